@@ -1,0 +1,44 @@
+# Every target makes the same .venv on first use; a second call does not install again.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-all lint types docs bench clean
+
+demo: .venv/installed ## train one small decoder per encoding on real text and open the report
+	$(BIN)/posenc compare
+
+test: .venv/installed ## everything that CI checks
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest tests/conformance -k "not refuses and not compiles" --jaxtyping-packages=posenc,beartype.beartype
+
+test-all: .venv/installed-all ## and what takes minutes: the inductor, Ray, a full demo
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+types: .venv/installed
+	$(BIN)/mypy
+
+docs: .venv/installed-all ## the site, every figure and number made on the way
+	$(BIN)/mkdocs build --strict
+
+bench: .venv/installed-all
+	$(BIN)/python -m benchmarks.run
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable ".[lab,transformers,dev]"
+	touch $@
+
+.venv/installed-all: .venv/installed
+	$(PIP) --editable ".[lab,transformers,dev,docs,cluster,peers]"
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache site

@@ -1,0 +1,116 @@
+"""The catalogue: every encoding, where it enters, and where it comes from. No torch until one is made."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from posenc.encoding import Encoding
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoding: its name, its class as ``module:Class`` below posenc, its place, what it does, and its source."""
+
+    name: str
+    home: str
+    place: Literal["none", "embeddings", "queries_keys", "scores"]
+    summary: str
+    paper: str
+    where: str
+    year: int
+
+    def load(self) -> "type[Encoding]":
+        """The class."""
+        module, cls = self.home.split(":")
+        loaded: type[Encoding] = getattr(importlib.import_module(f"posenc.{module}"), cls)
+        return loaded
+
+
+_FLEETWOOD = "Fleetwood, You could have designed state of the art positional encoding"
+
+# fmt: off
+CATALOGUE: tuple[Row, ...] = (
+    Row("none",       "none:NoPE",                        "none",         "no encoding: order by the causal mask alone",  "arXiv:2203.16634", "section 3",     2022),
+    Row("integer",    "embeddings.integer:Integer",       "embeddings",   "the position itself on every channel",         _FLEETWOOD,         "Integer",       2024),
+    Row("normalized", "embeddings.normalized:Normalized", "embeddings",   "the position as a share of a length",          _FLEETWOOD,         "Integer",       2024),
+    Row("binary",     "embeddings.binary:Binary",         "embeddings",   "the position in binary digits",                _FLEETWOOD,         "Binary",        2024),
+    Row("sinusoidal", "embeddings.sinusoidal:Sinusoidal", "embeddings",   "sines and cosines of many wavelengths",        "arXiv:1706.03762", "section 3.5",   2017),
+    Row("learned",    "embeddings.learned:Learned",       "embeddings",   "a table with a learned row for each position", "arXiv:1705.03122", "section 3.1",   2017),
+    Row("rope",       "queries_keys.rope:RoPE",           "queries_keys", "pairs of channels turned by the position",     "arXiv:2104.09864", "equation 34",   2021),
+    Row("alibi",      "scores.alibi:ALiBi",               "scores",       "a penalty that grows with the distance",       "arXiv:2108.12409", "section 3",     2022),
+)
+# fmt: on
+
+
+def names() -> tuple[str, ...]:
+    """The names that :func:`make` knows, along the road from no encoding to relative ones."""
+    return tuple(row.name for row in CATALOGUE)
+
+
+def row(name: str) -> Row:
+    """The catalogue's row for a name; an unknown one is refused with the nearest that is known."""
+    for entry in CATALOGUE:
+        if entry.name == name:
+            return entry
+    near = difflib.get_close_matches(name.lower(), names(), n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"posenc: no encoding is called {name!r}; {hint}expected one of {', '.join(names())}.")
+
+
+def make(name: str, *, dim: int, num_heads: int, **options: Any) -> "Encoding":
+    """The encoding of that name for a model of width ``dim`` with ``num_heads`` heads.
+
+    Args:
+        name: one of :func:`names`.
+        dim: channels of the model; each head has dim / num_heads.
+        num_heads: query heads.
+        options: what else the class takes, such as ``length`` for "learned" or ``pairing`` for "rope".
+
+    Raises:
+        ValueError: an unknown name, with the nearest match; a dim that the heads do not divide.
+        TypeError: an option that the class does not have, or lacks.
+
+    Example:
+        >>> make("rope", dim=512, num_heads=8).head_dim
+        64
+    """
+    return build(row(name).load(), dim=dim, num_heads=num_heads, **options)
+
+
+def build(cls: "type[Encoding]", *, dim: int, num_heads: int, **options: Any) -> "Encoding":
+    """An encoding of any class, a user's own too: it is given those of dim, num_heads and head_dim that it asks for."""
+    if num_heads < 1 or dim < 1 or dim % num_heads:
+        raise ValueError(
+            f"{cls.__name__}: got dim {dim} for {num_heads} heads, expected a multiple of the number of heads."
+        )
+    known = {"dim": dim, "num_heads": num_heads, "head_dim": dim // num_heads}
+    parameters = inspect.signature(cls).parameters
+    if unknown := sorted(set(options) - set(parameters)):
+        takes = sorted(set(parameters) - set(known)) or "none"
+        raise TypeError(f"{cls.__name__}: got the option {unknown[0]!r}, expected one of {takes}.")
+    arguments = {key: value for key, value in known.items() if key in parameters} | options
+    for key, parameter in parameters.items():
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and key not in arguments and not variadic:
+            raise TypeError(f"{cls.__name__}: the option {key!r} is missing; give {key}=...")
+    return cls(**arguments)
+
+
+def from_dict(data: Mapping[str, Any]) -> "Encoding":
+    """The encoding that ``to_dict`` described, of any class of the catalogue, or a composition of them."""
+    homes = {entry.home.split(":")[1]: entry for entry in CATALOGUE}
+    name = data.get("name")
+    if name == "Compose":
+        from posenc.compose import Compose
+
+        return Compose.from_dict(data)
+    if name not in homes:
+        raise ValueError(
+            f"posenc: from_dict got name {name!r}, expected one of {', '.join(homes)} or Compose; a class of your own has its "
+            "own from_dict."
+        )
+    return homes[name].load().from_dict(data)

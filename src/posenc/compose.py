@@ -1,0 +1,80 @@
+"""Several encodings as one."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from posenc.encoding import Encoding
+from posenc.positions import Positions
+
+
+class Compose(Encoding):
+    """Encodings of different places, joined: each hook goes to the encoding that acts there.
+
+    Place: those of its parts. Learned: what its parts learn. Relative: if all parts are. Keys may be cached: if all
+    parts allow it.
+
+    Args:
+        encodings: two or more, no two at the same place.
+
+    Raises:
+        ValueError: two encodings at one place, or fewer than two encodings.
+
+    Example:
+        >>> from posenc import ALiBi, RoPE
+        >>> Compose(RoPE(head_dim=8), ALiBi(num_heads=2)).places
+        ('queries_keys', 'scores')
+    """
+
+    def __init__(self, *encodings: Encoding) -> None:
+        super().__init__()
+        if len(encodings) < 2:
+            raise ValueError(f"Compose: got {len(encodings)} encodings, expected two or more.")
+        places = [place for encoding in encodings for place in encoding.places]
+        if doubled := sorted({place for place in places if places.count(place) > 1}):
+            raise ValueError(
+                f"Compose: got two encodings that act on {doubled[0]}, expected at most one for each place; write one "
+                "encoding that does both."
+            )
+        self.encodings = nn.ModuleList(encodings)
+        self.places = tuple(places)
+        self.relative = all(encoding.relative for encoding in encodings)
+        self.keys_cacheable = all(encoding.keys_cacheable for encoding in encodings)
+        limits = [encoding.max_positions for encoding in encodings if encoding.max_positions is not None]
+        self.max_positions = min(limits) if limits else None
+
+    @property
+    def parts(self) -> tuple[Encoding, ...]:
+        """The encodings, in the order in which they were given."""
+        return tuple(self.encodings)  # type: ignore[arg-type]
+
+    def on_embeddings(self, x: Tensor, positions: Positions = None) -> Tensor:
+        for part in self.parts:
+            x = part.on_embeddings(x, positions)
+        return x
+
+    def on_queries_keys(
+        self, q: Tensor, k: Tensor, positions: Positions = None, *, k_positions: Positions = None
+    ) -> tuple[Tensor, Tensor]:
+        for part in self.parts:
+            q, k = part.on_queries_keys(q, k, positions, k_positions=k_positions)
+        return q, k
+
+    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor | None:
+        for part in self.parts:
+            if (bias := part.bias(q_positions, k_positions)) is not None:
+                return bias
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": "Compose", "encodings": [part.to_dict() for part in self.parts]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        from posenc.catalogue import from_dict
+
+        return cls(*(from_dict(part) for part in data["encodings"]))
+
+    def extra_repr(self) -> str:
+        return ""

@@ -1,0 +1,1 @@
+"""Place 1: a code is added to each embedding, once."""

@@ -1,0 +1,75 @@
+"""The numerics of the house: angles in float64, one rounding to the dtype of the arithmetic, one on the way out."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which tensors of ``dtype`` are worked on: float64 for itself, float32 for all narrower ones."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def as_float64(positions: Tensor) -> Tensor:
+    """Positions in float64, on the CPU where the device has none (MPS)."""
+    if positions.device.type == "mps":
+        positions = positions.cpu()
+    return positions.to(torch.float64)
+
+
+def angles(positions: Tensor, inv_freq: Sequence[float]) -> Tensor:
+    """positions x inv_freq in radians, float64, shape ``(*positions, len(inv_freq))``.
+
+    ``inv_freq`` is a plain sequence, no tensor, so that nothing a module does to its tensors (a cast to bfloat16, a
+    move from the meta device) can spoil it.
+    """
+    exact = as_float64(positions)
+    return exact[..., None] * torch.tensor(inv_freq, dtype=torch.float64, device=exact.device)
+
+
+class LastResult:
+    """Keeps the last result for the last positions, so that all layers of one forward share one computation.
+
+    Never part of a state dict, a copy or a pickle.
+    """
+
+    def __init__(self) -> None:
+        self._entry: tuple[Any, Tensor | int | None, int, Any] | None = None
+
+    def get(self, positions: Tensor | int | None, key: Any, make: Callable[[], T]) -> T:
+        """``make()``, or what it gave last time if positions and key are still the same."""
+        if torch.compiler.is_compiling() or not _can_be_kept(positions):
+            return make()
+        entry = self._entry
+        if entry is not None and entry[0] == key and _same(entry[1], entry[2], positions):
+            kept_result: T = entry[3]
+            return kept_result
+        result = make()
+        kept = positions.clone() if isinstance(positions, Tensor) and positions.device.type == "cpu" else positions
+        version = positions._version if isinstance(positions, Tensor) and kept is positions else 0
+        self._entry = (key, kept, version, result)
+        return result
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return (LastResult, ())
+
+
+def _can_be_kept(positions: Tensor | int | None) -> bool:
+    if not isinstance(positions, Tensor):
+        return True
+    if type(positions) is not Tensor or positions.requires_grad or positions.device.type == "meta":
+        return False
+    # Off the CPU, sameness is judged by identity and version, and inference tensors have no version.
+    return positions.device.type == "cpu" or not positions.is_inference()
+
+
+def _same(kept: Tensor | int | None, version: int, positions: Tensor | int | None) -> bool:
+    if not isinstance(kept, Tensor) or not isinstance(positions, Tensor):
+        return kept is positions if isinstance(kept, Tensor) or isinstance(positions, Tensor) else kept == positions
+    if kept.device.type == "cpu":
+        return kept.dtype == positions.dtype and torch.equal(kept, positions)
+    return kept is positions and positions._version == version

@@ -1,0 +1,26 @@
+"""No positional encoding."""
+
+from posenc.encoding import Encoding
+
+
+class NoPE(Encoding):
+    """No positional encoding: all three hooks are the identity, and order can enter by the causal mask alone.
+
+    Place: none. Learned: nothing. Relative: yes. Keys may be cached: yes.
+
+    A decoder is not blind to order without one: the causal mask lets a token count what came before it.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(1, 3, 8)
+        >>> NoPE().on_embeddings(x) is x
+        True
+
+    References:
+        Haviv et al. Transformer Language Models without Positional Encodings Still Learn Positional Information. 2022.
+        arXiv:2203.16634.
+        Kazemnejad et al. The Impact of Positional Encoding on Length Generalization. 2023. arXiv:2305.19466, theorems
+        1, 2.
+    """
+
+    relative = True

@@ -1,0 +1,57 @@
+"""One form for the ways in which positions may be given."""
+
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Positions: TypeAlias = Tensor | int | None
+
+
+def resolve(
+    positions: Positions, length: int, *, device: torch.device, name: str = "positions", batch: int | None = None
+) -> Tensor:
+    """Positions as a tensor ``(length,)`` or ``(batch, length)`` on ``device``.
+
+    Args:
+        positions: None for 0, 1, 2, ...; an int to start from; or a tensor, integer or float, zero or above.
+        length: how many tokens there are.
+        device: where the tokens are.
+        name: what an error calls the argument.
+        batch: the number of rows that ``(batch, seq)`` positions must match, if that is known.
+
+    Raises:
+        TypeError: positions of another type, boolean or complex ones.
+        ValueError: another rank or length; negative, infinite or NaN values. Values are looked at on the CPU only:
+            elsewhere a look would stall the device.
+    """
+    if positions is None or (isinstance(positions, int) and not isinstance(positions, bool)):
+        offset = 0 if positions is None else positions
+        if offset < 0:
+            raise ValueError(f"{name}: got offset {offset}, expected 0 or above; positions count from 0.")
+        return torch.arange(offset, offset + length, device=device)
+    if not isinstance(positions, Tensor) or positions.dtype == torch.bool or positions.is_complex():
+        got = f"a {positions.dtype} tensor" if isinstance(positions, Tensor) else f"a {type(positions).__name__}"
+        raise TypeError(f"{name}: got {got}, expected None, an int offset, or an integer or float tensor of positions.")
+    if positions.ndim not in (1, 2) or positions.shape[-1] != length:
+        raise ValueError(
+            f"{name}: got shape {tuple(positions.shape)}, expected ({length},) or (batch, {length}): one position for "
+            "each token."
+        )
+    if batch is not None and positions.ndim == 2 and positions.shape[0] not in (1, batch):
+        raise ValueError(f"{name}: got {positions.shape[0]} rows for a batch of {batch}; give one row for each.")
+    if positions.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_values(positions, name)
+    return positions.to(device)
+
+
+def _check_values(positions: Tensor, name: str) -> None:
+    if positions.numel() == 0:
+        return
+    if positions.is_floating_point() and not bool(torch.isfinite(positions).all()):
+        raise ValueError(f"{name}: got NaN or infinite positions; every position must be a finite number.")
+    if (lowest := positions.min().item()) < 0:
+        raise ValueError(
+            f"{name}: got {lowest}, expected 0 or above; shift all positions by {-lowest} (to a relative encoding only "
+            "differences matter), and give padding any position of 0 or above."
+        )

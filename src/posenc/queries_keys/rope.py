@@ -1,0 +1,156 @@
+"""Rotary position embedding."""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from posenc.encoding import QueryKeyEncoding
+from posenc.frequencies import Frequencies, Geometric
+from posenc.kernels.precision import LastResult, angles, compute_dtype
+from posenc.kernels.rotate.eager import Pairing, rotate
+from posenc.positions import Positions, resolve
+
+Numerics = Literal["exact", "transformers"]
+
+
+class RoPE(QueryKeyEncoding):
+    r"""Rotary position embedding: each pair of channels of a query or key turns by an angle that its position sets.
+
+    Place: queries_keys. Learned: nothing. Relative: yes. Keys may be cached: yes.
+
+    .. math::
+        (a, b) \leftarrow (a \cos p\,\omega_c - b \sin p\,\omega_c,\; a \sin p\,\omega_c + b \cos p\,\omega_c)
+
+    Here :math:`p` is the position in tokens, :math:`\omega_c` is ``frequencies.inv_freq(rotary_dim)[c]`` in radians per
+    token, and :math:`(a, b)` are the channels :math:`(c, c + r/2)` for ``pairing="half"`` or :math:`(2c, 2c + 1)` for
+    ``"interleaved"``, with :math:`r` = ``rotary_dim``. Written as a block-diagonal matrix :math:`R(p)` it keeps
+    norms, and :math:`R(i)^T R(j) = R(j - i)`: a score depends on the distance alone.
+
+    Args:
+        head_dim: channels of each head.
+        frequencies: the rule that sets the rates; ``Geometric(base=10_000)``.
+        pairing: "half" (GPT-NeoX, Hugging Face's Llama) or "interleaved" (RoFormer, GPT-J, Meta's Llama).
+        rotary_dim: rotate only the first so many channels of each head; all of them by default.
+        numerics: "exact", or "transformers" to round as Hugging Face's Llama does, bit for bit.
+
+    Shape:
+        q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
+
+    Precision: angles in float64; cos and sin rounded once to float32 (within 6e-8 at any position up to 2**24); the
+    rotation in float32, rounded once to the dtype of q and k; float64 throughout for float64.
+
+    Raises:
+        ValueError: an odd or too large ``rotary_dim``; q or k of another ``head_dim``; bad positions.
+
+    Example:
+        >>> import torch
+        >>> rope = RoPE(head_dim=4)
+        >>> rope.rotate(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), positions=2)  # one token, at position 2: cos 2, sin 2
+        tensor([[-0.4161,  0.0000,  0.9093,  0.0000]])
+
+    Differs from the paper: the default pairing is the one that most checkpoints are stored in, not the paper's
+    "interleaved"; the two are the same rotation after a permutation of channels.
+
+    References:
+        Su et al. RoFormer: Enhanced Transformer with Rotary Position Embedding. 2021. arXiv:2104.09864, equations
+        14-16, 34.
+    """
+
+    relative = True
+
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        frequencies: Frequencies | None = None,
+        pairing: Pairing = "half",
+        rotary_dim: int | None = None,
+        numerics: Numerics = "exact",
+    ) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.frequencies = Geometric() if frequencies is None else frequencies
+        self.pairing = pairing
+        self.rotary_dim = head_dim if rotary_dim is None else rotary_dim
+        self.numerics = numerics
+        if self.rotary_dim % 2 or not 2 <= self.rotary_dim <= head_dim:
+            raise ValueError(
+                f"RoPE: got rotary_dim {self.rotary_dim} for head_dim {head_dim}, expected an even number from 2 to "
+                f"{head_dim}, because channels turn in pairs; "
+                + (f"use rotary_dim={head_dim - head_dim % 2}." if head_dim > 1 else "use a head_dim of at least 2.")
+            )
+        for name, value, allowed in (("pairing", pairing, Pairing), ("numerics", numerics, Numerics)):
+            if value not in get_args(allowed):
+                raise ValueError(f"RoPE: got {name} {value!r}, expected one of {get_args(allowed)}.")
+        if numerics == "transformers" and not isinstance(self.frequencies, Geometric):
+            raise ValueError(
+                f'RoPE: numerics="transformers" reproduces the rounding of the plain rule, and got frequencies '
+                f'{self.frequencies}; use Geometric frequencies or numerics="exact".'
+            )
+        self._inv_freq: tuple[float, ...] = tuple(self.frequencies.inv_freq(self.rotary_dim).tolist())
+        self._tables = LastResult()
+
+    def on_queries_keys(
+        self,
+        q: Float[Tensor, "batch heads q_len head_dim"],
+        k: Float[Tensor, "batch kv_heads k_len head_dim"],
+        positions: Positions = None,
+        *,
+        k_positions: Positions = None,
+    ) -> tuple[Tensor, Tensor]:
+        q = self.rotate(q, positions, name="q")
+        k = self.rotate(k, positions if k_positions is None else k_positions, name="k")
+        return q, k
+
+    def rotate(
+        self, x: Float[Tensor, "*heads seq head_dim"], positions: Positions = None, *, name: str = "x"
+    ) -> Tensor:
+        """R(p) x for each token of ``x``, whose shape is ``(seq, head_dim)`` or has batch and heads in front.
+
+        ``name`` is what an error calls ``x``.
+        """
+        if x.shape[-1] != self.head_dim:
+            raise ValueError(
+                f"RoPE: {name} has head_dim {x.shape[-1]} but this encoding was built for head_dim {self.head_dim}; "
+                f"build it with head_dim={x.shape[-1]}"
+                + (
+                    f", or rotary_dim={self.head_dim} to rotate part of each head."
+                    if x.shape[-1] > self.head_dim
+                    else "."
+                )
+            )
+        cos, sin = self._cos_sin(positions, x)
+        if cos.ndim == 3:  # (batch, seq, pairs): every head of a row has the same positions
+            cos, sin = cos[:, None], sin[:, None]
+        return rotate(x, cos, sin, pairing=self.pairing)
+
+    def matrix(self, positions: Tensor) -> Float[Tensor, "*positions head_dim head_dim"]:
+        """R(p) for each position, as float64 matrices: for reading and testing, :meth:`rotate` does not build them."""
+        angle = angles(positions, self._inv_freq)[..., None, :]
+        factor = self.frequencies.attention_factor
+        columns = torch.eye(self.head_dim, dtype=torch.float64).expand(*positions.shape, -1, -1)
+        return rotate(columns, angle.cos() * factor, angle.sin() * factor, pairing=self.pairing).mT
+
+    def _cos_sin(self, positions: Positions, x: Tensor) -> tuple[Tensor, Tensor]:
+        length, batch = x.shape[-2], x.shape[0] if x.ndim == 4 else None
+
+        def make() -> tuple[Tensor, Tensor]:
+            resolved = resolve(positions, length, device=x.device, batch=batch)
+            if self.numerics == "exact":
+                angle, rounded = angles(resolved, self._inv_freq), compute_dtype(x.dtype)
+            else:
+                angle, rounded = resolved[..., None].float() * self._inv_freq_in_float32(x.device), x.dtype
+            factor = self.frequencies.attention_factor
+            cos, sin = angle.cos() * factor, angle.sin() * factor
+            return cos.to(rounded).to(x.device), sin.to(rounded).to(x.device)
+
+        return self._tables.get(positions, (length, batch, x.dtype, x.device), make)
+
+    def _inv_freq_in_float32(self, device: torch.device) -> Tensor:
+        """The rates by the steps, each rounded to float32, that Hugging Face's Llama takes."""
+        base = self.frequencies.base  # type: ignore[attr-defined]  # Geometric: checked in __init__
+        exponent = torch.arange(0, self.rotary_dim, 2, dtype=torch.float32, device=device) / self.rotary_dim
+        rates: Tensor = 1.0 / (base**exponent)
+        return rates

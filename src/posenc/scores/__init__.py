@@ -1,0 +1,1 @@
+"""Place 3: a bias is added to the attention scores."""
