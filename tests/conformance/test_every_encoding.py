@@ -33,6 +33,21 @@ def rates(dim: int, base: float = 10_000) -> np.ndarray:
     return base ** (-np.arange(0, dim, 2) / dim)
 
 
+class Gauss(posenc.ScoreEncoding):
+    """A user's own encoding: a learned width for each head."""
+
+    relative = True
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.log_width = nn.Parameter(torch.linspace(0, 3, num_heads))
+
+    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
+        distance = (q_positions[..., :, None] - k_positions[..., None, :]).to(self.log_width.dtype)
+        return -(distance[..., None, :, :] / self.log_width.exp()[:, None, None]).square()
+
+
 LEARNED = posenc.Learned(dim=32, length=80)
 T2T = 10_000 ** (-np.arange(16) / 15)
 
@@ -66,6 +81,7 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
         SimpleNamespace(bias=lambda i, j: alibi.bias(i, j, num_heads=12)),
     ),
     "rope and alibi": (posenc.Compose(posenc.RoPE(head_dim=16), posenc.ALiBi(num_heads=4)), None),
+    "an encoding of a user's own": (Gauss(num_heads=4), None),
     "sinusoidal and rope": (posenc.Compose(posenc.Sinusoidal(dim=32), posenc.RoPE(head_dim=16)), None),
 }
 
@@ -79,25 +95,6 @@ def test_the_exam(name: str, question: str) -> None:
 
 def test_every_row_of_the_catalogue_sits_the_exam() -> None:
     assert set(posenc.names()) <= set(CASES)
-
-
-class Gauss(posenc.ScoreEncoding):
-    """A user's own encoding: a learned width for each head."""
-
-    relative = True
-
-    def __init__(self, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.log_width = nn.Parameter(torch.linspace(0, 3, num_heads))
-
-    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
-        distance = (q_positions[..., :, None] - k_positions[..., None, :]).to(self.log_width.dtype)
-        return -(distance[..., None, :, :] / self.log_width.exp()[:, None, None]).square()
-
-
-def test_an_encoding_of_a_users_own_sits_the_exam_too() -> None:
-    testing.check_encoding(Gauss(num_heads=4))
 
 
 class Forgetful(Gauss):
