@@ -1,6 +1,5 @@
 """Several encodings as one."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,7 +69,10 @@ class Compose(Encoding):
         return None
 
     def temperature(self, q_positions: Tensor) -> Tensor | float:
-        return math.prod((part.temperature(q_positions) for part in self.parts if part.scales_scores), start=1.0)
+        product: Tensor | float = 1.0
+        for part in self.parts:
+            product = product * part.temperature(q_positions)
+        return product
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": "Compose", "encodings": [part.to_dict() for part in self.parts]}

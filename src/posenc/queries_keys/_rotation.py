@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posenc.encoding import QueryKeyEncoding
-from posenc.frequencies import Frequencies
+from posenc.frequencies import Frequencies, LearnedRates
 from posenc.kernels.precision import LastResult, compute_dtype
 from posenc.kernels.rotate.eager import Pairing, rotate
 from posenc.positions import Positions, resolve, resolve_coordinates
@@ -27,11 +27,13 @@ class Rotation(QueryKeyEncoding, ABC):
         rotary_start: the first of those.
         pairing: which two channels make a pair.
         seq_dim: the dimension of q and k along which the tokens lie.
+        blocks: in how many equal parts the rotated slice is paired, each for itself.
         coordinates: how many numbers the position of a token has; None for one.
         roles_differ: True if queries and keys turn differently.
     """
 
     numerics: Numerics = "exact"
+    blocks: int = 1
     coordinates: int | None = None
     roles_differ: ClassVar[bool] = False
 
@@ -115,7 +117,7 @@ class Rotation(QueryKeyEncoding, ABC):
         """
         self._check(x, name)
         cos, sin = self._cos_sin(positions, x, role=role, length=length)
-        return rotate(x, cos, sin, pairing=self.pairing, start=self.rotary_start)
+        return self._turn(x, cos, sin)
 
     def inverse(
         self,
@@ -128,14 +130,27 @@ class Rotation(QueryKeyEncoding, ABC):
         """What :meth:`rotate` with the same arguments made ``x`` of: it turns back, and undoes the magnitude too."""
         self._check(x, "x")
         cos, sin = self._cos_sin(positions, x, role=role, length=length, inverse=True)
-        return rotate(x, cos, sin, pairing=self.pairing, start=self.rotary_start)
+        return self._turn(x, cos, sin)
 
     def matrix(self, positions: Tensor) -> Float[Tensor, "*positions head_dim head_dim"]:
         """R(p) for each position, as float64 matrices: for reading and testing, :meth:`rotate` does not build them."""
         angle, magnitude = self.phases(positions)
         cos, sin = (angle.cos() * magnitude)[..., None, :], (angle.sin() * magnitude)[..., None, :]
         columns = torch.eye(self.head_dim, dtype=torch.float64).expand(*angle.shape[:-1], -1, -1)
-        return rotate(columns, cos, sin, pairing=self.pairing, start=self.rotary_start).mT
+        return self._turn(columns, cos, sin).mT
+
+    def check_range(self, positions: Tensor, dtype: torch.dtype) -> None:
+        """Refuse positions that a result of ``dtype`` cannot express; called where looking at values is free."""
+        return
+
+    def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        if self.blocks == 1:
+            return rotate(x, cos, sin, pairing=self.pairing, start=self.rotary_start)
+        before, inside, after = x.split(
+            (self.rotary_start, self.rotary_dim, self.head_dim - self.rotary_dim - self.rotary_start), dim=-1
+        )
+        parts = (t.unflatten(-1, (self.blocks, -1)) for t in (inside, cos, sin))
+        return torch.cat((before, rotate(*parts, pairing=self.pairing).flatten(-2), after), dim=-1)
 
     def _check(self, x: Tensor, name: str) -> None:
         cls = type(self).__name__
@@ -168,20 +183,35 @@ class Rotation(QueryKeyEncoding, ABC):
                 resolved = resolve(positions, tokens, device=x.device, batch=batch)
             else:
                 resolved = resolve_coordinates(positions, tokens, self.coordinates, device=x.device, batch=batch)
+            if resolved.device.type == "cpu" and not torch.compiler.is_compiling():
+                self.check_range(resolved, x.dtype)
             angle, magnitude = self.phases(resolved, role=role, length=length)
             if inverse:
                 angle, magnitude = -angle, 1 / magnitude
             rounded = x.dtype if self.numerics == "transformers" else compute_dtype(x.dtype)
             cos, sin = angle.cos() * magnitude, angle.sin() * magnitude
+            if cos.ndim == 4:  # heads differ, and a group of query heads has the rates of its key head
+                groups = self._groups(x, cos.shape[1])
+                cos, sin = cos.repeat_interleave(groups, dim=1), sin.repeat_interleave(groups, dim=1)
             return (
                 _align(cos.to(rounded).to(x.device), x.ndim, index),
                 _align(sin.to(rounded).to(x.device), x.ndim, index),
             )
 
-        if isinstance(length, Tensor) or any(True for _ in self.parameters()):
+        if isinstance(length, Tensor) or next(self.parameters(), None) is not None:
             return make()
         key = (tokens, batch, x.ndim, index, x.dtype, x.device, length, role if self.roles_differ else None, inverse)
         return self._tables.get(positions, key, make)
+
+    def _groups(self, x: Tensor, kv_heads: int) -> int:
+        index = self._seq_index(x)
+        heads = 1 if x.ndim == 2 else x.shape[index - 1 if index == x.ndim - 2 else x.ndim - 2]
+        if heads % kv_heads:
+            raise ValueError(
+                f"{type(self).__name__}: got {heads} heads, expected a multiple of {kv_heads}, for which there are "
+                "rates; build it with num_kv_heads set to the heads of k."
+            )
+        return heads // kv_heads
 
     def _seq_index(self, x: Tensor) -> int:
         """The dimension of the tokens. A head that stands alone, (seq, head_dim), has no other."""
@@ -203,6 +233,15 @@ def _align(table: Tensor, ndim: int, seq_index: int) -> Tensor:
     if ndim == 3:  # (batch, seq, head_dim), or (heads, seq, head_dim)
         return table[:, 0] if table.shape[1] == 1 else table[0]
     return {0: table.permute(2, 0, 1, 3), 1: table.transpose(1, 2)}.get(seq_index, table)
+
+
+def check_fixed(cls: str, frequencies: Frequencies) -> None:
+    """Refuse rules that an encoding with fixed rates cannot follow."""
+    if frequencies.depends_on_length or isinstance(frequencies, LearnedRates):
+        raise ValueError(
+            f"{cls}: got frequencies {frequencies}, expected a rule with fixed rates; only RoPE takes rates that are "
+            "learned or depend on the length."
+        )
 
 
 def rates_for(
