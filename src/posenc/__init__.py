@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from posenc import testing  # noqa: F401
+    from posenc.cached_keys import rerotate as rerotate
     from posenc.catalogue import from_dict as from_dict
     from posenc.catalogue import make as make
     from posenc.catalogue import names as names
@@ -65,6 +66,7 @@ _HOMES = {
     "from_dict": "catalogue",
     "make": "catalogue",
     "names": "catalogue",
+    "rerotate": "cached_keys",
     "testing": "",
 }
 

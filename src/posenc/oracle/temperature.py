@@ -19,11 +19,11 @@ def temperature(
     """
     p = np.asarray(positions, dtype=np.float64)
     if form == "llama4":
-        return 1 + strength * np.log(1 + np.floor((p + 1) / length))
+        return np.asarray(1 + strength * np.log(1 + np.floor((p + 1) / length)))
     if form == "mistral":
-        return 1 + strength * np.log(1 + np.floor(p / length))
+        return np.asarray(1 + strength * np.log(1 + np.floor(p / length)))
     if form == "inkling":
-        return 1 + strength * np.log(np.maximum(1, (p + 1) / length))
+        return np.asarray(1 + strength * np.log(np.maximum(1, (p + 1) / length)))
     if form == "power":
         return np.asarray((1 + (p + 1) / length) ** strength)
     if form == "log":

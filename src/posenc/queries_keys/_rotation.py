@@ -117,7 +117,7 @@ class Rotation(QueryKeyEncoding, ABC):
         """
         self._check(x, name)
         cos, sin = self._cos_sin(positions, x, role=role, length=length)
-        return self._turn(x, cos, sin)
+        return self.turn(x, cos, sin)
 
     def inverse(
         self,
@@ -130,20 +130,21 @@ class Rotation(QueryKeyEncoding, ABC):
         """What :meth:`rotate` with the same arguments made ``x`` of: it turns back, and undoes the magnitude too."""
         self._check(x, "x")
         cos, sin = self._cos_sin(positions, x, role=role, length=length, inverse=True)
-        return self._turn(x, cos, sin)
+        return self.turn(x, cos, sin)
 
     def matrix(self, positions: Tensor) -> Float[Tensor, "*positions head_dim head_dim"]:
         """R(p) for each position, as float64 matrices: for reading and testing, :meth:`rotate` does not build them."""
         angle, magnitude = self.phases(positions)
         cos, sin = (angle.cos() * magnitude)[..., None, :], (angle.sin() * magnitude)[..., None, :]
         columns = torch.eye(self.head_dim, dtype=torch.float64).expand(*angle.shape[:-1], -1, -1)
-        return self._turn(columns, cos, sin).mT
+        return self.turn(columns, cos, sin).mT
 
     def check_range(self, positions: Tensor, dtype: torch.dtype) -> None:
         """Refuse positions that a result of ``dtype`` cannot express; called where looking at values is free."""
         return
 
-    def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """The rotated slice of x turned by tables that :meth:`tables` made, the other channels as they are."""
         if self.blocks == 1:
             return rotate(x, cos, sin, pairing=self.pairing, start=self.rotary_start)
         before, inside, after = x.split(
@@ -174,34 +175,47 @@ class Rotation(QueryKeyEncoding, ABC):
         self, positions: Positions, x: Tensor, *, role: Role, length: Length, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
         """cos and sin times the magnitude, rounded once, in a shape that goes with x."""
-        index = self._seq_index(x)
-        tokens = x.shape[index]
-        batch = x.shape[int(index == 0)] if x.ndim == 4 else x.shape[0] if x.ndim == 3 and index == 1 else 1
 
         def make() -> tuple[Tensor, Tensor]:
-            if self.coordinates is None:
-                resolved = resolve(positions, tokens, device=x.device, batch=batch)
-            else:
-                resolved = resolve_coordinates(positions, tokens, self.coordinates, device=x.device, batch=batch)
-            if resolved.device.type == "cpu" and not torch.compiler.is_compiling():
-                self.check_range(resolved, x.dtype)
-            angle, magnitude = self.phases(resolved, role=role, length=length)
-            if inverse:
-                angle, magnitude = -angle, 1 / magnitude
-            rounded = x.dtype if self.numerics == "transformers" else compute_dtype(x.dtype)
-            cos, sin = angle.cos() * magnitude, angle.sin() * magnitude
-            if cos.ndim == 4:  # heads differ, and a group of query heads has the rates of its key head
-                groups = self._groups(x, cos.shape[1])
-                cos, sin = cos.repeat_interleave(groups, dim=1), sin.repeat_interleave(groups, dim=1)
-            return (
-                _align(cos.to(rounded).to(x.device), x.ndim, index),
-                _align(sin.to(rounded).to(x.device), x.ndim, index),
-            )
+            angle, magnitude = self.phases(self.resolve(positions, x), role=role, length=length)
+            return self.tables(-angle if inverse else angle, 1 / magnitude if inverse else magnitude, x)
 
         if isinstance(length, Tensor) or next(self.parameters(), None) is not None:
             return make()
-        key = (tokens, batch, x.ndim, index, x.dtype, x.device, length, role if self.roles_differ else None, inverse)
+        who = role if self.roles_differ else None
+        # q and k share their tables, so the number of heads is no part of the key.
+        key = (*self._tokens_and_rows(x), x.ndim, x.dtype, x.device, length, who, inverse)
         return self._tables.get(positions, key, make)
+
+    def resolve(self, positions: Positions, x: Tensor, *, name: str = "positions") -> Tensor:
+        """Positions of the tokens of x as a tensor, checked."""
+        tokens, rows = self._tokens_and_rows(x)
+        if self.coordinates is None:
+            resolved = resolve(positions, tokens, device=x.device, batch=rows, name=name)
+        else:
+            resolved = resolve_coordinates(positions, tokens, self.coordinates, device=x.device, batch=rows, name=name)
+        if resolved.device.type == "cpu" and not torch.compiler.is_compiling():
+            self.check_range(resolved, x.dtype)
+        return resolved
+
+    def tables(self, angle: Tensor, magnitude: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin times the magnitude, rounded once, in a shape that goes with x."""
+        rounded = x.dtype if self.numerics == "transformers" else compute_dtype(x.dtype)
+        index = self._seq_index(x)
+
+        def shaped(table: Tensor) -> Tensor:
+            if table.ndim == 4:  # heads differ, and a group of query heads has the rates of its key head
+                table = table.repeat_interleave(self._groups(x, table.shape[1]), dim=1)
+            return _align(table.to(rounded).to(x.device), x.ndim, index)
+
+        return shaped(angle.cos() * magnitude), shaped(angle.sin() * magnitude)
+
+    def _tokens_and_rows(self, x: Tensor) -> tuple[int, int]:
+        """How many tokens lie in x, and how many rows of them."""
+        index = self._seq_index(x)
+        if x.ndim == 4:
+            return x.shape[index], x.shape[int(index == 0)]
+        return x.shape[index], x.shape[0] if x.ndim == 3 and index == 1 else 1
 
     def _groups(self, x: Tensor, kv_heads: int) -> int:
         index = self._seq_index(x)

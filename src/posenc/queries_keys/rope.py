@@ -120,7 +120,7 @@ class RoPE(Rotation):
                 length = sequence_lengths(positions)
             elif not isinstance(length, Tensor):
                 length = torch.tensor(length, device=positions.device)
-            elif length.ndim == 1 and positions.ndim == 2:  # one for each row
+            elif length.ndim == 1:  # one for each row
                 length = length[:, None]
             rates, factors = rates_for(self.frequencies, self.rotary_dim, length)
             return as_float64(positions)[..., None] * rates, factors
