@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from posenc import testing  # noqa: F401
+    from posenc import frequencies, positions, testing  # noqa: F401
     from posenc.cached_keys import rerotate as rerotate
     from posenc.catalogue import from_dict as from_dict
     from posenc.catalogue import make as make
@@ -63,9 +63,11 @@ _HOMES = {
     "XPos": "queries_keys.xpos",
     "YaRN": "frequencies.yarn",
     "attention": "dot_product_attention",
+    "frequencies": "",
     "from_dict": "catalogue",
     "make": "catalogue",
     "names": "catalogue",
+    "positions": "",
     "rerotate": "cached_keys",
     "testing": "",
 }

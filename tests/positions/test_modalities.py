@@ -116,3 +116,13 @@ def test_a_text_alone_counts_on_all_three() -> None:
 def test_grids_that_do_not_fit_are_refused(kinds: list[int], options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         multimodal(torch.tensor(kinds), **options)  # type: ignore[type-var]
+
+
+def test_is_what_the_documentation_draws() -> None:
+    kinds = torch.tensor(row((0, 2), (1, 6), (2, 4), (0, 2)))
+    drawn = multimodal(kinds, image_grids=torch.tensor([[1, 2, 3]]), video_grids=torch.tensor([[2, 1, 2]]))
+    assert ["".join(map(str, axis)) for axis in drawn.T.tolist()] == [
+        "01222222556678",
+        "01222333555578",
+        "01234234565678",
+    ]

@@ -1,12 +1,10 @@
 """M-RoPE: one ladder of rates, shared out among time, height and width."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 
-def axis_of_pair(pair: int, *, sections: Sequence[int], layout: str = "chunked") -> int:
+def axis_of_pair(pair: int, *, sections: tuple[int, ...], layout: str = "chunked") -> int:
     """Which coordinate turns a pair: 0 for time, 1 for height, 2 for width; (T, H, W) = `sections`.
 
         chunked         t t ... t h h ... h w w ... w              T, H and W of them: Qwen2-VL
@@ -34,7 +32,7 @@ def rotate(
     coordinates: npt.ArrayLike,
     *,
     inv_freq: npt.ArrayLike,
-    sections: Sequence[int],
+    sections: tuple[int, ...],
     layout: str = "chunked",
     pairing: str = "half",
 ) -> npt.NDArray[np.float64]:
