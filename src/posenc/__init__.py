@@ -8,7 +8,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from posenc import testing  # noqa: F401
+    from posenc import frequencies, positions, testing  # noqa: F401
+    from posenc.cached_keys import rerotate as rerotate
     from posenc.catalogue import from_dict as from_dict
     from posenc.catalogue import make as make
     from posenc.catalogue import names as names
@@ -25,14 +26,22 @@ if TYPE_CHECKING:
     from posenc.encoding import ScoreEncoding as ScoreEncoding
     from posenc.frequencies.geometric import Geometric as Geometric
     from posenc.frequencies.tensor2tensor import Tensor2Tensor as Tensor2Tensor
+    from posenc.frequencies.yarn import YaRN as YaRN
     from posenc.none import NoPE as NoPE
+    from posenc.queries_keys.axial import AxialRoPE as AxialRoPE
+    from posenc.queries_keys.mixed import MixedRoPE as MixedRoPE
+    from posenc.queries_keys.mrope import MRoPE as MRoPE
     from posenc.queries_keys.rope import RoPE as RoPE
+    from posenc.queries_keys.xpos import XPos as XPos
     from posenc.scores.alibi import ALiBi as ALiBi
+    from posenc.ssmax import SSMax as SSMax
+    from posenc.temperature import Temperature as Temperature
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ALiBi": "scores.alibi",
+    "AxialRoPE": "queries_keys.axial",
     "Binary": "embeddings.binary",
     "Compose": "compose",
     "EmbeddingEncoding": "encoding",
@@ -40,17 +49,26 @@ _HOMES = {
     "Geometric": "frequencies.geometric",
     "Integer": "embeddings.integer",
     "Learned": "embeddings.learned",
+    "MRoPE": "queries_keys.mrope",
+    "MixedRoPE": "queries_keys.mixed",
     "NoPE": "none",
     "Normalized": "embeddings.normalized",
     "QueryKeyEncoding": "encoding",
     "RoPE": "queries_keys.rope",
+    "SSMax": "ssmax",
     "ScoreEncoding": "encoding",
     "Sinusoidal": "embeddings.sinusoidal",
+    "Temperature": "temperature",
     "Tensor2Tensor": "frequencies.tensor2tensor",
+    "XPos": "queries_keys.xpos",
+    "YaRN": "frequencies.yarn",
     "attention": "dot_product_attention",
+    "frequencies": "",
     "from_dict": "catalogue",
     "make": "catalogue",
     "names": "catalogue",
+    "positions": "",
+    "rerotate": "cached_keys",
     "testing": "",
 }
 

@@ -35,12 +35,18 @@ _FLEETWOOD = "Fleetwood, You could have designed state of the art positional enc
 # fmt: off
 CATALOGUE: tuple[Row, ...] = (
     Row("none",       "none:NoPE",                        "none",         "no encoding: order by the causal mask alone",  "arXiv:2203.16634", "section 3",     2022),
+    Row("temperature", "temperature:Temperature",         "none",         "a softmax that sharpens as the context grows", "Llama 4",          "model code",    2025),
+    Row("ssmax",      "ssmax:SSMax",                      "none",         "a learned temperature for each head",          "arXiv:2501.19399", "section 3",     2025),
     Row("integer",    "embeddings.integer:Integer",       "embeddings",   "the position itself on every channel",         _FLEETWOOD,         "Integer",       2024),
     Row("normalized", "embeddings.normalized:Normalized", "embeddings",   "the position as a share of a length",          _FLEETWOOD,         "Integer",       2024),
     Row("binary",     "embeddings.binary:Binary",         "embeddings",   "the position in binary digits",                _FLEETWOOD,         "Binary",        2024),
     Row("sinusoidal", "embeddings.sinusoidal:Sinusoidal", "embeddings",   "sines and cosines of many wavelengths",        "arXiv:1706.03762", "section 3.5",   2017),
     Row("learned",    "embeddings.learned:Learned",       "embeddings",   "a table with a learned row for each position", "arXiv:1705.03122", "section 3.1",   2017),
     Row("rope",       "queries_keys.rope:RoPE",           "queries_keys", "pairs of channels turned by the position",     "arXiv:2104.09864", "equation 34",   2021),
+    Row("xpos",       "queries_keys.xpos:XPos",           "queries_keys", "turned, and fading with the distance",         "arXiv:2212.10554", "section 3.2",   2022),
+    Row("axial",      "queries_keys.axial:AxialRoPE",     "queries_keys", "on a grid, each coordinate turns its pairs",   "arXiv:2403.13298", "section 3.2",   2024),
+    Row("mrope",      "queries_keys.mrope:MRoPE",         "queries_keys", "time, height and width share one RoPE",        "arXiv:2409.12191", "section 2.1",   2024),
+    Row("mixed",      "queries_keys.mixed:MixedRoPE",     "queries_keys", "turned along learned directions of an image",  "arXiv:2403.13298", "section 3.3",   2024),
     Row("alibi",      "scores.alibi:ALiBi",               "scores",       "a penalty that grows with the distance",       "arXiv:2108.12409", "section 3",     2022),
 )
 # fmt: on

@@ -41,6 +41,7 @@ class Compose(Encoding):
         self.places = tuple(places)
         self.relative = all(encoding.relative for encoding in encodings)
         self.keys_cacheable = all(encoding.keys_cacheable for encoding in encodings)
+        self.scales_scores = any(encoding.scales_scores for encoding in encodings)
         limits = [encoding.max_positions for encoding in encodings if encoding.max_positions is not None]
         self.max_positions = min(limits) if limits else None
 
@@ -66,6 +67,12 @@ class Compose(Encoding):
             if (bias := part.bias(q_positions, k_positions)) is not None:
                 return bias
         return None
+
+    def temperature(self, q_positions: Tensor) -> Tensor | float:
+        product: Tensor | float = 1.0
+        for part in self.parts:
+            product = product * part.temperature(q_positions)
+        return product
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": "Compose", "encodings": [part.to_dict() for part in self.parts]}

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from posenc.encoding import Encoding
+from posenc.encoding import Encoding, scaled
 from posenc.kernels.precision import compute_dtype
 from posenc.positions import Positions, resolve
 
@@ -27,7 +27,8 @@ def attention(
 ) -> Float[Tensor, "batch heads q_len value_dim"]:
     r"""Scaled dot-product attention with the encoding's bias on the scores.
 
-    .. math::  y_i = \sum_j \mathrm{softmax}_j\big(s\, q_i \cdot k_j + b_h(i, j) + \mathrm{mask}_{ij}\big)\, v_j
+    .. math::
+        y_i = \sum_j \mathrm{softmax}_j\big(\tau_h(i)\, s\, q_i \cdot k_j + b_h(i, j) + \mathrm{mask}_{ij}\big)\, v_j
 
     Place 3 of an encoding is honoured here; places 1 and 2 are the model's to call, before the first block and before
     the KV cache. Grouped heads: k and v may have fewer heads, if their number divides that of q.
@@ -43,7 +44,8 @@ def attention(
         causal: query t of q_len sees the keys up to k_len - q_len + t: by order in the sequence, aligned at the end.
         mask: what may be attended to besides, broadcast to ``(batch, heads, q_len, k_len)``: True where it may
             (bool), or added to the scores (float).
-        scale: :math:`s`; 1 / sqrt(head_dim) by default. The bias is not scaled.
+        scale: :math:`s`; 1 / sqrt(head_dim) by default. It is multiplied by the encoding's temperature
+            :math:`\tau`, where it has one. The bias is not scaled.
         dropout_p: dropout on the weights; pass 0.0 outside training.
 
     Returns:
@@ -64,7 +66,7 @@ def attention(
     _check_shapes(q, k, v, causal=causal)
     q_len, k_len = q.shape[-2], k.shape[-2]
     bias = None
-    if encoding is not None and "scores" in encoding.places:
+    if encoding is not None and ("scores" in encoding.places or encoding.scales_scores):
         resolved_k = resolve(k_positions, k_len, device=k.device, name="k_positions", batch=k.shape[0])
         if q_positions is None:
             if q_len > k_len:
@@ -74,6 +76,12 @@ def attention(
             resolved_q = resolved_k[..., k_len - q_len :]
         else:
             resolved_q = resolve(q_positions, q_len, device=q.device, name="q_positions", batch=q.shape[0])
+        if encoding.scales_scores:
+            temperature = encoding.temperature(resolved_q)
+            if isinstance(temperature, Tensor):
+                q = scaled(q, temperature)
+            else:
+                scale = (q.shape[-1] ** -0.5 if scale is None else scale) * temperature
         bias = encoding.bias(resolved_q, resolved_k)
         if bias is not None and bias.shape[-3] != q.shape[1]:
             raise ValueError(

@@ -42,12 +42,14 @@ class Encoding(nn.Module):
         relative: True if the output of attention depends on differences of positions alone.
         keys_cacheable: True if keys that went through ``on_queries_keys`` stay right as the sequence grows.
         max_positions: how many positions it can tell apart by construction, or None if there is no such limit.
+        scales_scores: True if :meth:`temperature` gives anything.
     """
 
     places: tuple[Place, ...] = ()
     relative: bool = False
     keys_cacheable: bool = True
     max_positions: int | None = None
+    scales_scores: bool = False
 
     def on_embeddings(self, x: Float[Tensor, "*batch seq dim"], positions: Positions = None) -> Tensor:
         """Place 1, once before the first block: ``x`` with the positions written into it, same shape and dtype."""
@@ -71,14 +73,25 @@ class Encoding(nn.Module):
         """What place 3 adds to the scaled scores, or None for nothing: :func:`posenc.attention` asks for it."""
         return None
 
+    def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"] | float:
+        """What the scaled dot products of a query are multiplied by before the bias; heads may be 1, for all.
+
+        :func:`posenc.attention` and :meth:`on_scores` honour it. Who computes scores in another way multiplies the
+        queries by it, all channels of them, and not the part alone that is rotated.
+        """
+        return 1.0
+
     def on_scores(
         self, scores: Float[Tensor, "batch heads q_len k_len"], q_positions: Positions, k_positions: Positions
     ) -> Tensor:
-        """Place 3, in each layer after the KV cache: scaled scores with the bias added, same shape and dtype."""
-        bias = self.bias(
-            resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions"),
-            resolve(k_positions, scores.shape[-1], device=scores.device, name="k_positions"),
-        )
+        """Place 3, in each layer after the KV cache: scaled scores times the temperature plus the bias.
+
+        Same shape and dtype.
+        """
+        resolved_q = resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions")
+        if self.scales_scores:
+            scores = scaled(scores, self.temperature(resolved_q))
+        bias = self.bias(resolved_q, resolve(k_positions, scores.shape[-1], device=scores.device, name="k_positions"))
         if bias is None:
             return scores
         return (scores + bias.to(compute_dtype(scores.dtype))).to(scores.dtype)
@@ -152,6 +165,13 @@ class ScoreEncoding(Encoding, ABC):
 
     @abstractmethod
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]: ...
+
+
+def scaled(x: Tensor, temperature: Tensor | float) -> Tensor:
+    """Queries or scores times the temperature of their queries, rounded once."""
+    if isinstance(temperature, Tensor):
+        temperature = temperature.to(compute_dtype(x.dtype))
+    return (x * temperature).to(x.dtype)
 
 
 def _parameters(cls: type[nn.Module]) -> list[str]:

@@ -35,6 +35,8 @@ class Oracle(Protocol):
 
     def bias(self, q_positions: FloatArray, k_positions: FloatArray) -> FloatArray: ...
 
+    def temperature(self, q_positions: FloatArray) -> FloatArray: ...
+
 
 def assert_matches_oracle(
     actual: Tensor,
@@ -134,6 +136,7 @@ class _Candidate:
     encoding: Encoding
     oracle: Oracle | None
     num_heads: int = field(init=False)
+    kv_heads: int = field(init=False)
     head_dim: int = field(init=False)
     projections: dict[int, Tensor] = field(init=False)
 
@@ -144,6 +147,8 @@ class _Candidate:
         dim = sizes.get("dim", sizes.get("num_heads", 4) * sizes.get("head_dim", 16))
         self.num_heads = sizes.get("num_heads", dim // sizes["head_dim"] if "head_dim" in sizes else 2 - dim % 2)
         self.head_dim = dim // self.num_heads
+        # The fewest heads of k that it takes: one, unless it has something of its own for each.
+        self.kv_heads = getattr(self.encoding, "num_kv_heads", 1)
         self.projections = {seed: self.random(dim, dim, seed=seed) / dim**0.5 for seed in (1, 2, 3)}
 
     @property
@@ -258,7 +263,7 @@ def _compare_with_oracle(
         assert_matches_oracle(encoding.on_embeddings(x, positions), expected, dtype=dtype, scale=scale)
     if "queries_keys" in encoding.places:
         q = candidate.random(2, candidate.num_heads, n, candidate.head_dim, dtype=dtype)
-        k = candidate.random(2, 1, n, candidate.head_dim, dtype=dtype, seed=1)
+        k = candidate.random(2, candidate.kv_heads, n, candidate.head_dim, dtype=dtype, seed=1)
         for got, want in zip(
             encoding.on_queries_keys(q, k, positions), oracle.on_queries_keys(double(q), double(k), exact), strict=True
         ):
@@ -269,6 +274,10 @@ def _compare_with_oracle(
         bias = encoding.bias(positions, positions)
         assert bias is not None
         assert_matches_oracle(bias, oracle.bias(exact, exact), dtype=dtype)
+    if encoding.scales_scores and dtype == torch.float64:
+        temperature = torch.as_tensor(encoding.temperature(positions), dtype=torch.float64)
+        expected = np.asarray(oracle.temperature(exact), dtype=np.float64)
+        assert_matches_oracle(temperature, expected, dtype=dtype)
 
 
 @_question
@@ -301,7 +310,7 @@ def has_the_gradient_of_its_oracle(candidate: _Candidate) -> None:
         compare(
             lambda x: torch.cat(encoding.on_queries_keys(x, x, positions)),
             lambda x: np.concatenate(oracle.on_queries_keys(x, x, exact)),
-            candidate.random(2, 1, n, candidate.head_dim),
+            candidate.random(2, candidate.kv_heads, n, candidate.head_dim),
         )
 
 
@@ -331,6 +340,8 @@ def depends_on_differences_alone_if_it_says_that_it_is_relative(candidate: _Cand
 
 @_question
 def gives_a_prefix_what_it_gives_the_shorter_run(candidate: _Candidate) -> None:
+    if not candidate.encoding.keys_cacheable:  # keys change as the sequence grows, and with them the scores
+        return
     full = candidate.length(80)
     x = candidate.embeddings(full)
     whole, _ = candidate.layer(x)
@@ -344,7 +355,7 @@ def decodes_step_by_step_as_in_a_full_forward(candidate: _Candidate) -> None:
     if not candidate.encoding.keys_cacheable:
         return
     n = candidate.length(11)
-    kv_heads = 1
+    kv_heads = candidate.kv_heads
     x = candidate.embeddings(n)
     whole, _ = candidate.layer(x, kv_heads=kv_heads)
     _, cache = candidate.layer(x[:, :3], kv_heads=kv_heads)
@@ -401,13 +412,14 @@ def stays_finite_at_two_to_the_twenty(candidate: _Candidate) -> None:
 def serves_grouped_heads(candidate: _Candidate) -> None:
     n = candidate.length(6)
     q = candidate.random(2, candidate.num_heads, n, candidate.head_dim)
-    k = candidate.random(2, 1, n, candidate.head_dim, seed=1)
+    k = candidate.random(2, candidate.kv_heads, n, candidate.head_dim, seed=1)
+    for_each = k.repeat_interleave(candidate.num_heads // candidate.kv_heads, dim=1)
     q1, k1 = candidate.encoding.on_queries_keys(q, k)
-    q2, k2 = candidate.encoding.on_queries_keys(q, k.expand_as(q))
+    q2, k2 = candidate.encoding.on_queries_keys(q, for_each)
     _assert_close(
         attention(q1, k1, k, candidate.encoding, causal=True),
-        attention(q2, k2, k.expand_as(q), candidate.encoding, causal=True),
-        "one key head for all query heads",
+        attention(q2, k2, for_each, candidate.encoding, causal=True),
+        "one key head for many query heads",
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from torch import Tensor, nn
 
 import posenc
 from posenc import testing
+from posenc.frequencies import DynamicNTK, LearnedRates, LongRoPE, Proportional
+from posenc.oracle import ssmax, temperature
 from posenc.oracle.embeddings import binary, integer, learned, normalized, sinusoidal
-from posenc.oracle.queries_keys import rope
+from posenc.oracle.queries_keys import axial, mixed, mrope, rope, xpos
 from posenc.oracle.scores import alibi
+from posenc.queries_keys.axial import Layout
 
 
 def added(codes: Callable[..., np.ndarray]) -> SimpleNamespace:
@@ -20,13 +24,29 @@ def added(codes: Callable[..., np.ndarray]) -> SimpleNamespace:
     return SimpleNamespace(on_embeddings=lambda x, positions: x + codes(positions))
 
 
-def rotated(**options: object) -> SimpleNamespace:
-    """An oracle of place 2 from RoPE's options."""
+def rotated(by: Callable[..., np.ndarray] = rope.rotate, coordinates: int = 0, **options: object) -> SimpleNamespace:
+    """An oracle of place 2 from its rotation and options. The exam's positions are those of a text: one for all."""
 
     def on_queries_keys(q: np.ndarray, k: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return rope.rotate(q, positions, **options), rope.rotate(k, positions, **options)
+        where = np.stack([positions] * coordinates, axis=-1) if coordinates else positions
+        return by(q, where, **options), by(k, where, **options)
 
     return SimpleNamespace(on_queries_keys=on_queries_keys)
+
+
+def faded(**options: object) -> SimpleNamespace:
+    """An oracle of place 2 from xPos's options."""
+    return SimpleNamespace(
+        on_queries_keys=lambda q, k, p: (
+            xpos.rotate(q, p, role="query", **options),
+            xpos.rotate(k, p, role="key", **options),
+        )
+    )
+
+
+def heated(of: Callable[[np.ndarray], np.ndarray]) -> SimpleNamespace:
+    """An oracle of a temperature, (1, seq, 1) for all heads or (heads, seq, 1)."""
+    return SimpleNamespace(temperature=lambda p: np.atleast_2d(of(p))[..., None])
 
 
 def rates(dim: int, base: float = 10_000) -> np.ndarray:
@@ -51,6 +71,14 @@ class Gauss(posenc.ScoreEncoding):
 LEARNED = posenc.Learned(dim=32, length=80)
 T2T = 10_000 ** (-np.arange(16) / 15)
 
+MIXED = posenc.MixedRoPE(head_dim=16, num_heads=4, num_kv_heads=2)
+LEARNED_RATES = posenc.RoPE(head_dim=16, frequencies=LearnedRates(parameter="rates"))
+SSMAX = posenc.SSMax(num_heads=4, form="affine")
+with torch.no_grad():
+    SSMAX.scale.copy_(torch.linspace(0.2, 0.8, 4))
+YARN = posenc.YaRN(4, trained_length=64, mscale_all_dim=1.0)
+FORMS = ("llama4", "mistral", "inkling", "power", "log")
+
 CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     "none": (posenc.NoPE(), SimpleNamespace()),
     "integer": (posenc.Integer(dim=32), added(lambda p: integer.codes(p, dim=32))),
@@ -71,6 +99,74 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     "rope with another base": (
         posenc.RoPE(head_dim=16, frequencies=posenc.Geometric(base=500_000)),
         rotated(inv_freq=rates(16, base=500_000)),
+    ),
+    "rope on the last channels": (
+        posenc.RoPE(head_dim=16, rotary_dim=6, rotary_start=10),
+        SimpleNamespace(
+            on_queries_keys=lambda q, k, p: tuple(
+                np.concatenate((x[..., :10], rope.rotate(x[..., 10:], p, inv_freq=rates(6))), axis=-1) for x in (q, k)
+            )
+        ),
+    ),
+    "rope with learned rates": (
+        LEARNED_RATES,
+        rotated(inv_freq=LEARNED_RATES.rates.detach().double().numpy()),
+    ),
+    "rope with learned scales of its rates": (
+        posenc.RoPE(head_dim=16, frequencies=LearnedRates()),
+        rotated(inv_freq=rates(16)),
+    ),
+    "rope on the fastest pairs alone": (
+        posenc.RoPE(head_dim=16, frequencies=Proportional(0.5)),
+        rotated(inv_freq=np.concatenate((rates(16)[:4], np.zeros(4)))),
+    ),
+    "rope with dynamic rates": (posenc.RoPE(head_dim=16, frequencies=DynamicNTK(2, trained_length=32)), None),
+    "rope with two lists of factors": (
+        posenc.RoPE(head_dim=16, frequencies=LongRoPE([1.0] * 8, [3.0] * 8, trained_length=32, factor=4)),
+        None,
+    ),
+    "rope with the temperatures of yarn": (
+        posenc.RoPE(head_dim=16, frequencies=YARN),
+        SimpleNamespace(**vars(rotated(inv_freq=YARN.inv_freq(16))), temperature=lambda p: (0.1 * np.log(4) + 1) ** 2),
+    ),
+    "xpos": (posenc.XPos(head_dim=16), faded(inv_freq=rates(16))),
+    "xpos with another centre": (
+        posenc.XPos(head_dim=16, centre=100, scale_base=64, gamma=0.5, pairing="interleaved"),
+        faded(inv_freq=rates(16), centre=100, scale_base=64, gamma=0.5, pairing="interleaved"),
+    ),
+    "axial": (posenc.AxialRoPE(head_dim=16), rotated(axial.rotate, coordinates=2)),
+    **{
+        f"axial in {layout}": (
+            posenc.AxialRoPE(head_dim=24, axes=3, layout=layout, frequencies=posenc.Geometric(base=100)),
+            rotated(axial.rotate, coordinates=3, base=100, layout=layout),
+        )
+        for layout in get_args(Layout)
+    },
+    **{
+        f"mrope in {layout}": (
+            posenc.MRoPE(head_dim=24, sections=sections, layout=layout),
+            rotated(mrope.rotate, coordinates=3, inv_freq=rates(24), sections=sections, layout=layout),
+        )
+        for layout, sections in {"chunked": (2, 5, 5), "interleaved": (6, 3, 3), "time_last": (2, 5, 5)}.items()
+    },
+    "mrope": (
+        posenc.MRoPE(head_dim=16, sections=(2, 3, 3), pairing="interleaved"),
+        rotated(mrope.rotate, coordinates=3, inv_freq=rates(16), sections=(2, 3, 3), pairing="interleaved"),
+    ),
+    "mixed": (MIXED, rotated(mixed.rotate, coordinates=2, rates=MIXED.rates.detach().double().numpy())),
+    **{
+        f"temperature as in {form}": (
+            posenc.Temperature(form, length=8),
+            heated(lambda p, form=form: temperature.temperature(p, form=form, length=8)),
+        )
+        for form in FORMS
+    },
+    "temperature": (posenc.Compose(posenc.RoPE(head_dim=16), posenc.Temperature("llama4", length=4)), None),
+    "ssmax": (
+        SSMAX,
+        SimpleNamespace(
+            temperature=lambda p: ssmax.temperature(p, scale=SSMAX.scale.detach().numpy(), offset=1.0)[..., None]
+        ),
     ),
     "alibi": (
         posenc.ALiBi(num_heads=4),

@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import posenc
+import posenc.frequencies
+from posenc.frequencies import DynamicNTK, LearnedRates, LongRoPE, Proportional
+from posenc.kernels.rotate.eager import Pairing
 from posenc.oracle.queries_keys import rope as oracle
 from posenc.testing import assert_matches_oracle
 
@@ -127,10 +130,11 @@ def test_one_computation_serves_all_layers_of_a_forward(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "angles", lambda *a: calls.append(1) or real(*a))
     rope = posenc.RoPE(head_dim=8)
     x = torch.randn(2, 4, 5, 8)
+    k = x[:, :1]
     for ids in (None, 3, torch.arange(5), torch.arange(5).expand(2, 5)):
         calls.clear()
         for _ in range(6):
-            rope.on_queries_keys(x, x, ids if not isinstance(ids, torch.Tensor) else ids.clone())
+            rope.on_queries_keys(x, k, ids if not isinstance(ids, torch.Tensor) else ids.clone())
         assert len(calls) == 1
 
 
@@ -193,3 +197,161 @@ def test_another_head_dim_is_refused_with_what_to_do() -> None:
         ValueError, match=r"^RoPE: k has head_dim 96 .* or rotary_dim=64 to rotate part of each head\.$"
     ):
         posenc.RoPE(head_dim=64).on_queries_keys(torch.zeros(1, 1, 2, 64), torch.zeros(1, 1, 2, 96))
+
+
+@pytest.mark.parametrize("pairing", ["half", "interleaved"])
+@pytest.mark.parametrize(("start", "width"), [(0, 8), (8, 8), (4, 8), (10, 6), (0, 16)])
+def test_a_slice_turns_and_the_rest_passes_through(start: int, width: int, pairing: Pairing) -> None:
+    rope = posenc.RoPE(head_dim=16, rotary_dim=width, rotary_start=start, pairing=pairing)
+    x = torch.randn(2, 3, 5, 16, dtype=torch.float64)
+    turned = rope.rotate(x, 7)
+    alone = posenc.RoPE(head_dim=width, pairing=pairing).rotate(x[..., start : start + width], 7)
+    assert torch.equal(turned[..., start : start + width], alone)
+    assert torch.equal(turned[..., :start], x[..., :start])
+    assert torch.equal(turned[..., start + width :], x[..., start + width :])
+    torch.testing.assert_close((x[0, 0, 0] @ rope.matrix(torch.tensor(7)).T), turned[0, 0, 0])
+
+
+def test_a_start_alone_rotates_from_there_to_the_end() -> None:
+    assert posenc.RoPE(head_dim=16, rotary_start=10).rotary_dim == 6
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize(
+    ("seq_dim", "order"), [(-3, (0, 2, 1, 3)), (1, (0, 2, 1, 3)), (-4, (2, 0, 1, 3)), (0, (2, 0, 1, 3))]
+)
+def test_tokens_may_lie_along_another_dimension(seq_dim: int, order: tuple[int, ...], rows: bool) -> None:
+    x = torch.randn(2, 3, 5, 8)
+    ids = torch.tensor([[0, 1, 2, 3, 4], [9, 8, 7, 6, 5]]) if rows else torch.arange(5) * 3
+    expected = posenc.RoPE(head_dim=8).rotate(x, ids).permute(order)
+    assert torch.equal(posenc.RoPE(head_dim=8, seq_dim=seq_dim).rotate(x.permute(order), ids), expected)
+
+
+def test_lower_ranks_are_taken_too() -> None:
+    x = torch.randn(2, 3, 5, 8)
+    plain, packed = posenc.RoPE(head_dim=8), posenc.RoPE(head_dim=8, seq_dim=-3)
+    ids = torch.tensor([0, 1, 2, 0, 1])
+    expected = plain.rotate(x, ids)
+    assert torch.equal(plain.rotate(x[0], ids), expected[0])  # (heads, seq, head_dim)
+    assert torch.equal(plain.rotate(x[0, 0], ids), expected[0, 0])  # (seq, head_dim)
+    # (tokens, heads, head_dim)
+    assert torch.equal(packed.rotate(x[0].transpose(0, 1), ids), expected[0].transpose(0, 1))
+    rows = torch.stack((ids, ids + 1))
+    assert torch.equal(plain.rotate(x[:, 0], rows), plain.rotate(x, rows)[:, 0])  # (batch, seq, head_dim)
+    assert torch.equal(plain.rotate(x[None], ids), expected[None])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_inverse_turns_back(dtype: torch.dtype) -> None:
+    yarn = posenc.YaRN(4, trained_length=64)
+    for rope in (posenc.RoPE(head_dim=8), posenc.RoPE(head_dim=8, frequencies=yarn, pairing="interleaved")):
+        x = torch.randn(2, 3, 5, 8).to(dtype)
+        back = rope.inverse(rope.rotate(x, 1000), 1000)
+        torch.testing.assert_close(back, x, rtol=0, atol=16 * torch.finfo(dtype).eps)
+        assert not torch.allclose(rope.rotate(x, 1000), x, atol=0.1)
+
+
+@pytest.mark.parametrize("parameter", ["rates", "log_scale"])
+def test_learned_rates_have_gradients_and_move(parameter: str) -> None:
+    rope = posenc.RoPE(head_dim=8, frequencies=LearnedRates(parameter=parameter))  # type: ignore[arg-type]
+    theta = getattr(rope, parameter)
+    x, ids = torch.randn(1, 2, 5, 8, dtype=torch.float64), torch.arange(5)
+    before = rope.rotate(x, ids)
+    rope.double()
+    rope.forward = rope.rotate  # type: ignore[method-assign]
+    assert torch.autograd.gradcheck(
+        lambda value: torch.func.functional_call(rope, {parameter: value}, (x, ids)),
+        (theta.detach().double().requires_grad_(),),
+    )
+    with torch.no_grad():
+        theta += 0.1
+    assert not torch.allclose(rope.rotate(x, ids), before)  # no table of the old rates is left
+    rope.float().reset_parameters()
+    assert torch.equal(rope.rotate(x, ids), before)
+
+
+def test_each_sequence_of_a_batch_has_the_rates_of_its_own_length() -> None:
+    rule = LongRoPE([1.0] * 4, [4.0] * 4, trained_length=8, attention_factor=1.1, long_attention_factor=1.3)
+    rope = posenc.RoPE(head_dim=8, frequencies=rule)
+    x = torch.randn(2, 1, 12, 8, dtype=torch.float64)
+    ids = torch.stack((torch.arange(12), (torch.arange(12) - 6).clamp(min=0)))  # 12 tokens; 6 after padding
+    both = rope.rotate(x, ids)
+    for row in range(2):
+        assert torch.equal(both[row], rope.rotate(x[row], ids[row]))
+    long, short = (
+        posenc.RoPE(
+            head_dim=8, frequencies=posenc.frequencies.Custom(rule.inv_freq(8, length=n), attention_factor=factor)
+        )
+        for n, factor in ((12, 1.3), (6, 1.1))
+    )
+    torch.testing.assert_close(both[0], long.rotate(x[0], ids[0]))
+    torch.testing.assert_close(both[1, :, 6:], short.rotate(x[1, :, 6:], ids[1, 6:]))
+
+
+def test_each_document_of_a_pack_has_the_rates_of_its_own_length() -> None:
+    rope = posenc.RoPE(head_dim=8, frequencies=DynamicNTK(2, trained_length=4))
+    x = torch.randn(1, 9, 8, dtype=torch.float64)
+    packed = rope.rotate(x, torch.tensor([0, 1, 2, 0, 1, 2, 3, 4, 5]))
+    assert torch.equal(packed[:, :3], rope.rotate(x[:, :3]))
+    assert torch.equal(packed[:, 3:], rope.rotate(x[:, 3:]))
+
+
+def test_a_length_can_be_given() -> None:
+    rope = posenc.RoPE(head_dim=8, frequencies=DynamicNTK(2, trained_length=4))
+    x = torch.randn(2, 1, 9, 8, dtype=torch.float64)
+    q, k = rope.on_queries_keys(x[:, :, :3], x[:, :, :3], length=9)
+    assert torch.equal(q, rope.rotate(x)[:, :, :3])
+    assert torch.equal(q, k)
+    rows = rope.rotate(x[:, :, :3], length=torch.tensor([9, 3]))
+    assert torch.equal(rows[0], q[0])
+    assert torch.equal(rows[1], rope.rotate(x[1, :, :3]))
+
+
+def test_with_a_rule_that_depends_on_the_length_uncached_keys_decode_as_a_full_forward() -> None:
+    rope = posenc.RoPE(head_dim=8, frequencies=DynamicNTK(2, trained_length=4))
+    assert not rope.keys_cacheable
+    assert not rope.relative
+    x = torch.randn(1, 2, 9, 8, dtype=torch.float64)
+    q, k = rope.on_queries_keys(x, x)
+    step_q, step_k = rope.on_queries_keys(x[:, :, 8:], x, 8, k_positions=0)
+    assert torch.equal(step_q, q[:, :, 8:])
+    assert torch.equal(step_k, k)
+
+
+def test_the_temperature_of_deepseek_reaches_attention_and_scores() -> None:
+    rule = posenc.YaRN(40, trained_length=64, mscale=1.0, mscale_all_dim=1.0)
+    rope, plain = (posenc.RoPE(head_dim=8, frequencies=f) for f in (rule, posenc.frequencies.Custom(rule.inv_freq(8))))
+    x = torch.randn(1, 2, 9, 8, dtype=torch.float64)
+    q, k = rope.on_queries_keys(x, x)
+    assert torch.equal(q, plain.rotate(x))  # attention_factor is 1: all of it goes to the softmax scale
+    factor = (0.1 * np.log(40) + 1) ** 2
+    for scale in (None, 0.2):
+        expected = posenc.attention(q, k, x, plain, causal=True, scale=(8**-0.5 if scale is None else scale) * factor)
+        torch.testing.assert_close(posenc.attention(q, k, x, rope, causal=True, scale=scale), expected)
+    scores = torch.randn(1, 2, 9, 9)
+    torch.testing.assert_close(rope.on_scores(scores, None, None), (scores * factor).float())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head_dim": 8, "rotary_start": 9}, "got rotary_dim -1"),
+        ({"head_dim": 8, "rotary_dim": 4, "rotary_start": 5}, "got rotary_start 5 .*expected 0 to 4"),
+        ({"head_dim": 8, "rotary_dim": 4, "rotary_start": -1}, "got rotary_start -1"),
+        ({"head_dim": 8, "seq_dim": -1}, "got seq_dim -1, expected -2"),
+        ({"head_dim": 8, "rotary_dim": 4, "frequencies": Proportional(0.5)}, "leave rotary_dim and rotary_start out"),
+        ({"head_dim": 8, "frequencies": LongRoPE([1.0], [1.0], trained_length=9, factor=2)}, "got 1 factors for 8"),
+        ({"head_dim": 8, "frequencies": posenc.frequencies.NTK(2), "rotary_dim": 2}, "expected at least 4"),
+        ({"head_dim": 8, "numerics": "transformers", "frequencies": LearnedRates()}, "rounding of the plain rule"),
+    ],
+)
+def test_a_contradiction_is_refused_when_it_is_built(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        posenc.RoPE(**options)  # type: ignore[arg-type]
+
+
+def test_tokens_that_are_not_where_seq_dim_says_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"x has shape \(5, 2, 8\), expected tokens along dimension -4"):
+        posenc.RoPE(head_dim=8, seq_dim=-4).rotate(torch.zeros(5, 2, 8))
+    with pytest.raises(ValueError, match=r"positions: got 2 rows for a batch of 1"):
+        posenc.RoPE(head_dim=8).rotate(torch.zeros(5, 8), torch.zeros(2, 5, dtype=torch.long))

@@ -1,40 +1,75 @@
 """What a frequency rule is."""
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+Length: TypeAlias = int | float | NDArray[Any] | None
+"""How many tokens a sequence has, from its first position to its last: a number, an array of them, or None."""
+
 
 class Frequencies(ABC):
-    """Which wavelengths a position is written in: a frozen dataclass with two answers.
+    """Which wavelengths a position is written in: a frozen dataclass with a few answers.
 
     ``inv_freq(rotary_dim)`` gives rotary_dim / 2 rates in radians per token, float64, the first pair first;
-    ``attention_factor`` is what cos and sin are multiplied by, 1 for most rules.
+    ``attention_factor`` is what cos and sin are multiplied by, and ``score_factor`` what the softmax scale is
+    multiplied by besides. Both are 1 for most rules.
+
+    Attributes:
+        depends_on_length: True if the rates change with the length of the sequence. Keys rotated by such a rule do not
+            stay right as the sequence grows.
+        needs_whole_head: True if the rule says itself which channels stay unrotated, and so has to see all of them.
     """
 
     attention_factor: float = 1.0
+    score_factor: float = 1.0
+    depends_on_length: bool = False
+    needs_whole_head: bool = False
 
     @abstractmethod
-    def inv_freq(self, rotary_dim: int) -> NDArray[np.float64]:
-        """Radians per token, shape ``(rotary_dim / 2,)``. The wavelength in tokens is 2 pi / inv_freq."""
+    def inv_freq(self, rotary_dim: int, *, length: Length = None) -> NDArray[np.float64]:
+        """Radians per token, shape ``(rotary_dim / 2,)``. The wavelength in tokens is 2 pi / inv_freq.
+
+        Args:
+            rotary_dim: channels that are rotated, two for each rate.
+            length: tokens of the sequence. Rules that do not depend on it take no notice; the others give what they
+                give within the trained length if it is None, and ``(*length.shape, rotary_dim / 2)`` for an array.
+        """
+
+    def attention_factor_at(self, length: Length) -> NDArray[np.float64]:
+        """``attention_factor`` for a length, or for each of an array of lengths."""
+        return np.full(np.shape(0 if length is None else length), self.attention_factor)
 
     def to_dict(self) -> dict[str, Any]:
         """The rule as plain data, for JSON."""
-        return {"rule": type(self).__name__, **dataclasses.asdict(self)}  # type: ignore[call-overload]
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {"rule": type(self).__name__, **{name: _plain(value) for name, value in values.items()}}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "Frequencies":
         """The rule that :meth:`to_dict` described."""
         import posenc.frequencies as home
 
-        rule = getattr(home, str(data.get("rule")), None)
-        if not (isinstance(rule, type) and issubclass(rule, Frequencies) and rule is not Frequencies):
+        if data.get("rule") not in home.RULES:
             raise ValueError(f"Frequencies: got rule {data.get('rule')!r}, expected one of {home.RULES}.")
-        return rule(**{key: value for key, value in data.items() if key != "rule"})
+        rule: type[Frequencies] = getattr(home, data["rule"])
+        arguments = {key: value for key, value in data.items() if key != "rule"}
+        known = [field.name for field in dataclasses.fields(rule)]  # type: ignore[arg-type]
+        if unknown := sorted(arguments.keys() - set(known)):
+            raise ValueError(f"Frequencies: {rule.__name__} got unknown keys {unknown}, expected {known}.")
+        nested = {key: Frequencies.from_dict(value) for key, value in arguments.items() if isinstance(value, Mapping)}
+        return rule(**arguments | nested)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Frequencies):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def check_rotary_dim(rotary_dim: int) -> None:
@@ -48,5 +83,29 @@ def check_rotary_dim(rotary_dim: int) -> None:
 
 def check_base(base: float) -> None:
     """Refuse a base that gives no falling sequence of rates."""
-    if not base > 1:
+    if not (base > 1 and math.isfinite(base)):
         raise ValueError(f"frequencies: got base {base}, expected more than 1, such as 10000.")
+
+
+def check_factor(rule: str, factor: float, *, name: str = "factor") -> None:
+    """Refuse a factor that would shorten the context, or none at all."""
+    if not (isinstance(factor, (int, float)) and factor >= 1 and math.isfinite(factor)):
+        raise ValueError(
+            f"{rule}: got {name} {factor!r}, expected 1 or more: how many times longer than trained the context "
+            "is to be."
+        )
+
+
+def check_trained_length(rule: str, trained_length: int) -> None:
+    """Refuse a rule without the length that it is measured against."""
+    if isinstance(trained_length, bool) or not isinstance(trained_length, (int, float)) or not trained_length > 1:
+        raise ValueError(
+            f"{rule}: got trained_length {trained_length!r}, expected the number of tokens that the model was trained "
+            "with before its context was extended (original_max_position_embeddings in Hugging Face configs)."
+        )
+
+
+def check_choice(rule: str, name: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Refuse a name that is not one of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{rule}: got {name} {value!r}, expected one of {allowed}.")

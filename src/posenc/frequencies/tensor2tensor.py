@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from posenc.frequencies.base import Frequencies, check_base, check_rotary_dim
+from posenc.frequencies.base import Frequencies, Length, check_base, check_rotary_dim
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Tensor2Tensor(Frequencies):
     def __post_init__(self) -> None:
         check_base(self.base)
 
-    def inv_freq(self, rotary_dim: int) -> NDArray[np.float64]:
+    def inv_freq(self, rotary_dim: int, *, length: Length = None) -> NDArray[np.float64]:
         check_rotary_dim(rotary_dim)
         pairs = rotary_dim // 2
         return np.power(float(self.base), -np.arange(pairs, dtype=np.float64) / max(pairs - 1, 1))

@@ -45,6 +45,47 @@ def resolve(
     return positions.to(device)
 
 
+def resolve_coordinates(
+    positions: Positions, length: int, coordinates: int, *, device: torch.device, batch: int, name: str = "positions"
+) -> Tensor:
+    """Positions of several coordinates as a tensor ``(length, coordinates)`` or ``(batch, length, coordinates)``.
+
+    Args:
+        positions: ``(batch, length, coordinates)``, or ``(1, length, coordinates)`` for the same in every row; values
+            may be negative. What :func:`resolve` takes is a text: all coordinates of a token are its position.
+        length, coordinates, batch: what the shape must be.
+        device: where the tokens are.
+        name: what an error calls the argument.
+
+    Raises:
+        TypeError: positions of another type, boolean or complex ones.
+        ValueError: another rank or length; infinite or NaN values, and negative ones in a text.
+    """
+    if not isinstance(positions, Tensor) or positions.ndim < 3 or positions.dtype == torch.bool:
+        text = resolve(positions, length, device=device, name=name, batch=batch)
+        return text[..., None].expand(*text.shape, coordinates)
+    if positions.ndim != 3 or positions.shape[1:] != (length, coordinates) or positions.shape[0] not in (1, batch):
+        raise ValueError(
+            f"{name}: got shape {tuple(positions.shape)}, expected ({batch}, {length}, {coordinates}): batch, tokens "
+            "and coordinates of each; or one position for each token, which is then all of its coordinates."
+        )
+    looks = positions.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looks and positions.is_floating_point() and not bool(torch.isfinite(positions).all()):
+        raise ValueError(f"{name}: got NaN or infinite coordinates; every one must be a finite number.")
+    return positions.to(device)
+
+
+def sequence_lengths(positions: Tensor) -> Tensor:
+    """For each token of ``(*rows, seq)``, how long the sequence is that it stands in: its last position plus 1.
+
+    Positions that fall start another sequence, so that the documents of a pack have a length each.
+    """
+    falls = torch.diff(positions, prepend=positions[..., :1], dim=-1) < 0
+    sequence = falls.to(torch.int64).cumsum(-1)
+    last = torch.zeros_like(positions).scatter_reduce(-1, sequence, positions, "amax")
+    return last.gather(-1, sequence).floor() + 1 if positions.is_floating_point() else last.gather(-1, sequence) + 1
+
+
 def _check_values(positions: Tensor, name: str) -> None:
     if positions.numel() == 0:
         return

@@ -1,38 +1,41 @@
 """Rotary position embedding."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from posenc.encoding import QueryKeyEncoding
-from posenc.frequencies import Frequencies, Geometric
-from posenc.kernels.precision import LastResult, angles, compute_dtype
-from posenc.kernels.rotate.eager import Pairing, rotate
-from posenc.positions import Positions, resolve
-
-Numerics = Literal["exact", "transformers"]
+from posenc.frequencies import Frequencies, Geometric, LearnedRates
+from posenc.kernels.precision import angles, as_float64
+from posenc.kernels.rotate.eager import Pairing
+from posenc.positions import sequence_lengths
+from posenc.queries_keys._rotation import Length, Numerics, Role, Rotation, check_choice, rates_for
 
 
-class RoPE(QueryKeyEncoding):
+class RoPE(Rotation):
     r"""Rotary position embedding: each pair of channels of a query or key turns by an angle that its position sets.
 
-    Place: queries_keys. Learned: nothing. Relative: yes. Keys may be cached: yes.
+    Place: queries_keys. Learned: nothing, unless the frequencies are. Relative: yes. Keys may be cached: yes. Both are
+    no for frequencies that depend on the length of the sequence.
 
     .. math::
         (a, b) \leftarrow (a \cos p\,\omega_c - b \sin p\,\omega_c,\; a \sin p\,\omega_c + b \cos p\,\omega_c)
 
     Here :math:`p` is the position in tokens, :math:`\omega_c` is ``frequencies.inv_freq(rotary_dim)[c]`` in radians per
     token, and :math:`(a, b)` are the channels :math:`(c, c + r/2)` for ``pairing="half"`` or :math:`(2c, 2c + 1)` for
-    ``"interleaved"``, with :math:`r` = ``rotary_dim``. Written as a block-diagonal matrix :math:`R(p)` it keeps
-    norms, and :math:`R(i)^T R(j) = R(j - i)`: a score depends on the distance alone.
+    ``"interleaved"``, with :math:`r` = ``rotary_dim``, counted from ``rotary_start``. Written as a block-diagonal
+    matrix :math:`R(p)` it keeps norms, and :math:`R(i)^T R(j) = R(j - i)`: a score depends on the distance alone.
 
     Args:
         head_dim: channels of each head.
-        frequencies: the rule that sets the rates; ``Geometric(base=10_000)``.
+        frequencies: the rule that sets the rates; ``Geometric(base=10_000)``. Its ``attention_factor`` multiplies cos
+            and sin, its ``score_factor`` reaches :func:`posenc.attention` as :meth:`temperature`.
         pairing: "half" (GPT-NeoX, Hugging Face's Llama) or "interleaved" (RoFormer, GPT-J, Meta's Llama).
-        rotary_dim: rotate only the first so many channels of each head; all of them by default.
+        rotary_dim: rotate only so many channels of each head; by default all from ``rotary_start`` on.
+        rotary_start: the first channel of those: 0 for a leading slice, head_dim - rotary_dim for a trailing one
+            (DeepSeek-V4), or in between.
+        seq_dim: where the tokens lie: -2 for ``(batch, heads, seq, head_dim)``, -3 for ``(batch, seq, heads,
+            head_dim)`` and, packed, ``(tokens, heads, head_dim)``, -4 for ``(seq, batch, heads, head_dim)``.
         numerics: "exact", or "transformers" to round as Hugging Face's Llama does, bit for bit.
 
     Shape:
@@ -42,7 +45,8 @@ class RoPE(QueryKeyEncoding):
     rotation in float32, rounded once to the dtype of q and k; float64 throughout for float64.
 
     Raises:
-        ValueError: an odd or too large ``rotary_dim``; q or k of another ``head_dim``; bad positions.
+        ValueError: an odd or too large ``rotary_dim``; a slice that leaves the head; frequencies that do not go with
+            it; q or k of another ``head_dim``; bad positions.
 
     Example:
         >>> import torch
@@ -51,14 +55,16 @@ class RoPE(QueryKeyEncoding):
         tensor([[-0.4161,  0.0000,  0.9093,  0.0000]])
 
     Differs from the paper: the default pairing is the one that most checkpoints are stored in, not the paper's
-    "interleaved"; the two are the same rotation after a permutation of channels.
+    "interleaved"; the two are the same rotation after a permutation of channels. Slices, factors and learned rates are
+    later additions.
 
     References:
         Su et al. RoFormer: Enhanced Transformer with Rotary Position Embedding. 2021. arXiv:2104.09864, equations
         14-16, 34.
     """
 
-    relative = True
+    rates: nn.Parameter
+    log_scale: nn.Parameter
 
     def __init__(
         self,
@@ -67,86 +73,64 @@ class RoPE(QueryKeyEncoding):
         frequencies: Frequencies | None = None,
         pairing: Pairing = "half",
         rotary_dim: int | None = None,
+        rotary_start: int = 0,
+        seq_dim: int = -2,
         numerics: Numerics = "exact",
     ) -> None:
-        super().__init__()
-        self.head_dim = head_dim
+        super().__init__(head_dim, pairing=pairing, rotary_dim=rotary_dim, rotary_start=rotary_start, seq_dim=seq_dim)
         self.frequencies = Geometric() if frequencies is None else frequencies
-        self.pairing = pairing
-        self.rotary_dim = head_dim if rotary_dim is None else rotary_dim
         self.numerics = numerics
-        if self.rotary_dim % 2 or not 2 <= self.rotary_dim <= head_dim:
-            raise ValueError(
-                f"RoPE: got rotary_dim {self.rotary_dim} for head_dim {head_dim}, expected an even number from 2 to "
-                f"{head_dim}, because channels turn in pairs; "
-                + (f"use rotary_dim={head_dim - head_dim % 2}." if head_dim > 1 else "use a head_dim of at least 2.")
-            )
-        for name, value, allowed in (("pairing", pairing, Pairing), ("numerics", numerics, Numerics)):
-            if value not in get_args(allowed):
-                raise ValueError(f"RoPE: got {name} {value!r}, expected one of {get_args(allowed)}.")
+        check_choice("RoPE", "numerics", numerics, get_args(Numerics))
         if numerics == "transformers" and not isinstance(self.frequencies, Geometric):
             raise ValueError(
                 f'RoPE: numerics="transformers" reproduces the rounding of the plain rule, and got frequencies '
                 f'{self.frequencies}; use Geometric frequencies or numerics="exact".'
             )
-        self._inv_freq: tuple[float, ...] = tuple(self.frequencies.inv_freq(self.rotary_dim).tolist())
-        self._tables = LastResult()
-
-    def on_queries_keys(
-        self,
-        q: Float[Tensor, "batch heads q_len head_dim"],
-        k: Float[Tensor, "batch kv_heads k_len head_dim"],
-        positions: Positions = None,
-        *,
-        k_positions: Positions = None,
-    ) -> tuple[Tensor, Tensor]:
-        q = self.rotate(q, positions, name="q")
-        k = self.rotate(k, positions if k_positions is None else k_positions, name="k")
-        return q, k
-
-    def rotate(
-        self, x: Float[Tensor, "*heads seq head_dim"], positions: Positions = None, *, name: str = "x"
-    ) -> Tensor:
-        """R(p) x for each token of ``x``, whose shape is ``(seq, head_dim)`` or has batch and heads in front.
-
-        ``name`` is what an error calls ``x``.
-        """
-        if x.shape[-1] != self.head_dim:
+        if self.frequencies.needs_whole_head and self.rotary_dim != head_dim:
             raise ValueError(
-                f"RoPE: {name} has head_dim {x.shape[-1]} but this encoding was built for head_dim {self.head_dim}; "
-                f"build it with head_dim={x.shape[-1]}"
-                + (
-                    f", or rotary_dim={self.head_dim} to rotate part of each head."
-                    if x.shape[-1] > self.head_dim
-                    else "."
-                )
+                f"RoPE: got rotary_dim {self.rotary_dim} for head_dim {head_dim} with {self.frequencies}, which says "
+                "itself which channels stay unrotated; leave rotary_dim and rotary_start out, or use Geometric "
+                "frequencies for plain partial rotation."
             )
-        cos, sin = self._cos_sin(positions, x)
-        if cos.ndim == 3:  # (batch, seq, pairs): every head of a row has the same positions
-            cos, sin = cos[:, None], sin[:, None]
-        return rotate(x, cos, sin, pairing=self.pairing)
+        self.relative = self.keys_cacheable = not self.frequencies.depends_on_length
+        self.scales_scores = self.frequencies.score_factor != 1
+        self._inv_freq: tuple[float, ...] = tuple(self.frequencies.inv_freq(self.rotary_dim).tolist())
+        if isinstance(self.frequencies, LearnedRates):
+            setattr(self, self.frequencies.parameter, nn.Parameter(torch.empty(self.rotary_dim // 2)))
+            self.reset_parameters()
 
-    def matrix(self, positions: Tensor) -> Float[Tensor, "*positions head_dim head_dim"]:
-        """R(p) for each position, as float64 matrices: for reading and testing, :meth:`rotate` does not build them."""
-        angle = angles(positions, self._inv_freq)[..., None, :]
-        factor = self.frequencies.attention_factor
-        columns = torch.eye(self.head_dim, dtype=torch.float64).expand(*positions.shape, -1, -1)
-        return rotate(columns, angle.cos() * factor, angle.sin() * factor, pairing=self.pairing).mT
+    def reset_parameters(self) -> None:
+        """Put learned rates back to where their rule starts them."""
+        if isinstance(self.frequencies, LearnedRates):
+            with torch.no_grad():
+                if self.frequencies.parameter == "rates":
+                    self.rates.copy_(torch.tensor(self._inv_freq, dtype=torch.float64))
+                else:
+                    self.log_scale.zero_()
 
-    def _cos_sin(self, positions: Positions, x: Tensor) -> tuple[Tensor, Tensor]:
-        length, batch = x.shape[-2], x.shape[0] if x.ndim == 4 else None
+    def temperature(self, q_positions: Tensor) -> float:
+        return self.frequencies.score_factor
 
-        def make() -> tuple[Tensor, Tensor]:
-            resolved = resolve(positions, length, device=x.device, batch=batch)
-            if self.numerics == "exact":
-                angle, rounded = angles(resolved, self._inv_freq), compute_dtype(x.dtype)
-            else:
-                angle, rounded = resolved[..., None].float() * self._inv_freq_in_float32(x.device), x.dtype
-            factor = self.frequencies.attention_factor
-            cos, sin = angle.cos() * factor, angle.sin() * factor
-            return cos.to(rounded).to(x.device), sin.to(rounded).to(x.device)
-
-        return self._tables.get(positions, (length, batch, x.dtype, x.device), make)
+    def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
+        factor = torch.tensor(self.frequencies.attention_factor, dtype=torch.float64, device=positions.device)
+        if self.numerics == "transformers":
+            return positions[..., None].float() * self._inv_freq_in_float32(positions.device), factor.float()
+        if self.frequencies.depends_on_length:
+            if length is None:
+                length = sequence_lengths(positions)
+            elif not isinstance(length, Tensor):
+                length = torch.tensor(length, device=positions.device)
+            elif length.ndim == 1:  # one for each row
+                length = length[:, None]
+            rates, factors = rates_for(self.frequencies, self.rotary_dim, length)
+            return as_float64(positions)[..., None] * rates, factors
+        if not isinstance(self.frequencies, LearnedRates):
+            return angles(positions, self._inv_freq), factor
+        exact = as_float64(positions)[..., None]
+        if self.frequencies.parameter == "rates":
+            return exact * self.rates.to(exact), factor
+        start = torch.tensor(self._inv_freq, dtype=torch.float64, device=exact.device)
+        return exact * (start * self.log_scale.to(exact).exp()), factor
 
     def _inv_freq_in_float32(self, device: torch.device) -> Tensor:
         """The rates by the steps, each rounded to float32, that Hugging Face's Llama takes."""

@@ -1,0 +1,82 @@
+"""Cached keys that get other positions."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from posenc.encoding import Encoding
+from posenc.positions import Positions
+from posenc.queries_keys._rotation import Length, Rotation
+
+
+def rerotate(
+    k: Float[Tensor, "*heads seq head_dim"],
+    old_positions: Positions,
+    new_positions: Positions,
+    *,
+    encoding: Encoding,
+    new_encoding: Encoding | None = None,
+    old_length: Length = None,
+    new_length: Length = None,
+) -> Float[Tensor, "*heads seq head_dim"]:
+    r"""Keys that were rotated for their old positions, as they would be for new ones.
+
+    .. math::  k' = R'(p')\,R(p)^{-1}\,k
+
+    Here :math:`R` is the rotation of ``encoding`` and :math:`p` are ``old_positions``, in tokens; :math:`R'` is that of
+    ``new_encoding`` and :math:`p'` are ``new_positions``. The two angles are subtracted before anything is rounded, so
+    that the result is what rotating the key afresh would give, up to one rounding.
+
+    What it is for:
+
+    - shift a cache, because its beginning was cut off: ``rerotate(k, 512, 0, encoding=rope)``;
+    - prune it: drop keys, then ``rerotate(k, kept_positions, None, encoding=rope)`` closes the gaps;
+    - concatenate caches that were filled separately, each from 0: ``rerotate(k2, 0, len1, encoding=rope)``;
+    - change the rule: ``rerotate(k, None, None, encoding=old, new_encoding=new)`` with other frequencies;
+    - let a sequence grow under a rule that depends on its length: the same encoding, with ``old_length`` and
+      ``new_length``.
+
+    Args:
+        k: keys as :meth:`~posenc.Encoding.on_queries_keys` returned them.
+        old_positions: for which they were rotated, in any of the forms that encodings take.
+        new_positions: for which they are to be.
+        encoding: which rotated them: a rotation, or a composition with one.
+        new_encoding: which is to have rotated them; the same by default. It may differ in its rates and factors only.
+        old_length, new_length: tokens of the sequence then and now, for rules that depend on them.
+
+    Precision: angles in float64, the rotation in float32, rounded once to the dtype of k; float64 throughout for
+        float64. A key in bfloat16 has then been rounded twice in all.
+
+    Raises:
+        TypeError: an encoding without a rotation.
+        ValueError: two encodings that do not pair the same channels; bad positions.
+
+    Example:
+        >>> import torch, posenc
+        >>> rope, k = posenc.RoPE(head_dim=8), torch.randn(1, 2, 5, 8)
+        >>> cached = rope.rotate(k, 100)
+        >>> torch.allclose(rerotate(cached, 100, 0, encoding=rope), rope.rotate(k, 0), atol=1e-6)
+        True
+    """
+    old = _rotation(encoding)
+    new = old if new_encoding is None else _rotation(new_encoding)
+    same = ("head_dim", "pairing", "rotary_dim", "rotary_start", "seq_dim", "blocks", "coordinates")
+    if different := [name for name in same if getattr(old, name) != getattr(new, name)]:
+        raise ValueError(
+            f"rerotate: got encodings that differ in {different}, expected the same channels in the same pairs; turn "
+            "the keys back with encoding.inverse and rotate them afresh."
+        )
+    before, factor_before = old.phases(
+        old.resolve(old_positions, k, name="old_positions"), role="key", length=old_length
+    )
+    after, factor_after = new.phases(new.resolve(new_positions, k, name="new_positions"), role="key", length=new_length)
+    return new.turn(k, *new.tables(after.double() - before.double(), factor_after / factor_before, k))
+
+
+def _rotation(encoding: Encoding) -> Rotation:
+    for part in getattr(encoding, "parts", (encoding,)):
+        if isinstance(part, Rotation):
+            return part
+    raise TypeError(
+        f"rerotate: got {type(encoding).__name__}, which rotates no keys, expected a rotation such as RoPE or a "
+        "composition with one; keys of other encodings do not depend on positions."
+    )

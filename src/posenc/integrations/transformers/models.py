@@ -1,0 +1,140 @@
+"""What the modelling code of each model type does that its config does not say. Read from transformers 5.23.
+
+A model type whose config has rotary parameters and that is in no list here does what Llama does: it rotates the whole
+of each head in pairs (c, c + head_dim / 2), by +angle, and its plain rule takes no notice of partial_rotary_factor.
+"""
+
+
+def names(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
+#: Pairs (2c, 2c + 1). Those of the second line write their result in the order of halves, which no score sees.
+INTERLEAVED = names("""
+    blt blt_global_transformer blt_local_decoder blt_local_encoder blt_patcher cohere cohere2 cohere2_moe
+    deepseek_v2 deepseek_v4 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text glm glm4 glm4v_text glm_ocr_text helium
+    llama4_text moonshine moonshine_streaming openai_privacy_filter pe_audio_encoder pe_audio_video_encoder
+    pe_video_encoder
+    axk2 bailing_hybrid deepseek_v32 dots3_note_text glm_moe_dsa longcat_flash mistral_large4_text
+""")
+
+#: Pairs (2c, 2c + 1) if ``rope_interleave`` is true, which it is by default, and halves if not.
+ASKS_ROPE_INTERLEAVE = names("axk1 deepseek_v3 glm4_moe_lite mistral4 youtu")
+
+#: Turned by -angle.
+NEGATIVE = names("nanochat")
+
+#: The plain rule honours ``partial_rotary_factor``; scaled rules do so in every model.
+PARTIAL = names("""
+    bamba deepseek_v4 diffusion_gemma_text dots3_note_audio_encoder dots3_note_text glm glm4 glm4_moe
+    glm4_moe_lite glm4v_moe_text glm4v_text glm_image_text glm_ocr_text glmasr_encoder gpt_neox gpt_neox_japanese
+    laguna mellum mimo_v2_flash minimax_m2 minimax_m3_vl_text moonshine moonshine_streaming nemotron
+    nemotron3_5_transcribe_asr_audio nemotron3_5_transcribe_word_timestamp nemotron3_diarization_audio neomme persimmon
+    phi phi3 phi4_multimodal qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma solar_open stablelm
+    step3p5 zaya
+""")
+
+#: Multi-head latent attention: a head is ``qk_nope_head_dim`` plain channels, then ``qk_rope_head_dim`` rotated ones.
+LATENT = names("""
+    axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots3_note_text glm4_moe_lite glm_moe_dsa hy_v4
+    longcat_flash minicpm3 mistral4 mistral_large4_text youtu
+""")
+
+#: The last channels of each head are rotated, and the rest comes first.
+TRAILING = LATENT | names("deepseek_v4")
+
+#: The softmax scale is multiplied by g(mscale_all_dim)^2 under YaRN.
+CORRECTS_SCORES = names("""
+    axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa hy_v4 longcat_flash
+    minicpm3 mistral4 mistral_large4_text youtu
+""")
+
+#: Layers of full attention are not rotated, those with a sliding window are.
+NOPE_WHERE_FULL = names("afmoe cohere2 exaone4 exaone4_5_text exaone_moe flint kolibri1")
+
+#: Types of layers that are no attention.
+NO_ATTENTION = names("""
+    linear_attention conv mamba mamba2 recurrent rwkv moe mlp short_conv lightning_attention delta kda
+    gated_delta_net hybrid_mamba
+""")
+
+#: Text models whose tokens have several coordinates: the layout of :class:`posenc.MRoPE` and the sections where the
+#: config has none. The sections of "time_last" stand as (height, width, time) in a config.
+SECTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
+    **dict.fromkeys(
+        names("qwen2_vl_text qwen2_5_vl_text qwen2_5_omni_text qwen2_5_omni_talker paddleocr_vl_text"),
+        ("chunked", (16, 24, 24)),
+    ),
+    **dict.fromkeys(names("glm4v_text glm_ocr_text glm4v_moe_text glm_image_text"), ("chunked", (8, 12, 12))),
+    **dict.fromkeys(
+        names("""
+            cohere_compass_text cosmos3_edge_text qwen3_omni_moe_talker_text qwen3_omni_moe_text qwen3_vl_moe_text
+            qwen3_vl_text
+        """),
+        ("interleaved", (24, 20, 20)),
+    ),
+    **dict.fromkeys(names("qwen3_5_moe_text qwen3_5_text qwen4_exp_text"), ("interleaved", (11, 11, 10))),
+    "ernie4_5_vl_moe_text": ("time_last", (22, 22, 20)),
+}
+
+#: Image models: the layout of :class:`posenc.AxialRoPE` and which coordinate of (height, width) comes first.
+AXIAL: dict[str, tuple[str, tuple[int, ...]]] = {
+    **dict.fromkeys(
+        names("""
+            cohere_compass_vision dinov3_vit dots3_note_vision_encoder eomt_dinov3 ernie4_5_vl_moe_vision
+            exaone4_5_vision glm4v_moe_vision glm4v_vision glm5_next_vision glm_ocr_vision lfm3_vl_vision mlcd
+            mlcd_vision_model muse_glimmer_vision muse_spark_vision paddleocr_vl_vision qwen2_5_omni_vision_encoder
+            qwen2_5_vl_vision qwen2_vl_vision qwen3_5_moe_vision qwen3_5_vision qwen3_omni_moe_vision_encoder
+            qwen3_vl_moe_vision qwen3_vl_vision qwen4_exp_vision sapiens2 video_llama_3_vision
+        """),
+        ("half", (0, 1)),
+    ),
+    **dict.fromkeys(
+        names("edgetam_video sam2_video sam3_tracker_video sam3_vit_model"),
+        ("interleaved", (0, 1)),
+    ),
+    "gemma4_vision": ("half_per_axis", (0, 1)),
+    "inkling2_vision": ("interleaved", (1, 0)),
+    "kimi_k25_vision": ("half_alternating", (1, 0)),
+    "llama4_vision_model": ("interleaved", (1, 0)),
+    "minimax_m3_vl_vision": ("half", (0, 1, 2)),
+    "neomme": ("dealt_half_alternating", (0, 1)),
+    "pixtral": ("dealt_half", (0, 1)),
+    "step3p5_vision": ("half", (1, 0)),
+}
+
+#: What a coordinate is, where it is not the number of a row or column.
+COORDINATES = {
+    **dict.fromkeys(
+        names("dinov3_vit eomt_dinov3 sapiens2"),
+        "coordinates are the centres of patches on the image's [-1, 1], times 2 pi; tokens before the patches have 0",
+    ),
+    "llama4_vision_model": "coordinates count from 1; the class token has 0",
+}
+
+#: Rotary parameters of the whole that no code reads: those of the parts count.
+PARTS_ALONE = names("blt")
+
+#: An extra learned factor for each rate.
+LEARNED_RATES = names("mistral_large4_text")
+
+#: Nothing of the above: as Llama. (Some of them are in NOPE_WHERE_FULL.)
+AS_LLAMA = names("""
+    afmoe apertus arcee aria_text beam bitnet chameleon csm csm_depth_decoder_model cwm dbrx deepseek_ocr2_encoder
+    deepseek_ocr2_text dia_decoder dia_encoder diffllama doge dots1 embedding_gemma2_text emu3_text_model esm esmc
+    eurobert evolla evolla.protein_encoder_config exaone4 exaone_moe falcon falcon_h1 flex_olmo flint gemma gemma2
+    gemma3_text gemma3n_text gemma4_text gemma4_unified_text gpt_oss gradium_phonon_tts granite granite4_vision_text
+    granite_docling_text granite_swa granitemoe granitemoe_swa granitemoehybrid granitemoeshared gte higgs_audio_v2
+    hrm_text hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl_text hy_v3 hyperclovax idefics internlm3 iquestcoder jais2
+    jetmoe jina_embeddings_v3 kolibri1 kyutai_speech_to_text lasr_encoder lfm2 lfm2_moe lfm3 llama mimi mimi_decoder
+    mimi_encoder minimax ministral ministral3 mistral mixtral mllama_text_model modernbert modernbert-decoder
+    molmo2_text moshi muse_glimmer_assistant muse_glimmer_text muse_spark_text neucodec nomic_bert olmo olmo2 olmo3
+    olmo_hybrid olmoe phimoe pocket_tts pocket_tts_audio_tokenizer pocket_tts_audio_tokenizer_decoder
+    pocket_tts_audio_tokenizer_encoder qwen2 qwen2_5_omni_dit qwen2_moe qwen3 qwen3_moe
+    qwen3_omni_moe_talker_code_predictor seed_oss smollm3 starcoder2 t5_gemma_module t5gemma2_decoder t5gemma2_text
+    timesfm2_5 ultrabert unlimited_ocr_text vaultgemma voxtral_realtime_encoder voxtral_realtime_text xcodec2 zamba2
+""")
+
+#: Every rotary model type of transformers 5.23.
+KNOWN = AS_LLAMA | INTERLEAVED | NEGATIVE | PARTIAL | LATENT | SECTIONS.keys() | AXIAL.keys()

@@ -1,0 +1,350 @@
+"""The keys of a rotary rule in a Hugging Face config, and the frequency rule that they mean."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from posenc.frequencies import (
+    DynamicNTK,
+    Frequencies,
+    Geometric,
+    Linear,
+    Llama3,
+    LongRoPE,
+    NTKAlpha,
+    Proportional,
+    YaRN,
+)
+
+#: Names of one rule that are in use besides the one that transformers has today.
+RULE_ALIASES = {
+    "su": "longrope",  # Phi-3 before transformers 4.41
+    "mrope": "default",  # Qwen2-VL; the sections say the rest
+    "xdrope": "dynamic",  # HunyuanVL
+    "deepseek_yarn": "yarn",  # vLLM
+    "axial": "default",  # two or three axes, which the model type says
+    "ntk_alpha": "dynamic",
+}
+_EVERY_RULE = {
+    *("rope_type", "type", "rope_theta", "partial_rotary_factor"),
+    *("mrope_section", "mrope_interleaved", "interleaved", "xdrope_section"),  # several axes
+    "llama_4_scaling_beta",  # a temperature, whatever the rule
+}
+_LENGTHS = {"original_max_position_embeddings", "max_position_embeddings"}
+_YARN = {"factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate", "finetuned"}
+_KEYS: dict[str, set[str]] = {
+    "default": _LENGTHS,
+    "linear": {"factor", *_LENGTHS},
+    "dynamic": {"factor", *_LENGTHS},
+    "yarn": {*_YARN, *_LENGTHS},
+    "longrope": {"short_factor", "long_factor", "factor", "attention_factor", "short_mscale", "long_mscale", *_LENGTHS},
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor", *_LENGTHS},
+    "proportional": {"factor", *_LENGTHS},
+}
+_ALPHA = {"alpha", "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", *_LENGTHS}  # Hunyuan's "dynamic"
+_MEANT = {"attn_factor": "attention_factor", "theta": "rope_theta", "base": "rope_theta", "scale": "factor"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A frequency rule as a config gives it.
+
+    Attributes:
+        name: transformers' name of the rule.
+        frequencies: the rule.
+        trained_length: tokens before any extension, if the config says.
+        longest: tokens that it was made for, if the config says.
+        notes: what a reader should know.
+    """
+
+    name: str
+    frequencies: Frequencies
+    trained_length: int | None
+    longest: int | None
+    notes: tuple[str, ...] = ()
+
+
+def read_rule(
+    parameters: Mapping[str, Any],
+    *,
+    where: str,
+    base: float | None,
+    max_positions: int | None,
+    trained_length: int | None = None,
+    share: float = 1.0,
+    corrects_scores: bool = False,
+) -> Rule:
+    """The rule that ``rope_parameters`` (or v4's ``rope_scaling``) mean.
+
+    Args:
+        parameters: one flat dict of them.
+        where: what an error calls them.
+        base: the base from outside of them (``rope_theta`` of the config), if there is one.
+        max_positions: ``max_position_embeddings``.
+        trained_length: ``original_max_position_embeddings`` from outside of them (Phi-3).
+        share: ``partial_rotary_factor``, which "proportional" alone reads as a share of the pairs.
+        corrects_scores: True if the model multiplies its softmax scale by g(mscale_all_dim)^2, as DeepSeek-V3 does.
+
+    Raises:
+        ValueError: an unknown rule or key, one that contradicts another, or one that is missing.
+    """
+    given = {key: value for key, value in parameters.items() if value is not None}
+    name = _name(given, where)
+    allowed = _EVERY_RULE | (_ALPHA if name == "dynamic" and "alpha" in given else _KEYS[name])
+    if unknown := sorted(given.keys() - allowed):
+        raise ValueError(_unknown_key(unknown[0], name, allowed, where))
+    base = _base(given, base, where)
+    original = _trained_length(given, trained_length, where)
+    notes: list[str] = []
+    if name in ("yarn", "longrope", "llama3"):
+        if original is None:
+            raise ValueError(
+                f"{where}: the rule {name!r} lacks original_max_position_embeddings, the length before the extension; "
+                "add it (transformers takes max_position_embeddings in its place, which is the length after it)."
+            )
+        if max_positions is not None and original > max_positions:
+            raise ValueError(
+                f"{where}: original_max_position_embeddings is {original} and max_position_embeddings is "
+                f"{max_positions}, expected the extended length to be the longer one; exchange them."
+            )
+    if name == "default":
+        return Rule(name, Geometric(base), max_positions, max_positions)
+    if name == "linear":
+        factor = _need(given, "factor", name, where)
+        return Rule(name, Linear(factor, base=base), _divided(max_positions, factor), max_positions)
+    if name == "proportional":
+        rule = Proportional(share, base=base, factor=given.get("factor", 1.0))
+        return Rule(name, rule, max_positions, max_positions)
+    if name == "dynamic":
+        return _dynamic(given, base, max_positions, original, where)
+    if name == "llama3":
+        rule3 = Llama3(
+            _need(given, "factor", name, where),
+            trained_length=original or 0,
+            low_freq_factor=_need(given, "low_freq_factor", name, where),
+            high_freq_factor=_need(given, "high_freq_factor", name, where),
+            base=base,
+        )
+        return Rule(name, rule3, original, max_positions)
+    factor = given.get("factor")
+    if factor is None:
+        if max_positions is None or original is None:
+            raise ValueError(f"{where}: the rule {name!r} lacks factor; add it.")
+        factor = max_positions / original
+        notes.append(f"factor {factor:g} from max_position_embeddings / original_max_position_embeddings")
+    elif original is not None and max_positions not in (None, original) and factor * original != max_positions:
+        notes.append(
+            f"factor {factor:g} x original_max_position_embeddings {original} is {factor * original:g}, and "
+            f"max_position_embeddings is {max_positions}"
+        )
+    longest = round(factor * original) if original is not None else max_positions
+    if name == "longrope":
+        return Rule(name, _longrope(given, factor, original or 0, base, where), original, longest, tuple(notes))
+    return Rule(
+        name, _yarn(given, factor, original or 0, base, corrects_scores, notes), original, longest, tuple(notes)
+    )
+
+
+def _yarn(
+    given: Mapping[str, Any], factor: float, original: int, base: float, corrects_scores: bool, notes: list[str]
+) -> YaRN:
+    options: dict[str, Any] = {key: given[key] for key in ("beta_fast", "beta_slow") if given.get(key)}
+    mscale, all_dim = given.get("mscale"), given.get("mscale_all_dim")
+    if mscale and all_dim:
+        options["mscale"] = mscale
+        if corrects_scores:
+            options["mscale_all_dim"] = all_dim
+        else:
+            ratio = (0.1 * mscale * math.log(factor) + 1) / (0.1 * all_dim * math.log(factor) + 1)
+            options |= {"mscale": 1.0, "attention_factor": ratio}
+            notes.append("mscale_all_dim lowers cos and sin, and this model does not raise its softmax scale in return")
+    elif all_dim and corrects_scores:
+        # Without mscale, cos and sin carry the whole temperature, and the scores carry theirs besides.
+        options |= {"mscale_all_dim": all_dim, "attention_factor": 0.1 * math.log(factor) + 1}
+    elif mscale:
+        notes.append(f"mscale {mscale} without mscale_all_dim is not read by transformers")
+    if given.get("attention_factor") is not None:
+        options["attention_factor"] = float(given["attention_factor"])
+    return YaRN(
+        factor,
+        trained_length=original,
+        base=base,
+        ends="rounded" if given.get("truncate", True) else "exact",
+        **options,
+    )
+
+
+def _longrope(given: Mapping[str, Any], factor: float, original: int, base: float, where: str) -> LongRoPE:
+    options: dict[str, Any] = {"trained_length": original, "base": base, "factor": max(factor, 1.0)}
+    if given.get("attention_factor") is not None:
+        options["attention_factor"] = float(given["attention_factor"])
+    if "short_mscale" in given or "long_mscale" in given:
+        options["attention_factor"] = float(_need(given, "short_mscale", "longrope", where))
+        options["long_attention_factor"] = float(_need(given, "long_mscale", "longrope", where))
+    short, long = (_need(given, key, "longrope", where) for key in ("short_factor", "long_factor"))
+    return LongRoPE(short, long, **options)
+
+
+def _dynamic(
+    given: Mapping[str, Any], base: float, max_positions: int | None, original: int | None, where: str
+) -> Rule:
+    if given.get("alpha"):
+        ignored = sorted(given.keys() & (_ALPHA - _LENGTHS - {"alpha"}))
+        note = (f"{', '.join(ignored)} do nothing beside alpha",) if ignored else ()
+        return Rule("dynamic", NTKAlpha(given["alpha"], base=base), max_positions, max_positions, note)
+    factor = _need(given, "factor", "dynamic", where)
+    if max_positions is None:
+        raise ValueError(f"{where}: the rule 'dynamic' lacks max_position_embeddings, the trained length; add it.")
+    if original not in (None, max_positions):
+        raise ValueError(
+            f"{where}: original_max_position_embeddings is {original} and max_position_embeddings is {max_positions}; "
+            "the rule 'dynamic' starts at max_position_embeddings, so set it to the trained length and drop the other."
+        )
+    return Rule("dynamic", DynamicNTK(factor, trained_length=max_positions, base=base), max_positions, None)
+
+
+def _name(given: Mapping[str, Any], where: str) -> str:
+    names = {RULE_ALIASES.get(str(given[key]), str(given[key])) for key in ("rope_type", "type") if key in given}
+    if len(names) > 1:
+        raise ValueError(
+            f"{where}: rope_type is {given['rope_type']!r} and type is {given['type']!r}, expected one rule; drop type."
+        )
+    name = names.pop() if names else "default"
+    if not names and name == "default" and "factor" in given and "rope_type" not in given and "type" not in given:
+        raise ValueError(f"{where}: there is a factor and no rope_type, expected one of {sorted(_KEYS)}; add it.")
+    if name not in _KEYS:
+        near = difflib.get_close_matches(name, [*_KEYS, *RULE_ALIASES], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"{where}: rope_type is {name!r}, expected one of {sorted({*_KEYS, *RULE_ALIASES})}{hint}")
+    return name
+
+
+def _unknown_key(key: str, name: str, allowed: set[str], where: str) -> str:
+    elsewhere = [rule for rule, keys in _KEYS.items() if key in keys]
+    if key in _MEANT:
+        advice = f"transformers does not read it; write {_MEANT[key]}"
+    elif elsewhere:
+        advice = f"it belongs to {' and '.join(map(repr, elsewhere))}; remove it, or change rope_type"
+    else:
+        near = difflib.get_close_matches(key, allowed, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else "remove it"
+    return f"{where}: the rule {name!r} has no key {key!r}, expected one of {sorted(allowed)}; {advice}"
+
+
+def _base(given: Mapping[str, Any], outside: float | None, where: str) -> float:
+    inside = given.get("rope_theta")
+    if inside is not None and outside is not None and inside != outside:
+        raise ValueError(
+            f"{where}: rope_theta is {inside} here and {outside} beside it, expected one base; drop one of them."
+        )
+    if inside is None and outside is None:
+        raise ValueError(f"{where}: there is no rope_theta, expected the base of the wavelengths; add it.")
+    return float(inside if inside is not None else outside)  # type: ignore[arg-type]
+
+
+def _trained_length(given: Mapping[str, Any], outside: int | None, where: str) -> int | None:
+    inside = given.get("original_max_position_embeddings")
+    if inside is not None and outside is not None and inside != outside:
+        raise ValueError(
+            f"{where}: original_max_position_embeddings is {inside} here and {outside} beside it; drop one of them."
+        )
+    found = inside if inside is not None else outside
+    return None if found is None else int(found)
+
+
+def _need(given: Mapping[str, Any], key: str, name: str, where: str) -> Any:
+    if given.get(key) is None:
+        raise ValueError(f"{where}: the rule {name!r} lacks {key}; add it.")
+    return given[key]
+
+
+def _divided(length: int | None, factor: float) -> int | None:
+    return None if length is None else round(length / factor)
+
+
+def write_rule(frequencies: Frequencies) -> dict[str, Any]:
+    """The ``rope_parameters`` that mean this rule to transformers.
+
+    Raises:
+        ValueError: a rule that transformers does not have.
+    """
+    match frequencies:
+        case Geometric(base=base):
+            return {"rope_type": "default", "rope_theta": base}
+        case Linear():
+            return {"rope_type": "linear", "rope_theta": frequencies.base, "factor": float(frequencies.factor)}
+        case NTKAlpha():
+            return {"rope_type": "dynamic", "rope_theta": frequencies.base, "alpha": float(frequencies.alpha)}
+        case DynamicNTK():
+            return {"rope_type": "dynamic", "rope_theta": frequencies.base, "factor": float(frequencies.factor)}
+        case Llama3():
+            return {
+                "rope_type": "llama3",
+                "rope_theta": frequencies.base,
+                "factor": float(frequencies.factor),
+                "low_freq_factor": float(frequencies.low_freq_factor),
+                "high_freq_factor": float(frequencies.high_freq_factor),
+                "original_max_position_embeddings": frequencies.trained_length,
+            }
+        case Proportional():
+            return {
+                "rope_type": "proportional",
+                "rope_theta": frequencies.base,
+                "partial_rotary_factor": float(frequencies.share),
+                "factor": float(frequencies.factor),
+            }
+        case YaRN():
+            return _write_yarn(frequencies)
+        case LongRoPE():
+            return _write_longrope(frequencies)
+        case _:
+            raise ValueError(
+                f"to_transformers: got {frequencies}, expected a rule that transformers has: Geometric, Linear, "
+                "DynamicNTK, NTKAlpha (Hunyuan), YaRN, Llama3, LongRoPE or Proportional. A static NTK is Geometric "
+                "with a larger base."
+            )
+
+
+def _write_yarn(rule: YaRN) -> dict[str, Any]:
+    if rule.ramp != "code" or rule.clamp != "channels":
+        raise ValueError(
+            f"to_transformers: got YaRN with ramp {rule.ramp!r} and clamp {rule.clamp!r}, expected 'code' and "
+            "'channels', the only ones that transformers has."
+        )
+    written: dict[str, Any] = {
+        "rope_type": "yarn",
+        "rope_theta": rule.base,
+        "factor": float(rule.factor),
+        "original_max_position_embeddings": rule.trained_length,
+        "beta_fast": float(rule.beta_fast),
+        "beta_slow": float(rule.beta_slow),
+        "truncate": rule.ends == "rounded",
+        "attention_factor": float(rule.attention_factor),
+    }
+    if rule.mscale_all_dim:
+        written |= {"mscale": float(rule.mscale), "mscale_all_dim": float(rule.mscale_all_dim)}
+    return written
+
+
+def _write_longrope(rule: LongRoPE) -> dict[str, Any]:
+    if rule.switch != "sequence":
+        raise ValueError(
+            f"to_transformers: got LongRoPE with switch {rule.switch!r}; transformers switches by the length, so give "
+            "the same list twice."
+        )
+    written: dict[str, Any] = {
+        "rope_type": "longrope",
+        "rope_theta": rule.base,
+        "short_factor": list(rule.short_factors),
+        "long_factor": list(rule.long_factors),
+        "original_max_position_embeddings": rule.trained_length,
+        "attention_factor": float(rule.attention_factor),
+    }
+    if rule.factor is not None:
+        written["factor"] = float(rule.factor)
+    if rule.long_attention_factor is not None:
+        del written["attention_factor"]
+        written |= {"short_mscale": rule.attention_factor, "long_mscale": rule.long_attention_factor}
+    return written

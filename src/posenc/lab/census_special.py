@@ -1,0 +1,302 @@
+"""The census' ways to ask models whose code is not like Llama's."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, RoPE, Sinusoidal
+from posenc.encoding import Encoding
+from posenc.integrations.transformers import LayerGroup
+
+
+class NotComparableError(Exception):
+    """There is nothing of the model's own to compare with; the message says why."""
+
+
+Rotation: TypeAlias = RoPE | AxialRoPE | MRoPE
+
+#: (the model's class or function, the largest error over its budget, the last position)
+Compared: TypeAlias = tuple[str, float, int]
+
+
+def rotation_of(encoding: Encoding) -> Rotation | None:
+    """The rotation in an encoding, alone or among others."""
+    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
+    return next((part for part in parts if isinstance(part, (RoPE, AxialRoPE, MRoPE))), None)
+
+
+def _rotation(group: LayerGroup) -> Rotation:
+    found = rotation_of(group.encoding)
+    if found is None:
+        raise NotComparableError(f"{type(group.encoding).__name__} is no rotation")
+    return found
+
+
+def tables(module: nn.Module, positions: Tensor, label: str, x: Tensor) -> tuple[Tensor, ...]:
+    """What a rotary module makes of positions ``(seq,)`` or ``(seq, coordinates)``: (cos, sin), or a complex table."""
+    parameters = inspect.signature(module.forward).parameters
+    if positions.ndim == 1:
+        ids = positions[None]
+    elif "Vision" in type(module).__name__ or "MLCD" in type(module).__name__ or "ViT" in type(module).__name__:
+        ids = positions  # (patches, coordinates)
+    else:
+        ids = positions.T[:, None]  # (coordinates, batch, seq)
+    with torch.no_grad():
+        if "layer_type" in parameters and label:
+            result = module(x, ids, layer_type=label)
+        else:
+            result = module(x, ids)
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def compare_alibi(config: Any, encoding: ALiBi) -> Compared:
+    """Biases up to a constant for each query, which softmax does not see."""
+    module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
+    length = 4097
+    if hasattr(module, "build_alibi_tensor"):
+        name = "build_alibi_tensor"
+        theirs = module.build_alibi_tensor(torch.ones(1, length), encoding.num_heads, torch.float32)
+        theirs = theirs.reshape(encoding.num_heads, length)
+    else:
+        name = "build_mpt_alibi_tensor"
+        theirs = module.build_mpt_alibi_tensor(encoding.num_heads, length).reshape(encoding.num_heads, length)
+    ours = encoding.bias(torch.tensor([length - 1]), torch.arange(length))[:, 0].double()
+    difference = (ours - ours[:, :1]) - (theirs.double() - theirs[:, :1].double())
+    # Falcon rounds slopes to bfloat16 before the product, as it was trained.
+    tolerance = 2**-8 if "falcon" in module.__name__ else 1e-6
+    return name, float((difference.abs() / (tolerance * (1 + ours.abs().max()))).max()), length - 1
+
+
+def compare_sinusoidal(config: Any, encoding: Sinusoidal) -> Compared:
+    """The codes of a table of the model's own."""
+    module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
+    length = 4097
+    if hasattr(module, "sinusoids"):
+        name, theirs = "sinusoids", module.sinusoids(length, encoding.dim)
+    elif hasattr(module, "positional_encoding"):
+        name, theirs = "positional_encoding", module.positional_encoding(length, encoding.dim, torch.float32)
+    else:
+        if hasattr(module, "create_sinusoidal_embeddings"):
+            theirs = torch.empty(length, encoding.dim)
+            made = module.create_sinusoidal_embeddings(length, encoding.dim, theirs)
+            theirs = theirs if made is None else made
+            return "create_sinusoidal_embeddings", _codes_error(theirs, encoding), length - 1
+        classes = {n: c for n, c in vars(module).items() if "SinusoidalPositionalEmbedding" in n and inspect.isclass(c)}
+        if not classes:
+            raise NotComparableError(f"{module.__name__} has no sinusoidal class")
+        name = next(iter(classes))
+        cls: Any = classes[name]
+        if hasattr(cls, "get_embedding"):
+            theirs = cls.get_embedding(length, encoding.dim, None)
+        else:
+            built = cls(length, encoding.dim)
+            theirs = (built.create_weight if hasattr(built, "create_weight") else built._init_weight)()
+    return name, _codes_error(theirs, encoding), length - 1
+
+
+def _codes_error(theirs: Tensor, encoding: Sinusoidal) -> float:
+    positions = torch.arange(len(theirs))
+    error = (theirs.detach().double() - encoding.codes(positions)).abs() / (2e-6 * (1 + positions[:, None]))
+    return float(error.max())
+
+
+def compare_learned(config: Any, encoding: Learned) -> Compared:
+    """A table of these rows and this width in a model that is built without memory."""
+    from transformers import MODEL_MAPPING
+
+    module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
+    classes: list[Any] = [MODEL_MAPPING[type(config)]] if type(config) in MODEL_MAPPING else []
+    classes += [
+        cls
+        for name, cls in vars(module).items()
+        if inspect.isclass(cls) and name.endswith("Model") and getattr(cls, "config_class", None) is type(config)
+    ]
+    for cls in classes:
+        with torch.device("meta"):
+            model = cls(config)
+        for name, parameter in model.named_parameters():
+            if ("pos" in name or "wpe" in name) and parameter.ndim > 1:
+                rows, dim = parameter.shape[-2:]
+                if dim == encoding.dim and 0 <= rows - encoding.length <= 2:
+                    return name, 0.0, encoding.length - 1
+    raise NotComparableError(f"the model has no table of {encoding.length} x {encoding.dim}")
+
+
+def _matrices_error(theirs: Tensor, rotation: Rotation, positions: Tensor) -> float:
+    """The largest error over its budget of matrices (positions, d, d) from basis vectors in front."""
+    angle, _ = rotation.phases(positions)
+    budget = 2e-6 * (1 + angle.abs().amax(dim=-1))[:, None, None]
+    width = theirs.shape[-1]
+    return float(((theirs - rotation.matrix(positions)[:, :width, :width]).abs() / budget).max())
+
+
+def _basis(width: int, length: int) -> Tensor:
+    """(basis vector, 1 head, length, width)"""
+    return torch.eye(width)[:, None, None, :].expand(width, 1, length, width).contiguous()
+
+
+def _as_matrices(images: Tensor) -> Tensor:
+    return images[:, 0].double().permute(1, 2, 0)
+
+
+def _modeling(config: Any) -> Any:
+    return importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
+
+
+def _gptj(config: Any, group: LayerGroup) -> Compared:
+    module, rotation = _modeling(config), _rotation(group)
+    width, length = rotation.rotary_dim, 4097
+    positions = torch.tensor([0, 1, 2, 17, 255, 2047, 4096])
+    sin, cos = module.create_sinusoidal_positions(length, width)[positions].chunk(2, dim=-1)
+    given = _basis(width, len(positions)).transpose(1, 2)
+    images = module.apply_rotary_pos_emb(given, sin[None], cos[None]).transpose(1, 2)
+    return "create_sinusoidal_positions", _matrices_error(_as_matrices(images), rotation, positions), length - 1
+
+
+def _roformer(config: Any, group: LayerGroup) -> Compared:
+    module, rotation, length = _modeling(config), _rotation(group), 4097
+    width = rotation.head_dim
+    table = module.RoFormerSinusoidalPositionalEmbedding(length, width).create_weight()
+    positions = torch.tensor([0, 1, 2, 17, 255, 2047, 4096])
+    given = _basis(width, len(positions))
+    apply = module.RoFormerSelfAttention.apply_rotary_position_embeddings
+    images = torch.cat([apply(table[positions][None, None], row[None], row[None])[0] for row in given])
+    name = "RoFormerSinusoidalPositionalEmbedding"
+    return name, _matrices_error(_as_matrices(images), rotation, positions), length - 1
+
+
+def _clvp(config: Any, group: LayerGroup) -> Compared:
+    module, rotation, length = _modeling(config), _rotation(group), 4097
+    angle = module.ClvpRotaryPositionalEmbedding(config)(torch.zeros(1, length, 1))[0]
+    positions = torch.tensor([0, 1, 2, 17, 255, 2047, 4096])
+    given = _basis(rotation.rotary_dim, len(positions))
+    images = module.apply_rotary_pos_emb(given, given, given, angle.cos(), angle.sin(), positions[None])[0]
+    name = "ClvpRotaryPositionalEmbedding"
+    return name, _matrices_error(_as_matrices(images), rotation, positions), length - 1
+
+
+def _conformer(config: Any, group: LayerGroup) -> Compared:
+    module, length = _modeling(config), 4097
+    name = next(n for n in vars(module) if n.endswith("RotaryPositionalEmbedding"))
+    tables = getattr(module, name)(config)(torch.zeros(1, length, 1))
+    attention = next(c for n, c in vars(module).items() if n.endswith(("ConformerSelfAttention", "BertSelfAttention")))
+    attention = attention(config)
+    positions = torch.tensor([0, 1, 2, 17, 255, 2047, 4096])
+    width = attention.head_size
+    given = _basis(width, len(positions))[:, 0].repeat(1, 1, attention.num_heads)
+    with torch.no_grad():
+        images = attention._apply_rotary_embedding(given, tables[:, positions])[..., :width]
+    return name, _matrices_error(_as_matrices(images[:, None]), _rotation(group), positions), length - 1
+
+
+def _grid(height: int, width: int) -> Tensor:
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack((rows, columns), dim=-1).flatten(0, 1)
+
+
+def _patch_centres(config: Any, group: LayerGroup) -> Compared:
+    """DINOv3 and its like: a module that is given an image."""
+    module = _modeling(config)
+    cls = next(c for n, c in vars(module).items() if n.endswith(("RopePositionEmbedding", "RotaryEmbedding")))
+    height, width = 6, 9
+    patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
+    built = cls(config).eval()
+    cos, sin = built(torch.zeros(1, 3, height * patch, width * patch))
+    size = torch.tensor([height, width], dtype=torch.float64)
+    positions = 2 * torch.pi * (2 * (_grid(height, width).double() + 0.5) / size - 1)
+    given = _basis(cos.shape[-1], height * width)
+    images = module.apply_rotary_pos_emb(given, given, cos, sin)[0]
+    return cls.__name__, _matrices_error(_as_matrices(images), _rotation(group), positions), height * width - 1
+
+
+def _llama4_vision(config: Any, group: LayerGroup) -> Compared:
+    module = _modeling(config)
+    side = config.image_size // config.patch_size
+    table = module.Llama4VisionRotaryEmbedding(config)(torch.zeros(1))
+    positions = torch.cat((_grid(side, side) + 1, torch.zeros(1, 2, dtype=torch.long)))
+    given = _basis(_rotation(group).head_dim, len(positions)).transpose(1, 2)
+    images = module.vision_apply_rotary_emb(given, given, table)[0].transpose(1, 2)
+    name = "Llama4VisionRotaryEmbedding"
+    return name, _matrices_error(_as_matrices(images), _rotation(group), positions), side * side
+
+
+def _gemma4_vision(config: Any, group: LayerGroup) -> Compared:
+    module = _modeling(config)
+    positions = torch.cat((_grid(5, 7), torch.tensor([[1000, 3], [7, 4095]])))
+    cos, sin = module.Gemma4VisionRotaryEmbedding(config)(torch.zeros(1), positions[None])
+    given = _basis(_rotation(group).head_dim, len(positions)).transpose(1, 2)
+    images = module.apply_multidimensional_rope(given, cos, sin, positions[None]).transpose(1, 2)
+    name = "Gemma4VisionRotaryEmbedding"
+    return name, _matrices_error(_as_matrices(images), _rotation(group), positions), 4095
+
+
+def _efficientloftr(config: Any, group: LayerGroup) -> Compared:
+    module = _modeling(config)
+    size, stride, height, width = config.q_aggregation_kernel_size, config.q_aggregation_stride, 6, 9
+    image = torch.zeros(1, 1, (height - 1) * stride + size, (width - 1) * stride + size)
+    cos, sin = module.EfficientLoFTRRotaryEmbedding(config)(image)
+    positions = _grid(height, width) + 1
+    given = _basis(cos.shape[-1], height * width)[:, 0]
+    flat = cos.flatten(0, 2)[None], sin.flatten(0, 2)[None]
+    images = module.apply_rotary_pos_emb(given, given, *flat, unsqueeze_dim=0)[0]
+    images = images.reshape(len(given), 1, height * width, -1)
+    name = "EfficientLoFTRRotaryEmbedding"
+    return name, _matrices_error(_as_matrices(images), _rotation(group), positions), height * width
+
+
+def _esmfold2(config: Any, group: LayerGroup) -> Compared:
+    module = _modeling(config)
+    coordinates = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)) * 20
+    identity = torch.arange(12) * 37
+    cos, sin = module.EsmFold2RotaryEmbedding(config)(coordinates[None], identity[None], torch.float32)
+    positions = torch.cat((coordinates.double(), identity[:, None].double()), dim=-1)
+    given = _basis(cos.shape[-1], 12)
+    images = module.apply_rotary_pos_emb(given, given, cos, sin)[0]
+    return "EsmFold2RotaryEmbedding", _matrices_error(_as_matrices(images), _rotation(group), positions), 407
+
+
+def _vjepa2(config: Any, group: LayerGroup) -> Compared:
+    module = _modeling(config)
+    attention = module.VJEPA2RopeAttention(config, config.hidden_size, config.num_attention_heads)
+    positions = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [3, 5, 7]])
+    given = _basis(attention.attention_head_size, len(positions))
+    images = attention.apply_rotary_embeddings(given, [column.float() for column in positions.T])
+    return "VJEPA2RopeAttention", _matrices_error(_as_matrices(images), _rotation(group), positions), 7
+
+
+def temperature_error(config: Any, encoding: Any) -> float | None:
+    """The error of a temperature by position over its budget; None if the model has no function to compare with."""
+    module, positions = _modeling(config), torch.tensor([0, 1, 2047, 2048, 8190, 8191, 8192, 16_383, 131_071])
+    ours = encoding.temperature(positions)[0].flatten().double()
+    if hasattr(module, "get_llama_4_attn_scale"):
+        parameters = config.rope_parameters
+        length = parameters["original_max_position_embeddings"]
+        theirs = module.get_llama_4_attn_scale(positions[None], parameters["llama_4_scaling_beta"], length)
+    elif hasattr(module, "compute_attention_scaling"):
+        theirs = module.compute_attention_scaling(positions[None])
+    else:
+        return None
+    return float(((theirs.flatten().double() - ours).abs() / 1e-6).max())
+
+
+COMPARISONS: dict[str, Callable[[Any, LayerGroup], Compared]] = {
+    "gptj": _gptj,
+    "codegen": _gptj,
+    "roformer": _roformer,
+    "clvp_encoder": _clvp,
+    "dinov3_vit": _patch_centres,
+    "eomt_dinov3": _patch_centres,
+    "sapiens2": _patch_centres,
+    "llama4_vision_model": _llama4_vision,
+    "gemma4_vision": _gemma4_vision,
+    "efficientloftr": _efficientloftr,
+    "esmfold2": _esmfold2,
+    "vjepa2": _vjepa2,
+    "wav2vec2-conformer": _conformer,
+    "wav2vec2-bert": _conformer,
+    "seamless_m4t": _conformer,
+}

@@ -1,0 +1,44 @@
+"""Torch inside, and on the way out whatever came in."""
+
+from typing import Any, TypeAlias, TypeVar, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array: TypeAlias = Tensor | NDArray[Any]
+A = TypeVar("A", Tensor, NDArray[Any])
+
+
+def tensor(name: str, array: Array, *, ndim: tuple[int, ...]) -> Tensor:
+    """A torch or NumPy array as a tensor, of one of these ranks."""
+    if isinstance(array, np.ndarray):
+        array = torch.from_numpy(np.ascontiguousarray(array))
+    if not isinstance(array, Tensor):
+        raise TypeError(f"{name}: got a {type(array).__name__}, expected a torch or a NumPy array.")
+    if array.ndim not in ndim:
+        raise ValueError(f"{name}: got shape {tuple(array.shape)}, expected {' or '.join(map(str, ndim))} dimensions.")
+    return array
+
+
+@overload
+def like(result: Tensor, given: Tensor | None) -> Tensor: ...
+
+
+@overload
+def like(result: Tensor, given: NDArray[Any]) -> NDArray[Any]: ...
+
+
+def like(result: Tensor, given: Array | None) -> Array:
+    """The result as an array of the kind that was given: a tensor on its device, or a NumPy array."""
+    if isinstance(given, np.ndarray):
+        return result.cpu().numpy()
+    return result if given is None else result.to(given.device)
+
+
+def check_at_least(function: str, **numbers: tuple[int, int]) -> None:
+    """Refuse whole numbers below their least value: name=(number, least)."""
+    for name, (number, least) in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise ValueError(f"{function}: got {name} {number!r}, expected a whole number of at least {least}.")

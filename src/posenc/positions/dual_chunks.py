@@ -1,0 +1,76 @@
+"""Dual chunk attention: distances that never leave the trained window."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from posenc.positions._arrays import A, Array, check_at_least, like, tensor
+
+
+class DualChunk(NamedTuple):
+    """Positions of the keys, and of the queries towards keys of the same, the previous and all earlier chunks."""
+
+    keys: Array
+    within: Array
+    successive: Array
+    between: Array
+
+
+def dual_chunk(positions: A, *, chunk: int, trained_length: int) -> DualChunk:
+    """Positions for dual chunk attention: keys start anew in each chunk, and queries have three sets.
+
+    ::
+
+        chunk=6, trained_length=10, 12 tokens
+        keys         0 1 2 3 4 5 | 0 1 2 3 4 5
+        within       0 1 2 3 4 5 | 0 1 2 3 4 5      to keys of its own chunk
+        successive   6 7 8 9 9 9 | 6 7 8 9 9 9      to keys of the chunk before
+        between      9 9 9 9 9 9 | 9 9 9 9 9 9      to keys of all chunks before that
+
+    Args:
+        positions: ``(seq,)`` or ``(batch, seq)``, from 0 for each document.
+        chunk: :math:`s`, tokens of a chunk, below the trained length.
+        trained_length: :math:`c`, the window that the model was trained with.
+
+    Returns:
+        Four arrays of the same shape and kind: p mod s; the same; min(p mod s + s, c - 1); c - 1. :func:`distances`
+        puts them together.
+
+    Raises:
+        ValueError: a chunk that is not below the trained length.
+
+    Example:
+        >>> import torch
+        >>> dual_chunk(torch.arange(8), chunk=4, trained_length=6).successive
+        tensor([4, 5, 5, 5, 4, 5, 5, 5])
+
+    References:
+        An et al. Training-Free Long-Context Scaling of Large Language Models. 2024. arXiv:2402.17463, section 3.
+    """
+    given = tensor("dual_chunk", positions, ndim=(1, 2))
+    check_at_least("dual_chunk", chunk=(chunk, 1), trained_length=(trained_length, chunk + 1))
+    keys = given % chunk
+    return DualChunk(
+        keys=like(keys, positions),
+        within=like(keys.clone(), positions),
+        successive=like((keys + chunk).clamp(max=trained_length - 1), positions),
+        between=like(torch.full_like(keys, trained_length - 1), positions),
+    )
+
+
+def distances(positions: A, *, chunk: int, trained_length: int) -> A:
+    """The distance that each query sees to each key: ``(seq, seq)``, of use where the key is not after the query.
+
+    Example:
+        >>> import torch
+        >>> distances(torch.arange(6), chunk=2, trained_length=5)[5]
+        tensor([4, 3, 3, 2, 1, 0])
+    """
+    given = tensor("dual_chunk", positions, ndim=(1,))
+    keys, within, successive, between = (
+        tensor("dual_chunk", part, ndim=(1,)) for part in dual_chunk(given, chunk=chunk, trained_length=trained_length)
+    )
+    apart: Tensor = (given // chunk)[:, None] - (given // chunk)[None, :]
+    q = torch.where(apart == 0, within[:, None], torch.where(apart == 1, successive[:, None], between[:, None]))
+    return like(q - keys[None, :], positions)

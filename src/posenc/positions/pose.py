@@ -1,0 +1,59 @@
+"""PoSE: a short text in the positions of a long one."""
+
+import itertools
+from typing import Any
+
+import torch
+
+from posenc.positions._arrays import Array, check_at_least
+from posenc.positions._arrays import like as as_given
+
+
+def skipwise(
+    length: int,
+    *,
+    target_length: int,
+    chunks: int = 2,
+    generator: torch.Generator | None = None,
+    like: Array | None = None,
+) -> Any:
+    """Positional skip-wise training: chunks of the text, with random leaps between them up to the target length.
+
+    ::
+
+        0 1 2 3 | 4 5 6 7   ->   0 1 2 3 | 21 22 23 24      with target_length=32
+
+    Args:
+        length: how many tokens there are: the window that is trained in.
+        target_length: how long a text the model is to meet.
+        chunks: into how many to cut, at random places.
+        generator: of the random numbers.
+        like: a tensor or an array; the result is of its kind. A tensor on the CPU by default.
+
+    Returns:
+        ``(length,)``, int64, from 0 and below target_length, rising.
+
+    Raises:
+        ValueError: a target below the length; more chunks than tokens.
+
+    Example:
+        >>> import torch
+        >>> drawn = skipwise(8, target_length=32, generator=torch.Generator().manual_seed(1))
+        >>> int((drawn.diff() > 1).sum()) <= 1, int(drawn.max()) < 32
+        (True, True)
+
+    References:
+        Zhu et al. PoSE: Efficient Context Window Extension of LLMs via Positional Skip-wise Training. 2023.
+        arXiv:2309.10400, section 3.2, equations 3 to 5.
+    """
+    check_at_least("skipwise", length=(length, 1), target_length=(target_length, length), chunks=(chunks, 1))
+    if chunks > length:
+        raise ValueError(f"skipwise: got {chunks} chunks for {length} tokens, expected at most one for each.")
+    cuts = torch.randperm(length - 1, generator=generator)[: chunks - 1].sort().values + 1
+    ends = [0, *cuts.tolist(), length]
+    leap, parts = 0, []
+    for index, (start, end) in enumerate(itertools.pairwise(ends)):
+        if index:  # u_i ~ U{u_(i-1), ..., target - length}
+            leap = int(torch.randint(leap, target_length - length + 1, (), generator=generator))
+        parts.append(torch.arange(start, end) + leap)
+    return as_given(torch.cat(parts), like)

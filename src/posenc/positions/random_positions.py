@@ -1,0 +1,50 @@
+"""Positions drawn at random in training, so that a model sees more of them than its texts are long."""
+
+from typing import Any
+
+import torch
+
+from posenc.positions._arrays import Array, check_at_least
+from posenc.positions._arrays import like as as_given
+
+
+def randomized(
+    length: int,
+    *,
+    max_length: int,
+    rows: int | None = None,
+    generator: torch.Generator | None = None,
+    like: Array | None = None,
+) -> Any:
+    """Ordered numbers drawn without repetition from 0 to max_length - 1.
+
+    ::
+
+        0 1 2 3 4   ->   3 17 18 40 95      with max_length=100
+
+    Args:
+        length: how many tokens there are.
+        max_length: from how many positions to draw; the longest text that the model is to meet.
+        rows: how many rows to draw, each for itself; one without a batch dimension by default.
+        generator: of the random numbers.
+        like: a tensor or an array; the result is of its kind. A tensor on the CPU by default.
+
+    Returns:
+        ``(length,)`` or ``(rows, length)``, int64.
+
+    Raises:
+        ValueError: more tokens than positions.
+
+    Example:
+        >>> import torch
+        >>> drawn = randomized(5, max_length=100, generator=torch.Generator().manual_seed(0))
+        >>> bool((drawn.diff() > 0).all()), drawn.shape
+        (True, torch.Size([5]))
+
+    References:
+        Ruoss et al. Randomized Positional Encodings Boost Length Generalization of Transformers. 2023.
+        arXiv:2305.16843, section 3.1.
+    """
+    check_at_least("randomized", length=(length, 0), max_length=(max_length, length))
+    drawn = [torch.randperm(max_length, generator=generator)[:length].sort().values for _ in range(rows or 1)]
+    return as_given(drawn[0] if rows is None else torch.stack(drawn), like)

@@ -1,0 +1,76 @@
+"""Which tokens a rank has when a sequence is shared out among several."""
+
+from typing import Literal, get_args
+
+import torch
+
+from posenc.positions._arrays import A, check_at_least, like, tensor
+
+Scheme = Literal["contiguous", "zigzag"]
+
+
+def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim: int = -1) -> A:
+    """The part of a sequence that one rank of a context-parallel group has: of positions, tokens, queries, ...
+
+    Cut the positions as the tokens are cut, and encodings need to know no more of it:
+
+    ==========  ==========================  ============================================================
+    scheme      rank r of R has              drawing, for 8 tokens and 2 ranks
+    ==========  ==========================  ============================================================
+    contiguous  the r-th of R equal parts    ``0 1 2 3 | 4 5 6 7``
+    zigzag      parts r and 2R - 1 - r of    ``0 1 6 7 | 2 3 4 5``: under a causal mask the ranks then have
+                2R                           equally much to do
+    ==========  ==========================  ============================================================
+
+    Args:
+        array: any tensor or array; positions ``(seq,)`` or ``(batch, seq)``.
+        rank: 0 to ranks - 1.
+        ranks: how many there are.
+        scheme: "contiguous" or "zigzag" (Megatron, TransformerEngine).
+        dim: along which the tokens lie.
+
+    Returns:
+        The part, of the same kind.
+
+    Raises:
+        ValueError: tokens that do not share out evenly; a rank that is none; an unknown scheme.
+
+    Example:
+        >>> import torch
+        >>> [shard(torch.arange(8), rank=r, ranks=2, scheme="zigzag").tolist() for r in range(2)]
+        [[0, 1, 6, 7], [2, 3, 4, 5]]
+    """
+    whole = tensor("shard", array, ndim=tuple(range(1, 9)))
+    kept = shard_indices(whole.shape[dim], rank=rank, ranks=ranks, scheme=scheme)
+    return like(whole.index_select(dim, kept.to(whole.device)), array)
+
+
+def unshard(parts: list[A], *, scheme: Scheme = "contiguous", dim: int = -1) -> A:
+    """The whole from the parts of all ranks, in the order of ranks: what :func:`shard` cut.
+
+    Example:
+        >>> import torch
+        >>> unshard([torch.tensor([0, 1, 6, 7]), torch.tensor([2, 3, 4, 5])], scheme="zigzag")
+        tensor([0, 1, 2, 3, 4, 5, 6, 7])
+    """
+    joined = torch.cat([tensor("unshard", part, ndim=tuple(range(1, 9))) for part in parts], dim=dim)
+    ranks, length = len(parts), joined.shape[dim]
+    came_from = torch.cat([shard_indices(length, rank=r, ranks=ranks, scheme=scheme) for r in range(ranks)])
+    return like(joined.index_select(dim, came_from.argsort().to(joined.device)), parts[0])
+
+
+def shard_indices(length: int, *, rank: int, ranks: int, scheme: Scheme = "contiguous") -> torch.Tensor:
+    """The indices of a rank's tokens in the whole sequence."""
+    check_at_least("shard", ranks=(ranks, 1), rank=(rank, 0))
+    if scheme not in get_args(Scheme):
+        raise ValueError(f"shard: got scheme {scheme!r}, expected one of {get_args(Scheme)}.")
+    parts = ranks if scheme == "contiguous" else 2 * ranks
+    if rank >= ranks:
+        raise ValueError(f"shard: got rank {rank} of {ranks} ranks, expected 0 to {ranks - 1}.")
+    if length % parts:
+        raise ValueError(
+            f"shard: got {length} tokens for {ranks} ranks, expected a multiple of {parts} for {scheme!r}; pad to "
+            f"{-(-length // parts) * parts}."
+        )
+    chunks = torch.arange(length).view(parts, -1)
+    return chunks[rank] if scheme == "contiguous" else torch.cat((chunks[rank], chunks[2 * ranks - 1 - rank]))

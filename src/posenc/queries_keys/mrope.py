@@ -1,0 +1,128 @@
+"""Multimodal RoPE: one ladder of rates, shared out among time, height and width."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from posenc.frequencies import Frequencies, Geometric
+from posenc.kernels.rotate.eager import Pairing
+from posenc.queries_keys._rotation import Length, Role, Rotation, check_choice, check_fixed
+from posenc.queries_keys.axial import angles_by_axis
+
+Layout = Literal["chunked", "interleaved", "time_last"]
+
+
+class MRoPE(Rotation):
+    r"""Multimodal RoPE: the rates of one text RoPE, each turned by the time, the height or the width of a token.
+
+    Place: queries_keys. Learned: nothing. Relative: yes. Keys may be cached: yes.
+
+    .. math::
+        \mathrm{angle}_c = x_{a(c)}\,\omega_c, \qquad x = (t, h, w)
+
+    Here :math:`t, h, w` are the coordinates of the token (``posenc.positions.mrope`` numbers them; a text has
+    t = h = w, and then this is :class:`posenc.RoPE`), :math:`\omega_c` is ``frequencies.inv_freq(rotary_dim)[c]`` in
+    radians per step, and :math:`a(c)` is the coordinate that belongs to pair c. With ``sections`` = (T, H, W):
+
+    - "chunked" (Qwen2-VL): the first T pairs go by t, the next H by h, the last W by w.
+    - "interleaved" (Qwen3-VL): t h w t h w ...; h takes pairs 1, 4, 7, ... below 3H, w takes 2, 5, 8, ... below 3W, and
+      t
+      all others, so that each coordinate has fast and slow rates.
+    - "time_last" (VideoRoPE, Ernie 4.5 VL): h w h w ... on the H + W fastest pairs, t on the slowest.
+
+    Args:
+        head_dim: channels of each head.
+        sections: pairs of each coordinate; they sum to rotary_dim / 2.
+        layout: "chunked", "interleaved" or "time_last", or the coordinate of each pair as a sequence.
+        frequencies: the rule of the rates; ``Geometric(base=10_000)``.
+        pairing: "half" (Qwen, Hugging Face), or "interleaved" (GLM-4V, Ernie 4.5 VL).
+        rotary_dim: rotate only so many channels of each head; by default all from ``rotary_start`` on.
+        rotary_start: the first of those.
+        seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
+
+    Shape:
+        q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
+        positions ``(batch, seq, 3)``, or ``(seq,)`` or ``(batch, seq)`` for a text.
+
+    Precision: angles in float64; cos and sin rounded once to float32; the rotation in float32, rounded once to the
+        dtype of q and k; float64 throughout for float64.
+
+    Raises:
+        ValueError: sections that do not sum to the number of pairs, or that the layout cannot place; an unknown layout;
+            frequencies that depend on the length; q or k of another ``head_dim``; bad positions.
+
+    Example:
+        >>> import torch
+        >>> from posenc import RoPE
+        >>> rope = MRoPE(head_dim=12, sections=(2, 2, 2), layout="interleaved")
+        >>> rope.axis_of_pair
+        (0, 1, 2, 0, 1, 2)
+        >>> x = torch.randn(1, 2, 5, 12)
+        >>> torch.equal(rope.rotate(x), RoPE(head_dim=12).rotate(x))  # a text
+        True
+
+    Differs from the paper: nothing. In Qwen3-VL's code the sections of h and w alone decide, and t takes the rest.
+
+    References:
+        Wang et al. Qwen2-VL. 2024. arXiv:2409.12191, section 2.1 ("chunked"). Huang et al. Revisiting Multimodal
+        Positional Encoding in Vision-Language Models. 2025. arXiv:2510.23095 ("interleaved"). Wei et al. VideoRoPE.
+        2025. arXiv:2502.05173, section 4 ("time_last").
+    """
+
+    relative = True
+
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        sections: Sequence[int],
+        layout: Layout | Sequence[int] = "chunked",
+        frequencies: Frequencies | None = None,
+        pairing: Pairing = "half",
+        rotary_dim: int | None = None,
+        rotary_start: int = 0,
+        seq_dim: int = -2,
+    ) -> None:
+        super().__init__(head_dim, pairing=pairing, rotary_dim=rotary_dim, rotary_start=rotary_start, seq_dim=seq_dim)
+        self.sections = tuple(sections)
+        self.layout = layout if isinstance(layout, str) else tuple(layout)
+        self.frequencies = Geometric() if frequencies is None else frequencies
+        self.coordinates = len(self.sections)
+        check_fixed("MRoPE", self.frequencies)
+        pairs = self.rotary_dim // 2
+        if sum(self.sections) != pairs or not self.sections or min(self.sections) < 0:
+            raise ValueError(
+                f"MRoPE: got sections {self.sections}, which sum to {sum(self.sections)}, for {self.rotary_dim} "
+                f"rotated channels, expected a sum of {pairs}: each pair goes by one coordinate."
+            )
+        self._axis_of_pair = _axes(self.sections, self.layout)
+        counts = tuple(self._axis_of_pair.count(axis) for axis in range(self.coordinates))
+        if counts != self.sections:
+            raise ValueError(
+                f"MRoPE: got sections {self.sections} with layout {self.layout!r}, which gives its coordinates "
+                f"{counts} pairs; expected these to be the sections."
+            )
+        self._inv_freq: tuple[float, ...] = tuple(self.frequencies.inv_freq(self.rotary_dim).tolist())
+
+    def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
+        return angles_by_axis(positions, self._axis_of_pair, self._inv_freq, self.frequencies.attention_factor)
+
+    @property
+    def axis_of_pair(self) -> tuple[int, ...]:
+        """Which coordinate turns each pair."""
+        return self._axis_of_pair
+
+
+def _axes(sections: tuple[int, ...], layout: str | tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(layout, tuple):
+        return layout
+    check_choice("MRoPE", "layout", layout, get_args(Layout))
+    if layout == "chunked":
+        return tuple(axis for axis, width in enumerate(sections) for _ in range(width))
+    if layout == "interleaved":
+        axes = len(sections)
+        return tuple(pair % axes if pair < axes * sections[pair % axes] else 0 for pair in range(sum(sections)))
+    space = len(sections) - 1
+    spatial = sum(sections[1:])
+    return tuple(1 + pair % space if pair < spatial else 0 for pair in range(sum(sections)))

@@ -1,0 +1,77 @@
+"""Scalable softmax: a learned temperature for each head."""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from posenc.encoding import Encoding
+from posenc.kernels.precision import as_float64
+
+Form = Literal["proportional", "affine"]
+
+
+class SSMax(Encoding):
+    r"""Scalable softmax: the temperature of a head grows with the logarithm of how many tokens there are so far.
+
+    Place: none. Learned: num_heads numbers, or two times as many. Relative: no. Keys may be cached: yes.
+
+    It multiplies the scaled dot products of the query at position p, in head h, by
+
+    - :math:`\tau_h(p) = s_h \ln(p + 1)` for ``form="proportional"``, the paper's, or
+    - :math:`\tau_h(p) = s_h \ln(p + 1) + b_h` for ``"affine"`` (Mistral Large 4).
+
+    Here :math:`s` is ``scale`` and :math:`b` is ``offset``. softmax with :math:`s \ln n` in front is a power of n, so
+    that attention does not flatten as n grows. :func:`posenc.attention` honours it; compose it with the encoding that
+    knows positions: ``Compose(RoPE(...), SSMax(...))``.
+
+    Args:
+        num_heads: query heads.
+        form: "proportional" or "affine".
+        start: :math:`s` at the beginning: 0.43 by default as in the paper, and 0 for "affine", whose :math:`b` starts
+            from 1, which is no temperature at all.
+
+    Raises:
+        ValueError: no heads; an unknown form; bad positions.
+
+    Example:
+        >>> import torch
+        >>> SSMax(num_heads=2).temperature(torch.tensor([0, 9]))[0].flatten().detach()
+        tensor([0.0000, 0.9901], dtype=torch.float64)
+
+    Differs from the paper: nothing. The first token of a sequence, with :math:`\ln 1 = 0`, weighs all keys alike; under
+    a causal mask it sees one.
+
+    References:
+        Nakanishi. Scalable-Softmax Is Superior for Attention. 2025. arXiv:2501.19399, section 3. "affine":
+        transformers, models/mistral_large4.
+    """
+
+    scales_scores = True
+
+    def __init__(self, num_heads: int, *, form: Form = "proportional", start: float | None = None) -> None:
+        super().__init__()
+        if num_heads < 1:
+            raise ValueError(f"SSMax: got num_heads {num_heads}, expected at least 1.")
+        if form not in get_args(Form):
+            raise ValueError(f"SSMax: got form {form!r}, expected one of {get_args(Form)}.")
+        self.num_heads = num_heads
+        self.form = form
+        self.start = (0.43 if form == "proportional" else 0.0) if start is None else start
+        self.scale = nn.Parameter(torch.empty(num_heads))
+        self.offset = nn.Parameter(torch.empty(num_heads)) if form == "affine" else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Back to the start."""
+        nn.init.constant_(self.scale, self.start)
+        if self.offset is not None:
+            nn.init.ones_(self.offset)
+
+    def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"]:
+        logs = as_float64(q_positions).log1p()[..., None, :]
+        tau = self.scale.to(logs)[:, None] * logs
+        if self.offset is not None:
+            tau = tau + self.offset.to(logs)[:, None]
+        return tau[..., None].to(q_positions.device)

@@ -1,0 +1,78 @@
+"""A softmax that is sharpened as the context grows."""
+
+import math
+from typing import Literal, get_args
+
+from jaxtyping import Float
+from torch import Tensor
+
+from posenc.encoding import Encoding
+from posenc.kernels.precision import as_float64
+
+Form = Literal["llama4", "mistral", "inkling", "power", "log"]
+
+
+class Temperature(Encoding):
+    r"""A temperature by position: the later a query, the sharper its softmax, because it has more keys to choose from.
+
+    Place: none. Learned: nothing. Relative: no. Keys may be cached: yes.
+
+    It multiplies the scaled dot products of the query at position p by :math:`\tau(p)`, before any bias.
+    :func:`posenc.attention` does so for every encoding that has one; compose it with the encoding that knows positions:
+    ``Compose(RoPE(...), Temperature(...))``. By ``form``, with :math:`L` = ``length`` in tokens and :math:`\alpha` =
+    ``strength``:
+
+    - "llama4": :math:`1 + \alpha \ln(1 + \lfloor (p + 1) / L \rfloor)`. Llama 4's layers without RoPE: 0.1 and 8192.
+    - "mistral": :math:`1 + \alpha \ln(1 + \lfloor p / L \rfloor)`. Ministral 3 and Mistral 4, on all layers.
+    - "inkling": :math:`1 + \alpha \ln \max(1, (p + 1) / L)`. The same without steps. Inkling.
+    - "power": :math:`(1 + (p + 1) / L)^\alpha`. Beam: 0.1 and 2048.
+    - "log": :math:`\max(1, \ln(p + 1) / \ln L)`. Su's log-n scaling, with the trained length; no strength.
+
+    Args:
+        form: one of the above.
+        length: :math:`L`, above 1.
+        strength: :math:`\alpha`, above 0; 0.1 by default where the form has one.
+
+    Raises:
+        ValueError: an unknown form; a length of 1 or below; a strength of 0 or below, or one for "log"; bad positions.
+
+    Example:
+        >>> import torch
+        >>> Temperature("llama4", length=8192).temperature(torch.tensor([8190, 8191, 131071])).flatten()
+        tensor([1.0000, 1.0693, 1.2833], dtype=torch.float64)
+
+    References:
+        transformers, models/llama4, ministral3, mistral4, inkling and beam. Su. Scaled attention by entropy invariance
+        (log n). 2021. kexue.fm/archives/8823.
+    """
+
+    scales_scores = True
+
+    def __init__(self, form: Form, *, length: int, strength: float | None = None) -> None:
+        super().__init__()
+        if form not in get_args(Form):
+            raise ValueError(f"Temperature: got form {form!r}, expected one of {get_args(Form)}.")
+        if not length > 1:
+            raise ValueError(f"Temperature: got length {length}, expected the tokens after which it rises, above 1.")
+        if form == "log" and strength is not None:
+            raise ValueError(f'Temperature: got strength {strength} with form "log", which has none; leave it out.')
+        if strength is not None and not strength > 0:
+            raise ValueError(f"Temperature: got strength {strength}, expected more than 0, such as 0.1.")
+        self.form = form
+        self.length = length
+        self.strength = 0.1 if strength is None and form != "log" else strength
+
+    def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"]:
+        tau = self._tau(as_float64(q_positions)).to(q_positions.device)
+        return tau[..., None, :, None]
+
+    def _tau(self, p: Tensor) -> Tensor:
+        if self.strength is None:
+            return ((p + 1).log() / math.log(self.length)).clamp(min=1)
+        if self.form == "llama4":
+            return 1 + self.strength * ((p + 1) / self.length).floor().log1p()
+        if self.form == "mistral":
+            return 1 + self.strength * (p / self.length).floor().log1p()
+        if self.form == "inkling":
+            return 1 + self.strength * ((p + 1) / self.length).clamp(min=1).log()
+        return (1 + (p + 1) / self.length) ** self.strength

@@ -1,0 +1,185 @@
+"""What an unknown rotation does is found out from its outputs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from posenc import RoPE
+from posenc.lab.diagnose import diagnose
+
+
+@pytest.mark.parametrize(
+    ("target", "pairing", "direction", "order"),
+    [
+        ("llama.modeling_llama:apply_rotary_pos_emb", "half", "+", "kept"),
+        ("gptj.modeling_gptj:apply_rotary_pos_emb", "interleaved", "+", "kept"),
+        ("cohere.modeling_cohere:apply_rotary_pos_emb", "interleaved", "+", "kept"),
+        ("deepseek_v2.modeling_deepseek_v2:apply_rotary_emb", "interleaved", "+", "kept"),
+        ("deepseek_v3.modeling_deepseek_v3:apply_rotary_pos_emb_interleave", "interleaved", "+", "interleaved to half"),
+        ("llama4.modeling_llama4:apply_rotary_emb", "interleaved", "+", "kept"),
+        ("gpt_oss.modeling_gpt_oss:apply_rotary_pos_emb", "half", "+", "kept"),
+        ("gemma3n.modeling_gemma3n:apply_rotary_pos_emb", "half", "+", "kept"),
+        ("qwen2_vl.modeling_qwen2_vl:apply_rotary_pos_emb_vision", "half", "+", "kept"),
+        ("nanochat.modeling_nanochat:apply_rotary_pos_emb", "half", "-", "kept"),
+    ],
+)
+def test_the_rotations_of_transformers_are_recognised(target: str, pairing: str, direction: str, order: str) -> None:
+    pytest.importorskip("transformers")
+    found = diagnose(f"transformers.models.{target}")
+    assert (found.pairing, found.direction, found.output_order) == (pairing, direction, order)
+    assert found.rotated == (0, 32)
+    assert found.angles == "given"
+    assert found.exit_code == 0, found.faults
+
+
+def test_v_jepa_2_is_found_to_be_no_rotation() -> None:
+    """Both channels of a pair should turn by one angle; the tables of V-JEPA 2 give them two."""
+    pytest.importorskip("transformers")
+    found = diagnose("transformers.models.vjepa2.modeling_vjepa2:rotate_queries_or_keys")
+    assert any("no rotation" in fault for fault in found.faults)
+
+
+def test_rotary_embedding_torch_makes_its_angles_in_the_dtype_of_its_input() -> None:
+    package = pytest.importorskip("rotary_embedding_torch")
+    found = diagnose(package.RotaryEmbedding(dim=32).rotate_queries_or_keys)
+    assert (found.pairing, found.direction, found.base) == ("interleaved", "+", 10_000)
+    assert found.exit_code == 1
+    assert found.angles == "float32"
+    assert ["on bfloat16 input" in fault for fault in found.faults] == [True]
+
+
+def test_x_transformers_takes_angles_for_pairs() -> None:
+    package = pytest.importorskip("x_transformers.x_transformers")
+    found = diagnose(package.apply_rotary_pos_emb)
+    assert (found.pairing, found.direction, found.exit_code) == ("interleaved", "+", 0)
+    assert "pairs repeated" in found.signature
+
+
+@pytest.mark.parametrize("pairing", ["half", "interleaved"])
+@pytest.mark.parametrize("rotary_dim", [32, 16])
+def test_our_own_rotation_is_exact(pairing: Any, rotary_dim: int) -> None:
+    found = diagnose(RoPE(head_dim=32, pairing=pairing, rotary_dim=rotary_dim).rotate)
+    assert (found.pairing, found.rotated, found.base) == (pairing, (0, rotary_dim), 10_000)
+    assert found.angles == "exact"
+    assert [position for position, _ in found.errors] == [1, 64, 1024, 4095, 32_768, 131_072]
+    assert found.bfloat16_error is not None
+    assert found.bfloat16_error < 2
+    assert found.exit_code == 0
+
+
+def half(x: Tensor, positions: Tensor, *, dtype: torch.dtype = torch.float64, shift: float = 0.0) -> Tensor:
+    """A plain rotation to break."""
+    pairs = x.shape[-1] // 2
+    rates = 10_000.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+    angle = ((positions.to(dtype)[..., None] + shift) * rates.to(dtype)).to(dtype)
+    cos, sin = angle.double().cos().to(x.dtype), angle.double().sin().to(x.dtype)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+def with_bfloat16_angles(x: Tensor, positions: Tensor) -> Tensor:
+    return half(x, positions, dtype=torch.bfloat16)
+
+
+def with_float32_angles(x: Tensor, positions: Tensor) -> Tensor:
+    return half(x, positions, dtype=torch.float32)
+
+
+def that_writes_into_its_input(x: Tensor, positions: Tensor) -> Tensor:
+    return x.copy_(half(x.clone(), positions))
+
+
+def with_one_wrong_sign(x: Tensor, positions: Tensor) -> Tensor:
+    turned = half(x, positions)
+    return torch.cat((turned[..., :16], half(x, -positions)[..., 16:]), dim=-1)
+
+
+def that_adds_the_position(x: Tensor, positions: Tensor) -> Tensor:
+    return half(x, positions) + positions[..., None]
+
+
+def with_squared_positions(x: Tensor, positions: Tensor) -> Tensor:
+    return half(x, positions**2)
+
+
+def that_rolls_instead_of_rotating(x: Tensor, positions: Tensor) -> Tensor:
+    angle = positions.double()[..., None] * 10_000.0 ** (-torch.arange(32) // 2 / 16)
+    return (x * angle.cos() + x.roll(1, dims=-1) * angle.sin()).to(x.dtype)
+
+
+def with_longer_keys(q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    positions = positions[:, None]
+    return half(q, positions), 2 * half(k, positions)
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        (with_bfloat16_angles, "angles are coarse"),
+        (that_writes_into_its_input, "writes into"),
+        (with_one_wrong_sign, "no rotation"),
+        (that_adds_the_position, "not linear"),
+        (with_squared_positions, "distance alone"),
+        (that_rolls_instead_of_rotating, "no rotation"),
+        (with_longer_keys, "otherwise than queries"),
+    ],
+)
+def test_a_broken_rotation_is_found_out(function: Callable[..., Any], fault: str) -> None:
+    found = diagnose(function)
+    assert found.exit_code == 1
+    assert any(fault in sentence for sentence in found.faults), found.faults
+    assert any(fault in line for line in found.lines())
+
+
+def test_float32_angles_are_told_from_exact_ones() -> None:
+    assert diagnose(half).angles == "exact"
+    found = diagnose(with_float32_angles)
+    assert (found.angles, found.exit_code) == ("float32", 0)
+    assert found.errors[-1][1] > 5e-4
+
+
+def test_a_scale_is_reported_and_is_no_fault() -> None:
+    found = diagnose(lambda x, positions: 1.25 * half(x, positions))
+    assert (found.scale, found.pairing, found.exit_code) == (1.25, "half", 0)
+
+
+def test_a_trailing_slice_is_found() -> None:
+    found = diagnose(lambda x, positions: torch.cat((x[..., :24], half(x[..., 24:], positions)), dim=-1))
+    assert (found.rotated, found.pairing) == ((24, 32), "half")
+
+
+def test_what_was_expected_and_is_not_so_is_a_fault() -> None:
+    assert diagnose(half, expect_pairing="half", expect_direction="+").exit_code == 0
+    found = diagnose(half, expect_pairing="interleaved", expect_direction="-")
+    assert len(found.faults) == 2
+
+
+def test_a_function_in_a_file_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from posenc import RoPE\n\nclass Mine:\n    turn = RoPE(head_dim=32).rotate\n")
+    assert diagnose(f"{path}:Mine.turn").pairing == "half"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("math", "expected module:function"),
+        ("no_such_module_at_all:f", "cannot find"),
+        ("math:no_such_function", "cannot find"),
+        ("no_such_file.py:f", "cannot find"),
+        ("math:pi", "is a float"),
+        ("math:sqrt", "cannot call the function"),
+    ],
+)
+def test_what_cannot_be_diagnosed_is_refused(target: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        diagnose(target)
+
+
+def test_a_function_that_moves_position_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="at position 0"):
+        diagnose(lambda x, positions: half(x, positions, shift=1.0))

@@ -1,0 +1,267 @@
+"""Which number a token gets: each scheme by hand, against its authors' words, and as NumPy."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import posenc
+from posenc import positions
+from posenc.positions.dual_chunks import distances
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# The kind of the array
+
+
+AS_GIVEN = {
+    "from_mask": (positions.from_mask, [0, 1, 1, 0]),
+    "from_lengths": (positions.from_lengths, [0, 2, 5]),
+    "from_documents": (positions.from_documents, [3, 3, 1]),
+    "shard": (lambda x: positions.shard(x, rank=1, ranks=2), [5, 6, 7, 8]),
+    "unshard": (lambda x: positions.unshard([x, x]), [1, 2]),
+    "multimodal": (positions.multimodal, [0, 0, 0]),
+    "shifted": (lambda x: positions.shifted(x, max_shift=9, generator=generator()), [0, 1, 2]),
+    "digits": (positions.digits, [0, 1, 1]),
+    "grouped": (lambda x: positions.grouped(x, group=2, window=2)[0], [0, 1, 2]),
+    "dual_chunk": (lambda x: positions.dual_chunk(x, chunk=2, trained_length=4).successive, [0, 1, 2]),
+    "sequential": (lambda x: positions.sequential(3, like=x), [0]),
+    "grid": (lambda x: positions.grid(2, 2, like=x), [0]),
+    "randomized": (lambda x: positions.randomized(3, max_length=9, generator=generator(), like=x), [0]),
+    "skipwise": (lambda x: positions.skipwise(3, target_length=9, generator=generator(), like=x), [0]),
+}
+
+
+@pytest.mark.parametrize("name", AS_GIVEN)
+def test_torch_gives_torch_and_numpy_gives_numpy_and_the_input_is_left_alone(name: str) -> None:
+    function, values = AS_GIVEN[name]
+    in_torch, in_numpy = torch.tensor(values), np.array(values)
+    of_torch, of_numpy = function(in_torch), function(in_numpy)
+    assert isinstance(of_torch, torch.Tensor)
+    assert isinstance(of_numpy, np.ndarray)
+    assert of_torch.dtype == torch.int64
+    assert (of_torch.numpy() == of_numpy).all()
+    assert in_torch.tolist() == in_numpy.tolist() == values
+
+
+def test_a_list_is_refused() -> None:
+    with pytest.raises(TypeError, match="from_mask: got a list, expected a torch or a NumPy array"):
+        positions.from_mask([0, 1])  # type: ignore[type-var]
+
+
+# One sequence, padding, packs
+
+
+def test_sequential_goes_on_from_an_offset() -> None:
+    assert positions.sequential(3, offset=7).tolist() == [7, 8, 9]
+    with pytest.raises(ValueError, match="got offset -1"):
+        positions.sequential(3, offset=-1)
+
+
+def test_a_mask_on_either_side_or_with_holes() -> None:
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 0, 0], [1, 0, 1, 1], [0, 0, 0, 0]])
+    assert positions.from_mask(mask).tolist() == [[0, 0, 0, 1], [0, 1, 1, 1], [0, 0, 1, 2], [0, 0, 0, 0]]
+    assert torch.equal(positions.from_mask(mask.bool()), positions.from_mask(mask))
+    with pytest.raises(ValueError, match="got values other than 0 and 1"):
+        positions.from_mask(torch.tensor([0.0, -torch.inf]))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6))
+def test_a_pack_is_its_documents_one_after_the_other(lengths: list[int]) -> None:
+    expected = [p for length in lengths for p in range(length)]
+    cumulative = torch.tensor([0, *itertools.accumulate(lengths)])
+    assert positions.from_lengths(cumulative).tolist() == expected
+    ids = torch.tensor([d for d, length in enumerate(lengths) for _ in range(length)], dtype=torch.int64)
+    assert positions.from_documents(ids).tolist() == expected
+
+
+def test_documents_in_a_batch() -> None:
+    assert positions.from_documents(torch.tensor([[1, 1, 2], [5, 4, 4]])).tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("ends", [[], [1, 2], [0, 3, 2]])
+def test_ends_that_are_none_are_refused(ends: list[int]) -> None:
+    with pytest.raises(ValueError, match="expected 0 and then the ends"):
+        positions.from_lengths(torch.tensor(ends, dtype=torch.int64))
+
+
+# Shards
+
+
+@pytest.mark.parametrize("scheme", ["contiguous", "zigzag"])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_shards_put_together_are_the_whole(ranks: int, scheme: positions.Scheme) -> None:
+    whole = torch.randn(2, 12, 5)
+    parts = [positions.shard(whole, rank=r, ranks=ranks, scheme=scheme, dim=1) for r in range(ranks)]
+    assert all(part.shape == (2, 12 // ranks, 5) for part in parts)
+    assert torch.equal(positions.unshard(parts, scheme=scheme, dim=1), whole)
+
+
+def test_zigzag_gives_all_ranks_equally_many_pairs_under_a_causal_mask() -> None:
+    work = [int((positions.shard(torch.arange(24), rank=r, ranks=3, scheme="zigzag") + 1).sum()) for r in range(3)]
+    assert len(set(work)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": 0, "ranks": 5}, "got 12 tokens for 5 ranks, expected a multiple of 5 .*pad to 15"),
+        ({"rank": 0, "ranks": 4, "scheme": "zigzag"}, "expected a multiple of 8 .*pad to 16"),
+        ({"rank": 2, "ranks": 2}, "got rank 2 of 2 ranks"),
+        ({"rank": -1, "ranks": 2}, "got rank -1"),
+        ({"rank": 0, "ranks": 2, "scheme": "ring"}, "got scheme 'ring'"),
+    ],
+)
+def test_shards_that_do_not_exist_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        positions.shard(torch.arange(12), **options)  # type: ignore[type-var]
+
+
+# Grids
+
+
+def test_a_grid_runs_along_its_last_axis_first() -> None:
+    where = positions.grid(2, 3, 4)
+    assert where.shape == (1, 24, 3)
+    assert where[0].tolist() == [list(index) for index in np.ndindex(2, 3, 4)]
+
+
+def test_tokens_before_and_after_a_grid_stand_at_zero() -> None:
+    where = positions.grid(2, 2, prefix=1, suffix=2, start=1)[0]
+    assert where.tolist() == [[0, 0], [1, 1], [1, 2], [2, 1], [2, 2], [0, 0], [0, 0]]
+    rope = posenc.AxialRoPE(head_dim=8)
+    x = torch.randn(1, 1, 7, 8)
+    turned = rope.rotate(x, where[None])
+    assert torch.equal(turned[:, :, [0, 5, 6]], x[:, :, [0, 5, 6]])
+
+
+def test_a_centred_grid_is_that_of_dinov3() -> None:
+    from transformers.models.dinov3_vit.modeling_dinov3_vit import get_patches_center_coordinates
+
+    theirs = get_patches_center_coordinates(3, 5, dtype=torch.float64, device=torch.device("cpu"))
+    torch.testing.assert_close(positions.grid(3, 5, unit="centred")[0], theirs)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((), {}, "got no axes"),
+        ((3, 0), {}, "got size 0"),
+        ((3,), {"prefix": -1}, "got prefix -1"),
+        ((3,), {"unit": "pixels"}, "got unit 'pixels'"),
+        ((3,), {"unit": "centred", "start": 1}, "got start 1"),
+    ],
+)
+def test_grids_that_do_not_exist_are_refused(shape: tuple[int, ...], options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        positions.grid(*shape, **options)  # type: ignore[arg-type]
+
+
+# Drawn in training
+
+
+@settings(deadline=None, max_examples=30)
+@given(length=st.integers(0, 20), more=st.integers(0, 50), seed=st.integers(0, 99))
+def test_randomized_positions_rise_and_stay_below_the_limit(length: int, more: int, seed: int) -> None:
+    drawn = positions.randomized(length, max_length=length + more, rows=3, generator=generator(seed))
+    assert drawn.shape == (3, length)
+    assert bool((drawn.diff(dim=-1) > 0).all())
+    assert bool((drawn < length + more).all())
+    assert torch.equal(drawn, positions.randomized(length, max_length=length + more, rows=3, generator=generator(seed)))
+
+
+def test_randomized_positions_use_the_whole_range_evenly() -> None:
+    drawn = positions.randomized(4, max_length=8, rows=4000, generator=generator())
+    share = torch.bincount(drawn.flatten(), minlength=8) / 4000
+    torch.testing.assert_close(share, torch.full((8,), 0.5), atol=0.03, rtol=0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(length=st.integers(1, 20), more=st.integers(0, 50), chunks=st.integers(1, 4), seed=st.integers(0, 99))
+def test_skipwise_positions_leap_between_chunks_and_nowhere_else(
+    length: int, more: int, chunks: int, seed: int
+) -> None:
+    chunks = min(chunks, length)
+    drawn = positions.skipwise(length, target_length=length + more, chunks=chunks, generator=generator(seed))
+    assert drawn[0] == 0
+    assert drawn[-1] < length + more
+    assert bool((drawn.diff() >= 1).all())
+    assert int((drawn.diff() > 1).sum()) <= chunks - 1
+
+
+def test_skipwise_positions_reach_the_target() -> None:
+    last = {int(positions.skipwise(4, target_length=8, generator=generator(seed))[-1]) for seed in range(100)}
+    assert last == {3, 4, 5, 6, 7}
+
+
+def test_shifted_rows_have_a_shift_each() -> None:
+    moved = positions.shifted(torch.arange(5).expand(200, 5), max_shift=3, generator=generator())
+    assert bool((moved.diff(dim=-1) == 1).all())
+    assert set(moved[:, 0].tolist()) == {0, 1, 2, 3}
+    assert torch.equal(positions.shifted(torch.arange(5), max_shift=0), torch.arange(5))
+
+
+# Digits, groups, chunks
+
+
+def test_digits_start_anew_in_each_number() -> None:
+    text = torch.tensor([[c.isdigit() for c in "12+345=753"], [c.isdigit() for c in "1-1-22----"]])
+    assert positions.digits(text).tolist() == [[1, 2, 0, 1, 2, 3, 0, 1, 2, 3], [1, 0, 1, 0, 1, 2, 0, 0, 0, 0]]
+    assert positions.digits(text, offset=9)[0].tolist() == [10, 11, 0, 10, 11, 12, 0, 10, 11, 12]
+
+
+@pytest.mark.parametrize(("group", "window"), [(2, 4), (8, 1024), (3, 7), (1, 5)])
+def test_far_distances_go_on_where_near_ones_end(group: int, window: int) -> None:
+    p = torch.arange(4 * window)
+    q, k = positions.grouped(p, group=group, window=window)
+    near, far = p[:, None] - p[None, :], q[:, None] - k[None, :]
+    taken = torch.where(near < window, near, far)
+    causal = near >= 0
+    # From a key to the one before it grows by at most one; by two at the seam, if the groups do not fill the window.
+    steps = -taken.diff(dim=1)[causal[:, 1:]]
+    assert int(steps.max()) == (1 if window % group == 0 else 2)
+    assert int(taken.max()) <= window + (len(p) - window) // group + 1
+    if group == 1:
+        assert torch.equal(taken[causal], near[causal])
+
+
+def test_self_extend_reaches_as_far_as_its_paper_says() -> None:
+    trained, group, window = 64, 4, 16
+    longest = (trained - window) * group + window
+    q, k = positions.grouped(torch.arange(longest), group=group, window=window)
+    assert int((q[:, None] - k[None, :]).max()) < trained
+
+
+def test_the_distances_of_dual_chunk_attention_are_those_of_its_figure_2() -> None:
+    matrix = distances(torch.arange(12), chunk=6, trained_length=10)
+    assert matrix[:6, :6].tolist() == [[i - j for j in range(6)] for i in range(6)]
+    assert matrix[6:, 6:].tolist() == [[i - j for j in range(6)] for i in range(6)]
+    assert matrix[6:, :6].tolist() == [[q - j for j in range(6)] for q in (6, 7, 8, 9, 9, 9)]
+    # within a window of c - s = 4 tokens, distances are exact across the border of two chunks
+    near = torch.arange(12)[:, None] - torch.arange(12)[None, :]
+    assert torch.equal(matrix[(near >= 0) & (near <= 4)], near[(near >= 0) & (near <= 4)])
+
+
+def test_distances_of_dual_chunk_attention_never_leave_the_trained_window() -> None:
+    matrix = distances(torch.arange(60), chunk=6, trained_length=10)
+    causal = torch.ones(60, 60).tril().bool()
+    assert int(matrix[causal].max()) == 9
+    assert int(matrix[causal].min()) == 0
+    with pytest.raises(ValueError, match="got trained_length 6, expected a whole number of at least 7"):
+        positions.dual_chunk(torch.arange(3), chunk=6, trained_length=6)
+
+
+# The length of the sequence that a token stands in
+
+
+def test_each_document_has_its_length() -> None:
+    lengths = positions.sequence_lengths(torch.tensor([[0, 1, 2, 0, 1], [0, 0, 0, 1, 2], [5, 6, 7, 8, 9]]))
+    assert lengths.tolist() == [[3, 3, 3, 2, 2], [3, 3, 3, 3, 3], [10] * 5]
+    assert positions.sequence_lengths(torch.tensor([0.0, 0.5, 1.5])).tolist() == [2, 2, 2]
