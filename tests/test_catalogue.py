@@ -7,12 +7,18 @@ import torch
 
 import posenc
 
-OPTIONS: dict[str, dict[str, int]] = {"learned": {"length": 16}, "normalized": {"length": 16}}
+OPTIONS: dict[str, dict[str, object]] = {
+    "learned": {"length": 16},
+    "normalized": {"length": 16},
+    "mrope": {"sections": (2, 3, 3)},
+    "temperature": {"form": "llama4", "length": 8},
+}
 
 
 def test_names_follow_the_road() -> None:
     assert posenc.names() == (
-        "none", "integer", "normalized", "binary", "sinusoidal", "learned", "rope", "alibi",
+        "none", "integer", "normalized", "binary", "sinusoidal", "learned",
+        "rope", "xpos", "axial", "mrope", "mixed", "alibi", "temperature", "ssmax",
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from posenc.frequencies.tensor2tensor import Tensor2Tensor as Tensor2Tensor
     from posenc.frequencies.yarn import YaRN as YaRN
     from posenc.none import NoPE as NoPE
+    from posenc.per_layer import PerLayer as PerLayer
     from posenc.queries_keys.axial import AxialRoPE as AxialRoPE
     from posenc.queries_keys.mixed import MixedRoPE as MixedRoPE
     from posenc.queries_keys.mrope import MRoPE as MRoPE
@@ -53,6 +54,7 @@ _HOMES = {
     "MixedRoPE": "queries_keys.mixed",
     "NoPE": "none",
     "Normalized": "embeddings.normalized",
+    "PerLayer": "per_layer",
     "QueryKeyEncoding": "encoding",
     "RoPE": "queries_keys.rope",
     "SSMax": "ssmax",

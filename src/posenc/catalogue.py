@@ -35,8 +35,6 @@ _FLEETWOOD = "Fleetwood, You could have designed state of the art positional enc
 # fmt: off
 CATALOGUE: tuple[Row, ...] = (
     Row("none",       "none:NoPE",                        "none",         "no encoding: order by the causal mask alone",  "arXiv:2203.16634", "section 3",     2022),
-    Row("temperature", "temperature:Temperature",         "none",         "a softmax that sharpens as the context grows", "Llama 4",          "model code",    2025),
-    Row("ssmax",      "ssmax:SSMax",                      "none",         "a learned temperature for each head",          "arXiv:2501.19399", "section 3",     2025),
     Row("integer",    "embeddings.integer:Integer",       "embeddings",   "the position itself on every channel",         _FLEETWOOD,         "Integer",       2024),
     Row("normalized", "embeddings.normalized:Normalized", "embeddings",   "the position as a share of a length",          _FLEETWOOD,         "Integer",       2024),
     Row("binary",     "embeddings.binary:Binary",         "embeddings",   "the position in binary digits",                _FLEETWOOD,         "Binary",        2024),
@@ -48,6 +46,8 @@ CATALOGUE: tuple[Row, ...] = (
     Row("mrope",      "queries_keys.mrope:MRoPE",         "queries_keys", "time, height and width share one RoPE",        "arXiv:2409.12191", "section 2.1",   2024),
     Row("mixed",      "queries_keys.mixed:MixedRoPE",     "queries_keys", "turned along learned directions of an image",  "arXiv:2403.13298", "section 3.3",   2024),
     Row("alibi",      "scores.alibi:ALiBi",               "scores",       "a penalty that grows with the distance",       "arXiv:2108.12409", "section 3",     2022),
+    Row("temperature", "temperature:Temperature",         "none",         "a softmax that sharpens as the context grows", "Llama 4",          "model code",    2025),
+    Row("ssmax",      "ssmax:SSMax",                      "none",         "a learned temperature for each head",          "arXiv:2501.19399", "section 3",     2025),
 )
 # fmt: on
 

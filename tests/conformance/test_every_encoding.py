@@ -131,8 +131,8 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     ),
     "xpos": (posenc.XPos(head_dim=16), faded(inv_freq=rates(16))),
     "xpos with another centre": (
-        posenc.XPos(head_dim=16, centre=100, scale_base=64, gamma=0.5, pairing="interleaved"),
-        faded(inv_freq=rates(16), centre=100, scale_base=64, gamma=0.5, pairing="interleaved"),
+        posenc.XPos(head_dim=16, centre=100, scale_base=64.0, gamma=0.5, pairing="interleaved"),
+        faded(inv_freq=rates(16), centre=100, scale_base=64.0, gamma=0.5, pairing="interleaved"),
     ),
     "axial": (posenc.AxialRoPE(head_dim=16), rotated(axial.rotate, coordinates=2)),
     **{

@@ -1,0 +1,81 @@
+"""Encodings that differ from layer to layer."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from posenc.encoding import Encoding
+
+
+class PerLayer(nn.Module):
+    """Which encoding each layer of a model has: a few encodings, by name, and a pattern of names that repeats.
+
+    Layers of one name share one encoding, and with it the tables of cos and sin that are made once in a forward.
+
+    Args:
+        encodings: by name.
+        pattern: names, one for each of the first layers; it starts again where it ends.
+        num_layers: how many layers there are.
+
+    Raises:
+        ValueError: an empty pattern; a name without an encoding, or an encoding whose name is not in the pattern; no
+            layers.
+
+    Example:
+        >>> from posenc import NoPE, RoPE
+        >>> layers = PerLayer(  # SmolLM3: no rotation in every fourth layer
+        ...     {"rotated": RoPE(head_dim=64), "not": NoPE()}, pattern=["rotated"] * 3 + ["not"], num_layers=36
+        ... )
+        >>> layers[2] is layers[0], layers[3]
+        (True, NoPE())
+        >>> layers.layers_of("not")
+        (3, 7, 11, 15, 19, 23, 27, 31, 35)
+    """
+
+    def __init__(self, encodings: Mapping[str, Encoding], *, pattern: Sequence[str], num_layers: int) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"PerLayer: got num_layers {num_layers}, expected at least 1.")
+        if not pattern or set(pattern) != set(encodings):
+            raise ValueError(
+                f"PerLayer: got the pattern {list(pattern)} for encodings named {sorted(encodings)}, expected a "
+                "pattern in which each of these names stands, and no other."
+            )
+        self.encodings = nn.ModuleDict(dict(encodings))
+        self.pattern = tuple(pattern)
+        self.num_layers = num_layers
+
+    def __len__(self) -> int:
+        return self.num_layers
+
+    def __getitem__(self, layer: int) -> Encoding:
+        """The encoding of a layer; -1 is the last."""
+        if not -self.num_layers <= layer < self.num_layers:
+            raise IndexError(f"PerLayer: got layer {layer} of {self.num_layers}.")
+        encoding: Encoding = self.encodings[self.name(layer)]  # type: ignore[assignment]
+        return encoding
+
+    def __iter__(self) -> Iterator[Encoding]:
+        return (self[layer] for layer in range(self.num_layers))
+
+    def name(self, layer: int) -> str:
+        """The name of a layer's encoding."""
+        return self.pattern[layer % self.num_layers % len(self.pattern)]
+
+    def layers_of(self, name: str) -> tuple[int, ...]:
+        """The layers that have the encoding of that name."""
+        return tuple(layer for layer in range(self.num_layers) if self.name(layer) == name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain data, for JSON; weights are not part of it."""
+        encodings = {name: encoding.to_dict() for name, encoding in self.encodings.items()}  # type: ignore[operator]
+        return {"encodings": encodings, "pattern": list(self.pattern), "num_layers": self.num_layers}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "PerLayer":
+        """What :meth:`to_dict` described."""
+        from posenc.catalogue import from_dict
+
+        encodings = {name: from_dict(encoding) for name, encoding in data["encodings"].items()}
+        return cls(encodings, pattern=data["pattern"], num_layers=data["num_layers"])
