@@ -86,12 +86,14 @@ def steps_done(run: Path) -> list[int]:
 def begin(tmp_path: Path, tiny):
     """Starts a run long enough to be interrupted, in a process group of its own as a terminal would."""
     started = []
+    errors = tmp_path / "stderr.txt"
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
         command = (sys.executable, "-m", "posenc.lab", "compare", *arguments)
-        process = subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+        with errors.open("w") as file:
+            process = subprocess.Popen(
+                command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True
+            )
         started.append(process)
         return process
 
@@ -99,35 +101,37 @@ def begin(tmp_path: Path, tiny):
     for process in started:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["ctrl-c", "kill -9"])
 def test_a_run_that_is_cut_off_and_resumed_has_the_numbers_of_an_unbroken_one(
-    begin, posenc_command, tiny, tmp_path: Path, numbers, how: str
+    begin, posenc_command, prepare, finish_trial, tiny, tmp_path: Path, numbers, how: str
 ) -> None:
-    sizes = [*tiny, "--steps=3000", "--jobs=2"]
     labels = ("none", "learned", "rope")
-    unbroken = posenc_command("compare", *labels, *sizes, "--out=unbroken")
-    assert unbroken.returncode == 0, unbroken.stderr
+    as_the_preset_says = {"steps": 1500, "warmup": 50, "log_every": 10, "checkpoint_every": 200}
+    unbroken = prepare(*labels, name="unbroken", train=as_the_preset_says)
+    for label in labels:
+        assert finish_trial(unbroken / f"{label}-seed0").status == "done"
     run = tmp_path / "run"
-    process = begin(*labels, *sizes, "--out=run")
-    wait_for(lambda: any(step > 300 for step in steps_done(run)))
+    process = begin(*labels, *tiny, "--steps=1500", "--jobs=2", "--out=run")
+    wait_for(lambda: any(step > 150 for step in steps_done(run)))
     if how == "ctrl-c":
         os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 130
-        assert err == "posenc: stopped; what is done is kept; go on with: posenc compare --resume run\n"
+        assert process.wait(timeout=60) == 130
+        assert (
+            tmp_path / "stderr.txt"
+        ).read_text() == "posenc: stopped; what is done is kept; go on with: posenc compare --resume run\n"
         assert not (run / runs.STOP).exists()
     else:
         process.kill()
-        process.communicate()
+        process.wait()
     assert not all(runs.is_done(run / f"{label}-seed0") for label in labels)
     resumed = posenc_command("compare", "--resume", "run")
     assert resumed.returncode == 0, resumed.stderr
     for label in labels:
-        assert numbers(run / f"{label}-seed0") == numbers(tmp_path / "unbroken" / f"{label}-seed0"), label
+        assert numbers(run / f"{label}-seed0") == numbers(unbroken / f"{label}-seed0"), label
 
 
 @pytest.mark.slow
@@ -136,7 +140,7 @@ def test_workers_stop_when_their_run_is_killed(begin, tiny, tmp_path: Path) -> N
     process = begin("none", "rope", *tiny, "--steps=100000", "--jobs=2", "--out=run")
     wait_for(lambda: len(steps_done(run)) == 2)
     process.kill()
-    process.communicate()
+    process.wait()
     for label in ("none", "rope"):
         with runs.locked(run / f"{label}-seed0", patience=20):
             pass

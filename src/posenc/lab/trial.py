@@ -41,13 +41,23 @@ def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is for the parent to act on
     path = Path(folder)
-    ordered_to_stop = _stop_order(path.parent / runs.STOP, parent)
+    stop_file = path.parent / runs.STOP
+    is_child = os.getppid() == parent
+
+    def is_orphan() -> bool:
+        return is_child and os.getppid() != parent
+
+    def ordered_to_stop() -> bool:
+        return stop_file.exists() or is_orphan()
+
     try:
         with runs.locked(path):
             runs.clear_partial_writes(path)
             finished = runs.is_done(path) or _run(path, torch.device(device), ordered_to_stop)
     except Exception as error:
         return Outcome(path.name, "failed", str(error) if _is_plain(error) else f"{type(error).__name__}: {error}")
+    if is_orphan():
+        os._exit(1)  # nobody will read the outcome, and an idle worker would linger for minutes
     return Outcome(path.name, "done" if finished else "stopped")
 
 
@@ -145,12 +155,6 @@ def _train(
         if training.step % config.checkpoint_every == 0 or last:
             save()
     return True
-
-
-def _stop_order(stop_file: Path, parent: int) -> Callable[[], bool]:
-    """Whether to stop: someone asked by the file, or the process that started this one is gone."""
-    is_child = os.getppid() == parent
-    return lambda: stop_file.exists() or (is_child and os.getppid() != parent)
 
 
 def _is_plain(error: Exception) -> bool:
