@@ -3,6 +3,7 @@
 import pytest
 
 from posenc.lab.census import TOLERANCE, as_markdown, census, rows_of
+from posenc.lab.census_configs import DIFFERENCES
 
 pytest.importorskip("transformers")
 
@@ -15,11 +16,6 @@ FAMILIES = (
     *("bert", "opt", "phi3"),
 )
 
-#: Where transformers does something else than its config says, or nothing that an encoding could say.
-KNOWN_DIFFERENCES = {
-    ("phimoe", "longrope"): "asks for its rates without a length, so that the long factors are never used",
-    ("vjepa2", ""): "tables repeated by halves for pairs of neighbours",
-}
 NOT_COVERED = {
     "musicflamingo": "angles are products of time and position",
     "lightglue": "angles are a learned map of two coordinates, one for all heads",
@@ -32,7 +28,7 @@ def test_one_of_each_family_agrees_with_its_own_module(model_type: str) -> None:
     rows = rows_of(model_type)
     assert rows
     for row in rows:
-        assert row.status == "agreed", row
+        assert row.status in ("agreed", "not rotated"), row
         assert row.error is not None
         assert row.error <= 1
 
@@ -43,14 +39,18 @@ def test_a_known_bug_is_found() -> None:
     assert row.status == "differs"
     assert row.error is not None
     assert row.error * TOLERANCE > 0.1  # a good part of a radian, at positions below 8
+    assert "a bug of theirs" in row.note
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_model_type_agrees_or_is_accounted_for() -> None:
     rows = list(census())
-    assert {(row.model_type, row.label) for row in rows if row.status == "differs"} == set(KNOWN_DIFFERENCES)
+    differing = {
+        (row.model_type, row.label.removesuffix(", full_attention")) for row in rows if row.status == "differs"
+    }
+    assert differing == set(DIFFERENCES)
     assert {row.model_type for row in rows if row.status == "not covered"} == set(NOT_COVERED)
-    assert sum(row.status == "agreed" for row in rows) >= 360
+    assert sum(row.status == "agreed" for row in rows) >= 340
     document = as_markdown(rows)
     assert all(f"| {row.model_type} |" in document for row in rows if row.status in ("agreed", "differs"))

@@ -17,10 +17,10 @@ from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, Sinuso
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup, describe
 from posenc.lab import census_special
-from posenc.lab.census_configs import REPAIRS, VARIANTS
+from posenc.lab.census_configs import DIFFERENCES, REPAIRS, VARIANTS
 from posenc.lab.census_special import Rotation, rotation_of
 
-Status = Literal["agreed", "differs", "not covered", "not rotary", "parts only", "not built"]
+Status = Literal["agreed", "differs", "not covered", "not rotated", "not rotary", "parts only", "not built"]
 
 #: Angles are allowed this much of themselves: what float32 costs the model's own arithmetic.
 TOLERANCE = 2e-6
@@ -73,6 +73,8 @@ def rows_of(model_type: str) -> list[Row]:
         for row in rows_of_config(model_type, config):
             label = ", ".join(part for part in (name, row.label) if part)
             note = "; ".join(part for part in ("" if name else reason, row.note) if part)
+            if row.status == "differs":
+                note = "; ".join((DIFFERENCES.get((model_type, name), "unknown"), row.note))
             rows.append(dataclasses.replace(row, label=label, note=note))
     return rows
 
@@ -133,6 +135,8 @@ def _compared(model_type: str, config: Any, group: LayerGroup) -> Row:
         note = f"{type(trouble).__name__}: {_first_line(trouble)}"
         return Row(model_type, group.label, "not covered", text, "", note=note)
     status: Status = "agreed" if error <= 1 else "differs"
+    if isinstance(group.encoding, NoPE):  # read from the code: there is nothing to compare
+        status, module = "not rotated", ""
     return Row(model_type, group.label, status, text, module, error, positions, note)
 
 
@@ -378,6 +382,7 @@ def as_markdown(rows: list[Row]) -> str:
         "differs": "Differs",
         "not covered": "Not covered",
         "agreed": "Agreed",
+        "not rotated": "Layers that their code does not rotate",
         "not built": "Not built: transformers refuses its own default config",
     }
     for status, title in titles.items():

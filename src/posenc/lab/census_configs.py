@@ -137,6 +137,18 @@ VARIANTS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
             },
         ),
     ),
+    "olmo3": (
+        (
+            "yarn, truncate false",
+            {
+                "rope_parameters": {
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 5e5},
+                    "full_attention": {**_YARN, "truncate": False},
+                },
+                "max_position_embeddings": 32_768,
+            },
+        ),
+    ),
     "falcon": (("alibi", {"alibi": True}),),
     "esm": (("rotary", {"position_embedding_type": "rotary", "vocab_size": 33}),),
     "granitemoehybrid": (("rope", {"position_embedding_type": "rope", "layer_types": ["attention"] * 32}),),
@@ -147,4 +159,20 @@ VARIANTS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "distilbert": (("sinusoidal", {"sinusoidal_pos_embds": True}),),
     "flaubert": (("sinusoidal", {"sinusoidal_embeddings": True}),),
     "xlm": (("sinusoidal", {"sinusoidal_embeddings": True}),),
+}
+
+#: Where a model computes something else than its config says, and why: (model type, variant).
+DIFFERENCES: dict[tuple[str, str], str] = {
+    ("phimoe", "longrope"): (
+        "a bug of theirs: PhimoeRotaryEmbedding.forward calls its rule without a length, so that the long factors are "
+        "never used, and multiplies by long_mscale past the trained length all the same"
+    ),
+    ("olmo3", "yarn, truncate false"): (
+        "a bug of theirs: _compute_yarn_parameters looks for truncate in rope_parameters as a whole, and not in those "
+        "of the kind of layer, so that it is not seen"
+    ),
+    ("vjepa2", ""): (
+        "a bug of theirs: rotate_queries_or_keys repeats its tables by halves where its pairs are neighbours, so that "
+        "the two channels of a pair turn by different angles, which is no rotation"
+    ),
 }

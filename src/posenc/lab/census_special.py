@@ -122,7 +122,7 @@ def compare_learned(config: Any, encoding: Learned) -> Compared:
             if ("pos" in name or "wpe" in name) and parameter.ndim > 1:
                 rows, dim = parameter.shape[-2:]
                 if dim == encoding.dim and 0 <= rows - encoding.length <= 2:
-                    return name, 0.0, encoding.length - 1
+                    return f"{name} (rows and width)", 0.0, encoding.length - 1
     raise NotComparableError(f"the model has no table of {encoding.length} x {encoding.dim}")
 
 

@@ -121,19 +121,21 @@ LEARNED_RATES = names("mistral_large4_text")
 
 #: Nothing of the above: as Llama. (Some of them are in NOPE_WHERE_FULL.)
 AS_LLAMA = names("""
-    afmoe apertus arcee aria_text beam bitnet chameleon csm csm_depth_decoder_model cwm dbrx deepseek_ocr2_encoder
-    deepseek_ocr2_text dia_decoder dia_encoder diffllama doge dots1 embedding_gemma2_text emu3_text_model esm esmc
-    eurobert evolla evolla.protein_encoder_config exaone4 exaone_moe falcon falcon_h1 flex_olmo flint gemma gemma2
-    gemma3_text gemma3n_text gemma4_text gemma4_unified_text gpt_oss gradium_phonon_tts granite granite4_vision_text
-    granite_docling_text granite_swa granitemoe granitemoe_swa granitemoehybrid granitemoeshared gte higgs_audio_v2
-    hrm_text hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl_text hy_v3 hyperclovax idefics internlm3 iquestcoder jais2
-    jetmoe jina_embeddings_v3 kolibri1 kyutai_speech_to_text lasr_encoder lfm2 lfm2_moe lfm3 llama mimi mimi_decoder
-    mimi_encoder minimax ministral ministral3 mistral mixtral mllama_text_model modernbert modernbert-decoder
-    molmo2_text moshi muse_glimmer_assistant muse_glimmer_text muse_spark_text neucodec nomic_bert olmo olmo2 olmo3
-    olmo_hybrid olmoe phimoe pocket_tts pocket_tts_audio_tokenizer pocket_tts_audio_tokenizer_decoder
+    EvollaModel EvollaModel.protein_encoder_config afmoe apertus arcee aria_text beam bitnet chameleon csm
+    csm_depth_decoder_model cwm dbrx deepseek_ocr2_encoder deepseek_ocr2_text dia_decoder dia_encoder diffllama doge
+    dots1 embedding_gemma2_text emu3_text_model esm esmc eurobert evolla evolla.protein_encoder_config exaone4
+    exaone_moe falcon falcon_h1 flex_olmo flint gemma gemma2 gemma3_text gemma3n_text gemma4_text
+    gemma4_unified_text gpt_oss gradium_phonon_tts granite granite4_vision_text granite_docling_text granite_swa
+    granitemoe granitemoe_swa granitemoehybrid granitemoeshared gte higgs_audio_v2 hrm_text hunyuan_v1_dense
+    hunyuan_v1_moe hunyuan_vl_text hy_v3 hyperclovax idefics internlm3 iquestcoder jais2 jetmoe jina_embeddings_v3
+    kolibri1 kyutai_speech_to_text lasr_encoder lfm2 lfm2_moe lfm3 llama mimi mimi_decoder mimi_encoder minimax
+    ministral ministral3 mistral mixtral mllama_text_model modernbert modernbert-decoder molmo2_text moshi
+    muse_glimmer_assistant muse_glimmer_text muse_spark_text neucodec nomic_bert olmo olmo2 olmo3 olmo_hybrid olmoe
+    phimoe pocket_tts pocket_tts_audio_tokenizer pocket_tts_audio_tokenizer_decoder
     pocket_tts_audio_tokenizer_encoder qwen2 qwen2_5_omni_dit qwen2_moe qwen3 qwen3_moe
-    qwen3_omni_moe_talker_code_predictor seed_oss smollm3 starcoder2 t5_gemma_module t5gemma2_decoder t5gemma2_text
-    timesfm2_5 ultrabert unlimited_ocr_text vaultgemma voxtral_realtime_encoder voxtral_realtime_text xcodec2 zamba2
+    qwen3_omni_moe.code2wav_config qwen3_omni_moe_talker_code_predictor seed_oss smollm3 starcoder2 t5_gemma_module
+    t5gemma2_decoder t5gemma2_text timesfm2_5 ultrabert unlimited_ocr_text vaultgemma voxtral_realtime_encoder
+    voxtral_realtime_text xcodec2 zamba2
 """)
 
 #: Every rotary model type of transformers 5.23.

@@ -134,12 +134,8 @@ def read_rule(
             raise ValueError(f"{where}: the rule {name!r} lacks factor; add it.")
         factor = max_positions / original
         notes.append(f"factor {factor:g} from max_position_embeddings / original_max_position_embeddings")
-    elif original is not None and max_positions not in (None, original) and factor * original != max_positions:
-        notes.append(
-            f"factor {factor:g} x original_max_position_embeddings {original} is {factor * original:g}, and "
-            f"max_position_embeddings is {max_positions}"
-        )
-    longest = round(factor * original) if original is not None else max_positions
+    # Many configs leave max_position_embeddings at the trained length; a larger one is what the model was made for.
+    longest = max_positions if max_positions not in (None, original) else round(factor * (original or 0))
     if name == "longrope":
         return Rule(name, _longrope(given, factor, original or 0, base, where), original, longest, tuple(notes))
     return Rule(

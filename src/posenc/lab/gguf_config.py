@@ -1,0 +1,136 @@
+"""What a GGUF file says of its positional encoding."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posenc import MRoPE, RoPE
+from posenc.frequencies import Custom, Frequencies, Geometric, Linear, LongRoPE, YaRN
+from posenc.integrations.transformers import Description, LayerGroup
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+#: Architectures whose query and key weights are stored for pairs (2c, 2c + 1).
+INTERLEAVED = _names("""
+    arcee arctic baichuan bailingmoe chameleon chatglm cohere2 command-r deci deepseek deepseek2 ernie4_5 ernie4_5-moe
+    glm4 granite granitehybrid granitemoe internlm2 llada llama llama4 minicpm mistral3 mistral4 neo-bert olmo plm
+    smollm3 starcoder xverse
+""")
+#: And for pairs (c, c + rotated channels / 2).
+HALF = _names("""
+    afmoe apertus bailingmoe2 bitnet codeshell cogvlm dbrx dots1 dream eurobert exaone exaone-moe exaone4 falcon
+    falcon-h1 gemma gemma-embedding gemma2 gemma3 gemma3n glm4moe gpt-oss gptneox grok grovemoe hunyuan-dense
+    hunyuan-moe jina-bert-v3 lfm2 lfm2moe llada-moe mimo2 minicpm3 minimax-m2 modern-bert nemotron nomic-bert
+    nomic-bert-moe olmo2 olmoe openelm orion pangu-embedded phi2 phi3 phimoe plamo plamo2 plamo3 qwen qwen2 qwen2moe
+    qwen3 qwen3moe qwen3next rnd1 seed_oss smallthinker stablelm starcoder2
+""")
+#: Several coordinates: the layout of :class:`posenc.MRoPE`.
+SECTIONS = {"qwen2vl": "chunked", "paddleocr": "chunked", "qwen3vl": "interleaved", "qwen3vlmoe": "interleaved"}
+
+
+def describe_gguf(path: Path) -> Description:
+    """The encoding of a GGUF file, from its metadata and its lists of factors. Needs the package ``gguf``.
+
+    Raises:
+        ValueError: gguf is not installed; no rotary architecture that is known here; missing keys.
+    """
+    try:
+        import gguf
+    except ImportError as error:
+        raise ValueError(
+            f"inspect: {path} is a GGUF file, which the package gguf reads; install it with pip install gguf."
+        ) from error
+    reader = gguf.GGUFReader(path)
+    arch = str(_value(reader, "general.architecture"))
+    if arch not in INTERLEAVED | HALF | SECTIONS.keys():
+        raise ValueError(f"inspect: {path} has the architecture {arch!r}, which is no rotary one that is known here.")
+
+    def value(key: str, default: Any = None) -> Any:
+        return _value(reader, f"{arch}.{key}", default)
+
+    heads = _need(value("attention.head_count"), "attention.head_count", path)
+    heads = heads[0] if isinstance(heads, list) else heads
+    head_dim = int(value("attention.key_length") or _need(value("embedding_length"), "embedding_length", path) // heads)
+    rotary_dim = int(value("rope.dimension_count", head_dim))
+    layers = tuple(range(int(_need(value("block_count"), "block_count", path))))
+    longest = value("context_length")
+    tensors = {
+        tensor.name: np.array(tensor.data, dtype=np.float64) for tensor in reader.tensors if "rope_f" in tensor.name
+    }
+    rule, trained, notes = _rule(value, tensors, rotary_dim, longest, path)
+    if arch in SECTIONS:
+        sections = [int(width) for width in _need(value("rope.dimension_sections"), "rope.dimension_sections", path)]
+        encoding: RoPE | MRoPE = MRoPE(
+            head_dim,
+            sections=sections[:3],
+            layout=SECTIONS[arch],  # type: ignore[arg-type]
+            frequencies=rule,
+            rotary_dim=rotary_dim,
+        )
+    else:
+        start = head_dim - rotary_dim if arch == "deepseek2" else 0
+        encoding = RoPE(
+            head_dim,
+            frequencies=rule,
+            pairing="interleaved" if arch in INTERLEAVED else "half",
+            rotary_dim=rotary_dim,
+            rotary_start=start,
+        )
+    local = value("rope.freq_base_swa")
+    if local is not None:
+        notes += (f"layers with a sliding window have base {float(local):g}",)
+    group = LayerGroup("", "", layers, encoding, trained, longest, notes)
+    return Description(f"{arch} (GGUF)", (group,))
+
+
+def _rule(
+    value: Any, tensors: dict[str, Any], rotary_dim: int, longest: int | None, path: Path
+) -> tuple[Frequencies, int | None, tuple[str, ...]]:
+    base = float(value("rope.freq_base", 10_000.0))
+    factor = float(value("rope.scaling.factor", value("rope.scale_linear", 1.0)) or 1.0)
+    kind = str(value("rope.scaling.type", "linear" if factor != 1 else "none"))
+    trained = value("rope.scaling.original_context_length", longest)
+    notes: tuple[str, ...] = () if value("rope.freq_base") is not None else ("no base is stored: 10000 is understood",)
+    if "rope_freqs.weight" in tensors:
+        rates = Geometric(base).inv_freq(rotary_dim) / tensors["rope_freqs.weight"][: rotary_dim // 2]
+        return Custom(rates.tolist()), trained, (*notes, f"base {base:g}, each rate divided by a stored factor")
+    if "rope_factors_long.weight" in tensors:
+        lists = [tensors[f"rope_factors_{name}.weight"].tolist() for name in ("short", "long")]
+        attention = value("rope.scaling.attn_factor")
+        rule = LongRoPE(
+            *lists,
+            trained_length=_need(trained, "rope.scaling.original_context_length", path),
+            factor=max(1.0, (longest or trained) / trained),
+            base=base,
+            attention_factor=None if attention is None else float(attention),  # type: ignore[arg-type]
+        )
+        return rule, trained, notes
+    if kind == "yarn":
+        options: dict[str, Any] = {
+            name: float(found)
+            for name, key in (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow"))
+            if (found := value(f"rope.scaling.{key}")) is not None
+        }
+        if (weight := value("rope.scaling.yarn_log_multiplier")) is not None:
+            notes += (f"yarn_log_multiplier {float(weight):g}: a temperature of the model besides",)
+        return YaRN(factor, trained_length=int(trained), base=base, **options), trained, notes
+    if kind == "linear" and factor != 1:
+        return Linear(factor, base=base), trained, notes
+    if kind not in ("none", "linear"):
+        raise ValueError(f"inspect: {path} has rope.scaling.type {kind!r}, expected none, linear, yarn or longrope.")
+    return Geometric(base), trained, notes
+
+
+def _value(reader: Any, key: str, default: Any = None) -> Any:
+    field = reader.fields.get(key)
+    return default if field is None else field.contents()
+
+
+def _need(found: Any, key: str, path: Path) -> Any:
+    if found is None:
+        raise ValueError(f"inspect: {path} has no {key}, expected it in its metadata.")
+    return found

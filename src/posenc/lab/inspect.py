@@ -1,0 +1,317 @@
+"""`posenc inspect`: what is a model's positional encoding, and which settings of it are known to be wrong?"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, Temperature
+from posenc.encoding import Encoding
+from posenc.frequencies import (
+    Custom,
+    DynamicNTK,
+    Frequencies,
+    Geometric,
+    LearnedRates,
+    Linear,
+    LongRoPE,
+    NTKAlpha,
+    Proportional,
+    YaRN,
+)
+from posenc.integrations.transformers import Description, LayerGroup, describe
+from posenc.lab.gguf_config import describe_gguf
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Wavelengths:
+    """The rates of a rotary encoding against the window that the model was trained in.
+
+    Attributes:
+        rates: radians per token of each pair; 0 for pairs that do not turn.
+        plain: the same without the rule, from the base alone; None if there is no base.
+        window: tokens that the model was trained with, or None.
+    """
+
+    rates: FloatArray
+    plain: FloatArray | None
+    window: int | None
+
+    @property
+    def wavelengths(self) -> FloatArray:
+        """Tokens per turn; infinite for pairs that do not turn."""
+        with np.errstate(divide="ignore"):
+            found: FloatArray = 2 * np.pi / np.abs(self.rates)
+        return found
+
+    @property
+    def unfinished(self) -> int:
+        """How many pairs never complete a turn in the trained window, before any rule."""
+        if self.window is None:
+            return 0
+        plain = self.rates if self.plain is None else self.plain
+        with np.errstate(divide="ignore"):
+            return int((2 * np.pi / np.abs(plain) > self.window).sum())
+
+    def fates(self) -> list[str]:
+        """What the rule does to each pair: "kept", "blended", "stretched", "sped up" or "still"."""
+        if self.plain is None:
+            return ["still" if rate == 0 else "kept" for rate in self.rates]
+        with np.errstate(divide="ignore"):
+            ratio = np.where(self.rates == 0, np.inf, self.plain / np.where(self.rates == 0, 1, self.rates))
+        moving = ratio[np.isfinite(ratio)]
+        most = moving.max() if moving.size else 1.0
+        return [_fate(value, most) for value in ratio.tolist()]
+
+
+def _fate(ratio: float, most: float) -> str:
+    if math.isinf(ratio):
+        return "still"
+    if abs(ratio - 1) < 1e-9:
+        return "kept"
+    if ratio < 1:
+        return "sped up"
+    return "stretched" if ratio > most * (1 - 1e-9) else "blended"
+
+
+def wavelengths(group: LayerGroup) -> Wavelengths | None:
+    """The wavelengths of a group of layers; None if it does not rotate."""
+    rotation = _rotation(group.encoding)
+    if rotation is None:
+        return None
+    rule = rotation.frequencies
+    length = group.longest if rule.depends_on_length else None
+    if isinstance(rotation, AxialRoPE):
+        return Wavelengths(np.array(rotation.frequencies.inv_freq(rotation.rotary_dim // rotation.axes)), None, None)
+    rates = rule.inv_freq(rotation.rotary_dim, length=length)
+    base = getattr(rule.start if isinstance(rule, LearnedRates) else rule, "base", None)
+    plain = Geometric(base).inv_freq(rotation.rotary_dim) if base is not None else None
+    return Wavelengths(rates, plain, group.trained_length)
+
+
+def warnings(description: Description) -> list[str]:
+    """Settings that are known to be wrong, or that surprise."""
+    return [f"{_name(group)}: {text}" for group in description for text in _warnings(group)]
+
+
+def _warnings(group: LayerGroup) -> Iterator[str]:
+    rotation = _rotation(group.encoding)
+    if rotation is None:
+        return
+    rule = rotation.frequencies
+    trained, longest = group.trained_length, group.longest
+    if isinstance(rule, YaRN):
+        if trained and longest and abs(rule.factor * trained - longest) > 1:
+            yield f"YaRN's factor {rule.factor:g} x {trained} is {rule.factor * trained:g}, not {longest}."
+        if rule.ramp_ends(rotation.rotary_dim)[0] == 0:
+            yield "YaRN's ramp starts at the first pair: no pair keeps its rate. Is the trained length right?"
+        if rule.attention_factor == 1 and rule.score_factor == 1 and rule.factor > 1:
+            yield "YaRN without its temperature: attention_factor is 1."
+    if isinstance(rule, Linear) and rule.factor > 4:
+        yield f"linear scaling by {rule.factor:g} squeezes neighbours together; without training it fails."
+    if isinstance(rule, DynamicNTK):
+        yield "dynamic NTK changes all rates as a text grows: keys that are cached after rotation go wrong."
+    if isinstance(rule, LongRoPE) and rule.switch == "sequence":
+        yield f"LongRoPE changes its rates past {rule.trained_length} tokens: cached keys of longer texts go wrong."
+    found = wavelengths(group)
+    plain = isinstance(rotation, RoPE) and isinstance(rule, (Geometric, Proportional))
+    windowed = "sliding" in group.label or "local" in group.label  # where distances end at the window
+    if plain and not windowed and trained and found is not None and found.unfinished == 0:
+        yield f"every pair completes a turn within {trained} tokens: no pair tells beginning from end."
+    if isinstance(rotation, MRoPE) and isinstance(rule, YaRN):
+        yield "YaRN under several coordinates scales rows and columns of images too."
+
+
+def inspect(
+    path: str | Path, *, plot: Path | None = None, pairing: Any = None, console: Console | None = None
+) -> Description:
+    """Print what a model's positional encoding is. It works offline, and needs neither weights nor transformers.
+
+    Args:
+        path: a folder with a ``config.json``, such a file, or a GGUF file (with the package ``gguf``).
+        plot: draw the wavelengths into this file, .png or .svg.
+        pairing: the pairing of a model type that is not known.
+        console: where to print; the terminal by default.
+
+    Returns:
+        What was printed, as :func:`posenc.integrations.transformers.describe` gives it.
+
+    Raises:
+        ValueError: no such file, nothing known in it, keys that contradict each other, another suffix of ``plot``.
+    """
+    path = Path(path)
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
+        raise ValueError(f"inspect: got plot {plot}, expected a name that ends in .png or .svg.")
+    found = describe_gguf(path) if path.suffix == ".gguf" else describe(path, pairing=pairing)
+    console = Console() if console is None else console
+    console.print(f"[bold]{escape(str(path))}[/]  {escape(found.model_type)}", highlight=False, soft_wrap=True)
+    for group in found:
+        _print_group(group, console)
+    for part in found.unread:
+        console.print(f"not read: {part}", style="dim", highlight=False)
+    for text in warnings(found):
+        console.print(f"[bold]warning[/] {escape(text)}", highlight=False, soft_wrap=True)
+    if plot is not None:
+        _draw(found, plot, title=found.model_type)
+        console.print(f"Drawn: {plot}", highlight=False, soft_wrap=True)
+    return found
+
+
+def _print_group(group: LayerGroup, console: Console) -> None:
+    console.print()
+    console.print(f"[bold]{escape(_name(group))}[/]", highlight=False)
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts(group).items():
+        grid.add_row(f"[dim]{name}[/]", escape(value))
+    console.print(grid, highlight=False)
+    found = wavelengths(group)
+    if found is not None:
+        console.print(_table(found), highlight=False)
+
+
+def facts(group: LayerGroup) -> dict[str, str]:
+    """What is known of a group of layers, as words."""
+    encoding = group.encoding
+    rotation = _rotation(encoding)
+    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
+    found = {"encoding": " and ".join(type(part).__name__ for part in parts)}
+    if rotation is not None:
+        rule = rotation.frequencies
+        slice_ = f"{rotation.rotary_start} to {rotation.rotary_start + rotation.rotary_dim - 1}"
+        found |= {
+            "rule": _rule_in_words(rule),
+            "base": _base_in_words(rule),
+            "pairing": {
+                "half": f"half: channel c with c + {rotation.rotary_dim // 2}",
+                "interleaved": "interleaved: channel 2c with 2c + 1",
+            }[rotation.pairing],
+            "rotated channels": f"{slice_} of {rotation.head_dim}"
+            if rotation.rotary_dim != rotation.head_dim
+            else f"all {rotation.head_dim}",
+            "cos and sin": f"times {rule.attention_factor:.6g}",
+        }
+        if isinstance(rotation, (AxialRoPE, MRoPE)):
+            found["coordinates"] = f"{rotation.coordinates}, laid out {rotation.layout}"
+    found["temperature"] = _temperature_in_words(encoding)
+    if isinstance(encoding, Learned):
+        found["positions"] = f"0 to {encoding.length - 1}, no more"
+    if group.trained_length is not None:
+        found["trained with"] = f"{group.trained_length} tokens"
+    if group.longest is not None:
+        found["made for"] = f"{group.longest} tokens"
+    if group.notes:
+        found["notes"] = "; ".join(group.notes)
+    return found
+
+
+def _rule_in_words(rule: Frequencies) -> str:
+    match rule:
+        case LongRoPE():
+            return f"LongRoPE, {len(rule.short_factors)} factors up to {rule.trained_length} tokens, others beyond"
+        case Custom():
+            return f"Custom, {len(rule.rates)} rates"
+        case LearnedRates():
+            return f"LearnedRates ({rule.parameter}) from {_rule_in_words(rule.start)}"
+        case _:
+            return repr(rule)
+
+
+def _base_in_words(rule: Frequencies) -> str:
+    base = getattr(rule.start if isinstance(rule, LearnedRates) else rule, "base", None)
+    if base is None:
+        return "none: the rates are given"
+    if isinstance(rule, NTKAlpha):
+        return f"{base:g}, raised by alpha {rule.alpha:g}"
+    return f"{base:g}"
+
+
+def _temperature_in_words(encoding: Encoding) -> str:
+    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
+    words = []
+    for part in parts:
+        if isinstance(part, Temperature):
+            words.append(f"by position, {part}")
+        elif part.scales_scores and (rotation := _rotation(part)) is not None:
+            words.append(f"scores times {rotation.frequencies.score_factor:.6g}")
+        elif part.scales_scores:
+            words.append(f"learned, {type(part).__name__}")
+    return " and ".join(words) or "none"
+
+
+def _table(found: Wavelengths) -> Table:
+    """Some pairs from the fastest to the slowest, and how many share each fate."""
+    table = Table(box=None, header_style="dim", padding=(0, 2))
+    for heading in ("pair", "radians per token", "tokens per turn", "turns in training", "by the rule"):
+        table.add_column(heading, justify="right")
+    fates = found.fates()
+    count = len(found.rates)
+    for pair in sorted({round(i) for i in np.linspace(0, count - 1, min(count, 9))}):
+        length = found.wavelengths[pair]
+        turns = "" if found.window is None else f"{found.window / length:.4g}"
+        table.add_row(str(pair), f"{found.rates[pair]:.4g}", f"{length:.5g}", turns, fates[pair])
+    counts = {fate: fates.count(fate) for fate in ("kept", "blended", "stretched", "sped up", "still") if fate in fates}
+    table.caption = f"{count} pairs: " + ", ".join(f"{number} {fate}" for fate, number in counts.items())
+    if found.window is not None:
+        table.caption += f"; {found.unfinished} never complete a turn in {found.window} tokens"
+    table.caption_justify = "left"
+    return table
+
+
+def _draw(description: Description, path: Path, *, title: str) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    windows: set[int] = set()
+    for group in description:
+        found = wavelengths(group)
+        if found is None:
+            continue
+        moving = np.flatnonzero(found.rates)
+        (line,) = axes.plot(moving, found.wavelengths[moving], marker=".", label=_name(group))
+        if found.plain is not None and not np.array_equal(found.plain, found.rates):
+            axes.plot(2 * np.pi / found.plain, linestyle=":", color=line.get_color(), label="without the rule")
+        windows |= {length for length in (group.trained_length, group.longest) if length is not None}
+    if not axes.lines:
+        raise ValueError(f"inspect: {title} rotates nothing, so there are no wavelengths to draw.")
+    for length in sorted(windows):
+        axes.axhline(length, linewidth=0.8, color="grey")
+        axes.annotate(f"{length} tokens", (0, length), xytext=(2, 2), textcoords="offset points", fontsize=8)
+    axes.set_yscale("log")
+    axes.set(xlabel="pair", ylabel="tokens per turn", title=title)
+    axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
+def _rotation(encoding: Encoding) -> RoPE | AxialRoPE | MRoPE | None:
+    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
+    return next((part for part in parts if isinstance(part, (RoPE, AxialRoPE, MRoPE))), None)
+
+
+def _name(group: LayerGroup) -> str:
+    layers = _ranges(group.layers)
+    kind = " ".join(word for word in (group.part, group.label) if word)
+    what = "no rotation" if isinstance(group.encoding, NoPE) else "biases" if isinstance(group.encoding, ALiBi) else ""
+    return ", ".join(word for word in (kind, f"layers {layers}" if layers else "", what) if word)
+
+
+def _ranges(layers: tuple[int, ...]) -> str:
+    """0-2, 4, 6-8"""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -1,0 +1,211 @@
+"""What a model's encoding is, is printed from a config or a GGUF file."""
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from posenc import MRoPE, RoPE
+from posenc.frequencies import Custom, Geometric, Linear, LongRoPE, YaRN
+from posenc.integrations.transformers import describe
+from posenc.lab.gguf_config import HALF, INTERLEAVED, SECTIONS, describe_gguf
+from posenc.lab.inspect import facts, inspect, warnings, wavelengths
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 4096,
+    "rope_theta": 10_000.0,
+}
+YARN = {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 4096}
+LLAMA_YARN = {**LLAMA, "max_position_embeddings": 65_536, "rope_scaling": YARN}
+
+
+def printed(tmp_path: Path, config: dict[str, Any], **options: Any) -> str:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    console = Console(file=io.StringIO(), width=120)
+    inspect(tmp_path, console=console, **options)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_llama_2_has_eighteen_pairs_that_never_complete_a_turn() -> None:
+    """The number that the YaRN paper's figures are drawn with: 18 of 64 wavelengths are above 4096 tokens."""
+    (group,) = describe(LLAMA)
+    found = wavelengths(group)
+    assert found is not None
+    assert found.unfinished == 18
+    assert found.wavelengths[-1] == pytest.approx(54_410, abs=1)
+    assert found.fates() == ["kept"] * 64
+
+
+def test_yarn_keeps_blends_and_stretches() -> None:
+    (group,) = describe(LLAMA_YARN)
+    found = wavelengths(group)
+    assert found is not None
+    fates = found.fates()
+    assert [fates.count(fate) for fate in ("kept", "blended", "stretched")] == [21, 25, 18]
+    assert fates == sorted(fates, key=["kept", "blended", "stretched"].index)
+
+
+def test_everything_that_was_asked_for_is_printed(tmp_path: Path) -> None:
+    text = re.sub(r"\s+", " ", printed(tmp_path, LLAMA_YARN))
+    for words in (
+        "layers 0-2",
+        "YaRN(factor=16.0, trained_length=4096",
+        "half: channel c with c + 64",
+        "all 128",
+        "times 1.27726",
+        "4096 tokens",
+        "65536 tokens",
+        "64 pairs: 21 kept, 25 blended, 18 stretched; 18 never complete a turn in 4096 tokens",
+    ):
+        assert words in text
+
+
+def test_kinds_of_layers_are_printed_one_by_one(tmp_path: Path) -> None:
+    config = {**LLAMA, "model_type": "smollm3", "num_hidden_layers": 5, "no_rope_layers": [1, 1, 0, 1, 0]}
+    text = printed(tmp_path, config)
+    assert "layers 0-1, 3" in text
+    assert "layers 2, 4, no rotation" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "warning"),
+    [
+        ({"rope_scaling": {**YARN, "attention_factor": 1.0}, "max_position_embeddings": 65_536}, "without its temper"),
+        ({"rope_scaling": YARN, "max_position_embeddings": 32_768}, "is 65536, not 32768"),
+        ({"rope_scaling": {**YARN, "original_max_position_embeddings": 64}}, "no pair keeps its rate"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "cached after rotation go wrong"),
+        ({"rope_scaling": {"type": "linear", "factor": 8.0}}, "squeezes neighbours"),
+        ({"max_position_embeddings": 131_072}, "every pair completes a turn"),
+    ],
+)
+def test_settings_that_are_known_to_be_wrong_are_warned_of(
+    config: dict[str, Any], warning: str, tmp_path: Path
+) -> None:
+    described = describe({**LLAMA, **config})
+    assert any(warning in text for text in warnings(described))
+    assert warning in re.sub(r"\s+", " ", printed(tmp_path, {**LLAMA, **config}))
+
+
+def test_a_sound_config_is_not_warned_of() -> None:
+    assert warnings(describe(LLAMA)) == []
+    assert [text for text in warnings(describe(LLAMA_YARN)) if "not " in text] == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_the_wavelengths_are_drawn(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"drawn{suffix}"
+    printed(tmp_path, LLAMA_YARN, plot=path)
+    assert path.read_bytes()[:4] == (b"\x89PNG" if suffix == ".png" else b"<?xm")
+
+
+def test_a_drawing_of_another_kind_or_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ends in"):
+        printed(tmp_path, LLAMA, plot=tmp_path / "drawn.jpeg")
+    bloom = {"model_type": "bloom", "n_head": 8, "n_layer": 2, "hidden_size": 64}
+    with pytest.raises(ValueError, match="rotates nothing"):
+        printed(tmp_path, bloom, plot=tmp_path / "drawn.png")
+
+
+def test_facts_tell_the_slice_and_the_temperature() -> None:
+    yarn = {**YARN, "factor": 40.0, "mscale": 1.0, "mscale_all_dim": 1.0}
+    config = {**LLAMA, "model_type": "deepseek_v3", "qk_rope_head_dim": 64, "qk_nope_head_dim": 128}
+    (group,) = describe({**config, "rope_scaling": yarn, "max_position_embeddings": 163_840})
+    found = facts(group)
+    assert found["rotated channels"] == "128 to 191 of 192"
+    assert found["temperature"] == "scores times 1.87385"
+    assert found["cos and sin"] == "times 1"
+
+
+# GGUF files, made with the package that others make them with
+
+
+def gguf_file(path: Path, arch: str, tensors: dict[str, Any] | None = None, **keys: Any) -> Path:
+    gguf = pytest.importorskip("gguf", reason="the gguf package is not installed")
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_block_count(2)
+    writer.add_context_length(8192)
+    writer.add_embedding_length(256)
+    writer.add_head_count(4)
+    for key, value in keys.items():
+        name = f"{arch}.{key.replace('__', '.')}"
+        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32, list: writer.add_array}
+        add[type(value)](name, value)
+    for name, values in (tensors or {"token_embd.weight": [0.0] * 32}).items():
+        writer.add_tensor(name, np.array(values, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(("arch", "pairing"), [("llama", "interleaved"), ("qwen2", "half"), ("phi3", "half")])
+def test_the_pairing_of_a_gguf_file_is_that_of_its_architecture(tmp_path: Path, arch: str, pairing: str) -> None:
+    (group,) = describe_gguf(gguf_file(tmp_path / "m.gguf", arch, rope__freq_base=5e5, rope__dimension_count=32))
+    assert isinstance(group.encoding, RoPE)
+    assert (group.encoding.pairing, group.encoding.rotary_dim, group.encoding.head_dim) == (pairing, 32, 64)
+    assert group.encoding.frequencies == Geometric(5e5)
+    assert group.layers == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, Geometric(1e4)),
+        ({"rope__scaling__type": "linear", "rope__scaling__factor": 2.0}, Linear(2.0)),
+        (
+            {
+                "rope__scaling__type": "yarn",
+                "rope__scaling__factor": 4.0,
+                "rope__scaling__original_context_length": 2048,
+            },
+            YaRN(4.0, trained_length=2048),
+        ),
+    ],
+)
+def test_the_rule_of_a_gguf_file_is_read(tmp_path: Path, keys: dict[str, Any], expected: Any) -> None:
+    (group,) = describe_gguf(gguf_file(tmp_path / "m.gguf", "llama", **keys))
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.frequencies == expected
+
+
+def test_stored_factors_of_a_gguf_file_are_read(tmp_path: Path) -> None:
+    factors = [1.0] * 16 + [8.0] * 16
+    (group,) = describe_gguf(gguf_file(tmp_path / "m.gguf", "llama", {"rope_freqs.weight": factors}))
+    assert isinstance(group.encoding, RoPE)
+    assert isinstance(group.encoding.frequencies, Custom)
+    np.testing.assert_allclose(group.encoding.frequencies.inv_freq(64) * factors, Geometric().inv_freq(64))
+    lists = {"rope_factors_long.weight": factors, "rope_factors_short.weight": [1.0] * 32}
+    path = gguf_file(tmp_path / "n.gguf", "phi3", lists, rope__scaling__original_context_length=4096)
+    (group,) = describe_gguf(path)
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.frequencies == LongRoPE([1.0] * 32, factors, trained_length=4096, factor=2.0)
+
+
+def test_sections_of_a_gguf_file_are_read(tmp_path: Path) -> None:
+    path = gguf_file(tmp_path / "m.gguf", "qwen2vl", rope__dimension_sections=[8, 12, 12, 0])
+    (group,) = describe_gguf(path)
+    assert isinstance(group.encoding, MRoPE)
+    assert group.encoding.sections == (8, 12, 12)
+    console = Console(file=io.StringIO(), width=120)
+    assert inspect(path, console=console).model_type == "qwen2vl (GGUF)"
+
+
+def test_a_gguf_file_without_rotation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no rotary one"):
+        describe_gguf(gguf_file(tmp_path / "m.gguf", "gpt2"))
+
+
+def test_the_architectures_are_names_of_gguf() -> None:
+    gguf = pytest.importorskip("gguf", reason="the gguf package is not installed")
+    assert (INTERLEAVED | HALF | SECTIONS.keys()) <= set(gguf.MODEL_ARCH_NAMES.values())
+    assert not INTERLEAVED & HALF
