@@ -41,7 +41,8 @@ def rerotate(
         new_positions: for which they are to be.
         encoding: which rotated them: a rotation, or a composition with one.
         new_encoding: which is to have rotated them; the same by default. It may differ in its rates and factors only.
-        old_length, new_length: tokens of the sequence then and now, for rules that depend on them.
+        old_length: tokens of the sequence then, for rules that depend on it.
+        new_length: tokens of the sequence now.
 
     Precision: angles in float64, the rotation in float32, rounded once to the dtype of k; float64 throughout for
         float64. A key in bfloat16 has then been rounded twice in all.

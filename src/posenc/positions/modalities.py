@@ -35,8 +35,9 @@ def multimodal(
 
     Args:
         kinds: ``(batch, seq)`` or ``(seq,)``: 0 for text, 1 for image, 2 for video (``mm_token_type_ids``).
-        image_grids, video_grids: ``(count, 3)``: frames, rows and columns of patches, in the order in which they stand
-            in the batch (``image_grid_thw``).
+        image_grids: ``(count, 3)``: frames, rows and columns of patches, in the order in which the images stand in the
+            batch (``image_grid_thw``).
+        video_grids: the same of the videos (``video_grid_thw``).
         merge: how many patches along height and along width become one token (``spatial_merge_size``): 2 in the Qwen
             models.
         mask: as kinds: 1 for tokens, 0 for padding, which gets 0.
