@@ -25,6 +25,7 @@ from posenc.lab.diagnose import diagnose
         ("gemma3n.modeling_gemma3n:apply_rotary_pos_emb", "half", "+", "kept"),
         ("qwen2_vl.modeling_qwen2_vl:apply_rotary_pos_emb_vision", "half", "+", "kept"),
         ("nanochat.modeling_nanochat:apply_rotary_pos_emb", "half", "-", "kept"),
+        ("qwen4_exp.modeling_qwen4_exp:apply_rotary_pos_emb", "half", "+", "kept"),  # q, and all else has defaults
     ],
 )
 def test_the_rotations_of_transformers_are_recognised(target: str, pairing: str, direction: str, order: str) -> None:

@@ -103,10 +103,10 @@ def candidates(function: Callable[..., Any]) -> Iterator[Form]:
         guesses = [guess for guess in _CUSTOMARY if len(guess) == len(names)]
     else:
         guesses = [tuple(str(role) for role in roles)]
-        if "positions" not in roles and not set(roles) & {"cos", "freqs_cis", "angles"}:
-            optional = _optional_positions(function)
-            if optional is not None:
-                names, guesses = (*names, optional), [(*guesses[0], "positions"), guesses[0]]
+        if not set(roles) & {"cos", "freqs_cis", "angles", "positions"}:
+            more = _optional(function)
+            names += tuple(more)
+            guesses = [(*guesses[0], *more.values()), guesses[0]] if more else guesses
         if "angles" in roles:
             guesses.append(tuple("freqs_cis" if role == "angles" else role for role in guesses[0]))
     layouts: tuple[Layout, ...] = ("(batch, heads, seq, head_dim)", "(batch, seq, heads, head_dim)")
@@ -196,8 +196,11 @@ def _required(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.default is p.empty and p.kind in positional)
 
 
-def _optional_positions(function: Callable[..., Any]) -> str | None:
-    return next((name for name in inspect.signature(function).parameters if _role(name) == "positions"), None)
+def _optional(function: Callable[..., Any]) -> dict[str, str]:
+    """Parameters with defaults that a rotation is likely to need: names and roles."""
+    required = _required(function)
+    found = {name: _role(name) for name in inspect.signature(function).parameters if name not in required}
+    return {name: role for name, role in found.items() if role in ("k", "cos", "sin", "freqs_cis", "positions")}
 
 
 def _role(name: str) -> str | None:
