@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from posenc.catalogue import from_dict as from_dict
     from posenc.catalogue import make as make
     from posenc.catalogue import names as names
+    from posenc.checkpoints import convert_pairing as convert_pairing
     from posenc.compose import Compose as Compose
     from posenc.dot_product_attention import attention as attention
     from posenc.embeddings.binary import Binary as Binary
@@ -65,6 +66,7 @@ _HOMES = {
     "XPos": "queries_keys.xpos",
     "YaRN": "frequencies.yarn",
     "attention": "dot_product_attention",
+    "convert_pairing": "checkpoints",
     "frequencies": "",
     "from_dict": "catalogue",
     "make": "catalogue",

@@ -134,7 +134,7 @@ def compare(
         "model": _given(dim=dim, num_layers=layers, num_heads=heads),
         "train": _given(steps=steps, length=length, batch=batch, learning_rate=learning_rate),
     }
-    chosen = {name: value for name, value in chosen.items() if value}
+    chosen = {name: value for name, value in chosen.items() if value is not None and value != {}}
     if not resume:
         request = job.Request(specs=specs or (), jobs=jobs, **_given(backend=backend), **chosen)
         job.finish(job.prepare(request), Console())
@@ -186,6 +186,56 @@ def show(
     from posenc.lab import show as job
 
     job.show(spec, dim=dim, heads=heads, length=length, output=out, console=Console())
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A model's folder, a config.json or a GGUF file.")],
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the wavelengths, as .png or .svg.")] = None,
+    pairing: Annotated[
+        str | None, typer.Option(metavar="half|interleaved", help="The pairing of a model type that is not known.")
+    ] = None,
+) -> None:
+    """Say what a model's positional encoding is, layer by layer, and warn of settings known to be wrong.
+
+    Works offline and reads no weights.
+
+    Example:
+      posenc inspect Llama-3.2-1B/config.json --plot wavelengths.svg
+    """
+    from rich.console import Console
+
+    from posenc.lab import inspect as job
+
+    job.inspect(path, plot=plot, pairing=pairing, console=Console())
+
+
+@app.command()
+def diagnose(
+    target: Annotated[str, typer.Argument(help="[bold]module:function[/] or [bold]file.py:function[/].")],
+    head_dim: Annotated[int, typer.Option(help="Channels of a head, if it was made for a certain number.")] = 32,
+    expect_pairing: Annotated[
+        str | None, typer.Option(metavar="half|interleaved", help="Any other is a fault.")
+    ] = None,
+    expect_direction: Annotated[str | None, typer.Option(metavar="+|-", help="Any other is a fault.")] = None,
+) -> None:
+    """Say what an unknown rotation does: pairing, direction, slice, scale, precision. Exit code 1 if it has faults.
+
+    Example:
+      posenc diagnose mine.py:apply_rotary --expect-pairing half
+    """
+    from posenc.kernels.rotate.eager import Pairing
+    from posenc.lab import diagnose as job
+    from posenc.lab.config import check_choice
+
+    if expect_pairing is not None:
+        check_choice("--expect-pairing", expect_pairing, Pairing)
+    if expect_direction not in (None, "+", "-"):
+        raise ValueError(f"--expect-direction: got {expect_direction!r}, expected + or -.")
+    expected: dict[str, Any] = {"expect_pairing": expect_pairing, "expect_direction": expect_direction}
+    found = job.diagnose(target, head_dim=head_dim, **expected)
+    print("\n".join(found.lines()))
+    raise typer.Exit(found.exit_code)
 
 
 def _given(**options: Any) -> dict[str, Any]:
