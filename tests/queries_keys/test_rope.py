@@ -131,7 +131,7 @@ def test_one_computation_serves_all_layers_of_a_forward(monkeypatch: pytest.Monk
         calls.clear()
         for _ in range(6):
             rope.on_queries_keys(x, x, ids if not isinstance(ids, torch.Tensor) else ids.clone())
-        assert len(calls) == 1
+        assert len(calls) == isinstance(ids, torch.Tensor)  # the others are rows of a table
 
 
 def test_positions_changed_in_place_are_noticed() -> None:

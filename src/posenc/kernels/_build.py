@@ -94,11 +94,8 @@ def build(source: Path, directory: Path, *, extra_flags: tuple[str, ...] = (), q
 
 def file_name(source: Path, extra_flags: tuple[str, ...] = ()) -> str:
     """``<source>-<hash>.so``, the hash over the source, the flags, the processor family, the system and torch."""
-    parts = (source.read_bytes(), *FLAGS, *extra_flags, platform.machine(), sys.platform, str(torch.__version__))
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part if isinstance(part, bytes) else part.encode())
-        digest.update(b"\0")
+    parts = (source.read_text(), *FLAGS, *extra_flags, platform.machine(), sys.platform, str(torch.__version__))
+    digest = hashlib.sha256("\0".join(parts).encode())
     return f"{source.parent.name}-{source.stem}-{digest.hexdigest()[:16]}.so"
 
 

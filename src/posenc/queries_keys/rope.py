@@ -8,8 +8,11 @@ from torch import Tensor
 
 from posenc.encoding import QueryKeyEncoding
 from posenc.frequencies import Frequencies, Geometric
-from posenc.kernels.precision import LastResult, angles, compute_dtype
+from posenc.kernels.choice import Choice, Implementation, explained_by
+from posenc.kernels.precision import LastResult, angles, compute_dtype, may_keep
+from posenc.kernels.rotate import op
 from posenc.kernels.rotate.eager import Pairing, rotate
+from posenc.kernels.rotate.tables import Tables
 from posenc.positions import Positions, resolve
 
 Numerics = Literal["exact", "transformers"]
@@ -34,6 +37,8 @@ class RoPE(QueryKeyEncoding):
         pairing: "half" (GPT-NeoX, Hugging Face's Llama) or "interleaved" (RoFormer, GPT-J, Meta's Llama).
         rotary_dim: rotate only the first so many channels of each head; all of them by default.
         numerics: "exact", or "transformers" to round as Hugging Face's Llama does, bit for bit.
+        implementation: "auto" for the fastest there is, "eager" (plain torch), "cpu" (compiled C++) or "triton"; all
+            give the same bits on CPU. :func:`posenc.explain` says which a call takes.
 
     Shape:
         q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
@@ -68,6 +73,7 @@ class RoPE(QueryKeyEncoding):
         pairing: Pairing = "half",
         rotary_dim: int | None = None,
         numerics: Numerics = "exact",
+        implementation: Implementation = "auto",
     ) -> None:
         super().__init__()
         self.head_dim = head_dim
@@ -75,13 +81,18 @@ class RoPE(QueryKeyEncoding):
         self.pairing = pairing
         self.rotary_dim = head_dim if rotary_dim is None else rotary_dim
         self.numerics = numerics
+        self.implementation = implementation
         if self.rotary_dim % 2 or not 2 <= self.rotary_dim <= head_dim:
             raise ValueError(
                 f"RoPE: got rotary_dim {self.rotary_dim} for head_dim {head_dim}, expected an even number from 2 to "
                 f"{head_dim}, because channels turn in pairs; "
                 + (f"use rotary_dim={head_dim - head_dim % 2}." if head_dim > 1 else "use a head_dim of at least 2.")
             )
-        for name, value, allowed in (("pairing", pairing, Pairing), ("numerics", numerics, Numerics)):
+        for name, value, allowed in (
+            ("pairing", pairing, Pairing),
+            ("numerics", numerics, Numerics),
+            ("implementation", implementation, Implementation),
+        ):
             if value not in get_args(allowed):
                 raise ValueError(f"RoPE: got {name} {value!r}, expected one of {get_args(allowed)}.")
         if numerics == "transformers" and not isinstance(self.frequencies, Geometric):
@@ -90,8 +101,14 @@ class RoPE(QueryKeyEncoding):
                 f'{self.frequencies}; use Geometric frequencies or numerics="exact".'
             )
         self._inv_freq: tuple[float, ...] = tuple(self.frequencies.inv_freq(self.rotary_dim).tolist())
-        self._tables = LastResult()
+        self._last = LastResult()
+        self._tables = Tables.shared(self._inv_freq, self.frequencies.attention_factor)
 
+    def _explain(self, q: Tensor, k: Tensor, positions: Positions = None, *, k_positions: Positions = None) -> Choice:
+        cos, _, _ = self._rows(positions, q)
+        return op.explain(q, k, cos, implementation=self.implementation)
+
+    @explained_by(_explain)
     def on_queries_keys(
         self,
         q: Float[Tensor, "batch heads q_len head_dim"],
@@ -100,9 +117,26 @@ class RoPE(QueryKeyEncoding):
         *,
         k_positions: Positions = None,
     ) -> tuple[Tensor, Tensor]:
-        q = self.rotate(q, positions, name="q")
-        k = self.rotate(k, positions if k_positions is None else k_positions, name="k")
-        return q, k
+        if k_positions is not None or not _go_together(q, k):
+            k = self.rotate(k, positions if k_positions is None else k_positions, name="k")
+            return self.rotate(q, positions, name="q"), k
+        self._check(q, "q")
+        self._check(k, "k")
+        cos, sin, offset = self._rows(positions, q)
+        return op.rotate(q, k, cos, sin, offset=offset, pairing=self.pairing, implementation=self.implementation)
+
+    @explained_by(_explain)
+    def on_queries_keys_(
+        self,
+        q: Float[Tensor, "batch heads seq head_dim"],
+        k: Float[Tensor, "batch kv_heads seq head_dim"],
+        positions: Positions = None,
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`on_queries_keys` in place: q and k are overwritten, and returned. No memory is taken."""
+        self._check(q, "q")
+        self._check(k, "k")
+        cos, sin, offset = self._rows(positions, q)
+        return op.rotate_(q, k, cos, sin, offset=offset, pairing=self.pairing, implementation=self.implementation)
 
     def rotate(
         self, x: Float[Tensor, "*heads seq head_dim"], positions: Positions = None, *, name: str = "x"
@@ -111,6 +145,22 @@ class RoPE(QueryKeyEncoding):
 
         ``name`` is what an error calls ``x``.
         """
+        self._check(x, name)
+        cos, sin, offset = self._rows(positions, x)
+        if x.ndim == 4:
+            none, implementation = x[:, :0], self.implementation
+            return op.rotate(x, none, cos, sin, offset=offset, pairing=self.pairing, implementation=implementation)[0]
+        cos, sin = (table.narrow(-2, offset, x.shape[-2]) for table in (cos, sin))
+        return rotate(x, cos, sin, pairing=self.pairing)
+
+    def matrix(self, positions: Tensor) -> Float[Tensor, "*positions head_dim head_dim"]:
+        """R(p) for each position, as float64 matrices: for reading and testing, :meth:`rotate` does not build them."""
+        angle = angles(positions, self._inv_freq)[..., None, :]
+        factor = self.frequencies.attention_factor
+        columns = torch.eye(self.head_dim, dtype=torch.float64).expand(*positions.shape, -1, -1)
+        return rotate(columns, angle.cos() * factor, angle.sin() * factor, pairing=self.pairing).mT
+
+    def _check(self, x: Tensor, name: str) -> None:
         if x.shape[-1] != self.head_dim:
             raise ValueError(
                 f"RoPE: {name} has head_dim {x.shape[-1]} but this encoding was built for head_dim {self.head_dim}; "
@@ -121,17 +171,15 @@ class RoPE(QueryKeyEncoding):
                     else "."
                 )
             )
-        cos, sin = self._cos_sin(positions, x)
-        if cos.ndim == 3:  # (batch, seq, pairs): every head of a row has the same positions
-            cos, sin = cos[:, None], sin[:, None]
-        return rotate(x, cos, sin, pairing=self.pairing)
 
-    def matrix(self, positions: Tensor) -> Float[Tensor, "*positions head_dim head_dim"]:
-        """R(p) for each position, as float64 matrices: for reading and testing, :meth:`rotate` does not build them."""
-        angle = angles(positions, self._inv_freq)[..., None, :]
-        factor = self.frequencies.attention_factor
-        columns = torch.eye(self.head_dim, dtype=torch.float64).expand(*positions.shape, -1, -1)
-        return rotate(columns, angle.cos() * factor, angle.sin() * factor, pairing=self.pairing).mT
+    def _rows(self, positions: Positions, x: Tensor) -> tuple[Tensor, Tensor, int]:
+        """cos, sin, and the row in them of the first token of ``x``."""
+        if (positions is None or type(positions) is int) and self.numerics == "exact" and may_keep():
+            offset = 0 if positions is None else positions
+            made = self._tables.get(offset + x.shape[-2], x.device, compute_dtype(x.dtype)) if offset >= 0 else None
+            if made is not None:
+                return *made, offset
+        return *self._cos_sin(positions, x), 0
 
     def _cos_sin(self, positions: Positions, x: Tensor) -> tuple[Tensor, Tensor]:
         length, batch = x.shape[-2], x.shape[0] if x.ndim == 4 else None
@@ -146,7 +194,7 @@ class RoPE(QueryKeyEncoding):
             cos, sin = angle.cos() * factor, angle.sin() * factor
             return cos.to(rounded).to(x.device), sin.to(rounded).to(x.device)
 
-        return self._tables.get(positions, (length, batch, x.dtype, x.device), make)
+        return self._last.get(positions, (length, batch, x.dtype, x.device), make)
 
     def _inv_freq_in_float32(self, device: torch.device) -> Tensor:
         """The rates by the steps, each rounded to float32, that Hugging Face's Llama takes."""
@@ -154,3 +202,8 @@ class RoPE(QueryKeyEncoding):
         exponent = torch.arange(0, self.rotary_dim, 2, dtype=torch.float32, device=device) / self.rotary_dim
         rates: Tensor = 1.0 / (base**exponent)
         return rates
+
+
+def _go_together(q: Tensor, k: Tensor) -> bool:
+    """Whether one call can rotate both: 4 dimensions, one dtype, the same batch and number of tokens."""
+    return q.ndim == k.ndim == 4 and q.dtype is k.dtype and q.shape[-2] == k.shape[-2] and q.shape[0] == k.shape[0]

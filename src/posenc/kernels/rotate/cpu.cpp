@@ -119,7 +119,7 @@ struct Job {
   std::array<Operand, 2> operands;
   Table cos, sin;
   Positions positions;
-  int64_t start, pairs, tokens, tile, tiles;  // a unit of work is one tile of tokens of one row of the batch
+  int64_t start, pairs, tokens;
   bool inverse, in_place;
 };
 
@@ -153,42 +153,52 @@ INLINE void copy_channels(const T* x, T* y, int64_t x_stride, int64_t y_stride, 
   }
 }
 
+// Tokens whose rows of the table stay in the second cache (512 KiB for 64 pairs in float) while all heads pass.
+constexpr int64_t TILE = 1024;
+// Heads that use a row of the table while it is in the first cache. Each is a stream of its own in memory, and head
+// strides are often powers of two, which fall on the same cache sets: more than two streams at once were slower.
+constexpr int64_t GROUP = 2;
+
 template <class T, bool interleaved>
-INLINE void rotate_units(const Job& job, int64_t begin, int64_t end) {
+INLINE void rotate_tile(const Job& job, const Operand& operand, int64_t batch, int64_t first, int64_t last) {
   using Arithmetic = typename ArithmeticOf<T>::type;
   const Arithmetic sign = job.inverse ? -1 : 1;
-  const auto* cos_table = static_cast<const Arithmetic*>(job.cos.data);
-  const auto* sin_table = static_cast<const Arithmetic*>(job.sin.data);
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t batch = unit / job.tiles, first = unit % job.tiles * job.tile;
-    const int64_t last = std::min(first + job.tile, job.tokens);
-    for (const Operand& operand : job.operands) {
-      const auto &in = operand.in_stride, &out = operand.out_stride;
-      const int64_t heads = operand.size[HEAD], channels = operand.size[CHANNEL];
-      const bool unit_stride = in[CHANNEL] == 1 && out[CHANNEL] == 1;
-      const bool head_outer = in[HEAD] >= in[TOKEN];  // walk memory in its own order
-      const int64_t outer_end = head_outer ? heads : last - first, inner_end = head_outer ? last - first : heads;
-      for (int64_t outer = 0; outer < outer_end; ++outer) {
-        for (int64_t inner = 0; inner < inner_end; ++inner) {
-          const int64_t head = head_outer ? outer : inner, token = first + (head_outer ? inner : outer);
-          const T* x = static_cast<const T*>(operand.in) + batch * in[BATCH] + head * in[HEAD] + token * in[TOKEN];
-          T* y = static_cast<T*>(operand.out) + batch * out[BATCH] + head * out[HEAD] + token * out[TOKEN];
-          const int64_t row = job.positions.row(batch, token);
-          const Arithmetic* cos = cos_table + batch * job.cos.batch_stride + row * job.cos.row_stride;
-          const Arithmetic* sin = sin_table + batch * job.sin.batch_stride + row * job.sin.row_stride;
-          const int64_t xs = in[CHANNEL], ys = out[CHANNEL], start = job.start;
-          if (unit_stride) {
-            rotate_row<T, interleaved>(x + start, y + start, 1, 1, cos, sin, job.pairs, sign);
-          } else {
-            rotate_gapped_row<T, interleaved>(x + start * xs, y + start * ys, xs, ys, cos, sin, job.pairs, sign);
-          }
-          if (!job.in_place) {
-            copy_channels(x, y, xs, ys, 0, start);
-            copy_channels(x, y, xs, ys, start + 2 * job.pairs, channels);
-          }
+  const auto &in = operand.in_stride, &out = operand.out_stride;
+  const int64_t xs = in[CHANNEL], ys = out[CHANNEL], start = job.start, end = job.start + 2 * job.pairs;
+  const auto* cos_table = static_cast<const Arithmetic*>(job.cos.data) + batch * job.cos.batch_stride;
+  const auto* sin_table = static_cast<const Arithmetic*>(job.sin.data) + batch * job.sin.batch_stride;
+  const int64_t heads = operand.size[HEAD], group = in[HEAD] < in[TOKEN] ? heads : GROUP;  // heads innermost: as they lie
+  for (int64_t first_head = 0; first_head < heads; first_head += group) {
+    const int64_t last_head = std::min(first_head + group, heads);
+    for (int64_t token = first; token < last; ++token) {
+      const int64_t row = job.positions.row(batch, token);
+      const Arithmetic* cos = cos_table + row * job.cos.row_stride;
+      const Arithmetic* sin = sin_table + row * job.sin.row_stride;
+      for (int64_t head = first_head; head < last_head; ++head) {
+        const T* x = static_cast<const T*>(operand.in) + batch * in[BATCH] + head * in[HEAD] + token * in[TOKEN];
+        T* y = static_cast<T*>(operand.out) + batch * out[BATCH] + head * out[HEAD] + token * out[TOKEN];
+        if (xs == 1 && ys == 1) {
+          rotate_row<T, interleaved>(x + start, y + start, 1, 1, cos, sin, job.pairs, sign);
+        } else {
+          rotate_gapped_row<T, interleaved>(x + start * xs, y + start * ys, xs, ys, cos, sin, job.pairs, sign);
+        }
+        if (!job.in_place) {
+          copy_channels(x, y, xs, ys, 0, start);
+          copy_channels(x, y, xs, ys, end, operand.size[CHANNEL]);
         }
       }
     }
+  }
+}
+
+// Tokens are counted through the batch: begin and end are batch * tokens + token.
+template <class T, bool interleaved>
+INLINE void rotate_tokens(const Job& job, int64_t begin, int64_t end) {
+  while (begin < end) {
+    const int64_t batch = begin / job.tokens, first = begin % job.tokens;
+    const int64_t last = std::min({first + (end - begin), first + TILE, job.tokens});
+    for (const Operand& operand : job.operands) rotate_tile<T, interleaved>(job, operand, batch, first, last);
+    begin += last - first;
   }
 }
 
@@ -197,21 +207,21 @@ enum class Level : int { PORTABLE, AVX2, AVX512 };
 
 template <Level level, class T, bool interleaved>
 struct Compiled {
-  static void units(const Job& job, int64_t begin, int64_t end) { rotate_units<T, interleaved>(job, begin, end); }
+  static void tokens(const Job& job, int64_t begin, int64_t end) { rotate_tokens<T, interleaved>(job, begin, end); }
 };
 
 #if defined(__x86_64__)
 template <class T, bool interleaved>
 struct Compiled<Level::AVX2, T, interleaved> {
-  __attribute__((target("avx2"))) static void units(const Job& job, int64_t begin, int64_t end) {
-    rotate_units<T, interleaved>(job, begin, end);
+  __attribute__((target("avx2"))) static void tokens(const Job& job, int64_t begin, int64_t end) {
+    rotate_tokens<T, interleaved>(job, begin, end);
   }
 };
 template <class T, bool interleaved>
 struct Compiled<Level::AVX512, T, interleaved> {
-  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))) static void units(
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))) static void tokens(
       const Job& job, int64_t begin, int64_t end) {
-    rotate_units<T, interleaved>(job, begin, end);
+    rotate_tokens<T, interleaved>(job, begin, end);
   }
 };
 #endif
@@ -229,35 +239,35 @@ Level best_level() {
 
 Level level = best_level();
 
-using Units = void (*)(const Job&, int64_t, int64_t);
+using Body = void (*)(const Job&, int64_t, int64_t);
 
 template <class T, bool interleaved>
-Units compiled_units() {
+Body compiled() {
   switch (level) {
     case Level::AVX512:
-      return Compiled<Level::AVX512, T, interleaved>::units;
+      return Compiled<Level::AVX512, T, interleaved>::tokens;
     case Level::AVX2:
-      return Compiled<Level::AVX2, T, interleaved>::units;
+      return Compiled<Level::AVX2, T, interleaved>::tokens;
     default:
-      return Compiled<Level::PORTABLE, T, interleaved>::units;
+      return Compiled<Level::PORTABLE, T, interleaved>::tokens;
   }
 }
 
 template <class T>
-Units compiled_units(bool interleaved) {
-  return interleaved ? compiled_units<T, true>() : compiled_units<T, false>();
+Body compiled(bool interleaved) {
+  return interleaved ? compiled<T, true>() : compiled<T, false>();
 }
 
-Units units_for(ScalarType dtype, bool interleaved) {
+Body body_for(ScalarType dtype, bool interleaved) {
   switch (dtype) {
     case ScalarType::Double:
-      return compiled_units<double>(interleaved);
+      return compiled<double>(interleaved);
     case ScalarType::Half:
-      return compiled_units<Half>(interleaved);
+      return compiled<Half>(interleaved);
     case ScalarType::BFloat16:
-      return compiled_units<BFloat16>(interleaved);
+      return compiled<BFloat16>(interleaved);
     default:
-      return compiled_units<float>(interleaved);
+      return compiled<float>(interleaved);
   }
 }
 
@@ -265,95 +275,114 @@ Units units_for(ScalarType dtype, bool interleaved) {
 // Checks. A refusal is std::invalid_argument, which Python sees as ValueError.
 
 template <class... Parts>
-void require(bool condition, const Parts&... parts) {
-  if (condition) return;
+[[noreturn]] __attribute__((noinline, cold)) void refuse(const Parts&... parts) {
   std::ostringstream message;
-  message << "posenc: ";
+  message << "rotate: ";
   (message << ... << parts);
   throw std::invalid_argument(message.str());
 }
 
-std::string shape(const Tensor& tensor) {
-  std::ostringstream text;
-  text << "(";
-  for (int64_t i = 0; i < tensor.dim(); ++i) text << (i ? ", " : "") << tensor.size(i);
-  text << ")";
-  return text.str();
+// A macro, so that the words are put together only when they are needed.
+#define REQUIRE(condition, ...)              \
+  do {                                       \
+    if (!(condition)) refuse(__VA_ARGS__);   \
+  } while (false)
+
+// What there is to know about a tensor, asked for once: each question to PyTorch is a call across the ABI.
+struct View {
+  const char* name;
+  int64_t dim;
+  const int64_t *size, *stride;
+  ScalarType dtype;
+  bool on_cpu;
+
+  View(const char* name_, const Tensor& tensor)
+      : name(name_),
+        dim(tensor.dim()),
+        size(tensor.sizes().data()),
+        stride(tensor.strides().data()),
+        dtype(tensor.scalar_type()),
+        on_cpu(tensor.is_cpu()) {}
+
+  int64_t numel() const {
+    int64_t product = 1;
+    for (int64_t i = 0; i < dim; ++i) product *= size[i];
+    return product;
+  }
+};
+
+std::ostream& operator<<(std::ostream& text, const View& view) {
+  text << view.name << " of shape (";
+  for (int64_t i = 0; i < view.dim; ++i) text << (i ? ", " : "") << view.size[i];
+  return text << ")";
 }
 
 struct Arguments {
-  const Tensor &q, &k, &cos, &sin;
-  const std::optional<Tensor>& positions;
+  View q, k, cos, sin;
   int64_t offset, start, token_dim;
   bool interleaved, inverse;
+
+  int64_t batch() const { return q.size[0]; }
+  int64_t tokens() const { return q.size[token_dim]; }
+  int64_t rows() const { return cos.size[cos.dim - 2]; }
+  int64_t pairs() const { return cos.size[cos.dim - 1]; }
 };
 
-std::array<int64_t, 4> by_axis(const torch::headeronly::IntHeaderOnlyArrayRef& values, int64_t token_dim) {
-  return {values[0], values[token_dim == 1 ? 2 : 1], values[token_dim], values[3]};
+void check_operands(const Arguments& args) {
+  const View &q = args.q, &k = args.k;
+  REQUIRE(args.token_dim == 1 || args.token_dim == 2, "got token_dim ", args.token_dim, ", expected 1 or 2.");
+  REQUIRE(q.on_cpu && k.on_cpu, "got q or k on another device, expected all tensors on the CPU.");
+  REQUIRE(q.dim == 4 && k.dim == 4, "got ", q, " and ", k, ", expected 4 dimensions.");
+  REQUIRE(q.dtype == ScalarType::Float || q.dtype == ScalarType::Double || q.dtype == ScalarType::Half ||
+              q.dtype == ScalarType::BFloat16,
+          "got q of another dtype, expected float32, float64, float16 or bfloat16.");
+  REQUIRE(k.dtype == q.dtype, "got q and k of different dtypes, expected the same; rotate them one by one.");
+  REQUIRE(q.size[0] == k.size[0] && q.size[args.token_dim] == k.size[args.token_dim], "got ", q, " and ", k,
+          ", expected the same batch and number of tokens; rotate them one by one.");
 }
 
-ScalarType check_operands(const Arguments& args) {
-  require(args.token_dim == 1 || args.token_dim == 2, "got token_dim ", args.token_dim, ", expected 1 or 2.");
-  for (const auto& [name, x] : {std::pair{"q", &args.q}, std::pair{"k", &args.k}}) {
-    require(x->is_cpu(), name, " is not on the CPU; all tensors must be on one device.");
-    require(x->dim() == 4, name, " has shape ", shape(*x), ", expected 4 dimensions.");
+void check_tables(const Arguments& args) {
+  const ScalarType arithmetic = args.q.dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  for (const View* table : {&args.cos, &args.sin}) {
+    REQUIRE(table->on_cpu, "got ", *table, " on another device, expected all tensors on the CPU.");
+    REQUIRE(table->dim == 2 || table->dim == 3, "got ", *table, ", expected (rows, pairs) or (batch, rows, pairs).");
+    REQUIRE(table->dtype == arithmetic, "got ", *table,
+            " of the wrong dtype, expected float64 for float64 and float32 for all others.");
+    REQUIRE(table->size[table->dim - 1] <= 1 || table->stride[table->dim - 1] == 1, "got ", *table,
+            " with gaps between its channels, expected a last stride of 1; call contiguous() on it.");
+    REQUIRE(table->dim == 2 || table->size[0] == 1 || table->size[0] == args.batch(), "got ", *table,
+            ", expected a batch of 1 or ", args.batch(), ".");
   }
-  const ScalarType dtype = args.q.scalar_type();
-  require(dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
-              dtype == ScalarType::BFloat16,
-          "q has a dtype that cannot be rotated, expected float32, float64, float16 or bfloat16.");
-  require(args.k.scalar_type() == dtype, "k has another dtype than q, expected the same; rotate them one by one.");
-  require(args.q.size(0) == args.k.size(0) && args.q.size(args.token_dim) == args.k.size(args.token_dim), "q has shape ",
-          shape(args.q), " and k ", shape(args.k), ", expected the same batch and number of tokens; rotate them one by one.");
-  return dtype;
-}
-
-void check_tables(const Arguments& args, ScalarType dtype) {
-  const ScalarType arithmetic = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  for (const auto& [name, table] : {std::pair{"cos", &args.cos}, std::pair{"sin", &args.sin}}) {
-    require(table->is_cpu(), name, " is not on the CPU; all tensors must be on one device.");
-    require(table->dim() == 2 || table->dim() == 3, name, " has shape ", shape(*table),
-            ", expected (rows, pairs) or (batch, rows, pairs).");
-    require(table->scalar_type() == arithmetic, name,
-            " has the wrong dtype, expected float64 for float64 and float32 for all others.");
-    require(table->size(-1) <= 1 || table->stride(-1) == 1, name,
-            " has a gap between channels, expected a last stride of 1; call contiguous() on it.");
-    require(table->dim() == 2 || table->size(0) == 1 || table->size(0) == args.q.size(0), name, " has shape ",
-            shape(*table), ", expected a batch of 1 or ", args.q.size(0), ".");
-  }
-  require(args.cos.dim() == args.sin.dim() && std::equal(args.cos.sizes().begin(), args.cos.sizes().end(), args.sin.sizes().begin()),
-          "cos has shape ", shape(args.cos), " and sin ", shape(args.sin), ", expected the same.");
-  const int64_t pairs = args.cos.size(-1);
-  for (const auto& [name, x] : {std::pair{"q", &args.q}, std::pair{"k", &args.k}}) {
-    const int64_t channels = x->size(3);
-    require(args.start >= 0 && args.start <= channels && pairs <= (channels - args.start) / 2, "got ", pairs,
-            " pairs of channels from channel ", args.start, " on, expected them to fit into the ", channels,
-            " channels of ", name, ".");
+  REQUIRE(args.cos.dim == args.sin.dim && std::equal(args.cos.size, args.cos.size + args.cos.dim, args.sin.size), "got ",
+          args.cos, " and ", args.sin, ", expected the same shape.");
+  for (const View* x : {&args.q, &args.k}) {
+    const int64_t channels = x->size[3];
+    REQUIRE(args.start >= 0 && args.start <= channels && args.pairs() <= (channels - args.start) / 2, "got ",
+            args.pairs(), " pairs of channels from channel ", args.start, " on, expected them to fit into ", *x, ".");
   }
 }
 
-Positions check_positions(const Arguments& args) {
-  const int64_t batch = args.q.size(0), tokens = args.q.size(args.token_dim), rows = args.cos.size(-2);
-  if (!args.positions.has_value()) {
-    require(args.offset >= 0 && tokens <= rows && args.offset <= rows - tokens, "got tokens at rows ", args.offset, " to ",
-            args.offset + tokens - 1, " of a table of ", rows, " rows, expected rows within it; make a longer table.");
+Positions check_positions(const Arguments& args, const std::optional<Tensor>& tensor) {
+  const int64_t batch = args.batch(), tokens = args.tokens(), rows = args.rows();
+  if (!tensor.has_value()) {
+    REQUIRE(args.offset >= 0 && tokens <= rows && args.offset <= rows - tokens, "got ", tokens, " tokens from row ",
+            args.offset, " on of a table of ", rows, " rows, expected rows within it; make a longer table.");
     return {nullptr, false, 0, 0, args.offset};
   }
-  const Tensor& tensor = *args.positions;
-  require(args.offset == 0, "got positions and offset ", args.offset, ", expected one of the two; add the offset.");
-  require(tensor.is_cpu(), "positions are not on the CPU; all tensors must be on one device.");
-  const bool wide = tensor.scalar_type() == ScalarType::Long;
-  require(wide || tensor.scalar_type() == ScalarType::Int, "positions must be int64 or int32.");
-  const bool per_batch = tensor.dim() == 2;
-  require(tensor.dim() == 1 || per_batch, "positions have shape ", shape(tensor), ", expected (seq,) or (batch, seq).");
-  require(tensor.size(-1) == tokens && (!per_batch || tensor.size(0) == batch || tensor.size(0) == 1),
-          "positions have shape ", shape(tensor), ", expected (", tokens, ") or (", batch, ", ", tokens, ").");
-  const bool shared = !per_batch || tensor.size(0) == 1;
-  const Positions positions{tensor.const_data_ptr(), wide, shared ? 0 : tensor.stride(0), tensor.stride(-1), 0};
+  const View view("positions", *tensor);
+  REQUIRE(args.offset == 0, "got positions and offset ", args.offset, ", expected one of the two; add the offset.");
+  REQUIRE(view.on_cpu, "got positions on another device, expected all tensors on the CPU.");
+  const bool wide = view.dtype == ScalarType::Long;
+  REQUIRE(wide || view.dtype == ScalarType::Int, "got positions of another dtype, expected int64 or int32.");
+  REQUIRE((view.dim == 1 || (view.dim == 2 && (view.size[0] == batch || view.size[0] == 1))) &&
+              view.size[view.dim - 1] == tokens,
+          "got ", view, ", expected (", tokens, ") or (", batch, ", ", tokens, ").");
+  const bool shared = view.dim == 1 || view.size[0] == 1;
+  const Positions positions{tensor->const_data_ptr(), wide, shared ? 0 : view.stride[0], view.stride[view.dim - 1], 0};
   for (int64_t b = 0; b < (shared ? std::min<int64_t>(batch, 1) : batch); ++b) {
     for (int64_t t = 0; t < tokens; ++t) {
       const int64_t row = positions.row(b, t);
-      require(row >= 0 && row < rows, "got position ", row, " at token ", t, ", expected 0 to ", rows - 1,
+      REQUIRE(row >= 0 && row < rows, "got position ", row, " at token ", t, ", expected 0 to ", rows - 1,
               ", the rows of the table; make a longer table.");
     }
   }
@@ -361,9 +390,9 @@ Positions check_positions(const Arguments& args) {
 }
 
 // No element of x shares memory with another: sorted by stride, each axis steps over all that lies within it.
-bool elements_are_distinct(const Tensor& x) {
+bool elements_are_distinct(const View& x) {
   std::array<std::pair<int64_t, int64_t>, 4> axes;
-  for (int64_t i = 0; i < 4; ++i) axes[i] = {x.stride(i), x.size(i)};
+  for (int64_t i = 0; i < 4; ++i) axes[i] = {x.stride[i], x.size[i]};
   std::sort(axes.begin(), axes.end());
   int64_t extent = 0;
   for (const auto& [stride, size] : axes) {
@@ -380,91 +409,109 @@ bool elements_are_distinct(const Tensor& x) {
 
 constexpr int64_t SERIAL_ELEMENTS = 1 << 15;  // below this a thread costs more than it brings (as in ATen)
 
-void run(const Arguments& args, ScalarType dtype, const Positions& positions, std::array<Operand, 2> operands, bool in_place) {
-  Job job{};
-  job.operands = operands;
-  const auto table = [](const Tensor& t) {
-    return Table{t.const_data_ptr(), t.dim() == 3 && t.size(0) > 1 ? t.stride(0) : 0, t.stride(-2)};
-  };
-  job.cos = table(args.cos);
-  job.sin = table(args.sin);
-  job.positions = positions;
-  job.start = args.start;
-  job.pairs = args.cos.size(-1);
-  job.inverse = args.inverse;
-  job.in_place = in_place;
-  const int64_t batch = operands[0].size[BATCH];
-  job.tokens = operands[0].size[TOKEN];
-  const int64_t elements = args.q.numel() + args.k.numel();
+void run(const Arguments& args, const Table& cos, const Table& sin, const Positions& positions,
+         const std::array<Operand, 2>& operands, bool in_place) {
+  const int64_t elements = args.q.numel() + args.k.numel(), batch = args.batch(), tokens = args.tokens();
   if (elements == 0) return;
-  // A tile's rows of the table stay in the first cache while all heads pass; every thread gets several tiles.
-  const int64_t threads = torch::stable::get_num_threads();
-  job.tile = std::clamp<int64_t>(batch * job.tokens / (4 * threads), 1, 32);
-  job.tiles = (job.tokens + job.tile - 1) / job.tile;
-  const int64_t units = batch * job.tiles;
-  const Units body = units_for(dtype, args.interleaved);
-  if (elements <= SERIAL_ELEMENTS || threads == 1) {
-    body(job, 0, units);
-  } else {
-    const int64_t grain = std::max<int64_t>(1, SERIAL_ELEMENTS * units / elements);
-    torch::stable::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) { body(job, begin, end); });
-  }
+  const Job job{operands, cos, sin, positions, args.start, args.pairs(), tokens, args.inverse, in_place};
+  const Body body = body_for(args.q.dtype, args.interleaved);
+  if (elements <= SERIAL_ELEMENTS) return body(job, 0, batch * tokens);
+  const int64_t grain = std::max<int64_t>(1, SERIAL_ELEMENTS / (elements / (batch * tokens)));
+  torch::stable::parallel_for(0, batch * tokens, grain, [&](int64_t begin, int64_t end) { body(job, begin, end); });
 }
 
-Operand operand(const Tensor& in, const void* from, const Tensor& out, void* to, int64_t token_dim) {
-  return {from, to, by_axis(in.sizes(), token_dim), by_axis(in.strides(), token_dim), by_axis(out.strides(), token_dim)};
+Table table(const View& view, const Tensor& tensor) {
+  return {tensor.const_data_ptr(), view.dim == 3 && view.size[0] > 1 ? view.stride[0] : 0, view.stride[view.dim - 2]};
+}
+
+std::array<int64_t, 4> by_axis(const int64_t* values, int64_t token_dim) {
+  return {values[0], values[3 - token_dim], values[token_dim], values[3]};
 }
 
 // A fresh tensor of x's shape, dense, in memory order (0, 1, 2, 3) or (0, 2, 1, 3), whichever x is in.
-Tensor fresh(const Tensor& x) {
-  const int64_t n1 = x.size(1), n2 = x.size(2), n3 = x.size(3);
-  const bool swapped = x.stride(1) < x.stride(2);
-  const std::array<int64_t, 4> size{x.size(0), n1, n2, n3};
-  const std::array<int64_t, 4> stride{n1 * n2 * n3, swapped ? n3 : n2 * n3, swapped ? n1 * n3 : n3, 1};
-  AtenTensorHandle handle = nullptr;
-  int32_t dtype = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(4, size.data(), stride.data(), dtype, aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
+struct Fresh {
+  std::array<int64_t, 4> stride;
+  Tensor tensor;
+  void* data;
 
-// Fresh memory costs a fault for each page: with pages of 2 MiB a large result costs less than its arithmetic.
-void use_huge_pages(void* data, int64_t bytes) {
+  explicit Fresh(const View& x) : stride(dense(x)), tensor(allocate(x, stride)), data(tensor.mutable_data_ptr()) {
+    const int64_t element = x.dtype == ScalarType::Double ? 8 : x.dtype == ScalarType::Float ? 4 : 2;
+    use_huge_pages(data, x.numel() * element);
+  }
+
+  static std::array<int64_t, 4> dense(const View& x) {
+    const int64_t first = x.size[1], second = x.size[2], channels = x.size[3];
+    const bool swapped = x.stride[1] < x.stride[2];
+    return {first * second * channels, swapped ? channels : second * channels, swapped ? first * channels : channels, 1};
+  }
+
+  static Tensor allocate(const View& x, const std::array<int64_t, 4>& stride) {
+    AtenTensorHandle handle = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, x.size, stride.data(), shim_dtype(x.dtype),
+                                                    aoti_torch_device_type_cpu(), 0, &handle));
+    return Tensor(handle);
+  }
+
+  static int32_t shim_dtype(ScalarType dtype) {
+    switch (dtype) {
+      case ScalarType::Double:
+        return aoti_torch_dtype_float64();
+      case ScalarType::Half:
+        return aoti_torch_dtype_float16();
+      case ScalarType::BFloat16:
+        return aoti_torch_dtype_bfloat16();
+      default:
+        return aoti_torch_dtype_float32();
+    }
+  }
+
+  // Fresh memory costs a fault for each page: with pages of 2 MiB a large result costs less than its arithmetic.
+  static void use_huge_pages(void* data, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t page = uintptr_t(2) << 20;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + uintptr_t(bytes)) / page * page;
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: may be refused
+    constexpr uintptr_t page = uintptr_t(2) << 20;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + uintptr_t(bytes)) / page * page;
+    if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: may be refused
 #endif
+  }
+};
+
+std::tuple<Tensor, Tensor> rotate(const Tensor& q, const Tensor& k, const Tensor& cos, const Tensor& sin,
+                                  const std::optional<Tensor>& positions, int64_t offset, int64_t start,
+                                  int64_t token_dim, bool interleaved, bool inverse) {
+  const Arguments args{{"q", q}, {"k", k}, {"cos", cos}, {"sin", sin}, offset, start, token_dim, interleaved, inverse};
+  check_operands(args);
+  check_tables(args);
+  const Positions checked = check_positions(args, positions);
+  const Fresh q_out(args.q), k_out(args.k);
+  const auto operand = [&](const View& view, const Tensor& tensor, const Fresh& out) {
+    return Operand{tensor.const_data_ptr(), out.data, by_axis(view.size, token_dim), by_axis(view.stride, token_dim),
+                   by_axis(out.stride.data(), token_dim)};
+  };
+  run(args, table(args.cos, cos), table(args.sin, sin), checked,
+      {operand(args.q, q, q_out), operand(args.k, k, k_out)}, false);
+  return {q_out.tensor, k_out.tensor};
 }
 
-std::tuple<Tensor, Tensor> rotate(Tensor q, Tensor k, Tensor cos, Tensor sin, std::optional<Tensor> positions, int64_t offset,
-                                  int64_t start, int64_t token_dim, bool interleaved, bool inverse) {
-  const Arguments args{q, k, cos, sin, positions, offset, start, token_dim, interleaved, inverse};
-  const ScalarType dtype = check_operands(args);
-  check_tables(args, dtype);
-  const Positions checked = check_positions(args);
-  Tensor q_out = fresh(q), k_out = fresh(k);
-  void *q_to = q_out.mutable_data_ptr(), *k_to = k_out.mutable_data_ptr();
-  use_huge_pages(q_to, q.numel() * int64_t(q.element_size()));
-  use_huge_pages(k_to, k.numel() * int64_t(k.element_size()));
-  run(args, dtype, checked,
-      {operand(q, q.const_data_ptr(), q_out, q_to, token_dim), operand(k, k.const_data_ptr(), k_out, k_to, token_dim)}, false);
-  return {q_out, k_out};
-}
-
-void rotate_(Tensor q, Tensor k, Tensor cos, Tensor sin, std::optional<Tensor> positions, int64_t offset, int64_t start,
-             int64_t token_dim, bool interleaved, bool inverse) {
-  const Arguments args{q, k, cos, sin, positions, offset, start, token_dim, interleaved, inverse};
-  const ScalarType dtype = check_operands(args);
-  check_tables(args, dtype);
-  const Positions checked = check_positions(args);
-  require(elements_are_distinct(q), "q has elements that share memory (it was expanded?); in place, clone() it first.");
-  require(elements_are_distinct(k), "k has elements that share memory (it was expanded?); in place, clone() it first.");
-  void *q_to = q.mutable_data_ptr(), *k_to = k.mutable_data_ptr();
-  require(q_to != k_to || q.numel() == 0 || k.numel() == 0, "q and k are the same memory; in place, rotate it once.");
-  run(args, dtype, checked, {operand(q, q_to, q, q_to, token_dim), operand(k, k_to, k, k_to, token_dim)}, true);
+void rotate_(const Tensor& q, const Tensor& k, const Tensor& cos, const Tensor& sin,
+             const std::optional<Tensor>& positions, int64_t offset, int64_t start, int64_t token_dim, bool interleaved,
+             bool inverse) {
+  const Arguments args{{"q", q}, {"k", k}, {"cos", cos}, {"sin", sin}, offset, start, token_dim, interleaved, inverse};
+  check_operands(args);
+  check_tables(args);
+  const Positions checked = check_positions(args, positions);
+  for (const View* x : {&args.q, &args.k}) {
+    REQUIRE(elements_are_distinct(*x), "got ", *x,
+            " with elements that share memory (was it expanded?), expected distinct ones to write in place; clone() it.");
+  }
+  void *q_data = q.mutable_data_ptr(), *k_data = k.mutable_data_ptr();
+  REQUIRE(q_data != k_data || args.q.numel() == 0 || args.k.numel() == 0,
+          "got q and k in the same memory, expected two tensors to write in place; rotate one of them.");
+  const auto operand = [&](const View& view, void* data) {
+    const auto stride = by_axis(view.stride, token_dim);
+    return Operand{data, data, by_axis(view.size, token_dim), stride, stride};
+  };
+  run(args, table(args.cos, cos), table(args.sin, sin), checked, {operand(args.q, q_data), operand(args.k, k_data)}, true);
 }
 
 }  // namespace

@@ -22,13 +22,13 @@ from posenc.kernels import _build
 from posenc.kernels.choice import Choice, Implementation
 from posenc.kernels.precision import compute_dtype
 from posenc.kernels.rotate import eager
-from posenc.kernels.rotate.eager import Pairing, join_pairs, split_pairs
+from posenc.kernels.rotate.eager import Pairing, split_pairs
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 
 _NO_TABLE_GRADIENTS = (
-    "rotate_: got tables that require gradients, expected fixed ones, because the rotation overwrites what their gradient "
-    "is made of; use rotate."
+    "rotate_: got tables that require gradients, expected fixed ones, because the rotation overwrites what their "
+    "gradient is made of; use rotate."
 )
 
 
@@ -106,6 +106,7 @@ def rotate_(
         raise ValueError(_NO_TABLE_GRADIENTS)
     chosen = _implementation(q, k, cos, implementation)
     if chosen == "eager":
+        check_distinct(q, k)
         turned_q, turned_k = _eager(*arguments)
         return q.copy_(turned_q), k.copy_(turned_k)
     if gradients and (q.requires_grad or k.requires_grad):
@@ -243,7 +244,7 @@ def _eager(
     interleaved: bool,
     inverse: bool,
 ) -> tuple[Tensor, Tensor]:
-    _check(q, k, cos, sin, positions, offset, start, token_dim)
+    check(q, k, cos, sin, positions, offset, start, token_dim)
     pairing: Pairing = "interleaved" if interleaved else "half"
     cos, sin = (_rows(table, positions, offset, q.shape[token_dim]) for table in (cos, sin))
     if token_dim == 1:  # every head has the same rows
@@ -271,7 +272,7 @@ def _rows(table: Tensor, positions: Tensor | None, offset: int, tokens: int) -> 
     return table.expand(batch, -1, -1).gather(1, index)
 
 
-def _check(
+def check(
     q: Tensor,
     k: Tensor,
     cos: Tensor,
@@ -311,8 +312,8 @@ def _check(
     if positions is None:
         if offset < 0 or offset + tokens > rows:
             raise ValueError(
-                f"rotate: got tokens at rows {offset} to {offset + tokens - 1} of a table of {rows} rows, expected rows "
-                "within it; make a longer table."
+                f"rotate: got {tokens} tokens from row {offset} on of a table of {rows} rows, expected rows within it; "
+                "make a longer table."
             )
         return
     if offset != 0:
@@ -330,6 +331,16 @@ def _check(
             raise ValueError(
                 f"rotate: got positions from {low} to {high}, expected 0 to {rows - 1}, the rows of the table; make a "
                 "longer table."
+            )
+
+
+def check_distinct(q: Tensor, k: Tensor) -> None:
+    """Refuse to write in place where elements share memory."""
+    for name, x in (("q", q), ("k", k)):
+        if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)) and x.numel():
+            raise ValueError(
+                f"rotate_: got {name} with elements that share memory (was it expanded?), expected distinct ones to "
+                "write in place; clone() it."
             )
 
 
@@ -411,7 +422,9 @@ def _to_rows(gradient: Tensor, table: Tensor, positions: Tensor | None, offset: 
     index = positions.long().expand(batch, tokens)
     if table.ndim == 2:
         return gradient.new_zeros(table.shape).index_add(0, index.reshape(-1), gradient.reshape(-1, pairs))
-    scattered = gradient.new_zeros(batch, *table.shape[1:]).scatter_add(1, index[..., None].expand_as(gradient), gradient)
+    scattered = gradient.new_zeros(batch, *table.shape[1:]).scatter_add(
+        1, index[..., None].expand_as(gradient), gradient
+    )
     return scattered.sum_to_size(table.shape)
 
 
@@ -429,10 +442,11 @@ _MUTATING = _SIGNATURE.format(q="Tensor(a!) q", k="Tensor(b!) k", result="()")
 
 def _plain(q: Tensor, k: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
     turned = _eager(q, k, *options)
-    return _fresh(q).copy_(turned[0]), _fresh(k).copy_(turned[1])
+    return fresh(q).copy_(turned[0]), fresh(k).copy_(turned[1])
 
 
 def _plain_(q: Tensor, k: Tensor, *options: Any) -> None:
+    check_distinct(q, k)
     for x, turned in zip((q, k), _eager(q, k, *options), strict=True):
         x.copy_(turned)
 
@@ -454,18 +468,18 @@ def _differentiable_(*arguments: Any) -> None:
 
 
 def _on_gpu(*arguments: Any) -> tuple[Tensor, Tensor]:
-    from posenc.kernels.rotate import triton
+    from posenc.kernels.rotate.triton import rotate as on_gpu
 
-    return triton.rotate(*arguments)
+    return on_gpu(*arguments)
 
 
 def _on_gpu_(*arguments: Any) -> None:
-    from posenc.kernels.rotate import triton
+    from posenc.kernels.rotate.triton import rotate_ as on_gpu_
 
-    triton.rotate_(*arguments)
+    on_gpu_(*arguments)
 
 
-def _fresh(x: Tensor) -> Tensor:
+def fresh(x: Tensor) -> Tensor:
     """Dense and of x's shape, its axes in memory order (0, 1, 2, 3) or (0, 2, 1, 3), whichever x is in."""
     batch, first, second, channels = x.shape
     if x.stride(1) < x.stride(2):
@@ -474,7 +488,7 @@ def _fresh(x: Tensor) -> Tensor:
 
 
 def _fake(q: Tensor, k: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    return _fresh(q), _fresh(k)
+    return fresh(q), fresh(k)
 
 
 def _fake_(*arguments: Any) -> None:
