@@ -110,7 +110,8 @@ def rotate_(
         turned_q, turned_k = _eager(*arguments)
         return q.copy_(turned_q), k.copy_(turned_k)
     if gradients and (q.requires_grad or k.requires_grad):
-        return _RotateInPlace.apply(*arguments, chosen, implementation)  # type: ignore[no-any-return]
+        others = (*arguments[2:], chosen, implementation)
+        return _RotateInPlace.apply(q, *others), _RotateInPlace.apply(k, *others)
     _kernel_(chosen)(*arguments)
     torch.autograd.graph.increment_version((q, k))
     return q, k
@@ -285,30 +286,26 @@ def check(
     """What cpu.cpp checks, for the implementations that do not check by themselves."""
     if token_dim not in (1, 2):
         raise ValueError(f"rotate: got token_dim {token_dim}, expected 1 or 2.")
-    for name, x in (("q", q), ("k", k)):
-        if x.ndim != 4:
-            raise ValueError(f"rotate: {name} has shape {tuple(x.shape)}, expected 4 dimensions.")
-        if not x.is_floating_point():
-            raise ValueError(f"rotate: {name} is {x.dtype}, expected a floating point dtype.")
-    batch, tokens, rows = q.shape[0], q.shape[token_dim], cos.shape[-2] if cos.ndim > 1 else 0
+    shapes = f"q of shape {tuple(q.shape)} and k of shape {tuple(k.shape)}"
+    if q.ndim != 4 or k.ndim != 4:
+        raise ValueError(f"rotate: got {shapes}, expected 4 dimensions.")
+    if not (q.is_floating_point() and k.is_floating_point()):
+        raise ValueError(f"rotate: got q of {q.dtype} and k of {k.dtype}, expected floating point.")
+    batch, tokens = q.shape[0], q.shape[token_dim]
     if k.shape[0] != batch or k.shape[token_dim] != tokens:
-        raise ValueError(
-            f"rotate: q has shape {tuple(q.shape)} and k {tuple(k.shape)}, expected the same batch and number of "
-            "tokens; rotate them one by one."
-        )
+        raise ValueError(f"rotate: got {shapes}, expected the same batch and number of tokens; rotate them one by one.")
     if cos.ndim not in (2, 3) or cos.shape != sin.shape or (cos.ndim == 3 and cos.shape[0] not in (1, batch)):
         raise ValueError(
-            f"rotate: cos has shape {tuple(cos.shape)} and sin {tuple(sin.shape)}, expected (rows, pairs) or "
-            f"({batch}, rows, pairs) for both."
+            f"rotate: got cos of shape {tuple(cos.shape)} and sin of shape {tuple(sin.shape)}, expected the same, "
+            f"(rows, pairs) or ({batch}, rows, pairs)."
         )
-    for name, x in (("q", q), ("k", k)):
-        if start < 0 or start + 2 * cos.shape[-1] > x.shape[3]:
-            raise ValueError(
-                f"rotate: got {cos.shape[-1]} pairs of channels from channel {start} on, expected them to fit into the "
-                f"{x.shape[3]} channels of {name}."
-            )
+    rows, pairs = cos.shape[-2:]
+    if start < 0 or any(start + 2 * pairs > x.shape[3] for x in (q, k)):
+        raise ValueError(
+            f"rotate: got {pairs} pairs of channels from channel {start} on, expected them to fit into {shapes}."
+        )
     if any(x.device != q.device for x in (k, cos, sin) + (() if positions is None else (positions,))):
-        raise ValueError("rotate: got tensors on several devices; all tensors must be on one device.")
+        raise ValueError("rotate: got tensors on several devices, expected all tensors on one.")
     if positions is None:
         if offset < 0 or offset + tokens > rows:
             raise ValueError(
@@ -319,11 +316,10 @@ def check(
     if offset != 0:
         raise ValueError(f"rotate: got positions and offset {offset}, expected one of the two; add the offset.")
     if positions.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"rotate: positions are {positions.dtype}, expected int64 or int32.")
-    shapes = ((tokens,), (1, tokens), (batch, tokens))
-    if tuple(positions.shape) not in shapes:
+        raise ValueError(f"rotate: got positions of {positions.dtype}, expected int64 or int32.")
+    if tuple(positions.shape) not in ((tokens,), (1, tokens), (batch, tokens)):
         raise ValueError(
-            f"rotate: positions have shape {tuple(positions.shape)}, expected ({tokens},) or ({batch}, {tokens})."
+            f"rotate: got positions of shape {tuple(positions.shape)}, expected ({tokens},) or ({batch}, {tokens})."
         )
     if positions.is_cpu and positions.numel() and not torch.compiler.is_compiling() and type(positions) is Tensor:
         low, high = (int(bound) for bound in torch.aminmax(positions))
@@ -356,21 +352,23 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        return _backward(ctx, *gradients)
+        return _backward(ctx, *gradients, needs=ctx.needs_input_grad[:4])
 
 
 class _RotateInPlace(torch.autograd.Function):
+    """One tensor at a time: q and k are mostly views, and autograd takes no more of those that are written to."""
+
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        arguments, chosen = _keep(ctx, inputs)
-        q, k = arguments[:2]
-        ctx.mark_dirty(q, k)
+    def forward(ctx: Any, x: Tensor, *inputs: Any) -> Tensor:
+        arguments, chosen = _keep(ctx, (x, x[:, :0], *inputs))
+        ctx.mark_dirty(x)
         _kernel_(chosen)(*arguments)
-        return q, k
+        return x
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        return _backward(ctx, *gradients)
+        of_x, _, *others = _backward(ctx, gradients[0], gradients[0][:, :0], needs=(True, False, False, False))
+        return (of_x, *others)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], str]:
@@ -382,11 +380,13 @@ def _keep(ctx: Any, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], str]:
     return tuple(arguments), chosen
 
 
-def _backward(ctx: Any, q_gradient: Tensor, k_gradient: Tensor) -> tuple[Any, ...]:
+def _backward(
+    ctx: Any, q_gradient: Tensor, k_gradient: Tensor, *, needs: tuple[bool, bool, bool, bool]
+) -> tuple[Any, ...]:
     cos, sin, positions, q, k = ctx.saved_tensors
     offset, start, token_dim, interleaved, inverse = ctx.options
     pairing: Pairing = "interleaved" if interleaved else "half"
-    needs_q, needs_k, needs_cos, needs_sin = ctx.needs_input_grad[:4]
+    needs_q, needs_k, needs_cos, needs_sin = needs
     turned_q, turned_k = rotate(
         q_gradient if needs_q else q_gradient[:, :0],
         k_gradient if needs_k else k_gradient[:, :0],
@@ -461,7 +461,8 @@ def _differentiable_(*arguments: Any) -> None:
     if torch.is_grad_enabled() and any(x.requires_grad for x in arguments[:4]):
         if any(table.requires_grad for table in arguments[2:4]):
             raise ValueError(_NO_TABLE_GRADIENTS)
-        _RotateInPlace.apply(*arguments, "operator", "auto")
+        for x in arguments[:2]:
+            _RotateInPlace.apply(x, *arguments[2:], "operator", "auto")
     else:
         _kernel_("operator")(*arguments)
         torch.autograd.graph.increment_version(arguments[:2])
