@@ -304,10 +304,17 @@ struct View {
         dtype(tensor.scalar_type()),
         on_cpu(tensor.is_cpu()) {}
 
-  int64_t numel() const {
-    int64_t product = 1;
-    for (int64_t i = 0; i < dim; ++i) product *= size[i];
-    return product;
+  int64_t numel() const {  // of an operand: check_operands saw that it fits
+    return size[0] * size[1] * size[2] * size[3];
+  }
+
+  // Whether sizes can be multiplied in 64 bits, those of empty and of expanded tensors too.
+  bool is_countable() const {
+    int64_t product = 16;  // bytes, with room to spare
+    for (int64_t i = 0; i < dim; ++i) {
+      if (__builtin_mul_overflow(product, std::max<int64_t>(size[i], 1), &product)) return false;
+    }
+    return true;
   }
 };
 
@@ -333,6 +340,7 @@ void check_operands(const Arguments& args) {
   REQUIRE(args.token_dim == 1 || args.token_dim == 2, "got token_dim ", args.token_dim, ", expected 1 or 2.");
   REQUIRE(q.on_cpu && k.on_cpu, "got q or k on another device, expected all tensors on the CPU.");
   REQUIRE(q.dim == 4 && k.dim == 4, "got ", q, " and ", k, ", expected 4 dimensions.");
+  REQUIRE(q.is_countable() && k.is_countable(), "got ", q, " and ", k, ", expected fewer than 2**59 elements.");
   REQUIRE(q.dtype == ScalarType::Float || q.dtype == ScalarType::Double || q.dtype == ScalarType::Half ||
               q.dtype == ScalarType::BFloat16,
           "got q of another dtype, expected float32, float64, float16 or bfloat16.");
@@ -391,12 +399,12 @@ Positions check_positions(const Arguments& args, const std::optional<Tensor>& te
 
 // No element of x shares memory with another: sorted by stride, each axis steps over all that lies within it.
 bool elements_are_distinct(const View& x) {
+  if (x.numel() == 0) return true;
   std::array<std::pair<int64_t, int64_t>, 4> axes;
   for (int64_t i = 0; i < 4; ++i) axes[i] = {x.stride[i], x.size[i]};
   std::sort(axes.begin(), axes.end());
   int64_t extent = 0;
   for (const auto& [stride, size] : axes) {
-    if (size == 0) return true;
     if (size == 1) continue;
     if (stride <= extent) return false;
     extent += stride * (size - 1);

@@ -268,7 +268,7 @@ def _rows(table: Tensor, positions: Tensor | None, offset: int, tokens: int) -> 
         return table[positions]
     if positions.ndim == 1:
         return table[:, positions]
-    batch = max(table.shape[0], positions.shape[0])
+    batch = positions.shape[0] if table.shape[0] == 1 else table.shape[0]
     index = positions.long()[..., None].expand(batch, tokens, table.shape[-1])
     return table.expand(batch, -1, -1).gather(1, index)
 
