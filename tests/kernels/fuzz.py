@@ -185,7 +185,7 @@ def spoil(good: list[Any]) -> list[Any]:
                     torch.ones(3, dtype=torch.uint8),
                 )
             )
-        elif isinstance(value, Tensor):
+        elif isinstance(value, Tensor) and value.layout == torch.strided:
             bad[which] = spoil_tensor(value)
     return bad
 
@@ -214,7 +214,8 @@ def spoil_tensor(x: Tensor) -> Any:
     if kind == 9 and x.ndim:
         return torch.as_strided(x, (0, *x.shape[1:]), [2**40] * x.ndim)
     if kind == 10:
-        return x.new_empty(()).expand((2**20, 2**20, 2**21, 2)) if random.random() < 0.5 else x.to_sparse()
+        huge = torch.empty((), dtype=x.dtype).expand((2**20, 2**20, 2**21, 2))
+        return huge if random.random() < 0.5 else x.to_sparse()
     if kind == 11 and x.ndim:
         return torch.cat((x, x), dim=random.randrange(x.ndim))
     return x[..., ::2] if x.ndim else x

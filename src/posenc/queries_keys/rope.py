@@ -1,5 +1,6 @@
 """Rotary position embedding."""
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -105,7 +106,7 @@ class RoPE(QueryKeyEncoding):
         self._tables = Tables.shared(self._inv_freq, self.frequencies.attention_factor)
 
     def _explain(self, q: Tensor, k: Tensor, positions: Positions = None, *, k_positions: Positions = None) -> Choice:
-        cos, _, _ = self._rows(positions, q)
+        cos, *_ = self._rows(positions, q)
         return op.explain(q, k, cos, implementation=self.implementation)
 
     @explained_by(_explain)
@@ -122,8 +123,7 @@ class RoPE(QueryKeyEncoding):
             return self.rotate(q, positions, name="q"), k
         self._check(q, "q")
         self._check(k, "k")
-        cos, sin, offset = self._rows(positions, q)
-        return op.rotate(q, k, cos, sin, offset=offset, pairing=self.pairing, implementation=self.implementation)
+        return self._turn(op.rotate, q, k, positions)
 
     @explained_by(_explain)
     def on_queries_keys_(
@@ -135,8 +135,7 @@ class RoPE(QueryKeyEncoding):
         """:meth:`on_queries_keys` in place: q and k are overwritten, and returned. No memory is taken."""
         self._check(q, "q")
         self._check(k, "k")
-        cos, sin, offset = self._rows(positions, q)
-        return op.rotate_(q, k, cos, sin, offset=offset, pairing=self.pairing, implementation=self.implementation)
+        return self._turn(op.rotate_, q, k, positions)
 
     def rotate(
         self, x: Float[Tensor, "*heads seq head_dim"], positions: Positions = None, *, name: str = "x"
@@ -146,11 +145,9 @@ class RoPE(QueryKeyEncoding):
         ``name`` is what an error calls ``x``.
         """
         self._check(x, name)
-        cos, sin, offset = self._rows(positions, x)
         if x.ndim == 4:
-            none, implementation = x[:, :0], self.implementation
-            return op.rotate(x, none, cos, sin, offset=offset, pairing=self.pairing, implementation=implementation)[0]
-        cos, sin = (table.narrow(-2, offset, x.shape[-2]) for table in (cos, sin))
+            return self._turn(op.rotate, x, x[:, :0], positions)[0]
+        cos, sin = self._cos_sin(positions, x)
         return rotate(x, cos, sin, pairing=self.pairing)
 
     def matrix(self, positions: Tensor) -> Float[Tensor, "*positions head_dim head_dim"]:
@@ -172,14 +169,27 @@ class RoPE(QueryKeyEncoding):
                 )
             )
 
-    def _rows(self, positions: Positions, x: Tensor) -> tuple[Tensor, Tensor, int]:
-        """cos, sin, and the row in them of the first token of ``x``."""
-        if (positions is None or type(positions) is int) and self.numerics == "exact" and may_keep():
-            offset = 0 if positions is None else positions
-            made = self._tables.get(offset + x.shape[-2], x.device, compute_dtype(x.dtype)) if offset >= 0 else None
-            if made is not None:
-                return *made, offset
-        return *self._cos_sin(positions, x), 0
+    def _turn(
+        self, rotate: Callable[..., tuple[Tensor, Tensor]], q: Tensor, k: Tensor, positions: Positions
+    ) -> tuple[Tensor, Tensor]:
+        cos, sin, offset, ids = self._rows(positions, q)
+        pairing, implementation = self.pairing, self.implementation
+        return rotate(q, k, cos, sin, positions=ids, offset=offset, pairing=pairing, implementation=implementation)
+
+    def _rows(self, positions: Positions, x: Tensor) -> tuple[Tensor, Tensor, int, Tensor | None]:
+        """cos, sin, and which of their rows the tokens of ``x`` have: the row of the first, or one for each."""
+        length = x.shape[-2]
+        if self.numerics == "exact" and may_keep():
+            rows, ids = length, None
+            if type(positions) is int:
+                rows = length + positions if positions >= 0 else -1
+            elif isinstance(positions, Tensor):
+                rows, ids = _rows_needed(positions, x), positions
+            elif positions is not None:
+                rows = -1
+            if rows >= 0 and (made := self._tables.get(rows, x.device, compute_dtype(x.dtype))) is not None:
+                return *made, rows - length if ids is None else 0, ids
+        return *self._cos_sin(positions, x), 0, None
 
     def _cos_sin(self, positions: Positions, x: Tensor) -> tuple[Tensor, Tensor]:
         length, batch = x.shape[-2], x.shape[0] if x.ndim == 4 else None
@@ -207,3 +217,12 @@ class RoPE(QueryKeyEncoding):
 def _go_together(q: Tensor, k: Tensor) -> bool:
     """Whether one call can rotate both: 4 dimensions, one dtype, the same batch and number of tokens."""
     return q.ndim == k.ndim == 4 and q.dtype is k.dtype and q.shape[-2] == k.shape[-2] and q.shape[0] == k.shape[0]
+
+
+def _rows_needed(positions: Tensor, x: Tensor) -> int:
+    """How long a table must be to hold these positions; -1 if they are no rows of a table, or none to look at here."""
+    if type(positions) is not Tensor or not (positions.is_cpu and x.is_cpu):
+        return -1
+    if positions.dtype is not torch.int64 and positions.dtype is not torch.int32:
+        return -1
+    return int(positions.max()) + 1 if positions.numel() else -1  # all else about them is checked by the operation
