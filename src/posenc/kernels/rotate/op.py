@@ -281,6 +281,9 @@ def check(
     token_dim: int,
 ) -> None:
     """What cpu.cpp checks, for the implementations that do not check by themselves."""
+    for name, x in (("q", q), ("k", k), ("cos", cos), ("sin", sin)):
+        if not isinstance(x, Tensor):  # the dispatcher lets None through
+            raise TypeError(f"rotate: got {x!r} for {name}, expected a tensor.")
     if token_dim not in (1, 2):
         raise ValueError(f"rotate: got token_dim {token_dim}, expected 1 or 2.")
     shapes = f"q of shape {tuple(q.shape)} and k of shape {tuple(k.shape)}"
@@ -448,15 +451,19 @@ def _plain_(q: Tensor, k: Tensor, *options: Any) -> None:
         x.copy_(turned)
 
 
+def _learns(x: Tensor | None) -> bool:
+    return x is not None and x.requires_grad  # the dispatcher lets None through; the kernel refuses it
+
+
 def _differentiable(*arguments: Any) -> Any:
-    if torch.is_grad_enabled() and any(x.requires_grad for x in arguments[:4]):
+    if torch.is_grad_enabled() and any(_learns(x) for x in arguments[:4]):
         return _Rotate.apply(*arguments, "operator", "auto")
     return _kernel("operator")(*arguments)
 
 
 def _differentiable_(*arguments: Any) -> None:
-    if torch.is_grad_enabled() and any(x.requires_grad for x in arguments[:4]):
-        if any(table.requires_grad for table in arguments[2:4]):
+    if torch.is_grad_enabled() and any(_learns(x) for x in arguments[:4]):
+        if any(_learns(table) for table in arguments[2:4]):
             raise ValueError(_NO_TABLE_GRADIENTS)
         for x in arguments[:2]:
             _RotateInPlace.apply(x, *arguments[2:], "operator", "auto")
@@ -485,12 +492,13 @@ def fresh(x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _fake(q: Tensor, k: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    return fresh(q), fresh(k)
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
+    check(*arguments[:8])
+    return fresh(arguments[0]), fresh(arguments[1])
 
 
 def _fake_(*arguments: Any) -> None:
-    return None
+    check(*arguments[:8])
 
 
 for _suffix, _schema, _forms in (
