@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from posenc.encoding import Encoding as Encoding
     from posenc.encoding import QueryKeyEncoding as QueryKeyEncoding
     from posenc.encoding import ScoreEncoding as ScoreEncoding
-    from posenc.explain import explain as explain
+    from posenc.explanation import explain as explain
     from posenc.frequencies.geometric import Geometric as Geometric
     from posenc.frequencies.tensor2tensor import Tensor2Tensor as Tensor2Tensor
     from posenc.none import NoPE as NoPE
@@ -49,7 +49,7 @@ _HOMES = {
     "Sinusoidal": "embeddings.sinusoidal",
     "Tensor2Tensor": "frequencies.tensor2tensor",
     "attention": "dot_product_attention",
-    "explain": "explain",
+    "explain": "explanation",
     "from_dict": "catalogue",
     "make": "catalogue",
     "names": "catalogue",

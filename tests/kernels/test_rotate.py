@@ -278,7 +278,8 @@ def test_an_unknown_implementation_is_refused_by_name() -> None:
 
 
 @needs_compiler
-def test_an_explicit_implementation_never_falls_back() -> None:
+def test_an_explicit_implementation_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     x, table = torch.randn(1, 1, 2, 4, dtype=torch.bfloat16), torch.randn(2, 2, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="another order"):
         rotate(x, x, table, table, implementation="cpu")

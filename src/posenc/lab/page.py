@@ -210,14 +210,15 @@ def _smooth(rows: list[tuple[float, list[float]]], window: int) -> list[tuple[fl
 
 
 _PROPERTIES_NOTE = " ".join(
-    f"""1: distance between the two codes that are nearest; where two are the same, which, and how many differ (a bias on
-    the scores is worked on in float32 whatever the dtype of the model). 2: the
-    share of a step of k tokens that the best matrix, the same at every position, misses at positions that it was not
-    fitted on, for the worse of k = 1 and 16; below {EXACT:g} it is exact. 3: perplexity at the longest length over that
-    at the trained one, by the last tokens; up to {HELD:.2f} counts as held. 4: ticked if two builds have the same codes
-    and nothing is learned. 5: a grid, each axis with half of the channels or heads: distance of the two nearest codes,
-    and 2 again for a step of (3, 5). Sees order: the largest relative change of a word's attention output, without a
-    causal mask, when the other words of \u201cthe quick brown fox\u201d change places.""".split()
+    f"""1: distance between the two codes that are nearest; where two are the same, which, and how many
+    differ (a bias on the scores is worked on in float32 whatever the dtype of the model). 2: the share of a
+    step of k tokens that the best matrix, the same at every position, misses at positions that it was not
+    fitted on, for the worse of k = 1 and 16; below {EXACT:g} it is exact. 3: perplexity at the longest
+    length over that at the trained one, by the last tokens; up to {HELD:.2f} counts as held. 4: ticked if
+    two builds have the same codes and nothing is learned. 5: a grid, each axis with half of the channels or
+    heads: distance of the two nearest codes, and 2 again for a step of (3, 5). Sees order: the largest
+    relative change of a word's attention output, without a causal mask, when the other words of \u201cthe
+    quick brown fox\u201d change places.""".split()
 )
 
 
