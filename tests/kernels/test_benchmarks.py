@@ -9,6 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers
+
 ROOT = Path(__file__).parent.parent.parent
 
 
