@@ -65,7 +65,7 @@ INLINE void store(float* to, float x) { *to = x; }
 INLINE void store(BFloat16* to, float x) {  // to nearest, ties to even
   const uint32_t u = bits_as<uint32_t>(x);
   const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  to->bits = uint16_t((u & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+  to->bits = uint16_t(x != x ? 0x7fc0u : rounded);
 }
 INLINE void store(Half* to, float x) {
   const uint32_t u = bits_as<uint32_t>(x), sign = (u >> 16) & 0x8000u, magnitude = u & 0x7fffffffu;
