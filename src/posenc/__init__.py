@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from posenc.encoding import Encoding as Encoding
     from posenc.encoding import QueryKeyEncoding as QueryKeyEncoding
     from posenc.encoding import ScoreEncoding as ScoreEncoding
+    from posenc.explanation import explain as explain
     from posenc.frequencies.geometric import Geometric as Geometric
     from posenc.frequencies.tensor2tensor import Tensor2Tensor as Tensor2Tensor
     from posenc.frequencies.yarn import YaRN as YaRN
@@ -67,6 +68,7 @@ _HOMES = {
     "YaRN": "frequencies.yarn",
     "attention": "dot_product_attention",
     "convert_pairing": "checkpoints",
+    "explain": "explanation",
     "frequencies": "",
     "from_dict": "catalogue",
     "make": "catalogue",

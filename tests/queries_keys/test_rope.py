@@ -122,20 +122,37 @@ def test_with_numerics_of_transformers_it_is_their_llama_bit_for_bit(dtype: torc
         assert not torch.equal(mine, right)
 
 
-def test_one_computation_serves_all_layers_of_a_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_table_serves_all_layers_and_all_equal_encodings(monkeypatch: pytest.MonkeyPatch) -> None:
+    from posenc.kernels.rotate import tables as module
+
     calls = []
+    real = module.angles
+    monkeypatch.setattr(module, "angles", lambda *a: calls.append(1) or real(*a))
+    layers = [posenc.RoPE(head_dim=8, frequencies=posenc.Geometric(base=321.0)) for _ in range(6)]
+    x = torch.randn(2, 4, 5, 8)
+    for ids in (None, 3, torch.arange(5), torch.arange(5).expand(2, 5)):
+        for rope in layers:
+            rope.on_queries_keys(x, x, ids)
+    assert len(calls) == 1
+    layers[0].on_queries_keys(x, x, 5000)
+    layers[1].on_queries_keys(x, x, torch.arange(5) + 4000)
+    assert len(calls) == 2, "a longer table is made once too"
+
+
+@pytest.mark.parametrize("ids", [torch.arange(5).float(), torch.arange(5).expand(2, 5) * 2.0**21])
+def test_one_computation_serves_all_layers_where_no_table_does(
+    ids: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from posenc.queries_keys import rope as module
 
+    calls = []
     real = module.angles
     monkeypatch.setattr(module, "angles", lambda *a: calls.append(1) or real(*a))
     rope = posenc.RoPE(head_dim=8)
     x = torch.randn(2, 4, 5, 8)
-    k = x[:, :1]
-    for ids in (None, 3, torch.arange(5), torch.arange(5).expand(2, 5)):
-        calls.clear()
-        for _ in range(6):
-            rope.on_queries_keys(x, k, ids if not isinstance(ids, torch.Tensor) else ids.clone())
-        assert len(calls) == 1
+    for _ in range(6):
+        rope.on_queries_keys(x, x, ids.clone())
+    assert len(calls) == 1
 
 
 def test_positions_changed_in_place_are_noticed() -> None:

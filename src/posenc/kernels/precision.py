@@ -31,6 +31,15 @@ def angles(positions: Tensor, inv_freq: Sequence[float]) -> Tensor:
     return exact[..., None] * torch.tensor(inv_freq, dtype=torch.float64, device=exact.device)
 
 
+def may_keep() -> bool:
+    """Whether tensors made now may serve a later call: not those of a trace, of a transform or of a fake mode."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
 class LastResult:
     """Keeps the last result for the last positions, so that all layers of one forward share one computation.
 
@@ -42,13 +51,14 @@ class LastResult:
 
     def get(self, positions: Tensor | int | None, key: Any, make: Callable[[], T]) -> T:
         """``make()``, or what it gave last time if positions and key are still the same."""
-        if torch.compiler.is_compiling() or not _can_be_kept(positions):
+        if not may_keep() or not _can_be_kept(positions):
             return make()
         entry = self._entry
         if entry is not None and entry[0] == key and _same(entry[1], entry[2], positions):
             kept_result: T = entry[3]
             return kept_result
-        result = make()
+        with torch.inference_mode(False), torch.no_grad():  # so that a later forward may train with it
+            result = make()
         kept = positions.clone() if isinstance(positions, Tensor) and positions.device.type == "cpu" else positions
         version = positions._version if isinstance(positions, Tensor) and kept is positions else 0
         self._entry = (key, kept, version, result)

@@ -1,6 +1,7 @@
 """What all rotations of queries and keys have in common."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Literal, TypeAlias, get_args
 
 import torch
@@ -9,8 +10,11 @@ from torch import Tensor
 
 from posenc.encoding import QueryKeyEncoding
 from posenc.frequencies import Frequencies, LearnedRates
-from posenc.kernels.precision import LastResult, compute_dtype
+from posenc.kernels.choice import Choice, Implementation, explained_by
+from posenc.kernels.precision import LastResult, compute_dtype, may_keep
+from posenc.kernels.rotate import op
 from posenc.kernels.rotate.eager import Pairing, rotate
+from posenc.kernels.rotate.tables import Tables
 from posenc.positions import Positions, resolve, resolve_coordinates
 
 Role = Literal["query", "key"]
@@ -30,12 +34,15 @@ class Rotation(QueryKeyEncoding, ABC):
         blocks: in how many equal parts the rotated slice is paired, each for itself.
         coordinates: how many numbers the position of a token has; None for one.
         roles_differ: True if queries and keys turn differently.
+        implementation: how they are turned: "auto", "eager", "cpu" or "triton".
     """
 
     numerics: Numerics = "exact"
+    implementation: Implementation = "auto"
     blocks: int = 1
     coordinates: int | None = None
     roles_differ: ClassVar[bool] = False
+    _shared: Tables | None = None  # rows for the positions 0, 1, 2, ..., where rates are fixed
 
     def __init__(
         self, head_dim: int, *, pairing: Pairing, rotary_dim: int | None, rotary_start: int, seq_dim: int
@@ -65,7 +72,9 @@ class Rotation(QueryKeyEncoding, ABC):
                 "heads, head_dim) or -4 for (seq, batch, heads, head_dim)."
             )
         check_choice(name, "pairing", pairing, get_args(Pairing))
-        self._tables = LastResult()
+        self._last = LastResult()
+        # The axis of the tokens in four dimensions, where the fused operation can count along it.
+        self._token_axis = {-2: 2, 2: 2, -3: 1, 1: 1}.get(seq_dim)
 
     @abstractmethod
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
@@ -81,6 +90,21 @@ class Rotation(QueryKeyEncoding, ABC):
             be broadcast.
         """
 
+    def _explain(
+        self,
+        q: Tensor,
+        k: Tensor,
+        positions: Positions = None,
+        *,
+        k_positions: Positions = None,
+        length: Length = None,
+    ) -> Choice:
+        cos, *_ = self._rows(positions, q, length=length)
+        if not self._is_fused(q, cos):
+            return Choice("rotate", "eager", "there is no kernel for this layout of tokens, blocks and heads")
+        return op.explain(q, k, cos, implementation=self.implementation)
+
+    @explained_by(_explain)
     def on_queries_keys(
         self,
         q: Float[Tensor, "batch heads q_len head_dim"],
@@ -91,9 +115,35 @@ class Rotation(QueryKeyEncoding, ABC):
         length: Length = None,
     ) -> tuple[Tensor, Tensor]:
         """Place 2: q and k, turned. ``length`` is for frequency rules that depend on it."""
+        if k_positions is None and self._go_together(q, k):
+            self._check(q, "q")
+            self._check(k, "k")
+            rows = self._rows(positions, q, length=length)
+            if self._is_fused(q, rows[0]):
+                return self._fused(op.rotate, q, k, *rows)
         q = self.rotate(q, positions, name="q", length=length)
         k = self.rotate(k, positions if k_positions is None else k_positions, name="k", role="key", length=length)
         return q, k
+
+    @explained_by(_explain)
+    def on_queries_keys_(
+        self,
+        q: Float[Tensor, "batch heads seq head_dim"],
+        k: Float[Tensor, "batch kv_heads seq head_dim"],
+        positions: Positions = None,
+        *,
+        length: Length = None,
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`on_queries_keys` in place: q and k are overwritten, and returned. No memory is taken."""
+        self._check(q, "q")
+        self._check(k, "k")
+        rows = self._rows(positions, q, length=length)
+        if self.roles_differ or not self._is_fused(q, rows[0]):
+            raise ValueError(
+                f"{type(self).__name__}: got {self!r} and q of shape {tuple(q.shape)}, expected a layout that can be "
+                "turned in place; use on_queries_keys."
+            )
+        return self._fused(op.rotate_, q, k, *rows)
 
     def rotate(
         self,
@@ -116,8 +166,7 @@ class Rotation(QueryKeyEncoding, ABC):
             name: what an error calls ``x``.
         """
         self._check(x, name)
-        cos, sin = self._cos_sin(positions, x, role=role, length=length)
-        return self.turn(x, cos, sin)
+        return self._turn(x, *self._rows(positions, x, role=role, length=length))
 
     def inverse(
         self,
@@ -129,15 +178,14 @@ class Rotation(QueryKeyEncoding, ABC):
     ) -> Tensor:
         """What :meth:`rotate` with the same arguments made ``x`` of: it turns back, and undoes the magnitude too."""
         self._check(x, "x")
-        cos, sin = self._cos_sin(positions, x, role=role, length=length, inverse=True)
-        return self.turn(x, cos, sin)
+        return self.turn(x, *self._cos_sin(positions, x, role=role, length=length, inverse=True))
 
     def matrix(self, positions: Tensor) -> Float[Tensor, "*positions head_dim head_dim"]:
         """R(p) for each position, as float64 matrices: for reading and testing, :meth:`rotate` does not build them."""
         angle, magnitude = self.phases(positions)
         cos, sin = (angle.cos() * magnitude)[..., None, :], (angle.sin() * magnitude)[..., None, :]
         columns = torch.eye(self.head_dim, dtype=torch.float64).expand(*angle.shape[:-1], -1, -1)
-        return self.turn(columns, cos, sin).mT
+        return self._turn_plainly(columns, cos, sin).mT
 
     def check_range(self, positions: Tensor, dtype: torch.dtype) -> None:
         """Refuse positions that a result of ``dtype`` cannot express; called where looking at values is free."""
@@ -145,6 +193,73 @@ class Rotation(QueryKeyEncoding, ABC):
 
     def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """The rotated slice of x turned by tables that :meth:`tables` made, the other channels as they are."""
+        return self._turn(x, cos, sin, 0, None)
+
+    def _turn(self, x: Tensor, cos: Tensor, sin: Tensor, offset: int, ids: Tensor | None) -> Tensor:
+        if self._is_fused(x, cos):
+            nothing = x[:, :0] if self._token_axis == 2 else x[:, :, :0]
+            return self._fused(op.rotate, x, nothing, cos, sin, offset, ids)[0]
+        index = self._seq_index(x)
+        return self._turn_plainly(x, *(_align(table, x.ndim, index) for table in (cos, sin)))
+
+    def _fused(
+        self,
+        rotate: Callable[..., tuple[Tensor, Tensor]],
+        q: Tensor,
+        k: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        offset: int,
+        ids: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        return rotate(
+            q,
+            k,
+            cos,
+            sin,
+            positions=ids,
+            offset=offset,
+            start=self.rotary_start,
+            token_dim=self._token_axis,
+            pairing=self.pairing,
+            implementation=self.implementation,
+        )
+
+    def _is_fused(self, x: Tensor, cos: Tensor) -> bool:
+        """Whether the fused operation can turn x: one slice, and the same tables for all heads."""
+        return x.ndim == 4 and cos.ndim < 4 and self.blocks == 1 and self._token_axis is not None
+
+    def _go_together(self, q: Tensor, k: Tensor) -> bool:
+        """Whether one call can rotate both."""
+        axis = self._token_axis
+        return (
+            axis is not None
+            and not self.roles_differ
+            and q.ndim == k.ndim == 4
+            and q.dtype is k.dtype
+            and q.shape[axis] == k.shape[axis]
+            and q.shape[0] == k.shape[0]
+        )
+
+    def _rows(
+        self, positions: Positions, x: Tensor, *, role: Role = "query", length: Length = None
+    ) -> tuple[Tensor, Tensor, int, Tensor | None]:
+        """cos, sin, and which of their rows the tokens of ``x`` have: the row of the first, or one for each."""
+        if self._shared is not None and self._token_axis is not None and x.ndim == 4 and may_keep():
+            tokens, ids = x.shape[self._token_axis], None
+            rows = tokens
+            if type(positions) is int:
+                rows = tokens + positions if positions >= 0 else -1
+            elif isinstance(positions, Tensor):
+                rows, ids = _rows_needed(positions, x), positions
+            elif positions is not None:
+                rows = -1
+            if rows >= 0 and (made := self._shared.get(rows, x.device, compute_dtype(x.dtype))) is not None:
+                return *made, rows - tokens if ids is None else 0, ids
+        return *self._cos_sin(positions, x, role=role, length=length), 0, None
+
+    def _turn_plainly(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """The same in plain torch, by tables that broadcast with x."""
         if self.blocks == 1:
             return rotate(x, cos, sin, pairing=self.pairing, start=self.rotary_start)
         before, inside, after = x.split(
@@ -174,7 +289,7 @@ class Rotation(QueryKeyEncoding, ABC):
     def _cos_sin(
         self, positions: Positions, x: Tensor, *, role: Role, length: Length, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """cos and sin times the magnitude, rounded once, in a shape that goes with x."""
+        """cos and sin times the magnitude, rounded once, ``([rows, [heads,]] seq, pairs)``."""
 
         def make() -> tuple[Tensor, Tensor]:
             angle, magnitude = self.phases(self.resolve(positions, x), role=role, length=length)
@@ -185,7 +300,7 @@ class Rotation(QueryKeyEncoding, ABC):
         who = role if self.roles_differ else None
         # q and k share their tables, so the number of heads is no part of the key.
         key = (*self._tokens_and_rows(x), x.ndim, x.dtype, x.device, length, who, inverse)
-        return self._tables.get(positions, key, make)
+        return self._last.get(positions, key, make)
 
     def resolve(self, positions: Positions, x: Tensor, *, name: str = "positions") -> Tensor:
         """Positions of the tokens of x as a tensor, checked."""
@@ -199,16 +314,15 @@ class Rotation(QueryKeyEncoding, ABC):
         return resolved
 
     def tables(self, angle: Tensor, magnitude: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin times the magnitude, rounded once, in a shape that goes with x."""
+        """cos and sin times the magnitude, rounded once, ``([rows, [heads,]] seq, pairs)``."""
         rounded = x.dtype if self.numerics == "transformers" else compute_dtype(x.dtype)
-        index = self._seq_index(x)
 
-        def shaped(table: Tensor) -> Tensor:
+        def made(table: Tensor) -> Tensor:
             if table.ndim == 4:  # heads differ, and a group of query heads has the rates of its key head
                 table = table.repeat_interleave(self._groups(x, table.shape[1]), dim=1)
-            return _align(table.to(rounded).to(x.device), x.ndim, index)
+            return table.to(rounded).to(x.device)
 
-        return shaped(angle.cos() * magnitude), shaped(angle.sin() * magnitude)
+        return made(angle.cos() * magnitude), made(angle.sin() * magnitude)
 
     def _tokens_and_rows(self, x: Tensor) -> tuple[int, int]:
         """How many tokens lie in x, and how many rows of them."""
@@ -232,6 +346,15 @@ class Rotation(QueryKeyEncoding, ABC):
         if x.ndim == 2:
             return 0
         return self.seq_dim + x.ndim if self.seq_dim < 0 else self.seq_dim
+
+
+def _rows_needed(positions: Tensor, x: Tensor) -> int:
+    """How long a table must be to hold these positions; -1 if they are no rows of a table, or none to look at here."""
+    if type(positions) is not Tensor or not (positions.is_cpu and x.is_cpu):
+        return -1
+    if positions.dtype is not torch.int64 and positions.dtype is not torch.int32:
+        return -1
+    return int(positions.max()) + 1 if positions.numel() else -1  # all else about them is checked by the operation
 
 
 def _align(table: Tensor, ndim: int, seq_index: int) -> Tensor:

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from posenc.frequencies import Frequencies, Geometric, LearnedRates
+from posenc.kernels.choice import Implementation
 from posenc.kernels.precision import angles, as_float64
 from posenc.kernels.rotate.eager import Pairing
+from posenc.kernels.rotate.tables import Tables
 from posenc.positions import sequence_lengths
 from posenc.queries_keys._rotation import Length, Numerics, Role, Rotation, check_choice, rates_for
 
@@ -37,6 +39,8 @@ class RoPE(Rotation):
         seq_dim: where the tokens lie: -2 for ``(batch, heads, seq, head_dim)``, -3 for ``(batch, seq, heads,
             head_dim)`` and, packed, ``(tokens, heads, head_dim)``, -4 for ``(seq, batch, heads, head_dim)``.
         numerics: "exact", or "transformers" to round as Hugging Face's Llama does, bit for bit.
+        implementation: "auto" for the fastest there is, "eager" (plain torch), "cpu" (compiled C++) or "triton"; all
+            give the same bits on CPU. :func:`posenc.explain` says which a call takes.
 
     Shape:
         q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
@@ -76,11 +80,14 @@ class RoPE(Rotation):
         rotary_start: int = 0,
         seq_dim: int = -2,
         numerics: Numerics = "exact",
+        implementation: Implementation = "auto",
     ) -> None:
         super().__init__(head_dim, pairing=pairing, rotary_dim=rotary_dim, rotary_start=rotary_start, seq_dim=seq_dim)
         self.frequencies = Geometric() if frequencies is None else frequencies
         self.numerics = numerics
+        self.implementation = implementation
         check_choice("RoPE", "numerics", numerics, get_args(Numerics))
+        check_choice("RoPE", "implementation", implementation, get_args(Implementation))
         if numerics == "transformers" and not isinstance(self.frequencies, Geometric):
             raise ValueError(
                 f'RoPE: numerics="transformers" reproduces the rounding of the plain rule, and got frequencies '
@@ -98,6 +105,8 @@ class RoPE(Rotation):
         if isinstance(self.frequencies, LearnedRates):
             setattr(self, self.frequencies.parameter, nn.Parameter(torch.empty(self.rotary_dim // 2)))
             self.reset_parameters()
+        elif numerics == "exact" and not self.frequencies.depends_on_length:
+            self._shared = Tables.shared(self._inv_freq, self.frequencies.attention_factor)
 
     def reset_parameters(self) -> None:
         """Put learned rates back to where their rule starts them."""

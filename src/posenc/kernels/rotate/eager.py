@@ -19,7 +19,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, pairing: Pairing, start: int 
         start: the first channel of the slice.
     """
     end = start + 2 * cos.shape[-1]
-    a, b = split_pairs(x[..., start:end], pairing)
+    # Widened once and before all else, so that the gradient too is added up wide and rounded once.
+    a, b = split_pairs(x[..., start:end].to(torch.promote_types(x.dtype, cos.dtype)), pairing)
     turned = join_pairs(a * cos - b * sin, a * sin + b * cos, pairing).to(x.dtype)
     if start == 0 and end == x.shape[-1]:
         return turned

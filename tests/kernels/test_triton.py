@@ -1,0 +1,100 @@
+"""The Triton kernel: on a GPU where there is one, else in Triton's interpreter on CPU."""
+
+import importlib.util
+import os
+import pathlib
+import sys
+
+import pytest
+import torch
+
+from posenc.kernels.rotate.op import rotate, rotate_
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+INTERPRETED = not torch.cuda.is_available()
+if INTERPRETED:
+    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernel is imported, which its first call does
+DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+_spec = importlib.util.spec_from_file_location("cases", pathlib.Path(__file__).with_name("cases.py"))
+cases = importlib.util.module_from_spec(_spec)
+sys.modules["cases"] = cases
+_spec.loader.exec_module(cases)
+
+SEEDS = range(8 if INTERPRETED else 200)
+
+
+def _on_device(case: object) -> tuple[list[torch.Tensor], dict[str, object]]:
+    options = dict(case.options)
+    if options["positions"] is not None:
+        options["positions"] = options["positions"].to(DEVICE)
+    return [x.to(DEVICE) for x in (case.q, case.k, case.cos, case.sin)], options
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_values_are_the_oracles_on_random_layouts(dtype: torch.dtype) -> None:
+    if dtype == torch.bfloat16 and INTERPRETED:
+        pytest.skip("the interpreter cuts bfloat16 off where the compiler rounds to nearest")
+    for seed in SEEDS:
+        case = cases.Case(seed, dtype)
+        arguments, options = _on_device(case)
+        outputs = rotate(*arguments, implementation="triton", **options)
+        for x, y in zip((case.q, case.k), outputs, strict=True):
+            case.assert_close(y.cpu(), case.expected(x), of=x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_place_equals_out_of_place_and_leaves_the_gaps_alone(dtype: torch.dtype) -> None:
+    for seed in SEEDS[:4]:
+        case = cases.Case(seed, dtype)
+        (q, k, cos, sin), options = _on_device(case)
+        want = rotate(q, k, cos, sin, implementation="triton", **options)
+        got = rotate_(q, k, cos, sin, implementation="triton", **options)
+        assert torch.equal(got[0], want[0])
+        assert torch.equal(got[1], want[1])
+
+
+def test_gradients_come_from_the_same_kernel() -> None:
+    for seed in SEEDS[:4]:
+        case = cases.Case(seed, torch.float32)
+        (q, k, cos, sin), options = _on_device(case)
+        q, k = q.requires_grad_(), k.requires_grad_()
+        outputs = rotate(q, k, cos, sin, implementation="triton", **options)
+        cotangents = [torch.randn_like(y) for y in outputs]
+        torch.autograd.backward(outputs, cotangents)
+        for x, cotangent in zip((q, k), cotangents, strict=True):
+            case.assert_close(
+                x.grad.cpu(), case.expected(cotangent.cpu(), inverse=not case.inverse), of=cotangent.cpu()
+            )
+
+
+def test_a_position_outside_the_table_gives_nan_and_is_never_read() -> None:
+    from posenc.kernels.rotate.triton import _launch
+
+    q, k = torch.randn(1, 2, 3, 4, device=DEVICE), torch.randn(1, 1, 3, 4, device=DEVICE)
+    cos, sin = torch.randn(8, 2, device=DEVICE), torch.randn(8, 2, device=DEVICE)
+    positions = torch.tensor([1, 2**40, -(2**40)], device=DEVICE)
+    outputs = torch.zeros_like(q), torch.zeros_like(k)
+    if INTERPRETED:
+        import posenc.kernels.rotate.op as module
+
+        real, module.check = module.check, lambda *a: None  # on CPU positions are looked at, and refused
+        try:
+            _launch(q, k, *outputs, cos, sin, positions, 0, 0, 2, False, False)
+        finally:
+            module.check = real
+    else:
+        _launch(q, k, *outputs, cos, sin, positions, 0, 0, 2, False, False)
+    for y in outputs:
+        assert bool(torch.isfinite(y[:, :, 0]).all())
+        assert bool(y[:, :, 1:].isnan().all())
+
+
+def test_wrong_arguments_are_refused() -> None:
+    q, table = torch.randn(1, 2, 3, 4, device=DEVICE), torch.randn(2, 2, device=DEVICE)
+    with pytest.raises(ValueError, match="table"):
+        rotate(q, q, table, table, implementation="triton")
+    with pytest.raises(ValueError, match="share memory"):
+        rotate_(q[:, :1].expand(1, 2, 3, 4), q, *torch.randn(2, 3, 2, device=DEVICE), implementation="triton")
