@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Where signatures carry shapes, which the exam's second run checks at every call.
 SHAPED := posenc.encoding,posenc.embeddings,posenc.queries_keys,posenc.scores,posenc.dot_product_attention
 
-.PHONY: demo test test-all lint types docs bench clean
+.PHONY: demo test test-all lint types docs bench fuzz clean
 
 demo: .venv/installed ## train one small decoder per encoding on real text and open the report
 	$(BIN)/posenc compare
@@ -31,7 +31,10 @@ docs: .venv/installed-all ## the site, every figure and number made on the way
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/installed-all
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/posenc bench rotate
+
+fuzz: .venv/installed ## random calls of the compiled kernel under the sanitizers: minutes
+	$(BIN)/python tests/kernels/fuzz.py --calls 100000
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -46,7 +46,7 @@ def test_help_answers_at_once_and_imports_no_torch() -> None:
     assert statistics.median(seconds) < 2.0  # 0.2 s on an idle machine; room for a busy one
 
 
-@pytest.mark.parametrize("verb", ["compare", "report", "show", "inspect", "diagnose"])
+@pytest.mark.parametrize("verb", ["compare", "report", "show", "inspect", "diagnose", "build", "bench"])
 def test_every_verb_explains_itself(call, verb: str) -> None:
     code, out, _ = call(verb, "--help")
     assert code == 0

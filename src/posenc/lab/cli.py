@@ -238,6 +238,48 @@ def diagnose(
     raise typer.Exit(found.exit_code)
 
 
+@app.command()
+def build(
+    into: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to put it; by default the cache of this user.")
+    ] = None,
+) -> None:
+    """Compile the CPU kernel now, with this machine's compiler, instead of at the first call."""
+    from rich.console import Console
+
+    from posenc.lab import build as job
+
+    job.build(into=into, console=Console())
+
+
+@app.command()
+def bench(
+    what: Annotated[
+        str, typer.Argument(metavar="rotate|model", help="The operation, or a whole small model.")
+    ] = "rotate",
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the operation runs.")] = "cpu",
+    rounds: Annotated[int | None, typer.Option(help="How often each contestant takes its turn.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of the CPU.")] = 2,
+    only: Annotated[str, typer.Option(help="Only cases whose name contains this.")] = "",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the figures as JSON lines.")] = None,
+) -> None:
+    """Time the rotation against its peers, which are installed and not rewritten; in a checkout of the repository.
+
+    No figure is shown before the outputs agree with the oracle.
+    """
+    from typing import Literal
+
+    from rich.console import Console
+
+    from posenc.lab import bench as job
+    from posenc.lab.config import Device, check_choice
+
+    check_choice("bench", what, Literal["rotate", "model"])
+    check_choice("--device", device, Device)
+    chosen: dict[str, Any] = {"what": what, "device": device}
+    job.bench(**chosen, rounds=rounds, threads=threads, only=only, output=out, console=Console())
+
+
 def _given(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
