@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from posenc.lab.config import ModelConfig, TrainConfig
+from posenc.lab.config import ModelConfig, Precision, TrainConfig
 from posenc.lab.model import build
+from posenc.lab.presets import DEFAULT_ENCODINGS
 from posenc.lab.spec import parse
 from posenc.lab.train import Training, batch_at, learning_rate_at
 
@@ -14,9 +15,17 @@ SCHEDULE = TrainConfig(length=8, batch=4, steps=30, learning_rate=1e-2, warmup=5
 TEXT = torch.from_numpy(np.random.default_rng(0).integers(0, 32, 500).astype(np.uint8))
 
 
-def training(spec: str = "learned", *, seed: int = 0, tokens: torch.Tensor = TEXT) -> Training:
+def training(
+    spec: str = "learned", *, seed: int = 0, tokens: torch.Tensor = TEXT, precision: Precision = "float32"
+) -> Training:
     model = build(SIZES, parse(spec), vocabulary_size=32, length=8, seed=seed)
-    return Training(model, tokens, SCHEDULE, seed=seed, precision="float32")
+    return Training(model, tokens, SCHEDULE, seed=seed, precision=precision)
+
+
+def mean_loss(one: Training, steps: int = 5) -> float:
+    for _ in range(steps):
+        one.advance()
+    return one.take_mean_loss(steps)
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
@@ -91,3 +100,19 @@ def test_only_the_matrices_of_the_blocks_decay() -> None:
     decay = {id(p): group["weight_decay"] for group in one.optimizer.param_groups for p in group["params"]}
     for name, parameter in one.model.named_parameters():
         assert (decay[id(parameter)] > 0) == (name.startswith("blocks.") and parameter.ndim == 2), name
+
+
+@pytest.mark.parametrize("spec", DEFAULT_ENCODINGS)
+def test_bfloat16_trains_as_float32_does_up_to_its_rounding(spec: str) -> None:
+    rounded, exact = mean_loss(training(spec, precision="bfloat16")), mean_loss(training(spec))
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", DEFAULT_ENCODINGS)
+def test_a_compiled_model_trains_as_the_plain_one_does(spec: str) -> None:
+    # What a GPU runs; traced and differentiated here by the same front end, without its code generator.
+    compiled = training(spec)
+    compiled._forward = torch.compile(compiled.model, backend="aot_eager", fullgraph=True)
+    assert mean_loss(compiled) == pytest.approx(mean_loss(training(spec)), rel=1e-4)

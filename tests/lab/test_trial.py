@@ -164,6 +164,18 @@ def test_a_class_that_has_changed_since_the_run_began_is_refused(prepare, finish
     assert "has changed since this run began" in outcome.message
 
 
+def test_a_trial_does_not_go_on_with_another_version_of_torch(prepare, finish_trial) -> None:
+    folder = prepare("none") / "none-seed0"
+    (folder.parent / runs.STOP).touch()
+    assert finish_trial(folder).status == "stopped"
+    environment = runs.read_json(folder / runs.ENVIRONMENT)
+    runs.write_json(folder / runs.ENVIRONMENT, environment | {"torch": "1.0"})
+    (folder / runs.CHECKPOINT).touch()
+    outcome = finish_trial(folder)
+    assert outcome.status == "failed"
+    assert "it began with torch 1.0" in outcome.message
+
+
 def test_a_loss_that_is_no_number_fails_the_trial(prepare, finish_trial) -> None:
     folder = prepare("none", train={"learning_rate": 1e30}) / "none-seed0"
     outcome = finish_trial(folder)

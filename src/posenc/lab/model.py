@@ -21,8 +21,8 @@ class Decoder(nn.Module):
         # Embeddings are drawn with a standard deviation of 1 / sqrt(dim), which suits the output layer that shares
         # them. The first Transformer then multiplies them by sqrt(dim), to the size of its sines; GPT-2 does not, and
         # has a small table to learn. Either favours one of the two, so the scale is midway. Nats a byte at the trained
-        # length, quick preset, dim 64, for a scale of 1, 3 and 8: sinusoidal 1.704, 1.635, 1.712; learned 1.652, 1.662,
-        # 1.753; rope 1.570, 1.554, 1.596; none 2.128, 2.145, 2.206.
+        # length with the quick preset (dim 64), for a scale of 1, 3 and 8: sinusoidal 1.704, 1.635, 1.712; learned
+        # 1.652, 1.662, 1.753; rope 1.570, 1.554, 1.596; none 2.128, 2.145, 2.206.
         self.scale = config.dim**0.25
         self.embedding = nn.Embedding(vocabulary_size, config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))

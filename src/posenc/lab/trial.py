@@ -4,10 +4,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -84,12 +84,15 @@ def load_tokens(run: Path, device: torch.device) -> tuple[Tensor, Tensor]:
 def _run(folder: Path, device: torch.device, ordered_to_stop: Callable[[], bool]) -> bool:
     config = runs.load_trial(folder)
     torch.set_num_threads(config.threads)
-    runs.write_json(folder / runs.ENVIRONMENT, environment.describe(threads=config.threads, device=str(device)))
+    checkpoint = folder / runs.CHECKPOINT
+    here = environment.describe(threads=config.threads, device=str(device))
+    if checkpoint.exists():
+        _check_versions(runs.read_json(folder / runs.ENVIRONMENT), here)
+    runs.write_json(folder / runs.ENVIRONMENT, here)
     train_tokens, validation_tokens = load_tokens(folder.parent, device)
     model = make_model(config).to(device)
     training = Training(model, train_tokens, config.train, seed=config.seed, precision=config.precision)
     metrics = runs.Metrics(folder / runs.METRICS)
-    checkpoint = folder / runs.CHECKPOINT
     if checkpoint.exists():
         training.load(runs.load_tensors(checkpoint))
     rows = [row for row in metrics.rows() if row["event"] == "train" and row["step"] <= training.step]
@@ -155,6 +158,16 @@ def _train(
         if training.step % config.checkpoint_every == 0 or last:
             save()
     return True
+
+
+def _check_versions(before: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse to go on with other code: the numbers would not be those of an unbroken run."""
+    for package in ("torch", "posenc"):
+        if before.get(package) != here[package]:
+            raise RunError(
+                f"it began with {package} {before.get(package)} and would go on with {here[package]}, which may "
+                "compute other numbers; install that version, or start a new run."
+            )
 
 
 def _is_plain(error: Exception) -> bool:
