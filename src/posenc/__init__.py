@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from posenc import testing  # noqa: F401
     from posenc.attention import attention as attention
+    from posenc.attention import explain as explain
     from posenc.catalogue import from_dict as from_dict
     from posenc.catalogue import make as make
     from posenc.catalogue import names as names
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from posenc.embeddings.learned import Learned as Learned
     from posenc.embeddings.normalized import Normalized as Normalized
     from posenc.embeddings.sinusoidal import Sinusoidal as Sinusoidal
+    from posenc.encoding import ContextualEncoding as ContextualEncoding
     from posenc.encoding import EmbeddingEncoding as EmbeddingEncoding
     from posenc.encoding import Encoding as Encoding
     from posenc.encoding import QueryKeyEncoding as QueryKeyEncoding
@@ -35,6 +37,7 @@ _HOMES = {
     "ALiBi": "scores.alibi",
     "Binary": "embeddings.binary",
     "Compose": "compose",
+    "ContextualEncoding": "encoding",
     "EmbeddingEncoding": "encoding",
     "Encoding": "encoding",
     "Geometric": "frequencies.geometric",
@@ -48,6 +51,7 @@ _HOMES = {
     "Sinusoidal": "embeddings.sinusoidal",
     "Tensor2Tensor": "frequencies.tensor2tensor",
     "attention": "attention",
+    "explain": "attention",
     "from_dict": "catalogue",
     "make": "catalogue",
     "names": "catalogue",

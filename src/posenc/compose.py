@@ -1,5 +1,6 @@
 """Several encodings as one."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -62,10 +63,25 @@ class Compose(Encoding):
         return q, k
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor | None:
-        for part in self.parts:
-            if (bias := part.bias(q_positions, k_positions)) is not None:
-                return bias
-        return None
+        part = self.at_scores()
+        return None if part is None else part.bias(q_positions, k_positions)
+
+    def on_scores(
+        self, scores: Tensor, q_positions: Positions, k_positions: Positions, **content: Tensor | None
+    ) -> Tensor:
+        part = self.at_scores()
+        return scores if part is None else part.on_scores(scores, q_positions, k_positions, **content)
+
+    def carry(self, x: Tensor, state: Tensor | None = None) -> Tensor | None:
+        part = self.at_scores()
+        return state if part is None else part.carry(x, state)
+
+    def softmax_scale(self, head_dim: int) -> float:
+        plain: float = head_dim**-0.5
+        return plain * math.prod(part.softmax_scale(head_dim) / plain for part in self.parts)
+
+    def at_scores(self) -> Encoding | None:
+        return next((part for part in self.parts if "scores" in part.places), None)
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": "Compose", "encodings": [part.to_dict() for part in self.parts]}
