@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from posenc import testing  # noqa: F401
-    from posenc.attention import attention as attention
-    from posenc.attention import explain as explain
     from posenc.catalogue import from_dict as from_dict
     from posenc.catalogue import make as make
     from posenc.catalogue import names as names
     from posenc.compose import Compose as Compose
+    from posenc.dot_product_attention import attention as attention
+    from posenc.dot_product_attention import explain as explain
     from posenc.embeddings.binary import Binary as Binary
     from posenc.embeddings.integer import Integer as Integer
     from posenc.embeddings.learned import Learned as Learned
@@ -50,8 +50,8 @@ _HOMES = {
     "ScoreEncoding": "encoding",
     "Sinusoidal": "embeddings.sinusoidal",
     "Tensor2Tensor": "frequencies.tensor2tensor",
-    "attention": "attention",
-    "explain": "attention",
+    "attention": "dot_product_attention",
+    "explain": "dot_product_attention",
     "from_dict": "catalogue",
     "make": "catalogue",
     "names": "catalogue",
@@ -67,7 +67,6 @@ def __getattr__(name: str) -> object:
     if not _HOMES[name]:
         return importlib.import_module(f"posenc.{name}")
     value = getattr(importlib.import_module(f"posenc.{_HOMES[name]}"), name)
-    # `posenc.attention` is both a module and a function: importing the module binds the module here, so rebind.
     globals()[name] = value
     return value
 

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor, nn
 
-from posenc.encoding import Encoding
+from posenc.encoding import E, Encoding
 from posenc.positions import Positions
 
 
@@ -87,7 +87,7 @@ class Compose(Encoding):
         return {"name": "Compose", "encodings": [part.to_dict() for part in self.parts]}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[E], data: Mapping[str, Any]) -> E:
         from posenc.catalogue import from_dict
 
         return cls(*(from_dict(part) for part in data["encodings"]))

@@ -19,7 +19,7 @@ in an explicit state (:meth:`Encoding.carry`).
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,7 @@ from posenc.kernels.precision import compute_dtype
 from posenc.positions import Positions, resolve
 
 Place = Literal["embeddings", "queries_keys", "scores"]
+E = TypeVar("E", bound="Encoding")
 
 
 class Encoding(nn.Module):
@@ -117,7 +118,7 @@ class Encoding(nn.Module):
         return {"name": type(self).__name__, **{key: _plain(value) for key, value in arguments.items()}}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[E], data: Mapping[str, Any]) -> E:
         """The encoding that :meth:`to_dict` described."""
         arguments = {key: value for key, value in data.items() if key != "name"}
         if unknown := sorted(arguments.keys() - set(_parameters(cls))):

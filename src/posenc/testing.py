@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posenc.attention import attention
+from posenc.dot_product_attention import attention
 from posenc.encoding import Encoding
 from posenc.positions import Positions
 

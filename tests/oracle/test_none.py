@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from posenc.oracle import attention, none
+from posenc.oracle import none
+from posenc.oracle.dot_product_attention import attention
 
 
 def test_every_code_is_zero_and_has_the_shape_of_the_positions() -> None:
@@ -16,9 +17,9 @@ def test_without_codes_permuting_the_tokens_only_permutes_the_outputs() -> None:
     x = rng.standard_normal((1, 1, 7, 4))
     order = rng.permutation(7)
     x = x + none.codes(np.arange(7), dim=4)
-    y = attention.attention(x, x, x)
+    y = attention(x, x, x)
     shuffled = x[:, :, order]
-    np.testing.assert_allclose(attention.attention(shuffled, shuffled, shuffled), y[:, :, order], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(attention(shuffled, shuffled, shuffled), y[:, :, order], rtol=0, atol=1e-14)
 
 
 def test_the_causal_mask_alone_tells_the_position() -> None:
@@ -26,5 +27,5 @@ def test_the_causal_mask_alone_tells_the_position() -> None:
     queries = keys = np.zeros((1, 1, 50, 2))
     values = np.zeros((1, 1, 50, 1))
     values[0, 0, 0, 0] = 1
-    y = attention.attention(queries, keys, values, causal=True)
+    y = attention(queries, keys, values, causal=True)
     np.testing.assert_allclose(1 / y[0, 0, :, 0], np.arange(1, 51), rtol=1e-14)

@@ -15,7 +15,7 @@ Read in this order, each file answers a question that the one before leaves open
 6. `embeddings.learned`       or learn one row per position, and have none beyond the last row
 7. `queries_keys.rope`        rotate queries and keys instead of adding: scores then know distances only
 8. `scores.alibi`             or say it to the scores directly: the further away, the lower
-9. `attention`                where all of this ends up: softmax(scale q k + bias) v
+9. `dot_product_attention`    where all of this ends up: softmax(scale q k + bias) v
 
 Positions are numbers, integers or not, of shape (seq,) or (batch, seq). `p` is a position, `i` is the position of a
 query and `j` that of a key. `inv_freq` is in radians per token. Arrays come first, everything else goes by keyword.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from posenc.oracle.attention import attention
+from posenc.oracle.dot_product_attention import attention
 from posenc.oracle.scores.alibi import bias, slopes
 
 GOLDEN = Path(__file__).parents[2] / "golden"

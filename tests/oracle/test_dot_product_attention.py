@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from posenc.oracle.attention import attention
+from posenc.oracle.dot_product_attention import attention
 
 Array = npt.NDArray[np.float64]
 

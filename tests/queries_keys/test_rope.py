@@ -1,0 +1,195 @@
+"""RoPE: its identities as properties, its precision against 50 digits, its referees, its refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import posenc
+from posenc.oracle.queries_keys import rope as oracle
+from posenc.testing import assert_matches_oracle
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "cos_sin_50_digits.json").read_text())["values"]
+
+positions = st.integers(0, 2**20)
+pairings = st.sampled_from(["half", "interleaved"])
+seeds = st.integers(0, 2**16)
+widths = st.sampled_from([2, 8, 64, 128])
+
+
+def vector(width: int, seed: int) -> torch.Tensor:
+    return torch.randn(1, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(deadline=None, max_examples=60)
+@given(p=positions, pairing=pairings, width=widths, seed=seeds)
+def test_norms_are_kept(p: int, pairing: str, width: int, seed: int) -> None:
+    x = vector(width, seed)
+    rotated = posenc.RoPE(head_dim=width, pairing=pairing).rotate(x, p)
+    torch.testing.assert_close(rotated.norm(), x.norm(), rtol=1e-14, atol=0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(i=positions, j=positions, shift=positions, pairing=pairings, width=widths, seed=seeds)
+def test_a_score_depends_on_the_distance_alone(i: int, j: int, shift: int, pairing: str, width: int, seed: int) -> None:
+    rope = posenc.RoPE(head_dim=width, pairing=pairing)
+    q, k = vector(width, seed), vector(width, seed + 1)
+
+    def score(i: int, j: int) -> torch.Tensor:
+        return (rope.rotate(q, i) * rope.rotate(k, j)).sum()
+
+    # An angle of 2**20 radians has an error of 2**20 * 2**-53 in float64.
+    torch.testing.assert_close(score(i, j), score(i + shift, j + shift), rtol=0, atol=1e-8 * width)
+
+
+@settings(deadline=None, max_examples=40)
+@given(i=positions, j=positions, pairing=pairings, width=widths)
+def test_the_transpose_of_one_rotation_times_another_is_the_rotation_of_the_difference(
+    i: int, j: int, pairing: str, width: int
+) -> None:
+    i, j = min(i, j), max(i, j)
+    matrix = posenc.RoPE(head_dim=width, pairing=pairing).matrix(torch.tensor([i, j, j - i]))
+    torch.testing.assert_close(matrix[0].T @ matrix[1], matrix[2], rtol=0, atol=1e-9)
+    torch.testing.assert_close(matrix[0].T @ matrix[0], torch.eye(width, dtype=torch.float64), rtol=0, atol=1e-14)
+
+
+@settings(deadline=None, max_examples=40)
+@given(p=positions, pairing=pairings, width=widths, seed=seeds, rotated=st.floats(0.1, 1))
+def test_the_matrix_form_equals_the_element_form(p: int, pairing: str, width: int, seed: int, rotated: float) -> None:
+    rotary_dim = max(2, 2 * int(rotated * width / 2))
+    rope = posenc.RoPE(head_dim=width, pairing=pairing, rotary_dim=rotary_dim)
+    x = vector(width, seed)
+    by_matrix = x @ rope.matrix(torch.tensor(p)).T
+    torch.testing.assert_close(rope.rotate(x, p), by_matrix, rtol=0, atol=1e-14 * width)
+    inv_freq = rope.frequencies.inv_freq(rotary_dim)
+    block = oracle.matrix(p, inv_freq=inv_freq, pairing=pairing)
+    np.testing.assert_allclose(rope.matrix(torch.tensor(p))[:rotary_dim, :rotary_dim], block, atol=1e-15)
+
+
+@settings(deadline=None, max_examples=40)
+@given(p=positions, width=widths, seed=seeds)
+def test_interleaved_is_half_after_a_permutation_of_channels(p: int, width: int, seed: int) -> None:
+    x = vector(width, seed)
+    to_half = torch.cat((torch.arange(0, width, 2), torch.arange(1, width, 2)))
+    interleaved = posenc.RoPE(head_dim=width, pairing="interleaved").rotate(x, p)
+    half = posenc.RoPE(head_dim=width, pairing="half").rotate(x[:, to_half], p)
+    assert torch.equal(interleaved[:, to_half], half)
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=lambda row: "-".join(str(v) for v in list(row.values())[:4]))
+def test_cos_and_sin_are_within_6e_8_of_50_digits(row: dict[str, int | str]) -> None:
+    head_dim, pair = int(row["head_dim"]), int(row["pair"])
+    rope = posenc.RoPE(head_dim=head_dim, frequencies=posenc.Geometric(base=float(row["base"])))
+    x = torch.zeros(1, head_dim)
+    x[0, pair] = 1  # the pair (1, 0) turns into (cos, sin)
+    turned = rope.rotate(x, int(row["position"]))[0]
+    assert abs(turned[pair].item() - float(row["cos"])) <= 6e-8
+    assert abs(turned[pair + head_dim // 2].item() - float(row["sin"])) <= 6e-8
+
+
+def test_the_golden_file_has_the_positions_that_are_promised() -> None:
+    assert {0, 1_000, 100_000, 1_000_000, 2**24} <= {int(row["position"]) for row in GOLDEN}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("base", [10_000.0, 500_000.0])
+def test_with_numerics_of_transformers_it_is_their_llama_bit_for_bit(dtype: torch.dtype, base: float) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from transformers.models.llama import modeling_llama
+    from transformers.models.llama.configuration_llama import LlamaConfig
+
+    config = LlamaConfig(
+        hidden_size=512, num_attention_heads=4, rope_parameters={"rope_theta": base, "rope_type": "default"}
+    )
+    ids = torch.stack((torch.arange(300), torch.arange(300) * 437))
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(2, 4, 300, 128, generator=generator).to(dtype)
+    k = torch.randn(2, 2, 300, 128, generator=generator).to(dtype)
+    cos, sin = modeling_llama.LlamaRotaryEmbedding(config)(q, ids)
+    theirs = modeling_llama.apply_rotary_pos_emb(q, k, cos, sin)
+    frequencies = posenc.Geometric(base=base)
+    ours = posenc.RoPE(head_dim=128, frequencies=frequencies, numerics="transformers").on_queries_keys(q, k, ids)
+    exact = posenc.RoPE(head_dim=128, frequencies=frequencies).on_queries_keys(q, k, ids)
+    for mine, their, right in zip(ours, theirs, exact, strict=True):
+        assert torch.equal(mine, their)
+        assert not torch.equal(mine, right)
+
+
+def test_one_computation_serves_all_layers_of_a_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    from posenc.queries_keys import rope as module
+
+    real = module.angles
+    monkeypatch.setattr(module, "angles", lambda *a: calls.append(1) or real(*a))
+    rope = posenc.RoPE(head_dim=8)
+    x = torch.randn(2, 4, 5, 8)
+    for ids in (None, 3, torch.arange(5), torch.arange(5).expand(2, 5)):
+        calls.clear()
+        for _ in range(6):
+            rope.on_queries_keys(x, x, ids if not isinstance(ids, torch.Tensor) else ids.clone())
+        assert len(calls) == 1
+
+
+def test_positions_changed_in_place_are_noticed() -> None:
+    rope = posenc.RoPE(head_dim=8)
+    x, ids = torch.randn(5, 8), torch.arange(5)
+    rope.rotate(x, ids)
+    ids += 1
+    assert torch.equal(rope.rotate(x, ids), posenc.RoPE(head_dim=8).rotate(x, torch.arange(5) + 1))
+    with torch.inference_mode():
+        inside = torch.arange(5)
+        rope.rotate(x, inside)
+        inside += 2
+        assert torch.equal(rope.rotate(x, inside), rope.rotate(x, 2))
+
+
+def test_float_positions_carry_gradients() -> None:
+    rope = posenc.RoPE(head_dim=8)
+    x = torch.randn(5, 8, dtype=torch.float64)
+    where = torch.linspace(1, 3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda p: rope.rotate(x, p), (where,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_cross_attention_takes_positions_of_its_own_for_keys(dtype: torch.dtype) -> None:
+    rope = posenc.RoPE(head_dim=8)
+    q, k = torch.randn(1, 2, 3, 8).to(dtype), torch.randn(1, 2, 5, 8).to(dtype)
+    rotated_q, rotated_k = rope.on_queries_keys(q, k, 10, k_positions=2)
+    inv_freq = posenc.Geometric().inv_freq(8)
+    for got, given_, start in ((rotated_q, q, 10), (rotated_k, k, 2)):
+        expected = oracle.rotate(given_.double().numpy(), start + np.arange(given_.shape[2]), inv_freq=inv_freq)
+        assert_matches_oracle(got, expected, dtype=dtype, scale=np.abs(expected).max() * 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head_dim": 7}, "got rotary_dim 7 for head_dim 7, expected an even number from 2 to 7, .* use rotary_dim=6"),
+        ({"head_dim": 8, "rotary_dim": 5}, "got rotary_dim 5"),
+        ({"head_dim": 8, "rotary_dim": 10}, "got rotary_dim 10 for head_dim 8, expected an even number from 2 to 8"),
+        ({"head_dim": 8, "rotary_dim": 0}, "got rotary_dim 0"),
+        ({"head_dim": 1}, "use a head_dim of at least 2"),
+        ({"head_dim": 8, "pairing": "adjacent"}, "got pairing 'adjacent', expected one of"),
+        ({"head_dim": 8, "numerics": "hf"}, "got numerics 'hf', expected one of"),
+        (
+            {"head_dim": 8, "numerics": "transformers", "frequencies": posenc.Tensor2Tensor()},
+            "reproduces the rounding of the plain rule",
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        posenc.RoPE(**options)  # type: ignore[arg-type]
+
+
+def test_another_head_dim_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r"^RoPE: q has head_dim 96 but .* head_dim 128; build it with head_dim=96\.$"):
+        posenc.RoPE(head_dim=128).on_queries_keys(torch.zeros(1, 1, 2, 96), torch.zeros(1, 1, 2, 96))
+    with pytest.raises(
+        ValueError, match=r"^RoPE: k has head_dim 96 .* or rotary_dim=64 to rotate part of each head\.$"
+    ):
+        posenc.RoPE(head_dim=64).on_queries_keys(torch.zeros(1, 1, 2, 64), torch.zeros(1, 1, 2, 96))

@@ -1,0 +1,54 @@
+"""ALiBi: the authors' slopes, BLOOM as referee, its shape as properties."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import posenc
+
+SLOPES = json.loads((Path(__file__).parent.parent / "golden" / "alibi_slopes.json").read_text())["values"]
+
+
+@pytest.mark.parametrize("heads", SLOPES)
+def test_slopes_are_the_authors(heads: str) -> None:
+    assert posenc.ALiBi(num_heads=int(heads)).slopes == pytest.approx(SLOPES[heads], rel=1e-15)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 8, 12, 20])
+def test_bloom_has_the_same_bias_up_to_a_constant_a_row(heads: int) -> None:
+    """BLOOM adds m j, which differs from -m (i - j) by m i: the same for all keys of a query, so softmax drops it."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+
+    theirs = build_alibi_tensor(torch.ones(1, 16), heads, torch.float32)
+    ours = posenc.ALiBi(num_heads=heads).bias(torch.arange(16), torch.arange(16))
+    constant = (theirs - ours).tril()
+    expected = torch.arange(16.0)[:, None] * torch.tensor(posenc.ALiBi(num_heads=heads).slopes)[:, None, None]
+    torch.testing.assert_close(constant, expected.expand_as(constant).tril(), rtol=1e-5, atol=1e-6)
+
+
+@given(heads=st.integers(1, 40), i=st.integers(0, 2**20), distance=st.integers(0, 2**20))
+def test_the_bias_is_symmetric_falls_with_distance_and_knows_nothing_else(heads: int, i: int, distance: int) -> None:
+    alibi = posenc.ALiBi(num_heads=heads)
+    near, far = torch.tensor([i]), torch.tensor([i + distance])
+    bias = alibi.bias(far, near)
+    assert torch.equal(bias, alibi.bias(near, far))
+    assert torch.equal(bias, alibi.bias(torch.tensor([distance]), torch.tensor([0])))
+    assert bool((alibi.bias(far + 1, near) < bias).all())
+
+
+def test_the_bias_is_not_scaled() -> None:
+    q = torch.zeros(1, 2, 1, 4)
+    v = torch.eye(2)[None, None].expand(1, 2, 2, 2)
+    weights = posenc.attention(q, torch.zeros(1, 2, 2, 4), v, posenc.ALiBi(num_heads=2), scale=1e-6)
+    expected = torch.softmax(torch.tensor([[-1 / 16, 0], [-1 / 256, 0]]), dim=-1)
+    torch.testing.assert_close(weights[0, :, 0], expected)
+
+
+def test_no_heads_are_refused() -> None:
+    with pytest.raises(ValueError, match="got num_heads 0, expected at least 1"):
+        posenc.ALiBi(num_heads=0)

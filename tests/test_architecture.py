@@ -1,0 +1,211 @@
+"""The plan of the house, as far as a test can hold it: paths, arrows, public names, lazy imports, docstrings."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import posenc
+from posenc.catalogue import CATALOGUE, Row
+
+ROOT = Path(__file__).parent.parent
+SRC = ROOT / "src" / "posenc"
+PLACES = ("embeddings", "queries_keys", "scores")
+
+
+def modules(folder: str = "") -> list[Path]:
+    return sorted(path for path in (SRC / folder).rglob("*.py") if path.name != "__init__.py")
+
+
+def imports(path: Path) -> set[str]:
+    """What a file imports, anywhere in it: names as written, relative ones are not used in this house."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def imports_any(path: Path, *packages: str) -> set[str]:
+    return {name for name in imports(path) if any(name == p or name.startswith(p + ".") for p in packages)}
+
+
+ORACLE = modules("oracle")
+
+# One concept, one path
+
+
+def concepts() -> list[str]:
+    return [str(path.relative_to(SRC).with_suffix("")) for place in PLACES for path in modules(place)]
+
+
+@pytest.mark.parametrize("concept", [*concepts(), "none"])
+def test_a_concept_has_the_same_path_in_every_tree(concept: str) -> None:
+    name = Path(concept)
+    assert (SRC / "oracle" / f"{concept}.py").exists()
+    assert (ROOT / "tests" / name.parent / f"test_{name.name}.py").exists()
+    assert (ROOT / "tests" / "oracle" / name.parent / f"test_{name.name}.py").exists()
+    assert (ROOT / "docs" / "encodings" / f"{concept}.md").exists()
+
+
+@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda row: row.name)
+def test_a_row_of_the_catalogue_is_true(entry: Row) -> None:
+    cls = entry.load()
+    assert entry.home == f"{cls.__module__.removeprefix('posenc.')}:{cls.__name__}"
+    assert cls.places == (() if entry.place == "none" else (entry.place,))
+    assert getattr(posenc, cls.__name__) is cls
+    assert entry.home.split(":")[0] in {*(concept.replace("/", ".") for concept in concepts()), "none"}
+
+
+def test_every_file_at_a_place_is_in_the_catalogue() -> None:
+    homes = {row.home.split(":")[0].replace(".", "/") for row in CATALOGUE}
+    assert set(concepts()) <= homes
+
+
+# Import arrows
+
+
+@pytest.mark.parametrize("path", ORACLE, ids=str)
+def test_the_oracle_imports_numpy_alone(path: Path) -> None:
+    assert {name.split(".")[0] for name in imports(path)} <= {"numpy"}
+
+
+@pytest.mark.parametrize("path", [p for p in SRC.rglob("*.py") if "oracle" not in p.parts], ids=str)
+def test_nothing_in_the_library_imports_the_oracle(path: Path) -> None:
+    assert not imports_any(path, "posenc.oracle")
+
+
+@pytest.mark.parametrize("path", modules("frequencies"), ids=str)
+def test_frequencies_import_numpy_and_themselves(path: Path) -> None:
+    assert not imports_any(path, "torch")
+    assert {n for n in imports(path) if n.startswith("posenc.")} <= {
+        n for n in imports(path) if n.startswith("posenc.frequencies")
+    }
+
+
+@pytest.mark.parametrize("path", [p for place in PLACES for p in modules(place)], ids=str)
+def test_the_three_places_import_only_what_is_below_them(path: Path) -> None:
+    allowed = (
+        "posenc.encoding",
+        "posenc.frequencies",
+        "posenc.positions",
+        "posenc.kernels",
+        f"posenc.{path.parts[-2]}",
+    )
+    below = {name for name in imports(path) if name.startswith("posenc")}
+    assert all(name.startswith(allowed) for name in below), below
+
+
+@pytest.mark.parametrize("path", [p for p in SRC.rglob("*.py") if "lab" not in p.parts], ids=str)
+def test_nothing_imports_the_lab_or_the_integrations(path: Path) -> None:
+    assert not imports_any(path, "posenc.lab")
+    if "integrations" not in path.parts:
+        assert not imports_any(path, "posenc.integrations", "transformers")
+
+
+@pytest.mark.parametrize("path", modules("kernels"), ids=str)
+def test_kernels_know_nothing_above_them(path: Path) -> None:
+    assert all(name.startswith("posenc.kernels") for name in imports(path) if name.startswith("posenc"))
+
+
+# Names and imports
+
+
+def test_the_public_names_are_few_and_all_resolve() -> None:
+    assert len(posenc.__all__) <= 40
+    for name in posenc.__all__:
+        assert getattr(posenc, name) is not None
+    assert set(posenc.__all__) <= set(dir(posenc))
+    with pytest.raises(AttributeError, match="no attribute 'ROPE'"):
+        posenc.ROPE  # noqa: B018
+
+
+def test_no_public_name_is_also_a_file() -> None:
+    """Importing posenc.x would hide the function x behind the module."""
+    assert not {n for n in posenc.__all__ if n != "testing"} & {path.stem for path in SRC.iterdir()}
+
+
+def test_type_checkers_and_the_interpreter_see_the_same_names() -> None:
+    block = re.search(r"if TYPE_CHECKING:\n(.*?)\n\n", (SRC / "__init__.py").read_text(), re.S)
+    assert block is not None
+    imported = {line.split()[-1] for line in block[1].replace("  # noqa: F401", "").splitlines()}
+    assert imported == set(posenc.__all__)
+
+
+def fresh(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_import_posenc_is_light() -> None:
+    """In a fresh process, after torch: at most 50 ms, and none of the heavy packages."""
+    code = (
+        "import sys, time, torch; before = set(sys.modules); start = time.perf_counter(); import posenc;"
+        "elapsed = time.perf_counter() - start;"
+        "print(elapsed, *(m for m in ('transformers', 'matplotlib', 'triton')"
+        " if m in sys.modules and m not in before))"
+    )
+    best, *heavy = min((fresh(code).split() for _ in range(3)), key=lambda words: float(words[0]))
+    assert not heavy
+    assert float(best) < 0.05
+
+
+def test_using_the_library_loads_none_of_the_heavy_packages() -> None:
+    code = (
+        "import sys, torch; torch_brings = set(sys.modules); import posenc;"
+        "[getattr(posenc, n) for n in posenc.__all__];"
+        "q = torch.randn(1, 4, 3, 8); e = posenc.make('rope', dim=32, num_heads=4);"
+        "posenc.attention(*e.on_queries_keys(q, q), q, e, causal=True);"
+        "print(*(m for m in ('transformers', 'matplotlib', 'triton', 'rich', 'typer')"
+        " if m in sys.modules and m not in torch_brings))"
+    )
+    assert fresh(code) == ""
+
+
+def test_the_oracle_needs_no_torch() -> None:
+    files = ", ".join(f"posenc.oracle.{'.'.join(p.relative_to(SRC / 'oracle').with_suffix('').parts)}" for p in ORACLE)
+    assert fresh(f"import sys, {files}; print('torch' in sys.modules)") == "False"
+
+
+def test_the_command_line_answers_at_once() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "posenc.lab", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    assert "False" in fresh("import sys, posenc.lab.__main__; print('torch' in sys.modules)")
+    # 0.4 s is what a user should wait on an idle machine; a loaded one gets three tries and twice the time.
+    assert min(seconds() for _ in range(3)) < 0.8
+
+
+# Words
+
+
+@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda row: row.name)
+def test_a_docstring_has_its_headings_in_order(entry: Row) -> None:
+    doc = inspect.getdoc(entry.load()) or ""
+    headings = ["Place: ", "Learned: ", "Relative: ", "Keys may be cached: "]
+    if entry.place != "none":
+        headings += [".. math::", "Args:", "Shape:", "Precision:", "Raises:"]
+    headings += ["Example:", ">>> ", "References:"]
+    found = [doc.find(heading) for heading in headings]
+    assert -1 not in found, dict(zip(headings, found, strict=True))
+    assert found == sorted(found)
+    assert f"Place: {entry.place}." in doc
+
+
+@pytest.mark.parametrize("name", [n for n in posenc.__all__ if n != "testing"])
+def test_every_public_name_has_a_docstring(name: str) -> None:
+    assert len((inspect.getdoc(getattr(posenc, name)) or "").splitlines()) >= 1
+
+
+@pytest.mark.parametrize("path", [p for p in SRC.rglob("*.py") if p.name != "testing.py"], ids=str)
+def test_a_users_mistake_is_never_an_assert(path: Path) -> None:
+    assert not [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]

@@ -1,0 +1,43 @@
+"""Several encodings as one."""
+
+import json
+
+import pytest
+import torch
+
+import posenc
+
+
+def test_each_hook_goes_to_the_part_that_acts_there() -> None:
+    rope, alibi, sinusoidal = posenc.RoPE(head_dim=8), posenc.ALiBi(num_heads=2), posenc.Sinusoidal(dim=16)
+    both = posenc.Compose(sinusoidal, rope, alibi)
+    x, q = torch.randn(1, 5, 16), torch.randn(1, 2, 5, 8)
+    assert torch.equal(both.on_embeddings(x), sinusoidal.on_embeddings(x))
+    assert torch.equal(both.on_queries_keys(q, q)[1], rope.on_queries_keys(q, q)[1])
+    scores = torch.randn(1, 2, 5, 5)
+    assert torch.equal(both.on_scores(scores, None, None), alibi.on_scores(scores, None, None))
+    assert both.places == ("embeddings", "queries_keys", "scores")
+
+
+def test_it_is_relative_and_limited_as_its_parts_are() -> None:
+    rope, alibi = posenc.RoPE(head_dim=8), posenc.ALiBi(num_heads=2)
+    assert posenc.Compose(rope, alibi).relative
+    assert not posenc.Compose(rope, posenc.Learned(dim=16, length=7)).relative
+    assert posenc.Compose(rope, posenc.Learned(dim=16, length=7)).max_positions == 7
+    assert posenc.Compose(rope, alibi).max_positions is None
+
+
+def test_it_comes_back_from_json_with_its_weights() -> None:
+    both = posenc.Compose(posenc.Learned(dim=16, length=7), posenc.RoPE(head_dim=8, pairing="interleaved"))
+    again = posenc.from_dict(json.loads(json.dumps(both.to_dict())))
+    again.load_state_dict(both.state_dict())
+    x = torch.randn(1, 5, 16)
+    assert torch.equal(again.on_embeddings(x), both.on_embeddings(x))
+    assert repr(again) == repr(both)
+
+
+def test_two_at_one_place_are_refused() -> None:
+    with pytest.raises(ValueError, match="got two encodings that act on queries_keys"):
+        posenc.Compose(posenc.RoPE(head_dim=8), posenc.RoPE(head_dim=8))
+    with pytest.raises(ValueError, match="got 1 encodings, expected two or more"):
+        posenc.Compose(posenc.RoPE(head_dim=8))

@@ -1,0 +1,49 @@
+"""The suite must notice: faults of one character, planted one at a time in a copy of the library."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+MUTANTS = [
+    # file, as it is, as it is not, the tests that must fail
+    ("kernels/rotate/eager.py", "a * cos - b * sin", "a * cos + b * sin", "queries_keys"),
+    (
+        "kernels/rotate/eager.py",
+        'if pairing == "half":\n        a, b',
+        'if pairing != "half":\n        a, b',
+        "queries_keys",
+    ),
+    ("kernels/precision.py", "exact = as_float64(positions)", "exact = positions.float()", "queries_keys"),
+    ("frequencies/geometric.py", "/ rotary_dim)", "/ (rotary_dim - 2))", "frequencies"),
+    ("embeddings/sinusoidal.py", "(angle.sin(), angle.cos())", "(angle.cos(), angle.sin())", "embeddings"),
+    ("embeddings/binary.py", "2.0 ** torch.arange(self.dim", "2.0 ** torch.arange(1, 1 + self.dim", "embeddings"),
+    ("scores/alibi.py", "range(0, 2 * lower, 2)", "range(1, 2 * lower, 2)", "scores"),
+    ("scores/alibi.py", "return -slopes", "return slopes", "scores"),
+    ("dot_product_attention.py", ".tril(k_len - q_len)", ".tril(0)", "test_dot_product_attention.py"),
+    ("dot_product_attention.py", "k_len - q_len :]", ":q_len]", "test_dot_product_attention.py"),
+    ("positions/_resolve.py", "offset + length", "offset + length + 1", "positions"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "right", "wrong", "tests"), MUTANTS, ids=[f"{m[0]}: {m[2]}" for m in MUTANTS])
+def test_a_planted_fault_is_found(tmp_path: Path, file: str, right: str, wrong: str, tests: str) -> None:
+    copy = tmp_path / "src" / "posenc"
+    shutil.copytree(ROOT / "src" / "posenc", copy, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    source = (copy / file).read_text()
+    assert source.count(right) == 1, "the line that the mutant changes is no longer there, or is there twice"
+    (copy / file).write_text(source.replace(right, wrong))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src")}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / tests)]
+    where = subprocess.run(
+        [sys.executable, "-c", "import posenc; print(posenc.__file__)"], env=environment, capture_output=True, text=True
+    )
+    assert where.stdout.startswith(str(tmp_path)), "the tests would have run on another copy"
+    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1, result.stdout[-2000:]
