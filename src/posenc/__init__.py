@@ -30,26 +30,50 @@ if TYPE_CHECKING:
     from posenc.none import NoPE as NoPE
     from posenc.queries_keys.rope import RoPE as RoPE
     from posenc.scores.alibi import ALiBi as ALiBi
+    from posenc.scores.cope import CoPE as CoPE
+    from posenc.scores.deberta import DeBERTa as DeBERTa
+    from posenc.scores.fire import FIRE as FIRE
+    from posenc.scores.forgetting import Forgetting as Forgetting
+    from posenc.scores.kerple import KERPLE as KERPLE
+    from posenc.scores.sandwich import Sandwich as Sandwich
+    from posenc.scores.shaw import Shaw as Shaw
+    from posenc.scores.swin import SwinBias as SwinBias
+    from posenc.scores.swin_v2 import SwinV2Bias as SwinV2Bias
+    from posenc.scores.t5 import T5Bias as T5Bias
+    from posenc.scores.transformer_xl import TransformerXL as TransformerXL
+    from posenc.scores.tupe import TUPE as TUPE
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ALiBi": "scores.alibi",
     "Binary": "embeddings.binary",
+    "CoPE": "scores.cope",
     "Compose": "compose",
     "ContextualEncoding": "encoding",
+    "DeBERTa": "scores.deberta",
     "EmbeddingEncoding": "encoding",
     "Encoding": "encoding",
+    "FIRE": "scores.fire",
+    "Forgetting": "scores.forgetting",
     "Geometric": "frequencies.geometric",
     "Integer": "embeddings.integer",
+    "KERPLE": "scores.kerple",
     "Learned": "embeddings.learned",
     "NoPE": "none",
     "Normalized": "embeddings.normalized",
     "QueryKeyEncoding": "encoding",
     "RoPE": "queries_keys.rope",
+    "Sandwich": "scores.sandwich",
     "ScoreEncoding": "encoding",
+    "Shaw": "scores.shaw",
     "Sinusoidal": "embeddings.sinusoidal",
+    "SwinBias": "scores.swin",
+    "SwinV2Bias": "scores.swin_v2",
+    "T5Bias": "scores.t5",
+    "TUPE": "scores.tupe",
     "Tensor2Tensor": "frequencies.tensor2tensor",
+    "TransformerXL": "scores.transformer_xl",
     "attention": "dot_product_attention",
     "explain": "dot_product_attention",
     "from_dict": "catalogue",

@@ -41,7 +41,19 @@ CATALOGUE: tuple[Row, ...] = (
     Row("sinusoidal", "embeddings.sinusoidal:Sinusoidal", "embeddings",   "sines and cosines of many wavelengths",        "arXiv:1706.03762", "section 3.5",   2017),
     Row("learned",    "embeddings.learned:Learned",       "embeddings",   "a table with a learned row for each position", "arXiv:1705.03122", "section 3.1",   2017),
     Row("rope",       "queries_keys.rope:RoPE",           "queries_keys", "pairs of channels turned by the position",     "arXiv:2104.09864", "equation 34",   2021),
-    Row("alibi",      "scores.alibi:ALiBi",               "scores",       "a penalty that grows with the distance",       "arXiv:2108.12409", "section 3",     2022),
+    Row("shaw",           "scores.shaw:Shaw",                   "scores",       "a learned vector for each near distance",        "arXiv:1803.02155", "equations 3, 4",  2018),
+    Row("transformer_xl", "scores.transformer_xl:TransformerXL", "scores",      "a sinusoidal code of the distance as a second key", "arXiv:1901.02860", "section 3.3",  2019),
+    Row("t5",             "scores.t5:T5Bias",                   "scores",       "a learned number for each bucket of distances",  "arXiv:1910.10683", "section 2.1",     2019),
+    Row("deberta",        "scores.deberta:DeBERTa",             "scores",       "words and distances look at each other",         "arXiv:2006.03654", "equation 4",      2020),
+    Row("tupe",           "scores.tupe:TUPE",                   "scores",       "positions attend to positions, apart from words", "arXiv:2006.15595", "equation 7",     2020),
+    Row("swin",           "scores.swin:SwinBias",               "scores",       "a learned number for each offset in a window",   "arXiv:2103.14030", "equation 4",      2021),
+    Row("swin_v2",        "scores.swin_v2:SwinV2Bias",          "scores",       "a network over log-spaced offsets in a window",  "arXiv:2111.09883", "equations 3, 4",  2021),
+    Row("alibi",          "scores.alibi:ALiBi",                 "scores",       "a penalty that grows with the distance",         "arXiv:2108.12409", "section 3",       2022),
+    Row("kerple",         "scores.kerple:KERPLE",               "scores",       "a distance through a learned kernel",            "arXiv:2205.09921", "equations 4, 5",  2022),
+    Row("sandwich",       "scores.sandwich:Sandwich",           "scores",       "the product of two sinusoidal codes",            "arXiv:2212.10356", "section 5",       2022),
+    Row("fire",           "scores.fire:FIRE",                   "scores",       "a network reads the share of the longest distance", "arXiv:2310.04418", "equation 9",   2023),
+    Row("cope",           "scores.cope:CoPE",                   "scores",       "queries count the tokens that matter to them",   "arXiv:2405.18719", "equations 3 to 6", 2024),
+    Row("forgetting",     "scores.forgetting:Forgetting",       "scores",       "each token fades what came before it",           "arXiv:2503.02130", "section 3",       2025),
 )
 # fmt: on
 

@@ -78,10 +78,13 @@ class Compose(Encoding):
 
     def softmax_scale(self, head_dim: int) -> float:
         plain: float = head_dim**-0.5
-        return plain * math.prod(part.softmax_scale(head_dim) / plain for part in self.parts)
+        return plain * math.prod([part.softmax_scale(head_dim) / plain for part in self.parts])
 
     def at_scores(self) -> Encoding | None:
-        return next((part for part in self.parts if "scores" in part.places), None)
+        for part in self.parts:
+            if "scores" in part.places:
+                return part
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": "Compose", "encodings": [part.to_dict() for part in self.parts]}

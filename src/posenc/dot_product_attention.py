@@ -84,7 +84,11 @@ def attention(
         documents=documents, mask=mask, sinks=sinks, state=state, scale=scale, dropout_p=dropout_p,
     )  # fmt: skip
     chosen, _ = plan.choose(problem, implementation)
-    return plan.run(chosen, _widened(problem, chosen)).to(q.dtype)
+    if chosen in ("sdpa", "flex"):
+        return plan.run(chosen, _widened(problem, chosen)).to(q.dtype)
+    # Autocast would take the bias to half precision on its way into the scores.
+    with torch.autocast(q.device.type, enabled=False):
+        return plan.run(chosen, _widened(problem, chosen)).to(q.dtype)
 
 
 class Explanation(NamedTuple):
@@ -232,6 +236,6 @@ def _check_masks(
     full = (batch, heads, q_len, k_len)
     if mask.ndim > 4 or any(m not in (1, f) for m, f in zip(reversed(mask.shape), reversed(full), strict=False)):
         raise ValueError(
-            f"attention: got a mask of shape {tuple(mask.shape)}, expected one that broadcasts to {full}: a padding mask "
-            f"(batch, k_len) is mask[:, None, None, :]."
+            f"attention: got a mask of shape {tuple(mask.shape)}, expected one that broadcasts to {full}: a padding "
+            f"mask (batch, k_len) is mask[:, None, None, :]."
         )

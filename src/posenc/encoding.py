@@ -106,7 +106,7 @@ class Encoding(nn.Module):
 
     def softmax_scale(self, head_dim: int) -> float:
         """What the dot products of q and k are multiplied by before place 3: 1 / sqrt(head_dim) almost everywhere."""
-        return head_dim**-0.5
+        return float(head_dim**-0.5)
 
     def at_scores(self) -> "Encoding | None":
         """The part that acts at place 3: itself, a part of a composition, or None."""
@@ -232,8 +232,8 @@ class ContextualEncoding(Encoding, ABC):
     ) -> Tensor:
         if q is None or k is None:
             raise ValueError(
-                f"{type(self).__name__}: on_scores got no q and k, expected both: this encoding reads them; pass q=, k= "
-                "as they made the scores."
+                f"{type(self).__name__}: on_scores got no q and k, expected both: this encoding reads them; pass q=, "
+                "k= as they made the scores."
             )
         dtype = compute_dtype(scores.dtype)
         resolved_q, resolved_k = _resolve_both(scores, q_positions, k_positions)
@@ -241,7 +241,8 @@ class ContextualEncoding(Encoding, ABC):
         q_state = None if state is None else state[..., k.shape[-2] - q.shape[-2] :]
         scale = self.softmax_scale(q.shape[-1])
         content = Content(q, k, wide, resolved_q, resolved_k, scale, q_state, state)
-        return _add(scores, self.contextual_bias(content))
+        with torch.autocast(scores.device.type, enabled=False):
+            return _add(scores, self.contextual_bias(content))
 
 
 def _resolve_both(scores: Tensor, q_positions: Positions, k_positions: Positions) -> tuple[Tensor, Tensor]:

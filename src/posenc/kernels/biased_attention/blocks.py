@@ -120,20 +120,20 @@ class _Blocks(torch.autograd.Function):
             for x, needed in zip((q, k, v, table, sinks, state, *learned), wanted, strict=True)
         ]
         for rows, keys in layout.blocks(_height(problem, explicit=True)):
-            leaves: list[Tensor | None] = [
+            leaves: list[Any] = [
                 _leaf(x, needed)
                 for x, needed in zip((q[:, :, rows], k[:, :, keys], v[:, :, keys]), wanted[:3], strict=True)
             ]
             bias = None if table is None else _leaf(toeplitz.view(table, rows, keys), wanted[3])
             extra = [_leaf(x, needed) for x, needed in zip((sinks, state), wanted[4:6], strict=True)]
-            with torch.enable_grad():
+            with torch.enable_grad(), torch.autocast(q.device.type, enabled=False):
                 block = layout.block(rows, keys) if table is None else Block(rows, keys, bias, None)
                 y = attend(
                     problem, block, *leaves, sinks=extra[0], state=extra[1], generator=_generator(ctx.seed, rows, q)
-                )  # type: ignore[misc]
+                )
             inputs = [*leaves, bias, *extra, *learned]
             chosen = [x for x, needed in zip(inputs, wanted, strict=True) if needed]
-            grads = iter(torch.autograd.grad(y, chosen, gradient[:, :, rows], allow_unused=True))  # type: ignore[arg-type]
+            grads = iter(torch.autograd.grad(y, chosen, gradient[:, :, rows], allow_unused=True))
             places = (rows, keys, keys, None, None, None, *[None] * len(learned))
             for index, (total, place) in enumerate(zip(sums, places, strict=True)):
                 if total is None or (part := next(grads)) is None:
@@ -192,6 +192,6 @@ def _check_unchanged(problem: Problem, learned: tuple[Tensor, ...]) -> None:
     now = {id(parameter) for parameter in problem.encoding.parameters()}
     if any(id(parameter) not in now for parameter in learned):
         raise RuntimeError(
-            f"attention: the parameters of {type(problem.encoding).__name__} were replaced between forward and backward; "
-            'keep them (torch.func.functional_call swaps them: use implementation="dense" under it).'
+            f"attention: the parameters of {type(problem.encoding).__name__} were replaced between forward and "
+            'backward; keep them (torch.func.functional_call swaps them: use implementation="dense" under it).'
         )

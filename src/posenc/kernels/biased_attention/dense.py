@@ -1,5 +1,7 @@
 """The reference: all scores at once, and autograd over them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +19,11 @@ def run(problem: Problem) -> Tensor:
 def sdpa(problem: Problem) -> Tensor:
     """PyTorch's own attention, for what it knows itself: causal order, a mask, dropout."""
     q, k, v = problem.q, problem.k, problem.v
-    options = {"dropout_p": problem.dropout_p, "scale": problem.scale, "enable_gqa": q.shape[1] != k.shape[1]}
+    options: dict[str, Any] = {
+        "dropout_p": problem.dropout_p,
+        "scale": problem.scale,
+        "enable_gqa": q.shape[1] != k.shape[1],
+    }
     if problem.mask is None and problem.window is None and problem.documents is None:
         # One query sees all keys, so a step of decoding needs no mask.
         if not problem.causal or problem.q_len == 1:

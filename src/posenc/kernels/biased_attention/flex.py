@@ -21,7 +21,7 @@ def run(problem: Problem) -> Tensor:
         "scale": problem.scale,
         "enable_gqa": q.shape[1] != k.shape[1],
     }
-    call = flex_attention if torch.compiler.is_compiling() else _compiled()
+    call: Any = flex_attention if torch.compiler.is_compiling() else _compiled()
     if problem.sinks is None:
         y: Tensor = call(q, k, v, **options)
         return y
@@ -37,11 +37,12 @@ def refusal(problem: Problem) -> str | None:
         return f"{type(problem.encoding).__name__} reads queries and keys, which no score_mod sees"
     if problem.dropout_p:
         return "FlexAttention has no dropout"
+    if problem.sinks is not None and problem.q.device.type == "cpu":
+        return "FlexAttention does not tell the sum of its weights on the CPU, which sinks need"
     if problem.mask is not None and problem.mask.dtype != torch.bool:
         return "FlexAttention is given masks as booleans here, and this one is added to the scores"
     learns = torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad
-        for x in (problem.q, problem.k, problem.v, problem.sinks, *_learned(problem))
+        x is not None and x.requires_grad for x in (problem.q, problem.k, problem.v, problem.sinks, *_learned(problem))
     )
     if problem.q.device.type == "cpu" and learns:
         return "FlexAttention has no backward on the CPU"

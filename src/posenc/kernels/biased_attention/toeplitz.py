@@ -21,7 +21,13 @@ def consecutive(positions: Tensor) -> bool:
 
 
 def by_distance(
-    bias: Bias, q_positions: Tensor, k_positions: Tensor, *, offset: int = 0, causal: bool = False, window: int | None = None
+    bias: Bias,
+    q_positions: Tensor,
+    k_positions: Tensor,
+    *,
+    offset: int = 0,
+    causal: bool = False,
+    window: int | None = None,
 ) -> Tensor:
     """The table ``(heads, T + U - 1)`` whose entry n is the bias of query t and key u with n = T - 1 - t + u.
 
@@ -52,7 +58,7 @@ def view(table: Tensor, rows: slice, keys: slice) -> Tensor:
 
 
 def add_gradient(table_gradient: Tensor, gradient: Tensor, rows: slice, keys: slice) -> None:
-    """The adjoint of :func:`view`: sums ``(batch, heads, rows, keys)`` along its diagonals into the table's gradient."""
+    """The adjoint of :func:`view`: sums ``(batch, heads, rows, keys)`` along its diagonals into the table's."""
     gradient = gradient.sum(dim=0)
     heads, r, c = gradient.shape
     width = r + c - 1
