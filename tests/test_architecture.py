@@ -44,7 +44,9 @@ ORACLE = modules("oracle")
 
 
 def concepts() -> list[str]:
-    return [str(path.relative_to(SRC).with_suffix("")) for place in PLACES for path in modules(place)]
+    return [
+        str(path.relative_to(SRC).with_suffix("")) for place in PLACES for path in modules(place) if path.name[0] != "_"
+    ]
 
 
 @pytest.mark.parametrize("concept", [*concepts(), "none"])

@@ -7,12 +7,13 @@ import torch
 
 import posenc
 
-OPTIONS: dict[str, dict[str, int]] = {"learned": {"length": 16}, "normalized": {"length": 16}}
+OPTIONS: dict[str, dict[str, int]] = {name: {"length": 16} for name in ("learned", "normalized", "tupe")}
 
 
 def test_names_follow_the_road() -> None:
     assert posenc.names() == (
-        "none", "integer", "normalized", "binary", "sinusoidal", "learned", "rope", "alibi",
+        "none", "integer", "normalized", "binary", "sinusoidal", "learned", "rope", "shaw", "transformer_xl", "t5",
+        "deberta", "tupe", "swin", "swin_v2", "alibi", "kerple", "sandwich", "fire", "cope", "forgetting",
     )  # fmt: skip
 
 
@@ -22,7 +23,8 @@ def test_the_same_model_code_runs_every_encoding(name: str) -> None:
     x = encoding.on_embeddings(torch.randn(2, 10, 64))
     q = k = v = x.unflatten(-1, (4, 16)).transpose(1, 2)
     q, k = encoding.on_queries_keys(q, k)
-    assert posenc.attention(q, k, v, encoding, causal=True).shape == (2, 4, 10, 16)
+    state = encoding.carry(x)
+    assert posenc.attention(q, k, v, encoding, causal=True, state=state).shape == (2, 4, 10, 16)
 
 
 @pytest.mark.parametrize("name", posenc.names())

@@ -12,8 +12,8 @@ from posenc.scores._window import check, offsets
 class SwinBias(ScoreEncoding):
     r"""A learned number for each offset of two places in a window of an image.
 
-    Place: scores. Learned: ``table``. Relative: no, not in the places' numbers: it is in rows and columns. Keys may be
-    cached: yes.
+    Place: scores. Learned: ``table``. Relative: in rows and columns, not in the places' numbers.
+    Keys may be cached: yes.
 
     .. math::  s_{hij} \leftarrow s_{hij} + w_{r(i,j),\,h}, \qquad
         r(i,j) = (y_i - y_j + M - 1)(2N - 1) + (x_i - x_j + N - 1)

@@ -15,7 +15,7 @@ from posenc.scores._window import check, offsets
 class SwinV2Bias(ScoreEncoding):
     r"""A small network over log-spaced offsets gives the bias, so that a window of another size is near at hand.
 
-    Place: scores. Learned: ``hidden``, ``out``. Relative: no, not in the places' numbers: it is in rows and columns.
+    Place: scores. Learned: ``hidden``, ``out``. Relative: in rows and columns, not in the places' numbers.
     Keys may be cached: yes.
 
     .. math::  s_{hij} \leftarrow s_{hij} + 16\,\sigma\big( W_2\,\mathrm{relu}(W_1 (u, v)^\top + b_1) \big)_h, \qquad

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from posenc.kernels.biased_attention import toeplitz
@@ -106,8 +105,12 @@ class _Blocks(torch.autograd.Function):
         return layout.order(y)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                'attention: implementation="blocks" has no second derivative (create_graph=True asks for one); use '
+                'implementation="dense".'
+            )
         problem: Problem = ctx.problem
         q, k, v, table, sinks, state, *_ = ctx.saved_tensors
         learned: tuple[Tensor, ...] = ctx.learned
