@@ -28,7 +28,7 @@ types: .venv/installed
 	$(BIN)/mypy
 
 docs: .venv/installed-all ## the site, every figure and number made on the way
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/installed-all
 	$(BIN)/python -m benchmarks.run

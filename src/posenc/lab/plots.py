@@ -1,0 +1,321 @@
+"""The look of every figure, and the figures of a run.
+
+Figures are drawn once and read on white and on black: axes and text are in one ink that becomes ``currentColor``, and
+each hue becomes a CSS variable, which a page can set anew for a dark theme. No pyplot, so nothing is shared.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+TIMES = "\u00d7"
+INK, MUTED, GRID = "#1c1d1f", "#6a6b6d", "#d9dadb"
+
+HUES = {  # on white, on black; told apart with a colour-blind eye too, and markers differ as well
+    "grey": ("#75777a", "#a3a6aa"),
+    "vermilion": ("#c8500a", "#ff8a4c"),
+    "gold": ("#b07d00", "#e3b341"),
+    "brown": ("#7a4a2e", "#c79a7c"),
+    "blue": ("#0a6ebd", "#58a6ff"),
+    "pink": ("#c2408f", "#f08cc8"),
+    "green": ("#0b8560", "#3fcf9b"),
+    "purple": ("#6b3fb8", "#b795f5"),
+    "teal": ("#0e7f8c", "#4cc9d6"),
+    "red": ("#b3202f", "#ff7b85"),
+    "olive": ("#5f7010", "#b5c94e"),
+    "navy": ("#2b3a8f", "#94a3ff"),
+}
+_OF = {
+    "none": "grey",
+    "integer": "vermilion",
+    "normalized": "gold",
+    "binary": "brown",
+    "sinusoidal": "blue",
+    "learned": "pink",
+    "rope": "green",
+    "alibi": "purple",
+}
+_MARKERS = "osD^vP*X<>hp"
+
+WIDTH, HEIGHT = 4.4, 2.9
+"""Inches of a figure in a page: at 9 points its text is readable when the page is a phone."""
+
+DIVERGING = LinearSegmentedColormap.from_list(
+    "posenc",
+    [
+        (0.0, (0.85, 0.37, 0.05, 1)),
+        (0.5, (0.85, 0.37, 0.05, 0)),
+        (0.5, (0.1, 0.47, 0.78, 0)),
+        (1.0, (0.1, 0.47, 0.78, 1)),
+    ],
+)
+"""Orange below zero, blue above, and the page's own ground at zero."""
+
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.formatter.useoffset": False,
+    "image.composite_image": False,
+    "svg.fonttype": "none",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: what is seen in it, how to read it, and the function that draws it."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Axes], None]
+    height: float = HEIGHT
+
+
+def hues(labels: Sequence[str]) -> dict[str, str]:
+    """A hue for each label, on white: an encoding of the catalogue always has the same, others take the next free."""
+    free = iter([name for name in HUES if name not in _OF.values()] * len(labels))
+    return {label: HUES[_OF[label] if label in _OF else next(free)][0] for label in labels}
+
+
+def _style(name: str) -> AbstractContextManager[None]:
+    """The look, for as long as a figure is drawn. Its name goes into the names of clipping paths, unique in a page."""
+    options: Any = {**STYLE, "svg.hashsalt": name}
+    return matplotlib.rc_context(options)
+
+
+def svg(picture: Picture) -> str:
+    """The picture as an ``<svg>`` element for a page."""
+    with _style(picture.name):
+        figure = Figure(figsize=(WIDTH, picture.height), layout="constrained")
+        picture.draw(figure.add_subplot())
+        text = _themed(figure)
+    label = re.sub(r"[^\w -]", "", picture.title)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
+    """All pictures as one file, PNG or SVG by its suffix."""
+    columns = min(2, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    with _style(heading):
+        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+        figure = Figure(figsize=(WIDTH * columns, 0.3 + 3.4 * rows), layout=layout)
+        figure.suptitle(heading, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        for at, picture in enumerate(pictures):
+            axes = figure.add_subplot(rows, columns, at + 1)
+            picture.draw(axes)
+            axes.set_title(_wrapped(picture.title), loc="left")
+        if path.suffix == ".svg":
+            text = _themed(figure)
+            dark = "".join(f"--{name}:{on_black};" for name, (_, on_black) in HUES.items())
+            rule = (
+                f"svg{{background:#fff;color:{INK};font-family:sans-serif}}"
+                f"@media(prefers-color-scheme:dark){{svg{{background:#14161a;color:#e6e7e9;--grid:#3a3d42;--muted:#9da1a6;{dark}}}}}"
+            )
+            names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            text = text.replace("<svg ", f"<svg {names}", 1)
+            path.write_text(text.replace(">", f"><style>{rule}</style>", 1), encoding="utf-8")
+        else:
+            FigureCanvasAgg(figure).print_figure(path, dpi=160, facecolor="white", format="png")
+
+
+def _wrapped(title: str, width: int = 44) -> str:
+    lines = [""]
+    for word in title.split():
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] += f"{word} "
+    return "\n".join(line.strip() for line in lines)
+
+
+def _themed(figure: Figure) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
+    # Names that nothing refers to would be the same in every picture of a page.
+    referred = set(re.findall(r"#([\w-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in referred else "", text)
+    # By viewBox alone, the picture takes the width that it is given.
+    text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"font: ((?:\w+ )?[\d.]+px) [^;\"]*", r"font: \1 sans-serif", text)
+    text = (
+        text.replace(INK, "currentColor").replace(MUTED, f"var(--muted,{MUTED})").replace(GRID, f"var(--grid,{GRID})")
+    )
+    for name, (on_white, _) in HUES.items():
+        text = text.replace(on_white, f"var(--{name},{on_white})")
+    return re.sub(r"\n\s*", "\n", text)
+
+
+# The figures of a run
+
+Curve = Sequence[tuple[float, NDArray[np.float64]]]
+"""(x, one value for each seed) in order of x."""
+
+
+def perplexity_by_length(
+    curves: Mapping[str, Curve], *, trained_length: int, title: str, name: str, caption: str, ends: Mapping[str, str]
+) -> Picture:
+    """One line for each encoding, from the trained length on; ``ends`` says where one stops because it has no code."""
+
+    def draw(axes: Axes) -> None:
+        everything = np.concatenate([values for curve in curves.values() for _, values in curve])
+        lowest = float(everything.min())
+        highest = min(float(everything.max()), 1000 * lowest)  # one that explodes shall not flatten all others
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        lengths = sorted({x for curve in curves.values() for x, _ in curve})
+        ratio = max(highest / lowest, 1.2)
+        axes.set_ylim(lowest / ratio**0.08, highest * ratio**0.12)
+        axes.set_xlim(lengths[0] / 1.12, lengths[-1] * 1.06)
+        axes.set_xticks(lengths, [f"{x / trained_length:g}{TIMES}\n{x:g}" for x in lengths])
+        axes.minorticks_off()
+        axes.set_yticks(_round_values(*axes.get_ylim()), [f"{v:g}" for v in _round_values(*axes.get_ylim())])
+        axes.grid(axis="y")
+        axes.axvline(trained_length, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
+        axes.annotate(
+            "trained length",
+            (trained_length, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, -2),
+            textcoords="offset points",
+            va="top",
+            fontsize=8,
+            color=MUTED,
+        )
+        axes.set_xlabel("length in tokens")
+        axes.set_ylabel("perplexity (log)")
+        _lines(axes, curves, markers=True, notes=ends)
+
+    return Picture(name, title, caption, draw, height=3.3)
+
+
+def loss_by_step(curves: Mapping[str, Curve], *, title: str, caption: str = "") -> Picture:
+    """One line for each encoding; the first steep steps are cut off at the top."""
+
+    def draw(axes: Axes) -> None:
+        last = max(x for curve in curves.values() for x, _ in curve)
+        late = [values.mean() for curve in curves.values() for x, values in curve if x >= 0.15 * last]
+        low, high = min(late), max(late)
+        axes.set_ylim(low - 0.06 * (high - low + 1e-9), high + 0.04 * (high - low + 1e-9))
+        axes.set_xlim(0, last * 1.01)
+        axes.grid(axis="y")
+        axes.set_xlabel("training step")
+        axes.set_ylabel("training loss (nats a token)")
+        _lines(axes, curves, markers=False, notes={})
+
+    return Picture("loss", title, caption, draw, height=3.3)
+
+
+def _lines(axes: Axes, curves: Mapping[str, Curve], *, markers: bool, notes: Mapping[str, str]) -> None:
+    palette = hues(list(curves))
+    ends = []
+    for (label, curve), marker in zip(curves.items(), _MARKERS * len(curves), strict=False):
+        x = np.array([at for at, _ in curve])
+        mean = np.array([values.mean() for _, values in curve])
+        axes.plot(x, mean, color=palette[label], marker=marker if markers else None)
+        if any(len(values) > 1 for _, values in curve):
+            low, high = ([pick(values) for _, values in curve] for pick in (np.min, np.max))
+            axes.fill_between(x, low, high, color=palette[label], alpha=0.18, linewidth=0)
+        ends.append((float(x[-1]), float(mean[-1]), label + notes.get(label, ""), palette[label]))
+    _label_ends(axes, ends)
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each line's name beside its end, moved up or down until no two overlap."""
+    scale = np.log if axes.get_yscale() == "log" else np.asarray
+    low, high = scale(axes.get_ylim())
+    heights = {end: float(np.clip((scale(end[1]) - low) / (high - low), 0.0, 1.0)) for end in ends}
+    gap = min(0.062, 1.0 / max(len(ends), 1))
+    placed = spread([heights[end] for end in ends], gap)
+    right = axes.get_xlim()[1]
+    for end, at in zip(ends, placed, strict=True):
+        x, y, text, color = end
+        beyond = y > axes.get_ylim()[1]
+        axes.annotate(
+            f"{text} {y:.3g} ↑" if beyond else text,
+            xy=(x, heights[end]) if x < right * 0.9 else (right, heights[end]),
+            xycoords=("data", "axes fraction"),
+            xytext=(1.045, at),
+            textcoords="axes fraction",
+            color=color,
+            fontsize=8.5,
+            va="center",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": color,
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 2,
+                "linestyle": ":",
+            },
+        )
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """The heights, moved as little as leaves ``gap`` between any two, in the same order and within 0 .. 1."""
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    clusters: list[list[float]] = []  # mean of the members' wishes for the lowest place, number of members
+    for rank, index in enumerate(order):
+        clusters.append([heights[index] - rank * gap, 1])
+        while len(clusters) > 1 and clusters[-2][0] > clusters[-1][0]:  # they overlap: both move, to their common mean
+            mean, count = clusters.pop()
+            below, size = clusters[-1]
+            clusters[-1] = [(below * size + mean * count) / (size + count), size + count]
+    lowest = [mean for mean, count in clusters for _ in range(int(count))]
+    ceiling = 1.0 - (len(heights) - 1) * gap
+    placed = [0.0] * len(heights)
+    for rank, index in enumerate(order):
+        placed[index] = min(max(lowest[rank], 0.0), max(ceiling, 0.0)) + rank * gap
+    return placed
+
+
+def _round_values(low: float, high: float) -> list[float]:
+    """Values for the ticks of a logarithmic axis: 1, 2, 5 times powers of ten, and finer where few of them fit."""
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8), tuple(1 + i / 10 for i in range(90))):
+        found = [
+            step * 10.0**power
+            for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+            for step in steps
+            if low <= step * 10.0**power <= high
+        ]
+        if len(found) >= 4:
+            return found[:: math.ceil(len(found) / 7)]
+    return [low, high]

@@ -1,0 +1,351 @@
+"""The properties that a good encoding should have, each measured, for any encoding.
+
+===  ==========================================  ======================================================================
+1    a code of its own for each position         smallest distance between two codes, in float32 and bfloat16
+2    a linear map from code i to code i + k      residual of the best map that is the same at every i
+3    works past the trained length               a trained model's perplexity: the report takes it from the run
+4    deterministic, no table                     built twice, the same codes; parameters; bytes for each position
+5    more than one dimension                     1 and 2 again on a grid, each axis with half of the channels or heads
+\\-   sees order                                  what changes at one word when the other words change places
+===  ==========================================  ======================================================================
+
+Properties 1, 2 and 5 are about *the code of a position*, which each place has its own form of: :func:`codes_of`.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import posenc
+
+WORDS = ("the", "quick", "brown", "fox")
+EXACT = 1e-6
+"""A residual below this is an exact map and the rounding of its arithmetic; the others lie above 1e-2."""
+
+
+@dataclass(frozen=True)
+class Unique:
+    """How many different codes the positions 0 .. positions - 1 have in one dtype, and how close two of them come."""
+
+    dtype: str
+    positions: int
+    distinct: int
+    distance: float
+    """Smallest Euclidean distance between the codes of two positions; 0 if a code is used twice."""
+    pair: tuple[int, int]
+    """Two positions at that distance: the first code that is used twice, if there is one."""
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """How well one matrix takes the code at i to the code at i + k, at every i.
+
+    ``residuals`` has for each k the part of the step that the best matrix misses, \\|c(i+k) - M c(i)\\| over
+    \\|c(i+k) - c(i)\\|: 0 for an exact map, 1 for one no better than staying where it is. M is fitted (least squares,
+    float64) on a random half of the positions and judged on the other half, so that a small table cannot be learned
+    by heart.
+    """
+
+    positions: int
+    residuals: dict[int, float]
+
+    @property
+    def worst(self) -> float:
+        return max(self.residuals.values())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it takes to have a code: learned numbers, bytes of them for each position, and whether two builds agree."""
+
+    parameters: int
+    bytes_per_position: float
+    deterministic: bool | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Properties 1 and 2 on a square grid: the codes of x and y side by side, each of half the width."""
+
+    side: int
+    distance: float
+    shift: tuple[int, int]
+    residual: float
+
+
+@dataclass(frozen=True)
+class Properties:
+    """Everything measured of one encoding. What does not apply is None, and ``reasons`` says why by its name."""
+
+    places: tuple[str, ...]
+    width: int
+    unique: dict[str, Unique] | None
+    linear_map: LinearMap | None
+    cost: Cost
+    grid: Grid | None
+    order: float
+    """Largest change of a word's attention output, relative to the output, when the other words change places."""
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def measure(
+    encoding: posenc.Encoding, *, dim: int, num_heads: int, positions: int = 2**16, seed: int = 0
+) -> Properties:
+    """All properties of one encoding, except the one that takes training.
+
+    Args:
+        encoding: any, a class of your own too.
+        dim: channels of the model it is for.
+        num_heads: query heads of that model.
+        positions: how many are searched for codes that are alike, from 0; fewer if the encoding ends before.
+        seed: of the random words and halves.
+
+    Example:
+        >>> found = measure(posenc.make("sinusoidal", dim=32, num_heads=2), dim=32, num_heads=2, positions=1000)
+        >>> found.unique["float32"].distinct, found.linear_map.worst < 1e-12
+        (1000, True)
+        >>> found.order > 0.01  # order is seen
+        True
+    """
+    reasons: dict[str, str] = {}
+    limit = encoding.max_positions
+    searched = positions if limit is None else min(positions, limit)
+    unique: dict[str, Unique] | None = None
+    linear_map: LinearMap | None = None
+    grid: Grid | None = None
+    width = 0
+    with torch.no_grad():
+        if not encoding.places:
+            reasons |= dict.fromkeys(("unique", "linear_map", "grid"), "no code: nothing is done with the position")
+        else:
+            width = codes_of(encoding, torch.arange(1), dim=dim, num_heads=num_heads).shape[-1]
+            unique = {
+                name: unique_codes(
+                    codes_of(encoding, torch.arange(searched), dim=dim, num_heads=num_heads, dtype=dtype)
+                )
+                for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+            }
+            try:
+                linear_map = best_linear_map(encoding, dim=dim, num_heads=num_heads, seed=seed)
+            except _DoesNotApply as why:
+                reasons["linear_map"] = str(why)
+            try:
+                grid = on_a_grid(encoding, dim=dim, num_heads=num_heads, seed=seed)
+            except _DoesNotApply as why:
+                reasons["grid"] = str(why)
+        cost = _cost(encoding, dim=dim, num_heads=num_heads)
+        if cost.deterministic is None:
+            reasons["deterministic"] = "from_dict(to_dict()) does not build it a second time"
+        order = order_test(encoding, dim=dim, num_heads=num_heads, seed=seed)
+    return Properties(encoding.places, width, unique, linear_map, cost, grid, order, reasons)
+
+
+def codes_of(
+    encoding: posenc.Encoding, positions: Tensor, *, dim: int, num_heads: int, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """The code of each position, ``(positions, width)`` in ``dtype``: what the encoding's hooks make of a fixed input.
+
+    - embeddings: of an embedding of zeros, which gives ``encoding.codes(p)``;
+    - queries_keys: of a query with 1 on every channel, in the first head;
+    - scores: of a score of 0 between a query at p and a key at 0, one number for each head;
+    - several places: these codes side by side; none: width 0.
+    """
+    count = len(positions)
+    codes = [torch.empty(count, 0, dtype=dtype)]
+    if "embeddings" in encoding.places:
+        codes.append(encoding.on_embeddings(torch.zeros(1, count, dim, dtype=dtype), positions)[0])
+    if "queries_keys" in encoding.places:
+        ones = torch.ones(1, num_heads, count, dim // num_heads, dtype=dtype)
+        codes.append(encoding.on_queries_keys(ones, ones[:, :, :1], positions, k_positions=0)[0][0, 0])
+    if "scores" in encoding.places:
+        zeros = torch.zeros(1, num_heads, count, 1, dtype=dtype)
+        codes.append(encoding.on_scores(zeros, positions, 0)[0, :, :, 0].T)
+    return torch.cat(codes, dim=-1).detach()
+
+
+def unique_codes(codes: Tensor) -> Unique:
+    """Count the different codes and find the two that are closest, among all pairs."""
+    dtype = str(codes.dtype).removeprefix("torch.")
+    wide = (codes.float() if codes.dtype == torch.bfloat16 else codes) + 0.0  # + 0.0: -0.0 and 0.0 are one number
+    seen: dict[bytes, int] = {}
+    twice: tuple[int, int] | None = None
+    for position, row in enumerate(wide.contiguous().numpy()):
+        first = seen.setdefault(row.tobytes(), position)
+        if first != position and twice is None:
+            twice = (first, position)
+    distance, pair = smallest_distance(wide.double()) if twice is None else (0.0, twice)
+    return Unique(dtype, len(codes), len(seen), distance, pair)
+
+
+def smallest_distance(codes: Tensor, *, block: int = 64) -> tuple[float, tuple[int, int]]:
+    """The smallest Euclidean distance between two rows, exactly, and the two rows.
+
+    Every pair is covered without looking at most of them: rows are cut into blocks of neighbours, each block has a
+    bounding box, and two blocks whose boxes are further apart than the best pair so far cannot hold a better one. Boxes
+    of neighbours are small in every channel that is slow, so few pairs of blocks are left. Codes without any such
+    order cost all pairs.
+    """
+    blocks = codes.split(block)
+    best, pair = math.inf, (0, 0)
+
+    def look(a: int, b: int) -> None:
+        nonlocal best, pair
+        # Not by the matrix product, which loses close pairs of long codes to rounding.
+        distances = torch.cdist(blocks[a], blocks[b], compute_mode="donot_use_mm_for_euclid_dist")
+        if a == b:
+            distances = distances + torch.full_like(distances, torch.inf).tril()
+        where = int(distances.argmin())
+        i, j = divmod(where, distances.shape[1])
+        if (found := float(distances[i, j])) < best:
+            best, pair = found, (a * block + i, b * block + j)
+
+    for a in range(len(blocks)):
+        look(a, a)
+        if a + 1 < len(blocks):
+            look(a, a + 1)
+    low = torch.stack([part.amin(dim=0) for part in blocks])
+    high = torch.stack([part.amax(dim=0) for part in blocks])
+    for a in range(len(blocks) - 2):
+        gap = torch.maximum(low[a + 2 :] - high[a], low[a] - high[a + 2 :]).clamp(min=0)
+        bound = gap.square().sum(dim=1)
+        for b in (bound < best**2).nonzero()[:, 0].tolist():
+            look(a, a + 2 + b)
+    return best, pair
+
+
+class _DoesNotApply(Exception):
+    """A property that this encoding cannot have measured; the message says why."""
+
+
+def best_linear_map(
+    encoding: posenc.Encoding, *, dim: int, num_heads: int, shifts: Sequence[int] = (1, 16), seed: int = 0
+) -> LinearMap:
+    """One matrix for each shift, from the code at i to the code at i + k."""
+    width = codes_of(encoding, torch.arange(1), dim=dim, num_heads=num_heads).shape[-1]
+    wanted = max(512, 4 * width) + max(shifts)
+    limit = wanted if encoding.max_positions is None else min(wanted, encoding.max_positions)
+    if limit < 4 + max(shifts):
+        raise _DoesNotApply(f"only {limit} positions, too few to fit a map on")
+    codes = codes_of(encoding, torch.arange(limit), dim=dim, num_heads=num_heads).numpy()
+    fit = _half(limit, np.random.default_rng(seed))
+    return LinearMap(limit, {k: _residual(codes[:-k], codes[k:], fit[:-k], ~fit[:-k]) for k in shifts})
+
+
+def _residual(
+    source: NDArray[np.float64], target: NDArray[np.float64], fit: NDArray[np.bool_], judge: NDArray[np.bool_]
+) -> float:
+    matrix = np.linalg.lstsq(source[fit], target[fit], rcond=None)[0]
+    missed = np.linalg.norm(target[judge] - source[judge] @ matrix)
+    step = np.linalg.norm(target[judge] - source[judge])
+    return float(missed / step) if step > 0 else 0.0
+
+
+def _half(count: int, random: np.random.Generator) -> NDArray[np.bool_]:
+    return random.permutation(count) < count // 2
+
+
+def on_a_grid(
+    encoding: posenc.Encoding, *, dim: int, num_heads: int, shift: tuple[int, int] = (3, 5), seed: int = 0
+) -> Grid:
+    """The encoding made for two axes: one of half the width for x, one for y, their codes side by side."""
+    half = _of_half_the_width(encoding, seed=seed)
+    heads = num_heads // 2 if "scores" in encoding.places else num_heads
+    width = codes_of(half, torch.arange(1), dim=dim // 2, num_heads=heads).shape[-1]
+    side = max(64, 4 * width)
+    side = side if half.max_positions is None else min(side, half.max_positions)
+    if side < 4 + 2 * max(shift):
+        raise _DoesNotApply(f"only {side} positions on an axis, too few for a shift of {shift}")
+    axis = codes_of(half, torch.arange(side), dim=dim // 2, num_heads=heads)
+    # The map is judged at x and y that it was not fitted on. Not all points are needed: some for each unknown are.
+    random = np.random.default_rng(seed)
+    x, y = (random.integers(0, side - k, size=64 + 32 * width) for k in shift)
+    fit_x, fit_y = (_half(side, random)[index] for index in (x, y))
+    codes = axis.numpy()
+    source = np.concatenate((codes[x], codes[y]), axis=1)
+    target = np.concatenate((codes[x + shift[0]], codes[y + shift[1]]), axis=1)
+    residual = _residual(source, target, fit_x & fit_y, ~fit_x & ~fit_y)
+    # The nearest point to (x, y) shares x or y with it: a squared distance is the sum of those along the axes.
+    distance, _ = smallest_distance(axis)
+    return Grid(side, distance, shift, residual)
+
+
+def _of_half_the_width(encoding: posenc.Encoding, *, seed: int) -> posenc.Encoding:
+    data = encoding.to_dict()
+    widths = [key for key in data if key in ("dim", "head_dim", "rotary_dim")] or [k for k in data if k == "num_heads"]
+    if not widths:
+        raise _DoesNotApply("it has no dim, head_dim or num_heads to halve")
+    try:
+        return _built(encoding, data | {key: data[key] // 2 for key in widths}, seed=seed)
+    except (TypeError, ValueError) as error:
+        raise _DoesNotApply(f"it cannot be built at half the width: {error}") from error
+
+
+def _built(encoding: posenc.Encoding, data: Mapping[str, Any], *, seed: int) -> posenc.Encoding:
+    """One of the same class, with what is random in it drawn from a seed of its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return type(encoding).from_dict(data)
+
+
+def _cost(encoding: posenc.Encoding, *, dim: int, num_heads: int) -> Cost:
+    learned = list(encoding.parameters())
+    stored = sum(parameter.numel() * parameter.element_size() for parameter in learned)
+    rows = encoding.max_positions
+    return Cost(
+        sum(parameter.numel() for parameter in learned),
+        stored / rows if rows else 0.0,
+        _is_deterministic(encoding, dim=dim, num_heads=num_heads),
+    )
+
+
+def _is_deterministic(encoding: posenc.Encoding, *, dim: int, num_heads: int) -> bool | None:
+    """Whether the constructor's arguments alone give the codes: built again from them, it has the same ones."""
+    try:
+        again = _built(encoding, encoding.to_dict(), seed=2017)
+    except (TypeError, ValueError):
+        return None
+    some = torch.arange(min(64, encoding.max_positions or 64))
+    return torch.equal(*(codes_of(each, some, dim=dim, num_heads=num_heads) for each in (encoding, again)))
+
+
+def order_test(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed: int = 0) -> float:
+    """Put the other words of "the quick brown fox" in every other order, and see what a word notices.
+
+    One layer of attention without a causal mask, random embeddings and projections, in float64, with all three hooks.
+    The largest change of a word's output over all words and orders, relative to the output's norm: the rounding of a
+    float64 where the encoding leaves the model blind to order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    words = torch.randn(len(WORDS), dim, dtype=torch.float64, generator=generator)
+    weights = torch.randn(3, dim, dim, dtype=torch.float64, generator=generator) / dim**0.5
+
+    def output(order: Sequence[int]) -> Tensor:
+        x = encoding.on_embeddings(words[list(order)][None])
+        q, k, v = (
+            (x @ weight).view(1, len(order), num_heads, dim // num_heads).transpose(1, 2).to(x.dtype)
+            for weight in weights.to(x.dtype)
+        )
+        y = posenc.attention(*encoding.on_queries_keys(q, k), v, encoding)
+        return y[0].transpose(0, 1).flatten(1)
+
+    original = list(range(len(WORDS)))
+    expected = output(original)
+    worst = 0.0
+    for order in itertools.permutations(original):
+        stayed = [t for t in original if order[t] == t]
+        if 0 < len(stayed) < len(original):
+            change = (output(order)[stayed] - expected[stayed]).norm(dim=1) / expected[stayed].norm(dim=1)
+            worst = max(worst, float(change.max()))
+    return worst

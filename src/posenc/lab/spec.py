@@ -1,0 +1,162 @@
+"""What the command line calls an encoding: ``rope``, ``rope:pairing=interleaved``, ``mine.py:Mine:width=3``."""
+
+import ast
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from posenc import catalogue
+
+if TYPE_CHECKING:
+    from posenc.encoding import Encoding
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An encoding by name, or a class in a Python file, with options; nothing is imported before it is built.
+
+    Attributes:
+        text: the spec as it was given.
+        name: a name of the catalogue, or of a class in ``file``.
+        options: what its constructor is given besides the sizes of the model.
+        file: the Python file that defines the class, or None for the catalogue.
+    """
+
+    text: str
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """A short name, fit for a file name and a legend: ``rope``, ``rope-pairing=interleaved``, ``Mine-width=3``."""
+        _, _, options = _split(self.text)
+        kept = "".join(character if character.isalnum() or character in "=._+" else "-" for character in options)
+        return f"{self.name}-{kept}".strip("-") if options else self.name
+
+    def load(self) -> "type[Encoding]":
+        """The class."""
+        if self.file is None:
+            return catalogue.row(self.name).load()
+        return _class_in_file(self.file, self.name)
+
+    def build(self, *, dim: int, num_heads: int, length: int) -> "Encoding":
+        """The encoding for a model of these sizes, trained at ``length`` tokens.
+
+        A constructor that has a parameter ``length`` and was not given one gets the trained length.
+        """
+        cls = self.load()
+        options = dict(self.options)
+        if "length" in inspect.signature(cls).parameters:
+            options.setdefault("length", length)
+        return catalogue.build(cls, dim=dim, num_heads=num_heads, **options)
+
+    def file_digest(self) -> str | None:
+        """SHA-256 of the file that defines the class, by which a resumed run sees that it is still the same."""
+        return None if self.file is None else hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+
+def parse(text: str) -> Spec:
+    """The spec that a text names.
+
+    Options are keyword arguments as in Python, except that a bare word is a string, and a call makes an object of
+    posenc: ``rope:frequencies=Geometric(base=500000),pairing=interleaved``.
+
+    Raises:
+        ValueError: an unknown name, with the nearest match; options that are no keyword arguments.
+        FileNotFoundError: a Python file that does not exist.
+
+    Example:
+        >>> parse("rope:rotary_dim=8,pairing=interleaved").options
+        {'rotary_dim': 8, 'pairing': 'interleaved'}
+        >>> parse("rope:pairing=interleaved").label
+        'rope-pairing=interleaved'
+    """
+    file, name, options = _split(text)
+    parsed = _parse_options(text, options)
+    if file is None:
+        return Spec(text, catalogue.row(name).name, parsed)
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"{text}: there is no file {file}; expected FILE.py:CLASS, such as mine.py:Mine.")
+    if not name:
+        raise ValueError(f"{text}: which class of {file}? expected FILE.py:CLASS, such as {file}:Mine.")
+    return Spec(text, name, parsed, path)
+
+
+def _split(text: str) -> tuple[str | None, str, str]:
+    """File, name, options."""
+    head, _, rest = text.partition(":")
+    if not head.endswith(".py"):
+        return None, head, rest
+    name, _, options = rest.partition(":")
+    return head, name, options
+
+
+def _parse_options(text: str, options: str) -> dict[str, Any]:
+    try:
+        call = ast.parse(f"_({options})", mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(f"{text}: got options {options!r}, expected NAME=VALUE,NAME=VALUE after the colon.") from error
+    if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
+        raise ValueError(f"{text}: got options {options!r}, expected NAME=VALUE,NAME=VALUE after the colon.")
+    return {str(keyword.arg): _value(text, keyword.value) for keyword in call.keywords}
+
+
+def _value(text: str, node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        import posenc
+
+        if node.func.id not in posenc.__all__:
+            raise ValueError(f"{text}: posenc has no {node.func.id!r}; expected a name such as Geometric.")
+        arguments = {str(keyword.arg): _value(text, keyword.value) for keyword in node.keywords}
+        return getattr(posenc, node.func.id)(**arguments)
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        got = ast.unparse(node)
+        raise ValueError(
+            f"{text}: got the value {got}, expected a number, a word, or a call such as Geometric(base=1e6)."
+        ) from error
+
+
+def _class_in_file(file: Path, name: str) -> "type[Encoding]":
+    from posenc.encoding import Encoding
+
+    module = _import_file(file)
+    found = getattr(module, name, None)
+    if isinstance(found, type) and issubclass(found, Encoding):
+        return found
+    if found is not None:
+        raise TypeError(f"{file}:{name} is a {type(found).__name__}, expected a subclass of posenc.Encoding.")
+    own = [
+        key
+        for key, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Encoding) and value.__module__ == module.__name__
+    ]
+    near = difflib.get_close_matches(name, own, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"{file} has no class {name!r}; {hint}its encodings are: {', '.join(own) or 'none'}.")
+
+
+def _import_file(file: Path) -> ModuleType:
+    module_name = f"posenc_user_{file.stem}"
+    module_spec = importlib.util.spec_from_file_location(module_name, file)
+    if module_spec is None or module_spec.loader is None:
+        raise ValueError(f"{file}: not a Python file.")
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_name] = module  # dataclasses and pickle look their module up by name
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{file} does not run: {type(error).__name__}: {error}") from error
+    return module

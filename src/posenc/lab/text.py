@@ -1,0 +1,144 @@
+"""Real prose, and the numbers that a model reads for it."""
+
+import hashlib
+import importlib.resources
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.uint8] | NDArray[np.int32]
+
+SHIPPED_FOR_TRAINING = ("emma.txt", "pride_and_prejudice.txt")
+SHIPPED_FOR_VALIDATION = ("persuasion.txt",)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and where it is from."""
+
+    name: str
+    text: str
+
+    def describe(self) -> dict[str, Any]:
+        """Its name, size and SHA-256, for a run's configuration."""
+        data = self.text.encode()
+        return {"name": self.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is trained on, and what is held out."""
+
+    train: tuple[Document, ...]
+    validation: tuple[Document, ...]
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "train": [document.describe() for document in self.train],
+            "validation": [document.describe() for document in self.validation],
+        }
+
+
+def shipped() -> Corpus:
+    """The novels inside the package: two to train on, and one, by the same author, held out whole."""
+    folder = importlib.resources.files("posenc.lab") / "data"
+
+    def read(names: Sequence[str]) -> tuple[Document, ...]:
+        return tuple(Document(name, (folder / name).read_text(encoding="utf-8")) for name in names)
+
+    return Corpus(read(SHIPPED_FOR_TRAINING), read(SHIPPED_FOR_VALIDATION))
+
+
+def from_files(paths: Sequence[Path]) -> Corpus:
+    """A user's own text: the last tenth of each file, by position, is held out.
+
+    Raises:
+        OSError: a file that cannot be read.
+        ValueError: a file that is empty, or is no UTF-8 text.
+    """
+    train, validation = [], []
+    for path in paths:
+        text = _read(path)
+        cut = len(text) - len(text) // 10
+        train.append(Document(path.name, text[:cut]))
+        validation.append(Document(f"{path.name} (last tenth)", text[cut:]))
+    return Corpus(tuple(train), tuple(validation))
+
+
+def _read(path: Path) -> str:
+    data = path.read_bytes()
+    if not data.strip():
+        raise ValueError(f"{path}: the file is empty, expected text to train on.")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: byte {error.start} is no UTF-8 text; is this a binary file? Convert it first."
+        ) from error
+    if "\0" in text:
+        raise ValueError(f"{path}: byte {data.index(0)} is zero, so this is a binary file; expected text.")
+    return text
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Bytes, or byte pairs learned from the training text.
+
+    Attributes:
+        kind: "bytes" or "bpe".
+        size: number of tokens.
+        tokenizer: the ``tokenizers`` JSON of a byte-pair vocabulary.
+    """
+
+    kind: str
+    size: int
+    tokenizer: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "size": self.size}
+
+    def encode(self, documents: Sequence[Document]) -> Tokens:
+        """The tokens of all documents, one after the other."""
+        text = "\n\n".join(document.text for document in documents)
+        if self.tokenizer is None:
+            return np.frombuffer(text.encode(), dtype=np.uint8)
+        import tokenizers
+
+        return np.array(tokenizers.Tokenizer.from_str(self.tokenizer).encode(text).ids, dtype=np.int32)
+
+
+def make_vocabulary(wanted: str, documents: Sequence[Document]) -> Vocabulary:
+    """``"bytes"``, or a number N for N byte pairs learned from the documents.
+
+    Raises:
+        ValueError: anything else; fewer than the 256 bytes and one pair.
+    """
+    if wanted == "bytes":
+        return Vocabulary("bytes", 256)
+    if not wanted.isdecimal() or int(wanted) < 257:
+        raise ValueError(f'vocabulary: got {wanted!r}, expected "bytes" or a number of at least 257, such as 1024.')
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=int(wanted), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator((document.text for document in documents), trainer)
+    return Vocabulary("bpe", tokenizer.get_vocab_size(), tokenizer.to_str())
+
+
+def check_long_enough(train: Tokens, validation: Tokens, *, length: int, longest: int) -> None:
+    """Refuse a text that does not hold one window to train on and one of the longest to validate on."""
+    for purpose, tokens, needed in (("training", train, length + 1), ("validation", validation, longest + 1)):
+        if len(tokens) < needed:
+            raise ValueError(
+                f"text: the {purpose} part has {len(tokens)} tokens, expected at least {needed}, one window and the "
+                "token after it; give a longer text, or a smaller --length."
+            )

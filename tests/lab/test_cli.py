@@ -1,0 +1,153 @@
+"""The command line: help, errors, exit codes."""
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import posenc
+from posenc.lab import __main__ as door
+from posenc.lab.errors import Interrupted
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """The command in this process: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> tuple[int | str | None, str, str]:
+        monkeypatch.setattr(sys, "argv", ["posenc", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            door.main()
+        out, err = capsys.readouterr()
+        return caught.value.code, out, err
+
+    return run
+
+
+def test_help_answers_at_once_and_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['posenc', '--help']\n"
+        "from posenc.lab.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+    assert "compare" in done.stdout
+    assert statistics.median(seconds) < 2.0  # 0.2 s on an idle machine; room for a busy one
+
+
+@pytest.mark.parametrize("verb", ["compare", "report", "show"])
+def test_every_verb_explains_itself(call, verb: str) -> None:
+    code, out, _ = call(verb, "--help")
+    assert code == 0
+    assert f"posenc {verb}" in out
+
+
+def test_the_version_is_that_of_the_package(call) -> None:
+    assert call("--version") == (0, f"posenc {posenc.__version__}\n", "")
+
+
+def test_the_installed_command_is_this_one() -> None:
+    command = Path(sys.executable).with_name("posenc")
+    if not command.exists():
+        pytest.skip("the package is not installed with its command")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
+    assert done.stdout == f"posenc {posenc.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "ropo"], "did you mean 'rope'?"),
+        (["compare", "mine.py:Mine"], "there is no file mine.py"),
+        (["compare", "rope:base=3"], "got the option 'base'"),
+        (["compare", "learned:length=3"], "expected at least 64, the length to train at"),
+        (["compare", "rope", "rope"], "give each once"),
+        (["compare", "--preset", "slow"], "expected one of quick, standard"),
+        (["compare", "--vocabulary", "12"], "at least 257"),
+        (["compare", "--backend", "spark"], "expected one of loky, ray, dask"),
+        (["compare", "--dim", "30"], "expected a multiple of the heads"),
+        (["compare", "--steps", "0"], "expected more than 0"),
+        (["compare", "--text", "nowhere.txt"], "nowhere.txt: No such file or directory"),
+        (["compare", "--resume", "nowhere"], "there is no such run folder"),
+        (["compare", "--resume"], "name the folder of a run"),
+        (["compare", "--resume", "--steps", "5"], "a run goes on as it began"),
+        (["report", "nowhere"], "there is no such run folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_message_and_leaves_nothing_behind(call, arguments: list[str], message: str) -> None:
+    code, out, err = call(*arguments)
+    assert code == 1
+    assert out == ""
+    assert err.startswith("posenc: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_a_text_that_is_too_short_is_refused_before_anything_is_written(call) -> None:
+    Path("short.txt").write_text("It was the best of times.")
+    code, _, err = call("compare", "--text", "short.txt")
+    assert code == 1
+    assert "give a longer text, or a smaller --length" in err
+    assert not Path("runs").exists()
+
+
+def test_a_class_that_fails_is_refused_before_anything_is_written(call) -> None:
+    Path("mine.py").write_text(
+        "import posenc\n"
+        "class Mine(posenc.Encoding):\n"
+        "    def on_embeddings(self, x, positions=None):\n"
+        "        return x[..., :3]\n"
+    )
+    code, _, err = call("compare", "mine.py:Mine")
+    assert code == 1
+    assert "Mine fails on its first window: RuntimeError" in err
+    assert not Path("runs").exists()
+
+
+def test_an_option_that_does_not_exist_is_a_usage_error(call) -> None:
+    code, _, err = call("compare", "--stepps", "5")
+    assert code == 2
+    assert "--steps" in err
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_debug_shows_the_traceback_wherever_it_stands(monkeypatch: pytest.MonkeyPatch, where: int) -> None:
+    arguments = ["compare", "ropo"]
+    arguments.insert(where, "--debug")
+    monkeypatch.setattr(sys, "argv", ["posenc", *arguments])
+    with pytest.raises(ValueError, match="did you mean"):
+        door.main()
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich", "joblib"])
+def test_a_missing_extra_is_one_sentence(missing: str) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['posenc', 'compare', 'rope']\n"
+        "from posenc.lab.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f'posenc: the command needs {missing}; install the lab extra: pip install "posenc[lab]"\n'
+
+
+def test_an_interrupted_run_exits_as_the_signal_says(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from posenc.lab import cli
+
+    def interrupt(**_: object) -> None:
+        raise Interrupted("stopped", 2)
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    assert call("compare") == (130, "", "posenc: stopped\n")
