@@ -96,15 +96,13 @@ def interleaved(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
 
 
 def report(kind: str, times: dict[str, list[float]], base: str, **more: Any) -> None:
-    unit = statistics.median(times[base])
     values: dict[str, Any] = {}
     print(f"\n{kind}: median (20th, 80th percentile) in ms; ratio to {base}")
     for name, seconds in times.items():
-        low, high = (statistics.quantiles(seconds, n=5)[i] for i in (0, 3))
+        low, high = (statistics.quantiles(seconds, n=5, method="inclusive")[i] for i in (0, 3))
         ratio = statistics.median(s / b for s, b in zip(seconds, times[base], strict=True))
         values[name] = {"ms": 1e3 * statistics.median(seconds), "p20": 1e3 * low, "p80": 1e3 * high, "ratio": ratio}
         print(f"  {name:34}{1e3 * statistics.median(seconds):9.1f} ({1e3 * low:.1f}, {1e3 * high:.1f})  {ratio:6.2f}x")
-    del unit
     record(kind, values | more)
 
 
@@ -233,7 +231,6 @@ def memory() -> None:
     print("\npeak resident memory of a fresh process beyond inputs, outputs and their gradients")
     cases = [(n, 16_384, mode, "auto") for n in ("alibi", "t5") for mode in ("forward", "training")]
     cases += [(n, 65_536, "forward", "auto") for n in ("alibi", "t5")]
-    cases += [(n, 16_384, mode, "auto") for n in ("fire", "cope", "shaw") for mode in ("forward", "training")]
     for name, length, mode, implementation in cases:
         command = [sys.executable, __file__, "memory-of", name, str(length), mode, implementation]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -280,10 +277,12 @@ def main() -> None:
     parser.add_argument("rest", nargs="*")
     parser.add_argument("--length", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     if options.what == "speed":
         speed(options.length, options.repeats)
-        training(options.length, max(3, options.repeats // 3))
+        training(options.length, max(5, options.repeats // 3))
     elif options.what == "every":
         every_encoding(options.length, max(3, options.repeats // 3))
     elif options.what == "window":

@@ -45,8 +45,8 @@ def attention(
         k: keys, in as many heads as q or fewer.
         v: a value for each key.
         encoding: whose bias to add; None adds nothing.
-        q_positions: None, an int offset, ``(seq,)`` or ``(batch, seq)``. By default the queries are the last q_len of the
-            keys, as in decoding with a cache.
+        q_positions: None, an int offset, ``(seq,)`` or ``(batch, seq)``. By default the queries are the last q_len
+            of the keys, as in decoding with a cache.
         k_positions: the same; by default they start from 0.
         causal: query t of q_len sees the keys up to k_len - q_len + t: by order in the sequence, aligned at the end.
         window: how near a key must be: fewer than this many tokens away in the sequence, on either side if not causal.
