@@ -8,8 +8,7 @@ import torch
 import posenc
 
 OPTIONS: dict[str, dict[str, object]] = {
-    "learned": {"length": 16},
-    "normalized": {"length": 16},
+    **{name: {"length": 16} for name in ("learned", "normalized", "tupe")},
     "mrope": {"sections": (2, 3, 3)},
     "temperature": {"form": "llama4", "length": 8},
 }
@@ -17,8 +16,9 @@ OPTIONS: dict[str, dict[str, object]] = {
 
 def test_names_follow_the_road() -> None:
     assert posenc.names() == (
-        "none", "integer", "normalized", "binary", "sinusoidal", "learned",
-        "rope", "xpos", "axial", "mrope", "mixed", "alibi", "temperature", "ssmax",
+        "none", "integer", "normalized", "binary", "sinusoidal", "learned", "rope", "xpos", "axial", "mrope", "mixed",
+        "shaw", "transformer_xl", "t5", "deberta", "tupe", "swin", "swin_v2", "alibi", "kerple", "sandwich", "fire",
+        "cope", "forgetting", "temperature", "ssmax",
     )  # fmt: skip
 
 
@@ -28,7 +28,8 @@ def test_the_same_model_code_runs_every_encoding(name: str) -> None:
     x = encoding.on_embeddings(torch.randn(2, 10, 64))
     q = k = v = x.unflatten(-1, (4, 16)).transpose(1, 2)
     q, k = encoding.on_queries_keys(q, k)
-    assert posenc.attention(q, k, v, encoding, causal=True).shape == (2, 4, 10, 16)
+    state = encoding.carry(x)
+    assert posenc.attention(q, k, v, encoding, causal=True, state=state).shape == (2, 4, 10, 16)
 
 
 @pytest.mark.parametrize("name", posenc.names())

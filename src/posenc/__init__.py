@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from posenc import frequencies, positions, testing  # noqa: F401
+    from posenc import frequencies, positions, scores, testing  # noqa: F401
     from posenc.cached_keys import rerotate as rerotate
     from posenc.catalogue import from_dict as from_dict
     from posenc.catalogue import make as make
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from posenc.embeddings.learned import Learned as Learned
     from posenc.embeddings.normalized import Normalized as Normalized
     from posenc.embeddings.sinusoidal import Sinusoidal as Sinusoidal
+    from posenc.encoding import ContextualEncoding as ContextualEncoding
     from posenc.encoding import EmbeddingEncoding as EmbeddingEncoding
     from posenc.encoding import Encoding as Encoding
     from posenc.encoding import QueryKeyEncoding as QueryKeyEncoding
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
     from posenc.queries_keys.rope import RoPE as RoPE
     from posenc.queries_keys.xpos import XPos as XPos
     from posenc.scores.alibi import ALiBi as ALiBi
+    from posenc.scores.cope import CoPE as CoPE
+    from posenc.scores.fire import FIRE as FIRE
+    from posenc.scores.forgetting import Forgetting as Forgetting
+    from posenc.scores.kerple import KERPLE as KERPLE
+    from posenc.scores.t5 import T5Bias as T5Bias
     from posenc.ssmax import SSMax as SSMax
     from posenc.temperature import Temperature as Temperature
 
@@ -46,11 +52,16 @@ _HOMES = {
     "ALiBi": "scores.alibi",
     "AxialRoPE": "queries_keys.axial",
     "Binary": "embeddings.binary",
+    "CoPE": "scores.cope",
     "Compose": "compose",
+    "ContextualEncoding": "encoding",
     "EmbeddingEncoding": "encoding",
     "Encoding": "encoding",
+    "FIRE": "scores.fire",
+    "Forgetting": "scores.forgetting",
     "Geometric": "frequencies.geometric",
     "Integer": "embeddings.integer",
+    "KERPLE": "scores.kerple",
     "Learned": "embeddings.learned",
     "MRoPE": "queries_keys.mrope",
     "MixedRoPE": "queries_keys.mixed",
@@ -70,11 +81,13 @@ _HOMES = {
     "convert_pairing": "checkpoints",
     "explain": "explanation",
     "frequencies": "",
+    "T5Bias": "scores.t5",
     "from_dict": "catalogue",
     "make": "catalogue",
     "names": "catalogue",
     "positions": "",
     "rerotate": "cached_keys",
+    "scores": "",
     "testing": "",
 }
 

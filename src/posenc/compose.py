@@ -1,12 +1,13 @@
 """Several encodings as one."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from posenc.encoding import E, Encoding
-from posenc.positions import Positions
+from posenc.encoding import E, Encoding, scaled
+from posenc.positions import Positions, resolve
 
 
 class Compose(Encoding):
@@ -63,9 +64,30 @@ class Compose(Encoding):
         return q, k
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor | None:
+        part = self.at_scores()
+        return None if part is None else part.bias(q_positions, k_positions)
+
+    def on_scores(
+        self, scores: Tensor, q_positions: Positions, k_positions: Positions, **content: Tensor | None
+    ) -> Tensor:
+        if self.scales_scores:
+            resolved = resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions")
+            scores = scaled(scores, self.temperature(resolved))
+        part = self.at_scores()
+        return scores if part is None else part.on_scores(scores, q_positions, k_positions, **content)
+
+    def carry(self, x: Tensor, state: Tensor | None = None) -> Tensor | None:
+        part = self.at_scores()
+        return state if part is None else part.carry(x, state)
+
+    def softmax_scale(self, head_dim: int) -> float:
+        plain: float = head_dim**-0.5
+        return plain * math.prod([part.softmax_scale(head_dim) / plain for part in self.parts])
+
+    def at_scores(self) -> Encoding | None:
         for part in self.parts:
-            if (bias := part.bias(q_positions, k_positions)) is not None:
-                return bias
+            if "scores" in part.places:
+                return part
         return None
 
     def temperature(self, q_positions: Tensor) -> Tensor | float:

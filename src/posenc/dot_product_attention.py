@@ -1,17 +1,27 @@
 """Softmax attention that honours an encoding."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
-from posenc.encoding import Encoding, scaled
+from posenc.encoding import ContextualEncoding, Encoding, scaled
+from posenc.kernels.biased_attention import plan
+from posenc.kernels.biased_attention.plan import Implementation
+from posenc.kernels.biased_attention.problem import Problem
+from posenc.kernels.choice import Choice, explained_by
 from posenc.kernels.precision import compute_dtype
 from posenc.positions import Positions, resolve
 
 
+def _explain(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding | None = None, **options: Any) -> Choice:
+    implementation = options.pop("implementation", "auto")
+    return Choice("attention", *plan.choose(_problem(q, k, v, encoding, **options), implementation))
+
+
+@explained_by(_explain)
 def attention(
     q: Float[Tensor, "batch heads q_len head_dim"],
     k: Float[Tensor, "batch kv_heads k_len head_dim"],
@@ -21,11 +31,16 @@ def attention(
     q_positions: Positions = None,
     k_positions: Positions = None,
     causal: bool = False,
+    window: int | None = None,
+    documents: Int[Tensor, "*batch k_len"] | None = None,
     mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
+    state: Tensor | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
+    implementation: Implementation = "auto",
 ) -> Float[Tensor, "batch heads q_len value_dim"]:
-    r"""Scaled dot-product attention with the encoding's bias on the scores.
+    r"""Scaled dot-product attention with the encoding's bias on the scores, in memory linear in the length.
 
     .. math::
         y_i = \sum_j \mathrm{softmax}_j\big(\tau_h(i)\, s\, q_i \cdot k_j + b_h(i, j) + \mathrm{mask}_{ij}\big)\, v_j
@@ -42,20 +57,32 @@ def attention(
             keys, as in decoding with a cache.
         k_positions: the same; by default they start from 0.
         causal: query t of q_len sees the keys up to k_len - q_len + t: by order in the sequence, aligned at the end.
+        window: how near a key must be: fewer than this many tokens away in the sequence, on either side if not causal.
+            Keys that no query of a block may see are skipped, so the cost grows linearly with the length.
+        documents: for packed sequences, the number of the document of each key, ``(k_len,)`` or ``(batch, k_len)``;
+            tokens see their own document only. The queries are the last q_len of the keys.
         mask: what may be attended to besides, broadcast to ``(batch, heads, q_len, k_len)``: True where it may
             (bool), or added to the scores (float).
-        scale: :math:`s`; 1 / sqrt(head_dim) by default. It is multiplied by the encoding's temperature
-            :math:`\tau`, where it has one. The bias is not scaled.
+        sinks: one score for each head that takes its share of the softmax and gives nothing.
+        state: what ``encoding.carry`` made of the layer's input, for an encoding that carries something.
+        scale: :math:`s`; by default the encoding's own, which is 1 / sqrt(head_dim) for almost all. It is multiplied by
+            the encoding's temperature :math:`\tau`, where it has one. The bias is not scaled.
         dropout_p: dropout on the weights; pass 0.0 outside training.
+        implementation: "auto" takes the fastest exact one (:func:`posenc.explain` says which); a name is taken at its
+            word or refused. "sdpa": PyTorch's own, without a bias. "blocks": blocks of queries, each with its bias,
+            which is made again in the backward. "flex": FlexAttention; no backward on the CPU. "channels": a bias
+            that separates, as extra channels of q and k. "dense": all scores at once, the reference.
 
     Returns:
         ``(batch, heads, q_len, value_dim)``, in the dtype of q. A query that may see nothing gets zeros.
 
     Precision: exact for float64 and float32; with a bias, half precision inputs are worked on in float32, because a
-    bias of some hundreds has no fraction left in bfloat16.
+    bias of some hundreds has no fraction left in bfloat16. "channels" rounds the bias with the dot product: its error
+    grows with the position.
 
     Raises:
-        ValueError: heads, lengths or positions that do not fit; more queries than keys with ``causal``.
+        ValueError: heads, lengths, masks or positions that do not fit; more queries than keys with ``causal``; an
+            implementation that cannot take the call.
 
     Example:
         >>> import posenc
@@ -63,56 +90,86 @@ def attention(
         >>> posenc.attention(q, k, v, posenc.ALiBi(num_heads=4), causal=True).shape
         torch.Size([1, 4, 6, 8])
     """
+    problem = _problem(
+        q, k, v, encoding, q_positions=q_positions, k_positions=k_positions, causal=causal, window=window,
+        documents=documents, mask=mask, sinks=sinks, state=state, scale=scale, dropout_p=dropout_p,
+    )  # fmt: skip
+    chosen, _ = plan.choose(problem, implementation)
+    if chosen in ("sdpa", "flex"):
+        return plan.run(chosen, _widened(problem, chosen)).to(q.dtype)
+    # Autocast would take the bias to half precision on its way into the scores.
+    with torch.autocast(q.device.type, enabled=False):
+        return plan.run(chosen, _widened(problem, chosen)).to(q.dtype)
+
+
+def _problem(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    encoding: Encoding | None,
+    *,
+    q_positions: Positions = None,
+    k_positions: Positions = None,
+    causal: bool = False,
+    window: int | None = None,
+    documents: Tensor | None = None,
+    mask: Tensor | None = None,
+    sinks: Tensor | None = None,
+    state: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+) -> Problem:
     _check_shapes(q, k, v, causal=causal)
-    q_len, k_len = q.shape[-2], k.shape[-2]
-    bias = None
-    if encoding is not None and ("scores" in encoding.places or encoding.scales_scores):
-        resolved_k = resolve(k_positions, k_len, device=k.device, name="k_positions", batch=k.shape[0])
-        if q_positions is None:
-            if q_len > k_len:
-                raise ValueError(
-                    f"attention: got {q_len} queries for {k_len} keys and no q_positions; say which they have."
-                )
-            resolved_q = resolved_k[..., k_len - q_len :]
+    _check_masks(q, k, window=window, documents=documents, mask=mask, sinks=sinks)
+    if scale is None:
+        scale = q.shape[-1] ** -0.5 if encoding is None else encoding.softmax_scale(q.shape[-1])
+    if encoding is not None and encoding.scales_scores:
+        temperature = encoding.temperature(_positions(q, k, q_positions, k_positions)[0])
+        if isinstance(temperature, Tensor):
+            q = scaled(q, temperature)
         else:
-            resolved_q = resolve(q_positions, q_len, device=q.device, name="q_positions", batch=q.shape[0])
-        if encoding.scales_scores:
-            temperature = encoding.temperature(resolved_q)
-            if isinstance(temperature, Tensor):
-                q = scaled(q, temperature)
-            else:
-                scale = (q.shape[-1] ** -0.5 if scale is None else scale) * temperature
-        bias = encoding.bias(resolved_q, resolved_k)
-        if bias is not None and bias.shape[-3] != q.shape[1]:
-            raise ValueError(
-                f"attention: q has {q.shape[1]} heads but {type(encoding).__name__} gives a bias for {bias.shape[-3]}; "
-                f"build it with num_heads={q.shape[1]}."
-            )
-    if bias is None and mask is None and causal and q_len == k_len:
-        return _sdpa(q, k, v, is_causal=True, dropout_p=dropout_p, scale=scale)
-    # One query sees all keys, so a step of decoding needs no mask.
-    allowed = causal_mask(q_len, k_len, device=q.device) if causal and q_len > 1 else None
-    if mask is not None and mask.dtype == torch.bool:
-        allowed = mask if allowed is None else allowed & mask
-    elif mask is not None:
-        bias = mask if bias is None else bias + mask
-    if bias is None:
-        return _sdpa(q, k, v, attn_mask=allowed, dropout_p=dropout_p, scale=scale)
-    dtype = compute_dtype(q.dtype)
-    bias = bias.to(dtype)
-    if allowed is not None:
-        bias = bias.masked_fill(~allowed, float("-inf"))
-    y = _sdpa(q.to(dtype), k.to(dtype), v.to(dtype), attn_mask=bias, dropout_p=dropout_p, scale=scale)
-    return y.to(q.dtype)
+            scale = scale * temperature
+    part = None if encoding is None else encoding.at_scores()
+    plain = Problem(
+        q, k, v, scale, causal=causal, window=window, documents=documents, mask=mask, sinks=sinks, dropout_p=dropout_p
+    )
+    if part is None:
+        return plain
+    heads = getattr(part, "num_heads", q.shape[1])
+    if heads != q.shape[1]:
+        raise ValueError(
+            f"attention: q has {q.shape[1]} heads but {type(part).__name__} was built for {heads}; build it with "
+            f"num_heads={q.shape[1]}."
+        )
+    if state is not None and state.shape[-1] != k.shape[-2]:
+        raise ValueError(
+            f"attention: got a state of {state.shape[-1]} tokens for {k.shape[-2]} keys, expected one for each key; "
+            "carry it through every step beside the KV cache."
+        )
+    resolved = _positions(q, k, q_positions, k_positions)
+    contextual = isinstance(part, ContextualEncoding)
+    return replace(
+        plain, encoding=part, contextual=contextual, q_positions=resolved[0], k_positions=resolved[1], state=state
+    )
 
 
-def causal_mask(q_len: int, k_len: int, *, device: torch.device) -> Bool[Tensor, "q_len k_len"]:
-    """True where a query may look: at keys up to its own, the last query being that of the last key."""
-    return torch.ones(q_len, k_len, dtype=torch.bool, device=device).tril(k_len - q_len)
+def _positions(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positions) -> tuple[Tensor, Tensor]:
+    q_len, k_len = q.shape[-2], k.shape[-2]
+    resolved_k = resolve(k_positions, k_len, device=k.device, name="k_positions", batch=k.shape[0])
+    if q_positions is not None:
+        return resolve(q_positions, q_len, device=q.device, name="q_positions", batch=q.shape[0]), resolved_k
+    if q_len > k_len:
+        raise ValueError(f"attention: got {q_len} queries for {k_len} keys and no q_positions; say which they have.")
+    return resolved_k[..., k_len - q_len :], resolved_k
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1], **options)
+def _widened(problem: Problem, implementation: str) -> Problem:
+    """The problem in the dtype of the arithmetic: kernels that add a bias in float32 by themselves get the original."""
+    dtype = compute_dtype(problem.q.dtype)
+    fused = implementation == "sdpa" or (implementation == "flex" and problem.q.device.type == "cuda")
+    if dtype == problem.q.dtype or fused:
+        return problem
+    return replace(problem, q=problem.q.to(dtype), k=problem.k.to(dtype), v=problem.v.to(dtype))
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> None:
@@ -133,4 +190,37 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> None:
         raise ValueError(
             f"attention: got {q.shape[-2]} queries for {k.shape[-2]} keys with causal=True, expected no more queries "
             "than keys; concatenate the cached keys before the new ones."
+        )
+
+
+def _check_masks(
+    q: Tensor, k: Tensor, *, window: int | None, documents: Tensor | None, mask: Tensor | None, sinks: Tensor | None
+) -> None:
+    batch, heads, q_len = q.shape[:3]
+    k_len = k.shape[-2]
+    if window is not None and window < 1:
+        raise ValueError(f"attention: got window {window}, expected at least 1: a query sees its own key.")
+    if documents is not None and (
+        documents.is_floating_point() or tuple(documents.shape) not in ((k_len,), (1, k_len), (batch, k_len))
+    ):
+        raise ValueError(
+            f"attention: got documents {documents.dtype} {tuple(documents.shape)}, expected the integer number of each "
+            f"key's document, ({k_len},) or ({batch}, {k_len})."
+        )
+    if documents is not None and q_len > k_len:
+        raise ValueError(f"attention: got documents for {k_len} keys and {q_len} queries, expected no more than keys.")
+    if sinks is not None and tuple(sinks.shape) != (heads,):
+        raise ValueError(f"attention: got sinks of shape {tuple(sinks.shape)}, expected ({heads},): one for each head.")
+    if mask is None:
+        return
+    if not (mask.dtype == torch.bool or mask.is_floating_point()):
+        raise ValueError(
+            f"attention: got a mask of {mask.dtype}, expected bool (True where it may see) or floating point (added to "
+            "the scores)."
+        )
+    full = (batch, heads, q_len, k_len)
+    if mask.ndim > 4 or any(m not in (1, f) for m, f in zip(reversed(mask.shape), reversed(full), strict=False)):
+        raise ValueError(
+            f"attention: got a mask of shape {tuple(mask.shape)}, expected one that broadcasts to {full}: a padding "
+            f"mask (batch, k_len) is mask[:, None, None, :]."
         )

@@ -10,6 +10,10 @@
 :class:`QueryKeyEncoding` and :class:`ScoreEncoding` open one of them each; every encoding is a final class below one
 of these three, so a model that calls all three hooks runs every encoding with the same code. The cut between the
 second place, before the cache, and the third, after it, is what makes decoding step by step equal to a full forward.
+
+At the third place most encodings look at positions alone, and two arguments are enough to define one. Those that look
+at what the tokens say are :class:`ContextualEncoding`; what such a one must remember besides keys and values travels
+in an explicit state (:meth:`Encoding.carry`).
 """
 
 import inspect
@@ -17,10 +21,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.frequencies import Frequencies
+from posenc.kernels.biased_attention.content import Content, ScoreMod
+from posenc.kernels.biased_attention.score_mod import score_mod
 from posenc.kernels.precision import compute_dtype
 from posenc.positions import Positions, resolve
 
@@ -82,19 +89,41 @@ class Encoding(nn.Module):
         return 1.0
 
     def on_scores(
-        self, scores: Float[Tensor, "batch heads q_len k_len"], q_positions: Positions, k_positions: Positions
+        self,
+        scores: Float[Tensor, "batch heads q_len k_len"],
+        q_positions: Positions,
+        k_positions: Positions,
+        *,
+        q: Float[Tensor, "batch heads q_len head_dim"] | None = None,
+        k: Float[Tensor, "batch kv_heads k_len head_dim"] | None = None,
+        state: Tensor | None = None,
     ) -> Tensor:
         """Place 3, in each layer after the KV cache: scaled scores times the temperature plus the bias.
 
-        Same shape and dtype.
+        Same shape and dtype. Scores of minus infinity are those that a mask has taken away. Only a
+        :class:`ContextualEncoding` reads q, k and the state.
         """
-        resolved_q = resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions")
+        resolved_q, resolved_k = _resolve_both(scores, q_positions, k_positions)
         if self.scales_scores:
             scores = scaled(scores, self.temperature(resolved_q))
-        bias = self.bias(resolved_q, resolve(k_positions, scores.shape[-1], device=scores.device, name="k_positions"))
-        if bias is None:
-            return scores
-        return (scores + bias.to(compute_dtype(scores.dtype))).to(scores.dtype)
+        bias = self.bias(resolved_q, resolved_k)
+        return scores if bias is None else _add(scores, bias)
+
+    def carry(self, x: Float[Tensor, "batch seq dim"], state: Tensor | None = None) -> Tensor | None:
+        """What place 3 must know of the tokens besides their keys, appended to what it knew of the earlier ones.
+
+        ``x`` is the input of the attention layer. The state, a tensor whose last dimension runs over all keys, goes to
+        :func:`posenc.attention` and, beside the KV cache, to the next step. None for an encoding that carries nothing.
+        """
+        return state
+
+    def softmax_scale(self, head_dim: int) -> float:
+        """What the dot products of q and k are multiplied by before place 3: 1 / sqrt(head_dim) almost everywhere."""
+        return float(head_dim**-0.5)
+
+    def at_scores(self) -> "Encoding | None":
+        """The part that acts at place 3: itself, a part of a composition, or None."""
+        return self if "scores" in self.places else None
 
     def to_dict(self) -> dict[str, Any]:
         """The constructor's arguments as plain data, for JSON; weights are not part of it."""
@@ -158,13 +187,90 @@ class QueryKeyEncoding(Encoding, ABC):
 
 
 class ScoreEncoding(Encoding, ABC):
-    """Place 3: a bias is added to the scores. A subclass sets ``num_heads`` and defines :meth:`bias`."""
+    """Place 3: a bias is added to the scores. A subclass sets ``num_heads`` and defines :meth:`bias`.
+
+    That one definition gives every form: the dense bias, the bias of any block, the value for a step of decoding (all
+    of them :meth:`bias` at the positions in question), and a function for FlexAttention (:meth:`score_mod`). With
+    ``relative = True`` the bias must be a function of i - j, which is then evaluated once for each distance.
+    """
 
     places: tuple[Place, ...] = ("scores",)
     num_heads: int
 
     @abstractmethod
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]: ...
+
+    def factors(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """``(heads, q_len, rank)`` and ``(heads, k_len, rank)`` whose product is the bias of every visible key.
+
+        Up to a number for each query, which softmax does not see. None if the bias does not separate.
+        """
+        return None
+
+    def score_mod(self, q_positions: Tensor, k_positions: Tensor) -> ScoreMod:
+        """The bias as a ``score_mod`` for ``torch.nn.attention.flex_attention``, differentiable in what is learned."""
+        return score_mod(self.bias, q_positions, k_positions, relative=self.relative)
+
+
+class ContextualEncoding(Encoding, ABC):
+    """Place 3 for encodings that read queries and keys. A subclass sets ``num_heads`` and defines the bias of a block.
+
+    Attributes:
+        reads_positions: False if order comes from the sequence alone and positions are not looked at.
+    """
+
+    places: tuple[Place, ...] = ("scores",)
+    num_heads: int
+    reads_positions: bool = True
+
+    @abstractmethod
+    def contextual_bias(self, content: Content) -> Float[Tensor, "batch heads q_len k_len"]:
+        """What is added to the scaled scores of some queries and all keys that any of them may see."""
+
+    def on_values(
+        self, weights: Float[Tensor, "batch heads q_len k_len"], q_positions: Tensor, k_positions: Tensor
+    ) -> Tensor | None:
+        """What the attention weights add to the output besides the mean of the values, or None for nothing."""
+        return None
+
+    def on_scores(
+        self,
+        scores: Float[Tensor, "batch heads q_len k_len"],
+        q_positions: Positions,
+        k_positions: Positions,
+        *,
+        q: Float[Tensor, "batch heads q_len head_dim"] | None = None,
+        k: Float[Tensor, "batch kv_heads k_len head_dim"] | None = None,
+        state: Tensor | None = None,
+    ) -> Tensor:
+        if q is None or k is None:
+            raise ValueError(
+                f"{type(self).__name__}: on_scores got no q and k, expected both: this encoding reads them; pass q=, "
+                "k= as they made the scores."
+            )
+        dtype = compute_dtype(scores.dtype)
+        resolved_q, resolved_k = _resolve_both(scores, q_positions, k_positions)
+        q, k, wide = q.to(dtype), k.to(dtype), scores.to(dtype)
+        q_state = None if state is None else state[..., k.shape[-2] - q.shape[-2] :]
+        scale = self.softmax_scale(q.shape[-1])
+        content = Content(q, k, wide, resolved_q, resolved_k, scale, q_state, state)
+        with torch.autocast(scores.device.type, enabled=False):
+            return _add(scores, self.contextual_bias(content))
+
+
+def _resolve_both(scores: Tensor, q_positions: Positions, k_positions: Positions) -> tuple[Tensor, Tensor]:
+    return (
+        resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions"),
+        resolve(k_positions, scores.shape[-1], device=scores.device, name="k_positions"),
+    )
+
+
+def _add(scores: Tensor, bias: Tensor) -> Tensor:
+    total = scores + bias.to(compute_dtype(scores.dtype))
+    if scores.dtype in (torch.float16, torch.bfloat16):  # a far key may not turn into a masked one
+        info = torch.finfo(scores.dtype)
+        total = torch.where(total.isinf(), total, total.clamp(info.min, info.max))
+    return total.to(scores.dtype)
 
 
 def scaled(x: Tensor, temperature: Tensor | float) -> Tensor:

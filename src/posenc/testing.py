@@ -12,7 +12,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posenc.dot_product_attention import attention
-from posenc.encoding import Encoding
+from posenc.encoding import ContextualEncoding, Encoding, ScoreEncoding
+from posenc.kernels.biased_attention.plan import Implementation
 from posenc.positions import Positions
 
 FloatArray = NDArray[np.float64]
+_Cache: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 
 
 class Oracle(Protocol):
@@ -36,6 +38,19 @@ class Oracle(Protocol):
     def bias(self, q_positions: FloatArray, k_positions: FloatArray) -> FloatArray: ...
 
     def temperature(self, q_positions: FloatArray) -> FloatArray: ...
+
+    def contextual_bias(
+        self,
+        *,
+        x: FloatArray,
+        q: FloatArray,
+        k: FloatArray,
+        scores: FloatArray,
+        scale: float,
+        q_positions: FloatArray,
+        k_positions: FloatArray,
+    ) -> FloatArray:
+        """For encodings that read tokens: x is the layer's input, scores are scaled and minus infinity if masked."""
 
 
 def assert_matches_oracle(
@@ -94,10 +109,10 @@ def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
     What is asked: agreement with the oracle, in values and gradients and in every dtype (if an oracle is given);
     gradients; an output that depends on differences of positions alone, if the encoding says that it is relative; a
     prefix of a longer run equal to the shorter run, at lengths 1, 63, 64 and 65; decoding step by step equal to the
-    full forward; packed documents equal to separate ones; left padding and batch mates without effect; all forms of
-    positions; positions of 2**20; grouped heads; inputs not modified; dtypes, autocast and views; state dict,
-    deepcopy, pickle, meta device and to_dict round trips; ``torch.compile(fullgraph=True)`` equal to eager; bad
-    positions refused.
+    full forward; the same bias in every form, dense, in blocks and as a score_mod; packed documents equal to separate
+    ones; left padding and batch mates without effect; all forms of positions; positions of 2**20; grouped heads; inputs
+    not modified; dtypes, autocast and views; state dict, deepcopy, pickle, meta device and to_dict round trips;
+    ``torch.compile(fullgraph=True)`` equal to eager; bad positions refused.
 
     Args:
         encoding: what to examine. What it declares (``places``, ``relative``, ``keys_cacheable``, ``max_positions``)
@@ -174,10 +189,11 @@ class _Candidate:
         *,
         encoding: Encoding | None = None,
         kv_heads: int | None = None,
-        cache: tuple[Tensor, Tensor] | None = None,
+        cache: _Cache | None = None,
         all_positions: Positions = None,
         mask: Tensor | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        implementation: Implementation = "auto",
+    ) -> tuple[Tensor, _Cache]:
         encoding = self.encoding if encoding is None else encoding
         kv_heads = self.num_heads if kv_heads is None else kv_heads
         x = encoding.on_embeddings(x, positions)
@@ -189,23 +205,33 @@ class _Candidate:
 
         q, k, v = project(self.num_heads, 1), project(kv_heads, 2), project(kv_heads, 3)
         q, k = encoding.on_queries_keys(q, k, positions)
+        state = encoding.carry(x, None if cache is None else cache[2])
         if cache is not None:
             k, v = torch.cat((cache[0], k), dim=2), torch.cat((cache[1], v), dim=2)
         every = positions if all_positions is None else all_positions
-        y = attention(q, k, v, encoding, q_positions=positions, k_positions=every, causal=True, mask=mask)
-        return y, (k, v)
+        y = attention(
+            q, k, v, encoding, q_positions=positions, k_positions=every, causal=True, mask=mask, state=state,
+            implementation=implementation,
+        )  # fmt: skip
+        return y, (k, v, state)
 
     def hooks(self, positions: Positions, length: int, *, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         """What each of the encoding's own hooks makes of random input, in a list."""
         x = self.embeddings(length, dtype=dtype)
         q = self.random(2, self.num_heads, length, self.head_dim, dtype=dtype, seed=1)
-        scores = self.random(2, self.num_heads, length, length, dtype=dtype, seed=2)
         calls: dict[str, Callable[[], tuple[Tensor, ...]]] = {
             "embeddings": lambda: (self.encoding.on_embeddings(x, positions),),
             "queries_keys": lambda: self.encoding.on_queries_keys(q, q.flip(0), positions),
-            "scores": lambda: (self.encoding.on_scores(scores, positions, positions),),
+            "scores": lambda: (self.scored(positions, length, dtype=dtype),),
         }
         return [result for place in self.encoding.places for result in calls[place]()]
+
+    def scored(self, positions: Positions, length: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Random scores after the third hook, with random content for those that read it."""
+        scores = self.random(2, self.num_heads, length, length, dtype=dtype, seed=2)
+        q = self.random(2, self.num_heads, length, self.head_dim, dtype=dtype, seed=1)
+        state = self.encoding.carry(self.embeddings(length, dtype=dtype))
+        return self.encoding.on_scores(scores, positions, positions, q=q, k=q.flip(0), state=state)
 
 
 def _assert_close(actual: Tensor, expected: Tensor, what: str, *, tolerance: float = 1e-6) -> None:
@@ -270,14 +296,45 @@ def _compare_with_oracle(
             # In float64 the angle itself, of size p, is rounded before cos and sin see it.
             scale = np.abs(want).max(axis=-1, keepdims=True) * max(1.0, exact.max() if dtype == torch.float64 else 1.0)
             assert_matches_oracle(got, want, dtype=dtype, scale=scale)
-    if "scores" in encoding.places and dtype == torch.float32:
+    part = encoding.at_scores()
+    if isinstance(part, ContextualEncoding) and dtype in (torch.float64, torch.float32):
+        x, q = candidate.embeddings(n, dtype=dtype), candidate.random(2, candidate.num_heads, n, candidate.head_dim)
+        q, k = q.to(dtype), q.flip(0).to(dtype)
+        want, scores = _contextual(candidate, oracle, double(x), double(q), double(k), exact)
+        got = encoding.on_scores(
+            torch.from_numpy(scores).to(dtype), positions, positions, q=q, k=k, state=encoding.carry(x)
+        )
+        finite = np.isfinite(scores)
+        assert bool(torch.isneginf(got[torch.from_numpy(~finite)]).all()), "a masked key came back"
+        size = np.abs(want).max() + np.abs(scores[finite]).max()
+        want, got = np.where(finite, want + scores, 0.0), got.masked_fill(torch.from_numpy(~finite), 0.0)
+        # Sums over head_dim products, and parameters that were rounded to float32 before anybody looked.
+        learned = np.finfo(np.float32).eps / np.finfo(np.float64).eps if dtype == torch.float64 else 1.0
+        assert_matches_oracle(got, want, dtype=dtype, scale=size, slack=32.0 * learned)
+    elif "scores" in encoding.places and dtype == torch.float32:
         bias = encoding.bias(positions, positions)
         assert bias is not None
-        assert_matches_oracle(bias, oracle.bias(exact, exact), dtype=dtype)
+        want = oracle.bias(exact, exact)
+        if list(encoding.parameters()):  # terms of a learned sum may cancel
+            assert_matches_oracle(bias, want, dtype=dtype, scale=np.abs(want).max(), slack=64.0)
+        else:
+            assert_matches_oracle(bias, want, dtype=dtype)
     if encoding.scales_scores and dtype == torch.float64:
         temperature = torch.as_tensor(encoding.temperature(positions), dtype=torch.float64)
         expected = np.asarray(oracle.temperature(exact), dtype=np.float64)
         assert_matches_oracle(temperature, expected, dtype=dtype)
+
+
+def _contextual(
+    candidate: _Candidate, oracle: Oracle, x: FloatArray, q: FloatArray, k: FloatArray, exact: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """What the oracle adds to causal scores, and those scores."""
+    scale = candidate.encoding.softmax_scale(candidate.head_dim)
+    n = len(exact)
+    scores = np.where(np.tri(n, dtype=bool), scale * (q @ np.swapaxes(k, -1, -2)), -np.inf)
+    return oracle.contextual_bias(
+        x=x, q=q, k=k, scores=scores, scale=scale, q_positions=exact, k_positions=exact
+    ), scores
 
 
 @_question
@@ -306,6 +363,23 @@ def has_the_gradient_of_its_oracle(candidate: _Candidate) -> None:
             lambda x: oracle.on_embeddings(x, exact),
             candidate.embeddings(n),
         )
+    if isinstance(encoding.at_scores(), ContextualEncoding):
+        seen = torch.ones(n, n, dtype=torch.bool).tril()
+
+        def ours(x: Tensor) -> Tensor:
+            q, k = x.unflatten(-1, (candidate.num_heads, candidate.head_dim)).transpose(1, 2).chunk(2)
+            scores = torch.zeros(1, candidate.num_heads, n, n, dtype=x.dtype).masked_fill(~seen, -torch.inf)
+            scale = encoding.softmax_scale(candidate.head_dim)
+            scores = scores + scale * (q @ k.transpose(-1, -2))
+            added = encoding.on_scores(scores, positions, positions, q=q, k=k, state=encoding.carry(x[:1]))
+            slope: Tensor = (added - scores)[..., seen]
+            return slope
+
+        def theirs(x: FloatArray) -> FloatArray:
+            q, k = x.reshape(2, 1, n, candidate.num_heads, candidate.head_dim).swapaxes(2, 3)
+            return _contextual(candidate, oracle, x[:1], q, k, exact)[0][..., seen.numpy()]
+
+        compare(ours, theirs, candidate.embeddings(n))
     if "queries_keys" in encoding.places:
         compare(
             lambda x: torch.cat(encoding.on_queries_keys(x, x, positions)),
@@ -336,6 +410,29 @@ def depends_on_differences_alone_if_it_says_that_it_is_relative(candidate: _Cand
     for shift in (1, 1000, 2**20):
         if candidate.encoding.max_positions is None or n + shift <= candidate.encoding.max_positions:
             _assert_close(candidate.layer(x, shift)[0], candidate.layer(x, 0)[0], f"all positions shifted by {shift}")
+
+
+@_question
+def gives_one_bias_in_every_form(candidate: _Candidate) -> None:
+    part = candidate.encoding.at_scores()
+    n = candidate.length(24)
+    if isinstance(part, ScoreEncoding):
+        positions = torch.arange(n)
+        full = part.bias(positions, positions)
+        block = part.bias(positions[3 : n - 2], positions[1 : n - 4])
+        _assert_close(block, full[..., 3 : n - 2, 1 : n - 4], "the bias of a block")
+        _assert_close(part.bias(positions[-1:], positions), full[..., -1:, :], "the bias of a step of decoding")
+        heads = torch.arange(candidate.num_heads)[:, None, None]
+        mod = part.score_mod(positions, positions)
+        seen = mod(torch.zeros_like(full), torch.tensor(0), heads, positions[:, None], positions[None])
+        _assert_close(seen, full, "the score_mod")
+        if part.relative and part.max_positions is None:
+            _assert_close(part.bias(positions + 2**20, positions + 2**20), full, "the bias of a shifted run")
+    n = candidate.length(300)
+    x = candidate.embeddings(n)
+    if part is not None:
+        dense, _ = candidate.layer(x, implementation="dense")
+        _assert_close(candidate.layer(x, implementation="blocks")[0], dense, "attention in blocks")
 
 
 @_question
@@ -393,10 +490,18 @@ def takes_all_forms_of_positions(candidate: _Candidate) -> None:
     expected = candidate.hooks(None, n)
     arange = torch.arange(n)
     for form in (0, arange, arange.int(), arange.float(), arange.double(), arange.expand(2, n)):
-        _assert_same(candidate.hooks(form, n), expected, f"positions given as {form!r}")
+        got, what = candidate.hooks(form, n), f"positions given as {form!r}"
+        batched = isinstance(form, Tensor) and form.ndim == 2
+        if batched and "scores" in candidate.encoding.places and list(candidate.encoding.parameters()):
+            for one, other in zip(
+                got, expected, strict=True
+            ):  # matrix products of another shape round in another order
+                _assert_close(one, other, what)
+        else:
+            _assert_same(got, expected, what)
     if candidate.encoding.max_positions is None:
         _assert_same(candidate.hooks(7, n), candidate.hooks(arange + 7, n), "an offset of 7")
-        if candidate.encoding.places:
+        if candidate.encoding.places and getattr(candidate.encoding.at_scores(), "reads_positions", True):
             different = zip(candidate.hooks(2 * arange, n), expected, strict=True)
             assert all(not torch.equal(a, b) for a, b in different), "positions make no difference"
 
@@ -416,9 +521,10 @@ def serves_grouped_heads(candidate: _Candidate) -> None:
     for_each = k.repeat_interleave(candidate.num_heads // candidate.kv_heads, dim=1)
     q1, k1 = candidate.encoding.on_queries_keys(q, k)
     q2, k2 = candidate.encoding.on_queries_keys(q, for_each)
+    state = candidate.encoding.carry(candidate.embeddings(n))
     _assert_close(
-        attention(q1, k1, k, candidate.encoding, causal=True),
-        attention(q2, k2, for_each, candidate.encoding, causal=True),
+        attention(q1, k1, k, candidate.encoding, causal=True, state=state),
+        attention(q2, k2, for_each, candidate.encoding, causal=True, state=state),
         "one key head for many query heads",
     )
 
@@ -434,7 +540,9 @@ def leaves_its_inputs_alone(candidate: _Candidate) -> None:
     before = [tensor.clone() for tensor in tensors]
     candidate.encoding.on_embeddings(x, positions)
     candidate.encoding.on_queries_keys(q, q, positions)
-    candidate.encoding.on_scores(scores, positions, positions)
+    state = candidate.encoding.carry(x)
+    candidate.encoding.on_scores(scores, positions, positions, q=q, k=q, state=state)
+    attention(q, q, q, candidate.encoding, q_positions=positions, k_positions=positions, causal=True, state=state)
     _assert_same(list(tensors), before, "inputs after the call")
 
 
@@ -447,7 +555,8 @@ def keeps_shapes_and_dtypes_and_takes_views(candidate: _Candidate) -> None:
         scores = candidate.random(2, candidate.num_heads, n, n, dtype=dtype)
         q_view = q.transpose(1, 2).contiguous().transpose(1, 2)
         x_view = x.transpose(0, 1).contiguous().transpose(0, 1)
-        outputs = [encoding.on_embeddings(x), *encoding.on_queries_keys(q, q), encoding.on_scores(scores, None, None)]
+        scored = encoding.on_scores(scores, None, None, q=q, k=q, state=encoding.carry(x))
+        outputs = [encoding.on_embeddings(x), *encoding.on_queries_keys(q, q), scored]
         for given, got in zip((x, q, q, scores), outputs, strict=True):
             assert got.shape == given.shape, f"got shape {tuple(got.shape)} for an input of {tuple(given.shape)}"
             assert got.dtype == dtype, f"got {got.dtype} for an input of {dtype}"

@@ -15,7 +15,21 @@ from posenc.frequencies import DynamicNTK, LearnedRates, LongRoPE, Proportional
 from posenc.oracle import ssmax, temperature
 from posenc.oracle.embeddings import binary, integer, learned, normalized, sinusoidal
 from posenc.oracle.queries_keys import axial, mixed, mrope, rope, xpos
-from posenc.oracle.scores import alibi
+from posenc.oracle.scores import (
+    alibi,
+    cope,
+    deberta,
+    fire,
+    forgetting,
+    kerple,
+    sandwich,
+    shaw,
+    swin,
+    swin_v2,
+    t5,
+    transformer_xl,
+    tupe,
+)
 from posenc.queries_keys.axial import Layout
 
 
@@ -49,6 +63,37 @@ def heated(of: Callable[[np.ndarray], np.ndarray]) -> SimpleNamespace:
     return SimpleNamespace(temperature=lambda p: np.atleast_2d(of(p))[..., None])
 
 
+def numbers(parameter: Tensor) -> np.ndarray:
+    return parameter.detach().double().numpy()
+
+
+def biased(formula: Callable[..., np.ndarray], **options: object) -> SimpleNamespace:
+    """An oracle of place 3 from the bias of two positions; tensors among the options are read when it is asked."""
+
+    def bias(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        return formula(i, j, **{k: numbers(o) if isinstance(o, Tensor) else o for k, o in options.items()})
+
+    return SimpleNamespace(bias=bias)
+
+
+def contextual(formula: Callable[[dict], np.ndarray]) -> SimpleNamespace:
+    """An oracle of place 3 that reads tokens: a function of all that the exam offers."""
+    return SimpleNamespace(contextual_bias=lambda **content: formula(content))
+
+
+def projected(encoding: posenc.scores.DeBERTa, projection: nn.Linear) -> np.ndarray:
+    rows = numbers(encoding.table) @ numbers(projection.weight).T + numbers(projection.bias)
+    return rows.reshape(2 * encoding.span, encoding.num_heads, -1).swapaxes(0, 1)
+
+
+def randomized(encoding: posenc.Encoding, std: float = 0.5) -> posenc.Encoding:
+    """With learned parts away from their start, where many of them are zero or near it."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in encoding.parameters():
+        nn.init.normal_(parameter, std=std, generator=generator)
+    return encoding
+
+
 def rates(dim: int, base: float = 10_000) -> np.ndarray:
     return base ** (-np.arange(0, dim, 2) / dim)
 
@@ -66,6 +111,99 @@ class Gauss(posenc.ScoreEncoding):
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
         distance = (q_positions[..., :, None] - k_positions[..., None, :]).to(self.log_width.dtype)
         return -(distance[..., None, :, :] / self.log_width.exp()[:, None, None]).square()
+
+
+T5 = randomized(posenc.T5Bias(num_heads=4))
+T5_BOTH = randomized(posenc.T5Bias(num_heads=4, num_buckets=16, max_distance=64, direction="both", scale="none"))
+KERPLE_LOG = posenc.KERPLE(num_heads=4)
+KERPLE_POWER = posenc.KERPLE(num_heads=4, kernel="power")
+FIRE = posenc.FIRE(num_heads=4, threshold=8)
+SWIN = randomized(posenc.scores.SwinBias(num_heads=4, window=(7, 5)))
+SWIN_V2 = posenc.scores.SwinV2Bias(num_heads=4, window=(7, 5), trained_window=(4, 4), width=16)
+TUPE = randomized(posenc.scores.TUPE(dim=32, num_heads=4, length=80), 0.2)
+SHAW = posenc.scores.Shaw(num_heads=4, head_dim=16, reach=3)
+SHAW_VITS = posenc.scores.Shaw(num_heads=4, head_dim=16, reach=3, values="none", beyond="nothing")
+XL = randomized(posenc.scores.TransformerXL(dim=32, num_heads=4), 0.3)
+DEBERTA = randomized(posenc.scores.DeBERTa(dim=32, num_heads=4, span=4), 0.3)
+DEBERTA_V2 = randomized(posenc.scores.DeBERTa(dim=32, num_heads=4, span=6, max_distance=20), 0.3)
+COPE = randomized(posenc.CoPE(num_heads=4, head_dim=16, length=5))
+FOX = posenc.Forgetting(dim=32, num_heads=4)
+
+
+def swin_v2_oracle() -> SimpleNamespace:
+    return biased(
+        swin_v2.bias, window=(7, 5), trained_window=(4, 4), hidden_weight=SWIN_V2.hidden.weight,
+        hidden_bias=SWIN_V2.hidden.bias, out_weight=SWIN_V2.out.weight,
+    )  # fmt: skip
+
+
+def fire_oracle() -> SimpleNamespace:
+    def bias(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        return fire.bias(
+            i, j, c=FIRE.c.item(), threshold=8 * FIRE.threshold_multiplier.item(),
+            hidden_weight=numbers(FIRE.hidden.weight)[:, 0], hidden_bias=numbers(FIRE.hidden.bias),
+            out_weight=numbers(FIRE.out.weight), out_bias=numbers(FIRE.out.bias),
+        )  # fmt: skip
+
+    return SimpleNamespace(bias=bias)
+
+
+def tupe_oracle() -> SimpleNamespace:
+    return biased(
+        tupe.bias, num_heads=4, table=TUPE.table, norm_weight=TUPE.norm.weight, norm_bias=TUPE.norm.bias,
+        q_weight=TUPE.q_proj.weight, q_bias=TUPE.q_proj.bias, k_weight=TUPE.k_proj.weight, k_bias=TUPE.k_proj.bias,
+    )  # fmt: skip
+
+
+def shaw_oracle(encoding: posenc.scores.Shaw) -> SimpleNamespace:
+    return contextual(
+        lambda c: shaw.bias(
+            c["q"],
+            c["q_positions"],
+            c["k_positions"],
+            table=numbers(encoding.keys),
+            scale=c["scale"],
+            beyond=encoding.beyond,
+        )
+    )
+
+
+def deberta_oracle(encoding: posenc.scores.DeBERTa) -> SimpleNamespace:
+    return contextual(
+        lambda c: deberta.bias(
+            c["q"],
+            c["k"],
+            c["q_positions"],
+            c["k_positions"],
+            scale=c["scale"],
+            max_distance=encoding.max_distance,
+            q_table=projected(encoding, encoding.q_proj),
+            k_table=projected(encoding, encoding.k_proj),
+        )
+    )
+
+
+def xl_oracle() -> SimpleNamespace:
+    return contextual(
+        lambda c: transformer_xl.bias(
+            c["q"],
+            c["k"],
+            c["q_positions"],
+            c["k_positions"],
+            scale=c["scale"],
+            weight=numbers(XL.weight),
+            u=numbers(XL.u),
+            v=numbers(XL.v),
+        )
+    )
+
+
+def fox_oracle() -> SimpleNamespace:
+    def bias(c: dict) -> np.ndarray:
+        gates = forgetting.log_gates(c["x"], weight=numbers(FOX.gate.weight), offset=numbers(FOX.gate.bias))
+        return forgetting.bias(gates)
+
+    return contextual(bias)
 
 
 LEARNED = posenc.Learned(dim=32, length=80)
@@ -176,6 +314,29 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
         posenc.ALiBi(num_heads=12),
         SimpleNamespace(bias=lambda i, j: alibi.bias(i, j, num_heads=12)),
     ),
+    "alibi as in mpt": (posenc.ALiBi(num_heads=12, rule="mpt"), biased(alibi.bias, num_heads=12, rule="mpt")),
+    "alibi, geometric": (
+        posenc.ALiBi(num_heads=12, rule="geometric"),
+        biased(alibi.bias, num_heads=12, rule="geometric"),
+    ),
+    "t5": (T5, biased(t5.bias, table=T5.table, max_distance=128)),
+    "t5 both ways": (T5_BOTH, biased(t5.bias, table=T5_BOTH.table, max_distance=64, direction="both")),
+    "kerple": (KERPLE_LOG, biased(kerple.bias, r1=KERPLE_LOG.r1, r2=KERPLE_LOG.r2)),
+    "kerple, power": (KERPLE_POWER, biased(kerple.bias, r1=KERPLE_POWER.r1, r2=KERPLE_POWER.r2, kernel="power")),
+    "sandwich": (posenc.scores.Sandwich(num_heads=4), biased(sandwich.bias, num_heads=4, code_dim=128)),
+    "fire": (FIRE, fire_oracle()),
+    "swin": (SWIN, biased(swin.bias, table=SWIN.table, window=(7, 5))),
+    "swin_v2": (SWIN_V2, swin_v2_oracle()),
+    "tupe": (TUPE, tupe_oracle()),
+    "shaw": (SHAW, shaw_oracle(SHAW)),
+    "shaw as in vits": (SHAW_VITS, shaw_oracle(SHAW_VITS)),
+    "transformer_xl": (XL, xl_oracle()),
+    "deberta": (DEBERTA, deberta_oracle(DEBERTA)),
+    "deberta v2": (DEBERTA_V2, deberta_oracle(DEBERTA_V2)),
+    "cope": (COPE, contextual(lambda c: cope.bias(c["q"], c["scores"], table=numbers(COPE.table), scale=c["scale"]))),
+    "forgetting": (FOX, fox_oracle()),
+    "rope and t5": (posenc.Compose(posenc.RoPE(head_dim=16), posenc.T5Bias(num_heads=4)), None),
+    "rope and forgetting": (posenc.Compose(posenc.RoPE(head_dim=8), posenc.Forgetting(dim=32, num_heads=4)), None),
     "rope and alibi": (posenc.Compose(posenc.RoPE(head_dim=16), posenc.ALiBi(num_heads=4)), None),
     "an encoding of a user's own": (Gauss(num_heads=4), None),
     "sinusoidal and rope": (posenc.Compose(posenc.Sinusoidal(dim=32), posenc.RoPE(head_dim=16)), None),

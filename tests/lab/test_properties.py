@@ -23,7 +23,17 @@ def make(name: str, **options: object) -> posenc.Encoding:
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Properties]:
-    return {name: measure(make(name), dim=DIM, num_heads=HEADS, positions=4096) for name in posenc.names()}
+    road = ("none", "integer", "normalized", "binary", "sinusoidal", "learned", "rope", "alibi")
+    return {name: measure(make(name), dim=DIM, num_heads=HEADS, positions=4096) for name in road}
+
+
+@pytest.mark.parametrize("name", ["t5", "fire", "shaw", "forgetting"])
+def test_an_encoding_of_the_scores_is_measured_and_one_that_reads_tokens_says_so(name: str) -> None:
+    found = measure(make(name), dim=DIM, num_heads=HEADS, positions=256)
+    assert found.order > 1e-3
+    contextual = name in ("shaw", "forgetting")
+    assert (found.unique is None) == contextual
+    assert ("depends on what the tokens say" in found.reasons.get("unique", "")) == contextual
 
 
 # 1: a code of its own

@@ -27,8 +27,10 @@ def shown(spec: str, width: int = 90, **options: object) -> str:
 @pytest.mark.parametrize("name", [name for name in posenc.names() if name != "none"])
 def test_an_encoding_is_drawn_in_the_terminal_with_its_facts(name: str) -> None:
     text = shown(name)
-    for word in ("place", "formula", "paper", "positions", "\u2588"):
+    for word in ("place", "formula", "paper", "positions"):
         assert word in text
+    # A fresh CoPE adds nothing, and Shaw's first rows need not hold the largest number of its table.
+    assert "\u2588" in text or name in ("cope", "shaw")
     assert all(len(line) <= 90 for line in text.splitlines())
 
 

@@ -52,3 +52,53 @@ def test_the_bias_is_not_scaled() -> None:
 def test_no_heads_are_refused() -> None:
     with pytest.raises(ValueError, match="got num_heads 0, expected at least 1"):
         posenc.ALiBi(num_heads=0)
+
+
+@pytest.mark.parametrize("heads", [2, 6, 8, 12, 14])
+def test_the_rule_of_mpt_is_that_of_mpt(heads: int) -> None:
+    mpt = pytest.importorskip("transformers.models.mpt.modeling_mpt")
+    theirs = -mpt.build_mpt_alibi_tensor(heads, 9)[:, 0, -2]
+    assert posenc.ALiBi(num_heads=heads, rule="mpt").slopes == pytest.approx(theirs.tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("model", "rule"), [("bloom", "authors"), ("mpt", "mpt")])
+def test_a_model_gives_the_same_logits_with_its_attention_replaced(model: str, rule: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    if model == "bloom":
+        from transformers.models.bloom import modeling_bloom as module
+
+        config = transformers.BloomConfig(vocab_size=40, hidden_size=48, n_layer=2, n_head=6, use_cache=False)
+        network, layer = transformers.BloomForCausalLM(config), module.BloomAttention
+    else:
+        from transformers.models.mpt import modeling_mpt as module
+
+        config = transformers.MptConfig(
+            vocab_size=40, d_model=48, n_layers=2, n_heads=6, max_seq_len=30, use_cache=False
+        )
+        network, layer = transformers.MptForCausalLM(config), module.MptAttention
+    network = network.double().eval()
+    encoding = posenc.ALiBi(num_heads=6, rule=rule)
+
+    def bloom(self: torch.nn.Module, x: torch.Tensor, residual: torch.Tensor, **_: object) -> tuple[torch.Tensor, None]:
+        q, k, v = self._reshape(self.query_key_value(x))
+        y = posenc.attention(q, k, v, encoding, causal=True)
+        return self.dense(y.transpose(1, 2).flatten(2)) + residual, None
+
+    def mpt(self: torch.nn.Module, x: torch.Tensor, **_: object) -> tuple[torch.Tensor, None]:
+        q, k, v = (t.unflatten(-1, (6, 8)).transpose(1, 2) for t in self.Wqkv(x).chunk(3, dim=2))
+        y = posenc.attention(q, k, v, encoding, causal=True)
+        return self.out_proj(y.transpose(1, 2).flatten(2)), None
+
+    ids = torch.randint(40, (2, 30))
+    with torch.no_grad():
+        expected = network(ids).logits
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layer, "forward", bloom if model == "bloom" else mpt)
+            got = network(ids).logits
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)  # their softmax and slopes are float32
+
+
+def test_another_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match="got rule 'paper', expected one of"):
+        posenc.ALiBi(num_heads=4, rule="paper")

@@ -70,7 +70,7 @@ class Block(nn.Module):
         heads = self.queries_keys_values(x).unflatten(-1, (3 * self.num_heads, -1)).transpose(1, 2)
         q, k, v = heads.chunk(3, dim=1)
         q, k = encoding.on_queries_keys(q, k)
-        y = posenc.attention(q, k, v, encoding, causal=True)
+        y = posenc.attention(q, k, v, encoding, causal=True, state=encoding.carry(x))
         return y.transpose(1, 2).flatten(-2)
 
 

@@ -25,6 +25,8 @@ def pictures_of(
         return []
     if encoding.max_positions is not None:
         length = min(length, encoding.max_positions)
+    if isinstance(encoding.at_scores(), posenc.ContextualEncoding):
+        return [_score_heatmap(_bias_of_words(encoding, dim=dim, num_heads=num_heads, length=length))]
     codes = codes_of(encoding, torch.arange(length), dim=dim, num_heads=num_heads).numpy()
     found: list[Picture] = []
     if encoding.places == ("scores",):
@@ -234,6 +236,16 @@ def _biases(codes: FloatArray) -> Picture:
     else:
         title = "Biases by distance, one line for each head"
     return Picture("biases", title, "What a query adds to the score of a key so many tokens back.", draw)
+
+
+def _bias_of_words(encoding: posenc.Encoding, *, dim: int, num_heads: int, length: int) -> FloatArray:
+    """What is added to the scores of random words, for an encoding that reads them."""
+    words = torch.randn(1, length, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    q = words.unflatten(-1, (num_heads, dim // num_heads)).transpose(1, 2)
+    scores = torch.zeros(1, num_heads, length, length, dtype=torch.float64)
+    bias = encoding.on_scores(scores, 0, 0, q=q, k=q, state=encoding.carry(words))[0]
+    drawn: FloatArray = bias.detach().numpy()
+    return drawn
 
 
 def _score_heatmap(bias: FloatArray) -> Picture:

@@ -129,6 +129,10 @@ def measure(
     with torch.no_grad():
         if not encoding.places:
             reasons |= dict.fromkeys(("unique", "linear_map", "grid"), "no code: nothing is done with the position")
+        elif isinstance(encoding.at_scores(), posenc.ContextualEncoding):
+            reasons |= dict.fromkeys(
+                ("unique", "linear_map", "grid"), "no code: the bias depends on what the tokens say"
+            )
         else:
             width = codes_of(encoding, torch.arange(1), dim=dim, num_heads=num_heads).shape[-1]
             unique = {
@@ -159,7 +163,8 @@ def codes_of(
 
     - embeddings: of an embedding of zeros, which gives ``encoding.codes(p)``;
     - queries_keys: of a query with 1 on every channel, in the first head;
-    - scores: of a score of 0 between a query at p and a key at 0, one number for each head;
+    - scores: of a score of 0 between a query at p and a key at 0, one number for each head, among words that are all
+      alike for an encoding that reads them;
     - several places: these codes side by side; none: width 0.
     """
     count = len(positions)
@@ -170,8 +175,13 @@ def codes_of(
         ones = torch.ones(1, num_heads, count, dim // num_heads, dtype=dtype)
         codes.append(encoding.on_queries_keys(ones, ones[:, :, :1], positions, k_positions=0)[0][0, 0])
     if "scores" in encoding.places:
-        zeros = torch.zeros(1, num_heads, count, 1, dtype=dtype)
-        codes.append(encoding.on_scores(zeros, positions, 0)[0, :, :, 0].T)
+        if isinstance(encoding.at_scores(), posenc.ContextualEncoding):
+            words = torch.ones(1, count, dim, dtype=dtype)
+            q, square = words.unflatten(-1, (num_heads, -1)).transpose(1, 2), torch.zeros(1, num_heads, count, count)
+            scores = encoding.on_scores(square.to(dtype), positions, 0, q=q, k=q, state=encoding.carry(words))
+        else:
+            scores = encoding.on_scores(torch.zeros(1, num_heads, count, 1, dtype=dtype), positions, 0)
+        codes.append(scores[0, :, :, 0].T)
     return torch.cat(codes, dim=-1).detach()
 
 
@@ -337,7 +347,7 @@ def order_test(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed: int
             (x @ weight).view(1, len(order), num_heads, dim // num_heads).transpose(1, 2).to(x.dtype)
             for weight in weights.to(x.dtype)
         )
-        y = posenc.attention(*encoding.on_queries_keys(q, k), v, encoding)
+        y = posenc.attention(*encoding.on_queries_keys(q, k), v, encoding, state=encoding.carry(x))
         return y[0].transpose(0, 1).flatten(1)
 
     original = list(range(len(WORDS)))

@@ -1,6 +1,7 @@
 """Attention with linear biases."""
 
 import math
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from posenc.encoding import ScoreEncoding
 from posenc.kernels.precision import as_float64
+
+Rule = Literal["authors", "mpt", "geometric"]
 
 
 class ALiBi(ScoreEncoding):
@@ -18,11 +21,13 @@ class ALiBi(ScoreEncoding):
     .. math::  s_{hij} \leftarrow s_{hij} - m_h\,|i - j|, \qquad m_h = 2^{-8h/H}, \quad h = 1, \dots, H
 
     Here :math:`i, j` are the positions of query and key in tokens, :math:`H` is ``num_heads`` and :math:`m_h` is in
-    1/token. If :math:`H` is not a power of two, the slopes of the next lower power come first, then every second
-    slope of the next higher one (the authors' code; the paper leaves it open).
+    1/token. If :math:`H` is no power of two the paper leaves the slopes open, and ``rule`` decides.
 
     Args:
         num_heads: :math:`H`, at least 1.
+        rule: "authors": the slopes of the next lower power of two, then every second slope of the next higher one
+            (the authors' code; BLOOM, Falcon). "mpt": of the slopes of the next higher power, the second, fourth, ...
+            and then the first, third, ... (MPT). "geometric": :math:`2^{-8h/H}` all the same.
 
     Shape:
         bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``
@@ -32,7 +37,7 @@ class ALiBi(ScoreEncoding):
     footnote).
 
     Raises:
-        ValueError: ``num_heads`` below 1.
+        ValueError: ``num_heads`` below 1, or an unknown rule.
 
     Example:
         >>> ALiBi(num_heads=2).bias(torch.arange(3), torch.arange(3))[0, 2]
@@ -49,21 +54,40 @@ class ALiBi(ScoreEncoding):
 
     relative = True
 
-    def __init__(self, num_heads: int) -> None:
+    def __init__(self, num_heads: int, *, rule: Rule = "authors") -> None:
         super().__init__()
         if num_heads < 1:
             raise ValueError(f"ALiBi: got num_heads {num_heads}, expected at least 1.")
+        if rule not in get_args(Rule):
+            raise ValueError(f"ALiBi: got rule {rule!r}, expected one of {get_args(Rule)}.")
         self.num_heads = num_heads
+        self.rule = rule
 
     @property
     def slopes(self) -> tuple[float, ...]:
         """m_h for each head, in 1/token."""
-        lower = 2 ** int(math.log2(self.num_heads))
-        ladder = [2 ** (-8 * (h + 1) / lower) for h in range(lower)]
-        finer = [2 ** (-8 * (h + 1) / (2 * lower)) for h in range(0, 2 * lower, 2)]
-        return tuple((ladder + finer)[: self.num_heads])
+        heads = self.num_heads
+        lower = 2 ** int(math.log2(heads))
+        if self.rule == "geometric" or lower == heads:
+            return _ladder(heads)
+        finer = _ladder(2 * lower)
+        ordered = _ladder(lower) + finer[::2] if self.rule == "authors" else finer[1::2] + finer[::2]
+        return ordered[:heads]
+
+    def factors(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor]:
+        """One channel: 1 for the query, m_h j for the key. Right for keys at or before the query."""
+        slopes = torch.tensor(self.slopes, dtype=torch.float64)[:, None, None]
+        # Softmax does not see -m_h i, which is the same for all keys; j from the middle keeps the products small.
+        j = as_float64(k_positions)
+        centred = (j - j.mean(dim=-1, keepdim=True))[..., None, :, None].cpu()
+        right = (slopes * centred).to(torch.float32).to(k_positions.device)
+        return right.new_ones(1, q_positions.shape[-1], 1).expand(self.num_heads, -1, -1), right
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
         distance = (as_float64(q_positions)[..., :, None] - as_float64(k_positions)[..., None, :]).abs()
         slopes = torch.tensor(self.slopes, dtype=torch.float32, device=q_positions.device)
         return -slopes[:, None, None] * distance.to(torch.float32).to(q_positions.device)[..., None, :, :]
+
+
+def _ladder(heads: int) -> tuple[float, ...]:
+    return tuple(2 ** (-8 * h / heads) for h in range(1, heads + 1))

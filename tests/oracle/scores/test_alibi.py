@@ -82,3 +82,16 @@ def test_causal_attention_cannot_tell_the_penalty_from_slope_times_key_position(
     relative = attention(q, k, v, bias=bias(np.arange(9), np.arange(9), num_heads=4), causal=True)
     by_key = attention(q, k, v, bias=slopes(4)[:, None, None] * np.arange(9), causal=True)
     np.testing.assert_allclose(relative, by_key, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("num_heads", [2, 6, 8, 12, 14, 71])
+def test_the_rule_of_mpt_is_that_of_mpt(num_heads: int) -> None:
+    mpt = pytest.importorskip("transformers.models.mpt.modeling_mpt")
+    by_key = mpt.build_mpt_alibi_tensor(num_heads, 9).numpy()[:, 0]
+    np.testing.assert_allclose(slopes(num_heads, rule="mpt"), -by_key[:, -2], rtol=1e-6)
+
+
+def test_the_geometric_rule_is_a_geometric_sequence() -> None:
+    m = slopes(12, rule="geometric")
+    np.testing.assert_allclose(m[1:] / m[:-1], 2 ** (-8 / 12), rtol=1e-14)
+    np.testing.assert_array_equal(slopes(16, rule="geometric"), slopes(16))

@@ -4,30 +4,42 @@ import numpy as np
 import numpy.typing as npt
 
 
-def slopes(num_heads: int) -> npt.NDArray[np.float64]:
+def slopes(num_heads: int, *, rule: str = "authors") -> npt.NDArray[np.float64]:
     """How much a score loses per token of distance, for each head.
 
         m(h) = 2^(-8 h / n)                                 h = 1 .. n, n = `num_heads` a power of two
-        m(n' + h) = 2^(-8 (2 h - 1) / (2 n'))               h = 1 .. n - n', for any other n, where n' is the largest
-                                                            power of two below n and the first n' slopes are those of n'
 
-    The second line takes every other slope of 2 n' heads. The paper gives the first line; the second is the rule of the
-    authors' code, so the slopes of 12 heads are not a geometric sequence.
+    The paper stops there. For any other n there are three rules, and a model keeps the one it was trained with:
 
-    Reference: Press et al., arXiv 2108.12409, section 3; get_slopes in the authors' repository.
+        "authors"    the slopes of the largest power of two n' below n, then every other slope of 2 n' heads
+        "mpt"        with n'' the smallest power of two above n: its slopes 2, 4, 6 ..., then 1, 3, 5 ..., cut at n
+        "geometric"  m(h) = 2^(-8 h / n) all the same
+
+    Reference: Press et al., arXiv 2108.12409, section 3; get_slopes in the authors' repository;
+    build_mpt_alibi_tensor in Hugging Face's MPT.
     """
+
+    def of(n: int) -> list[float]:
+        return [2.0 ** (-8 * h / n) for h in range(1, n + 1)]
+
     power = 1
     while 2 * power <= num_heads:
         power = 2 * power
-    m = np.empty(num_heads)
-    for h in range(1, power + 1):
-        m[h - 1] = 2.0 ** (-8 * h / power)
-    for h in range(1, num_heads - power + 1):
-        m[power + h - 1] = 2.0 ** (-8 * (2 * h - 1) / (2 * power))
-    return m
+    if rule == "geometric" or power == num_heads:
+        m = of(num_heads)
+    elif rule == "authors":
+        m = of(power) + of(2 * power)[0::2]
+    elif rule == "mpt":
+        finer = of(2 * power)
+        m = finer[1::2] + finer[0::2]
+    else:
+        raise ValueError(f"alibi: rule is {rule!r}, expected 'authors', 'mpt' or 'geometric'")
+    return np.array(m[:num_heads])
 
 
-def bias(q_positions: npt.ArrayLike, k_positions: npt.ArrayLike, *, num_heads: int) -> npt.NDArray[np.float64]:
+def bias(
+    q_positions: npt.ArrayLike, k_positions: npt.ArrayLike, *, num_heads: int, rule: str = "authors"
+) -> npt.NDArray[np.float64]:
     """The penalty of each head on each query and key, to be added to the scaled scores.
 
         b(h, i, j) = -m(h) |i - j|                          i in `q_positions`, j in `k_positions`, m as in `slopes`
@@ -40,7 +52,7 @@ def bias(q_positions: npt.ArrayLike, k_positions: npt.ArrayLike, *, num_heads: i
     i = np.asarray(q_positions, dtype=np.float64)[..., :, None]
     j = np.asarray(k_positions, dtype=np.float64)[..., None, :]
     distance = np.abs(i - j)
-    m = slopes(num_heads)
+    m = slopes(num_heads, rule=rule)
     b = np.empty((*distance.shape[:-2], num_heads, *distance.shape[-2:]))
     for h in range(num_heads):
         b[..., h, :, :] = -m[h] * distance

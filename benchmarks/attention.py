@@ -1,0 +1,300 @@
+"""Attention with a bias: how long it takes, how much memory, and how far channels may be trusted.
+
+    python benchmarks/attention.py speed     ratios to causal SDPA without a bias, forward and training, 4096 tokens
+    python benchmarks/attention.py memory    peak resident memory of a fresh process, 16 384 and 65 536 tokens
+    python benchmarks/attention.py channels  the error of ALiBi and Sandwich as extra channels, by position
+    python benchmarks/attention.py window    cost by length with a window: twice the tokens, twice the time
+
+Each prints a table and appends its numbers, with machine and versions, to benchmarks/results/attention.jsonl. Before
+anything is timed, its output is compared with the dense one: a wrong result is refused, not reported.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import posenc
+
+RESULTS = Path(__file__).parent / "results" / "attention.jsonl"
+HEADS, HEAD_DIM = 8, 64
+ENCODINGS: dict[str, Callable[[], posenc.Encoding]] = {
+    "alibi": lambda: posenc.ALiBi(num_heads=HEADS),
+    "t5": lambda: posenc.T5Bias(num_heads=HEADS),
+    "kerple": lambda: posenc.KERPLE(num_heads=HEADS),
+    "sandwich": lambda: posenc.scores.Sandwich(num_heads=HEADS),
+    "fire": lambda: posenc.FIRE(num_heads=HEADS),
+    "tupe": lambda: posenc.scores.TUPE(dim=HEADS * HEAD_DIM, num_heads=HEADS, length=4096),
+    "shaw": lambda: posenc.scores.Shaw(num_heads=HEADS, head_dim=HEAD_DIM),
+    "transformer_xl": lambda: posenc.scores.TransformerXL(dim=HEADS * HEAD_DIM, num_heads=HEADS),
+    "deberta": lambda: posenc.scores.DeBERTa(dim=HEADS * HEAD_DIM, num_heads=HEADS),
+    "cope": lambda: posenc.CoPE(num_heads=HEADS, head_dim=HEAD_DIM),
+    "forgetting": lambda: posenc.Forgetting(dim=HEADS * HEAD_DIM, num_heads=HEADS),
+}
+
+
+def record(kind: str, values: dict[str, Any]) -> None:
+    """One line of results, with where it was measured."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        "",
+    )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    line = {
+        "benchmark": f"attention {kind}",
+        "values": values,
+        "machine": {
+            "cpu": cpu,
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load": os.getloadavg()[0],
+        },
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "posenc": posenc.__version__},
+        "commit": commit.stdout.strip(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def tensors(length: int, count: int = 3) -> list[Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(1, HEADS, length, HEAD_DIM) for _ in range(count)]
+
+
+def dense_bias(encoding: posenc.Encoding, length: int) -> Tensor:
+    positions = torch.arange(length)
+    bias = encoding.bias(positions, positions)
+    assert bias is not None
+    hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
+    return bias.masked_fill(hidden, float("-inf"))[None]
+
+
+def interleaved(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each call, round by round, so that a busy moment of the machine meets all of them."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def report(kind: str, times: dict[str, list[float]], base: str, **more: Any) -> None:
+    values: dict[str, Any] = {}
+    print(f"\n{kind}: median (20th, 80th percentile) in ms; ratio to {base}")
+    for name, seconds in times.items():
+        low, high = (statistics.quantiles(seconds, n=5, method="inclusive")[i] for i in (0, 3))
+        ratio = statistics.median(s / b for s, b in zip(seconds, times[base], strict=True))
+        values[name] = {"ms": 1e3 * statistics.median(seconds), "p20": 1e3 * low, "p80": 1e3 * high, "ratio": ratio}
+        print(f"  {name:34}{1e3 * statistics.median(seconds):9.1f} ({1e3 * low:.1f}, {1e3 * high:.1f})  {ratio:6.2f}x")
+    record(kind, values | more)
+
+
+def close(y: Tensor, expected: Tensor, what: str, tolerance: float = 1e-5) -> None:
+    error = (y - expected).abs().max().item()
+    if not error <= tolerance:
+        raise SystemExit(f"{what} is wrong by {error:.3g}; nothing is timed.")
+
+
+def speed(length: int, repeats: int) -> None:
+    q, k, v = tensors(length)
+    calls: dict[str, Callable[[], Any]] = {
+        "causal SDPA, no bias": lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    }
+    for name in ("alibi", "t5"):
+        encoding = ENCODINGS[name]()
+
+        def dense(encoding: posenc.Encoding = encoding) -> Tensor:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=dense_bias(encoding, length))
+
+        def ours(encoding: posenc.Encoding = encoding, implementation: str = "auto") -> Tensor:
+            return posenc.attention(q, k, v, encoding, causal=True, implementation=implementation)
+
+        def flex(ours: Callable[..., Tensor] = ours) -> Tensor:
+            return ours(implementation="flex")
+
+        with torch.no_grad():
+            expected = dense()
+            close(ours(), expected, f"{name}, auto")
+            close(flex(), expected, f"{name}, flex")
+        calls |= {f"{name}, auto": ours, f"{name}, flex": flex, f"{name}, dense bias": dense}
+    alibi = ENCODINGS["alibi"]()
+    calls["alibi, channels"] = lambda: posenc.attention(q, k, v, alibi, causal=True, implementation="channels")
+    with torch.no_grad():
+        report(f"forward, {length} tokens", interleaved(calls, repeats), "causal SDPA, no bias")
+
+
+def training(length: int, repeats: int) -> None:
+    q, k, v, gradient = tensors(length, 4)
+    for x in (q, k, v):
+        x.requires_grad_()
+
+    def backward(forward: Callable[[], Tensor], *learned: Tensor) -> Callable[[], list[Tensor]]:
+        return lambda: list(torch.autograd.grad(forward(), (q, k, v, *learned), gradient))
+
+    calls: dict[str, Callable[[], Any]] = {
+        "causal SDPA, no bias": backward(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    }
+    for name in ("alibi", "t5"):
+        encoding = ENCODINGS[name]()
+        learned = list(encoding.parameters())
+
+        def dense(encoding: posenc.Encoding = encoding) -> Tensor:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=dense_bias(encoding, length))
+
+        def ours(encoding: posenc.Encoding = encoding) -> Tensor:
+            return posenc.attention(q, k, v, encoding, causal=True)
+
+        for got, want in zip(backward(ours, *learned)(), backward(dense, *learned)(), strict=True):
+            close(got / want.abs().max(), want / want.abs().max(), f"{name}, gradients", 1e-4)
+        calls |= {f"{name}, auto": backward(ours, *learned), f"{name}, dense bias": backward(dense, *learned)}
+    report(f"training, {length} tokens", interleaved(calls, repeats), "causal SDPA, no bias")
+
+
+def every_encoding(length: int, repeats: int) -> None:
+    q, k, v = tensors(length)
+    x = torch.randn(1, length, HEADS * HEAD_DIM)
+    calls: dict[str, Callable[[], Any]] = {
+        "causal SDPA, no bias": lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    }
+    for name, make in ENCODINGS.items():
+        encoding = make()
+
+        def ours(encoding: posenc.Encoding = encoding) -> Tensor:
+            return posenc.attention(q, k, v, encoding, causal=True, state=encoding.carry(x))
+
+        taken = posenc.explain(posenc.attention, q, k, v, encoding, causal=True, state=encoding.carry(x)).implementation
+        calls[f"{name}, {taken}"] = ours
+    with torch.no_grad():
+        report(f"every encoding, forward, {length} tokens", interleaved(calls, repeats), "causal SDPA, no bias")
+
+
+def window(repeats: int) -> None:
+    encoding = ENCODINGS["alibi"]()
+    calls: dict[str, Callable[[], Any]] = {}
+    for length in (4096, 8192, 16_384, 32_768):
+        q, k, v = tensors(length)
+
+        def ours(q: Tensor = q, k: Tensor = k, v: Tensor = v) -> Tensor:
+            return posenc.attention(q, k, v, encoding, causal=True, window=512)
+
+        calls[f"alibi, window 512, {length}"] = ours
+    with torch.no_grad():
+        report("window", interleaved(calls, repeats), "alibi, window 512, 4096")
+
+
+def status(field: str) -> float:
+    """A field of /proc/self/status in MiB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def memory_of(name: str, length: int, mode: str, implementation: str) -> None:
+    """One call in this process, which does nothing else: MiB beyond inputs, outputs and their gradients."""
+    encoding = ENCODINGS[name]()
+    with torch.set_grad_enabled(mode == "training"):
+        small = [x.requires_grad_(mode == "training") for x in tensors(600)]
+        y = posenc.attention(*small, encoding, causal=True, implementation=implementation)
+        if mode == "training":
+            y.sum().backward()  # threads and libraries are loaded now
+        inputs = [x.requires_grad_(mode == "training") for x in tensors(length)]
+        gradient = torch.ones_like(inputs[0]) if mode == "training" else None
+        before = status("VmRSS")
+        start = time.perf_counter()
+        y = posenc.attention(*inputs, encoding, causal=True, implementation=implementation)
+        if gradient is not None:
+            y.backward(gradient)
+    seconds = time.perf_counter() - start
+    outputs = y.nbytes * (1 if mode == "forward" else 4) / 2**20
+    finite = bool(torch.isfinite(y).all())
+    print(json.dumps({"MiB": status("VmHWM") - before - outputs, "seconds": seconds, "finite": finite}))
+
+
+def memory() -> None:
+    values: dict[str, Any] = {}
+    print("\npeak resident memory of a fresh process beyond inputs, outputs and their gradients")
+    cases = [(n, 16_384, mode, "auto") for n in ("alibi", "t5") for mode in ("forward", "training")]
+    cases += [(n, 65_536, "forward", "auto") for n in ("alibi", "t5")]
+    for name, length, mode, implementation in cases:
+        command = [sys.executable, __file__, "memory-of", name, str(length), mode, implementation]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        got = json.loads(done.stdout.splitlines()[-1])
+        key = f"{name}, {length} tokens, {mode}"
+        values[key] = got
+        print(f"  {key:44}{got['MiB']:9.0f} MiB {got['seconds']:7.1f} s  finite: {got['finite']}", flush=True)
+    record("memory", values)
+
+
+def channels() -> None:
+    """How the rounding of the bias in a dot product grows with the position, in scores and in the output."""
+    values: dict[str, Any] = {}
+    print("\nlargest error of the scores, and of the output of a window of 512 tokens that starts at a position")
+    torch.manual_seed(0)
+    for name in ("alibi", "sandwich"):
+        encoding = ENCODINGS[name]()
+        for start in (0, 2**10, 2**12, 2**14, 2**16, 2**18, 2**20):
+            i, j = torch.arange(start, start + 512), torch.arange(512) + start
+            long = torch.arange(0, start + 512, max(1, (start + 512) // 512))
+            q, k, v = (torch.randn(1, HEADS, n, HEAD_DIM) for n in (512, 512, 512))
+            near = posenc.attention(
+                q, k, v, encoding, q_positions=i, k_positions=j, causal=True, implementation="channels"
+            )
+            exact = posenc.attention(
+                q.double(), k.double(), v.double(), encoding, q_positions=i, k_positions=j, causal=True,
+                implementation="dense",
+            )  # fmt: skip
+            k, v = (torch.randn(1, HEADS, len(long), HEAD_DIM) for _ in range(2))
+            one = {"q_positions": long[-1:], "k_positions": long, "causal": True}
+            far = posenc.attention(q[:, :, :1], k, v, encoding, implementation="channels", **one)
+            exact_far = posenc.attention(
+                q[:, :, :1].double(), k.double(), v.double(), encoding, implementation="dense", **one
+            )
+            errors = [(near - exact).abs().max().item(), (far - exact_far).abs().max().item()]
+            values[f"{name} at {start}"] = {"512 tokens there": errors[0], "keys from 0 to there": errors[1]}
+            print(f"  {name:10}{start:9}   512 tokens there {errors[0]:.1e}   keys from 0 to there {errors[1]:.1e}")
+    record("channels", values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "every", "memory", "channels", "window", "memory-of"])
+    parser.add_argument("rest", nargs="*")
+    parser.add_argument("--length", type=int, default=4096)
+    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.what == "speed":
+        speed(options.length, options.repeats)
+        training(options.length, max(5, options.repeats // 3))
+    elif options.what == "every":
+        every_encoding(options.length, max(3, options.repeats // 3))
+    elif options.what == "window":
+        window(max(3, options.repeats // 2))
+    elif options.what == "memory":
+        memory()
+    elif options.what == "channels":
+        channels()
+    else:
+        name, length, mode, implementation = options.rest
+        memory_of(name, int(length), mode, implementation)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""A bias that separates rides as extra channels of q and k, through any attention kernel whatsoever."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from posenc.kernels.biased_attention.dense import sdpa
+from posenc.kernels.biased_attention.problem import Problem
+
+
+def run(problem: Problem) -> Tensor:
+    """Plain attention over ``[q, left / scale]`` and ``[k, right]``, where left · right is the bias."""
+    factors = problem.encoding.factors(*problem.positions)
+    if factors is None:
+        raise ValueError(
+            f'attention: implementation="channels" got {type(problem.encoding).__name__}, expected an encoding whose '
+            'bias separates into a function of i times a function of j; use implementation="blocks".'
+        )
+    left, right = (factor.to(problem.q.dtype) for factor in factors)
+    batch, heads = problem.q.shape[:2]
+    k, v = problem.k, problem.v
+    if k.shape[1] != heads:  # each head has channels of its own, so keys are no longer shared
+        k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (k, v))
+    q = torch.cat((problem.q, (left / problem.scale).expand(batch, heads, *left.shape[-2:])), dim=-1)
+    k = torch.cat((k, right.expand(batch, heads, *right.shape[-2:])), dim=-1)
+    value_dim = v.shape[-1]
+    if value_dim < q.shape[-1]:  # the fused kernels want one width for all three
+        v = F.pad(v, (0, q.shape[-1] - value_dim))
+    return sdpa(replace(problem, q=q, k=k, v=v))[..., :value_dim]

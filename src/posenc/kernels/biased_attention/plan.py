@@ -1,0 +1,98 @@
+"""Which implementation takes a call, and why."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from posenc.kernels.biased_attention import blocks, channels, dense, flex
+from posenc.kernels.biased_attention.problem import Problem
+
+Implementation = Literal["auto", "sdpa", "blocks", "flex", "channels", "dense"]
+
+_SMALL = 2**22  # scores: 16 MiB in float32, less than what one layer's activations take
+
+
+def run(implementation: str, problem: Problem) -> Tensor:
+    """The call, taken by that implementation."""
+    calls: dict[str, Callable[[Problem], Tensor]] = {
+        "sdpa": dense.sdpa,
+        "blocks": blocks.run,
+        "flex": flex.run,
+        "channels": channels.run,
+        "dense": dense.run,
+    }
+    return calls[implementation](problem)
+
+
+def choose(problem: Problem, implementation: Implementation) -> tuple[str, str]:
+    """The implementation that takes the call, and the reason for it.
+
+    Raises:
+        ValueError: an implementation that was asked for by name and cannot take the call. Nothing falls back.
+    """
+    if implementation not in get_args(Implementation):
+        raise ValueError(
+            f"attention: got implementation {implementation!r}, expected one of {', '.join(get_args(Implementation))}."
+        )
+    if implementation == "auto":
+        return _choose(problem)
+    if (reason := _refusal(implementation, problem)) is not None:
+        raise ValueError(
+            f'attention: implementation="{implementation}" cannot take this call: {reason}; use implementation="auto", '
+            "which picks one that can."
+        )
+    return implementation, "asked for"
+
+
+def _refusal(implementation: str, problem: Problem) -> str | None:
+    if implementation == "sdpa":
+        if problem.encoding is not None:
+            return f"{type(problem.encoding).__name__} adds to the scores"
+        return "attention sinks are no part of it" if problem.sinks is not None else None
+    if implementation == "flex":
+        return flex.refusal(problem)
+    if implementation == "channels":
+        if problem.encoding is None or problem.contextual:
+            return "there is no bias of positions alone to carry"
+        return "attention sinks are no part of the plain kernels" if problem.sinks is not None else None
+    if implementation == "blocks":
+        if problem.mask is not None and problem.mask.requires_grad:
+            return "its mask has no gradient there"
+        if torch.compiler.is_compiling():
+            return "torch.compile cannot see through its backward"
+    return None
+
+
+def _choose(problem: Problem) -> tuple[str, str]:
+    if problem.encoding is None and problem.sinks is None and problem.documents is None and problem.window is None:
+        return "sdpa", "nothing is added to the scores"
+    scores = problem.q.shape[0] * problem.q.shape[1] * problem.q_len * problem.k_len
+    if torch.compiler.is_compiling():
+        if problem.q.device.type == "cuda" and _suits_flex(problem):
+            return "flex", "the bias is a function of the distance, which FlexAttention fuses"
+        return "dense", "under torch.compile the matrix of scores is left to the compiler"
+    if scores <= _SMALL:
+        return "dense", f"{scores} scores fit in {scores * problem.q.element_size() / 2**20:.1f} MiB"
+    if problem.mask is not None and problem.mask.requires_grad:
+        return "dense", "the mask itself is learned"
+    if problem.q.device.type == "cuda" and _suits_flex(problem):
+        return "flex", "the bias is a function of the distance, which FlexAttention fuses"
+    if problem.encoding is not None and getattr(problem.encoding, "factors_are_exact", False) and problem.sinks is None:
+        return "channels", "the bias is itself a product of queries and keys, and rides as more channels of them"
+    return "blocks", _why_blocks(problem)
+
+
+def _suits_flex(problem: Problem) -> bool:
+    linear = problem.encoding is None or problem.encoding.relative
+    return linear and flex.refusal(problem) is None
+
+
+def _why_blocks(problem: Problem) -> str:
+    what = "a block of queries at a time, in linear memory"
+    if problem.encoding is None or problem.contextual:
+        return what
+    if blocks.knows_distances(problem):
+        return f"{what}; the bias depends on the distance alone, so a block of it is a view of one row of numbers"
+    return f"{what}; the bias of a block is made with it, and again in the backward"

@@ -1,0 +1,28 @@
+"""Sandwich: the dot product of two sinusoidal codes, kept as a bias after everything else of it is dropped."""
+
+import numpy as np
+import numpy.typing as npt
+
+
+def bias(
+    q_positions: npt.ArrayLike, k_positions: npt.ArrayLike, *, num_heads: int, code_dim: int, base: float = 10_000.0
+) -> npt.NDArray[np.float64]:
+    """What each head takes from the score of each query and key.
+
+        b(h, i, j) = (sum over c of cos((i - j) base^(-2 c / D)) - D / 2) n / (8 h)         c = 1 .. D / 2
+
+    D is `code_dim`, n is `num_heads` and h = 1 .. n. The sum is <p(i), p(j)> of sinusoidal codes, and D / 2 is its
+    value at i = j, so that no key is favoured over the query's own.
+
+    Reference: Chi et al., arXiv 2212.10356, section 5; the constant 8 h / n as in NVIDIA NeMo's
+    SandwichRelativePositionEmbedding.
+    """
+    i = np.asarray(q_positions, dtype=np.float64)[..., :, None]
+    j = np.asarray(k_positions, dtype=np.float64)[..., None, :]
+    total = np.zeros(np.broadcast_shapes(i.shape, j.shape))
+    for c in range(1, code_dim // 2 + 1):
+        total = total + np.cos((i - j) * base ** (-2 * c / code_dim))
+    b = np.empty((*total.shape[:-2], num_heads, *total.shape[-2:]))
+    for h in range(1, num_heads + 1):
+        b[..., h - 1, :, :] = (total - code_dim / 2) * num_heads / (8 * h)
+    return b

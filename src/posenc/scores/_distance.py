@@ -1,0 +1,21 @@
+"""i - j, in the dtype that the arithmetic of a bias runs in."""
+
+import torch
+from torch import Tensor
+
+from posenc.kernels.precision import as_float64
+
+
+def distance(q_positions: Tensor, k_positions: Tensor) -> Tensor:
+    """i - j as float64 ``(*batch, q_len, k_len)``, on the device of the positions (the CPU where it has no float64)."""
+    return as_float64(q_positions)[..., :, None] - as_float64(k_positions)[..., None, :]
+
+
+def working(parameter: Tensor) -> Tensor:
+    """A parameter in float64 if it is that, else in float32: no bias is computed in half precision."""
+    return parameter if parameter.dtype == torch.float64 else parameter.float()
+
+
+def heads_first(values: Tensor) -> Tensor:
+    """``(..., q_len, k_len, heads)`` -> ``(..., heads, q_len, k_len)``."""
+    return values.movedim(-1, -3)

@@ -1,0 +1,83 @@
+"""FIRE: functional interpolation of relative positions."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from posenc.encoding import ScoreEncoding
+from posenc.scores._distance import distance, heads_first, working
+
+
+class FIRE(ScoreEncoding):
+    r"""A small network reads the distance as a share of the longest one, so no length is out of its range.
+
+    Place: scores. Learned: ``c``, ``threshold_multiplier``, ``hidden``, ``out``. Relative: no, the share depends on
+    the query's position. Keys may be cached: yes.
+
+    .. math::  s_{hij} \leftarrow s_{hij} + f_h\!\Big( \frac{\psi(i - j)}{\psi(\max(i, L)) + \epsilon} \Big), \qquad
+        \psi(x) = \ln(1 + |c\,x|), \quad f(x) = W_2\,\mathrm{relu}(W_1 x + b_1) + b_2
+
+    Here :math:`i, j` are the positions of query and key in tokens, :math:`c` is ``c`` in 1/token, :math:`L` is
+    ``threshold`` times the learned ``threshold_multiplier``, in tokens, and :math:`\epsilon = 10^{-6}`. The share lies
+    in [0, 1] for every key at or before the query.
+
+    Args:
+        num_heads: number of heads.
+        width: hidden units of f.
+        threshold: :math:`L` at the start, in tokens: below it, distances are not stretched.
+
+    Shape:
+        bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``
+
+    Precision: distances are formed in float64 and rounded once to float32, in which the network runs; in float64 if
+    the parameters are float64.
+
+    Raises:
+        ValueError: ``num_heads`` or ``width`` below 1, or a threshold that is not above 0.
+
+    Example:
+        >>> FIRE(num_heads=2).bias(torch.arange(3), torch.arange(3)).shape
+        torch.Size([2, 3, 3])
+
+    Differs from the paper: distances are taken without sign, so that an encoder can use it; the multiplier of the
+    threshold and epsilon are those of the code in use (mcleish7/arithmetic).
+
+    References:
+        Li et al. Functional Interpolation for Relative Positions Improves Long Context Transformers. 2023.
+        arXiv:2310.04418, equations 8 and 9; mcleish7/arithmetic, cramming/architectures/embeddings.py.
+    """
+
+    def __init__(self, num_heads: int, *, width: int = 32, threshold: float = 512.0) -> None:
+        super().__init__()
+        if num_heads < 1 or width < 1 or not threshold > 0:
+            raise ValueError(
+                f"FIRE: got num_heads {num_heads}, width {width} and threshold {threshold}, expected at least 1, at "
+                "least 1, and a threshold above 0 tokens."
+            )
+        self.num_heads = num_heads
+        self.width = width
+        self.threshold = threshold
+        self.c = nn.Parameter(torch.empty(()))
+        self.threshold_multiplier = nn.Parameter(torch.empty(()))
+        self.hidden = nn.Linear(1, width)
+        self.out = nn.Linear(width, num_heads)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """c = 0.1, a multiplier of 1, and PyTorch's start for the network."""
+        nn.init.constant_(self.c, 0.1)
+        nn.init.constant_(self.threshold_multiplier, 1.0)
+        self.hidden.reset_parameters()
+        self.out.reset_parameters()
+
+    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
+        c = working(self.c)
+        far = distance(q_positions, k_positions).to(c.dtype).to(c.device)
+        i = q_positions.to(c.dtype)[..., :, None]
+        longest = torch.maximum(i, (self.threshold * working(self.threshold_multiplier)).abs())
+        share = (c * far).abs().log1p() / ((c * longest).abs().log1p() + 1e-6)
+        # Written out rather than called: autocast must not take the network to half precision.
+        inner = (share[..., None] * working(self.hidden.weight)[:, 0] + working(self.hidden.bias)).relu()
+        with torch.autocast(share.device.type, enabled=False):
+            return heads_first(F.linear(inner, working(self.out.weight), working(self.out.bias)))

@@ -1,0 +1,90 @@
+"""Sandwich: sinusoids on both sides of the scores."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from posenc.encoding import ScoreEncoding
+from posenc.kernels.precision import as_float64
+from posenc.scores._distance import distance
+
+
+class Sandwich(ScoreEncoding):
+    r"""The dot product of two sinusoidal codes as a bias, each head weighing it less than the one before.
+
+    Place: scores. Learned: nothing. Relative: yes. Keys may be cached: yes.
+
+    .. math::  s_{hij} \leftarrow s_{hij} + \frac{H}{8h} \Big( \sum_{c=1}^{D/2}
+        \cos\big((i - j)\,\theta_c\big) - \frac{D}{2} \Big), \qquad \theta_c = 10\,000^{-2c/D}, \quad h = 1, \dots, H
+
+    Here :math:`i, j` are the positions of query and key in tokens, :math:`H` is ``num_heads``, :math:`D` is
+    ``code_dim`` and :math:`\theta_c` is in radians per token. The sum is :math:`\langle p(i), p(j) \rangle` of
+    sinusoidal codes and falls about as the logarithm of the distance.
+
+    Args:
+        num_heads: :math:`H`.
+        code_dim: :math:`D`, even; 128 in the paper.
+
+    Shape:
+        bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``
+
+    Precision: computed in float64 and rounded once to float32.
+
+    Raises:
+        ValueError: ``num_heads`` below 1, ``code_dim`` odd or below 2.
+
+    Example:
+        >>> Sandwich(num_heads=2).bias(torch.tensor([1]), torch.arange(2))[0].round(decimals=3)
+        tensor([[-0.3620, 0.0000]])
+
+    Differs from the paper: the paper's compression of the heads is a range of ratios; the factor 8h/H is that of
+    NVIDIA NeMo. Frequencies start at c = 1, not 0, there and here.
+
+    References:
+        Chi, Fan, Rudnicky, Ramadge. Dissecting Transformer Length Extrapolation via the Lens of Receptive Field
+        Analysis. 2022. arXiv:2212.10356, section 5; NVIDIA/NeMo, sandwich_relative_position_embedding.py.
+    """
+
+    relative = True
+
+    def __init__(self, num_heads: int, *, code_dim: int = 128) -> None:
+        super().__init__()
+        if num_heads < 1:
+            raise ValueError(f"Sandwich: got num_heads {num_heads}, expected at least 1.")
+        if code_dim < 2 or code_dim % 2:
+            raise ValueError(f"Sandwich: got code_dim {code_dim}, expected an even number of at least 2.")
+        self.num_heads = num_heads
+        self.code_dim = code_dim
+
+    @property
+    def inv_freq(self) -> tuple[float, ...]:
+        """theta_c for c = 1 .. D/2, in radians per token."""
+        return tuple(10_000 ** (-2 * c / self.code_dim) for c in range(1, self.code_dim // 2 + 1))
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """H / (8h) for each head."""
+        return tuple(self.num_heads / (8 * h) for h in range(1, self.num_heads + 1))
+
+    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
+        far = distance(q_positions, k_positions)
+        total = torch.full_like(far, -self.code_dim / 2)
+        for theta in self.inv_freq:  # one wave at a time: all at once would take code_dim / 2 times the memory
+            total += (far * theta).cos()
+        strengths = torch.tensor(self.strengths, dtype=far.dtype, device=far.device)
+        return (strengths[:, None, None] * total[..., None, :, :]).float().to(q_positions.device)
+
+    def factors(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor]:
+        """``code_dim`` channels, because cos(a - b) = cos a cos b + sin a sin b; the constant is left to softmax."""
+        theta = torch.tensor(self.inv_freq, dtype=torch.float64)
+        strengths = torch.tensor(self.strengths, dtype=torch.float64)[:, None, None]
+
+        def code(positions: Tensor) -> Tensor:
+            angle = as_float64(positions)[..., None].cpu() * theta
+            return torch.cat((angle.cos(), angle.sin()), dim=-1)[..., None, :, :]
+
+        left, right = (
+            strengths * code(q_positions),
+            code(k_positions).expand(*[-1] * (k_positions.ndim - 1), self.num_heads, -1, -1),
+        )
+        return left.float().to(q_positions.device), right.float().to(k_positions.device)

@@ -1,0 +1,63 @@
+"""Swin's relative position bias."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from posenc.encoding import ScoreEncoding
+from posenc.scores._distance import heads_first, working
+from posenc.scores._window import check, offsets
+
+
+class SwinBias(ScoreEncoding):
+    r"""A learned number for each offset of two places in a window of an image.
+
+    Place: scores. Learned: ``table``. Relative: in rows and columns, not in the places' numbers.
+    Keys may be cached: yes.
+
+    .. math::  s_{hij} \leftarrow s_{hij} + w_{r(i,j),\,h}, \qquad
+        r(i,j) = (y_i - y_j + M - 1)(2N - 1) + (x_i - x_j + N - 1)
+
+    Here :math:`i, j` number the places of query and key along the rows, :math:`y_p = \lfloor p/N \rfloor` and
+    :math:`x_p = p \bmod N` are their row and column, :math:`(M, N)` is ``window`` and :math:`w` is ``table``.
+
+    Args:
+        num_heads: number of heads.
+        window: rows and columns.
+
+    Shape:
+        bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``, all positions below
+        rows times columns
+
+    Precision: a number of the table, unrounded.
+
+    Raises:
+        ValueError: ``num_heads`` or a side below 1; positions past the window or between places.
+
+    Example:
+        >>> SwinBias(num_heads=2, window=(7, 7)).bias(torch.arange(49), torch.arange(49)).shape
+        torch.Size([2, 49, 49])
+
+    Differs from the paper: nothing.
+
+    References:
+        Liu et al. Swin Transformer: Hierarchical Vision Transformer using Shifted Windows. 2021. arXiv:2103.14030,
+        equation 4; microsoft/Swin-Transformer, models/swin_transformer.py.
+    """
+
+    def __init__(self, num_heads: int, *, window: tuple[int, int] = (7, 7)) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window = check("SwinBias", num_heads, window)
+        self.max_positions = self.window[0] * self.window[1]
+        self.table = nn.Parameter(torch.empty((2 * self.window[0] - 1) * (2 * self.window[1] - 1), num_heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """A normal distribution of width 0.02, cut at two."""
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
+        dy, dx = offsets("SwinBias", q_positions, k_positions, self.window)
+        rows, columns = self.window
+        return heads_first(working(self.table)[(dy + rows - 1) * (2 * columns - 1) + dx + columns - 1])

@@ -1,0 +1,95 @@
+"""Swin v2's log-spaced continuous position bias."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from posenc.encoding import ScoreEncoding
+from posenc.scores._distance import heads_first, working
+from posenc.scores._window import check, offsets
+
+
+class SwinV2Bias(ScoreEncoding):
+    r"""A small network over log-spaced offsets gives the bias, so that a window of another size is near at hand.
+
+    Place: scores. Learned: ``hidden``, ``out``. Relative: in rows and columns, not in the places' numbers.
+    Keys may be cached: yes.
+
+    .. math::  s_{hij} \leftarrow s_{hij} + 16\,\sigma\big( W_2\,\mathrm{relu}(W_1 (u, v)^\top + b_1) \big)_h, \qquad
+        u = \mathrm{sign}(\Delta)\,\tfrac13 \log_2\!\big(1 + |\Delta|\big), \quad \Delta = \frac{8\,(y_i - y_j)}{M' - 1}
+
+    and :math:`v` likewise along :math:`x`. Here :math:`i, j` number the places of query and key along the rows,
+    :math:`y_p = \lfloor p/N \rfloor` and :math:`x_p = p \bmod N`, :math:`(M, N)` is ``window`` and :math:`(M', N')` is
+    ``trained_window``, whose largest offset is 1 after the logarithm.
+
+    Swin v2 also replaces the dot product by a cosine: normalize q and k and pass the learned
+    :math:`\min(e^\tau, 100)` as part of q with ``scale=1``.
+
+    Args:
+        num_heads: number of heads.
+        window: rows and columns.
+        trained_window: the window at training, if ``window`` is another; the same by default.
+        width: hidden units.
+
+    Shape:
+        bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``, all positions below
+        rows times columns
+
+    Precision: offsets are spaced in float64 and rounded once to float32, in which the network runs; in float64 if the
+    parameters are float64.
+
+    Raises:
+        ValueError: ``num_heads``, ``width`` or a side below 1; positions past the window or between places.
+
+    Example:
+        >>> SwinV2Bias(num_heads=2, window=(8, 8)).bias(torch.arange(64), torch.arange(64)).shape
+        torch.Size([2, 64, 64])
+
+    Differs from the paper: 8, 3 (the binary logarithm of 8) and 16 are the authors' code; the paper has
+    ln(1 + |offset|) and no sigmoid.
+
+    References:
+        Liu et al. Swin Transformer V2: Scaling Up Capacity and Resolution. 2021. arXiv:2111.09883, equations 3 and 4;
+        microsoft/Swin-Transformer, models/swin_transformer_v2.py.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        window: tuple[int, int] = (8, 8),
+        trained_window: tuple[int, int] | None = None,
+        width: int = 512,
+    ) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"SwinV2Bias: got width {width}, expected at least 1.")
+        self.num_heads = num_heads
+        self.window = check("SwinV2Bias", num_heads, window)
+        self.trained_window = self.window if trained_window is None else check("SwinV2Bias", num_heads, trained_window)
+        self.width = width
+        self.max_positions = self.window[0] * self.window[1]
+        self.hidden = nn.Linear(2, width)
+        self.out = nn.Linear(width, num_heads, bias=False)
+
+    def reset_parameters(self) -> None:
+        """PyTorch's start for the network."""
+        self.hidden.reset_parameters()
+        self.out.reset_parameters()
+
+    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
+        # The network is asked once for each offset that there is, not once for each pair of places.
+        rows, columns = self.window
+        weight = working(self.hidden.weight)
+        grid = torch.cartesian_prod(torch.arange(1 - rows, rows), torch.arange(1 - columns, columns)).double()
+        sides = torch.tensor([max(side - 1, 1) for side in self.trained_window], dtype=torch.float64)
+        reach = 8 * grid / sides
+        spaced = (reach.sign() * reach.abs().log1p() / math.log(8)).to(weight.dtype).to(weight.device)
+        with torch.autocast(weight.device.type, enabled=False):
+            inner = F.linear(spaced, weight, working(self.hidden.bias)).relu()
+            table = 16 * F.linear(inner, working(self.out.weight)).sigmoid()
+        dy, dx = offsets("SwinV2Bias", q_positions, k_positions, self.window)
+        return heads_first(table[(dy + rows - 1) * (2 * columns - 1) + dx + columns - 1])

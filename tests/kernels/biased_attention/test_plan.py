@@ -1,0 +1,102 @@
+"""Which implementation is taken, and what is refused in which words."""
+
+import pytest
+import torch
+
+import posenc
+
+LONG = torch.empty(1, 8, 4096, 16)
+SHORT = torch.zeros(1, 8, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "options", "implementation", "reason"),
+    [
+        (None, {"causal": True}, "sdpa", "nothing is added"),
+        (posenc.RoPE(head_dim=16), {"causal": True}, "sdpa", "nothing is added"),
+        (posenc.ALiBi(num_heads=8), {"causal": True}, "blocks", "distance alone"),
+        (posenc.T5Bias(num_heads=8), {"causal": True, "window": 64}, "blocks", "distance alone"),
+        (posenc.FIRE(num_heads=8), {"causal": True}, "blocks", "made with it, and again in the backward"),
+        (posenc.ALiBi(num_heads=8), {"k_positions": torch.arange(4096) * 2}, "blocks", "made with it"),
+        (posenc.scores.TUPE(dim=128, num_heads=8, length=4096), {}, "channels", "more channels"),
+        (posenc.CoPE(num_heads=8, head_dim=16), {"causal": True}, "blocks", "in linear memory"),
+        (None, {"causal": True, "window": 64}, "blocks", "in linear memory"),
+    ],
+)
+def test_the_fastest_exact_path_is_taken(
+    encoding: posenc.Encoding | None, options: dict[str, object], implementation: str, reason: str
+) -> None:
+    explanation = posenc.explain(posenc.attention, LONG, LONG, LONG, encoding, **options)
+    assert explanation.implementation == implementation
+    assert reason in explanation.why
+
+
+def test_few_scores_are_made_at_once() -> None:
+    assert (
+        str(posenc.explain(posenc.attention, SHORT, SHORT, SHORT, posenc.ALiBi(num_heads=8)))
+        == "attention: dense, because 2048 scores fit in 0.0 MiB"
+    )
+
+
+@pytest.mark.parametrize(
+    ("implementation", "encoding", "options", "reason"),
+    [
+        ("sdpa", posenc.ALiBi(num_heads=8), {}, "ALiBi adds to the scores"),
+        ("sdpa", None, {"sinks": torch.zeros(8)}, "attention sinks are no part of it"),
+        ("flex", posenc.CoPE(num_heads=8, head_dim=16), {}, "CoPE reads queries and keys, which no score_mod sees"),
+        ("flex", posenc.ALiBi(num_heads=8), {"dropout_p": 0.1}, "FlexAttention has no dropout"),
+        ("flex", posenc.T5Bias(num_heads=8), {}, "no backward on the CPU"),
+        ("flex", posenc.ALiBi(num_heads=8), {"mask": torch.zeros(16, 16)}, "masks as booleans"),
+        ("channels", posenc.scores.Shaw(num_heads=8, head_dim=16), {}, "no bias of positions alone"),
+        ("channels", None, {}, "no bias of positions alone"),
+        ("blocks", None, {"mask": torch.zeros(16, 16, requires_grad=True)}, "its mask has no gradient there"),
+    ],
+)
+def test_what_was_asked_for_by_name_never_falls_back(
+    implementation: str, encoding: posenc.Encoding | None, options: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=rf'implementation="{implementation}" cannot take this call: .*{reason}'):
+        posenc.attention(SHORT, SHORT, SHORT, encoding, implementation=implementation, **options)
+
+
+def test_a_bias_that_does_not_separate_has_no_channels() -> None:
+    with pytest.raises(ValueError, match="got T5Bias, expected an encoding whose bias separates"):
+        posenc.attention(SHORT, SHORT, SHORT, posenc.T5Bias(num_heads=8), implementation="channels")
+
+
+def test_an_unknown_implementation_is_refused_with_all_names() -> None:
+    with pytest.raises(ValueError, match="got implementation 'flash', expected one of auto, sdpa, blocks, flex"):
+        posenc.attention(SHORT, SHORT, SHORT, implementation="flash")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"window": 0}, "got window 0, expected at least 1"),
+        ({"documents": torch.zeros(15, dtype=torch.int64)}, r"expected the integer number of each key's document"),
+        ({"documents": torch.zeros(16)}, r"got documents torch.float32"),
+        ({"sinks": torch.zeros(4)}, r"got sinks of shape \(4,\), expected \(8,\)"),
+        ({"mask": torch.ones(1, 16, dtype=torch.int64)}, "got a mask of torch.int64"),
+        ({"mask": torch.ones(2, 16, dtype=torch.bool)}, "a padding mask .* is mask"),
+        ({"mask": torch.ones(1, 1, 1, 16, 16, dtype=torch.bool)}, "expected one that broadcasts"),
+        ({"state": torch.zeros(1, 8, 3)}, "got a state of 3 tokens for 16 keys"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(options: dict[str, object], error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        posenc.attention(SHORT, SHORT, SHORT, posenc.ALiBi(num_heads=8), **options)
+
+
+@pytest.mark.parametrize("implementation", ["dense", "blocks"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_far_keys_in_half_precision_give_no_nan(implementation: str, dtype: torch.dtype) -> None:
+    """At 2**20 tokens the largest slope asks for -524288, far beyond float16."""
+    q = torch.randn(1, 8, 4, 16).to(dtype)
+    positions = torch.tensor([0, 2**10, 2**19, 2**20])
+    encoding = posenc.ALiBi(num_heads=8)
+    y = posenc.attention(q, q, q, encoding, q_positions=positions, k_positions=positions, implementation=implementation)
+    exact = posenc.attention(q.double(), q.double(), q.double(), encoding, q_positions=positions, k_positions=positions)
+    torch.testing.assert_close(y.double(), exact, rtol=0, atol=1e-2)
+    scores = encoding.on_scores(torch.zeros(1, 8, 4, 4, dtype=dtype), positions, positions)
+    assert bool(torch.isfinite(scores).all())
+    assert bool(torch.isfinite(scores.softmax(dim=-1)).all())

@@ -1,0 +1,40 @@
+"""CoPE: the authors' attention, counts that masks do not disturb, and decoding from cached keys alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import posenc
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "cope_attention.json").read_text())["values"]
+
+
+@pytest.mark.parametrize("implementation", ["dense", "blocks"])
+def test_the_output_is_the_authors(implementation: str) -> None:
+    q, k, v = (torch.tensor(GOLDEN[name], dtype=torch.float64).view(1, 1, 7, 4) for name in "qkv")
+    encoding = posenc.CoPE(num_heads=1, head_dim=4, length=4).double()
+    encoding.load_state_dict({"table": torch.tensor(GOLDEN["table"]).view(4, 4)})
+    y = posenc.attention(q, k, v, encoding, causal=True, implementation=implementation)
+    torch.testing.assert_close(y.flatten(), torch.tensor(GOLDEN["out"], dtype=torch.float64), rtol=0, atol=1e-7)
+
+
+def test_masked_keys_are_not_counted() -> None:
+    """The mask takes every other key away: the result is that of the other half alone."""
+    encoding = posenc.CoPE(num_heads=2, head_dim=8, length=5)
+    torch.nn.init.normal_(encoding.table)
+    q, k = torch.randn(2, 1, 2, 10, 8)
+    masked = posenc.attention(q, k, k, encoding, mask=torch.arange(10) % 2 == 0)
+    torch.testing.assert_close(masked, posenc.attention(q, k[:, :, ::2], k[:, :, ::2], encoding, q_positions=0))
+
+
+def test_a_fresh_one_changes_nothing() -> None:
+    q = torch.randn(1, 2, 6, 8)
+    fresh = posenc.CoPE(num_heads=2, head_dim=8)
+    torch.testing.assert_close(posenc.attention(q, q, q, fresh, causal=True), posenc.attention(q, q, q, causal=True))
+
+
+def test_no_counts_are_refused() -> None:
+    with pytest.raises(ValueError, match="length 0, expected at least 1 each"):
+        posenc.CoPE(num_heads=2, head_dim=8, length=0)
