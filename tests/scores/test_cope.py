@@ -38,3 +38,13 @@ def test_a_fresh_one_changes_nothing() -> None:
 def test_no_counts_are_refused() -> None:
     with pytest.raises(ValueError, match="length 0, expected at least 1 each"):
         posenc.CoPE(num_heads=2, head_dim=8, length=0)
+
+
+def test_counts_past_the_table_have_its_last_row() -> None:
+    """Every gate is open, so counts from the last key back are 1, 2, 3, ... tokens, and the table ends at 2."""
+    encoding = posenc.CoPE(num_heads=1, head_dim=4, length=3)
+    torch.nn.init.normal_(encoding.table)
+    q = torch.ones(1, 1, 5, 4)
+    added = encoding.on_scores(torch.full((1, 1, 5, 5), 50.0), 0, 0, q=q, k=q)[0, 0, -1] - 50
+    rows = 0.5 * encoding.table.sum(dim=-1)
+    torch.testing.assert_close(added, rows[[2, 2, 2, 2, 1]], rtol=1e-4, atol=1e-5)
