@@ -28,13 +28,15 @@ class Standing:
     tokens_per_second: float | None = None
     phase: str = "waiting"
 
-    def update(self, row: dict[str, Any] | None) -> None:
+    def update(self, row: dict[str, Any] | None, config: TrainConfig) -> None:
+        """Take in the last row of a trial's metrics; rows before it may have been missed."""
         if row is None:
             return
         if row["event"] == "train":
             self.step, self.loss, self.tokens_per_second = row["step"], row["loss"], row["tokens_per_second"]
             self.phase = "training"
         else:
+            self.step = config.steps
             self.phase = {"evaluate": "evaluating", "done": "done"}.get(row["event"], self.phase)
 
     def speed(self) -> str:
@@ -56,6 +58,9 @@ class Watch:
     def __init__(self, folders: Sequence[Path], config: TrainConfig, console: Console) -> None:
         self.config, self.console = config, console
         self.standings = {folder: Standing() for folder in folders}
+        for folder, standing in self.standings.items():  # a run that is resumed has got somewhere already
+            for row in runs.Metrics(folder / runs.METRICS).rows():
+                standing.update(row, config)
         self._several_seeds = len({folder.name.rpartition("-seed")[2] for folder in folders}) > 1
         self._bars: _Bars | _Lines = (_Bars if console.is_terminal else _Lines)(self)
 
@@ -78,9 +83,7 @@ class Watch:
         """Read where all trials are, and show it."""
         for folder, standing in self.standings.items():
             if standing.phase != "done":
-                row = runs.Metrics(folder / runs.METRICS).last()
-                standing.step = self.config.steps if row and row["event"] != "train" else standing.step
-                standing.update(row)
+                standing.update(runs.Metrics(folder / runs.METRICS).last(), self.config)
         self._bars.show()
 
 
