@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import posenc
-from posenc.lab.presets import DEFAULT_ENCODINGS
+from posenc.lab.presets import ROAD
 from posenc.lab.spec import parse
 
 MINE = """
@@ -32,7 +32,7 @@ def mine(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", DEFAULT_ENCODINGS)
+@pytest.mark.parametrize("name", ROAD)
 def test_every_encoding_of_the_road_builds_with_the_sizes_of_the_model_alone(name: str) -> None:
     encoding = parse(name).build(dim=32, num_heads=4, length=64)
     assert type(encoding) is parse(name).load()

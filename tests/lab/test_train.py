@@ -6,7 +6,7 @@ import torch
 
 from posenc.lab.config import ModelConfig, Precision, TrainConfig
 from posenc.lab.model import build
-from posenc.lab.presets import DEFAULT_ENCODINGS
+from posenc.lab.presets import ROAD
 from posenc.lab.spec import parse
 from posenc.lab.train import Training, batch_at, learning_rate_at
 
@@ -102,7 +102,7 @@ def test_only_the_matrices_of_the_blocks_decay() -> None:
         assert (decay[id(parameter)] > 0) == (name.startswith("blocks.") and parameter.ndim == 2), name
 
 
-@pytest.mark.parametrize("spec", DEFAULT_ENCODINGS)
+@pytest.mark.parametrize("spec", ROAD)
 def test_bfloat16_trains_as_float32_does_up_to_its_rounding(spec: str) -> None:
     rounded, exact = mean_loss(training(spec, precision="bfloat16")), mean_loss(training(spec))
     assert rounded != exact
@@ -110,7 +110,7 @@ def test_bfloat16_trains_as_float32_does_up_to_its_rounding(spec: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", DEFAULT_ENCODINGS)
+@pytest.mark.parametrize("spec", ROAD)
 def test_a_compiled_model_trains_as_the_plain_one_does(spec: str) -> None:
     # What a GPU runs; traced and differentiated here by the same front end, without its code generator.
     compiled = training(spec)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, Sinusoidal
+from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, Sinusoidal, T5Bias
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup, describe
 from posenc.lab import census_special
@@ -337,6 +337,8 @@ def modeling(config: Any) -> Any:
 def _compare_other(config: Any, encoding: Encoding) -> tuple[str, float, int]:
     if isinstance(encoding, ALiBi):
         return census_special.compare_alibi(config, encoding)
+    if isinstance(encoding, T5Bias):
+        return census_special.compare_t5(config, encoding)
     if isinstance(encoding, Sinusoidal):
         return census_special.compare_sinusoidal(config, encoding)
     if isinstance(encoding, Learned):

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, RoPE, Sinusoidal
+from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, RoPE, Sinusoidal, T5Bias
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup
 
@@ -69,6 +69,23 @@ def compare_alibi(config: Any, encoding: ALiBi) -> Compared:
     # Falcon rounds slopes to bfloat16 before the product, as it was trained.
     tolerance = 2**-8 if "falcon" in module.__name__ else 1e-6
     return name, float((difference.abs() / (tolerance * (1 + ours.abs().max()))).max()), length - 1
+
+
+def compare_t5(config: Any, encoding: T5Bias) -> Compared:
+    """The bias that the model's own attention makes of a random table, which its buckets index."""
+    module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
+    name, cls = next((n, c) for n, c in vars(module).items() if hasattr(c, "compute_bias"))
+    config.is_decoder = encoding.direction == "causal"
+    attention = cls(config, has_relative_attention_bias=True, layer_idx=0)
+    length = 1024
+    ours = T5Bias.from_dict(encoding.to_dict())
+    with torch.no_grad():
+        ours.table.copy_(attention.relative_attention_bias.weight)
+        theirs = attention.compute_bias(length, length)[0]
+        bias = ours.bias(torch.arange(length), torch.arange(length))
+    seen = torch.ones(length, length, dtype=torch.bool)
+    seen = seen.tril() if config.is_decoder else seen
+    return f"{name}.compute_bias", float(((bias - theirs).abs() * seen).max() / 1e-6), length - 1
 
 
 def compare_sinusoidal(config: Any, encoding: Sinusoidal) -> Compared:

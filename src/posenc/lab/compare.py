@@ -15,7 +15,7 @@ from posenc.lab import report, runs, speed, text
 from posenc.lab.config import Backend, Device, Entry, RunConfig, TrialConfig
 from posenc.lab.errors import Interrupted, RunError
 from posenc.lab.jobs import cores, run_trials
-from posenc.lab.presets import DEFAULT_ENCODINGS, PRESETS
+from posenc.lab.presets import PRESETS
 from posenc.lab.progress import Watch
 from posenc.lab.spec import parse
 from posenc.lab.trial import make_model
@@ -107,7 +107,7 @@ def _plan(request: Request) -> tuple[RunConfig, list[TrialConfig], text.Vocabula
     vocabulary = text.make_vocabulary(request.vocabulary or preset.vocabulary, corpus.train)
     tokens = {"train": vocabulary.encode(corpus.train), "validation": vocabulary.encode(corpus.validation)}
     text.check_long_enough(**tokens, length=train.length, longest=train.length * max(evaluate.factors))
-    specs = [parse(spec) for spec in request.specs or DEFAULT_ENCODINGS]
+    specs = [parse(spec) for spec in request.specs or preset.encodings]
     labels = [spec.label for spec in specs]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ValueError(f"{twice[0]!r} names two encodings of this run; give each once, with different options.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from posenc.lab.config import EvaluateConfig, ModelConfig, TrainConfig
 
 # The road from no encoding to relative ones.
-DEFAULT_ENCODINGS = ("none", "integer", "normalized", "binary", "sinusoidal", "learned", "rope", "alibi")
+ROAD = ("none", "integer", "normalized", "binary", "sinusoidal", "learned", "rope", "alibi")
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Preset:
     evaluate: EvaluateConfig
     vocabulary: str
     seeds: int
+    encodings: tuple[str, ...]
 
 
 PRESETS = {
@@ -27,13 +28,15 @@ PRESETS = {
         evaluate=EvaluateConfig(),
         vocabulary="bytes",
         seeds=1,
+        encodings=ROAD,
     ),
-    # Up to an hour on two cores: three seeds, so that differences can be told from noise.
+    # Up to an hour on two cores: three seeds, so that differences can be told from noise, and more relative biases.
     "standard": Preset(
         model=ModelConfig(dim=128, num_layers=3, num_heads=4),
         train=TrainConfig(length=128, batch=16, steps=1400, learning_rate=3e-3),
         evaluate=EvaluateConfig(tokens=32_768, last=64, last_tokens=8_192),
         vocabulary="bytes",
         seeds=3,
+        encodings=(*ROAD, "t5", "kerple", "fire"),
     ),
 }

@@ -15,7 +15,7 @@ import posenc
 from posenc.lab import road, runs
 from posenc.lab.config import FORMAT
 from posenc.lab.errors import RunError
-from posenc.lab.presets import DEFAULT_ENCODINGS, PRESETS
+from posenc.lab.presets import PRESETS
 from posenc.lab.properties import measure
 from posenc.lab.spec import parse
 from posenc.lab.text import SHIPPED_FOR_TRAINING
@@ -276,8 +276,8 @@ def command(config: Data) -> str:
     """The command that makes the same run again: what differs from the preset, and the threads, which set rounding."""
     words = ["posenc", "compare"]
     specs = [entry["spec"] for entry in config["encodings"]]
-    words += [] if specs == list(DEFAULT_ENCODINGS) else specs
     preset = PRESETS.get(config["preset"])
+    words += [] if preset is not None and specs == list(preset.encodings) else specs
     words += ["--preset", config["preset"]]
     names = [part["name"] for part in config["text"]["train"]]
     if names != list(SHIPPED_FOR_TRAINING):

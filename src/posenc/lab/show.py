@@ -54,8 +54,9 @@ def show(
     encoding = parse(spec).build(dim=dim, num_heads=heads, length=length)
     words = road.step(encoding)
     limit = encoding.max_positions
+    nowhere = "the softmax, as a temperature" if encoding.scales_scores else "nowhere"
     facts = {
-        "place": " and ".join(_PLACES[place] for place in encoding.places) or "nowhere",
+        "place": " and ".join(_PLACES[place] for place in encoding.places) or nowhere,
         "formula": words.formula,
         "paper": words.paper or "none given",
         "positions": "no limit by construction" if limit is None else f"{limit}, 0 to {limit - 1}",
@@ -67,8 +68,10 @@ def show(
     console.print(grid, highlight=False)
     if not encoding.places:
         if output is not None:
-            raise ValueError(f"show: {spec} does nothing with positions, so there is nothing to draw in {output}.")
-        console.print("There is nothing to draw: nothing is done with the position.")
+            raise ValueError(
+                f"show: {spec} writes no position into a token or a score, so there is nothing to draw in {output}."
+            )
+        console.print("There is nothing to draw: no position is written into a token or a score.")
         return
     shown = length if limit is None else min(length, limit)
     with torch.no_grad():

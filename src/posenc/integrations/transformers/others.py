@@ -1,11 +1,11 @@
-"""Models that are not rotary: ALiBi, learned tables, sinusoids."""
+"""Models that are not rotary: ALiBi, T5, learned tables, sinusoids."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
 
-from posenc import ALiBi, Learned, Sinusoidal
+from posenc import ALiBi, Learned, Sinusoidal, T5Bias
 from posenc.encoding import Encoding
 from posenc.frequencies import Frequencies, Geometric, Tensor2Tensor
 from posenc.integrations.transformers.models import names
@@ -102,14 +102,22 @@ def _mpt(config: Mapping[str, Any]) -> list[Found]:
             table = Learned(int(config["d_model"]), length=int(config["max_seq_len"]))
         return [("", _layers(config), table, table.length, ())]
     heads = int(need(config, "num_heads"))
-    if heads & (heads - 1):
-        raise ValueError(
-            f"describe: MPT with {heads} heads orders its ALiBi slopes otherwise than the paper's authors, which is "
-            "not known here; expected a power of two."
-        )
     if attention.get("alibi_bias_max", 8) != 8:
         raise ValueError(f"describe: alibi_bias_max is {attention['alibi_bias_max']}, expected 8, the paper's.")
-    return [("", _layers(config), ALiBi(heads), size(config, "max_positions"), ())]
+    return [("", _layers(config), ALiBi(heads, rule="mpt"), size(config, "max_positions"), ())]
+
+
+def _t5(config: Mapping[str, Any]) -> list[Found]:
+    heads, encoder = int(need(config, "num_heads")), int(config["num_layers"])
+    decoder = int(config.get("num_decoder_layers") or encoder)
+    buckets, longest = config["relative_attention_num_buckets"], config["relative_attention_max_distance"]
+    note = ("dot products are not divided by sqrt(head_dim): the bias carries scale='none'",)
+    found: list[Found] = []
+    for kind, layers, direction in (("encoder", encoder, "both"), ("decoder", decoder, "causal")):
+        with torch.device("meta"):  # a config has no weights
+            bias = T5Bias(heads, num_buckets=buckets, max_distance=longest, direction=direction, scale="none")  # type: ignore[arg-type]
+        found.append((kind, tuple(range(layers)), bias, None, note))
+    return found
 
 
 def _falcon(config: Mapping[str, Any]) -> list[Found] | None:
@@ -134,5 +142,6 @@ READERS: dict[str, Reader] = {
     "bloom": _alibi,
     "falcon": _falcon,
     "mpt": _mpt,
+    **dict.fromkeys(names("mt5 pop2piano switch_transformers t5 umt5"), _t5),
     "esm": _esm,
 }
