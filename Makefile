@@ -14,10 +14,10 @@ test: .venv/installed ## everything that CI checks
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow"
-	$(BIN)/pytest tests/conformance -k "not refuses and not compiles" --jaxtyping-packages=$(SHAPED),beartype.beartype
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/conformance -m "not slow" -k "not refuses and not compiles" --jaxtyping-packages=$(SHAPED),beartype.beartype
 
-test-all: .venv/installed-all ## and what takes minutes: the inductor, Ray, a full demo
+test-all: .venv/installed-all ## and what takes minutes: the inductor, Ray, kill -9, the census, planted faults
 	$(BIN)/pytest
 
 lint: .venv/installed
