@@ -1,0 +1,26 @@
+"""The README's code runs, and its files are there."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_code_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    assert blocks
+    for block in blocks:
+        exec(block, {})
+
+
+def test_every_link_leads_to_a_file() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not link.startswith("http")]
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_the_two_commands_are_in_the_makefile() -> None:
+    targets = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in re.findall(r"\$ make (\w+)", TEXT):
+        assert re.search(rf"^{command}:", targets, re.M)
