@@ -55,7 +55,7 @@ def test_elsewhere_there_are_plain_lines_without_control_codes(folders: list[Pat
     text = shown(folders, terminal=False, rows=[ROW, {"event": "done"}])
     assert "\x1b" not in text
     first, second = text.splitlines()
-    assert first.split() == "rope step 40/100 loss 1.500 1.0k tokens/s 0:06 left".split()
+    assert first.split() == ["rope", "step", "40/100", "loss", "1.500", "1.0k", "tokens/s", "0:06", "left"]
     assert second.split()[-1] == "done"
 
 
