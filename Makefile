@@ -31,7 +31,7 @@ docs: .venv/installed-all ## the site, every figure and number made on the way
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/installed-all
-	$(BIN)/posenc bench rotate
+	$(BIN)/python -m posenc.lab bench rotate
 
 fuzz: .venv/installed ## random calls of the compiled kernel under the sanitizers: minutes
 	$(BIN)/python tests/kernels/fuzz.py --calls 100000
@@ -42,7 +42,7 @@ fuzz: .venv/installed ## random calls of the compiled kernel under the sanitizer
 	touch $@
 
 .venv/installed-all: .venv/installed
-	$(PIP) --editable ".[lab,transformers,dev,docs,cluster,peers]"
+	$(PIP) --editable ".[lab,transformers,dev,docs,cluster,peers,triton]"
 	touch $@
 
 clean:

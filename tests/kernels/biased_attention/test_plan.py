@@ -19,8 +19,8 @@ SHORT = torch.zeros(1, 8, 16, 16)
         (posenc.FIRE(num_heads=8), {"causal": True}, "blocks", "made with it, and again in the backward"),
         (posenc.ALiBi(num_heads=8), {"k_positions": torch.arange(4096) * 2}, "blocks", "made with it"),
         (posenc.scores.TUPE(dim=128, num_heads=8, length=4096), {}, "channels", "more channels"),
-        (posenc.CoPE(num_heads=8, head_dim=16), {"causal": True}, "blocks", "in linear memory"),
-        (None, {"causal": True, "window": 64}, "blocks", "in linear memory"),
+        (posenc.CoPE(num_heads=8, head_dim=16), {"causal": True}, "blocks", "keeps the memory linear"),
+        (None, {"causal": True, "window": 64}, "blocks", "keeps the memory linear"),
     ],
 )
 def test_the_fastest_exact_path_is_taken(

@@ -43,7 +43,7 @@ def choose(problem: Problem, implementation: Implementation) -> tuple[str, str]:
             f'attention: implementation="{implementation}" cannot take this call: {reason}; use implementation="auto", '
             "which picks one that can."
         )
-    return implementation, "asked for"
+    return implementation, f'implementation="{implementation}" asks for it'
 
 
 def _refusal(implementation: str, problem: Problem) -> str | None:
@@ -90,9 +90,8 @@ def _suits_flex(problem: Problem) -> bool:
 
 
 def _why_blocks(problem: Problem) -> str:
-    what = "a block of queries at a time, in linear memory"
     if problem.encoding is None or problem.contextual:
-        return what
+        return "a block of queries at a time keeps the memory linear"
     if blocks.knows_distances(problem):
-        return f"{what}; the bias depends on the distance alone, so a block of it is a view of one row of numbers"
-    return f"{what}; the bias of a block is made with it, and again in the backward"
+        return "the bias depends on the distance alone, so that of a block is a view of one row of numbers"
+    return "the bias of a block is made with it, and again in the backward, which keeps the memory linear"
