@@ -1,4 +1,4 @@
-"""For all tests and doctests: without a GPU, Triton kernels run in Triton's interpreter, which it asks for on import."""
+"""For all tests and doctests: without a GPU, Triton kernels run in its interpreter, which it asks for on import."""
 
 import importlib.util
 import os
