@@ -158,6 +158,15 @@ constexpr int64_t TILE = 1024;
 // Heads that use a row of the table while it is in the first cache. Each is a stream of its own in memory, and head
 // strides are often powers of two, which fall on the same cache sets: more than two streams at once were slower.
 constexpr int64_t GROUP = 2;
+// How many tokens ahead a row is asked for. The processor foresees one stream of whole rows, but not two heads by turns,
+// and least of all slices of rows; asking takes a third off a plain rotation in place, and two thirds off a partial one.
+constexpr int64_t AHEAD = 8;
+
+template <class T>
+INLINE void ask_for(const T* begin, const T* end) {
+  const char *from = reinterpret_cast<const char*>(begin), *to = reinterpret_cast<const char*>(end);
+  for (; from < to; from += 64) __builtin_prefetch(from);
+}
 
 template <class T, bool interleaved>
 INLINE void rotate_tile(const Job& job, const Operand& operand, int64_t batch, int64_t first, int64_t last) {
@@ -178,6 +187,10 @@ INLINE void rotate_tile(const Job& job, const Operand& operand, int64_t batch, i
         const T* x = static_cast<const T*>(operand.in) + batch * in[BATCH] + head * in[HEAD] + token * in[TOKEN];
         T* y = static_cast<T*>(operand.out) + batch * out[BATCH] + head * out[HEAD] + token * out[TOKEN];
         if (xs == 1 && ys == 1) {
+          if (token + AHEAD < last) {
+            const T* later = x + AHEAD * in[TOKEN];
+            job.in_place ? ask_for(later + start, later + end) : ask_for(later, later + operand.size[CHANNEL]);
+          }
           rotate_row<T, interleaved>(x + start, y + start, 1, 1, cos, sin, job.pairs, sign);
         } else {
           rotate_gapped_row<T, interleaved>(x + start * xs, y + start * ys, xs, ys, cos, sin, job.pairs, sign);
