@@ -91,9 +91,8 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
         >>> config = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
         ...           "max_position_embeddings": 2048, "rope_theta": 10000.0}
         >>> (group,) = describe(config)
-        >>> group.layers, group.trained_length, group.encoding
-        ((0, 1), 2048, RoPE(head_dim=16, frequencies=Geometric(base=10000.0), pairing='half', rotary_dim=16,
-        rotary_start=0, seq_dim=-2, numerics='exact'))
+        >>> group.layers, group.trained_length, group.encoding.frequencies, group.encoding.pairing
+        ((0, 1), 2048, Geometric(base=10000.0), 'half')
     """
     config = read(source)
     groups: list[LayerGroup] = []
