@@ -1,10 +1,12 @@
 """Places in a window of an image."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
-def check(name: str, num_heads: int, window: tuple[int, int]) -> tuple[int, int]:
+def check(name: str, num_heads: int, window: Sequence[int]) -> tuple[int, int]:
     """The window as a pair, if it is one of two sides of at least 1."""
     pair = tuple(window)
     if num_heads < 1 or len(pair) != 2 or min(pair) < 1:

@@ -1,5 +1,7 @@
 """Swin's relative position bias."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -45,7 +47,7 @@ class SwinBias(ScoreEncoding):
         equation 4; microsoft/Swin-Transformer, models/swin_transformer.py.
     """
 
-    def __init__(self, num_heads: int, *, window: tuple[int, int] = (7, 7)) -> None:
+    def __init__(self, num_heads: int, *, window: Sequence[int] = (7, 7)) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.window = check("SwinBias", num_heads, window)

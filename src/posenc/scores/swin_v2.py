@@ -1,6 +1,7 @@
 """Swin v2's log-spaced continuous position bias."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -60,8 +61,8 @@ class SwinV2Bias(ScoreEncoding):
         self,
         num_heads: int,
         *,
-        window: tuple[int, int] = (8, 8),
-        trained_window: tuple[int, int] | None = None,
+        window: Sequence[int] = (8, 8),
+        trained_window: Sequence[int] | None = None,
         width: int = 512,
     ) -> None:
         super().__init__()
