@@ -1,106 +1,20 @@
-"""The exam that every encoding of the library sits, open to encodings of your own.
-
->>> import posenc
->>> check_encoding(posenc.ALiBi(num_heads=4))
-
-:func:`checks` gives the same questions one by one, for ``pytest.mark.parametrize``.
-"""
+"""The questions of the exam. Each is a function whose name says what an encoding must do."""
 
 import copy
 import functools
 import json
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from posenc.dot_product_attention import attention
 from posenc.encoding import ContextualEncoding, Encoding, ScoreEncoding
-from posenc.kernels.biased_attention.plan import Implementation
-from posenc.positions import Positions
-
-FloatArray = NDArray[np.float64]
-_Cache: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
-
-
-class Oracle(Protocol):
-    """The same hooks in NumPy and float64, written from the paper. Only those of the encoding's places are called."""
-
-    def on_embeddings(self, x: FloatArray, positions: FloatArray) -> FloatArray: ...
-
-    def on_queries_keys(self, q: FloatArray, k: FloatArray, positions: FloatArray) -> tuple[FloatArray, FloatArray]: ...
-
-    def bias(self, q_positions: FloatArray, k_positions: FloatArray) -> FloatArray: ...
-
-    def temperature(self, q_positions: FloatArray) -> FloatArray: ...
-
-    def contextual_bias(
-        self,
-        *,
-        x: FloatArray,
-        q: FloatArray,
-        k: FloatArray,
-        scores: FloatArray,
-        scale: float,
-        q_positions: FloatArray,
-        k_positions: FloatArray,
-    ) -> FloatArray:
-        """For encodings that read tokens: x is the layer's input, scores are scaled and minus infinity if masked."""
-
-
-def assert_matches_oracle(
-    actual: Tensor,
-    expected: FloatArray,
-    *,
-    dtype: torch.dtype,
-    scale: FloatArray | float | None = None,
-    slack: float = 4.0,
-) -> None:
-    r"""Every element is what the oracle says, up to the rounding that its dtype must have.
-
-    The budget of an element is one rounding to ``dtype`` (half a unit in the last place of the expected value) plus
-    ``slack`` roundings of the arithmetic, which is float64 for float64 and float32 for all else, each relative to
-    ``scale``:
-
-    .. math::  |a - e| \le \tfrac12 \mathrm{ulp}_{dtype}(e) + \mathrm{slack} \cdot \varepsilon \cdot \mathrm{scale}
-
-    Args:
-        actual: the tensor under test.
-        expected: the oracle's float64 values, of the same shape.
-        dtype: what the tensor's dtype must be.
-        scale: magnitude of the terms that were added up to make an element, broadcast to the shape; \|expected\| by
-            default, which is too strict where terms cancel.
-        slack: how many roundings the arithmetic may take.
-
-    Raises:
-        AssertionError: naming the worst element, both values, its error and its budget, and how many are beyond theirs.
-    """
-    if actual.dtype != dtype:
-        raise AssertionError(f"got dtype {actual.dtype}, expected {dtype}")
-    if tuple(actual.shape) != expected.shape:
-        raise AssertionError(f"got shape {tuple(actual.shape)}, expected {expected.shape}")
-    got = actual.detach().to(torch.float64).cpu().numpy()
-    scales = np.broadcast_to(np.abs(expected if scale is None else np.asarray(scale, dtype=np.float64)), expected.shape)
-    info = torch.finfo(dtype)
-    arithmetic = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
-    with np.errstate(invalid="ignore"):
-        exponent = np.frexp(np.where(np.isfinite(expected), expected, 1.0))[1] - 1
-        ulp = info.eps * np.exp2(np.maximum(exponent, np.log2(info.smallest_normal)))
-        budget = 0.5 * ulp + slack * arithmetic * scales
-        error = np.where(got == expected, 0.0, np.abs(got - expected))
-    beyond = ~(error <= budget)  # a NaN is beyond every budget
-    if beyond.any():
-        ratio = np.where(np.isnan(error), np.inf, error / budget)
-        worst = tuple(int(i) for i in np.unravel_index(np.argmax(ratio), ratio.shape))
-        raise AssertionError(
-            f"{int(beyond.sum())} of {beyond.size} elements are beyond their budget; the worst is at {worst}: "
-            f"got {got[worst]!r}, expected {expected[worst]!r}, error {error[worst]:.3g}, budget {budget[worst]:.3g}"
-        )
+from posenc.testing.candidate import Candidate, Oracle
+from posenc.testing.comparator import FloatArray, assert_close, assert_matches_oracle, assert_same
 
 
 def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
@@ -131,136 +45,24 @@ def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
 
 def checks(encoding: Encoding, *, oracle: Oracle | None = None) -> Iterator[tuple[str, Callable[[], None]]]:
     """The questions of the exam, as (name, function to call) pairs."""
-    candidate = _Candidate(encoding, oracle)
+    candidate = Candidate(encoding, oracle)
     for name, question in _QUESTIONS.items():
         yield name, functools.partial(question, candidate)
 
 
-_QUESTIONS: dict[str, Callable[["_Candidate"], None]] = {}
+_QUESTIONS: dict[str, Callable[[Candidate], None]] = {}
 
 
-def _question(function: Callable[["_Candidate"], None]) -> Callable[["_Candidate"], None]:
+def _question(function: Callable[[Candidate], None]) -> Callable[["Candidate"], None]:
     _QUESTIONS[function.__name__] = function
     return function
-
-
-@dataclass
-class _Candidate:
-    """An encoding, its oracle, and a layer of attention around it that calls all three hooks as a model would."""
-
-    encoding: Encoding
-    oracle: Oracle | None
-    num_heads: int = field(init=False)
-    kv_heads: int = field(init=False)
-    head_dim: int = field(init=False)
-    projections: dict[int, Tensor] = field(init=False)
-
-    def __post_init__(self) -> None:
-        sizes: dict[str, int] = {}
-        for part in getattr(self.encoding, "parts", (self.encoding,)):
-            sizes |= {size: getattr(part, size) for size in ("dim", "num_heads", "head_dim") if hasattr(part, size)}
-        dim = sizes.get("dim", sizes.get("num_heads", 4) * sizes.get("head_dim", 16))
-        self.num_heads = sizes.get("num_heads", dim // sizes["head_dim"] if "head_dim" in sizes else 2 - dim % 2)
-        self.head_dim = dim // self.num_heads
-        # The fewest heads of k that it takes: one, unless it has something of its own for each.
-        self.kv_heads = getattr(self.encoding, "num_kv_heads", 1)
-        self.projections = {seed: self.random(dim, dim, seed=seed) / dim**0.5 for seed in (1, 2, 3)}
-
-    @property
-    def dim(self) -> int:
-        return self.num_heads * self.head_dim
-
-    def length(self, wanted: int) -> int:
-        limit = self.encoding.max_positions
-        return wanted if limit is None else min(wanted, limit)
-
-    def random(self, *shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        numbers: Tensor = torch.randn(*shape, dtype=torch.float64, generator=generator)
-        return numbers.to(dtype)
-
-    def embeddings(self, length: int, *, batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
-        return self.random(batch, length, self.dim, dtype=dtype)
-
-    def layer(
-        self,
-        x: Tensor,
-        positions: Positions = None,
-        *,
-        encoding: Encoding | None = None,
-        kv_heads: int | None = None,
-        cache: _Cache | None = None,
-        all_positions: Positions = None,
-        mask: Tensor | None = None,
-        implementation: Implementation = "auto",
-    ) -> tuple[Tensor, _Cache]:
-        encoding = self.encoding if encoding is None else encoding
-        kv_heads = self.num_heads if kv_heads is None else kv_heads
-        x = encoding.on_embeddings(x, positions)
-
-        def project(heads: int, seed: int) -> Tensor:
-            weight = self.projections[seed][:, : heads * self.head_dim].to(x.dtype)
-            flat: Tensor = x @ weight
-            return flat.view(*flat.shape[:-1], heads, self.head_dim).transpose(1, 2)
-
-        q, k, v = project(self.num_heads, 1), project(kv_heads, 2), project(kv_heads, 3)
-        q, k = encoding.on_queries_keys(q, k, positions)
-        state = encoding.carry(x, None if cache is None else cache[2])
-        if cache is not None:
-            k, v = torch.cat((cache[0], k), dim=2), torch.cat((cache[1], v), dim=2)
-        every = positions if all_positions is None else all_positions
-        y = attention(
-            q, k, v, encoding, q_positions=positions, k_positions=every, causal=True, mask=mask, state=state,
-            implementation=implementation,
-        )  # fmt: skip
-        return y, (k, v, state)
-
-    def hooks(self, positions: Positions, length: int, *, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-        """What each of the encoding's own hooks makes of random input, in a list."""
-        x = self.embeddings(length, dtype=dtype)
-        q = self.random(2, self.num_heads, length, self.head_dim, dtype=dtype, seed=1)
-        calls: dict[str, Callable[[], tuple[Tensor, ...]]] = {
-            "embeddings": lambda: (self.encoding.on_embeddings(x, positions),),
-            "queries_keys": lambda: self.encoding.on_queries_keys(q, q.flip(0), positions),
-            "scores": lambda: (self.scored(positions, length, dtype=dtype),),
-        }
-        return [result for place in self.encoding.places for result in calls[place]()]
-
-    def scored(self, positions: Positions, length: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Random scores after the third hook, with random content for those that read it."""
-        scores = self.random(2, self.num_heads, length, length, dtype=dtype, seed=2)
-        q = self.random(2, self.num_heads, length, self.head_dim, dtype=dtype, seed=1)
-        state = self.encoding.carry(self.embeddings(length, dtype=dtype))
-        return self.encoding.on_scores(scores, positions, positions, q=q, k=q.flip(0), state=state)
-
-
-def _assert_close(actual: Tensor, expected: Tensor, what: str, *, tolerance: float = 1e-6) -> None:
-    """Equal to ``tolerance`` of the largest value: for two runs of the same code, in float64 but for float32 biases."""
-    if actual.shape != expected.shape or actual.dtype != expected.dtype:
-        raise AssertionError(
-            f"{what}: got {actual.dtype} {tuple(actual.shape)}, expected {expected.dtype} {tuple(expected.shape)}"
-        )
-    error = (actual - expected).abs()
-    limit = tolerance * max(1.0, expected.abs().max().item())
-    if not bool((error <= limit).all()):
-        worst = np.unravel_index(int(torch.nan_to_num(error, nan=torch.inf).argmax()), tuple(error.shape))
-        index = tuple(int(i) for i in worst)
-        raise AssertionError(
-            f"{what}: at {index} got {actual[index].item()!r}, expected {expected[index].item()!r}, limit {limit:.3g}"
-        )
-
-
-def _assert_same(actual: list[Tensor], expected: list[Tensor], what: str) -> None:
-    for a, e in zip(actual, expected, strict=True):
-        if a.dtype != e.dtype or not torch.equal(a, e):
-            raise AssertionError(f"{what}: expected the same numbers to the last bit")
 
 
 _POSITIONS = (lambda n: np.arange(n), lambda n: 2**20 + np.arange(n), lambda n: 7.0 + 0.5 * np.arange(n))
 
 
 @_question
-def matches_its_oracle_in_every_dtype(candidate: _Candidate) -> None:
+def matches_its_oracle_in_every_dtype(candidate: Candidate) -> None:
     if candidate.oracle is None:
         return
     n = candidate.length(9)
@@ -274,7 +76,7 @@ def matches_its_oracle_in_every_dtype(candidate: _Candidate) -> None:
 
 
 def _compare_with_oracle(
-    candidate: _Candidate, oracle: Oracle, positions: Tensor, exact: FloatArray, dtype: torch.dtype
+    candidate: Candidate, oracle: Oracle, positions: Tensor, exact: FloatArray, dtype: torch.dtype
 ) -> None:
     n, encoding = len(exact), candidate.encoding
 
@@ -326,7 +128,7 @@ def _compare_with_oracle(
 
 
 def _contextual(
-    candidate: _Candidate, oracle: Oracle, x: FloatArray, q: FloatArray, k: FloatArray, exact: FloatArray
+    candidate: Candidate, oracle: Oracle, x: FloatArray, q: FloatArray, k: FloatArray, exact: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """What the oracle adds to causal scores, and those scores."""
     scale = candidate.encoding.softmax_scale(candidate.head_dim)
@@ -338,7 +140,7 @@ def _contextual(
 
 
 @_question
-def has_the_gradient_of_its_oracle(candidate: _Candidate) -> None:
+def has_the_gradient_of_its_oracle(candidate: Candidate) -> None:
     oracle, encoding, n = candidate.oracle, candidate.encoding, candidate.length(5)
     if oracle is None:
         return
@@ -355,7 +157,7 @@ def has_the_gradient_of_its_oracle(candidate: _Candidate) -> None:
         point, delta = at.detach().numpy(), step * towards.numpy()
         slope = (theirs(point + delta) - theirs(point - delta)) / (2 * step)
         expected = torch.from_numpy((cotangent.numpy() * slope).sum(keepdims=True))
-        _assert_close((gradient * towards).sum().reshape(expected.shape), expected, "directional derivative")
+        assert_close((gradient * towards).sum().reshape(expected.shape), expected, "directional derivative")
 
     if "embeddings" in encoding.places:
         compare(
@@ -389,7 +191,7 @@ def has_the_gradient_of_its_oracle(candidate: _Candidate) -> None:
 
 
 @_question
-def passes_gradcheck(candidate: _Candidate) -> None:
+def passes_gradcheck(candidate: Candidate) -> None:
     n = candidate.length(4)
     encoding = copy.deepcopy(candidate.encoding).double()
     parameters = list(encoding.parameters())
@@ -402,41 +204,41 @@ def passes_gradcheck(candidate: _Candidate) -> None:
 
 
 @_question
-def depends_on_differences_alone_if_it_says_that_it_is_relative(candidate: _Candidate) -> None:
+def depends_on_differences_alone_if_it_says_that_it_is_relative(candidate: Candidate) -> None:
     if not candidate.encoding.relative:
         return
     n = candidate.length(12)
     x = candidate.embeddings(n)
     for shift in (1, 1000, 2**20):
         if candidate.encoding.max_positions is None or n + shift <= candidate.encoding.max_positions:
-            _assert_close(candidate.layer(x, shift)[0], candidate.layer(x, 0)[0], f"all positions shifted by {shift}")
+            assert_close(candidate.layer(x, shift)[0], candidate.layer(x, 0)[0], f"all positions shifted by {shift}")
 
 
 @_question
-def gives_one_bias_in_every_form(candidate: _Candidate) -> None:
+def gives_one_bias_in_every_form(candidate: Candidate) -> None:
     part = candidate.encoding.at_scores()
     n = candidate.length(24)
     if isinstance(part, ScoreEncoding):
         positions = torch.arange(n)
         full = part.bias(positions, positions)
         block = part.bias(positions[3 : n - 2], positions[1 : n - 4])
-        _assert_close(block, full[..., 3 : n - 2, 1 : n - 4], "the bias of a block")
-        _assert_close(part.bias(positions[-1:], positions), full[..., -1:, :], "the bias of a step of decoding")
+        assert_close(block, full[..., 3 : n - 2, 1 : n - 4], "the bias of a block")
+        assert_close(part.bias(positions[-1:], positions), full[..., -1:, :], "the bias of a step of decoding")
         heads = torch.arange(candidate.num_heads)[:, None, None]
         mod = part.score_mod(positions, positions)
         seen = mod(torch.zeros_like(full), torch.tensor(0), heads, positions[:, None], positions[None])
-        _assert_close(seen, full, "the score_mod")
+        assert_close(seen, full, "the score_mod")
         if part.relative and part.max_positions is None:
-            _assert_close(part.bias(positions + 2**20, positions + 2**20), full, "the bias of a shifted run")
+            assert_close(part.bias(positions + 2**20, positions + 2**20), full, "the bias of a shifted run")
     n = candidate.length(300)
     x = candidate.embeddings(n)
     if part is not None:
         dense, _ = candidate.layer(x, implementation="dense")
-        _assert_close(candidate.layer(x, implementation="blocks")[0], dense, "attention in blocks")
+        assert_close(candidate.layer(x, implementation="blocks")[0], dense, "attention in blocks")
 
 
 @_question
-def gives_a_prefix_what_it_gives_the_shorter_run(candidate: _Candidate) -> None:
+def gives_a_prefix_what_it_gives_the_shorter_run(candidate: Candidate) -> None:
     if not candidate.encoding.keys_cacheable:  # keys change as the sequence grows, and with them the scores
         return
     full = candidate.length(80)
@@ -444,11 +246,11 @@ def gives_a_prefix_what_it_gives_the_shorter_run(candidate: _Candidate) -> None:
     whole, _ = candidate.layer(x)
     for n in (1, 63, 64, 65):
         if n <= full:
-            _assert_close(candidate.layer(x[:, :n])[0], whole[:, :, :n], f"the first {n} tokens of {full}")
+            assert_close(candidate.layer(x[:, :n])[0], whole[:, :, :n], f"the first {n} tokens of {full}")
 
 
 @_question
-def decodes_step_by_step_as_in_a_full_forward(candidate: _Candidate) -> None:
+def decodes_step_by_step_as_in_a_full_forward(candidate: Candidate) -> None:
     if not candidate.encoding.keys_cacheable:
         return
     n = candidate.length(11)
@@ -458,34 +260,34 @@ def decodes_step_by_step_as_in_a_full_forward(candidate: _Candidate) -> None:
     _, cache = candidate.layer(x[:, :3], kv_heads=kv_heads)
     for t in range(3, n):
         step, cache = candidate.layer(x[:, t : t + 1], t, kv_heads=kv_heads, cache=cache, all_positions=0)
-        _assert_close(step, whole[:, :, t : t + 1], f"step {t}")
+        assert_close(step, whole[:, :, t : t + 1], f"step {t}")
 
 
 @_question
-def gives_packed_documents_what_it_gives_separate_ones(candidate: _Candidate) -> None:
+def gives_packed_documents_what_it_gives_separate_ones(candidate: Candidate) -> None:
     lengths = (candidate.length(5), candidate.length(7))
     x = candidate.embeddings(sum(lengths))
     positions = torch.cat([torch.arange(n) for n in lengths])
     document = torch.repeat_interleave(torch.tensor([0, 1]), torch.tensor(lengths))
     packed, _ = candidate.layer(x, positions, mask=document[:, None] == document[None, :])
     for part, rows in zip(packed.split(lengths, dim=2), x.split(lengths, dim=1), strict=True):
-        _assert_close(part, candidate.layer(rows)[0], "a document of a pack")
+        assert_close(part, candidate.layer(rows)[0], "a document of a pack")
 
 
 @_question
-def is_not_touched_by_left_padding_or_batch_mates(candidate: _Candidate) -> None:
+def is_not_touched_by_left_padding_or_batch_mates(candidate: Candidate) -> None:
     n, pad = candidate.length(9), 4
     x = candidate.embeddings(n)
     real = torch.arange(n) >= torch.tensor([[0], [pad]])
     positions = torch.stack((torch.arange(n), (torch.arange(n) - pad).clamp(min=0)))
     padded, _ = candidate.layer(x, positions, mask=real[:, None, None, :])
-    _assert_close(padded[:1], candidate.layer(x[:1])[0], "the row without padding")
+    assert_close(padded[:1], candidate.layer(x[:1])[0], "the row without padding")
     if n > pad:
-        _assert_close(padded[1:, :, pad:], candidate.layer(x[1:, pad:])[0], "the row with padding")
+        assert_close(padded[1:, :, pad:], candidate.layer(x[1:, pad:])[0], "the row with padding")
 
 
 @_question
-def takes_all_forms_of_positions(candidate: _Candidate) -> None:
+def takes_all_forms_of_positions(candidate: Candidate) -> None:
     n = candidate.length(6)
     expected = candidate.hooks(None, n)
     arange = torch.arange(n)
@@ -496,25 +298,25 @@ def takes_all_forms_of_positions(candidate: _Candidate) -> None:
             for one, other in zip(
                 got, expected, strict=True
             ):  # matrix products of another shape round in another order
-                _assert_close(one, other, what)
+                assert_close(one, other, what)
         else:
-            _assert_same(got, expected, what)
+            assert_same(got, expected, what)
     if candidate.encoding.max_positions is None:
-        _assert_same(candidate.hooks(7, n), candidate.hooks(arange + 7, n), "an offset of 7")
+        assert_same(candidate.hooks(7, n), candidate.hooks(arange + 7, n), "an offset of 7")
         if candidate.encoding.places and getattr(candidate.encoding.at_scores(), "reads_positions", True):
             different = zip(candidate.hooks(2 * arange, n), expected, strict=True)
             assert all(not torch.equal(a, b) for a, b in different), "positions make no difference"
 
 
 @_question
-def stays_finite_at_two_to_the_twenty(candidate: _Candidate) -> None:
+def stays_finite_at_two_to_the_twenty(candidate: Candidate) -> None:
     if candidate.encoding.max_positions is None:
         for value in candidate.hooks(2**20, 5):
             assert bool(torch.isfinite(value).all()), "got NaN or infinity at position 2**20"
 
 
 @_question
-def serves_grouped_heads(candidate: _Candidate) -> None:
+def serves_grouped_heads(candidate: Candidate) -> None:
     n = candidate.length(6)
     q = candidate.random(2, candidate.num_heads, n, candidate.head_dim)
     k = candidate.random(2, candidate.kv_heads, n, candidate.head_dim, seed=1)
@@ -522,7 +324,7 @@ def serves_grouped_heads(candidate: _Candidate) -> None:
     q1, k1 = candidate.encoding.on_queries_keys(q, k)
     q2, k2 = candidate.encoding.on_queries_keys(q, for_each)
     state = candidate.encoding.carry(candidate.embeddings(n))
-    _assert_close(
+    assert_close(
         attention(q1, k1, k, candidate.encoding, causal=True, state=state),
         attention(q2, k2, for_each, candidate.encoding, causal=True, state=state),
         "one key head for many query heads",
@@ -530,7 +332,7 @@ def serves_grouped_heads(candidate: _Candidate) -> None:
 
 
 @_question
-def leaves_its_inputs_alone(candidate: _Candidate) -> None:
+def leaves_its_inputs_alone(candidate: Candidate) -> None:
     n = candidate.length(6)
     x = candidate.embeddings(n)
     q = candidate.random(2, candidate.num_heads, n, candidate.head_dim)
@@ -543,11 +345,11 @@ def leaves_its_inputs_alone(candidate: _Candidate) -> None:
     state = candidate.encoding.carry(x)
     candidate.encoding.on_scores(scores, positions, positions, q=q, k=q, state=state)
     attention(q, q, q, candidate.encoding, q_positions=positions, k_positions=positions, causal=True, state=state)
-    _assert_same(list(tensors), before, "inputs after the call")
+    assert_same(list(tensors), before, "inputs after the call")
 
 
 @_question
-def keeps_shapes_and_dtypes_and_takes_views(candidate: _Candidate) -> None:
+def keeps_shapes_and_dtypes_and_takes_views(candidate: Candidate) -> None:
     n, encoding = candidate.length(6), candidate.encoding
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         x = candidate.embeddings(n, dtype=dtype)
@@ -561,25 +363,25 @@ def keeps_shapes_and_dtypes_and_takes_views(candidate: _Candidate) -> None:
             assert got.shape == given.shape, f"got shape {tuple(got.shape)} for an input of {tuple(given.shape)}"
             assert got.dtype == dtype, f"got {got.dtype} for an input of {dtype}"
         views = [encoding.on_embeddings(x_view), *encoding.on_queries_keys(q_view, q_view)]
-        _assert_same(views, outputs[:3], "transposed views")
+        assert_same(views, outputs[:3], "transposed views")
 
 
 @_question
-def is_not_spoiled_by_casts_or_autocast(candidate: _Candidate) -> None:
+def is_not_spoiled_by_casts_or_autocast(candidate: Candidate) -> None:
     n = candidate.length(6)
     expected = candidate.hooks(None, n)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under_autocast = candidate.hooks(None, n)
     exact = not list(candidate.encoding.parameters())
     for got, want in zip(under_autocast, expected, strict=True):
-        _assert_close(got, want, "under autocast", tolerance=0 if exact else 2e-2)
+        assert_close(got, want, "under autocast", tolerance=0 if exact else 2e-2)
     if exact:
-        cast = _Candidate(copy.deepcopy(candidate.encoding).bfloat16(), None)
-        _assert_same(cast.hooks(None, n), expected, "after .bfloat16()")
+        cast = Candidate(copy.deepcopy(candidate.encoding).bfloat16(), None)
+        assert_same(cast.hooks(None, n), expected, "after .bfloat16()")
 
 
 @_question
-def survives_every_round_trip(candidate: _Candidate) -> None:
+def survives_every_round_trip(candidate: Candidate) -> None:
     n, encoding = candidate.length(6), candidate.encoding
     expected = candidate.hooks(None, n)
     data = json.loads(json.dumps(encoding.to_dict()))
@@ -596,12 +398,12 @@ def survives_every_round_trip(candidate: _Candidate) -> None:
         "pickle": pickle.loads(pickle.dumps(encoding)),
     }
     for what, other in copies.items():
-        _assert_same(_Candidate(other, None).hooks(None, n), expected, what)
+        assert_same(Candidate(other, None).hooks(None, n), expected, what)
     assert set(encoding.state_dict()) == {name for name, _ in encoding.named_parameters()}, "buffers in the state dict"
 
 
 @_question
-def compiles_without_graph_breaks(candidate: _Candidate) -> None:
+def compiles_without_graph_breaks(candidate: Candidate) -> None:
     n = candidate.length(6)
     x = candidate.embeddings(n, dtype=torch.float32)
 
@@ -611,11 +413,11 @@ def compiles_without_graph_breaks(candidate: _Candidate) -> None:
     torch.compiler.reset()
     compiled = torch.compile(output, fullgraph=True, backend="aot_eager")
     for positions in (None, torch.arange(n)):
-        _assert_close(compiled(x, positions), output(x, positions), "compiled", tolerance=1e-5)
+        assert_close(compiled(x, positions), output(x, positions), "compiled", tolerance=1e-5)
 
 
 @_question
-def refuses_bad_positions(candidate: _Candidate) -> None:
+def refuses_bad_positions(candidate: Candidate) -> None:
     n = candidate.length(6)
     if not candidate.encoding.places:
         return
