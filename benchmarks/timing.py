@@ -93,10 +93,15 @@ def _waited() -> float:
     return total / 1e9
 
 
-def peak_bytes(call: Call) -> int:
+def peak_bytes(call: Call, device: str = "cpu") -> int:
     """The most memory that the call held at once, what it returned included."""
     with torch.no_grad():
         call()
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            call()
+            return torch.cuda.max_memory_allocated() - before
         activities = [torch.profiler.ProfilerActivity.CPU]
         with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
             kept = call()

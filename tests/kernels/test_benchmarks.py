@@ -2,12 +2,16 @@
 
 import io
 import json
+import sys
+from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers
 
@@ -49,6 +53,54 @@ def test_every_contestant_can_be_timed(benchmarks: ModuleType, mode: str) -> Non
     times = timing.measure(bench, rounds=2, budget=1e-5)
     assert set(times) == set(bench.contestants)
     assert all(t.median > 0 for t in times.values())
+
+
+@pytest.fixture
+def gpu_peers(benchmarks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins with the calls of the peers that need a GPU, so that what surrounds those is tested without one."""
+    from posenc.kernels.rotate.op import rotate, rotate_
+
+    class LigerRopeFunction:
+        @staticmethod
+        def apply(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+            half = (t[0, :, : t.shape[-1] // 2].float() for t in (cos, sin))
+            q, k = (x.transpose(1, 2) for x in (q, k))
+            assert q.is_contiguous()
+            rotate_(q, k, *half, token_dim=1)
+            return q.transpose(1, 2), k.transpose(1, 2), cos, sin
+
+    def apply_rotary_emb(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return rotate(x, x[:, :, :0], cos.float(), sin.float(), token_dim=1)[0]
+
+    for name, values in (
+        ("liger_kernel.ops.rope", {"LigerRopeFunction": LigerRopeFunction}),
+        ("flash_attn.layers.rotary", {"apply_rotary_emb": apply_rotary_emb}),
+    ):
+        parts = name.split(".")
+        for depth in range(1, len(parts) + 1):
+            path = ".".join(parts[:depth])
+            module = ModuleType(path)
+            module.__spec__ = ModuleSpec(path, None)
+            monkeypatch.setitem(sys.modules, path, module)
+        vars(sys.modules[name]).update(values)
+
+
+@pytest.mark.usefixtures("gpu_peers")
+def test_every_promise_compares_contestants_that_are_there(benchmarks: ModuleType) -> None:
+    registry, gate = benchmarks.registry, benchmarks.gate
+    there = {}
+    for case in registry.CPU_CASES:
+        there[case.name] = registry.Bench(replace(case, tokens=min(case.tokens, 7)))
+    for case in registry.GPU_CASES:
+        bench = there[case.name] = registry.Bench(replace(case, tokens=7, device="cpu", dtype=torch.float32))
+        for contestant in bench.contestants.values():  # the others are tested above
+            contestant.check = None
+        if case.mode in registry.GPU_PEERS:
+            registry.GPU_PEERS[case.mode](bench)
+            (error,) = gate.check(bench).values()
+            assert error <= 1
+    for name, contestant, other, _ in registry.LIMITS:
+        assert {contestant, other} <= set(there[name].contestants) | set(there[name].absent)
 
 
 @pytest.mark.slow

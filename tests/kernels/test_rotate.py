@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -50,38 +51,56 @@ def test_gradients_are_the_oracles_inverse_rotation(implementation: str, dtype: 
             case.assert_close(x.grad, case.expected(cotangent, inverse=not case.inverse), of=cotangent)
 
 
-@needs_compiler
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_the_compiled_kernel_gives_the_bits_of_plain_torch_at_every_level(dtype: torch.dtype) -> None:
+@pytest.fixture
+def levels() -> Iterator[Callable[[], Iterator[int]]]:
+    """Goes through the instruction sets that this machine has, from the portable one up."""
     library = _build.load(op.SOURCE).handle
     best = library.posenc_rotate_set_level(99)
-    try:
+
+    def each() -> Iterator[int]:
         for level in range(best + 1):
             assert library.posenc_rotate_set_level(level) == level
-            for seed in range(25):
-                case = Case(seed, dtype)
-                arguments = (case.q, case.k, case.cos, case.sin)
-                plain = rotate(*arguments, implementation="eager", **case.options)
-                compiled = rotate(*arguments, implementation="cpu", **case.options)
-                for a, b in zip(plain, compiled, strict=True):
-                    assert torch.equal(a, b)
-    finally:
-        library.posenc_rotate_set_level(best)
+            yield level
+
+    yield each
+    library.posenc_rotate_set_level(best)
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_compiled_kernel_gives_the_bits_of_plain_torch_at_every_level(
+    dtype: torch.dtype, levels: Callable[[], Iterator[int]]
+) -> None:
+    for _ in levels():
+        for seed in range(25):
+            case = Case(seed, dtype)
+            arguments = (case.q, case.k, case.cos, case.sin)
+            plain = rotate(*arguments, implementation="eager", **case.options)
+            compiled = rotate(*arguments, implementation="cpu", **case.options)
+            for a, b in zip(plain, compiled, strict=True):
+                assert torch.equal(a, b)
+
+
+@needs_compiler
+@pytest.mark.parametrize("pairing", ["half", "interleaved"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_every_half_precision_number_is_read_and_rounded_as_torch_does(dtype: torch.dtype) -> None:
+def test_every_half_precision_number_is_read_and_rounded_as_torch_does_at_every_level(
+    dtype: torch.dtype, pairing: str, levels: Callable[[], Iterator[int]]
+) -> None:
     # With cos = scale and sin = 0 a value goes through load, a product and store: all 65 536 bit patterns, and scales
-    # that make ties, subnormals and overflow.
-    x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype).reshape(1, 1, -1, 2)
-    for scale in (1.0, 0.5, 1 / 3, 1.001, 2.0**-10, 3.0, 1.0009765625):
-        cos = torch.full((x.shape[2], 1), scale)
-        got, _ = rotate(x, x[:, :0], cos, torch.zeros_like(cos), implementation="cpu")
-        pair = x.float() * scale
-        want = torch.stack((pair[..., 0] - x[..., 1].float() * 0, x[..., 0].float() * 0 + pair[..., 1]), -1).to(dtype)
-        both_nan = got.isnan() & want.isnan()
-        assert bool((both_nan | (got == want)).all())
+    # that make ties, subnormals and overflow. 42 pairs are blocks of vectors and a rest.
+    x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    x = torch.cat((x, x[: -len(x) % 84])).reshape(1, 1, -1, 84)
+    for scale in (1.0, 0.5, 1 / 3, 1.001, 2.0**-10, 3.0, 1.0009765625, 2.0**-120):
+        cos = torch.full((x.shape[2], 42), scale)
+        table = cos, torch.zeros_like(cos)
+        want = rotate(x, x[:, :0], *table, pairing=pairing, implementation="eager")[0]
+        for _ in levels():
+            got = rotate(x, x[:, :0], *table, pairing=pairing, implementation="cpu")[0]
+            in_place = rotate_(x.clone(), x[:, :0], *table, pairing=pairing, implementation="cpu")[0]
+            for y in (got, in_place):
+                both_nan = y.isnan() & want.isnan()
+                assert bool((both_nan | (y.view(torch.int16) == want.view(torch.int16))).all())
 
 
 @everywhere

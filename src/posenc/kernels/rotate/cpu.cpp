@@ -20,9 +20,20 @@
 #include <sstream>
 #include <stdexcept>
 #include <tuple>
+#include <type_traits>
 
 #ifdef __linux__
 #include <sys/mman.h>
+#endif
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+// Whether compiler and assembler know AVX512_BF16.
+#if __has_include(<avx512bf16intrin.h>)
+#define HAS_BF16_INSTRUCTIONS 1
+#else
+#define HAS_BF16_INSTRUCTIONS 0
 #endif
 
 #define INLINE inline __attribute__((always_inline))
@@ -123,26 +134,228 @@ struct Job {
   bool inverse, in_place;
 };
 
+template <class T>
+struct Rows {  // the slices of one token in some heads, which turn by the same angles
+  using Arithmetic = typename ArithmeticOf<T>::type;
+  const T* in;
+  T* out;
+  int64_t heads, in_head, out_head, pairs;
+  const Arithmetic *cos, *sin;
+  Arithmetic sign;
+};
+
+// The pairs from begin on. The strides, of channels, are constants where they are 1.
 template <class T, bool interleaved>
-INLINE void rotate_row(const T* x, T* y, int64_t x_stride, int64_t y_stride, const typename ArithmeticOf<T>::type* cos,
-                       const typename ArithmeticOf<T>::type* sin, int64_t pairs, typename ArithmeticOf<T>::type sign) {
-  const int64_t step = interleaved ? 2 : 1, partner = interleaved ? 1 : pairs;
+INLINE void rotate_pairs(const Rows<T>& rows, int64_t begin, int64_t x_stride, int64_t y_stride) {
+  const int64_t step = interleaved ? 2 : 1, partner = interleaved ? 1 : rows.pairs, end = rows.pairs;
+  const auto *const cos = rows.cos, *const sin = rows.sin;
+  const auto sign = rows.sign;
+  for (int64_t head = 0; head < rows.heads; ++head) {
+    const T* const x = rows.in + head * rows.in_head;
+    T* const y = rows.out + head * rows.out_head;
 #pragma GCC ivdep  // x and y are the same memory or disjoint, never shifted against each other
-  for (int64_t c = 0; c < pairs; ++c) {
-    const auto a = load(x[step * c * x_stride]), b = load(x[(step * c + partner) * x_stride]);
-    const auto cosine = cos[c], sine = sign * sin[c];
-    store(&y[step * c * y_stride], a * cosine - b * sine);
-    store(&y[(step * c + partner) * y_stride], a * sine + b * cosine);
+    for (int64_t c = begin; c < end; ++c) {
+      const auto a = load(x[step * c * x_stride]), b = load(x[(step * c + partner) * x_stride]);
+      const auto cosine = cos[c], sine = sign * sin[c];
+      store(&y[step * c * y_stride], a * cosine - b * sine);
+      store(&y[(step * c + partner) * y_stride], a * sine + b * cosine);
+    }
   }
 }
 
 // Channels with gaps between them are rare and bound by memory: one compiled form serves all instruction sets.
 template <class T, bool interleaved>
-__attribute__((noinline, optimize("no-tree-vectorize"))) void rotate_gapped_row(
-    const T* x, T* y, int64_t x_stride, int64_t y_stride, const typename ArithmeticOf<T>::type* cos,
-    const typename ArithmeticOf<T>::type* sin, int64_t pairs, typename ArithmeticOf<T>::type sign) {
-  rotate_row<T, interleaved>(x, y, x_stride, y_stride, cos, sin, pairs, sign);
+__attribute__((noinline, optimize("no-tree-vectorize"))) void rotate_gapped(const Rows<T>& rows, int64_t x_stride,
+                                                                            int64_t y_stride) {
+  rotate_pairs<T, interleaved>(rows, 0, x_stride, y_stride);
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Dense rows, the same source compiled for several instruction sets; the machine's best is chosen once, at load time.
+
+enum class Level : int { PORTABLE, AVX2, AVX512, AVX512_BF16 };
+
+template <Level level, class T, bool interleaved>
+struct Compiled {
+  static void rotate(const Rows<T>& rows) { rotate_pairs<T, interleaved>(rows, 0, 1, 1); }
+};
+
+#if defined(__x86_64__)
+#define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
+
+template <class T, bool interleaved>
+struct Compiled<Level::AVX2, T, interleaved> {
+  __attribute__((target("avx2"))) static void rotate(const Rows<T>& rows) { rotate_pairs<T, interleaved>(rows, 0, 1, 1); }
+};
+
+// Two bytes a number: bound by the conversions, of which a compiler makes a dozen instructions. These are by hand, for
+// 16 pairs at a time: the 32 words of a block are the 16 of its a, then the 16 of its b.
+
+struct Order {
+  alignas(64) uint16_t word[32];
+};
+template <class Rule>
+constexpr Order order(Rule rule) {
+  Order made{};
+  for (int i = 0; i < 32; ++i) made.word[i] = uint16_t(rule(i));
+  return made;
+}
+constexpr Order ODD = order([](int i) { return 2 * i + 1; });
+constexpr Order EVEN_THEN_ODD = order([](int i) { return i < 16 ? 2 * i : 2 * i - 31; });
+constexpr Order BY_TURNS = order([](int i) { return i / 2 + 16 * (i % 2); });
+
+TARGET_AVX512 INLINE __m512i reorder(__m512i words, const Order& order) {
+  return _mm512_permutexvar_epi16(_mm512_load_si512(order.word), words);
+}
+
+TARGET_AVX512 INLINE __m512 widen(__m256i words, BFloat16) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
+}
+TARGET_AVX512 INLINE __m512 widen(__m256i words, Half) { return _mm512_cvtph_ps(words); }
+
+struct Pairs {
+  __m512 a, b;
+};
+
+TARGET_AVX512 INLINE Pairs widen_turns(__m512i words, BFloat16) {  // each a and b are a float's lower and upper half
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)),
+          _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(int(0xffff0000))))};
+}
+TARGET_AVX512 INLINE Pairs widen_turns(__m512i words, Half) {
+  const __m512i sorted = reorder(words, EVEN_THEN_ODD);
+  return {_mm512_cvtph_ps(_mm512_castsi512_si256(sorted)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64(sorted, 1))};
+}
+
+// store() of BFloat16, the result in the upper half.
+TARGET_AVX512 INLINE __m512i round_to_bfloat16(__m512 x) {
+  const __m512i u = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
+  return _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
+}
+
+template <Level level>
+TARGET_AVX512 INLINE __m512i narrow(__m512 a, __m512 b, BFloat16) {
+#if HAS_BF16_INSTRUCTIONS
+  if (level == Level::AVX512_BF16) {
+    __m512i words;  // the intrinsic would ask for a target of its own, here and in all that this is inlined into
+    asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(words) : "v"(b), "v"(a));
+    return words;
+  }
+#endif
+  return _mm512_permutex2var_epi16(round_to_bfloat16(a), _mm512_load_si512(ODD.word), round_to_bfloat16(b));
+}
+template <Level>
+TARGET_AVX512 INLINE __m512i narrow(__m512 a, __m512 b, Half) {
+  constexpr int NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(a, NEAREST)), _mm512_cvtps_ph(b, NEAREST), 1);
+}
+
+template <class T, bool interleaved>
+TARGET_AVX512 __attribute__((noinline, cold)) void rotate_subnormal_words(const Rows<T>& rows, int64_t c, int64_t head);
+
+TARGET_AVX512 INLINE bool any_subnormal(__m512 a, __m512 b) {
+  constexpr int SUBNORMAL = 0x20;
+  return (_mm512_fpclass_ps_mask(a, SUBNORMAL) | _mm512_fpclass_ps_mask(b, SUBNORMAL)) != 0;
+}
+
+template <Level level, class T, bool interleaved>
+TARGET_AVX512 INLINE void rotate_words(const Rows<T>& given, int64_t c = 0, int64_t head = 0) {
+  const Rows<T> rows = given;  // a copy, which no store below can be meant to change
+  const __m512 sign = _mm512_set1_ps(rows.sign);
+  for (; c + 16 <= rows.pairs; c += 16, head = 0) {
+    const __m512 cos = _mm512_loadu_ps(rows.cos + c), sin = _mm512_mul_ps(sign, _mm512_loadu_ps(rows.sin + c));
+    for (; head < rows.heads; ++head) {
+      const T* const x = rows.in + head * rows.in_head + (interleaved ? 2 * c : c);
+      T* const y = rows.out + head * rows.out_head + (interleaved ? 2 * c : c);
+      Pairs in;
+      if (interleaved) {
+        in = widen_turns(_mm512_loadu_si512(x), T());
+      } else {
+        in = {widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)), T()),
+              widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + rows.pairs)), T())};
+      }
+      const __m512 a = _mm512_sub_ps(_mm512_mul_ps(in.a, cos), _mm512_mul_ps(in.b, sin));
+      const __m512 b = _mm512_add_ps(_mm512_mul_ps(in.a, sin), _mm512_mul_ps(in.b, cos));
+      const __m512i words = narrow<level>(a, b, T());
+      // Narrowing to BF16 the processor takes subnormal numbers for zero. So from the first one on these rows go the long
+      // way, and no bit depends on the instruction set.
+      if (level == Level::AVX512_BF16 && __builtin_expect(any_subnormal(a, b), false)) {
+        return rotate_subnormal_words<T, interleaved>(given, c, head);
+      }
+      if (interleaved) {
+        _mm512_storeu_si512(y, reorder(words, BY_TURNS));
+      } else {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), _mm512_castsi512_si256(words));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + rows.pairs), _mm512_extracti64x4_epi64(words, 1));
+      }
+    }
+  }
+  if (c < rows.pairs) rotate_pairs<T, interleaved>(given, c, 1, 1);
+}
+
+template <class T, bool interleaved>
+void rotate_subnormal_words(const Rows<T>& rows, int64_t c, int64_t head) {
+  rotate_words<Level::AVX512, T, interleaved>(rows, c, head);
+}
+
+template <class T, bool interleaved>
+struct Compiled<Level::AVX512, T, interleaved> {
+  TARGET_AVX512 static void rotate(const Rows<T>& rows) {
+    if constexpr (sizeof(T) == 2) {
+      rotate_words<Level::AVX512, T, interleaved>(rows);
+    } else {
+      rotate_pairs<T, interleaved>(rows, 0, 1, 1);
+    }
+  }
+};
+template <bool interleaved>
+struct Compiled<Level::AVX512_BF16, BFloat16, interleaved> {
+  TARGET_AVX512 static void rotate(const Rows<BFloat16>& rows) {
+    rotate_words<Level::AVX512_BF16, BFloat16, interleaved>(rows);
+  }
+};
+#endif
+
+Level best_level() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+#if HAS_BF16_INSTRUCTIONS
+    if (__builtin_cpu_supports("avx512bf16")) return Level::AVX512_BF16;
+#endif
+    return Level::AVX512;
+  }
+  if (__builtin_cpu_supports("avx2")) return Level::AVX2;
+#endif
+  return Level::PORTABLE;
+}
+
+Level level = best_level();
+
+template <class T>
+using Rotate = void (*)(const Rows<T>&);
+template <class T>
+using RotateGapped = void (*)(const Rows<T>&, int64_t x_stride, int64_t y_stride);
+
+template <class T, bool interleaved>
+Rotate<T> compiled() {
+  switch (level) {
+    case Level::AVX512_BF16:
+      if constexpr (std::is_same_v<T, BFloat16>) return Compiled<Level::AVX512_BF16, T, interleaved>::rotate;
+      [[fallthrough]];
+    case Level::AVX512:
+      return Compiled<Level::AVX512, T, interleaved>::rotate;
+    case Level::AVX2:
+      return Compiled<Level::AVX2, T, interleaved>::rotate;
+    default:
+      return Compiled<Level::PORTABLE, T, interleaved>::rotate;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Tokens: which rows share a row of the table, and in which order they are visited.
 
 template <class T>
 INLINE void copy_channels(const T* x, T* y, int64_t x_stride, int64_t y_stride, int64_t begin, int64_t end) {
@@ -168,36 +381,42 @@ INLINE void ask_for(const T* begin, const T* end) {
   for (; from < to; from += 64) __builtin_prefetch(from);
 }
 
-template <class T, bool interleaved>
-INLINE void rotate_tile(const Job& job, const Operand& operand, int64_t batch, int64_t first, int64_t last) {
+template <class T>
+void rotate_tile(const Job& job, Rotate<T> dense, RotateGapped<T> gapped, const Operand& operand, int64_t batch,
+                 int64_t first, int64_t last) {
   using Arithmetic = typename ArithmeticOf<T>::type;
-  const Arithmetic sign = job.inverse ? -1 : 1;
   const auto &in = operand.in_stride, &out = operand.out_stride;
   const int64_t xs = in[CHANNEL], ys = out[CHANNEL], start = job.start, end = job.start + 2 * job.pairs;
+  const int64_t channels = operand.size[CHANNEL], heads = operand.size[HEAD];
+  const bool is_dense = xs == 1 && ys == 1;
+  const int64_t ask_from = job.in_place ? start : 0, ask_to = job.in_place ? end : channels;
   const auto* cos_table = static_cast<const Arithmetic*>(job.cos.data) + batch * job.cos.batch_stride;
   const auto* sin_table = static_cast<const Arithmetic*>(job.sin.data) + batch * job.sin.batch_stride;
-  const int64_t heads = operand.size[HEAD], group = in[HEAD] < in[TOKEN] ? heads : GROUP;  // heads innermost: as they lie
-  for (int64_t first_head = 0; first_head < heads; first_head += group) {
-    const int64_t last_head = std::min(first_head + group, heads);
+  const int64_t group = in[HEAD] <= in[TOKEN] ? heads : GROUP;  // heads innermost: as they lie
+  for (int64_t head = 0; head < heads; head += group) {
+    const T* const x_head = static_cast<const T*>(operand.in) + batch * in[BATCH] + head * in[HEAD];
+    T* const y_head = static_cast<T*>(operand.out) + batch * out[BATCH] + head * out[HEAD];
+    const int64_t together = std::min(group, heads - head);
     for (int64_t token = first; token < last; ++token) {
       const int64_t row = job.positions.row(batch, token);
-      const Arithmetic* cos = cos_table + row * job.cos.row_stride;
-      const Arithmetic* sin = sin_table + row * job.sin.row_stride;
-      for (int64_t head = first_head; head < last_head; ++head) {
-        const T* x = static_cast<const T*>(operand.in) + batch * in[BATCH] + head * in[HEAD] + token * in[TOKEN];
-        T* y = static_cast<T*>(operand.out) + batch * out[BATCH] + head * out[HEAD] + token * out[TOKEN];
-        if (xs == 1 && ys == 1) {
-          if (token + AHEAD < last) {
-            const T* later = x + AHEAD * in[TOKEN];
-            job.in_place ? ask_for(later + start, later + end) : ask_for(later, later + operand.size[CHANNEL]);
-          }
-          rotate_row<T, interleaved>(x + start, y + start, 1, 1, cos, sin, job.pairs, sign);
-        } else {
-          rotate_gapped_row<T, interleaved>(x + start * xs, y + start * ys, xs, ys, cos, sin, job.pairs, sign);
+      const T* const x = x_head + token * in[TOKEN];
+      T* const y = y_head + token * out[TOKEN];
+      const Rows<T> rows{x + start * xs, y + start * ys, together, in[HEAD], out[HEAD], job.pairs,
+                         cos_table + row * job.cos.row_stride, sin_table + row * job.sin.row_stride,
+                         Arithmetic(job.inverse ? -1 : 1)};
+      if (is_dense) {
+        if (token + AHEAD < last) {
+          const T* const later = x + AHEAD * in[TOKEN];
+          for (int64_t i = 0; i < together; ++i) ask_for(later + i * in[HEAD] + ask_from, later + i * in[HEAD] + ask_to);
         }
-        if (!job.in_place) {
-          copy_channels(x, y, xs, ys, 0, start);
-          copy_channels(x, y, xs, ys, end, operand.size[CHANNEL]);
+        dense(rows);
+      } else {
+        gapped(rows, xs, ys);
+      }
+      if (!job.in_place) {
+        for (int64_t i = 0; i < together; ++i) {
+          copy_channels(x + i * in[HEAD], y + i * out[HEAD], xs, ys, 0, start);
+          copy_channels(x + i * in[HEAD], y + i * out[HEAD], xs, ys, end, channels);
         }
       }
     }
@@ -206,81 +425,35 @@ INLINE void rotate_tile(const Job& job, const Operand& operand, int64_t batch, i
 
 // Tokens are counted through the batch: begin and end are batch * tokens + token.
 template <class T, bool interleaved>
-INLINE void rotate_tokens(const Job& job, int64_t begin, int64_t end) {
+void rotate_tokens(const Job& job, int64_t begin, int64_t end) {
+  const Rotate<T> dense = compiled<T, interleaved>();
   while (begin < end) {
     const int64_t batch = begin / job.tokens, first = begin % job.tokens;
     const int64_t last = std::min({first + (end - begin), first + TILE, job.tokens});
-    for (const Operand& operand : job.operands) rotate_tile<T, interleaved>(job, operand, batch, first, last);
+    for (const Operand& operand : job.operands) {
+      rotate_tile<T>(job, dense, rotate_gapped<T, interleaved>, operand, batch, first, last);
+    }
     begin += last - first;
   }
 }
 
-// The same source compiled for several instruction sets; the machine's best is chosen once, at load time.
-enum class Level : int { PORTABLE, AVX2, AVX512 };
-
-template <Level level, class T, bool interleaved>
-struct Compiled {
-  static void tokens(const Job& job, int64_t begin, int64_t end) { rotate_tokens<T, interleaved>(job, begin, end); }
-};
-
-#if defined(__x86_64__)
-template <class T, bool interleaved>
-struct Compiled<Level::AVX2, T, interleaved> {
-  __attribute__((target("avx2"))) static void tokens(const Job& job, int64_t begin, int64_t end) {
-    rotate_tokens<T, interleaved>(job, begin, end);
-  }
-};
-template <class T, bool interleaved>
-struct Compiled<Level::AVX512, T, interleaved> {
-  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))) static void tokens(
-      const Job& job, int64_t begin, int64_t end) {
-    rotate_tokens<T, interleaved>(job, begin, end);
-  }
-};
-#endif
-
-Level best_level() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
-    return Level::AVX512;
-  if (__builtin_cpu_supports("avx2")) return Level::AVX2;
-#endif
-  return Level::PORTABLE;
-}
-
-Level level = best_level();
-
 using Body = void (*)(const Job&, int64_t, int64_t);
 
-template <class T, bool interleaved>
-Body compiled() {
-  switch (level) {
-    case Level::AVX512:
-      return Compiled<Level::AVX512, T, interleaved>::tokens;
-    case Level::AVX2:
-      return Compiled<Level::AVX2, T, interleaved>::tokens;
-    default:
-      return Compiled<Level::PORTABLE, T, interleaved>::tokens;
-  }
-}
-
 template <class T>
-Body compiled(bool interleaved) {
-  return interleaved ? compiled<T, true>() : compiled<T, false>();
+Body body(bool interleaved) {
+  return interleaved ? rotate_tokens<T, true> : rotate_tokens<T, false>;
 }
 
 Body body_for(ScalarType dtype, bool interleaved) {
   switch (dtype) {
     case ScalarType::Double:
-      return compiled<double>(interleaved);
+      return body<double>(interleaved);
     case ScalarType::Half:
-      return compiled<Half>(interleaved);
+      return body<Half>(interleaved);
     case ScalarType::BFloat16:
-      return compiled<BFloat16>(interleaved);
+      return body<BFloat16>(interleaved);
     default:
-      return compiled<float>(interleaved);
+      return body<float>(interleaved);
   }
 }
 
@@ -542,7 +715,7 @@ STABLE_TORCH_LIBRARY_IMPL(posenc, CPU, library) {
   library.impl("_rotate_", TORCH_BOX(&rotate_));
 }
 
-// Which instruction set is used, and a way for tests to ask for a lesser one; 0 portable, 1 AVX2, 2 AVX-512.
+// Which instruction set is used, and a way for tests to ask for a lesser one; in the order of Level.
 extern "C" __attribute__((visibility("default"))) int posenc_rotate_level() { return int(level); }
 extern "C" __attribute__((visibility("default"))) int posenc_rotate_set_level(int wanted) {
   level = Level(std::clamp(wanted, 0, int(best_level())));

@@ -128,7 +128,7 @@ def level() -> str:
     return "" if library.handle is None else _LEVELS[library.handle.posenc_rotate_level()]
 
 
-_LEVELS = ("the portable instruction set", "AVX2", "AVX-512")
+_LEVELS = ("the portable instruction set", "AVX2", "AVX-512", "AVX-512 with BF16")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
