@@ -1,0 +1,1 @@
+"""Longer contexts for real models: rules tried and measured, saved and trained."""
