@@ -104,7 +104,7 @@ def test_the_loss_goes_down(tokens: Tensor, tmp_path: Path, method: str, positio
         checkpoint, tokens, tmp_path, method=method, positions=positions, window=window, steps=20, batch=4, **options
     )
     assert report.finished
-    assert np.mean(report.losses[-5:]) < np.mean(report.losses[:5]) - 0.1
+    assert np.mean(report.losses[-5:]) < np.mean(report.losses[:5]) - 0.05
     after = weights(checkpoint)
     assert after.keys() == before.keys()
     changed = {
