@@ -445,7 +445,8 @@ def script(folder: Path, tokens: Tensor) -> Path:
 def test_two_processes_come_to_what_one_comes_to(tokens: Tensor, tmp_path: Path, launcher: str) -> None:
     if launcher == "accelerate":
         pytest.importorskip("accelerate", reason="accelerate is not installed")
-        start = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+        # --multi_gpu is how it starts several processes; on a CPU alone it would start one, or ask for MPI
+        start = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
         start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "29631"]
     else:
         start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
