@@ -1,1 +1,1 @@
-"""Longer contexts for real models: rules tried and measured, saved and trained."""
+"""Longer contexts for real models: checkpoints opened, rules measured, the best one written."""
