@@ -31,7 +31,7 @@ class ExtendConfig:
         model: the model as it was named.
         label: its short name.
         files: its files by name, with the size and a digest of samples of each: it must not change within a run.
-        kind: "rotary" or "learned".
+        positions: how it tells them, "rotary" or "learned".
         trained_length: tokens that it was trained with.
         length: tokens that are wanted.
         rotary_dim: rotated channels of a head, if rotary.
@@ -52,7 +52,7 @@ class ExtendConfig:
     model: str
     label: str
     files: Mapping[str, Any]
-    kind: str
+    positions: str
     trained_length: int
     length: int
     rotary_dim: int | None
@@ -81,5 +81,3 @@ class ExtendConfig:
 def rule_folder(run: Path, name: str) -> Path:
     """Where what was measured of a rule lies: "yarn:2" in RUN/rules/yarn-2."""
     return run / RULES / name.replace(":", "-")
-
-

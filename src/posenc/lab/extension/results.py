@@ -17,7 +17,8 @@ from posenc.lab.errors import RunError
 from posenc.lab.extension import config as files
 from posenc.lab.extension.config import ExtendConfig, rule_folder
 from posenc.lab.extension.passes import position_bins
-from posenc.lab.extension.verdict import HELD, Mean, Nats, decide, difference, excess, holds, mean, worst
+from posenc.lab.extension.verdict import Bins, Mean, Nats, decide, difference, excess, holds, mean, worst
+from posenc.lab.extension.words import NOT_FINISHED, perplexities, recommendation, summary
 from posenc.lab.report import finite, names
 
 Data = dict[str, Any]
@@ -46,7 +47,7 @@ def collect(run: Path) -> Data:
         "command": command(config),
         "environment": runs.read_json(environment) if environment.exists() else {},
         "bins": [list(one) for one in bins],
-        "windows": None if yardstick is None else _perplexities(yardstick, bins),
+        "windows": None if yardstick is None else perplexities(yardstick, bins),
         "rules": [_rule(run, name, config, losses, yardstick, bins) for name in named(run, config)],
     }
     results["probe"] = _probe_plan(results["rules"])
@@ -164,7 +165,7 @@ def _rule(
     config: ExtendConfig,
     losses: Mapping[str, Nats],
     yardstick: Nats | None,
-    bins: Sequence[tuple[int, int]],
+    bins: Bins,
 ) -> Data:
     folder = rule_folder(run, name)
     probe = _read(folder / files.PROBE)
@@ -184,30 +185,18 @@ def _rule(
     }
 
 
-def _passed(
-    name: str, losses: Mapping[str, Nats], yardstick: Nats | None, bins: Sequence[tuple[int, int]], config: ExtendConfig
-) -> Data:
+def _passed(name: str, losses: Mapping[str, Nats], yardstick: Nats | None, bins: Bins, config: ExtendConfig) -> Data:
     mine, trained = losses[name], config.trained_length
     above = None if yardstick is None else excess(mine, yardstick, bins)
     untouched = losses.get("none") if name != "none" else None
     return {
-        "perplexity": _perplexities(mine, bins),
+        "perplexity": perplexities(mine, bins),
         "above": None if above is None else [_mean(one) for one in above],
         "holds": None if above is None else holds(above),
         "worst": None if above is None else worst(above),
         "cost": None if untouched is None else _mean(difference(mine[:trained], untouched[:trained])),
         "gain": None if untouched is None else _mean(difference(untouched[trained:], mine[trained:])),
     }
-
-
-def _perplexities(losses: Nats, bins: Sequence[tuple[int, int]]) -> list[float | None]:
-    found = [mean(losses[first:last]) for first, last in bins]
-    return [None if one is None else perplexity(one.nats) for one in found]
-
-
-def perplexity(nats: float) -> float:
-    """exp, which beyond all numbers is infinite."""
-    return math.exp(nats) if nats < 700 else math.inf
 
 
 def _mean(found: Mean | None) -> Data | None:
@@ -234,70 +223,21 @@ def _probe_plan(rules: Sequence[Data]) -> Data | None:
 def _verdict(
     losses: Mapping[str, Nats],
     yardstick: Nats | None,
-    bins: Sequence[tuple[int, int]],
+    bins: Bins,
     config: ExtendConfig,
     *,
     finished: bool,
 ) -> Data:
     if not finished or yardstick is None:
-        return {"kind": "not finished", "rule": None, "sentence": "This run is not finished: no rule is recommended yet."}
+        return {
+            "kind": "not finished",
+            "rule": None,
+            "sentence": NOT_FINISHED,
+        }
     found = decide(losses, yardstick, bins, trained_length=config.trained_length)
     above = excess(losses[found.rule], yardstick, bins)
-    if found.kind == "rule":
-        sentence = _take(found.rule, losses, bins, config)
-    elif found.kind == "none needed":
-        sentence = (
-            f"none needed: as it is, {config.label} keeps {_spans(losses['none'], bins)} up to {config.length:,} tokens, "
-            f"at most {_percent(worst(above))} above what it has on the same tokens within {config.trained_length:,}."
-        )
-    else:
-        sentence = _refuse(found.rule, above, bins, config)
+    sentence = recommendation(found, losses, above, bins, config)
     return {"kind": found.kind, "rule": found.rule, "sentence": sentence}
-
-
-def _take(name: str, losses: Mapping[str, Nats], bins: Sequence[tuple[int, int]], config: ExtendConfig) -> str:
-    trained = config.trained_length
-    beyond = [value for value in _perplexities(losses["none"], [one for one in bins if one[0] >= trained]) if value]
-    if config.kind == "learned" and len(beyond) == 0:
-        elsewhere = f"where the untouched model has no position past {trained:,}"
-    else:
-        elsewhere = f"where none rises to {_round(max(beyond, default=math.inf))}"
-    cost = difference(losses[name][:trained], losses["none"][:trained])
-    price = "" if cost is None else f", for {cost.nats:+.2f} nats within the first {trained:,}"
-    return f"{name}: keeps {_spans(losses[name], bins)} up to {config.length:,} tokens, {elsewhere}{price}."
-
-
-def _refuse(name: str, above: Sequence[Mean | None], bins: Sequence[tuple[int, int]], config: ExtendConfig) -> str:
-    limit = f"within {100 * (HELD - 1):.0f} % of the perplexity that the untouched model has within {config.trained_length:,}"
-    if name == "none":
-        return f"none of them: as it is, the model does not stay {limit}, and no rule was tried."
-    at = max(range(len(bins)), key=lambda index: math.inf if above[index] is None else above[index].nats)  # type: ignore[union-attr]
-    far = worst(above)
-    said = "has no number" if math.isinf(far) else f"has {math.exp(min(far, 700.0)):.3g} times that"
-    return (
-        f"none of them: no rule stays {limit}; the closest, {name}, {said} at {_place(bins[at])}. "
-        "Train with it (--tune), or want fewer tokens."
-    )
-
-
-def _spans(losses: Nats, bins: Sequence[tuple[int, int]]) -> str:
-    known = [value for value in _perplexities(losses, bins) if value is not None]
-    low, high = _round(min(known)), _round(max(known))
-    return f"perplexity at {low}" if low == high else f"perplexity at {low} to {high}"
-
-
-def _round(value: float) -> str:
-    if not math.isfinite(value):
-        return "more than any number"
-    return f"{value:.0f}" if 10 <= value < 1000 else f"{value:.2g}" if value < 10 else f"{value:,.0f}"
-
-
-def _percent(nats: float) -> str:
-    return f"{100 * max(0.0, math.expm1(nats)):.0f} %"
-
-
-def _place(one: Sequence[int]) -> str:
-    return f"{one[0]:,} to {one[1]:,}"
 
 
 def _curves(losses: Mapping[str, Nats], yardstick: Nats | None, length: int) -> Data:
@@ -358,7 +298,7 @@ def _tuned(
     run: Path,
     losses: Mapping[str, Nats],
     yardstick: Nats | None,
-    bins: Sequence[tuple[int, int]],
+    bins: Bins,
     config: ExtendConfig,
 ) -> Data | None:
     """What training did: the model with its rule before and after, by the full pass."""
@@ -386,33 +326,7 @@ def _flags(run: Path, verdict: Data, config: ExtendConfig) -> Data | None:
     from posenc.lab.extension.saving import flags
 
     rule = rule_of(run, verdict["rule"])
-    return dict(
-        flags(rule, trained_length=config.trained_length, length=config.length, rotary_dim=config.rotary_dim)
-    )
-
-
-def summary(results: Data) -> list[str]:
-    """The run in a few sentences computed from its numbers; the first is the recommendation."""
-    said = [results["verdict"]["sentence"]]
-    trust = results["trust"]
-    if trust is not None and trust["rank_correlation"] is not None:
-        said.append(
-            f"The probe ranks its {len(trust['points'])} cells as the full pass does with a correlation of "
-            f"{trust['rank_correlation']:.2f}."
-        )
-    for rule in results["rules"]:
-        if rule["retrieval"]:
-            answers = rule["retrieval"]
-            right = sum(answer["correct"] for answer in answers)
-            said.append(f"Retrieval with {rule['name']}: {right} of {len(answers)} answers are right.")
-    if (tuned := results["tuned"]) is not None and tuned["lowered"]["beyond"] is not None:
-        beyond = tuned["lowered"]["beyond"]
-        verb = "lowered" if beyond["nats"] >= 0 else "raised"
-        said.append(
-            f"Training with {tuned['rule']} {verb} the loss beyond {results['config']['trained_length']:,} tokens by "
-            f"{abs(beyond['nats']):.3f} ± {beyond['error']:.3f} nats."
-        )
-    return said
+    return dict(flags(rule, trained_length=config.trained_length, length=config.length, rotary_dim=config.rotary_dim))
 
 
 def command(config: ExtendConfig) -> str:

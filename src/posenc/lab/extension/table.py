@@ -1,0 +1,217 @@
+"""The tables of a run of ``posenc extend`` for the terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+from posenc.lab.extension.verdict import HELD
+from posenc.lab.report import BROKE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Data = dict[str, Any]
+
+
+def print_results(results: Data, console: "Console") -> None:
+    """Perplexity by position, cost and gain, retrieval, the recommendation, the flags."""
+    if any(rule["pass"] for rule in results["rules"]):
+        both = _perplexity_table(results, bins=True, costs=True)
+        if _fits(both, console):
+            console.print(both)
+        else:
+            console.print(_perplexity_table(results, bins=True, costs=False))
+            console.print(_perplexity_table(results, bins=False, costs=True))
+        console.print("* lowest of its column   cost, gain: nats a token, paired on the same tokens, ± standard error")
+    elif results["probe"]:
+        print_probe(results, console)
+    if any(rule["retrieval"] for rule in results["rules"]):
+        console.print(_retrieval_table(results))
+    for sentence in results["summary"]:
+        console.print(
+            sentence, markup=False, highlight=False, style="bold" if sentence == results["summary"][0] else ""
+        )
+    for program, flags in (results["flags"] or {}).items():
+        console.print(f"[dim]{program:<10}[/] {escape(flags)}", highlight=False, soft_wrap=True)
+
+
+def print_probe(results: Data, console: "Console") -> None:
+    """The heatmap in the terminal: perplexity by rule and gap, coloured by how far it is above the model at home."""
+    plan = results["probe"]
+    table = Table(
+        box=None,
+        padding=(0, 0),
+        title_justify="left",
+        title=f"Perplexity of {plan['scored']} tokens that see {plan['block']} across a gap of so many positions",
+    )
+    table.add_column("rule  ", no_wrap=True)
+    for gap in plan["gaps"]:
+        table.add_column(f" {gap:,} ", justify="right", no_wrap=True)
+    home = probe_home(results)
+    for rule in by_probe(results):
+        cells = [_coloured(value, at, home) for at, value in enumerate(rule["probe"]["mean"])]
+        table.add_row(f"{escape(rule['name'])}  ", *cells)
+    console.print(table)
+    console.print(
+        f"[on green] [/] up to {HELD:g} times the untouched model where it is at home   [on yellow] [/] up to "
+        f"{BROKE:g}   [on red] [/] more",
+        highlight=False,
+    )
+
+
+def by_probe(results: Data) -> list[Data]:
+    """The rules that were probed: "none", then from the best by the probe."""
+    probed = [rule for rule in results["rules"] if rule["probe"]]
+
+    def place(rule: Data) -> tuple[bool, float]:
+        score = rule["probe"]["score"]
+        return rule["name"] != "none", math.inf if score is None else score
+
+    return sorted(probed, key=place)
+
+
+def probe_home(results: Data) -> list[float | None]:
+    """For each gap the loss that the untouched model has where it is at home: at that gap, or the largest within."""
+    plan, trained = results["probe"], results["config"]["trained_length"]
+    untouched = next(
+        (rule["probe"]["mean"] for rule in results["rules"] if rule["name"] == "none" and rule["probe"]), None
+    )
+    if untouched is None:
+        return [None] * len(plan["gaps"])
+    within = max((at for at, gap in enumerate(plan["gaps"]) if gap + 2 * plan["block"] <= trained), default=0)
+    return [untouched[min(at, within)] for at in range(len(plan["gaps"]))]
+
+
+def level(nats: float | None, home: float | None) -> str:
+    """Whether a loss is "held", "rose" or "broke" against another; "" where one is missing."""
+    if nats is None or home is None:
+        return ""
+    above = nats - home
+    return "held" if above <= math.log(HELD) else "rose" if above < math.log(BROKE) else "broke"
+
+
+_COLOURS = {"held": "black on green", "rose": "black on yellow", "broke": "white on red", "": ""}
+
+
+def _coloured(nats: float | None, at: int, home: Sequence[float | None]) -> str:
+    said = f" {_perplexity(nats)} "
+    colour = _COLOURS[level(nats, home[at])]
+    return f"[{colour}]{said}[/]" if colour else said
+
+
+def _perplexity(nats: float | None) -> str:
+    return "-" if nats is None else short(math.exp(min(nats, 700.0)))
+
+
+def short(value: float | None) -> str:
+    """A perplexity in three digits."""
+    if value is None or not math.isfinite(value):
+        return "diverged"
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.0e}"
+
+
+def bin_name(one: Sequence[int]) -> str:
+    """A range of positions, short: 8-10k where they are whole thousands of 1024, else the numbers."""
+    first, last = one
+    if last >= 1024 and first % 1024 == 0 and last % 1024 == 0:
+        return f"{first // 1024}-{last // 1024}k"
+    return f"{first}-{last}"
+
+
+def rows(results: Data) -> list[tuple[str, Data]]:
+    """The rules that had the full pass, and the one that was trained with: name, and what is known of it."""
+    found = [(rule["name"], rule["pass"]) for rule in results["rules"] if rule["pass"]]
+    if (tuned := results["tuned"]) is not None:
+        found.append((f"{tuned['rule']} tuned", tuned))
+    return found
+
+
+def lowest(results: Data) -> list[str | None]:
+    """Who has the lowest perplexity of each bin."""
+    found: list[str | None] = []
+    for at in range(len(results["bins"])):
+        known = [(one["perplexity"][at], name) for name, one in rows(results) if one["perplexity"][at] is not None]
+        found.append(min(known)[1] if len(known) > 1 else None)
+    return found
+
+
+def value_text(results: Data, name: str, at: int, value: float | None) -> str:
+    """A perplexity of the table, or why there is none."""
+    if value is None and name == "none" and results["config"]["positions"] == "learned":
+        return "no code" if results["bins"][at][0] >= results["config"]["trained_length"] else "-"
+    return short(value)
+
+
+def nats_text(found: Mapping[str, Any] | None) -> str:
+    """A mean with its standard error, in nats."""
+    if found is None:
+        return "-"
+    if found["nats"] is None:
+        return "diverged"
+    error = f" ±{found['error']:.3f}" if found["error"] is not None else ""
+    return f"{found['nats']:+.3f}{error}"
+
+
+def _perplexity_table(results: Data, *, bins: bool, costs: bool) -> Table:
+    config = results["config"]
+    trained = config["trained_length"]
+    title = (
+        f"Perplexity by position, trained on {trained:,} tokens" if bins else f"Within and beyond {trained:,} tokens"
+    )
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title=title)
+    table.add_column("rule", no_wrap=True)
+    if bins:
+        for one in results["bins"]:
+            table.add_column(bin_name(one), justify="right", no_wrap=True, style="" if one[0] < trained else "bold")
+    if costs:
+        for heading in ("cost\nwithin", "gain\nbeyond", "holds"):
+            table.add_column(heading, justify="right", no_wrap=True)
+    best = lowest(results)
+    for name, one in rows(results):
+        row = [escape(name)]
+        if bins:
+            for at, value in enumerate(one["perplexity"]):
+                said = value_text(results, name, at, value)
+                row.append(f"[green]{said}*[/]" if best[at] == name else f"{said} ")
+        if costs:
+            row += [nats_text(one["cost"]), nats_text(one["gain"]), {True: "yes", False: "no", None: "-"}[one["holds"]]]
+        table.add_row(*row)
+    if bins and results["windows"]:
+        table.add_row("[dim]none, in windows[/]", *[f"[dim]{short(value)} [/]" for value in results["windows"]])
+    return table
+
+
+def retrieval_cells(results: Data) -> tuple[list[tuple[str, str, int]], dict[str, list[str]]]:
+    """Columns (task, form, length), and for each rule how many of the depths were answered rightly."""
+    asked = [rule for rule in results["rules"] if rule["retrieval"]]
+    columns = sorted({(a["task"], a["form"], a["length"]) for rule in asked for a in rule["retrieval"]})
+    cells: dict[str, list[str]] = {}
+    for rule in asked:
+        cells[rule["name"]] = []
+        for column in columns:
+            answers = [a["correct"] for a in rule["retrieval"] if (a["task"], a["form"], a["length"]) == column]
+            cells[rule["name"]].append(f"{sum(answers)}/{len(answers)}" if answers else "-")
+    return columns, cells
+
+
+def _retrieval_table(results: Data) -> Table:
+    columns, cells = retrieval_cells(results)
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title="Retrieval: right answers of those asked"
+    )
+    table.add_column("rule", no_wrap=True)
+    for task, form, length in columns:
+        table.add_column(f"{task}\n{form}\n{length:,}", justify="right", no_wrap=True)
+    for name, found in cells.items():
+        table.add_row(escape(name), *found)
+    return table
+
+
+def _fits(table: Table, console: "Console") -> bool:
+    wide = console.options.update(max_width=1000)
+    return Measurement.get(console, wide, table).maximum <= console.width
