@@ -225,6 +225,10 @@ class Stage:
         )
         self._stages.look()
 
+    def after(self, before: int) -> Callable[[int], None]:
+        """:meth:`at` for a part of the work that comes after so much of it, and counts from 0."""
+        return lambda done: self.at(before + done)
+
     def done(self, *, loss: float | None = None, note: str = "done") -> None:
         """All of it is done."""
         loss = self.row.loss if loss is None else loss

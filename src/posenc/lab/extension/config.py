@@ -35,6 +35,7 @@ class ExtendConfig:
         trained_length: tokens that it was trained with.
         length: tokens that are wanted.
         rotary_dim: rotated channels of a head, if rotary.
+        head_dim: all channels of a head.
         text: name, size and digest of each file of the text.
         rules: the names of the candidates, in order; the first is "none".
         chosen: whether the user named them, in which case each gets the full pass.
@@ -56,6 +57,7 @@ class ExtendConfig:
     trained_length: int
     length: int
     rotary_dim: int | None
+    head_dim: int
     text: tuple[Mapping[str, Any], ...]
     rules: tuple[str, ...]
     chosen: bool

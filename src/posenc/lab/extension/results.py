@@ -16,6 +16,7 @@ from posenc.lab.config import FORMAT
 from posenc.lab.errors import RunError
 from posenc.lab.extension import config as files
 from posenc.lab.extension.config import ExtendConfig, rule_folder
+from posenc.lab.extension.flags import flags
 from posenc.lab.extension.passes import position_bins
 from posenc.lab.extension.verdict import Bins, Mean, Nats, decide, difference, excess, holds, mean, worst
 from posenc.lab.extension.words import NOT_FINISHED, perplexities, recommendation, summary
@@ -169,9 +170,6 @@ def _rule(
 ) -> Data:
     folder = rule_folder(run, name)
     probe = _read(folder / files.PROBE)
-    if probe is not None:
-        cells = np.array(probe["losses"], dtype=np.float64)
-        probe = {**probe, "mean": _means(cells), "score": _score(probe)}
     retrieval = _read(folder / files.RETRIEVAL)
     found = _passed(name, losses, yardstick, bins, config) if name in losses else None
     if found is not None:
@@ -179,10 +177,16 @@ def _rule(
     return {
         "name": name,
         "rule": (_read(folder / files.CANDIDATE) or {}).get("rule"),
-        "probe": probe,
+        "probe": None if probe is None else probed(probe),
         "pass": found,
         "retrieval": None if retrieval is None else retrieval["answers"],
     }
+
+
+def probed(probe: Data) -> Data:
+    """What was probed of a rule, with its mean over the places for each gap, and its score."""
+    cells = np.array(probe["losses"], dtype=np.float64)  # a null of JSON is NaN
+    return {**probe, "mean": _means(cells), "score": _score(probe)}
 
 
 def _passed(name: str, losses: Mapping[str, Nats], yardstick: Nats | None, bins: Bins, config: ExtendConfig) -> Data:
@@ -321,12 +325,11 @@ def _tuned(
 
 def _flags(run: Path, verdict: Data, config: ExtendConfig) -> Data | None:
     """What other programs are told for the rule of the verdict."""
-    if verdict["rule"] is None or config.rotary_dim is None:
+    if verdict["rule"] is None:
         return None
-    from posenc.lab.extension.saving import flags
-
     rule = rule_of(run, verdict["rule"])
-    return dict(flags(rule, trained_length=config.trained_length, length=config.length, rotary_dim=config.rotary_dim))
+    widths = {"rotary_dim": config.rotary_dim, "head_dim": config.head_dim}
+    return flags(rule, trained_length=config.trained_length, length=config.length, **widths)
 
 
 def command(config: ExtendConfig) -> str:

@@ -21,12 +21,8 @@ Data = dict[str, Any]
 def print_results(results: Data, console: "Console") -> None:
     """Perplexity by position, cost and gain, retrieval, the recommendation, the flags."""
     if any(rule["pass"] for rule in results["rules"]):
-        both = _perplexity_table(results, bins=True, costs=True)
-        if _fits(both, console):
-            console.print(both)
-        else:
-            console.print(_perplexity_table(results, bins=True, costs=False))
-            console.print(_perplexity_table(results, bins=False, costs=True))
+        for table in _that_fit(results, console):
+            console.print(table)
         console.print("* lowest of its column   cost, gain: nats a token, paired on the same tokens, ± standard error")
     elif results["probe"]:
         print_probe(results, console)
@@ -131,6 +127,15 @@ def rows(results: Data) -> list[tuple[str, Data]]:
     return found
 
 
+def for_card(results: Data) -> dict[str, dict[str, float]]:
+    """The table as plain numbers: perplexity by rule and range of positions, where there is one."""
+    names = [bin_name(one) for one in results["bins"]]
+    return {
+        rule: {name: value for name, value in zip(names, one["perplexity"], strict=True) if value is not None}
+        for rule, one in rows(results)
+    }
+
+
 def lowest(results: Data) -> list[str | None]:
     """Who has the lowest perplexity of each bin."""
     found: list[str | None] = []
@@ -157,32 +162,44 @@ def nats_text(found: Mapping[str, Any] | None) -> str:
     return f"{found['nats']:+.3f}{error}"
 
 
-def _perplexity_table(results: Data, *, bins: bool, costs: bool) -> Table:
-    config = results["config"]
-    trained = config["trained_length"]
-    title = (
-        f"Perplexity by position, trained on {trained:,} tokens" if bins else f"Within and beyond {trained:,} tokens"
+def _that_fit(results: Data, console: "Console") -> list[Table]:
+    """Everything in one table, or in two or three if the terminal is narrow."""
+    trained = results["config"]["trained_length"]
+    everything = range(len(results["bins"]))
+    within = [at for at in everything if results["bins"][at][0] < trained]
+    beyond = [at for at in everything if at not in within]
+    title, costs = f"Perplexity by position, trained on {trained:,} tokens", f"Within and beyond {trained:,} tokens"
+    ways = (
+        [_table(results, title, everything, costs=True)],
+        [_table(results, title, everything, costs=False), _table(results, costs, (), costs=True)],
+        [
+            _table(results, title, within, costs=False),
+            _table(results, "Beyond it", beyond, costs=False),
+            _table(results, costs, (), costs=True),
+        ],
     )
+    return next((way for way in ways if all(_fits(table, console) for table in way)), ways[-1])
+
+
+def _table(results: Data, title: str, bins: Sequence[int], *, costs: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title=title)
     table.add_column("rule", no_wrap=True)
-    if bins:
-        for one in results["bins"]:
-            table.add_column(bin_name(one), justify="right", no_wrap=True, style="" if one[0] < trained else "bold")
+    for at in bins:
+        table.add_column(bin_name(results["bins"][at]).replace("-", "-\n"), justify="right", no_wrap=True)
     if costs:
         for heading in ("cost\nwithin", "gain\nbeyond", "holds"):
             table.add_column(heading, justify="right", no_wrap=True)
     best = lowest(results)
     for name, one in rows(results):
         row = [escape(name)]
-        if bins:
-            for at, value in enumerate(one["perplexity"]):
-                said = value_text(results, name, at, value)
-                row.append(f"[green]{said}*[/]" if best[at] == name else f"{said} ")
+        for at in bins:
+            said = value_text(results, name, at, one["perplexity"][at])
+            row.append(f"[green]{said}*[/]" if best[at] == name else f"{said} ")
         if costs:
             row += [nats_text(one["cost"]), nats_text(one["gain"]), {True: "yes", False: "no", None: "-"}[one["holds"]]]
         table.add_row(*row)
     if bins and results["windows"]:
-        table.add_row("[dim]none, in windows[/]", *[f"[dim]{short(value)} [/]" for value in results["windows"]])
+        table.add_row("[dim]none, in windows[/]", *[f"[dim]{short(results['windows'][at])} [/]" for at in bins])
     return table
 
 
