@@ -85,7 +85,13 @@ def test_a_model_with_a_rule_of_its_own_keeps_base_and_settings() -> None:
     own = YaRN(4, trained_length=4096, base=150_000.0, beta_slow=2.0, ends="exact")
     found = tried(own, 32768, trained_length=4096)
     assert found["yarn:8"].rule == dataclasses.replace(own, factor=8, attention_factor=0.1 * math.log(8) + 1)
+    paper = YaRN(8, trained_length=4096, base=150_000.0, beta_slow=2.0, ramp="paper")
+    assert found["yarn-paper:8"].rule == paper
     assert found["llama3:8"].rule == Llama3(8, trained_length=4096, base=150_000.0)
+    there = tried(own, 16384, trained_length=4096)
+    assert "yarn:4" not in there  # it is "none"
+    assert "yarn:8" in there
+    assert tried(own, 16384, "yarn:4", trained_length=4096)["yarn:4"].rule == own
     cool = YaRN(4, trained_length=4096, attention_factor=1.0)
     assert tried(cool, 32768, "yarn:8", trained_length=4096)["yarn:8"].rule == dataclasses.replace(cool, factor=8)
     tuned = Llama3(8, trained_length=8192, low_freq_factor=2.0)

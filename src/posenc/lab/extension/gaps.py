@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posenc.lab.extension.passes import branch, nats, new_cache, next_logits, positions_of
+from posenc.lab.extension.passes import branch, check_fixed_rotation, nats, new_cache, next_logits, positions_of
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ def gap_losses(
 ) -> NDArray[np.float64]:
     """Mean loss of the last tokens of the second block, in nats, for each gap and place.
 
-    Keys and values of the first block are the same for each gap and are computed once. A rule that depends on the
-    length, such as dynamic NTK, is to be set to ``Candidate.measured(length)`` before.
+    Keys and values of the first block are the same for each gap and are computed once.
 
     Args:
         model: a causal language model of transformers.
@@ -82,7 +81,8 @@ def gap_losses(
         (gaps, places). NaN where a gap leads past the end of a learned table.
 
     Raises:
-        ValueError: too short a text.
+        ValueError: too short a text; a rule whose rotation changes with the length, as for
+            :func:`posenc.lab.extension.passes.full_pass`.
     """
     block, pair = plan.block, 2 * plan.block
     if tokens.ndim != 1 or len(tokens) < pair:
@@ -90,6 +90,7 @@ def gap_losses(
             f"gap_losses: got tokens of shape {tuple(tokens.shape)}, expected a row of at least {pair}, two blocks; "
             "give a longer text, or smaller blocks."
         )
+    check_fixed_rotation("gap_losses", model, pair + max(plan.gaps))
     starts = np.linspace(0, len(tokens) - pair, plan.places).astype(np.int64)
     windows = torch.stack([tokens[start : start + pair] for start in starts]).to(model.device)
     # Without a mask, transformers takes a jump of positions for the start of another document, and cuts attention.

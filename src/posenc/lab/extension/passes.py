@@ -49,7 +49,7 @@ def full_pass(
         raise ValueError(f"full_pass: got tokens of shape {tuple(tokens.shape)}, expected a row of at least 2.")
     if chunk < 1:
         raise ValueError(f"full_pass: got chunk {chunk}, expected at least 1, such as 512.")
-    check_fixed_rotation(model, count)
+    check_fixed_rotation("full_pass", model, count)
     losses = np.full(count - 1, np.nan, dtype=np.float32)
     reach = min(count, positions_of(model) or count)
     step = min(chunk, max(1, LOGIT_BYTES // (4 * model.config.get_text_config().vocab_size)))
@@ -103,8 +103,9 @@ def branch(cache: Any) -> Iterator[Any]:
     if not cache.is_croppable:  # a state that each token overwrites
         yield copy.deepcopy(cache)
         return
-    cache.crop(0)  # sliding layers let go of what left their window before
     here = cache.get_seq_length()
+    if here:
+        cache.crop(0)  # sliding layers let go of what left their window before
     yield cache
     cache.crop(here - cache.get_seq_length())
 
@@ -136,7 +137,7 @@ def positions_of(model: Any) -> int | None:
     return min(lengths, default=None)
 
 
-def check_fixed_rotation(model: Any, length: int) -> None:
+def check_fixed_rotation(caller: str, model: Any, length: int) -> None:
     """Refuse a rotary rule that is another one at the end of a text of ``length`` tokens than at its start."""
     for group in _groups(model):
         rule = getattr(group.encoding, "frequencies", None)
@@ -146,7 +147,7 @@ def check_fixed_rotation(model: Any, length: int) -> None:
         start, end = rule.inv_freq(width, length=1), rule.inv_freq(width, length=length)
         if not (np.array_equal(start, end) and rule.attention_factor_at(1) == rule.attention_factor_at(length)):
             raise ValueError(
-                f"full_pass: got a model with {type(rule).__name__}, whose rotation changes within {length} tokens, "
+                f"{caller}: got a model with {type(rule).__name__}, whose rotation changes within {length} tokens, "
                 "expected a fixed one, because transformers caches keys that are rotated already; set "
                 "Candidate.measured(length) first, which is what one forward over all tokens computes."
             )
