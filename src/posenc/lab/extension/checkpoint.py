@@ -74,7 +74,7 @@ def open_checkpoint(
     seen = preview(str(source), place, trust_remote_code)
     check_digests(place)
     os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing is ever downloaded
-    with _quietly():
+    with quietly():
         model = _load_model(seen, place, _dtype(dtype, seen.stored, device), trust_remote_code)
         tokenizer = _load_tokenizer(seen, place, trust_remote_code)
     _check_numbers(model, str(source))
@@ -108,7 +108,7 @@ def _dtype(dtype: str, stored: str, device: str) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """transformers without bars and notes; what goes wrong comes as an error."""
     from transformers.utils import logging
 
