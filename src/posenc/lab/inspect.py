@@ -54,13 +54,18 @@ class Wavelengths:
         return found
 
     @property
-    def unfinished(self) -> int:
-        """How many pairs never complete a turn in the trained window, before any rule."""
+    def turns(self) -> FloatArray | None:
+        """Turns of each pair in the trained window before any rule, as the model was trained; None without a window."""
         if self.window is None:
-            return 0
-        plain = self.rates if self.plain is None else self.plain
-        with np.errstate(divide="ignore"):
-            return int((2 * np.pi / np.abs(plain) > self.window).sum())
+            return None
+        plain = self.rates if self.plain is None else np.where(self.rates == 0, 0.0, self.plain)
+        found: FloatArray = self.window * np.abs(plain) / (2 * np.pi)
+        return found
+
+    @property
+    def unfinished(self) -> tuple[int, ...]:
+        """The pairs that never complete a turn in the trained window, before any rule."""
+        return () if self.turns is None else tuple(np.flatnonzero(self.turns < 1).tolist())
 
     def fates(self) -> list[str]:
         """What the rule does to each pair: "kept", "blended", "stretched", "sped up" or "still"."""
@@ -125,7 +130,7 @@ def _warnings(group: LayerGroup) -> Iterator[str]:
     found = wavelengths(group)
     plain = isinstance(rotation, RoPE) and isinstance(rule, (Geometric, Proportional))
     windowed = "sliding" in group.label or "local" in group.label  # where distances end at the window
-    if plain and not windowed and trained and found is not None and found.unfinished == 0:
+    if plain and not windowed and trained and found is not None and not found.unfinished:
         yield f"every pair completes a turn within {trained} tokens: no pair tells beginning from end."
     if isinstance(rotation, MRoPE) and isinstance(rule, YaRN):
         yield "YaRN under several coordinates scales rows and columns of images too."
@@ -176,6 +181,7 @@ def _print_group(group: LayerGroup, console: Console) -> None:
     found = wavelengths(group)
     if found is not None:
         console.print(_table(found), highlight=False)
+        console.print(_summary(found), style="dim italic", highlight=False, soft_wrap=True)
 
 
 def facts(group: LayerGroup) -> dict[str, str]:
@@ -248,22 +254,40 @@ def _temperature_in_words(encoding: Encoding) -> str:
 
 
 def _table(found: Wavelengths) -> Table:
-    """Some pairs from the fastest to the slowest, and how many share each fate."""
-    table = Table(box=None, header_style="dim", padding=(0, 2))
+    """Some pairs from the fastest to the slowest."""
+    table = Table(box=None, header_style="dim", padding=(0, 1))
     for heading in ("pair", "radians per token", "tokens per turn", "turns in training", "by the rule"):
         table.add_column(heading, justify="right")
-    fates = found.fates()
-    count = len(found.rates)
-    for pair in sorted({round(i) for i in np.linspace(0, count - 1, min(count, 9))}):
-        length = found.wavelengths[pair]
-        turns = "" if found.window is None else f"{found.window / length:.4g}"
-        table.add_row(str(pair), f"{found.rates[pair]:.4g}", f"{length:.5g}", turns, fates[pair])
-    counts = {fate: fates.count(fate) for fate in ("kept", "blended", "stretched", "sped up", "still") if fate in fates}
-    table.caption = f"{count} pairs: " + ", ".join(f"{number} {fate}" for fate, number in counts.items())
-    if found.window is not None:
-        table.caption += f"; {found.unfinished} never complete a turn in {found.window} tokens"
-    table.caption_justify = "left"
+    fates, turns = found.fates(), found.turns
+    for pair in _pairs_to_print(found):
+        turned = "" if turns is None else f"{turns[pair]:.4g}"
+        tokens = _tokens(found.wavelengths[pair])
+        table.add_row(str(pair), f"{found.rates[pair]:.4g}", tokens, turned, fates[pair])
     return table
+
+
+def _summary(found: Wavelengths) -> str:
+    """How many pairs share each fate, and which never complete a turn in training."""
+    fates, never = found.fates(), found.unfinished
+    counts = {fate: fates.count(fate) for fate in ("kept", "blended", "stretched", "sped up", "still") if fate in fates}
+    text = f"{len(fates)} pairs: " + ", ".join(f"{number} {fate}" for fate, number in counts.items())
+    if found.window is not None:
+        text += f"; {len(never)} never complete a turn in {found.window} tokens"
+    return f"{text}: {_ranges(never)}" if never else text
+
+
+def _tokens(count: float) -> str:
+    """Five digits, and no power of ten while it is a number that one can count to."""
+    return f"{count:.0f}" if 1e5 <= count < 1e9 else f"{count:.5g}"
+
+
+def _pairs_to_print(found: Wavelengths) -> list[int]:
+    """Nine pairs, evenly, and the two between which a turn in training is no longer completed."""
+    count = len(found.rates)
+    pairs = {round(i) for i in np.linspace(0, count - 1, min(count, 9))}
+    if found.unfinished:
+        pairs |= {pair for pair in (found.unfinished[0] - 1, found.unfinished[0]) if pair >= 0}
+    return sorted(pairs)
 
 
 def _draw(description: Description, path: Path, *, title: str) -> None:

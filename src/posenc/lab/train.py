@@ -1,6 +1,7 @@
 """Training: what happens in a step depends on the seed and the number of the step alone, so that it can be resumed."""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,18 @@ def batch_at(
     return tokens[index.to(tokens.device)].long()
 
 
-def learning_rate_at(step: int, config: TrainConfig) -> float:
+class Schedule(Protocol):
+    """What the learning rate of a step depends on."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+
+
+def learning_rate_at(step: int, config: Schedule) -> float:
     """A linear warm-up, then a linear decay to a tenth."""
     warm = min(1.0, (step + 1) / max(1, config.warmup))
     return config.learning_rate * warm * (1.0 - 0.9 * step / config.steps)
