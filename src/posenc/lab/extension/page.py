@@ -5,7 +5,7 @@ from typing import Any
 
 from posenc.lab import shell
 from posenc.lab.extension import pictures
-from posenc.lab.extension.table import bin_name, lowest, nats_text, retrieval_cells, rows, short, value_text
+from posenc.lab.extension.table import bin_name, lowest, nats_text, retrieval_rows, rows, short, value_text
 from posenc.lab.extension.verdict import BLOCK, HELD
 from posenc.lab.shell import text
 
@@ -118,20 +118,23 @@ _PROBE = (
 
 
 def _retrieval(results: Data) -> str:
-    columns, cells = retrieval_cells(results)
-    if not cells:
+    lengths, found = retrieval_rows(results)
+    if not found:
         return ""
     palette = pictures.hues(results)
-    head = "".join(f"<th>{text(task)}, {text(form)}<br>{length:,}</th>" for task, form, length in columns)
+    head = '<th>task</th><th class="text">form</th><th class="text">rule</th>' + "".join(
+        f"<th>{length:,}</th>" for length in lengths
+    )
     lines = "".join(
-        f"<tr><th>{shell.swatch(palette[name]) if name in palette else ''}{text(name)}</th>"
-        + "".join(f"<td>{text(value)}</td>" for value in found)
+        f'<tr><th>{text(task)}</th><td class="text">{text(form)}</td><td class="text">'
+        f"{shell.swatch(palette[name]) if name in palette else ''}{text(name)}</td>"
+        + "".join(f"<td>{text(cell)}</td>" for cell in cells)
         + "</tr>"
-        for name, found in cells.items()
+        for task, form, name, cells in found
     )
     return (
         '<h2 id="retrieval">Retrieval: right answers of those asked</h2>'
-        f'<div class="box"><table><thead><tr><th>rule</th>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+        f'<div class="box"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
         '<p class="note">A key, or a sentence, is hidden at several depths of a text of so many tokens and asked for '
         "at its end; chat: in the model's own template. Small models often fail at it for reasons of their own, so "
         "that it is shown and not weighed.</p>"

@@ -170,7 +170,13 @@ def _known(point: Mapping[str, Any]) -> bool:
 
 
 _HEAT = LinearSegmentedColormap.from_list(
-    "posenc-heat", [(0.0, (0.1, 0.47, 0.78, 0.55)), (0.25, (0.1, 0.47, 0.78, 0.0)), (1.0, (0.85, 0.37, 0.05, 0.95))]
+    "posenc-heat",
+    [
+        (0.0, (0.1, 0.47, 0.78, 0.55)),
+        (0.25, (0.1, 0.47, 0.78, 0.0)),
+        (0.25, (0.85, 0.37, 0.05, 0.0)),
+        (1.0, (0.85, 0.37, 0.05, 0.9)),
+    ],
 )
 """Blue below the untouched model, the page's own ground at it, orange above."""
 

@@ -185,7 +185,8 @@ def _table(results: Data, title: str, bins: Sequence[int], *, costs: bool) -> Ta
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title=title)
     table.add_column("rule", no_wrap=True)
     for at in bins:
-        table.add_column(bin_name(results["bins"][at]).replace("-", "-\n"), justify="right", no_wrap=True)
+        name = bin_name(results["bins"][at])
+        table.add_column(name if name.endswith("k") else name.replace("-", "-\n"), justify="right", no_wrap=True)
     if costs:
         for heading in ("cost\nwithin", "gain\nbeyond", "holds"):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -203,29 +204,30 @@ def _table(results: Data, title: str, bins: Sequence[int], *, costs: bool) -> Ta
     return table
 
 
-def retrieval_cells(results: Data) -> tuple[list[tuple[str, str, int]], dict[str, list[str]]]:
-    """Columns (task, form, length), and for each rule how many of the depths were answered rightly."""
+def retrieval_rows(results: Data) -> tuple[list[int], list[tuple[str, str, str, list[str]]]]:
+    """Lengths; and for each rule, task and form how many of the depths were answered rightly at each length."""
     asked = [rule for rule in results["rules"] if rule["retrieval"]]
-    columns = sorted({(a["task"], a["form"], a["length"]) for rule in asked for a in rule["retrieval"]})
-    cells: dict[str, list[str]] = {}
-    for rule in asked:
-        cells[rule["name"]] = []
-        for column in columns:
-            answers = [a["correct"] for a in rule["retrieval"] if (a["task"], a["form"], a["length"]) == column]
-            cells[rule["name"]].append(f"{sum(answers)}/{len(answers)}" if answers else "-")
-    return columns, cells
+    lengths = sorted({answer["length"] for rule in asked for answer in rule["retrieval"]})
+    found = []
+    kinds = dict.fromkeys((answer["task"], answer["form"]) for rule in asked for answer in rule["retrieval"])
+    for task, form in kinds:
+        for rule in asked:
+            mine = [answer for answer in rule["retrieval"] if (answer["task"], answer["form"]) == (task, form)]
+            right = [[answer["correct"] for answer in mine if answer["length"] == length] for length in lengths]
+            found.append((task, form, rule["name"], [f"{sum(one)}/{len(one)}" if one else "-" for one in right]))
+    return lengths, found
 
 
 def _retrieval_table(results: Data) -> Table:
-    columns, cells = retrieval_cells(results)
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title="Retrieval: right answers of those asked"
-    )
-    table.add_column("rule", no_wrap=True)
-    for task, form, length in columns:
-        table.add_column(f"{task}\n{form}\n{length:,}", justify="right", no_wrap=True)
-    for name, found in cells.items():
-        table.add_row(escape(name), *found)
+    lengths, found = retrieval_rows(results)
+    title = "Retrieval: right answers of those asked, in texts of so many tokens"
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title=title)
+    for heading in ("task", "form", "rule"):
+        table.add_column(heading, no_wrap=True)
+    for length in lengths:
+        table.add_column(f"{length:,}", justify="right", no_wrap=True)
+    for task, form, name, cells in found:
+        table.add_row(task, form, escape(name), *cells)
     return table
 
 
