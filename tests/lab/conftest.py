@@ -86,3 +86,35 @@ def tiny(prose: Path) -> tuple[str, ...]:
     """Options that make a run a matter of seconds."""
     sizes = ("--dim=16", "--layers=1", "--heads=2", "--length=8", "--batch=4", "--steps=40")
     return (*sizes, "--threads=1", f"--text={prose}")
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a tiny random model of transformers, trained on 256 tokens by its config, with a tokenizer of bytes."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+    transformers = pytest.importorskip("transformers", reason="posenc[transformers] is not installed")
+    import tokenizers
+
+    def make(name: str = "tiny", *, learned: bool = False, template: bool = False, **changes: Any) -> Path:
+        folder = tmp_path / name
+        torch.manual_seed(0)
+        if learned:
+            sizes = {"vocab_size": 257, "n_positions": 256, "n_embd": 32, "n_layer": 2, "n_head": 2}
+            model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes | changes))
+        else:
+            sizes = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+            heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256}
+            config = transformers.LlamaConfig(**sizes | heads | {"initializer_range": 0.2} | changes)
+            model = transformers.LlamaForCausalLM(config)
+        model.save_pretrained(folder)
+        letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+        inner = tokenizers.Tokenizer(tokenizers.models.BPE({letter: at for at, letter in enumerate(letters)}, []))
+        inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = tokenizers.decoders.ByteLevel()
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="\u0120")
+        if template:
+            tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}\n"
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make

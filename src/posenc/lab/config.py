@@ -93,11 +93,11 @@ class RunConfig:
     precision: Precision
 
     def to_dict(self) -> dict[str, Any]:
-        return _to_dict("compare", self)
+        return to_dict("compare", self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str) -> Self:
-        fields = _fields(cls, "compare", data, where=where)
+        fields = read_fields(cls, "compare", data, where=where)
         fields["encodings"] = tuple(Entry(**entry) for entry in fields["encodings"])
         fields["seeds"] = tuple(fields["seeds"])
         return cls(**_nested(fields))
@@ -126,11 +126,11 @@ class TrialConfig:
         return f"{self.label}-seed{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        return _to_dict("trial", self)
+        return to_dict("trial", self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str) -> Self:
-        return cls(**_nested(_fields(cls, "trial", data, where=where)))
+        return cls(**_nested(read_fields(cls, "trial", data, where=where)))
 
 
 def check_choice(name: str, value: str, allowed: Any) -> None:
@@ -139,13 +139,13 @@ def check_choice(name: str, value: str, allowed: Any) -> None:
         raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(get_args(allowed))}.")
 
 
-def _to_dict(kind: str, config: Any) -> dict[str, Any]:
+def to_dict(kind: str, config: Any) -> dict[str, Any]:
     import posenc
 
     return {"format": FORMAT, "kind": kind, "posenc": posenc.__version__, **dataclasses.asdict(config)}
 
 
-def _fields(cls: type[Any], kind: str, data: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+def read_fields(cls: type[Any], kind: str, data: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     if data.get("format") != FORMAT or data.get("kind") != kind:
         raise RunError(
             f"{where}: got format {data.get('format')!r} of kind {data.get('kind')!r}, expected format {FORMAT} of "

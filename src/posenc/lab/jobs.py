@@ -61,7 +61,7 @@ def run_trials(
             errors.append(error)
 
     worker = threading.Thread(target=work, daemon=True)
-    with _listening(stop_file) as received:
+    with listening(lambda number: stop_file.touch()) as received:
         worker.start()
         while worker.is_alive():
             worker.join(SECONDS_BETWEEN_LOOKS)
@@ -78,15 +78,18 @@ def run_trials(
 
 
 @contextlib.contextmanager
-def _listening(stop_file: Path) -> Iterator[list[int]]:
-    """Turn the first signal into a stop file; the numbers of the signals that came are in the list."""
+def listening(act: Callable[[int], object]) -> Iterator[list[int]]:
+    """Let the first Ctrl-C or SIGTERM ``act``, and the second end this process at once.
+
+    The numbers of the signals that came are in the list.
+    """
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         if received:
             os._exit(128 + number)  # workers see that their parent is gone
         received.append(number)
-        stop_file.touch()
+        act(number)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

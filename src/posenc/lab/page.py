@@ -1,20 +1,19 @@
 """The report as one page that needs nothing else: styles and pictures are in it, and nothing is fetched."""
 
-import html
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
 
 import posenc
-from posenc.lab import plots
+from posenc.lab import plots, shell
 from posenc.lab.pictures import pictures_of
 from posenc.lab.plots import TIMES
 from posenc.lab.properties import EXACT
 from posenc.lab.report import HELD, PROTOCOLS, factors, growth, names, times
+from posenc.lab.shell import text
 from posenc.lab.table import best, cell_text, heading
 
 Data = dict[str, Any]
@@ -28,16 +27,15 @@ def page(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> str:
     config = results["config"]
     count, length = len(results["encodings"]), config["train"]["length"]
     hues = plots.hues([entry["label"] for entry in results["encodings"]])
-    template = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    return template.substitute(
+    return shell.page(
+        Path(__file__).with_name("report.html"),
         title=f"{_COUNTS.get(count, count)} positional encoding{'s' * (count > 1)} in one small decoder",
-        subtitle=_text(_subtitle(results)),
-        dark="".join(f"--{name}: {on_black}; " for name, (_, on_black) in plots.HUES.items()),
-        warning="" if results["finished"] else f'<p class="warning">{_text(_unfinished(results))}</p>',
-        summary=_text(" ".join(results["summary"])),
+        subtitle=text(_subtitle(results)),
+        warning="" if results["finished"] else f'<p class="warning">{text(_unfinished(results))}</p>',
+        summary=text(" ".join(results["summary"])),
         perplexity_title=f"Perplexity at and past the trained length of {length} tokens",
         perplexity_table=_perplexity_table(results, hues),
-        perplexity_note=_text(_protocols(results)),
+        perplexity_note=text(_protocols(results)),
         perplexity_figures="\n".join(_perplexity_figures(results)) or "<p>Nothing was evaluated yet.</p>",
         loss_figure=_loss_figure(results),
         properties_table=_properties_table(results, hues),
@@ -46,13 +44,9 @@ def page(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> str:
             _step(at, entry, results, encodings[entry["label"]], hues[entry["label"]])
             for at, entry in enumerate(results["encodings"])
         ),
-        command=_text(results["command"]),
+        command=text(results["command"]),
         facts=_facts(results),
     )
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
 
 
 def _subtitle(results: Data) -> str:
@@ -95,20 +89,10 @@ def _protocols(results: Data) -> str:
     )
 
 
-def _css(hue: str) -> str:
-    """The hue as a variable that the page sets anew on black."""
-    name = next(name for name, (on_white, _) in plots.HUES.items() if on_white == hue)
-    return f"var(--{name},{hue})"
-
-
-def _swatch(hue: str) -> str:
-    return f'<span class="swatch" style="background:{_css(hue)}"></span>'
-
-
 def _perplexity_table(results: Data, hues: Mapping[str, str]) -> str:
     columns = factors(results)
     winners = best(results)
-    head = "".join(f'<th class="group" colspan="{len(columns)}">{_text(heading(p, results))}</th>' for p in PROTOCOLS)
+    head = "".join(f'<th class="group" colspan="{len(columns)}">{text(heading(p, results))}</th>' for p in PROTOCOLS)
     again = "".join(
         f"<th{' class=group' if at == 0 else ''}>{factor}{TIMES}</th>"
         for _ in PROTOCOLS
@@ -122,24 +106,21 @@ def _perplexity_table(results: Data, hues: Mapping[str, str]) -> str:
                 classes = " ".join(
                     ["group"] * (at == 0) + ["best"] * (winners.get((protocol, factor)) == entry["label"])
                 )
-                text = _text(cell_text(entry["perplexity"][protocol].get(factor)))
-                text = re.sub(r" (±.*)", r"<br><small>\1</small>", text)
-                cells.append(f'<td class="{classes}">{text}</td>')
+                said = text(cell_text(entry["perplexity"][protocol].get(factor)))
+                said = re.sub(r" (±.*)", r"<br><small>\1</small>", said)
+                cells.append(f'<td class="{classes}">{said}</td>')
         speed, added = entry["speed"], entry["parameters_added"]
         cells.append(f'<td class="group">{speed["relative_to_none"]:.2f}</td>' if speed else '<td class="group">-</td>')
         cells.append(f"<td>{'-' if added is None else f'{added:,}'}</td>")
-        state = "" if entry["state"] == "done" else f" <small>({_text(entry['state'])})</small>"
-        rows.append(f"<tr><th>{_swatch(hues[entry['label']])}{_text(entry['label'])}{state}</th>{''.join(cells)}</tr>")
+        state = "" if entry["state"] == "done" else f" <small>({text(entry['state'])})</small>"
+        rows.append(
+            f"<tr><th>{shell.swatch(hues[entry['label']])}{text(entry['label'])}{state}</th>{''.join(cells)}</tr>"
+        )
     return (
         '<div class="box"><table><thead><tr><th rowspan="2">encoding</th>'
         f'{head}<th class="group" rowspan="2">training<br>speed</th><th rowspan="2">parameters<br>added</th></tr>'
         f"<tr>{again}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
-
-
-def _figure(picture: plots.Picture) -> str:
-    caption = f"<figcaption>{_text(picture.caption)}</figcaption>" if picture.caption else ""
-    return f"<figure><h4>{_text(picture.title)}</h4>{plots.svg(picture)}{caption}</figure>"
 
 
 def _perplexity_figures(results: Data) -> list[str]:
@@ -163,7 +144,7 @@ def _perplexity_figures(results: Data) -> list[str]:
             title = f"Perplexity by length, {heading(protocol, results)}: {kept} at {far}{TIMES}"
             what = "every token of each window" if protocol == "windows" else "the same last tokens at every length"
             found.append(
-                _figure(
+                shell.figure(
                     plots.perplexity_by_length(
                         curves, trained_length=length, title=title, name=protocol, caption=f"Scored: {what}.", ends=ends
                     )
@@ -197,7 +178,7 @@ def _loss_figure(results: Data) -> str:
     low, high = min(last, key=lambda label: last[label]), max(last, key=lambda label: last[label])
     title = f"Loss by step: it ends between {last[low]:.2f} ({low}) and {last[high]:.2f} ({high})"
     caption = f"Running mean over {window} logged steps." if window > 1 else ""
-    return _figure(plots.loss_by_step(curves, title=title, caption=caption))
+    return shell.figure(plots.loss_by_step(curves, title=title, caption=caption))
 
 
 def _smooth(rows: list[tuple[float, list[float]]], window: int) -> list[tuple[float, Any]]:
@@ -222,12 +203,6 @@ _PROPERTIES_NOTE = " ".join(
 )
 
 
-def _mark(holds: bool | None) -> str:
-    if holds is None:
-        return '<span class="open">&ndash;</span>'
-    return '<span class="yes">✓</span>' if holds else '<span class="no">✗</span>'
-
-
 def _residual(value: float) -> str:
     return f"{value:.0e}" if value < EXACT else f"{100 * value:.0f}\u00a0%"
 
@@ -247,11 +222,11 @@ def _properties_table(results: Data, hues: Mapping[str, str]) -> str:
     for entry in results["encodings"]:
         found = results["properties"][entry["label"]]
         cells = (
-            [f'<td class="text" colspan="{len(head) - 1}">{_text(found["why_not"])}</td>']
+            [f'<td class="text" colspan="{len(head) - 1}">{text(found["why_not"])}</td>']
             if "why_not" in found
             else (_property_cells(entry, found, results))
         )
-        rows.append(f"<tr><th>{_swatch(hues[entry['label']])}{_text(entry['label'])}</th>{''.join(cells)}</tr>")
+        rows.append(f"<tr><th>{shell.swatch(hues[entry['label']])}{text(entry['label'])}</th>{''.join(cells)}</tr>")
     return (
         f'<div class="box"><table><thead><tr>{"".join(f"<th>{name}</th>" for name in head)}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
@@ -298,14 +273,14 @@ def _property_cells(entry: Data, found: Data, results: Data) -> list[str]:
 
 def _cell(value: str, holds: bool | None, more: str = "") -> str:
     below = f"<br><small>{more}</small>" if more else ""
-    return f"<td>{value} {_mark(holds)}{below}</td>"
+    return f"<td>{value} {shell.mark(holds)}{below}</td>"
 
 
 def _step(at: int, entry: Data, results: Data, encoding: posenc.Encoding | str, hue: str) -> str:
     config, found, label = results["config"], results["properties"][entry["label"]], entry["label"]
-    start = f'<section class="step" style="--hue:{_css(hue)}"><header><h3>{at}. {_text(label)}</h3>'
+    start = f'<section class="step" style="--hue:{shell.hue(hue)}"><header><h3>{at}. {text(label)}</h3>'
     if isinstance(encoding, str):
-        return f"{start}</header><p>{_text(encoding)}</p></section>"
+        return f"{start}</header><p>{text(encoding)}</p></section>"
     words = found["step"]
     place = " and ".join(_PLACES[place] for place in found["places"]) or "nowhere"
     terms = [(name, words[key]) for name, key in (("It fixed", "fixed"), ("It left", "left")) if words[key]]
@@ -318,20 +293,20 @@ def _step(at: int, entry: Data, results: Data, encoding: posenc.Encoding | str, 
         trained_length=config["train"]["length"],
     )
     drawn = "\n".join(
-        _figure(plots.Picture(f"{label}-{p.name}", p.title, p.caption, p.draw, p.height)) for p in pictures
+        shell.figure(plots.Picture(f"{label}-{p.name}", p.title, p.caption, p.draw, p.height)) for p in pictures
     )
     return (
         f"{start}"
         f'<span class="sub">place: {place}{"; " + _paper(words["paper"]) if words["paper"] else ""}</span></header>'
-        f'<div class="formula"><code>{_text(words["formula"])}</code></div>'
-        f"<dl>{''.join(f'<dt>{term}</dt><dd>{_text(said)}</dd>' for term, said in terms)}</dl>"
+        f'<div class="formula"><code>{text(words["formula"])}</code></div>'
+        f"<dl>{''.join(f'<dt>{term}</dt><dd>{text(said)}</dd>' for term, said in terms)}</dl>"
         f'<div class="figures">{drawn}</div></section>'
     )
 
 
 def _paper(paper: str) -> str:
     """The source, linked if it is on arXiv: a link is followed by a reader only, never fetched by the page."""
-    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r'<a href="https://arxiv.org/abs/\1">arXiv:\1</a>', _text(paper))
+    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r'<a href="https://arxiv.org/abs/\1">arXiv:\1</a>', text(paper))
 
 
 def _in_words(entry: Data, found: Data, results: Data) -> str:
@@ -376,21 +351,9 @@ def _facts(results: Data) -> str:
     }
     for key, value in config.items():
         if key not in ("format", "kind", "posenc", "encodings", "seeds", "text", "command"):
-            shown[key] = _flat(value)
+            shown[key] = shell.flat(value)
     for role, files in config.get("text", {}).items():
-        shown[f"{role} text"] = "; ".join(
-            f"{file['name']} ({file['bytes']:,} bytes, sha256 {file['sha256'][:12]}…)" for file in files
-        )
+        shown[f"{role} text"] = shell.files(files)
     for key, value in results["environment"].items():
-        shown[key if key not in shown else f"{key} (machine)"] = _flat(value)
-    return "\n".join(
-        f"<dt>{_text(key.replace('_', ' '))}</dt><dd>{_text(value)}</dd>" for key, value in shown.items() if value != ""
-    )
-
-
-def _flat(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key.replace('_', ' ')} {_flat(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_flat, value))
-    return "" if value is None else str(value)
+        shown[key if key not in shown else f"{key} (machine)"] = shell.flat(value)
+    return shell.facts(shown)

@@ -207,7 +207,7 @@ def perplexity_by_length(
         axes.set_xlim(lengths[0] / 1.12, lengths[-1] * 1.06)
         axes.set_xticks(lengths, [f"{x / trained_length:g}{TIMES}\n{x:g}" for x in lengths])
         axes.minorticks_off()
-        axes.set_yticks(_round_values(*axes.get_ylim()), [f"{v:g}" for v in _round_values(*axes.get_ylim())])
+        axes.set_yticks(round_values(*axes.get_ylim()), [f"{v:g}" for v in round_values(*axes.get_ylim())])
         axes.grid(axis="y")
         axes.axvline(trained_length, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
         axes.annotate(
@@ -255,10 +255,10 @@ def _lines(axes: Axes, curves: Mapping[str, Curve], *, markers: bool, notes: Map
             low, high = ([pick(values) for _, values in curve] for pick in (np.min, np.max))
             axes.fill_between(x, low, high, color=palette[label], alpha=0.18, linewidth=0)
         ends.append((float(x[-1]), float(mean[-1]), label + notes.get(label, ""), palette[label]))
-    _label_ends(axes, ends)
+    label_ends(axes, ends)
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Write each line's name beside its end, moved up or down until no two overlap."""
     scale = np.log if axes.get_yscale() == "log" else np.asarray
     low, high = scale(axes.get_ylim())
@@ -307,7 +307,7 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     return placed
 
 
-def _round_values(low: float, high: float) -> list[float]:
+def round_values(low: float, high: float) -> list[float]:
     """Values for the ticks of a logarithmic axis: 1, 2, 5 times powers of ten, and finer where few of them fit."""
     for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8), tuple(1 + i / 10 for i in range(90))):
         found = [

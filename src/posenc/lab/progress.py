@@ -1,22 +1,127 @@
-"""What a run shows while it works: a bar for each trial on a terminal, plain lines elsewhere.
+"""What a run shows while it works: a bar for each piece of work on a terminal, plain lines elsewhere.
 
-All of it is read from the metrics files, so that it is the same for every backend, on this machine or on others.
+:class:`Watch` reads the metrics files of trials, so that it is the same for every backend, on this machine or on
+others; :class:`Stages` is told by work that is done here, one piece after the other.
 """
 
+import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from posenc.lab import runs
 from posenc.lab.config import TrainConfig
 
 SECONDS_BETWEEN_LINES = 15.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One piece of work as it is shown: a bar, or now and then a line."""
+
+    title: str
+    unit: str
+    completed: float
+    total: float
+    loss: float | None = None
+    speed: str = ""
+    left: str = ""
+    phase: Literal["waiting", "working", "ending", "done"] = "waiting"
+
+    def said_loss(self, form: str) -> str:
+        return "" if self.loss is None else f"{self.loss:{form}}"
+
+
+class Display(Protocol):
+    """Shows rows, which are told apart by their keys; new ones may come at any time."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def show(self, rows: Mapping[Any, Row]) -> None: ...
+
+
+def display(console: Console) -> Display:
+    """Bars on a terminal, lines elsewhere."""
+    return Bars(console) if console.is_terminal else Lines(console)
+
+
+class Bars:
+    """A bar for each row."""
+
+    def __init__(self, console: Console) -> None:
+        self.progress = Progress(
+            TextColumn("  [bold]{task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.completed:>5.0f}[dim]/{task.total:.0f}"),
+            TextColumn("[dim]loss[/] {task.fields[loss]:>5}"),
+            TextColumn("[dim]{task.fields[speed]:>15}"),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+        )
+        self.tasks: dict[Any, TaskID] = {}
+
+    def start(self) -> None:
+        self.progress.start()
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+    def show(self, rows: Mapping[Any, Row]) -> None:
+        for key, row in rows.items():
+            if key not in self.tasks:
+                self.tasks[key] = self.progress.add_task(escape(row.title), total=row.total, loss="", speed="", left="")
+            loss = row.said_loss(".3f")
+            self.progress.update(self.tasks[key], completed=row.completed, loss=loss, speed=row.speed, left=row.left)
+
+
+class Lines:
+    """A line for each row that is at work, every so often; one at once for each that begins or is done."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.shown_at = time.monotonic()
+        self.phases: dict[Any, str] = {}
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def show(self, rows: Mapping[Any, Row]) -> None:
+        due = time.monotonic() - self.shown_at >= SECONDS_BETWEEN_LINES
+        if due:
+            self.shown_at = time.monotonic()
+        for key, row in rows.items():
+            changed = row.phase != self.phases.get(key, "waiting")
+            if (due and row.phase == "working") or (changed and row.phase in ("working", "done")):
+                self._print(row)
+            self.phases[key] = row.phase
+
+    def _print(self, row: Row) -> None:
+        loss = row.said_loss(".3f")
+        columns = (
+            f"{row.title:<20}",
+            f"{row.unit} {row.completed:>5.0f}/{row.total:.0f}",
+            f"{f'loss {loss}' if loss else '':<11}",
+            f"{row.speed:>16}",
+            row.left,
+        )
+        self.console.print("  ".join(columns), highlight=False, soft_wrap=True, markup=False)
+
+
+def said_time(seconds: float) -> str:
+    """Time left, as a bar says it."""
+    whole = round(seconds)
+    hours = f"{whole // 3600}:{whole // 60 % 60:02d}" if whole >= 3600 else str(whole // 60)
+    return f"{hours}:{whole % 60:02d} left"
 
 
 @dataclass
@@ -48,8 +153,7 @@ class Standing:
             return self.phase
         if self.step == config.steps:
             return "evaluating"
-        seconds = round((config.steps - self.step) * config.batch * config.length / self.tokens_per_second)
-        return f"{seconds // 60}:{seconds % 60:02d} left"
+        return said_time((config.steps - self.step) * config.batch * config.length / self.tokens_per_second)
 
 
 class Watch:
@@ -62,17 +166,17 @@ class Watch:
             for row in runs.Metrics(folder / runs.METRICS).rows():
                 standing.update(row, config)
         self._several_seeds = len({folder.name.rpartition("-seed")[2] for folder in folders}) > 1
-        self._bars: _Bars | _Lines = (_Bars if console.is_terminal else _Lines)(self)
+        self._display = display(console)
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        self._display.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.look()
-        self._bars.stop()
+        self._display.stop()
 
     def title(self, folder: Path) -> str:
         """The label of a trial, with its seed if there are several."""
@@ -84,72 +188,77 @@ class Watch:
         for folder, standing in self.standings.items():
             if standing.phase != "done":
                 standing.update(runs.Metrics(folder / runs.METRICS).last(), self.config)
-        self._bars.show()
+        self._display.show({folder: self._row(folder, standing) for folder, standing in self.standings.items()})
 
-
-class _Bars:
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-        self.progress = Progress(
-            TextColumn("  [bold]{task.description}"),
-            BarColumn(bar_width=28),
-            TextColumn("{task.completed:>5.0f}[dim]/{task.total:.0f}"),
-            TextColumn("[dim]loss[/] {task.fields[loss]:>5}"),
-            TextColumn("[dim]{task.fields[speed]:>15}"),
-            TextColumn("{task.fields[left]}"),
-            console=watch.console,
+    def _row(self, folder: Path, standing: Standing) -> Row:
+        phases: dict[str, Any] = {"training": "working", "evaluating": "ending"}
+        return Row(
+            title=self.title(folder),
+            unit="step",
+            completed=standing.step,
+            total=self.config.steps,
+            loss=standing.loss,
+            speed=standing.speed(),
+            left=standing.time_left(self.config),
+            phase=phases.get(standing.phase, standing.phase),
         )
-        self.tasks = {
-            folder: self.progress.add_task(watch.title(folder), total=watch.config.steps, loss="", speed="", left="")
-            for folder in watch.standings
-        }
-
-    def start(self) -> None:
-        self.progress.start()
-
-    def stop(self) -> None:
-        self.progress.stop()
-
-    def show(self) -> None:
-        for folder, standing in self.watch.standings.items():
-            self.progress.update(
-                self.tasks[folder],
-                completed=standing.step,
-                loss="" if standing.loss is None else f"{standing.loss:.3f}",
-                speed=standing.speed(),
-                left=standing.time_left(self.watch.config),
-            )
 
 
-class _Lines:
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-        self.shown_at = time.monotonic()
-        self.phases = dict.fromkeys(watch.standings, "waiting")
+class Stage:
+    """A piece of work, whose time left follows from what is done of it."""
 
-    def start(self) -> None: ...
+    def __init__(self, stages: "Stages", title: str, total: int, unit: str, share: Callable[[float], float]) -> None:
+        self._stages, self._share = stages, share
+        self._began: tuple[float, float] | None = None
+        self.row = Row(title, unit, 0, total)
 
-    def stop(self) -> None: ...
-
-    def show(self) -> None:
-        """A line for each trial that trains, every so often; one at once for each that is done."""
-        due = time.monotonic() - self.shown_at >= SECONDS_BETWEEN_LINES
-        if due:
-            self.shown_at = time.monotonic()
-        for folder, standing in self.watch.standings.items():
-            changed = standing.phase != self.phases[folder]
-            if (due and standing.phase == "training") or (changed and standing.phase in ("training", "done")):
-                self._print(folder, standing)
-            self.phases[folder] = standing.phase
-
-    def _print(self, folder: Path, standing: Standing) -> None:
-        config = self.watch.config
-        loss = "" if standing.loss is None else f"loss {standing.loss:.3f}"
-        columns = (
-            f"{self.watch.title(folder):<20}",
-            f"step {standing.step:>5}/{config.steps}",
-            f"{loss:<11}",
-            f"{standing.speed():>16}",
-            standing.time_left(config),
+    def at(self, done: int, *, loss: float | None = None) -> None:
+        """So much is done now, counted from 0 to the total."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = (now, self._share(done / self.row.total))
+        start, before = self._began
+        here = self._share(done / self.row.total)
+        left = said_time((now - start) * (1 - here) / (here - before)) if here > before else ""
+        self.row = dataclasses.replace(
+            self.row, completed=done, loss=self.row.loss if loss is None else loss, left=left, phase="working"
         )
-        self.watch.console.print("  ".join(columns), highlight=False, soft_wrap=True)
+        self._stages.look()
+
+    def after(self, before: int) -> Callable[[int], None]:
+        """:meth:`at` for a part of the work that comes after so much of it, and counts from 0."""
+        return lambda done: self.at(before + done)
+
+    def done(self, *, loss: float | None = None, note: str = "done") -> None:
+        """All of it is done."""
+        loss = self.row.loss if loss is None else loss
+        self.row = dataclasses.replace(self.row, completed=self.row.total, loss=loss, left=note, phase="done")
+        self._stages.look()
+
+
+class Stages:
+    """Pieces of work that this process does one after the other."""
+
+    def __init__(self, console: Console) -> None:
+        self._display = display(console)
+        self._stages: list[Stage] = []
+
+    def __enter__(self) -> Self:
+        self._display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.stop()
+
+    def begin(self, title: str, total: int, *, unit: str, share: Callable[[float], float] = lambda done: done) -> Stage:
+        """A new piece of work. ``share``: the share of the time that a share of the units takes."""
+        stage = Stage(self, title, total, unit, share)
+        self._stages.append(stage)
+        self.look()
+        return stage
+
+    def look(self) -> None:
+        """Show where all of it is."""
+        self._display.show(dict(enumerate(stage.row for stage in self._stages)))

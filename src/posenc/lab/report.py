@@ -36,7 +36,7 @@ def write(run: Path) -> Path:
 
     config = _config(run)
     encodings = _encodings(run, config)
-    results = _finite(_numbers(run, config) | {"properties": _properties(config, encodings)})
+    results = finite(_numbers(run, config) | {"properties": _properties(config, encodings)})
     runs.write(run / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     path = run / "report.html"
     runs.write(path, page(results, encodings))
@@ -50,7 +50,7 @@ def collect(run: Path) -> Data:
         ValueError: a folder that is no run of ``posenc compare``, a run of another format, a broken file in it.
     """
     config = _config(run)
-    collected: Data = _finite(_numbers(run, config) | {"properties": _properties(config, _encodings(run, config))})
+    collected: Data = finite(_numbers(run, config) | {"properties": _properties(config, _encodings(run, config))})
     return collected
 
 
@@ -58,7 +58,7 @@ def print_table(run: Path, console: "Console") -> None:
     """The table of a run in the terminal."""
     from posenc.lab.table import print_results
 
-    print_results(_finite(_numbers(run, _config(run))), console)
+    print_results(finite(_numbers(run, _config(run))), console)
 
 
 def _numbers(run: Path, config: Data) -> Data:
@@ -310,12 +310,12 @@ def names(labels: Sequence[str]) -> str:
     return labels[0] if len(labels) == 1 else ", ".join(labels[:-1]) + " and " + labels[-1]
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same data for strict JSON: an infinite or undefined number becomes None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

@@ -157,6 +157,13 @@ def find(folder: Path | None) -> Path:
     return folder
 
 
+def kind(run: Path) -> str | None:
+    """Which job a run is of: "compare" or "extend"; None if it does not say."""
+    path = run / CONFIG
+    found = read_json(path).get("kind") if path.is_file() else None
+    return found if isinstance(found, str) else None
+
+
 def load_config(run: Path) -> RunConfig:
     return RunConfig.from_dict(read_json(run / CONFIG), where=str(run / CONFIG))
 

@@ -62,14 +62,15 @@ def from_files(paths: Sequence[Path]) -> Corpus:
     """
     train, validation = [], []
     for path in paths:
-        text = _read(path)
+        text = read_text(path)
         cut = len(text) - len(text) // 10
         train.append(Document(path.name, text[:cut]))
         validation.append(Document(f"{path.name} (last tenth)", text[cut:]))
     return Corpus(tuple(train), tuple(validation))
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a user's file; anything else is refused."""
     data = path.read_bytes()
     if not data.strip():
         raise ValueError(f"{path}: the file is empty, expected text to train on.")

@@ -1,0 +1,409 @@
+"""`posenc extend`: which rule gets a model to N tokens, measured on real text, and a model that has it."""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from torch import Tensor
+
+import posenc
+from posenc.lab import environment, runs
+from posenc.lab.errors import Interrupted, RunError
+from posenc.lab.extension import config as files
+from posenc.lab.extension import report, results
+from posenc.lab.extension.candidates import Candidate, candidates
+from posenc.lab.extension.checkpoint import Checkpoint, open_checkpoint
+from posenc.lab.extension.config import ExtendConfig, rule_folder
+from posenc.lab.extension.costs import Costs, measure
+from posenc.lab.extension.fingerprint import check_same, fingerprint
+from posenc.lab.extension.memory import check_memory, needed_memory
+from posenc.lab.extension.passage import check_long_enough, documents, tokens
+from posenc.lab.extension.preview import Preview, look
+from posenc.lab.extension.processes import Processes, joined, local_device
+from posenc.lab.extension.saving import check_free, save
+from posenc.lab.extension.table import for_card
+from posenc.lab.extension.work import (
+    DEPTHS,
+    SHORTEST,
+    TASKS,
+    Work,
+    applied,
+    asked_lengths,
+    forms,
+    plan,
+    save_candidate,
+    window_starts,
+)
+from posenc.lab.jobs import cores, listening
+from posenc.lab.progress import Stages
+
+CHUNK = 512
+"""Tokens that go through the model at a time."""
+
+
+MOST_TRAINED = 2_000_000
+"""Tokens of the text that training draws from."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    model: str
+    length: int
+    texts: Sequence[Path] = ()
+    rules: Sequence[str] = ()
+    search: int = 0
+    full: int = 3
+    retrieval: bool = True
+    dtype: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+    trust_remote_code: bool = False
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is done with the rule that was found. It may change when a run goes on.
+
+    Attributes:
+        save: where to write the model with the rule.
+        tune: steps of training with the rule; 0 for none.
+        method: "lora" or "full".
+        positions: "skipwise" or "whole"; None is skipwise on a CPU and whole on a GPU.
+        window: tokens of a training window, if skipwise; None is an eighth of the trained length.
+    """
+
+    save: Path | None = None
+    tune: int = 0
+    method: str = "lora"
+    positions: str | None = None
+    window: int | None = None
+
+
+def extend(request: Request, ending: Ending, console: Console) -> None:
+    """A new run, from the model's name to the report. What cannot run is refused before there is a folder."""
+    with joined(torch.device(local_device(device_here()))) as processes:
+        made = prepare(request, ending) if processes.is_first else None
+        run = processes.share(None if made is None else made[0])
+        finish(run, ending, console, processes=processes, checkpoint=None if made is None else made[1])
+
+
+def resume(run: Path, ending: Ending, console: Console) -> None:
+    """Go on with a run, and do what is asked for at its end."""
+    with joined(torch.device(local_device(device_here()))) as processes:
+        finish(run, ending, console, processes=processes)
+
+
+def prepare(request: Request, ending: Ending) -> tuple[Path, Checkpoint]:
+    """A new run folder, and the model, which is open already."""
+    preview = look(request.model, trust_remote_code=request.trust_remote_code)
+    trained, length = preview.trained_length, request.length
+    if length <= trained:
+        raise ValueError(
+            f"--to: got {length}, expected more than the {trained:,} tokens that {preview.label} was trained with; "
+            "up to there it needs no rule."
+        )
+    if request.full < 1:
+        raise ValueError(f"--full: got {request.full}, expected at least 1.")
+    if request.retrieval and length < SHORTEST:
+        raise ValueError(
+            f"--to: got {length}, expected at least {SHORTEST} to ask for retrieval in; or --no-retrieval."
+        )
+    if ending.save is not None:
+        check_free(ending.save)
+    texts, described = documents(request.texts)
+    check_long_enough(texts, length)
+    check_memory(preview, length, chunk=CHUNK, dtype=request.dtype)
+    threads = request.threads or cores()
+    torch.set_num_threads(threads)
+    checkpoint = _open(request.model, request.dtype, request.trust_remote_code)
+    tried = candidates_of(checkpoint, length, request.rules)
+    if request.search and not hasattr(checkpoint.frequencies, "base"):
+        raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
+    read = tokens(texts, checkpoint.tokenizer, length)
+    config = ExtendConfig(
+        model=request.model,
+        label=preview.label,
+        files=fingerprint(preview),
+        positions=checkpoint.kind,
+        trained_length=trained,
+        length=length,
+        rotary_dim=checkpoint.rotary_dim,
+        head_dim=preview.head_dim,
+        text=tuple(described),
+        rules=tuple(candidate.name for candidate in tried),
+        chosen=bool(request.rules),
+        search=request.search,
+        full=request.full,
+        retrieval=request.retrieval,
+        dtype=request.dtype,
+        threads=threads,
+        seed=request.seed,
+        device=device_here(),
+        trust_remote_code=request.trust_remote_code,
+        versions=_versions(),
+    )
+    run = runs.create(request.folder, f"{preview.label}-{length}")
+    runs.save_tensors(run / runs.TOKENS, {"tokens": read})
+    for candidate in tried:
+        save_candidate(run, candidate)
+    runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
+    return run, checkpoint
+
+
+def finish(
+    run: Path,
+    ending: Ending,
+    console: Console,
+    *,
+    processes: Processes | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Do what a run still lacks, then its report, and what is asked for at its end."""
+    processes = processes or Processes()
+    config = ExtendConfig.from_dict(runs.read_json(run / runs.CONFIG), where=str(run / runs.CONFIG))
+    how_to_resume = f"go on with: posenc extend --resume {run}"
+
+    def stop(number: int) -> None:
+        raise Interrupted(f"stopped; what is done is kept; {how_to_resume}", number)
+
+    with listening(stop), runs.locked(run, patience=1.0) if processes.is_first else listening(stop):
+        try:
+            _finish(run, config, ending, console, processes, checkpoint)
+        except KeyboardInterrupt:
+            stop(signal.SIGINT)
+
+
+def _finish(
+    run: Path,
+    config: ExtendConfig,
+    ending: Ending,
+    console: Console,
+    processes: Processes,
+    checkpoint: Checkpoint | None,
+) -> None:
+    preview = look(config.model, trust_remote_code=config.trust_remote_code)
+    check_same(preview, dict(config.files))
+    _check_versions(config)
+    if ending.save is not None:
+        check_free(ending.save)
+    torch.set_num_threads(config.threads)
+    read = runs.load_tensors(run / runs.TOKENS)["tokens"]
+    checkpoint = checkpoint or _open(config.model, config.dtype, config.trust_remote_code)
+    if processes.is_first:
+        for folder in (run, *run.glob(f"{files.RULES}/*")):
+            runs.clear_partial_writes(folder)
+        _measure(run, config, preview, checkpoint, read, console)
+    if ending.tune:
+        _tune(run, config, ending, checkpoint, read, console, processes)
+    if processes.is_first:
+        _report(run, config, ending, checkpoint, console)
+
+
+def _measure(
+    run: Path, config: ExtendConfig, preview: Preview, checkpoint: Checkpoint, read: Tensor, console: Console
+) -> None:
+    _introduce(run, config, preview, checkpoint, console)
+    if not (run / runs.ENVIRONMENT).exists():
+        runs.write_json(run / runs.ENVIRONMENT, environment.describe(threads=config.threads, device=config.device))
+    if not _lacking(run, config):
+        return
+    costs = measure(preview, checkpoint.model, read)
+    console.print(
+        f"[dim]time    [/] {_estimate(run, config, costs, checkpoint.tokenizer)}\n", highlight=False, soft_wrap=True
+    )
+    with Stages(console) as stages:
+        work = Work(run, config, checkpoint, read, costs, stages)
+        work.probe(list(config.rules))
+        if config.search:
+            work.search()
+            work.probe(["longrope"])
+        work.full("none")
+        work.windows()
+        for name in results.finalists(run, config):
+            work.full(name)
+        if config.retrieval:
+            for name in dict.fromkeys(("none", results.chosen(run, config))):
+                work.retrieve(name)
+
+
+def _lacking(run: Path, config: ExtendConfig) -> list[str]:
+    lacking = results.unfinished(run, config)
+    if config.retrieval and not lacking:
+        asked = dict.fromkeys(("none", results.chosen(run, config)))
+        lacking = [name for name in asked if not (rule_folder(run, name) / files.RETRIEVAL).exists()]
+    return lacking
+
+
+def _tune(
+    run: Path,
+    config: ExtendConfig,
+    ending: Ending,
+    checkpoint: Checkpoint,
+    read: Tensor,
+    console: Console,
+    processes: Processes,
+) -> None:
+    from posenc.lab.extension.tuning import TuneStep, tune
+
+    name = processes.share(results.chosen(run, config) if processes.is_first else None)
+    rule = results.rule_of(run, name)
+    folder = rule_folder(run, name) / files.TUNED
+    positions = ending.positions or ("whole" if config.device == "cuda" else "skipwise")
+    window = config.length if positions == "whole" else ending.window or max(16, config.trained_length // 8)
+    with Stages(console) as stages:
+        stage = stages.begin(f"{name}, training", ending.tune, unit="step")
+        stage.at(0)
+
+        def show(step: TuneStep) -> None:
+            stage.at(step.step, loss=step.loss)
+
+        done = tune(
+            checkpoint,
+            rule,
+            _training_text(config, checkpoint, read, window),
+            length=config.length,
+            steps=ending.tune,
+            window=window,
+            method=ending.method,  # type: ignore[arg-type]  # the command line has checked it
+            positions=positions,  # type: ignore[arg-type]
+            seed=config.seed,
+            folder=folder,
+            on_progress=show,
+        )
+        stage.done()
+        if processes.is_first:
+            runs.write_json(folder / "tune.json", done.to_dict())
+            costs = Costs(1.0, 0.0)
+            work = Work(run, config, checkpoint, read, costs, stages)
+            with applied(checkpoint, Candidate(name, rule, checkpoint.frequencies), config.length) as model:
+                work.read(model, folder / files.PASS, title=f"{name} tuned")
+
+
+def _training_text(config: ExtendConfig, checkpoint: Checkpoint, read: Tensor, window: int) -> Tensor:
+    """What is trained on: the text after the passage that is measured, so that no token is scored that was learned."""
+    paths = [Path(part["path"]) for part in config.text if "path" in part]
+    texts, described = documents(paths)
+    if [part["sha256"] for part in described] != [part["sha256"] for part in config.text]:
+        raise RunError("--text: its files changed since this run began; undo the change, or start a new run.")
+    rest = tokens(texts, checkpoint.tokenizer, len(read), more=MOST_TRAINED)[len(read) :]
+    if len(rest) <= window:
+        raise RunError(
+            f"--tune: after the {len(read):,} tokens that are measured the text has {len(rest):,}, expected more than "
+            f"{window:,}, one window to train with; give more text."
+        )
+    return rest
+
+
+def _report(run: Path, config: ExtendConfig, ending: Ending, checkpoint: Checkpoint, console: Console) -> None:
+    with console.status("Writing the report"):
+        page = report.write(run)
+    report.print_table(run, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    if ending.save is not None:
+        name = results.chosen(run, config)
+        found = results.collect(run)
+        if found["verdict"]["kind"] == "none of them" and not config.chosen and not ending.tune:
+            raise RunError(
+                f"--save: no rule holds, so nothing is saved; to have it nevertheless, name one: --rules {name}."
+            )
+        save(
+            checkpoint,
+            results.rule_of(run, name),
+            ending.save,
+            length=config.length,
+            name=name,
+            tuned=bool(ending.tune),
+            perplexities=for_card(found),
+        )
+        console.print(f"Saved: {ending.save}, {config.label} with {name}", highlight=False, soft_wrap=True)
+
+
+def candidates_of(checkpoint: Checkpoint, length: int, wanted: Sequence[str]) -> list[Candidate]:
+    """Those to try, "none" first."""
+    names = None if not wanted else ["none", *(name for name in wanted if name != "none")]
+    found = candidates(
+        present=checkpoint.frequencies, trained_length=checkpoint.trained_length, length=length, wanted=names
+    )
+    return sorted(found, key=lambda candidate: candidate.name != "none")
+
+
+def _open(model: str, dtype: str, trusted: bool) -> Checkpoint:
+    return open_checkpoint(model, dtype=dtype, device=local_device(device_here()), trust_remote_code=trusted)
+
+
+def device_here() -> str:
+    """ "cuda" where there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _versions() -> dict[str, str]:
+    import transformers
+
+    return {"posenc": posenc.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def _check_versions(config: ExtendConfig) -> None:
+    for package, here in _versions().items():
+        if (before := config.versions.get(package)) != here:
+            raise RunError(
+                f"the run began with {package} {before} and would go on with {here}, which may compute other numbers; "
+                "install that version, or start a new run."
+            )
+
+
+def _introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Checkpoint, console: Console) -> None:
+    """Say what is about to happen."""
+    rule = "a learned table" if checkpoint.frequencies is None else str(checkpoint.frequencies)
+    names = " + ".join(part["name"] for part in config.text)
+    rest = "all get" if config.chosen else f"the best {config.full} and none get"
+    search = f"; a search of {config.search} lists" if config.search else ""
+    dtype = str(checkpoint.model.dtype).removeprefix("torch.")
+    lines = (
+        f"[bold]posenc {posenc.__version__}[/] takes {escape(config.label)} from {config.trained_length:,} to "
+        f"{config.length:,} tokens.",
+        f"[dim]model   [/] {escape(preview.model_type)}, {preview.parameters / 1e6:,.0f} M numbers, {preview.layers} "
+        f"layers, {preview.heads} heads; {escape(rule)}",
+        f"[dim]text    [/] the first {config.length:,} tokens of {escape(names)}",
+        f"[dim]rules   [/] {escape(', '.join(config.rules))}{search}; {rest} the full pass",
+        f"[dim]machine [/] {config.device}, {dtype}, {config.threads} threads; about "
+        f"{needed_memory(preview, config.length, chunk=CHUNK, dtype=config.dtype) / 2**30:.1f} GB of memory",
+        f"[dim]folder  [/] {escape(str(run))}   [dim](Ctrl-C stops, --resume goes on)[/]",
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _estimate(run: Path, config: ExtendConfig, costs: Costs, tokenizer: Any) -> str:
+    """The time that is left to take, and of what it is made."""
+    length, trained = config.length, config.trained_length
+    gaps = plan(trained, length)
+    probes = sum(not (rule_folder(run, name) / files.PROBE).exists() for name in config.rules)
+    passes = len(config.rules) if config.chosen else min(config.full + 1, len(config.rules))
+    passes -= sum((rule_folder(run, name) / files.PASS).exists() for name in config.rules)
+    parts = {
+        "probe": probes * costs.probe(gaps),
+        "search": config.search * costs.probe(gaps) * (not (run / files.SEARCH).exists()),
+        f"{passes} full passes": passes * costs.full(length),
+        "windows": len(window_starts(trained, length)) * costs.full(trained) * (not (run / files.WINDOWS).exists()),
+    }
+    if config.retrieval:
+        asked = 2 - sum((rule_folder(run, name) / files.RETRIEVAL).exists() for name in config.rules)
+        one = sum(costs.retrieval(size, depths=DEPTHS) for size in asked_lengths(trained, length))
+        parts["retrieval"] = asked * len(TASKS) * len(forms(tokenizer)) * one
+    total = sum(parts.values())
+    said = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items() if seconds)
+    return f"about {_duration(total)}: {said}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

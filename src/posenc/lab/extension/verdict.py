@@ -1,0 +1,116 @@
+"""Which rule to take, decided from the losses alone: the same numbers give the same sentence.
+
+The yardstick is the untouched model on the same tokens, where it is at home: from the start of the text within the
+trained length, and beyond it in windows of the trained length, half of which or more is context. Every comparison is
+paired, token by token, so that hard and easy passages of the text fall out.
+
+A rule *holds* if in every bin of positions its perplexity is at most ``HELD`` times the yardstick's: beyond the trained
+length, and within it, so that short texts pay no more than that either. Of those that hold, the one with the lowest
+loss over the whole text is recommended; rules whose paired difference to it is within two standard errors count as
+equal, and of these the one that costs short texts least is taken.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+HELD = 1.10
+"""Times the yardstick's perplexity up to which a rule holds."""
+BLOCK = 64
+"""Tokens that are averaged before a standard error is taken: losses of neighbours are not independent."""
+
+Nats = NDArray[np.floating]
+Bins = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean in nats a token, and its standard error, which is NaN where there are too few tokens for one."""
+
+    nats: float
+    error: float
+
+
+def mean(values: Nats) -> Mean | None:
+    """The mean of losses or of differences of losses; None if there are none, or if one is no number."""
+    values = np.asarray(values, dtype=np.float64)
+    if not values.size or np.isnan(values).any():
+        return None
+    if not np.isfinite(values).all():
+        return Mean(math.inf, math.nan)
+    count = max(1, values.size // BLOCK)
+    blocks = np.array([part.mean() for part in np.array_split(values, count)])
+    error = float(blocks.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+    return Mean(float(values.mean()), error)
+
+
+def difference(losses: Nats, others: Nats) -> Mean | None:
+    """The mean of losses less others, token by token; None where one of them is missing."""
+    losses, others = np.asarray(losses, dtype=np.float64), np.asarray(others, dtype=np.float64)
+    if np.isposinf(losses).any() and np.isfinite(others).all():
+        return Mean(math.inf, math.nan)
+    with np.errstate(invalid="ignore"):
+        return mean(losses - others)
+
+
+def excess(losses: Nats, yardstick: Nats, bins: Bins) -> list[Mean | None]:
+    """What the losses of a rule are above the yardstick's, bin by bin."""
+    return [difference(losses[first:last], yardstick[first:last]) for first, last in bins]
+
+
+def holds(above: Sequence[Mean | None]) -> bool:
+    """Whether a rule holds, by what it is above the yardstick in each bin."""
+    return all(one is not None and one.nats <= math.log(HELD) for one in above)
+
+
+def worst(above: Sequence[Mean | None]) -> float:
+    """The most that a rule is above the yardstick in any bin; infinite if it has no number there."""
+    return max((math.inf if one is None else one.nats for one in above), default=math.inf)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do.
+
+    Attributes:
+        kind: "rule" (take it), "none needed" (the model holds as it is), or "none of them".
+        rule: what to take: a rule, "none" if none is needed, or of those that do not hold the closest.
+    """
+
+    kind: Literal["rule", "none needed", "none of them"]
+    rule: str
+
+
+def decide(losses: Mapping[str, Nats], yardstick: Nats, bins: Bins, *, trained_length: int) -> Verdict:
+    """The verdict on the rules whose losses are given, "none" among them.
+
+    Args:
+        losses: for each rule (n - 1,) nats; NaN where a model has no position.
+        yardstick: (n - 1,) nats of the untouched model on the same tokens where it is at home.
+        bins: ranges of positions.
+        trained_length: tokens, the end of a bin.
+    """
+    above = {name: excess(found, yardstick, bins) for name, found in losses.items()}
+    if holds(above["none"]):
+        return Verdict("none needed", "none")
+    tried = [name for name in losses if name != "none"]
+    good = [name for name in tried if holds(above[name])]
+    if not good:
+        return Verdict("none of them", min(tried, key=lambda name: worst(above[name])) if tried else "none")
+    best = min(good, key=lambda name: float(np.mean(losses[name], dtype=np.float64)))
+    equal = [name for name in good if name == best or _equal(losses[name], losses[best])]
+    return Verdict("rule", min(equal, key=lambda name: _cost(losses[name], losses["none"], trained_length)))
+
+
+def _equal(losses: Nats, best: Nats) -> bool:
+    found = difference(losses, best)
+    return found is not None and (found.nats <= 2 * found.error or found.nats == 0)
+
+
+def _cost(losses: Nats, untouched: Nats, trained_length: int) -> float:
+    found = difference(losses[:trained_length], untouched[:trained_length])
+    return math.inf if found is None else found.nats
