@@ -1,0 +1,246 @@
+"""Which rules are worth trying for a model and a length, and their names: "yarn:2", "base:500000"."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from posenc.frequencies import (
+    NTK,
+    DynamicNTK,
+    Frequencies,
+    Geometric,
+    Linear,
+    Llama3,
+    LongRoPE,
+    NTKAlpha,
+    Proportional,
+    YaRN,
+)
+
+Setting = Frequencies | Literal["interpolate"] | None
+
+_BUILT_ON_A_BASE = (Geometric, Linear, NTK, NTKAlpha, DynamicNTK, YaRN, Llama3, LongRoPE)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A rule to try.
+
+    Attributes:
+        name: what it is called: "none", "linear:2", "ntk:2", "dynamic:2", "yarn:2", "yarn-paper:2", "llama3:2",
+            "base:500000", "longrope", "interpolate". :func:`candidates` reads it back as the same rule, except for
+            "longrope", which has no formula.
+        rule: what ``integrations.transformers.extend`` takes; None is the model as it is.
+        present: the model's own rule, if it is rotary.
+    """
+
+    name: str
+    rule: Setting
+    present: Frequencies | None = None
+
+    def measured(self, length: int) -> Setting:
+        """What is set while a text of ``length`` tokens is measured.
+
+        That is the rule itself, unless it depends on the length. One forward over n tokens gives all of them the rates
+        for n, and this is a rule that always has those: dynamic NTK becomes the NTK of the factor that it has at n,
+        and LongRoPE its list for n twice. So what is seen at short positions is what a long text has there; a text that
+        is itself short has the rates for its own length, which within the trained length are the model's own.
+        """
+        rule = self.present if self.rule is None else self.rule
+        if not isinstance(rule, Frequencies) or not rule.depends_on_length:
+            return self.rule
+        if isinstance(rule, DynamicNTK):
+            stretch = rule.factor * max(length, rule.trained_length) / rule.trained_length - (rule.factor - 1)
+            return NTK(stretch, base=rule.base)
+        if isinstance(rule, LongRoPE):
+            factors = rule.long_factors if length > rule.trained_length else rule.short_factors
+            return dataclasses.replace(
+                rule,
+                short_factors=factors,
+                long_factors=factors,
+                attention_factor=float(rule.attention_factor_at(length)),
+                long_attention_factor=None,
+            )
+        raise ValueError(
+            f"Candidate: got {type(rule).__name__}, whose rates depend on the length in a way unknown here, expected "
+            "DynamicNTK or LongRoPE."
+        )
+
+
+def candidates(
+    *, present: Frequencies | None, trained_length: int, length: int, wanted: Sequence[str] | None = None
+) -> list[Candidate]:
+    """The rules to try so that a model trained on ``trained_length`` tokens reads ``length`` of them.
+
+    Factors are s = length / trained_length, rounded up to hundredths, and the power of two above it: rules that leave
+    some pairs alone, such as NTK, reach less far than their factor. A larger base alone is written as NTK up to there;
+    "base" goes beyond, to the square of that power, which is where released long-context models have theirs.
+
+    Args:
+        present: the model's rule, whose base the candidates keep; None for a learned table.
+        trained_length: tokens before any extension.
+        length: tokens that are wanted.
+        wanted: names, with a number ("yarn:4") or without ("yarn", for all default factors). All that apply by
+            default.
+
+    Returns:
+        Each rule once, in the order wanted; of the default factors not the one that the model has already.
+
+    Raises:
+        ValueError: a length within the trained one; an unknown name; a number where none belongs, or one that the rule
+            refuses; a rule that does not apply to the model; "longrope", which comes from :func:`longrope`.
+
+    Example:
+        >>> tried = candidates(present=Geometric(100_000.0), trained_length=8192, length=12288)
+        >>> [candidate.name for candidate in tried][:6]
+        ['none', 'linear:1.5', 'ntk:1.5', 'ntk:2', 'dynamic:2', 'yarn:1.5']
+        >>> candidates(present=Geometric(), trained_length=4096, length=8192, wanted=["linear"])[0].rule
+        Linear(factor=2, base=10000.0)
+    """
+    if length <= trained_length:
+        raise ValueError(
+            f"candidates: got length {length}, expected more than the {trained_length} tokens that the model was "
+            "trained on; no rule is needed within them."
+        )
+    makers = _makers(present, trained_length)
+    numbers = _numbers(present, trained_length, length)
+    found: dict[str, Candidate] = {}
+    for name in makers if wanted is None else wanted:
+        kind, colon, number = name.partition(":")
+        if kind not in makers:
+            raise ValueError(_unknown(kind, makers, present))
+        if kind not in numbers:
+            if colon:
+                raise ValueError(f"candidates: got {name!r}, expected {kind!r} alone; it takes no number.")
+            found[kind] = Candidate(kind, makers[kind](0), present)
+            continue
+        for value in [_read(name, number)] if colon else numbers[kind]:
+            label, rule = f"{kind}:{_written(value)}", makers[kind](value)
+            if colon or rule != present:  # which is "none"
+                found[label] = Candidate(label, rule, present)
+    return list(found.values())
+
+
+def longrope(factors: Sequence[float], *, present: Frequencies, trained_length: int, factor: float) -> Candidate:
+    """The candidate for factors that a search found, one for each pair.
+
+    The list is given twice, so that the rule does not depend on the length and cached keys stay right.
+    """
+    rule = LongRoPE(
+        factors,
+        factors,
+        trained_length=trained_length,
+        factor=factor,
+        base=_base(present),
+        attention_factor=temperature(factor),
+    )
+    return Candidate("longrope", rule, present)
+
+
+def temperature(factor: float) -> float:
+    """YaRN's factor of cos and sin, which searched factors get too: 0.1 ln s + 1."""
+    return 0.1 * math.log(factor) + 1
+
+
+def _numbers(present: Frequencies | None, trained_length: int, length: int) -> dict[str, list[float]]:
+    """What each kind of rule is tried with, unless it is said."""
+    # Rounded up, so that a name is short and its rule reaches the length.
+    need = _whole(math.ceil(100 * length / trained_length - 1e-9) / 100)
+    more = 2 ** (math.floor(math.log2(need)) + 1)
+    both = [need, more]
+    numbers: dict[str, list[float]] = {
+        "linear": [need],
+        "ntk": both,
+        "dynamic": [2],  # of its own accord it follows the length; 2 is what configs have
+        "yarn": both,
+        "yarn-paper": both,
+        "llama3": both,
+        "base": [],
+    }
+    if present is not None and hasattr(present, "base"):
+        numbers["base"] = [_whole(float(f"{present.base * more**2:.2g}"))]
+    return numbers
+
+
+def _makers(present: Frequencies | None, trained_length: int) -> dict[str, Callable[[float], Setting]]:
+    """How each kind of rule that applies to the model is built from its number."""
+    makers: dict[str, Callable[[float], Setting]] = {"none": lambda _: None}
+    if present is None:
+        return {**makers, "interpolate": lambda _: "interpolate"}
+    if isinstance(present, Proportional):  # other rules would turn the pairs that it leaves alone
+        share, base = present.share, present.base
+        return {
+            **makers,
+            "linear": lambda s: Proportional(share, base=base, factor=s),
+            "base": lambda b: Proportional(share, base=b),
+        }
+    if not isinstance(present, _BUILT_ON_A_BASE):
+        return makers
+    base = present.base
+    return {
+        **makers,
+        "linear": lambda s: Linear(s, base=base),
+        "ntk": lambda s: NTK(s, base=base),
+        "dynamic": lambda s: DynamicNTK(s, trained_length=trained_length, base=base),
+        "yarn": lambda s: _yarn(present, s, trained_length),
+        "yarn-paper": lambda s: dataclasses.replace(
+            _yarn(present, s, trained_length), ramp="paper", ends="rounded", clamp="channels"
+        ),
+        "llama3": lambda s: _llama3(present, s, trained_length),
+        "base": Geometric,
+    }
+
+
+def _yarn(present: Frequencies, factor: float, trained_length: int) -> YaRN:
+    """YaRN as the model has it, if it has: with its own ramp, and its temperature if that is not the formula's."""
+    if not isinstance(present, YaRN):
+        return YaRN(factor, trained_length=trained_length, base=_base(present))
+    formula = dataclasses.replace(present, attention_factor=None)  # type: ignore[arg-type]  # None: the formula
+    stated = None if present.attention_factor == formula.attention_factor else present.attention_factor
+    return dataclasses.replace(present, factor=factor, attention_factor=stated)  # type: ignore[arg-type]
+
+
+def _llama3(present: Frequencies, factor: float, trained_length: int) -> Llama3:
+    if isinstance(present, Llama3):
+        return dataclasses.replace(present, factor=factor)
+    return Llama3(factor, trained_length=trained_length, base=_base(present))
+
+
+def _base(present: Frequencies) -> float:
+    if not isinstance(present, _BUILT_ON_A_BASE):
+        raise ValueError(f"candidates: got a model with {type(present).__name__}, expected a rule with a base.")
+    return float(present.base)
+
+
+def _read(name: str, number: str) -> float:
+    try:
+        return _whole(float(number))
+    except ValueError:
+        raise ValueError(
+            f"candidates: got {name!r}, expected a number after the colon, such as {name.partition(':')[0]}:2."
+        ) from None
+
+
+def _whole(number: float) -> float:
+    return int(number) if math.isfinite(number) and number == int(number) else number
+
+
+def _written(number: float) -> str:
+    return repr(_whole(number))
+
+
+def _unknown(kind: str, makers: dict[str, Callable[[float], Setting]], present: Frequencies | None) -> str:
+    model = "a learned table" if present is None else type(present).__name__
+    if kind == "longrope":
+        return (
+            "candidates: got 'longrope', whose factors no formula gives; search for them (--search), or leave it out."
+        )
+    known = _makers(Geometric(), 1024).keys() | {"interpolate"}
+    if kind in known:
+        return f"candidates: got {kind!r}, which does not apply to {model}; expected one of {sorted(makers)}."
+    near = difflib.get_close_matches(kind, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"candidates: got {kind!r}, expected one of {sorted(makers)}{hint}"

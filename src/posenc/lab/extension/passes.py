@@ -1,0 +1,160 @@
+"""One pass over a long text: the loss of every token, in bounded memory."""
+
+import contextlib
+import copy
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from posenc import Learned
+from posenc.integrations.transformers import describe
+
+LOGIT_BYTES = 2**28  # of one chunk: what a vocabulary of 131 072 needs for 512 tokens in float32
+ROWS = 64  # of logits that are float32 at a time
+
+
+@torch.no_grad()
+def full_pass(
+    model: Any, tokens: Tensor, *, chunk: int = 512, on_progress: Callable[[int], None] | None = None
+) -> NDArray[np.float32]:
+    """The loss of each next token of a text that is read once from its start, in nats.
+
+    The text goes through in chunks, with a cache of keys and values; no more than one chunk's logits exist at a time.
+    The result is that of one forward over the whole text.
+
+    Args:
+        model: a causal language model of transformers.
+        tokens: (n,) of at least 2.
+        chunk: tokens at a time; fewer if their logits would take more than 256 MiB.
+        on_progress: called after each chunk with the number of tokens that are through.
+
+    Returns:
+        (n - 1,): entry i is the loss of token i + 1 given those before it. It is NaN past the end of a learned table,
+        where the model has no position. A loss that the model itself makes infinite or NaN stays so.
+
+    Raises:
+        ValueError: fewer than 2 tokens; a rule whose rotation changes within the text, such as dynamic NTK.
+            transformers caches rotated keys, so that in chunks each would have the base of its own chunk, while one
+            forward over n tokens gives all of them the base of n. ``Candidate.measured(n)`` is that base: set it first.
+    """
+    count = len(tokens)
+    if tokens.ndim != 1 or count < 2:
+        raise ValueError(f"full_pass: got tokens of shape {tuple(tokens.shape)}, expected a row of at least 2.")
+    if chunk < 1:
+        raise ValueError(f"full_pass: got chunk {chunk}, expected at least 1, such as 512.")
+    check_fixed_rotation("full_pass", model, count)
+    losses = np.full(count - 1, np.nan, dtype=np.float32)
+    reach = min(count, positions_of(model) or count)
+    step = min(chunk, max(1, LOGIT_BYTES // (4 * model.config.get_text_config().vocab_size)))
+    cache = new_cache(model)
+    for start in range(0, reach, step):
+        stop = min(start + step, reach)
+        scored = min(stop, count - 1) - start  # the last token foretells none that is known
+        read = tokens[None, start:stop].to(model.device)
+        logits = next_logits(model, read, cache=cache)[0, :scored]
+        losses[start : start + scored] = nats(logits, tokens[start + 1 : start + 1 + scored]).numpy()
+        del logits
+        if on_progress is not None:
+            on_progress(stop)
+    return losses
+
+
+def position_bins(trained_length: int, length: int) -> list[tuple[int, int]]:
+    """Ranges of positions to average losses over: (first, one past the last).
+
+    The trained length L is split at L/4 and L/2, so that what a rule costs on short texts is seen by itself; what lies
+    beyond is split in steps of L/4, or as many times L/4 as leave at most six of them.
+    """
+    inside = [edge for edge in (trained_length // 4, trained_length // 2, trained_length) if 0 < edge < length]
+    step = max(1, trained_length // 4)
+    while 6 * step < length - trained_length:
+        step *= 2
+    # A last bin of less than half a step would be noise: it goes with the one before.
+    beyond = [edge for edge in range(trained_length + step, length, step) if length - edge >= step / 2]
+    edges = [0, *inside, *beyond, length]
+    return list(itertools.pairwise(edges))
+
+
+def new_cache(model: Any, *, rewinds: bool = False) -> Any:
+    """An empty cache for a model's keys and values, whose layers know their sliding windows.
+
+    Args:
+        model: whose.
+        rewinds: whether it will be branched: then sliding layers hold on to what has left their window.
+    """
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    if rewinds:
+        cache.activate_past_recording()
+    return cache
+
+
+@contextlib.contextmanager
+def branch(cache: Any) -> Iterator[Any]:
+    """A cache to go on with from here; what it reads is forgotten afterwards."""
+    if not cache.is_croppable:  # a state that each token overwrites
+        yield copy.deepcopy(cache)
+        return
+    here = cache.get_seq_length()
+    if here:
+        cache.crop(0)  # sliding layers let go of what left their window before
+    yield cache
+    cache.crop(here - cache.get_seq_length())
+
+
+def next_logits(model: Any, tokens: Tensor, *, cache: Any, keep: int | None = None, **more: Any) -> Tensor:
+    """Logits of the tokens after the last ``keep`` of those given, or after each; the cache grows by them.
+
+    They come from the model's own forward, which may scale or cap what its head gives.
+    """
+    if keep is not None and "logits_to_keep" in inspect.signature(model.forward).parameters:
+        more["logits_to_keep"] = keep
+    logits: Tensor = model(input_ids=tokens, past_key_values=cache, use_cache=True, **more).logits
+    return logits if keep is None else logits[:, -keep:]
+
+
+def nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """(n,) float32 losses on the CPU of n rows of logits, a few of which are float32 at a time."""
+    targets = targets.to(logits.device).long()
+    pieces = [
+        F.cross_entropy(rows.float(), aims, reduction="none")
+        for rows, aims in zip(logits.split(ROWS), targets.split(ROWS), strict=True)
+    ]
+    return torch.cat(pieces).cpu() if pieces else torch.empty(0)
+
+
+def positions_of(model: Any) -> int | None:
+    """How many positions a model has a learned vector for; None if its positions do not end."""
+    lengths = [group.encoding.length for group in _groups(model) if isinstance(group.encoding, Learned)]
+    return min(lengths, default=None)
+
+
+def check_fixed_rotation(caller: str, model: Any, length: int) -> None:
+    """Refuse a rotary rule that is another one at the end of a text of ``length`` tokens than at its start."""
+    for group in _groups(model):
+        rule = getattr(group.encoding, "frequencies", None)
+        if rule is None or not rule.depends_on_length:
+            continue
+        width = group.encoding.rotary_dim
+        start, end = rule.inv_freq(width, length=1), rule.inv_freq(width, length=length)
+        if not (np.array_equal(start, end) and rule.attention_factor_at(1) == rule.attention_factor_at(length)):
+            raise ValueError(
+                f"{caller}: got a model with {type(rule).__name__}, whose rotation changes within {length} tokens, "
+                "expected a fixed one, because transformers caches keys that are rotated already; set "
+                "Candidate.measured(length) first, which is what one forward over all tokens computes."
+            )
+
+
+def _groups(model: Any) -> list[Any]:
+    try:
+        return list(describe(model))
+    except ValueError:  # a model type with code of its own, of which nothing is known
+        return []
