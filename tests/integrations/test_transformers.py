@@ -24,7 +24,7 @@ from posenc import (
     Temperature,
     YaRN,
 )
-from posenc.frequencies import Custom, DynamicNTK, Linear, Llama3, LongRoPE, NTKAlpha, Proportional
+from posenc.frequencies import NTK, Custom, DynamicNTK, Linear, Llama3, LongRoPE, NTKAlpha, Proportional, Tensor2Tensor
 from posenc.integrations.transformers import describe, to_transformers
 
 LLAMA = {
@@ -375,16 +375,23 @@ def test_every_default_config_of_transformers_survives_the_way_there_and_back() 
         YaRN(40.0, trained_length=2048, mscale=0.707, mscale_all_dim=0.707, attention_factor=1.0),
         Llama3(8.0, trained_length=8192),
         LongRoPE([1.0] * 32, [3.0] * 32, trained_length=2048, factor=4.0),
+        LongRoPE([1.0] * 32, [3.0] * 32, trained_length=2048, factor=4.0, switch="long"),
+        LongRoPE([1.5] * 32, [3.0] * 32, trained_length=2048, factor=4.0, switch="short"),
+        NTK(4.0, base=1e5),
+        YaRN(4.0, trained_length=2048, ramp="paper"),
+        YaRN(4.0, trained_length=2048, clamp="pairs"),
+        Custom([0.8**n for n in range(32)], attention_factor=1.3),
+        Tensor2Tensor(),
         Proportional(0.25, base=1e6),
         NTKAlpha(100.0),
     ],
-    ids=lambda rule: type(rule).__name__,
+    ids=str,
 )
 def test_what_is_written_means_the_same_to_transformers(frequencies: Any) -> None:
     transformers = pytest.importorskip("transformers")
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    written = to_transformers(RoPE(head_dim=64, frequencies=frequencies))
+    written = to_transformers(RoPE(head_dim=64, frequencies=frequencies), LLAMA)
     described = describe({**LLAMA, **written})
     encoding = described.groups[0].encoding
     assert isinstance(encoding, RoPE)
@@ -396,7 +403,8 @@ def test_what_is_written_means_the_same_to_transformers(frequencies: Any) -> Non
     )
     kind = config.rope_parameters["rope_type"]
     if kind == "default":
-        assert config.rope_parameters["rope_theta"] == frequencies.base
+        theirs = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config).inv_freq
+        torch.testing.assert_close(theirs.double(), torch.from_numpy(frequencies.inv_freq(64)), rtol=2e-6, atol=0)
         return
     theirs, factor = ROPE_INIT_FUNCTIONS[kind](config)
     assert factor == pytest.approx(frequencies.attention_factor)
@@ -408,8 +416,10 @@ def test_what_is_written_means_the_same_to_transformers(frequencies: Any) -> Non
     ("encoding", "message"),
     [
         (NoPE(), "no layer with a rotation"),
-        (RoPE(8, frequencies=Custom([1.0] * 4)), "expected a rule that transformers has"),
-        (RoPE(8, frequencies=YaRN(2.0, trained_length=4096, ramp="paper")), "ramp 'paper'"),
+        (RoPE(8, frequencies=Custom([1.0] * 4)), "give the config, whose max_position_embeddings says it"),
+        (RoPE(8, frequencies=Custom([1.0, 0.1, 0.01, 0.0])), "rates above 0"),
+        (RoPE(8, frequencies=Custom([-1.0, 0.1, 0.01, 0.1])), "rates above 0"),
+        (RoPE(8, frequencies=YaRN(2.0, trained_length=99, ramp="paper", mscale_all_dim=1.0)), "softmax scale alone"),
         (Compose(RoPE(8), Temperature("log", length=4096)), "no config of transformers expresses"),
         (ALiBi(4), "expected RoPE"),
     ],

@@ -180,6 +180,8 @@ def _longrope(given: Mapping[str, Any], factor: float, original: int, base: floa
         options["attention_factor"] = float(_need(given, "short_mscale", "longrope", where))
         options["long_attention_factor"] = float(_need(given, "long_mscale", "longrope", where))
     short, long = (_need(given, key, "longrope", where) for key in ("short_factor", "long_factor"))
+    if list(short) == list(long) and "long_attention_factor" not in options:
+        options["switch"] = "long"  # whatever the length: cached keys stay right
     return LongRoPE(short, long, **options)
 
 
@@ -258,89 +260,3 @@ def _need(given: Mapping[str, Any], key: str, name: str, where: str) -> Any:
 
 def _divided(length: int | None, factor: float) -> int | None:
     return None if length is None else round(length / factor)
-
-
-def write_rule(frequencies: Frequencies) -> dict[str, Any]:
-    """The ``rope_parameters`` that mean this rule to transformers.
-
-    Raises:
-        ValueError: a rule that transformers does not have.
-    """
-    match frequencies:
-        case Geometric(base=base):
-            return {"rope_type": "default", "rope_theta": base}
-        case Linear():
-            return {"rope_type": "linear", "rope_theta": frequencies.base, "factor": float(frequencies.factor)}
-        case NTKAlpha():
-            return {"rope_type": "dynamic", "rope_theta": frequencies.base, "alpha": float(frequencies.alpha)}
-        case DynamicNTK():
-            return {"rope_type": "dynamic", "rope_theta": frequencies.base, "factor": float(frequencies.factor)}
-        case Llama3():
-            return {
-                "rope_type": "llama3",
-                "rope_theta": frequencies.base,
-                "factor": float(frequencies.factor),
-                "low_freq_factor": float(frequencies.low_freq_factor),
-                "high_freq_factor": float(frequencies.high_freq_factor),
-                "original_max_position_embeddings": frequencies.trained_length,
-            }
-        case Proportional():
-            return {
-                "rope_type": "proportional",
-                "rope_theta": frequencies.base,
-                "partial_rotary_factor": float(frequencies.share),
-                "factor": float(frequencies.factor),
-            }
-        case YaRN():
-            return _write_yarn(frequencies)
-        case LongRoPE():
-            return _write_longrope(frequencies)
-        case _:
-            raise ValueError(
-                f"to_transformers: got {frequencies}, expected a rule that transformers has: Geometric, Linear, "
-                "DynamicNTK, NTKAlpha (Hunyuan), YaRN, Llama3, LongRoPE or Proportional. A static NTK is Geometric "
-                "with a larger base."
-            )
-
-
-def _write_yarn(rule: YaRN) -> dict[str, Any]:
-    if rule.ramp != "code" or rule.clamp != "channels":
-        raise ValueError(
-            f"to_transformers: got YaRN with ramp {rule.ramp!r} and clamp {rule.clamp!r}, expected 'code' and "
-            "'channels', the only ones that transformers has."
-        )
-    written: dict[str, Any] = {
-        "rope_type": "yarn",
-        "rope_theta": rule.base,
-        "factor": float(rule.factor),
-        "original_max_position_embeddings": rule.trained_length,
-        "beta_fast": float(rule.beta_fast),
-        "beta_slow": float(rule.beta_slow),
-        "truncate": rule.ends == "rounded",
-        "attention_factor": float(rule.attention_factor),
-    }
-    if rule.mscale_all_dim:
-        written |= {"mscale": float(rule.mscale), "mscale_all_dim": float(rule.mscale_all_dim)}
-    return written
-
-
-def _write_longrope(rule: LongRoPE) -> dict[str, Any]:
-    if rule.switch != "sequence":
-        raise ValueError(
-            f"to_transformers: got LongRoPE with switch {rule.switch!r}; transformers switches by the length, so give "
-            "the same list twice."
-        )
-    written: dict[str, Any] = {
-        "rope_type": "longrope",
-        "rope_theta": rule.base,
-        "short_factor": list(rule.short_factors),
-        "long_factor": list(rule.long_factors),
-        "original_max_position_embeddings": rule.trained_length,
-        "attention_factor": float(rule.attention_factor),
-    }
-    if rule.factor is not None:
-        written["factor"] = float(rule.factor)
-    if rule.long_attention_factor is not None:
-        del written["attention_factor"]
-        written |= {"short_mscale": rule.attention_factor, "long_mscale": rule.long_attention_factor}
-    return written

@@ -8,7 +8,7 @@ from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric, LearnedRates, Llama3, LongRoPE, Proportional, YaRN
 from posenc.integrations.transformers import models
 from posenc.integrations.transformers.description import Description, LayerGroup
-from posenc.integrations.transformers.rules import write_rule
+from posenc.integrations.transformers.writing_rules import write_rule
 
 #: Keys of older configs that the new ones stand for.
 _OLD = (
@@ -98,7 +98,11 @@ def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type:
             "frequencies; transformers has no other rotation in its configs."
         )
     frequencies = rotation.frequencies
-    written = write_rule(frequencies.start if isinstance(frequencies, LearnedRates) else frequencies)
+    written = write_rule(
+        frequencies.start if isinstance(frequencies, LearnedRates) else frequencies,
+        rotary_dim=rotation.rotary_dim,
+        trained_length=group.trained_length or (config or {}).get("max_position_embeddings"),
+    )
     if model_type in models.LATENT:
         if (share := _share_in(config, group.label)) is not None:
             written["partial_rotary_factor"] = share  # of what its head_dim means; the slice is qk_rope_head_dim

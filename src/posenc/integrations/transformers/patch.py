@@ -1,0 +1,104 @@
+"""Changes to a live model that can be taken back."""
+
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+
+
+class Patch:
+    """A change to a live model: what :func:`accelerate`, :func:`replace` and :func:`extend` return.
+
+    :meth:`undo` takes it back; so does leaving it as a context. Patches of one model are undone last in, first out.
+    The model may be used, saved, copied and trained while it is patched.
+
+    Attributes:
+        description: what was done, in a sentence.
+    """
+
+    def __init__(self, model: nn.Module, description: str) -> None:
+        self.description = description
+        self._steps: list[Callable[[], None]] = []
+        self._model = model
+        self._is_open = False
+
+    def undo(self) -> None:
+        """Put the model back as it was, bit for bit. A second call does nothing.
+
+        Raises:
+            ValueError: another patch was put on top of this one and is still there.
+        """
+        if not self._is_open:
+            return
+        stack = _living(self._model)
+        if stack[-1] is not self:
+            raise ValueError(
+                f"Patch: got undo() of {self}, expected that of the last patch of the model; undo {stack[-1]} first."
+            )
+        self._take_back()
+        _patches[self._model] = [weakref.ref(patch) for patch in stack[:-1]]
+
+    def __enter__(self) -> "Patch":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.undo()
+
+    def __repr__(self) -> str:
+        return f"Patch({self.description!r}{'' if self._is_open else ', undone'})"
+
+    def step(self, do: Callable[[], None], undo: Callable[[], None]) -> None:
+        """Do a part of the change, and remember how to take it back."""
+        self._steps.append(undo)
+        do()
+
+    def assign(self, target: object, name: str, value: Any) -> None:
+        """Set an attribute of an object's own."""
+        own = vars(target)
+        if name in own:
+            before = own[name]
+            self.step(lambda: setattr(target, name, value), lambda: setattr(target, name, before))
+        else:
+            self.step(lambda: setattr(target, name, value), lambda: delattr(target, name))
+
+    def commit(self) -> "Patch":
+        """All parts are done."""
+        _patches[self._model] = [weakref.ref(patch) for patch in (*_living(self._model), self)]
+        self._is_open = True
+        return self
+
+    def roll_back(self) -> None:
+        """A part failed: take the others back."""
+        self._take_back()
+
+    def _take_back(self) -> None:
+        while self._steps:
+            self._steps.pop()()
+        self._is_open = False
+
+
+_patches: "weakref.WeakKeyDictionary[nn.Module, list[weakref.ref[Patch]]]" = weakref.WeakKeyDictionary()
+
+
+def _living(model: nn.Module) -> list[Patch]:
+    return [patch for ref in _patches.get(model, []) if (patch := ref()) is not None]
+
+
+def pretrained(model: Any, function: str) -> nn.Module:
+    """The model of transformers that this is, or that is wrapped in it.
+
+    Raises:
+        TypeError: there is none.
+    """
+    try:
+        from transformers import PreTrainedModel
+    except ImportError as error:
+        raise ImportError(f"{function}: transformers is not installed; pip install transformers.") from error
+
+    if isinstance(model, nn.Module):
+        for module in model.modules():
+            if isinstance(module, PreTrainedModel):
+                return module
+    raise TypeError(f"{function}: got a {type(model).__name__}, expected a model of transformers.")
