@@ -134,14 +134,97 @@ struct Job {
   bool inverse, in_place;
 };
 
+// Tokens whose rows of the table stay in the second cache (512 KiB for 64 pairs in float) while all heads pass.
+constexpr int64_t TILE = 1024;
+// Heads that share a row of the table while it is in registers. Each is a stream of its own in memory, two if out of place,
+// and strides of heads are often powers of two, which fall on the same sets of the caches: those have eight ways.
+constexpr int64_t GROUP = 4;
+// How many rows ahead are asked for. The processor foresees one stream of whole rows, but not some heads by turns, and
+// least of all slices of rows.
+constexpr int64_t AHEAD = 32;
+
 template <class T>
-struct Rows {  // the slices of one token in some heads, which turn by the same angles
+struct Slab {  // a tile of tokens in a group of heads, of one row of the batch
   using Arithmetic = typename ArithmeticOf<T>::type;
+  const T* in;  // token 0 of the first of the heads
+  T* out;
+  int64_t heads, in_head, out_head, in_token, out_token, in_channel, out_channel, channels;
+  int64_t first, last, batch, start, pairs;
+  const Arithmetic *cos, *sin;
+  int64_t cos_row, sin_row;
+  Positions positions;
+  bool inverse, in_place;
+};
+
+template <class T>
+struct Rows {  // the slices of one token in the heads of a slab, which turn by the same angles
   const T* in;
   T* out;
   int64_t heads, in_head, out_head, pairs;
-  const Arithmetic *cos, *sin;
-  Arithmetic sign;
+  const typename ArithmeticOf<T>::type *cos, *sin;
+  typename ArithmeticOf<T>::type sign;
+};
+
+template <class T>
+__attribute__((noinline)) void copy_rest(const Slab<T>& slab, int64_t token) {  // the channels outside the slice
+  const int64_t end = slab.start + 2 * slab.pairs;
+  for (int64_t head = 0; head < slab.heads; ++head) {
+    const T* const x = slab.in + head * slab.in_head + token * slab.in_token;
+    T* const y = slab.out + head * slab.out_head + token * slab.out_token;
+    if (slab.in_channel == 1 && slab.out_channel == 1) {
+      std::memcpy(y, x, size_t(slab.start) * sizeof(T));
+      std::memcpy(y + end, x + end, size_t(slab.channels - end) * sizeof(T));
+    } else {
+      for (int64_t c = 0; c < slab.start; ++c) y[c * slab.out_channel] = x[c * slab.in_channel];
+      for (int64_t c = end; c < slab.channels; ++c) y[c * slab.out_channel] = x[c * slab.in_channel];
+    }
+  }
+}
+
+// Goes through the tokens of a slab: while (walk.next()) turn walk.rows().
+template <class T>
+struct Walk {
+  const Slab<T>& given;
+  const Slab<T> slab;  // a copy, which no store to an element can be meant to change
+  const bool has_rest;
+  const int64_t ahead;
+  int64_t token;
+
+  INLINE explicit Walk(const Slab<T>& slab_)
+      : given(slab_),
+        slab(slab_),
+        has_rest(!slab.in_place && 2 * slab.pairs < slab.channels),
+        ahead(std::max<int64_t>(1, AHEAD / std::max<int64_t>(1, slab.heads))),
+        token(slab.first - 1) {}
+
+  INLINE bool next() {
+    if (++token >= slab.last) return false;
+    if (has_rest) copy_rest(given, token);
+    if (slab.in_channel == 1 && token + ahead < slab.last) {
+      const int64_t begin = slab.in_place ? slab.start : 0, end = slab.in_place ? begin + 2 * slab.pairs : slab.channels;
+      const T* const row = slab.in + (token + ahead) * slab.in_token;
+      for (int64_t head = 0; head < slab.heads; ++head) ask_for(row + head * slab.in_head + begin, end - begin);
+    }
+    return true;
+  }
+
+  INLINE static void ask_for(const T* begin, int64_t count) {
+    const char *from = reinterpret_cast<const char*>(begin), *to = reinterpret_cast<const char*>(begin + count);
+    for (; from < to; from += 64) __builtin_prefetch(from);
+  }
+
+  INLINE Rows<T> rows() const {
+    const int64_t row = slab.positions.row(slab.batch, token);
+    return {slab.in + token * slab.in_token + slab.start * slab.in_channel,
+            slab.out + token * slab.out_token + slab.start * slab.out_channel,
+            slab.heads,
+            slab.in_head,
+            slab.out_head,
+            slab.pairs,
+            slab.cos + row * slab.cos_row,
+            slab.sin + row * slab.sin_row,
+            typename Slab<T>::Arithmetic(slab.inverse ? -1 : 1)};
+  }
 };
 
 // The pairs from begin on. The strides, of channels, are constants where they are 1.
@@ -165,9 +248,15 @@ INLINE void rotate_pairs(const Rows<T>& rows, int64_t begin, int64_t x_stride, i
 
 // Channels with gaps between them are rare and bound by memory: one compiled form serves all instruction sets.
 template <class T, bool interleaved>
-__attribute__((noinline, optimize("no-tree-vectorize"))) void rotate_gapped(const Rows<T>& rows, int64_t x_stride,
-                                                                            int64_t y_stride) {
-  rotate_pairs<T, interleaved>(rows, 0, x_stride, y_stride);
+__attribute__((noinline, optimize("no-tree-vectorize"))) void rotate_gapped(const Slab<T>& slab) {
+  for (Walk<T> walk(slab); walk.next();) {
+    rotate_pairs<T, interleaved>(walk.rows(), 0, slab.in_channel, slab.out_channel);
+  }
+}
+
+template <class T, bool interleaved>
+INLINE void rotate_dense(const Slab<T>& slab) {
+  for (Walk<T> walk(slab); walk.next();) rotate_pairs<T, interleaved>(walk.rows(), 0, 1, 1);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -177,7 +266,7 @@ enum class Level : int { PORTABLE, AVX2, AVX512, AVX512_BF16 };
 
 template <Level level, class T, bool interleaved>
 struct Compiled {
-  static void rotate(const Rows<T>& rows) { rotate_pairs<T, interleaved>(rows, 0, 1, 1); }
+  static void rotate(const Slab<T>& slab) { rotate_dense<T, interleaved>(slab); }
 };
 
 #if defined(__x86_64__)
@@ -185,11 +274,15 @@ struct Compiled {
 
 template <class T, bool interleaved>
 struct Compiled<Level::AVX2, T, interleaved> {
-  __attribute__((target("avx2"))) static void rotate(const Rows<T>& rows) { rotate_pairs<T, interleaved>(rows, 0, 1, 1); }
+  __attribute__((target("avx2"))) static void rotate(const Slab<T>& slab) { rotate_dense<T, interleaved>(slab); }
 };
 
-// Two bytes a number: bound by the conversions, of which a compiler makes a dozen instructions. These are by hand, for
-// 16 pairs at a time: the 32 words of a block are the 16 of its a, then the 16 of its b.
+// Two bytes a number: bound by the conversions, of which a compiler makes a dozen instructions each. These are by hand,
+// for blocks of 32 words, which are widened to two vectors.
+
+struct Two {
+  __m512 first, second;
+};
 
 struct Order {
   alignas(64) uint16_t word[32];
@@ -203,27 +296,28 @@ constexpr Order order(Rule rule) {
 constexpr Order ODD = order([](int i) { return 2 * i + 1; });
 constexpr Order EVEN_THEN_ODD = order([](int i) { return i < 16 ? 2 * i : 2 * i - 31; });
 constexpr Order BY_TURNS = order([](int i) { return i / 2 + 16 * (i % 2); });
+constexpr Order TWICE = order([](int i) { return i / 2; });
+constexpr Order TWICE_FROM_16 = order([](int i) { return 16 + i / 2; });
 
-TARGET_AVX512 INLINE __m512i reorder(__m512i words, const Order& order) {
-  return _mm512_permutexvar_epi16(_mm512_load_si512(order.word), words);
+TARGET_AVX512 INLINE __m512i in_order(const Order& order) { return _mm512_load_si512(order.word); }
+
+// Words 0 to 15, and 16 to 31.
+TARGET_AVX512 INLINE Two widen(__m512i words, BFloat16) {
+  constexpr __mmask32 UPPER = 0xaaaaaaaa;  // of each float, whose lower half is zero
+  return {_mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(UPPER, in_order(TWICE), words)),
+          _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(UPPER, in_order(TWICE_FROM_16), words))};
+}
+TARGET_AVX512 INLINE Two widen(__m512i words, Half) {
+  return {_mm512_cvtph_ps(_mm512_castsi512_si256(words)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64(words, 1))};
 }
 
-TARGET_AVX512 INLINE __m512 widen(__m256i words, BFloat16) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
-}
-TARGET_AVX512 INLINE __m512 widen(__m256i words, Half) { return _mm512_cvtph_ps(words); }
-
-struct Pairs {
-  __m512 a, b;
-};
-
-TARGET_AVX512 INLINE Pairs widen_turns(__m512i words, BFloat16) {  // each a and b are a float's lower and upper half
+// Even words, and odd.
+TARGET_AVX512 INLINE Two widen_by_turns(__m512i words, BFloat16) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)),
           _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(int(0xffff0000))))};
 }
-TARGET_AVX512 INLINE Pairs widen_turns(__m512i words, Half) {
-  const __m512i sorted = reorder(words, EVEN_THEN_ODD);
-  return {_mm512_cvtph_ps(_mm512_castsi512_si256(sorted)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64(sorted, 1))};
+TARGET_AVX512 INLINE Two widen_by_turns(__m512i words, Half) {
+  return widen(_mm512_permutexvar_epi16(in_order(EVEN_THEN_ODD), words), Half());
 }
 
 // store() of BFloat16, the result in the upper half.
@@ -235,63 +329,85 @@ TARGET_AVX512 INLINE __m512i round_to_bfloat16(__m512 x) {
 }
 
 template <Level level>
-TARGET_AVX512 INLINE __m512i narrow(__m512 a, __m512 b, BFloat16) {
+TARGET_AVX512 INLINE __m512i narrow(Two x, BFloat16) {
 #if HAS_BF16_INSTRUCTIONS
   if (level == Level::AVX512_BF16) {
     __m512i words;  // the intrinsic would ask for a target of its own, here and in all that this is inlined into
-    asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(words) : "v"(b), "v"(a));
+    asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(words) : "v"(x.second), "v"(x.first));
     return words;
   }
 #endif
-  return _mm512_permutex2var_epi16(round_to_bfloat16(a), _mm512_load_si512(ODD.word), round_to_bfloat16(b));
+  return _mm512_permutex2var_epi16(round_to_bfloat16(x.first), in_order(ODD), round_to_bfloat16(x.second));
 }
 template <Level>
-TARGET_AVX512 INLINE __m512i narrow(__m512 a, __m512 b, Half) {
+TARGET_AVX512 INLINE __m512i narrow(Two x, Half) {
   constexpr int NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-  return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(a, NEAREST)), _mm512_cvtps_ph(b, NEAREST), 1);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(x.first, NEAREST)),
+                            _mm512_cvtps_ph(x.second, NEAREST), 1);
 }
 
+TARGET_AVX512 INLINE bool any_subnormal(Two x) {
+  constexpr int SUBNORMAL = 0x20;
+  return (_mm512_fpclass_ps_mask(x.first, SUBNORMAL) | _mm512_fpclass_ps_mask(x.second, SUBNORMAL)) != 0;
+}
+
+TARGET_AVX512 INLINE __m512 turned_a(__m512 a, __m512 b, __m512 cos, __m512 sin) {
+  return _mm512_sub_ps(_mm512_mul_ps(a, cos), _mm512_mul_ps(b, sin));
+}
+TARGET_AVX512 INLINE __m512 turned_b(__m512 a, __m512 b, __m512 cos, __m512 sin) {
+  return _mm512_add_ps(_mm512_mul_ps(a, sin), _mm512_mul_ps(b, cos));
+}
+
+// The two rare ways on are calls, and get a copy of the rows, so that the loop below keeps its registers.
 template <class T, bool interleaved>
 TARGET_AVX512 __attribute__((noinline, cold)) void rotate_subnormal_words(const Rows<T>& rows, int64_t c, int64_t head);
 
-TARGET_AVX512 INLINE bool any_subnormal(__m512 a, __m512 b) {
-  constexpr int SUBNORMAL = 0x20;
-  return (_mm512_fpclass_ps_mask(a, SUBNORMAL) | _mm512_fpclass_ps_mask(b, SUBNORMAL)) != 0;
+template <class T, bool interleaved>
+TARGET_AVX512 __attribute__((noinline)) void rotate_last_pairs(const Rows<T>& rows, int64_t c) {
+  rotate_pairs<T, interleaved>(rows, c, 1, 1);
 }
 
 template <Level level, class T, bool interleaved>
-TARGET_AVX512 INLINE void rotate_words(const Rows<T>& given, int64_t c = 0, int64_t head = 0) {
-  const Rows<T> rows = given;  // a copy, which no store below can be meant to change
+TARGET_AVX512 INLINE void rotate_words(const Rows<T>& rows, int64_t c = 0, int64_t head = 0) {
   const __m512 sign = _mm512_set1_ps(rows.sign);
-  for (; c + 16 <= rows.pairs; c += 16, head = 0) {
-    const __m512 cos = _mm512_loadu_ps(rows.cos + c), sin = _mm512_mul_ps(sign, _mm512_loadu_ps(rows.sin + c));
+  for (; c + 32 <= rows.pairs; c += 32, head = 0) {
+    const Two cos = {_mm512_loadu_ps(rows.cos + c), _mm512_loadu_ps(rows.cos + c + 16)};
+    const Two sin = {_mm512_mul_ps(sign, _mm512_loadu_ps(rows.sin + c)),
+                     _mm512_mul_ps(sign, _mm512_loadu_ps(rows.sin + c + 16))};
+    const int64_t at = interleaved ? 2 * c : c, next = interleaved ? 32 : rows.pairs;
     for (; head < rows.heads; ++head) {
-      const T* const x = rows.in + head * rows.in_head + (interleaved ? 2 * c : c);
-      T* const y = rows.out + head * rows.out_head + (interleaved ? 2 * c : c);
-      Pairs in;
+      const T* const x = rows.in + head * rows.in_head + at;
+      T* const y = rows.out + head * rows.out_head + at;
+      const __m512i x0 = _mm512_loadu_si512(x), x1 = _mm512_loadu_si512(x + next);
+      Two y0, y1;
       if (interleaved) {
-        in = widen_turns(_mm512_loadu_si512(x), T());
+        const Two p = widen_by_turns(x0, T()), q = widen_by_turns(x1, T());
+        y0 = {turned_a(p.first, p.second, cos.first, sin.first), turned_b(p.first, p.second, cos.first, sin.first)};
+        y1 = {turned_a(q.first, q.second, cos.second, sin.second), turned_b(q.first, q.second, cos.second, sin.second)};
       } else {
-        in = {widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)), T()),
-              widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + rows.pairs)), T())};
+        const Two a = widen(x0, T()), b = widen(x1, T());
+        y0 = {turned_a(a.first, b.first, cos.first, sin.first), turned_a(a.second, b.second, cos.second, sin.second)};
+        y1 = {turned_b(a.first, b.first, cos.first, sin.first), turned_b(a.second, b.second, cos.second, sin.second)};
       }
-      const __m512 a = _mm512_sub_ps(_mm512_mul_ps(in.a, cos), _mm512_mul_ps(in.b, sin));
-      const __m512 b = _mm512_add_ps(_mm512_mul_ps(in.a, sin), _mm512_mul_ps(in.b, cos));
-      const __m512i words = narrow<level>(a, b, T());
+      __m512i words0 = narrow<level>(y0, T()), words1 = narrow<level>(y1, T());
       // Narrowing to BF16 the processor takes subnormal numbers for zero. So from the first one on these rows go the long
       // way, and no bit depends on the instruction set.
-      if (level == Level::AVX512_BF16 && __builtin_expect(any_subnormal(a, b), false)) {
-        return rotate_subnormal_words<T, interleaved>(given, c, head);
+      if (level == Level::AVX512_BF16 && __builtin_expect(any_subnormal(y0) | any_subnormal(y1), false)) {
+        const Rows<T> copy = rows;
+        return rotate_subnormal_words<T, interleaved>(copy, c, head);
       }
       if (interleaved) {
-        _mm512_storeu_si512(y, reorder(words, BY_TURNS));
-      } else {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), _mm512_castsi512_si256(words));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + rows.pairs), _mm512_extracti64x4_epi64(words, 1));
+        words0 = _mm512_permutexvar_epi16(in_order(BY_TURNS), words0);
+        words1 = _mm512_permutexvar_epi16(in_order(BY_TURNS), words1);
       }
+      _mm512_storeu_si512(y, words0);
+      _mm512_storeu_si512(y + next, words1);
     }
   }
-  if (c < rows.pairs) rotate_pairs<T, interleaved>(given, c, 1, 1);
+  if (c < rows.pairs) {
+    const Rows<T> copy = rows;
+    rotate_last_pairs<T, interleaved>(copy, c);
+  }
 }
 
 template <class T, bool interleaved>
@@ -301,18 +417,20 @@ void rotate_subnormal_words(const Rows<T>& rows, int64_t c, int64_t head) {
 
 template <class T, bool interleaved>
 struct Compiled<Level::AVX512, T, interleaved> {
-  TARGET_AVX512 static void rotate(const Rows<T>& rows) {
+  TARGET_AVX512 static void rotate(const Slab<T>& slab) {
     if constexpr (sizeof(T) == 2) {
-      rotate_words<Level::AVX512, T, interleaved>(rows);
+      for (Walk<T> walk(slab); walk.next();) rotate_words<Level::AVX512, T, interleaved>(walk.rows());
     } else {
-      rotate_pairs<T, interleaved>(rows, 0, 1, 1);
+      rotate_dense<T, interleaved>(slab);
     }
   }
 };
 template <bool interleaved>
 struct Compiled<Level::AVX512_BF16, BFloat16, interleaved> {
-  TARGET_AVX512 static void rotate(const Rows<BFloat16>& rows) {
-    rotate_words<Level::AVX512_BF16, BFloat16, interleaved>(rows);
+  TARGET_AVX512 static void rotate(const Slab<BFloat16>& slab) {
+    for (Walk<BFloat16> walk(slab); walk.next();) {
+      rotate_words<Level::AVX512_BF16, BFloat16, interleaved>(walk.rows());
+    }
   }
 };
 #endif
@@ -335,9 +453,7 @@ Level best_level() {
 Level level = best_level();
 
 template <class T>
-using Rotate = void (*)(const Rows<T>&);
-template <class T>
-using RotateGapped = void (*)(const Rows<T>&, int64_t x_stride, int64_t y_stride);
+using Rotate = void (*)(const Slab<T>&);
 
 template <class T, bool interleaved>
 Rotate<T> compiled() {
@@ -358,81 +474,46 @@ Rotate<T> compiled() {
 // Tokens: which rows share a row of the table, and in which order they are visited.
 
 template <class T>
-INLINE void copy_channels(const T* x, T* y, int64_t x_stride, int64_t y_stride, int64_t begin, int64_t end) {
-  if (x_stride == 1 && y_stride == 1) {
-    if (end > begin) std::memcpy(y + begin, x + begin, size_t(end - begin) * sizeof(T));
-  } else {
-    for (int64_t c = begin; c < end; ++c) y[c * y_stride] = x[c * x_stride];
-  }
-}
-
-// Tokens whose rows of the table stay in the second cache (512 KiB for 64 pairs in float) while all heads pass.
-constexpr int64_t TILE = 1024;
-// Heads that use a row of the table while it is in the first cache. Each is a stream of its own in memory, and head
-// strides are often powers of two, which fall on the same cache sets: more than two streams at once were slower.
-constexpr int64_t GROUP = 2;
-// How many tokens ahead a row is asked for. The processor foresees one stream of whole rows, but not two heads by turns,
-// and least of all slices of rows; asking takes a third off a plain rotation in place, and two thirds off a partial one.
-constexpr int64_t AHEAD = 8;
-
-template <class T>
-INLINE void ask_for(const T* begin, const T* end) {
-  const char *from = reinterpret_cast<const char*>(begin), *to = reinterpret_cast<const char*>(end);
-  for (; from < to; from += 64) __builtin_prefetch(from);
-}
-
-template <class T>
-void rotate_tile(const Job& job, Rotate<T> dense, RotateGapped<T> gapped, const Operand& operand, int64_t batch,
-                 int64_t first, int64_t last) {
+void rotate_tile(const Job& job, Rotate<T> dense, Rotate<T> gapped, const Operand& operand, int64_t batch, int64_t first,
+                 int64_t last) {
   using Arithmetic = typename ArithmeticOf<T>::type;
   const auto &in = operand.in_stride, &out = operand.out_stride;
-  const int64_t xs = in[CHANNEL], ys = out[CHANNEL], start = job.start, end = job.start + 2 * job.pairs;
-  const int64_t channels = operand.size[CHANNEL], heads = operand.size[HEAD];
-  const bool is_dense = xs == 1 && ys == 1;
-  const int64_t ask_from = job.in_place ? start : 0, ask_to = job.in_place ? end : channels;
-  const auto* cos_table = static_cast<const Arithmetic*>(job.cos.data) + batch * job.cos.batch_stride;
-  const auto* sin_table = static_cast<const Arithmetic*>(job.sin.data) + batch * job.sin.batch_stride;
-  const int64_t group = in[HEAD] <= in[TOKEN] ? heads : GROUP;  // heads innermost: as they lie
+  const int64_t heads = operand.size[HEAD], group = in[HEAD] <= in[TOKEN] ? heads : GROUP;  // innermost: as they lie
+  const Rotate<T> rotate = in[CHANNEL] == 1 && out[CHANNEL] == 1 ? dense : gapped;
   for (int64_t head = 0; head < heads; head += group) {
-    const T* const x_head = static_cast<const T*>(operand.in) + batch * in[BATCH] + head * in[HEAD];
-    T* const y_head = static_cast<T*>(operand.out) + batch * out[BATCH] + head * out[HEAD];
-    const int64_t together = std::min(group, heads - head);
-    for (int64_t token = first; token < last; ++token) {
-      const int64_t row = job.positions.row(batch, token);
-      const T* const x = x_head + token * in[TOKEN];
-      T* const y = y_head + token * out[TOKEN];
-      const Rows<T> rows{x + start * xs, y + start * ys, together, in[HEAD], out[HEAD], job.pairs,
-                         cos_table + row * job.cos.row_stride, sin_table + row * job.sin.row_stride,
-                         Arithmetic(job.inverse ? -1 : 1)};
-      if (is_dense) {
-        if (token + AHEAD < last) {
-          const T* const later = x + AHEAD * in[TOKEN];
-          for (int64_t i = 0; i < together; ++i) ask_for(later + i * in[HEAD] + ask_from, later + i * in[HEAD] + ask_to);
-        }
-        dense(rows);
-      } else {
-        gapped(rows, xs, ys);
-      }
-      if (!job.in_place) {
-        for (int64_t i = 0; i < together; ++i) {
-          copy_channels(x + i * in[HEAD], y + i * out[HEAD], xs, ys, 0, start);
-          copy_channels(x + i * in[HEAD], y + i * out[HEAD], xs, ys, end, channels);
-        }
-      }
-    }
+    rotate({static_cast<const T*>(operand.in) + batch * in[BATCH] + head * in[HEAD],
+            static_cast<T*>(operand.out) + batch * out[BATCH] + head * out[HEAD],
+            std::min(group, heads - head),
+            in[HEAD],
+            out[HEAD],
+            in[TOKEN],
+            out[TOKEN],
+            in[CHANNEL],
+            out[CHANNEL],
+            operand.size[CHANNEL],
+            first,
+            last,
+            batch,
+            job.start,
+            job.pairs,
+            static_cast<const Arithmetic*>(job.cos.data) + batch * job.cos.batch_stride,
+            static_cast<const Arithmetic*>(job.sin.data) + batch * job.sin.batch_stride,
+            job.cos.row_stride,
+            job.sin.row_stride,
+            job.positions,
+            job.inverse,
+            job.in_place});
   }
 }
 
 // Tokens are counted through the batch: begin and end are batch * tokens + token.
 template <class T, bool interleaved>
 void rotate_tokens(const Job& job, int64_t begin, int64_t end) {
-  const Rotate<T> dense = compiled<T, interleaved>();
+  const Rotate<T> dense = compiled<T, interleaved>(), gapped = rotate_gapped<T, interleaved>;
   while (begin < end) {
     const int64_t batch = begin / job.tokens, first = begin % job.tokens;
     const int64_t last = std::min({first + (end - begin), first + TILE, job.tokens});
-    for (const Operand& operand : job.operands) {
-      rotate_tile<T>(job, dense, rotate_gapped<T, interleaved>, operand, batch, first, last);
-    }
+    for (const Operand& operand : job.operands) rotate_tile<T>(job, dense, gapped, operand, batch, first, last);
     begin += last - first;
   }
 }
