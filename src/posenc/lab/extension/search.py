@@ -64,7 +64,7 @@ def search(
 
     Args:
         loss_of: what factors cost, such as the gap losses at long distances and at none, added. The search fits the
-            text that this reads: a few hundred scored tokens are too few, and another text has to confirm what it finds.
+            text that this reads: a few hundred scored tokens are too few, and another text has to confirm the result.
         pairs: how many factors there are.
         factor: :math:`s`, the length that is wanted over the trained one.
         starts: factors to begin with, such as :func:`known_factors`.
