@@ -39,12 +39,10 @@ def print_results(results: Data, console: "Console") -> None:
 def print_probe(results: Data, console: "Console") -> None:
     """The heatmap in the terminal: perplexity by rule and gap, coloured by how far it is above the model at home."""
     plan = results["probe"]
-    table = Table(
-        box=None,
-        padding=(0, 0),
-        title_justify="left",
-        title=f"Perplexity of {plan['scored']} tokens that see {plan['block']} across a gap of so many positions",
+    console.print(
+        f"Perplexity of {plan['scored']} tokens that see {plan['block']} others across a gap of so many positions"
     )
+    table = Table(box=None, padding=(0, 0))
     table.add_column("rule  ", no_wrap=True)
     for gap in plan["gaps"]:
         table.add_column(f" {gap:,} ", justify="right", no_wrap=True)
