@@ -26,6 +26,7 @@ def introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Che
     rest = "all get" if config.chosen else f"the best {config.full} and none get"
     search = f"; a search of {config.search} lists" if config.search else ""
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
+    threads = f"{config.threads} thread{'s' * (config.threads > 1)}"
     memory = needed_memory(preview, config.length, chunk=CHUNK, dtype=config.dtype, device=config.device)
     lines = (
         f"[bold]posenc {posenc.__version__}[/] takes {escape(config.label)} from {config.trained_length:,} to "
@@ -34,7 +35,7 @@ def introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Che
         f"layers, {preview.heads} heads; {escape(rule)}",
         f"[dim]text    [/] the first {config.length:,} tokens of {escape(names)}",
         f"[dim]rules   [/] {escape(', '.join(config.rules))}{search}; {rest} the full pass",
-        f"[dim]machine [/] {config.device}, {dtype}, {config.threads} threads; about {memory / 2**30:.1f} GiB",
+        f"[dim]machine [/] {config.device}, {dtype}, {threads}; about {memory / 2**30:.1f} GiB",
         f"[dim]folder  [/] {escape(str(run))}   [dim](Ctrl-C stops, --resume goes on)[/]",
     )
     for line in lines:
