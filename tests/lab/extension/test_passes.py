@@ -1,5 +1,6 @@
 """The loss of every token in one pass."""
 
+import contextlib
 import itertools
 import math
 from typing import Any
@@ -10,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from posenc.integrations.transformers import describe, extend
 from posenc.lab.extension import passes
+from posenc.lab.extension.candidates import candidates, longrope
 from posenc.lab.extension.passes import full_pass, position_bins
 
 transformers = pytest.importorskip("transformers")
@@ -161,3 +164,31 @@ def test_bins_cover_every_position_once(trained_length: int, times: float) -> No
     bins = position_bins(trained_length, length)
     assert [position for first, end in bins for position in range(first, end)] == list(range(length))
     assert len(bins) <= 10
+
+
+@pytest.mark.parametrize("present", ["default", "yarn", "dynamic", "learned table"])
+def test_every_candidate_can_be_set_and_measured(present: str) -> None:
+    """What is set while measuring gives a pass what one forward of the model with the rule itself computes."""
+    rules = {
+        "default": {"rope_type": "default", "rope_theta": 1e4},
+        "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
+        "yarn": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64},
+    }
+    learned = present == "learned table"
+    model = make("GPT2", n_positions=64) if learned else make("Llama", rope_parameters=rules[present])
+    own = None if learned else describe(model).groups[0].encoding.frequencies  # type: ignore[attr-defined]
+    tried = candidates(present=own, trained_length=64, length=150)
+    if own is not None:
+        tried.append(longrope([1.0, 1.2, 1.5, 2.0], present=own, trained_length=64, factor=150 / 64))
+    assert len(tried) >= (2 if learned else 12)
+    seen = {}
+    for candidate in tried:
+        setting = candidate.measured(150)
+        with extend(model, setting, length=150) if setting is not None else contextlib.nullcontext():
+            seen[candidate.name] = full_pass(model, TEXT, chunk=32)
+        if candidate.rule is None and learned:
+            continue  # its table ends
+        with extend(model, candidate.rule, length=150) if candidate.rule is not None else contextlib.nullcontext():
+            expected = in_one_forward(model, TEXT)
+        np.testing.assert_allclose(seen[candidate.name], expected, atol=1e-3, err_msg=candidate.name)
+    assert len({losses.tobytes() for losses in seen.values()}) == len(tried)  # each is a rule of its own

@@ -3,6 +3,7 @@
 transformers itself is needed for live models alone.
 """
 
+from posenc.integrations.transformers.accelerating import accelerate as accelerate
 from posenc.integrations.transformers.description import Description as Description
 from posenc.integrations.transformers.description import LayerGroup as LayerGroup
 from posenc.integrations.transformers.description import describe as describe

@@ -75,7 +75,7 @@ def open_checkpoint(
     check_digests(place)
     os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing is ever downloaded
     with quietly():
-        model = _load_model(seen, place, _dtype(dtype, seen.stored, device), trust_remote_code)
+        model = _load_model(seen, place, dtype_of(dtype, seen.stored, device), trust_remote_code)
         tokenizer = _load_tokenizer(seen, place, trust_remote_code)
     _check_numbers(model, str(source))
     # Without the tokens that were added to it: a padding token past the end of the table is common, and never embedded.
@@ -98,7 +98,8 @@ def open_checkpoint(
     )
 
 
-def _dtype(dtype: str, stored: str, device: str) -> torch.dtype:
+def dtype_of(dtype: str, stored: str, device: str) -> torch.dtype:
+    """The type that "auto" and other names mean for weights that are stored in ``stored``."""
     if dtype != "auto":
         found: torch.dtype = getattr(torch, dtype)
         return found

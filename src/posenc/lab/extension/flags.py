@@ -37,7 +37,7 @@ def flags(
         }
     if rule is None or rotary_dim is None:
         return {"vLLM": _vllm(None, length), "llama.cpp": _line(f"--ctx-size {length}", _capped(length))}
-    fixed = _fixed(rule, length, rotary_dim)
+    fixed = fixed_at(rule, length, rotary_dim)
     note = "" if not rule.depends_on_length or fixed is rule else f"its rates at {length} tokens, for shorter texts too"
     return {
         "vLLM": _vllm_rule(fixed, trained_length, length, rotary_dim, head_dim, note),
@@ -90,7 +90,7 @@ def llama_cpp_attention(rule: Frequencies) -> float:
     return rule.attention_factor / usual
 
 
-def _fixed(rule: Frequencies, length: int, rotary_dim: int) -> Frequencies:
+def fixed_at(rule: Frequencies, length: int, rotary_dim: int) -> Frequencies:
     """Rules that are a larger base, as that base: what a whole text of ``length`` tokens has."""
     if not isinstance(rule, (NTK, NTKAlpha, DynamicNTK)):
         return rule

@@ -1,0 +1,294 @@
+"""What a model's own function does to queries and keys, found out by calling it; and posenc's that does the same."""
+
+import inspect
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from posenc.kernels.precision import compute_dtype
+from posenc.kernels.rotate.eager import Pairing
+from posenc.kernels.rotate.op import rotate
+
+Arguments = Literal["q k cos sin axis", "x cos sin axis", "x sin cos", "q k complex", "q k cos sin"]
+Reading = Literal["halves", "neighbours", "pairs", "complex"]
+
+#: Names of arguments, and what they mean.
+_ARGUMENTS: dict[tuple[str, ...], Arguments] = {
+    ("q", "k", "cos", "sin", "unsqueeze_dim"): "q k cos sin axis",
+    ("q", "k", "cos", "sin", "position_ids", "unsqueeze_dim"): "q k cos sin axis",
+    ("x", "cos", "sin", "unsqueeze_dim"): "x cos sin axis",
+    ("tensor", "sin", "cos"): "x sin cos",
+    ("xq", "xk", "freqs_cis"): "q k complex",
+    ("q", "k", "cos", "sin"): "q k cos sin",
+}
+
+#: Channels, tokens, heads and rows of the probe, all different, so that a wrong axis fails.
+_PAIRS, _TOKENS, _HEADS, _ROWS = 4, 5, 3, 2
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a function of a model rotates.
+
+    Attributes:
+        arguments: what it takes.
+        reading: how a table holds one number for each pair: twice, by halves or as neighbours; once; or complex.
+        pairing: which channels make a pair.
+        inverse: True if it turns by -angle.
+        sorted_out: True if the result has first channels of pairs first, whatever the pairing.
+        trailing: True if the slice that turns is the last one of a head.
+        token_dim: the axis of tokens, where no argument tells it.
+        promotes: True if the result has the wider of the dtypes of head and table.
+        alone: what it returns for queries without keys.
+    """
+
+    arguments: Arguments
+    reading: Reading
+    pairing: Pairing
+    inverse: bool = False
+    sorted_out: bool = False
+    trailing: bool = False
+    token_dim: int = 2
+    promotes: bool = False
+    alone: Literal["no", "tensor", "pair"] = "no"
+
+
+def recognise(function: Callable[..., Any]) -> Form:
+    """The form of a function.
+
+    Raises:
+        ValueError: it is none of those known here.
+    """
+    name = f"{function.__module__}.{function.__name__}"
+    names = tuple(
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    )
+    if names not in _ARGUMENTS or len(names) < len(inspect.signature(function).parameters):
+        raise ValueError(f"its {name} takes ({', '.join(names)}), which is no form of a rotation that is known here")
+    for form in _candidates(_ARGUMENTS[names]):
+        if _agrees(function, form, 2 * _PAIRS):
+            return _details(function, form)
+    raise ValueError(f"its {name} is no rotation of pairs that is known here")
+
+
+def _candidates(arguments: Arguments) -> Iterator[Form]:
+    readings: tuple[Reading, ...] = ("complex",) if arguments == "q k complex" else ("halves", "neighbours", "pairs")
+    pairings: tuple[Pairing, ...] = ("half", "interleaved")
+    fixed = arguments in ("x sin cos", "q k complex", "q k cos sin")
+    for reading, pairing, inverse, sorted_out, axis in product(
+        readings, pairings, (False, True), (False, True), (2, 1) if fixed else (2,)
+    ):
+        if not (sorted_out and pairing == "half"):
+            yield Form(arguments, reading, pairing, inverse, sorted_out, token_dim=axis)
+
+
+def _details(function: Callable[..., Any], form: Form) -> Form:
+    """What shows only with channels that stay, with narrow heads, and with queries alone."""
+    wider = 2 * _PAIRS + 6
+    if _runs(function, form, wider):
+        fitting = [f for f in (form, replace(form, trailing=True)) if _agrees(function, f, wider)]
+        if not fitting:
+            raise ValueError(f"its {function.__module__}.{function.__name__} turns another slice of a head")
+        form = fitting[0]
+    if form.reading != "complex":
+        given = _probe(form, 2 * _PAIRS)
+        heads = {name: x.bfloat16() if x.shape[-1] == 2 * _PAIRS and name in "qkx" else x for name, x in given.items()}
+        form = replace(form, promotes=_first(_called(function, form, heads)).dtype is torch.float32)
+    if form.arguments == "q k cos sin axis":
+        try:
+            given = _probe(form, 2 * _PAIRS)
+            result = function(given["q"], None, given["cos"], given["sin"])
+            form = replace(form, alone="tensor" if isinstance(result, Tensor) else "pair")
+        except (TypeError, AttributeError):
+            pass
+    return form
+
+
+def _probe(form: Form, width: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    def heads(number: int) -> Tensor:
+        shape = (number, _TOKENS) if form.token_dim == 2 else (_TOKENS, number)
+        return draw(_ROWS, *shape, width)
+
+    q, k = heads(_HEADS), heads(1)
+    cos, sin = (_written(draw(_ROWS, _TOKENS, _PAIRS), form.reading) for _ in range(2))
+    if form.arguments == "q k cos sin":
+        cos, sin = cos[0], sin[0]
+        if form.token_dim == 1:
+            q, k = q[0], k[0]
+    return {"q": q, "k": k, "x": q, "cos": cos, "sin": sin}
+
+
+def _written(numbers: Tensor, reading: Reading) -> Tensor:
+    if reading == "halves":
+        return torch.cat((numbers, numbers), dim=-1)
+    return numbers.repeat_interleave(2, dim=-1) if reading == "neighbours" else numbers
+
+
+def _called(function: Callable[..., Any], form: Form, given: dict[str, Tensor]) -> Any:
+    q, k, x, cos, sin = (given[name] for name in ("q", "k", "x", "cos", "sin"))
+    match form.arguments:
+        case "x cos sin axis":
+            return function(x, cos, sin)
+        case "x sin cos":
+            return function(x, sin, cos)
+        case "q k complex":
+            return function(q, k, torch.complex(cos, sin))
+        case _:
+            return function(q, k, cos, sin)
+
+
+def _runs(function: Callable[..., Any], form: Form, width: int) -> bool:
+    try:
+        _called(function, form, _probe(form, width))
+    except Exception:  # whatever it says of a shape that it was not made for
+        return False
+    return True
+
+
+def _agrees(function: Callable[..., Any], form: Form, width: int) -> bool:
+    given = _probe(form, width)
+    try:
+        theirs = _called(function, form, given)
+    except Exception:
+        return False
+    ours = _called(posenc_function(form), form, given)
+    return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in pairs(theirs, ours))
+
+
+def pairs(theirs: Any, ours: Any) -> list[tuple[Tensor, Tensor]]:
+    """The tensors of two results."""
+    if isinstance(theirs, Tensor):
+        return [(theirs, ours)]
+    return [(a, b) for a, b in zip(theirs, ours, strict=True) if a is not None]
+
+
+def _first(result: Any) -> Tensor:
+    return result if isinstance(result, Tensor) else result[0]
+
+
+class LastTables:
+    """The tables of the last call in the form that the operation takes, while those of the model live."""
+
+    def __init__(self) -> None:
+        self._of: tuple[Any, Any, torch.dtype] | None = None
+        self._made: tuple[Tensor, Tensor] | None = None
+
+    def get(
+        self, cos: Tensor, sin: Tensor, dtype: torch.dtype, make: Callable[[Tensor, torch.dtype], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        if torch.compiler.is_compiling():
+            return make(cos, dtype), make(sin, dtype)
+        if self._of is not None and self._made is not None:
+            of_cos, of_sin, of_dtype = self._of
+            if of_cos() is cos and of_sin() is sin and of_dtype is dtype:
+                return self._made
+        made = make(cos, dtype), make(sin, dtype)
+        self._of, self._made = (weakref.ref(cos), weakref.ref(sin), dtype), made
+        return made
+
+    def __deepcopy__(self, memo: Any) -> "LastTables":
+        return LastTables()
+
+
+def posenc_function(form: Form, *, keeps_dtype: bool = False) -> Callable[..., Any]:
+    """posenc's fused rotation behind the arguments of a model's own.
+
+    Args:
+        form: how that one rotates.
+        keeps_dtype: the result has the dtype of the head, however wide the tables are.
+    """
+    pairing, inverse, reading, trailing = form.pairing, form.inverse, form.reading, form.trailing
+    promotes = form.promotes and not keeps_dtype
+
+    def compact(table: Tensor, dtype: torch.dtype) -> Tensor:
+        """One number for each pair, as the fused operation wants it."""
+        if reading == "halves":
+            table = table[..., : table.shape[-1] // 2]
+        elif reading == "neighbours":
+            table = table[..., ::2].contiguous()
+        elif reading == "complex":
+            table = table.contiguous()
+        return table if table.dtype is dtype else table.to(dtype)
+
+    last = LastTables()  # layers share their tables
+
+    def turned(q: Tensor, k: Tensor | None, cos: Tensor, sin: Tensor, token_dim: int) -> tuple[Tensor, Tensor]:
+        if promotes and cos.dtype is not q.dtype:
+            wide = torch.promote_types(q.dtype, cos.dtype)
+            q, k = q.to(wide), None if k is None else k.to(wide)
+        cos, sin = last.get(cos, sin, compute_dtype(q.dtype), compact)
+        start = q.shape[-1] - 2 * cos.shape[-1] if trailing else 0
+        both = rotate(
+            q,
+            q[:, :0] if k is None and token_dim == 2 else q[:, :, :0] if k is None else k,
+            cos,
+            sin,
+            start=start,
+            token_dim=token_dim,
+            pairing=pairing,
+            inverse=inverse,
+        )
+        if form.sorted_out:
+            width = 2 * cos.shape[-1]
+            return _sorted(both[0], start, width), _sorted(both[1], start, width)
+        return both
+
+    def q_k_cos_sin_axis(
+        q: Tensor,
+        k: Tensor | None = None,
+        cos: Any = None,
+        sin: Any = None,
+        position_ids: Any = None,
+        unsqueeze_dim: int = 1,
+    ) -> Any:
+        both = turned(q, k, cos, sin, 3 - unsqueeze_dim)
+        if k is None:
+            return both[0] if form.alone == "tensor" else (both[0], None)
+        return both
+
+    def q_k_cos_sin_axis_only(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> Any:
+        return q_k_cos_sin_axis(q, k, cos, sin, None, unsqueeze_dim)
+
+    def x_cos_sin_axis(x: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> Tensor:
+        return turned(x, None, cos, sin, 3 - unsqueeze_dim)[0]
+
+    def x_sin_cos(tensor: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
+        return turned(tensor, None, cos, sin, form.token_dim)[0]
+
+    def q_k_complex(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tensor]:
+        freqs_cis = freqs_cis.to(xq.device)
+        return turned(xq, xk, freqs_cis.real, freqs_cis.imag, form.token_dim)
+
+    def q_k_cos_sin(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        if q.ndim == 4:
+            return turned(q, k, cos, sin, form.token_dim)
+        a, b = turned(q[None], k[None], cos, sin, form.token_dim)
+        return a[0], b[0]
+
+    return {
+        "q k cos sin axis": q_k_cos_sin_axis_only if form.alone == "no" else q_k_cos_sin_axis,
+        "x cos sin axis": x_cos_sin_axis,
+        "x sin cos": x_sin_cos,
+        "q k complex": q_k_complex,
+        "q k cos sin": q_k_cos_sin,
+    }[form.arguments]
+
+
+def _sorted(x: Tensor, start: int, width: int) -> Tensor:
+    """First channels of pairs first."""
+    inside: Tensor = x[..., start : start + width].unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+    if width == x.shape[-1]:
+        return inside
+    return torch.cat((x[..., :start], inside, x[..., start + width :]), dim=-1)
