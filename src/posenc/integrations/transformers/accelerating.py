@@ -33,6 +33,12 @@ class Site:
     method: str
     code: FunctionType
     functions: tuple[tuple[str, Callable[..., Any]], ...]
+    without_gradients: bool = False
+
+    def rebuilt(self, names: Mapping[str, Any]) -> Callable[..., Any]:
+        """The method with other functions behind those names."""
+        twin = with_globals(self.code, names)
+        return torch.no_grad()(twin) if self.without_gradients else twin
 
 
 def accelerate(model: Any, *, numerics: Numerics = "transformers", inputs: Mapping[str, Any] | None = None) -> Patch:
@@ -90,12 +96,12 @@ def accelerate(model: Any, *, numerics: Numerics = "transformers", inputs: Mappi
     try:
         if numerics == "exact":
             exact_tables(patch, inner, tables)
-        replaced: dict[Any, FunctionType] = {}
+        replaced: dict[Any, Callable[..., Any]] = {}
         ours = {function: posenc_function(form, keeps_dtype=numerics == "exact") for function, form in forms.items()}
         for site in chosen:
             key = (site.code, site.functions)
             if key not in replaced:
-                replaced[key] = with_globals(site.code, {name: ours[function] for name, function in site.functions})
+                replaced[key] = site.rebuilt({name: ours[function] for name, function in site.functions})
             patch.assign(site.module, site.method, MethodType(replaced[key], site.module))
     except ValueError as error:
         patch.roll_back()
@@ -111,21 +117,18 @@ def find_sites(model: nn.Module) -> list[Site]:
     """
     found = []
     for name, module in model.named_modules():
-        for method, code, functions in _methods(type(module)):
+        for method, code, functions, without_gradients in _methods(type(module)):
             if method in vars(module):
                 raise ValueError(
                     f"the {method} of {name} was replaced already, by a hook or an earlier patch; undo that"
                 )
-            found.append(Site(name, module, method, code, functions))
+            found.append(Site(name, module, method, code, functions, without_gradients))
     if not found:
-        reason = "none of its modules calls a function that rotates queries and keys"
-        if any("otary" in type(module).__name__ for module in model.modules()):
-            reason = "its rotation is written out in its modules, where it cannot be replaced"
-        raise ValueError(reason)
+        raise ValueError("none of its modules calls a function that rotates queries and keys")
     return found
 
 
-def _methods(cls: type) -> Iterator[tuple[str, FunctionType, tuple[tuple[str, Callable[..., Any]], ...]]]:
+def _methods(cls: type) -> Iterator[tuple[str, FunctionType, tuple[tuple[str, Callable[..., Any]], ...], bool]]:
     seen: set[str] = set()
     for owner in cls.__mro__:
         if owner is nn.Module:
@@ -144,9 +147,18 @@ def _methods(cls: type) -> Iterator[tuple[str, FunctionType, tuple[tuple[str, Ca
             )
             if not functions:
                 continue
-            if inner is not value:
+            without_gradients = _is_no_grad(value)
+            if inner is not value and not without_gradients:
                 raise ValueError(f"{cls.__name__}.{method} is wrapped by a decorator")
-            yield method, inner, functions
+            yield method, inner, functions, without_gradients
+
+
+def _is_no_grad(value: Any) -> bool:
+    """Is this method wrapped by torch.no_grad(), and by nothing else?"""
+    if isinstance(getattr(value, "__wrapped__", None), FunctionType) and value.__code__.co_name == "decorate_context":
+        made = inspect.getclosurevars(value).nonlocals.get("ctx_factory")
+        return callable(made) and isinstance(made(), torch.no_grad)
+    return False
 
 
 def _names(code: CodeType) -> set[str]:
@@ -207,7 +219,7 @@ def _compare(
                 name: _both(function, forms.get(function), unknown.get(function, ""), site, reached)
                 for name, function in site.functions
             }
-            setattr(site.module, site.method, MethodType(with_globals(site.code, names), site.module))
+            setattr(site.module, site.method, MethodType(site.rebuilt(names), site.module))
         _run(model, inputs)
     finally:
         for hook in hooks:
