@@ -19,7 +19,9 @@ from torch import Tensor
 from posenc import YaRN
 from posenc.lab import runs
 from posenc.lab.errors import RunError
-from posenc.lab.extension.tuning import TuneConfig, TuneReport, TuneStep, positions_at, tune
+from posenc.lab.extension.tuning import TuneReport, TuneStep, tune
+from posenc.lab.extension.tuning_config import TuneConfig
+from posenc.lab.extension.tuning_steps import positions_at
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -220,7 +222,7 @@ def test_attention_is_not_cut_at_the_leap(tokens: Tensor, tmp_path: Path) -> Non
 
 
 def test_of_long_windows_a_part_is_scored(tokens: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("posenc.lab.extension.tuning.MOST_SCORED", 8)
+    monkeypatch.setattr("posenc.lab.extension.tuning_steps.MOST_SCORED", 8)
     checkpoint, shapes = tiny(), []
     handle = checkpoint.model.lm_head.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape)))
     report = tuned(checkpoint, tokens, tmp_path, steps=2)
@@ -445,7 +447,8 @@ def script(folder: Path, tokens: Tensor) -> Path:
 def test_two_processes_come_to_what_one_comes_to(tokens: Tensor, tmp_path: Path, launcher: str) -> None:
     if launcher == "accelerate":
         pytest.importorskip("accelerate", reason="accelerate is not installed")
-        start = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+        # --multi_gpu is how it starts several processes; on a CPU alone it would start one, or ask for MPI
+        start = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
         start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "29631"]
     else:
         start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -278,7 +278,7 @@ def draw(scores: Sequence[Score], path: Path, *, rows: int) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", color=hues[method], label=method)
         axes.axvline(rows, color=plots.MUTED, linewidth=0.8, linestyle="--")
         axes.set_xscale("log", base=2)
-        axes.set_xticks([one.length for one in longest] + [one.length for one in scores])
+        axes.set_xticks(sorted({one.length for one in scores}))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
         axes.set(xlabel="tokens of a document", ylabel="recall at 1", ylim=(0, 1.02))
         axes.legend(fontsize=8, frameon=False)
