@@ -62,7 +62,8 @@ class Ending:
         tune: steps of training with the rule; 0 for none.
         method: "lora" or "full".
         positions: "skipwise" or "whole"; None is skipwise on a CPU and whole on a GPU.
-        window: tokens of a training window, if skipwise; None is an eighth of the trained length.
+        window: tokens of a training window, if skipwise; None is 512, or an eighth of a trained length below 4096.
+        batch: windows of a step; None is 2, or one for each process.
     """
 
     save: Path | None = None
@@ -70,6 +71,7 @@ class Ending:
     method: str = "lora"
     positions: str | None = None
     window: int | None = None
+    batch: int | None = None
 
 
 def extend(request: Request, ending: Ending, console: Console) -> None:
@@ -246,7 +248,7 @@ def _tune(
     rule = results.rule_of(run, name)
     folder = rule_folder(run, name) / files.TUNED
     positions = ending.positions or ("whole" if config.device == "cuda" else "skipwise")
-    window = config.length if positions == "whole" else ending.window or max(16, config.trained_length // 8)
+    window = config.length if positions == "whole" else ending.window or min(512, max(16, config.trained_length // 8))
     with Stages(console) as stages:
         stage = stages.begin(f"{name}, training", ending.tune, unit="step")
         stage.at(0)
@@ -261,6 +263,7 @@ def _tune(
             length=config.length,
             steps=ending.tune,
             window=window,
+            batch=ending.batch or max(2, processes.size),
             method=ending.method,  # type: ignore[arg-type]  # the command line has checked it
             positions=positions,  # type: ignore[arg-type]
             seed=config.seed,
