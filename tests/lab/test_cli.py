@@ -46,7 +46,9 @@ def test_help_answers_at_once_and_imports_no_torch() -> None:
     assert statistics.median(seconds) < 2.0  # 0.2 s on an idle machine; room for a busy one
 
 
-@pytest.mark.parametrize("verb", ["compare", "report", "show", "inspect", "diagnose", "build", "bench"])
+@pytest.mark.parametrize(
+    "verb", ["compare", "extend", "probe", "report", "show", "inspect", "diagnose", "build", "bench"]
+)
 def test_every_verb_explains_itself(call, verb: str) -> None:
     code, out, _ = call(verb, "--help")
     assert code == 0
@@ -83,6 +85,16 @@ def test_the_installed_command_is_this_one() -> None:
         (["compare", "--resume"], "name the folder of a run"),
         (["compare", "--resume", "--steps", "5"], "a run goes on as it began"),
         (["report", "nowhere"], "there is no such run folder"),
+        (["extend"], "got no model"),
+        (["extend", "nowhere"], "got no --to"),
+        (["extend", "nowhere", "--to", "9000"], "nowhere: there is no such folder or file"),
+        (["extend", "nowhere", "--to", "9000", "--method", "qlora"], "expected one of lora, full"),
+        (["extend", "nowhere", "--to", "9000", "--positions", "odd"], "expected one of skipwise, whole"),
+        (["extend", "--resume"], "name the folder of a run"),
+        (["extend", "--resume", "nowhere"], "there is no such run folder"),
+        (["extend", "--resume", "--to", "5"], "a run goes on as it began"),
+        (["probe", "nowhere"], "nowhere: there is no such folder or file"),
+        (["probe", "nowhere", "--out", "heat.gif"], "expected a name that ends in .png, .svg or .json"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -141,6 +153,18 @@ def test_a_missing_extra_is_one_sentence(missing: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f'posenc: the command needs {missing}; install the lab extra: pip install "posenc[lab]"\n'
+
+
+@pytest.mark.parametrize("missing", ["transformers", "gguf", "accelerate", "peft"])
+def test_a_missing_package_for_real_models_is_one_sentence(call, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    from posenc.lab import cli
+
+    def fail(**_: object) -> None:
+        raise ModuleNotFoundError(f"No module named '{missing}.utils'", name=f"{missing}.utils")
+
+    monkeypatch.setattr(cli, "app", fail)
+    told = f'posenc: the command needs {missing}; install two extras: pip install "posenc[lab,extend]"\n'
+    assert call("extend") == (1, "", told)
 
 
 def test_an_interrupted_run_exits_as_the_signal_says(call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -250,22 +249,23 @@ def test_a_file_that_is_half_written_is_not_taken_for_a_whole_one(tiny_model, be
 
 
 @pytest.mark.slow
-def test_signals_stop_the_command_and_the_second_one_at_once(tiny_model, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("numbers", "code"), [([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 130)])
+def test_signals_stop_the_command_and_the_second_one_at_once(
+    tiny_model, tmp_path: Path, numbers: list[int], code: int
+) -> None:
     model = tiny_model(hidden_size=512, intermediate_size=2048, num_hidden_layers=4)
     command = [sys.executable, "-m", "posenc.lab", "extend", str(model), "--to", "6000", "--no-retrieval", "--out=run"]
-    for numbers, code in (([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 130)):
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 120
-        while not list((tmp_path / "run").rglob(files.PROBE)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        for number in numbers:
-            os.kill(process.pid, number)
-        assert process.wait(timeout=60) == code
-        assert process.stderr is not None
-        assert process.stderr.read().count(b"\n") <= 1
-        process.stderr.close()
-        assert list((tmp_path / "run").rglob(files.PROBE))
+    errors = tmp_path / "stderr.txt"
+    with errors.open("w") as file:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=file)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run").rglob(files.PROBE)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for number in numbers:
+        os.kill(process.pid, number)
+    assert process.wait(timeout=60) == code, errors.read_text()
+    assert errors.read_text().count("\n") <= 1
+    assert list((tmp_path / "run").rglob(files.PROBE))
 
 
 # What is refused

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from posenc.lab import runs
+from posenc.lab import progress, runs
 from posenc.lab.config import TrainConfig
 from posenc.lab.progress import Standing, Watch
 
@@ -71,3 +71,31 @@ def test_seeds_are_named_where_there_are_several(tmp_path: Path) -> None:
     for folder in folders:
         folder.mkdir()
     assert "rope seed 1" in shown(folders, terminal=True, rows=[])
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_stages_show_what_is_done_here_and_the_time_that_is_left(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 1000, 60))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    console = Console(file=io.StringIO(), width=100, force_terminal=terminal, _environ={})
+    with progress.Stages(console) as stages:
+        stage = stages.begin("yarn:2", 100, unit="token")
+        stage.at(0)
+        stage.at(25, loss=3.5)
+        stage.after(40)(10)
+        stage.of(3, 4)
+        stage.done(loss=3.25)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    for word in ("yarn:2", "3.250", "done"):
+        assert word in text
+    if not terminal:
+        assert "token    25/100" in text
+        assert "left" in text
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(59.6, "1:00 left"), (61, "1:01 left"), (3700, "1:01:40 left")])
+def test_time_is_said_in_minutes_and_hours(seconds: float, said: str) -> None:
+    assert progress.said_time(seconds) == said

@@ -4,6 +4,8 @@ import sys
 
 LAB_EXTRA = frozenset({"filelock", "joblib", "matplotlib", "rich", "safetensors", "tokenizers", "typer"})
 
+EXTEND_EXTRA = frozenset({"accelerate", "gguf", "peft", "transformers"})
+
 
 def main() -> None:
     """Run the command line, and turn every known error into one line on stderr and an exit code that is not zero."""
@@ -27,6 +29,8 @@ def _explain(error: Exception) -> int:
         message, code = str(error), error.exit_code
     elif isinstance(error, ModuleNotFoundError) and (package := str(error.name).partition(".")[0]) in LAB_EXTRA:
         message, code = f'the command needs {package}; install the lab extra: pip install "posenc[lab]"', 1
+    elif isinstance(error, ModuleNotFoundError) and (package := str(error.name).partition(".")[0]) in EXTEND_EXTRA:
+        message, code = f'the command needs {package}; install two extras: pip install "posenc[lab,extend]"', 1
     elif isinstance(error, OSError) and error.filename is not None:
         message, code = f"{error.filename}: {error.strerror}", 1
     elif isinstance(error, (ValueError, TypeError, OSError)):

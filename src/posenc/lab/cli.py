@@ -202,6 +202,9 @@ def extend(
         ),
     ] = None,
     window: Annotated[int | None, typer.Option(min=2, help="Tokens of a short window.", rich_help_panel=ENDING)] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows of a training step.", rich_help_panel=ENDING)
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run: its folder in place of MODEL, or the latest.")
     ] = False,
@@ -245,7 +248,7 @@ def extend(
     check_choice("--method", method, Literal["lora", "full"])
     if positions is not None:
         check_choice("--positions", positions, Literal["skipwise", "whole"])
-    ending = job.Ending(save=save, tune=tune, method=method, positions=positions, window=window)
+    ending = job.Ending(save=save, tune=tune, method=method, positions=positions, window=window, batch=batch)
     chosen = _given(
         length=to,
         texts=text,

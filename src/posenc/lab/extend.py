@@ -1,14 +1,13 @@
 """`posenc extend`: which rule gets a model to N tokens, measured on real text, and a model that has it."""
 
+import contextlib
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from torch import Tensor
 
 import posenc
@@ -16,35 +15,21 @@ from posenc.lab import environment, runs
 from posenc.lab.errors import Interrupted, RunError
 from posenc.lab.extension import config as files
 from posenc.lab.extension import report, results
+from posenc.lab.extension.announce import CHUNK, estimate, introduce
 from posenc.lab.extension.candidates import Candidate, candidates
 from posenc.lab.extension.checkpoint import Checkpoint, open_checkpoint
 from posenc.lab.extension.config import ExtendConfig, rule_folder
-from posenc.lab.extension.costs import Costs, measure
+from posenc.lab.extension.costs import measure, operations_of
 from posenc.lab.extension.fingerprint import check_same, fingerprint
-from posenc.lab.extension.memory import check_memory, needed_memory
+from posenc.lab.extension.memory import check_memory
 from posenc.lab.extension.passage import check_long_enough, documents, tokens
 from posenc.lab.extension.preview import Preview, look
 from posenc.lab.extension.processes import Processes, joined, local_device
 from posenc.lab.extension.saving import check_free, save
 from posenc.lab.extension.table import for_card
-from posenc.lab.extension.work import (
-    DEPTHS,
-    SHORTEST,
-    TASKS,
-    Work,
-    applied,
-    asked_lengths,
-    forms,
-    plan,
-    save_candidate,
-    window_starts,
-)
+from posenc.lab.extension.work import SHORTEST, Work, applied, save_candidate
 from posenc.lab.jobs import cores, listening
 from posenc.lab.progress import Stages
-
-CHUNK = 512
-"""Tokens that go through the model at a time."""
-
 
 MOST_TRAINED = 2_000_000
 """Tokens of the text that training draws from."""
@@ -77,7 +62,8 @@ class Ending:
         tune: steps of training with the rule; 0 for none.
         method: "lora" or "full".
         positions: "skipwise" or "whole"; None is skipwise on a CPU and whole on a GPU.
-        window: tokens of a training window, if skipwise; None is an eighth of the trained length.
+        window: tokens of a training window, if skipwise; None is 512, or an eighth of a trained length below 4096.
+        batch: windows of a step; None is 2, or one for each process.
     """
 
     save: Path | None = None
@@ -85,6 +71,7 @@ class Ending:
     method: str = "lora"
     positions: str | None = None
     window: int | None = None
+    batch: int | None = None
 
 
 def extend(request: Request, ending: Ending, console: Console) -> None:
@@ -120,7 +107,7 @@ def prepare(request: Request, ending: Ending) -> tuple[Path, Checkpoint]:
         check_free(ending.save)
     texts, described = documents(request.texts)
     check_long_enough(texts, length)
-    check_memory(preview, length, chunk=CHUNK, dtype=request.dtype)
+    check_memory(preview, length, chunk=CHUNK, dtype=request.dtype, device=device_here())
     threads = request.threads or cores()
     torch.set_num_threads(threads)
     checkpoint = _open(request.model, request.dtype, request.trust_remote_code)
@@ -169,16 +156,19 @@ def finish(
     """Do what a run still lacks, then its report, and what is asked for at its end."""
     processes = processes or Processes()
     config = ExtendConfig.from_dict(runs.read_json(run / runs.CONFIG), where=str(run / runs.CONFIG))
-    how_to_resume = f"go on with: posenc extend --resume {run}"
-
-    def stop(number: int) -> None:
-        raise Interrupted(f"stopped; what is done is kept; {how_to_resume}", number)
-
-    with listening(stop), runs.locked(run, patience=1.0) if processes.is_first else listening(stop):
+    alone = runs.locked(run, patience=1.0) if processes.is_first else contextlib.nullcontext()
+    with listening(_stop) as received, alone:
         try:
             _finish(run, config, ending, console, processes, checkpoint)
         except KeyboardInterrupt:
-            stop(signal.SIGINT)
+            raise Interrupted(
+                f"stopped; what is done is kept; go on with: posenc extend --resume {run}",
+                received[0] if received else signal.SIGINT,
+            ) from None
+
+
+def _stop(number: int) -> None:
+    raise KeyboardInterrupt  # which nobody on the way takes for an error of their own
 
 
 def _finish(
@@ -202,7 +192,7 @@ def _finish(
             runs.clear_partial_writes(folder)
         _measure(run, config, preview, checkpoint, read, console)
     if ending.tune:
-        _tune(run, config, ending, checkpoint, read, console, processes)
+        _tune(run, config, ending, preview, checkpoint, read, console, processes)
     if processes.is_first:
         _report(run, config, ending, checkpoint, console)
 
@@ -210,14 +200,14 @@ def _finish(
 def _measure(
     run: Path, config: ExtendConfig, preview: Preview, checkpoint: Checkpoint, read: Tensor, console: Console
 ) -> None:
-    _introduce(run, config, preview, checkpoint, console)
+    introduce(run, config, preview, checkpoint, console)
     if not (run / runs.ENVIRONMENT).exists():
         runs.write_json(run / runs.ENVIRONMENT, environment.describe(threads=config.threads, device=config.device))
     if not _lacking(run, config):
         return
     costs = measure(preview, checkpoint.model, read)
     console.print(
-        f"[dim]time    [/] {_estimate(run, config, costs, checkpoint.tokenizer)}\n", highlight=False, soft_wrap=True
+        f"[dim]time    [/] {estimate(run, config, costs, checkpoint.tokenizer)}\n", highlight=False, soft_wrap=True
     )
     with Stages(console) as stages:
         work = Work(run, config, checkpoint, read, costs, stages)
@@ -246,6 +236,7 @@ def _tune(
     run: Path,
     config: ExtendConfig,
     ending: Ending,
+    preview: Preview,
     checkpoint: Checkpoint,
     read: Tensor,
     console: Console,
@@ -257,7 +248,7 @@ def _tune(
     rule = results.rule_of(run, name)
     folder = rule_folder(run, name) / files.TUNED
     positions = ending.positions or ("whole" if config.device == "cuda" else "skipwise")
-    window = config.length if positions == "whole" else ending.window or max(16, config.trained_length // 8)
+    window = config.length if positions == "whole" else ending.window or min(512, max(16, config.trained_length // 8))
     with Stages(console) as stages:
         stage = stages.begin(f"{name}, training", ending.tune, unit="step")
         stage.at(0)
@@ -272,6 +263,7 @@ def _tune(
             length=config.length,
             steps=ending.tune,
             window=window,
+            batch=ending.batch or max(2, processes.size),
             method=ending.method,  # type: ignore[arg-type]  # the command line has checked it
             positions=positions,  # type: ignore[arg-type]
             seed=config.seed,
@@ -279,10 +271,9 @@ def _tune(
             on_progress=show,
         )
         stage.done()
-        if processes.is_first:
+        if processes.is_first and not (folder / files.PASS).exists():
             runs.write_json(folder / "tune.json", done.to_dict())
-            costs = Costs(1.0, 0.0)
-            work = Work(run, config, checkpoint, read, costs, stages)
+            work = Work(run, config, checkpoint, read, operations_of(preview, checkpoint.model), stages)
             with applied(checkpoint, Candidate(name, rule, checkpoint.frequencies), config.length) as model:
                 work.read(model, folder / files.PASS, title=f"{name} tuned")
 
@@ -314,9 +305,10 @@ def _report(run: Path, config: ExtendConfig, ending: Ending, checkpoint: Checkpo
             raise RunError(
                 f"--save: no rule holds, so nothing is saved; to have it nevertheless, name one: --rules {name}."
             )
+        rule = results.rule_of(run, name)
         save(
             checkpoint,
-            results.rule_of(run, name),
+            checkpoint.frequencies if rule is None else rule,  # none: its own, and its config says the new length
             ending.save,
             length=config.length,
             name=name,
@@ -357,53 +349,3 @@ def _check_versions(config: ExtendConfig) -> None:
                 f"the run began with {package} {before} and would go on with {here}, which may compute other numbers; "
                 "install that version, or start a new run."
             )
-
-
-def _introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Checkpoint, console: Console) -> None:
-    """Say what is about to happen."""
-    rule = "a learned table" if checkpoint.frequencies is None else str(checkpoint.frequencies)
-    names = " + ".join(part["name"] for part in config.text)
-    rest = "all get" if config.chosen else f"the best {config.full} and none get"
-    search = f"; a search of {config.search} lists" if config.search else ""
-    dtype = str(checkpoint.model.dtype).removeprefix("torch.")
-    lines = (
-        f"[bold]posenc {posenc.__version__}[/] takes {escape(config.label)} from {config.trained_length:,} to "
-        f"{config.length:,} tokens.",
-        f"[dim]model   [/] {escape(preview.model_type)}, {preview.parameters / 1e6:,.0f} M numbers, {preview.layers} "
-        f"layers, {preview.heads} heads; {escape(rule)}",
-        f"[dim]text    [/] the first {config.length:,} tokens of {escape(names)}",
-        f"[dim]rules   [/] {escape(', '.join(config.rules))}{search}; {rest} the full pass",
-        f"[dim]machine [/] {config.device}, {dtype}, {config.threads} threads; about "
-        f"{needed_memory(preview, config.length, chunk=CHUNK, dtype=config.dtype) / 2**30:.1f} GB of memory",
-        f"[dim]folder  [/] {escape(str(run))}   [dim](Ctrl-C stops, --resume goes on)[/]",
-    )
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def _estimate(run: Path, config: ExtendConfig, costs: Costs, tokenizer: Any) -> str:
-    """The time that is left to take, and of what it is made."""
-    length, trained = config.length, config.trained_length
-    gaps = plan(trained, length)
-    probes = sum(not (rule_folder(run, name) / files.PROBE).exists() for name in config.rules)
-    passes = len(config.rules) if config.chosen else min(config.full + 1, len(config.rules))
-    passes -= sum((rule_folder(run, name) / files.PASS).exists() for name in config.rules)
-    parts = {
-        "probe": probes * costs.probe(gaps),
-        "search": config.search * costs.probe(gaps) * (not (run / files.SEARCH).exists()),
-        f"{passes} full passes": passes * costs.full(length),
-        "windows": len(window_starts(trained, length)) * costs.full(trained) * (not (run / files.WINDOWS).exists()),
-    }
-    if config.retrieval:
-        asked = 2 - sum((rule_folder(run, name) / files.RETRIEVAL).exists() for name in config.rules)
-        one = sum(costs.retrieval(size, depths=DEPTHS) for size in asked_lengths(trained, length))
-        parts["retrieval"] = asked * len(TASKS) * len(forms(tokenizer)) * one
-    total = sum(parts.values())
-    said = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items() if seconds)
-    return f"about {_duration(total)}: {said}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -75,7 +75,7 @@ def probe(
     plan = _plan(trained, length)
     found, described = documents(texts)
     check_long_enough(found, plan.tokens)
-    check_memory(preview, 2 * plan.block, chunk=2 * plan.block, dtype=dtype)
+    check_memory(preview, 2 * plan.block, chunk=2 * plan.block, dtype=dtype, device=device_here())
     torch.set_num_threads(threads or cores())
     checkpoint = open_checkpoint(model, dtype=dtype, device=device_here(), trust_remote_code=trust_remote_code)
     tried = candidates_of(checkpoint, length, rules)

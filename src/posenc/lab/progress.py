@@ -225,6 +225,11 @@ class Stage:
         )
         self._stages.look()
 
+    def of(self, done: int, total: int) -> None:
+        """:meth:`at`, of a total that is known only now."""
+        self.row = dataclasses.replace(self.row, total=total)
+        self.at(done)
+
     def after(self, before: int) -> Callable[[int], None]:
         """:meth:`at` for a part of the work that comes after so much of it, and counts from 0."""
         return lambda done: self.at(before + done)

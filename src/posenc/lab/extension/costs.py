@@ -1,5 +1,6 @@
 """How long the work will take, from what it computes and one short measurement."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,14 +55,17 @@ class Costs:
         return (self.operations(max(depths) * length) + branches) / self.speed
 
 
-def measure(preview: Preview, model: Any, tokens: Tensor) -> Costs:
-    """Time a short pass."""
+def operations_of(preview: Preview, model: Any) -> Costs:
+    """What a model computes, at a speed that is not known."""
     table = 0 if model.config.tie_word_embeddings else preview.vocab_size * preview.hidden_size
-    token = 2.0 * (preview.parameters - table)
-    seen = 4.0 * preview.layers * preview.heads * preview.head_dim
-    short = tokens[:SHORT]
+    return Costs(2.0 * (preview.parameters - table), 4.0 * preview.layers * preview.heads * preview.head_dim)
+
+
+def measure(preview: Preview, model: Any, tokens: Tensor) -> Costs:
+    """The same, with the speed of a short pass."""
+    costs, short = operations_of(preview, model), tokens[:SHORT]
     full_pass(model, short[:16])  # what is done once is not timed
     begun = time.perf_counter()
     full_pass(model, short)
     seconds = max(time.perf_counter() - begun, 1e-6)
-    return Costs(token, seen, Costs(token, seen).operations(len(short)) / seconds)
+    return dataclasses.replace(costs, speed=costs.operations(len(short)) / seconds)

@@ -23,7 +23,10 @@ def print_results(results: Data, console: "Console") -> None:
     if any(rule["pass"] for rule in results["rules"]):
         for table in _that_fit(results, console):
             console.print(table)
-        console.print("* lowest of its column   cost, gain: nats a token, paired on the same tokens, ± standard error")
+        console.print(
+            "* lowest of its column   cost, gain: nats a token, paired on the same tokens, ± standard error\n"
+        )
+        _print_curves(results, console)
     elif results["probe"]:
         print_probe(results, console)
     if any(rule["retrieval"] for rule in results["rules"]):
@@ -39,12 +42,10 @@ def print_results(results: Data, console: "Console") -> None:
 def print_probe(results: Data, console: "Console") -> None:
     """The heatmap in the terminal: perplexity by rule and gap, coloured by how far it is above the model at home."""
     plan = results["probe"]
-    table = Table(
-        box=None,
-        padding=(0, 0),
-        title_justify="left",
-        title=f"Perplexity of {plan['scored']} tokens that see {plan['block']} across a gap of so many positions",
+    console.print(
+        f"Perplexity of {plan['scored']} tokens that see {plan['block']} others across a gap of so many positions"
     )
+    table = Table(box=None, padding=(0, 0))
     table.add_column("rule  ", no_wrap=True)
     for gap in plan["gaps"]:
         table.add_column(f" {gap:,} ", justify="right", no_wrap=True)
@@ -162,6 +163,34 @@ def nats_text(found: Mapping[str, Any] | None) -> str:
     return f"{found['nats']:+.3f}{error}"
 
 
+_LEVELS = "▁▂▃▄▅▆▇█"
+
+
+def _print_curves(results: Data, console: "Console") -> None:
+    """Perplexity by position, roughly: a line of blocks for each rule, cut at the trained length."""
+    curves, trained = results["curves"], results["config"]["trained_length"]
+    known = [value for values in curves["rules"].values() for value in values if value is not None]
+    if not known:
+        return
+    low = min(known)
+    high = min(max(known), low + math.log(60))  # one that explodes shall not flatten all others
+    cut = sum(1 for position in curves["positions"] if position < trained)
+    console.print(
+        f"Perplexity by position, from {short(math.exp(low))} to {short(math.exp(high))}; | is the trained length"
+    )
+    for name, values in curves["rules"].items():
+        blocks = [_block(value, low, high) for value in values]
+        line = "".join(blocks[:cut]) + "[dim]|[/]" + "".join(blocks[cut:])
+        console.print(f"  {escape(name):<18}{line}", highlight=False, no_wrap=True, crop=False)
+
+
+def _block(nats: float | None, low: float, high: float) -> str:
+    if nats is None:
+        return " "
+    share = (nats - low) / (high - low or 1.0)
+    return _LEVELS[min(len(_LEVELS) - 1, max(0, int(share * len(_LEVELS))))]
+
+
 def _that_fit(results: Data, console: "Console") -> list[Table]:
     """Everything in one table, or in two or three if the terminal is narrow."""
     trained = results["config"]["trained_length"]
@@ -220,7 +249,7 @@ def retrieval_rows(results: Data) -> tuple[list[int], list[tuple[str, str, str, 
 
 def _retrieval_table(results: Data) -> Table:
     lengths, found = retrieval_rows(results)
-    title = "Retrieval: right answers of those asked, in texts of so many tokens"
+    title = "Retrieval: right answers by length"
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title=title)
     for heading in ("task", "form", "rule"):
         table.add_column(heading, no_wrap=True)

@@ -162,11 +162,6 @@ class Work:
         with self._set(name) as model:
             for form in forms(self.checkpoint.tokenizer):
                 stage = self.stages.begin(f"{name}, {form} retrieval", 1, unit="token")
-
-                def look(done: int, total: int, stage: Any = stage) -> None:
-                    stage.row = dataclasses.replace(stage.row, total=total)
-                    stage.at(done)
-
                 answers += retrieve(
                     model,
                     self.checkpoint.tokenizer,
@@ -176,7 +171,7 @@ class Work:
                     filler_tokens=self.tokens,
                     form=form,
                     seed=self.config.seed,
-                    on_progress=look,
+                    on_progress=stage.of,
                 )
                 stage.done()
         found = {"answers": [dataclasses.asdict(answer) for answer in answers]}

@@ -1,0 +1,70 @@
+"""What a run of ``posenc extend`` says before it begins: what it is about to do, the memory and the time it takes."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+import posenc
+from posenc.lab.extension import config as files
+from posenc.lab.extension.checkpoint import Checkpoint
+from posenc.lab.extension.config import ExtendConfig, rule_folder
+from posenc.lab.extension.costs import Costs
+from posenc.lab.extension.memory import needed_memory
+from posenc.lab.extension.preview import Preview
+from posenc.lab.extension.work import DEPTHS, TASKS, asked_lengths, forms, plan, window_starts
+
+CHUNK = 512
+"""Tokens that go through the model at a time."""
+
+
+def introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Checkpoint, console: Console) -> None:
+    """Say what is about to happen."""
+    rule = "a learned table" if checkpoint.frequencies is None else str(checkpoint.frequencies)
+    names = " + ".join(part["name"] for part in config.text)
+    rest = "all get" if config.chosen else f"the best {config.full} and none get"
+    search = f"; a search of {config.search} lists" if config.search else ""
+    dtype = str(checkpoint.model.dtype).removeprefix("torch.")
+    threads = f"{config.threads} thread{'s' * (config.threads > 1)}"
+    memory = needed_memory(preview, config.length, chunk=CHUNK, dtype=config.dtype, device=config.device)
+    lines = (
+        f"[bold]posenc {posenc.__version__}[/] takes {escape(config.label)} from {config.trained_length:,} to "
+        f"{config.length:,} tokens.",
+        f"[dim]model   [/] {escape(preview.model_type)}, {preview.parameters / 1e6:,.0f} M numbers, {preview.layers} "
+        f"layers, {preview.heads} heads; {escape(rule)}",
+        f"[dim]text    [/] the first {config.length:,} tokens of {escape(names)}",
+        f"[dim]rules   [/] {escape(', '.join(config.rules))}{search}; {rest} the full pass",
+        f"[dim]machine [/] {config.device}, {dtype}, {threads}; about {memory / 2**30:.1f} GiB",
+        f"[dim]folder  [/] {escape(str(run))}   [dim](Ctrl-C stops, --resume goes on)[/]",
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def estimate(run: Path, config: ExtendConfig, costs: Costs, tokenizer: Any) -> str:
+    """The time that is left to take, and of what it is made."""
+    length, trained = config.length, config.trained_length
+    gaps = plan(trained, length)
+    probes = sum(not (rule_folder(run, name) / files.PROBE).exists() for name in config.rules)
+    passes = len(config.rules) if config.chosen else min(config.full + 1, len(config.rules))
+    passes -= sum((rule_folder(run, name) / files.PASS).exists() for name in config.rules)
+    parts = {
+        "probe": probes * costs.probe(gaps),
+        "search": config.search * costs.probe(gaps) * (not (run / files.SEARCH).exists()),
+        f"{passes} full passes": passes * costs.full(length),
+        "windows": len(window_starts(trained, length)) * costs.full(trained) * (not (run / files.WINDOWS).exists()),
+    }
+    if config.retrieval:
+        asked = 2 - sum((rule_folder(run, name) / files.RETRIEVAL).exists() for name in config.rules)
+        one = sum(costs.retrieval(size, depths=DEPTHS) for size in asked_lengths(trained, length))
+        parts["retrieval"] = asked * len(TASKS) * len(forms(tokenizer)) * one
+    total = sum(parts.values())
+    said = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items() if seconds)
+    return f"about {_duration(total)}: {said}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
