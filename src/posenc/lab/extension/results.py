@@ -132,7 +132,7 @@ def unfinished(run: Path, config: ExtendConfig) -> list[str]:
 
 def chosen(run: Path, config: ExtendConfig) -> str:
     """The rule to save or to train with: the only one that the user named, else the recommended or the closest one."""
-    tried = [name for name in config.rules if name != "none"]
+    tried = [name for name in named(run, config) if name != "none"]
     if config.chosen and len(tried) == 1:
         return tried[0]
     losses, yardstick = load_losses(run, config), load_yardstick(run, config)
