@@ -136,8 +136,8 @@ struct Job {
 
 // Tokens whose rows of the table stay in the second cache (512 KiB for 64 pairs in float) while all heads pass.
 constexpr int64_t TILE = 1024;
-// Heads that share a row of the table while it is in registers. Each is a stream of its own in memory, two if out of place,
-// and strides of heads are often powers of two, which fall on the same sets of the caches: those have eight ways.
+// Heads that share a row of the table while it is in registers. Each is a stream of its own in memory, or two out of
+// place, and strides of heads are often powers of two, which fall on the same sets of caches of eight ways.
 constexpr int64_t GROUP = 4;
 // How many rows ahead are asked for. The processor foresees one stream of whole rows, but not some heads by turns, and
 // least of all slices of rows.
@@ -148,8 +148,8 @@ struct Slab {  // a tile of tokens in a group of heads, of one row of the batch
   using Arithmetic = typename ArithmeticOf<T>::type;
   const T* in;  // token 0 of the first of the heads
   T* out;
-  int64_t heads, in_head, out_head, in_token, out_token, in_channel, out_channel, channels;
-  int64_t first, last, batch, start, pairs;
+  int64_t in_head, in_token, in_channel, out_head, out_token, out_channel;
+  int64_t batch, first, last, heads, start, pairs, channels;
   const Arithmetic *cos, *sin;
   int64_t cos_row, sin_row;
   Positions positions;
@@ -162,6 +162,7 @@ struct Rows {  // the slices of one token in the heads of a slab, which turn by 
   T* out;
   int64_t heads, in_head, out_head, pairs;
   const typename ArithmeticOf<T>::type *cos, *sin;
+  int64_t later;  // from each element to the one that is asked for ahead of time, or 0
   typename ArithmeticOf<T>::type sign;
 };
 
@@ -200,17 +201,7 @@ struct Walk {
   INLINE bool next() {
     if (++token >= slab.last) return false;
     if (has_rest) copy_rest(given, token);
-    if (slab.in_channel == 1 && token + ahead < slab.last) {
-      const int64_t begin = slab.in_place ? slab.start : 0, end = slab.in_place ? begin + 2 * slab.pairs : slab.channels;
-      const T* const row = slab.in + (token + ahead) * slab.in_token;
-      for (int64_t head = 0; head < slab.heads; ++head) ask_for(row + head * slab.in_head + begin, end - begin);
-    }
     return true;
-  }
-
-  INLINE static void ask_for(const T* begin, int64_t count) {
-    const char *from = reinterpret_cast<const char*>(begin), *to = reinterpret_cast<const char*>(begin + count);
-    for (; from < to; from += 64) __builtin_prefetch(from);
   }
 
   INLINE Rows<T> rows() const {
@@ -223,6 +214,7 @@ struct Walk {
             slab.pairs,
             slab.cos + row * slab.cos_row,
             slab.sin + row * slab.sin_row,
+            token + ahead < slab.last ? ahead * slab.in_token : 0,
             typename Slab<T>::Arithmetic(slab.inverse ? -1 : 1)};
   }
 };
@@ -236,6 +228,9 @@ INLINE void rotate_pairs(const Rows<T>& rows, int64_t begin, int64_t x_stride, i
   for (int64_t head = 0; head < rows.heads; ++head) {
     const T* const x = rows.in + head * rows.in_head;
     T* const y = rows.out + head * rows.out_head;
+    if (x_stride == 1) {
+      for (int64_t c = step * begin; c < 2 * end; c += 64 / sizeof(T)) __builtin_prefetch(x + c + rows.later);
+    }
 #pragma GCC ivdep  // x and y are the same memory or disjoint, never shifted against each other
     for (int64_t c = begin; c < end; ++c) {
       const auto a = load(x[step * c * x_stride]), b = load(x[(step * c + partner) * x_stride]);
@@ -378,6 +373,8 @@ TARGET_AVX512 INLINE void rotate_words(const Rows<T>& rows, int64_t c = 0, int64
     for (; head < rows.heads; ++head) {
       const T* const x = rows.in + head * rows.in_head + at;
       T* const y = rows.out + head * rows.out_head + at;
+      __builtin_prefetch(x + rows.later);
+      __builtin_prefetch(x + next + rows.later);
       const __m512i x0 = _mm512_loadu_si512(x), x1 = _mm512_loadu_si512(x + next);
       Two y0, y1;
       if (interleaved) {
@@ -480,29 +477,21 @@ void rotate_tile(const Job& job, Rotate<T> dense, Rotate<T> gapped, const Operan
   const auto &in = operand.in_stride, &out = operand.out_stride;
   const int64_t heads = operand.size[HEAD], group = in[HEAD] <= in[TOKEN] ? heads : GROUP;  // innermost: as they lie
   const Rotate<T> rotate = in[CHANNEL] == 1 && out[CHANNEL] == 1 ? dense : gapped;
+  Slab<T> slab;
+  slab.in_head = in[HEAD], slab.in_token = in[TOKEN], slab.in_channel = in[CHANNEL];
+  slab.out_head = out[HEAD], slab.out_token = out[TOKEN], slab.out_channel = out[CHANNEL];
+  slab.batch = batch, slab.first = first, slab.last = last;
+  slab.start = job.start, slab.pairs = job.pairs, slab.channels = operand.size[CHANNEL];
+  slab.cos = static_cast<const Arithmetic*>(job.cos.data) + batch * job.cos.batch_stride;
+  slab.sin = static_cast<const Arithmetic*>(job.sin.data) + batch * job.sin.batch_stride;
+  slab.cos_row = job.cos.row_stride, slab.sin_row = job.sin.row_stride;
+  slab.positions = job.positions;
+  slab.inverse = job.inverse, slab.in_place = job.in_place;
   for (int64_t head = 0; head < heads; head += group) {
-    rotate({static_cast<const T*>(operand.in) + batch * in[BATCH] + head * in[HEAD],
-            static_cast<T*>(operand.out) + batch * out[BATCH] + head * out[HEAD],
-            std::min(group, heads - head),
-            in[HEAD],
-            out[HEAD],
-            in[TOKEN],
-            out[TOKEN],
-            in[CHANNEL],
-            out[CHANNEL],
-            operand.size[CHANNEL],
-            first,
-            last,
-            batch,
-            job.start,
-            job.pairs,
-            static_cast<const Arithmetic*>(job.cos.data) + batch * job.cos.batch_stride,
-            static_cast<const Arithmetic*>(job.sin.data) + batch * job.sin.batch_stride,
-            job.cos.row_stride,
-            job.sin.row_stride,
-            job.positions,
-            job.inverse,
-            job.in_place});
+    slab.in = static_cast<const T*>(operand.in) + batch * in[BATCH] + head * in[HEAD];
+    slab.out = static_cast<T*>(operand.out) + batch * out[BATCH] + head * out[HEAD];
+    slab.heads = std::min(group, heads - head);
+    rotate(slab);
   }
 }
 
