@@ -271,6 +271,7 @@ def attend(
         attention_mask = attention_mask[..., :k_len]
     positions = torch.arange(k_len, device=key.device)
     q_positions = positions if q_len == k_len else _places(q_len, k_len, attention_mask, positions)
+    positions = torch.minimum(positions, q_positions[-1])  # what a static cache has to spare is no token yet
     if not encoding.relative and attention_mask is not None:  # count from the first token, not from padding before it
         padding = attention_mask.any(1).any(1).int().argmax(-1, keepdim=True)
         positions, q_positions = (positions - padding).clamp(min=0), (q_positions - padding).clamp(min=0)
