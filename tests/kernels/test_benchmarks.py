@@ -53,6 +53,12 @@ def test_every_contestant_can_be_timed(benchmarks: ModuleType, mode: str) -> Non
     times = timing.measure(bench, rounds=2, budget=1e-5)
     assert set(times) == set(bench.contestants)
     assert all(t.median > 0 for t in times.values())
+    for width in (80, 120):  # nothing is cut in a narrow terminal either
+        said = io.StringIO()
+        table = benchmarks.run._table(benchmarks.run.Measured(bench, {}, times, {}), spread=width >= 100)
+        Console(file=said, width=width).print(table)
+        assert "…" not in said.getvalue()
+        assert all(name in said.getvalue() for name in times)
 
 
 @pytest.fixture
