@@ -63,7 +63,8 @@ def search(
     the place of the worst parent if it is better. Nothing is measured twice.
 
     Args:
-        loss_of: what factors cost, such as the gap losses at long distances and at none, added.
+        loss_of: what factors cost, such as the gap losses at long distances and at none, added. The search fits the
+            text that this reads: a few hundred scored tokens are too few, and another text has to confirm the result.
         pairs: how many factors there are.
         factor: :math:`s`, the length that is wanted over the trained one.
         starts: factors to begin with, such as :func:`known_factors`.
