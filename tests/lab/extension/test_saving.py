@@ -112,6 +112,8 @@ def test_a_process_without_posenc_gives_the_same_bits(llama: MakeLlama, tmp_path
 
 
 def test_a_longer_table_is_saved(gpt2: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
     from posenc.integrations.transformers import extend
 
     found = open_checkpoint(gpt2)
@@ -119,8 +121,10 @@ def test_a_longer_table_is_saved(gpt2: Path, tmp_path: Path) -> None:
     save(found, "interpolate", tmp_path / "saved", length=64)
     with extend(found.model, "interpolate", length=64):
         measured = logits(found.model, tokens)
-    again, _ = logits_without_posenc(tmp_path / "saved", tokens, tmp_path / "logits")
-    assert torch.equal(again, measured)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert torch.equal(logits(again, tokens), measured)
+    assert again.config.n_positions == 64
+    assert "longer table" in (tmp_path / "saved" / "README.md").read_text()
 
 
 def test_the_folder_has_what_others_need(llama: MakeLlama, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def find(source: str) -> Place:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return _in_folder(path, path.resolve().name, {})
+        return _in_folder(path, _label(path.absolute()), {})
     if path.is_file():
         if path.suffix == ".gguf":
             return Place(path.parent, path, path.stem, {})
@@ -42,6 +42,13 @@ def find(source: str) -> Place:
     hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source)
     advice = f"; nothing is downloaded here, so fetch it first: hf download {source} --local-dir DIR" if hub else ""
     raise RunError(f"{source}: there is no such folder or file{advice}.")
+
+
+def _label(folder: Path) -> str:
+    """The name of a folder; in the cache of the Hugging Face hub, where that is a digest, the name of the model."""
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.rpartition("--")[2]
+    return folder.resolve().name
 
 
 def _in_folder(folder: Path, label: str, digests: Mapping[Path, Any]) -> Place:

@@ -95,7 +95,8 @@ def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
         method = quantized.get("quant_method") if isinstance(quantized, Mapping) else quantized
         raise RunError(f"{source}: its weights are quantized by {method}; give the model that it was made from.")
     architectures = config.get("architectures") or []
-    if architectures and not any(str(name).endswith(_CAUSAL) for name in architectures):
+    own = "AutoModelForCausalLM" in (config.get("auto_map") or {})  # whose class may have any name
+    if architectures and not own and not any(str(name).endswith(_CAUSAL) for name in architectures):
         raise RunError(f"{source}: {architectures[0]} is no causal language model. {ENCODER}")
     tensors = check_safetensors(folder)
     _, group = positions(config, source)
