@@ -14,7 +14,9 @@ from posenc.integrations.transformers.models import SECTIONS
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "decoder_hidden_size"), 64),
-    **dict.fromkeys(("intermediate_size", "moe_intermediate_size", "ffn_dim", "n_inner", "mlp_dim", "ffn_hidden_size"), 48),
+    **dict.fromkeys(
+        ("intermediate_size", "moe_intermediate_size", "ffn_dim", "n_inner", "mlp_dim", "ffn_hidden_size"), 48
+    ),
     **dict.fromkeys(("shared_expert_intermediate_size", "shared_intermediate_size", "intermediate_size_mlp"), 48),
     **dict.fromkeys(("moe_shared_expert_intermediate_size", "expert_ffn_hidden_size", "feed_forward_size"), 48),
     **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "encoder_intermediate_size"), 48),
@@ -23,7 +25,9 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads"), 4),
     **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads", "encoder_num_attention_heads"), 4),
     **dict.fromkeys(("decoder_num_attention_heads",), 4),
-    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "encoder_num_key_value_heads", "decoder_num_key_value_heads"), 2),
+    **dict.fromkeys(
+        ("num_key_value_heads", "num_kv_heads", "encoder_num_key_value_heads", "decoder_num_key_value_heads"), 2
+    ),
     **dict.fromkeys(("head_dim", "attention_head_dim", "kv_channels", "global_head_dim", "v_head_dim"), 16),
     **dict.fromkeys(("swa_head_dim", "swa_v_head_dim", "index_head_dim", "indexer_head_dim"), 16),
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "embed_vocab_size", "text_vocab_size"), 99),
@@ -49,8 +53,15 @@ ALSO: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}},
     "diffusion_gemma_text": {"pad_token_id": 0},
-    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1},
-    "esm": {"vocab_size": 33, "position_embedding_type": "rotary", "pad_token_id": 0, "mask_token_id": 1},
+    "deepseek_v2": {"num_experts_per_tok": 2},
+    "dots1": {
+        "n_routed_experts": 4,
+        "n_shared_experts": 1,
+        "n_group": 1,
+        "topk_group": 1,
+        "num_experts_per_tok": 2,
+    },
+    "esm": {"vocab_size": 99, "position_embedding_type": "rotary", "pad_token_id": 0, "mask_token_id": 1},
     "esmc": {"num_key_value_heads": 4},
     "glm5_next_text": {"num_key_value_heads": 4},
     "granitemoehybrid": {"position_embedding_type": "rope", "layer_types": ["attention", "attention"]},
@@ -58,12 +69,18 @@ ALSO: dict[str, dict[str, Any]] = {
     "hunyuan_v1_moe": {"head_dim": 16},
     "hunyuan_vl_text": {
         "head_dim": 16,
-        "rope_parameters": {"rope_type": "dynamic", "factor": 1.0, "rope_theta": 1e4, "alpha": 10.0, "mrope_section": [2] * 4},
+        "rope_parameters": {
+            "rope_type": "dynamic",
+            "factor": 1.0,
+            "rope_theta": 1e4,
+            "alpha": 10.0,
+            "mrope_section": [2] * 4,
+        },
     },
     "kyutai_speech_to_text": {"pad_token_id": None},
     "lfm2_moe": {"layer_types": ["full_attention", "conv"]},
     "ministral": {"head_dim": 16},
-    "nemotron": {"head_dim": 16},
+    "nemotron": {"head_dim": 16, "num_key_value_heads": 4},
     "qwen4_exp_text": {},
     "zamba2": {"use_mem_rope": True},
     "zaya": {"num_experts_per_tok": 1},
@@ -135,10 +152,11 @@ def _lists(config: Any, options: dict[str, Any]) -> dict[str, Any]:
     made = {}
     layers = next((options[key] for key in ("num_hidden_layers", "n_layer", "num_layers") if key in options), 2)
     for key, value in config.to_dict().items():
-        if isinstance(value, (list, tuple)) and len(value) > layers and re.search(r"layer|block|hybrid", key):
-            if all(isinstance(item, (str, int, float)) for item in value):
-                kinds = list(dict.fromkeys(value))
-                made[key] = (kinds * layers)[:layers] if isinstance(value[0], str) else list(value[:layers])
+        if not (isinstance(value, (list, tuple)) and len(value) > layers and re.search(r"layer|block|hybrid", key)):
+            continue
+        if all(isinstance(item, (str, int, float)) for item in value):
+            kinds = list(dict.fromkeys(value))
+            made[key] = (kinds * layers)[:layers] if isinstance(value[0], str) else list(value[:layers])
     return made
 
 

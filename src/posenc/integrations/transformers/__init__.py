@@ -9,4 +9,5 @@ from posenc.integrations.transformers.description import LayerGroup as LayerGrou
 from posenc.integrations.transformers.description import describe as describe
 from posenc.integrations.transformers.extending import extend as extend
 from posenc.integrations.transformers.patch import Patch as Patch
+from posenc.integrations.transformers.replacing import replace as replace
 from posenc.integrations.transformers.writing import to_transformers as to_transformers

@@ -207,25 +207,17 @@ def _compare(
         kind = str(getattr(getattr(module, "config", None), "model_type", ""))
         if kind in _NO_ROTATION:
             raise ValueError(f"in {kind!r} {_NO_ROTATION[kind]}, which is no rotation")
-    before = [(site.module, site.method) for site in sites]
     hooks = [
         module.register_forward_hook(lambda module, *_: tables.append(module))
         for module in model.modules()
         if "otary" in type(module).__name__
     ]
     try:
-        for site in sites:
-            names = {
-                name: _both(function, forms.get(function), unknown.get(function, ""), site, reached)
-                for name, function in site.functions
-            }
-            setattr(site.module, site.method, MethodType(site.rebuilt(names), site.module))
-        _run(model, inputs)
+        with with_sites(sites, lambda site, f: _both(f, forms.get(f), unknown.get(f, ""), site, reached)):
+            run(model, inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, method in before:
-            vars(module).pop(method, None)
     if not reached:
         raise ValueError("five tokens do not reach its rotation; give inputs=..., arguments that do")
     return reached, list(dict.fromkeys(tables))
@@ -259,7 +251,20 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool(((a - b).abs() <= 4 * torch.finfo(a.dtype).eps * max(largest, 1e-30)).all()) or bool(a.isnan().any())
 
 
-def _run(model: Any, inputs: Mapping[str, Any] | None) -> None:
+@contextmanager
+def with_sites(sites: list[Site], made: Callable[[Site, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """For as long as the context lasts, other functions in the place of those that rotate."""
+    try:
+        for site in sites:
+            names = {name: made(site, function) for name, function in site.functions}
+            setattr(site.module, site.method, MethodType(site.rebuilt(names), site.module))
+        yield
+    finally:
+        for site in sites:
+            vars(site.module).pop(site.method, None)
+
+
+def run(model: Any, inputs: Mapping[str, Any] | None) -> None:
     """One forward, without gradients, dropout or a trace in the generator."""
     given = dict(inputs) if inputs is not None else _dummy(model)
     devices = [torch.device(model.device)] if model.device.type == "cuda" else []
@@ -279,7 +284,7 @@ def _is_ours(error: ValueError) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("posenc.")
 
 
 @contextmanager

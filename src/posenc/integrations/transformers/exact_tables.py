@@ -49,7 +49,8 @@ def _rotations(module: Any) -> dict[str | None, RoPE | MRoPE]:
 def _exact(module: Any, rotations: dict[str | None, RoPE | MRoPE]) -> Any:
     """The forward with tables by the rotations, after comparing it with the module's own."""
     name = type(module).__name__
-    device = next(module.buffers()).device
+    device, kept = next(module.buffers()).device, next(module.buffers()).dtype
+    tolerance = max(1e-5, 32 * torch.finfo(kept).eps)  # rates that .bfloat16() has narrowed are put right
 
     def tables(turning: RoPE | MRoPE, positions: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(turning, MRoPE):
@@ -80,7 +81,7 @@ def _exact(module: Any, rotations: dict[str | None, RoPE | MRoPE]) -> Any:
             form
             for form, made in forms.items()
             if made[0].shape == theirs[0].shape
-            and all(torch.allclose(a.double(), b, atol=1e-5) for a, b in zip(theirs, made, strict=True))
+            and all(torch.allclose(a.double(), b, atol=tolerance) for a, b in zip(theirs, made, strict=True))
         ]
         if not fits:
             raise ValueError(f"the tables of its {name} are not those of {turning.frequencies}")

@@ -253,7 +253,7 @@ def posenc_function(form: Form, *, keeps_dtype: bool = False) -> Callable[..., A
         position_ids: Any = None,
         unsqueeze_dim: int = 1,
     ) -> Any:
-        both = turned(q, k, cos, sin, 3 - unsqueeze_dim)
+        both = turned(q, k, cos, sin, cos.ndim - unsqueeze_dim)
         if k is None:
             return both[0] if form.alone == "tensor" else (both[0], None)
         return both
@@ -262,7 +262,7 @@ def posenc_function(form: Form, *, keeps_dtype: bool = False) -> Callable[..., A
         return q_k_cos_sin_axis(q, k, cos, sin, None, unsqueeze_dim)
 
     def x_cos_sin_axis(x: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> Tensor:
-        return turned(x, None, cos, sin, 3 - unsqueeze_dim)[0]
+        return turned(x, None, cos, sin, cos.ndim - unsqueeze_dim)[0]
 
     def x_sin_cos(tensor: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
         return turned(tensor, None, cos, sin, form.token_dim)[0]

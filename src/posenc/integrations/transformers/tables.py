@@ -1,5 +1,6 @@
 """Learned tables of positions in a live model, stretched."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -21,21 +22,12 @@ def interpolate(model: Any, length: int | None) -> Patch:
     Rows that stand for no position (two in OPT and BART, those up to that of padding in RoBERTa) are kept. Position p
     of the new table is read at p (old - 1) / (length - 1) of the old one, between two of its rows linearly.
     """
-    described = describe(model)
-    tables = [(group.part, group.encoding) for group in described if isinstance(group.encoding, Learned)]
-    if len({(part, table.length) for part, table in tables}) != 1:
-        found = ", ".join(f"{group.part or 'model'}: {type(group.encoding).__name__}" for group in described)
-        raise ValueError(
-            f'extend: got "interpolate" for a model with {found}, expected one learned table of positions.'
-        )
-    part, old = tables[0][0], tables[0][1].length
+    part, old = learned_table(model, "extend", 'got "interpolate" for')
     if isinstance(length, bool) or not isinstance(length, int) or length <= old:
         raise ValueError(
             f'extend: got length {length!r} for "interpolate", expected more than the {old} rows there are.'
         )
-    config = model.config
-    for name in part.split(".") if part else ():
-        config = getattr(config, name)
+    config = config_of(model.config, part)
     patch = Patch(model, f"extend {type(model).__name__} by its table stretched from {old} to {length} rows")
     try:
         _stretch_all(patch, model, config, old, length)
@@ -45,12 +37,49 @@ def interpolate(model: Any, length: int | None) -> Patch:
     return patch.commit()
 
 
+def learned_table(model: Any, function: str, got: str) -> tuple[str, int]:
+    """(part, rows for positions) of the model's learned tables, which must be of one length.
+
+    Raises:
+        ValueError: there are none, or several.
+    """
+    described = describe(model)
+    tables = {(group.part, group.encoding.length) for group in described if isinstance(group.encoding, Learned)}
+    if len(tables) != 1:
+        found = ", ".join(f"{group.part or 'model'}: {type(group.encoding).__name__}" for group in described)
+        raise ValueError(f"{function}: {got} a model with {found}, expected one learned table of positions.")
+    return tables.pop()
+
+
+def config_of(config: Any, part: str) -> Any:
+    """The config of a part of a model."""
+    for name in part.split(".") if part else ():
+        config = getattr(config, name)
+    return config
+
+
+def lengthened(config: Any, old: int, length: int) -> dict[str, int]:
+    """The keys of a config that count the rows of the table, for another length."""
+    found = {name: vars(config).get(name) for name in _LENGTHS}
+    # RoBERTa's counts the rows before the first, too.
+    return {name: n + length - old for name, n in found.items() if isinstance(n, int) and old <= n <= old + 8}
+
+
+def position_tables(model: Any, part: str, old: int) -> list[nn.Embedding]:
+    """The embeddings whose rows are counted by the config's length."""
+    longer = copy.deepcopy(model.config)
+    for name, value in lengthened(config_of(longer, part), old, old + 1).items():
+        setattr(config_of(longer, part), name, value)
+    shapes = {name: tensor.shape for name, tensor in _tensors(twins.build(model)).items()}
+    grown = [name for name, x in _tensors(twins.build(model, longer)).items() if x.shape != shapes.get(name)]
+    owners = [_owner(model, name)[0] for name in grown if name.endswith("weight")]
+    return [owner for owner in owners if isinstance(owner, nn.Embedding)]
+
+
 def _stretch_all(patch: Patch, model: Any, config: Any, old: int, length: int) -> None:
     before = twins.build(model)
-    for name in _LENGTHS:
-        value = vars(config).get(name)
-        if isinstance(value, int) and old <= value <= old + 8:  # RoBERTa's counts the rows before the first
-            patch.assign(config, name, value + length - old)
+    for name, value in lengthened(config, old, length).items():
+        patch.assign(config, name, value)
     after = twins.build(model)
     shapes = {name: tensor.shape for name, tensor in _tensors(before).items()}
     changed = {name: tensor.shape for name, tensor in _tensors(after).items() if tensor.shape != shapes.get(name)}
@@ -60,9 +89,9 @@ def _stretch_all(patch: Patch, model: Any, config: Any, old: int, length: int) -
         owner, key = _owner(model, name)
         if isinstance(owner, nn.Embedding) and key == "weight":
             grown = nn.Parameter(_stretched(owner.weight.detach(), old, length), owner.weight.requires_grad)
-            _swap(patch, owner._parameters, key, grown, shape)
+            swap(patch, owner._parameters, key, grown, shape)
         elif key in owner._buffers:
-            _swap(patch, owner._buffers, key, _regrown(name, owner._buffers[key], shape), shape)
+            swap(patch, owner._buffers, key, _regrown(name, owner._buffers[key], shape), shape)
         else:
             raise ValueError(f"extend: {name} changes its shape with the length, and is no table of positions.")
     for (name, key), value in twins.differing_values(before, after).items():
@@ -101,7 +130,8 @@ def _regrown(name: str, buffer: Any, shape: torch.Size) -> Tensor:
     raise ValueError(f"extend: {name} changes its shape with the length, and it is not known how to fill it.")
 
 
-def _swap(patch: Patch, tensors: dict[str, Any], key: str, new: Tensor, shape: torch.Size) -> None:
+def swap(patch: Patch, tensors: dict[str, Any], key: str, new: Tensor, shape: torch.Size) -> None:
+    """Put another tensor in a tensor's place."""
     if new.shape != shape:
         raise ValueError(f"extend: a table grew to {tuple(new.shape)}, and transformers expects {tuple(shape)}.")
     before = tensors[key]

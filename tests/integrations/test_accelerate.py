@@ -1,0 +1,304 @@
+"""posenc's rotation in live models: nothing that a model gives changes, and the model can be put back."""
+
+import copy
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.integrations import families, outcomes
+from torch import nn
+
+from posenc.integrations.transformers import accelerate, extend
+from posenc.kernels.rotate import op
+
+transformers = pytest.importorskip("transformers")
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+#: Complex products, or gradients that reach a norm's weight through other strides: equal to rounding.
+ROUNDED = 2e-6
+
+#: One of each kind of function that rotates.
+KINDS = (
+    *("llama", "gpt_neox", "cohere", "glm", "gptj", "gpt_oss", "nanochat", "gemma3_text", "deepseek_v3"),
+    *("deepseek_v2", "deepseek_v4", "llama4_text", "ernie4_5", "qwen2_vl_text", "esm"),
+)
+
+
+def check(model_type: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = families.build(model_type)
+        before = families.outputs(model)
+        patch = accelerate(model)
+        during = families.outputs(model)
+        patch.undo()
+        after = families.outputs(model)
+    far = families.differences(before, during)
+    allowed = ROUNDED if model_type in ("deepseek_v2",) else 0.0
+    assert {name: error for name, error in far.items() if error > (ROUNDED if name == "gradients" else allowed)} == {}
+    assert not any(families.differences(before, after).values())
+
+
+@pytest.mark.parametrize("model_type", KINDS)
+def test_nothing_that_a_model_gives_changes(model_type: str) -> None:
+    check(model_type)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", sorted(outcomes.SUPPORTED - set(KINDS)))
+def test_nothing_that_a_model_of_any_other_family_gives_changes(model_type: str) -> None:
+    check(model_type)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model_type", sorted(outcomes.REFUSED))
+def test_a_family_is_refused_with_the_reason(model_type: str) -> None:
+    model = families.build(model_type)
+    own = [set(vars(module)) for module in model.modules()]
+    with pytest.raises(ValueError, match=outcomes.REFUSED[model_type]):
+        accelerate(model)
+    assert [set(vars(module)) for module in model.modules()] == own
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_every_rotary_model_type_is_in_one_of_the_lists() -> None:
+    known = outcomes.SUPPORTED | outcomes.WITH_INPUTS | outcomes.NOT_BUILT | outcomes.REFUSED.keys()
+    assert set(families.rotary_model_types()) <= known
+
+
+@pytest.fixture
+def llama() -> Any:
+    return families.build("llama")
+
+
+IDS = torch.arange(3, 15)[None]
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(IDS).logits  # type: ignore[no-any-return]
+
+
+def test_the_rotation_is_posencs(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    kernel = op._kernel
+    monkeypatch.setattr(op, "_kernel", lambda chosen: calls.append(chosen) or kernel(chosen))
+    logits(llama)
+    assert not calls
+    with accelerate(llama):
+        calls.clear()
+        logits(llama)
+        assert len(calls) == 2 or op._cpu_obstacle() is not None  # layers
+        calls.clear()
+    logits(llama)
+    assert not calls
+
+
+def test_another_model_of_the_same_class_is_left_alone(llama: Any) -> None:
+    other = families.build("llama")
+    with accelerate(llama):
+        assert "forward" in vars(llama.model.layers[0].self_attn)
+        assert "forward" not in vars(other.model.layers[0].self_attn)
+        assert torch.equal(logits(llama), logits(other))
+    assert "forward" not in vars(llama.model.layers[0].self_attn)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_dtypes_are_equal_to_rounding(llama: Any, dtype: torch.dtype) -> None:
+    llama.to(dtype)
+    before = logits(llama)
+    with accelerate(llama):
+        after = logits(llama)
+    assert after.dtype is dtype
+    assert float((after - before).abs().max() / before.abs().max()) < 8 * torch.finfo(dtype).eps
+
+
+def test_exact_tables_are_right_at_long_positions() -> None:
+    def far(model: Any) -> float:
+        with torch.no_grad():
+            reference = copy.deepcopy(model).double()
+            angle = reference.model.rotary_emb.inv_freq.double()
+            rates = 1.0 / 10_000.0 ** (torch.arange(0, 16, 2, dtype=torch.float64) / 16)
+            assert angle.shape == rates.shape
+            cos, _ = model.model.rotary_emb(torch.zeros(1, 1, 16), torch.tensor([[1_000_003]]))
+            return float((cos[0, 0, :8].double() - (1_000_003 * rates).cos()).abs().max())
+
+    model = families.build("llama")
+    before, theirs = far(model), logits(model)
+    with accelerate(model, numerics="exact"):
+        assert far(model) < 1e-7 < 1e-3 < before
+        torch.testing.assert_close(logits(model), theirs, rtol=1e-4, atol=1e-5)
+    assert far(model) == before
+
+
+def test_exact_tables_are_kept_in_float32_for_narrow_models() -> None:
+    model = families.build("llama")
+    exact = logits(model)
+    model.to(torch.bfloat16)
+    with accelerate(model, numerics="exact"):
+        cos, _ = model.model.rotary_emb(torch.zeros(1, 1, 16, dtype=torch.bfloat16), torch.tensor([[5]]))
+        assert cos.dtype is torch.float32
+        assert float((logits(model).float() - exact).abs().max() / exact.abs().max()) < 0.1
+
+
+def test_exact_numerics_are_refused_where_there_is_no_exact_table() -> None:
+    with pytest.raises(ValueError, match="not made by a module of their own"):
+        accelerate(families.build("gptj"), numerics="exact")
+    model = families.build("llama")
+    with pytest.raises(ValueError, match="expected one of"):
+        accelerate(model, numerics="fast")  # type: ignore[arg-type]
+    assert "forward" not in vars(model.model.layers[0].self_attn)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "message"),
+    [("gpt2", "none of its modules calls a function"), ("bloom", "none of its modules"), ("roformer", "none of its")],
+)
+def test_models_without_a_function_that_rotates_are_refused(model_type: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        accelerate(families.build(model_type))
+
+
+def test_a_function_that_does_something_else_is_refused_and_nothing_is_left(llama: Any) -> None:
+    module = transformers.models.llama.modeling_llama
+    real = module.apply_rotary_pos_emb
+
+    def other(q: Any, k: Any, cos: Any, sin: Any, unsqueeze_dim: int = 1) -> Any:
+        q, k = real(q, k, cos, sin, unsqueeze_dim)
+        return q * 1.01, k
+
+    module.apply_rotary_pos_emb = other
+    try:
+        with pytest.raises(ValueError, match="no rotation of pairs that is known here"):
+            accelerate(llama)
+    finally:
+        module.apply_rotary_pos_emb = real
+    assert "forward" not in vars(llama.model.layers[0].self_attn)
+
+
+def test_tables_that_are_no_rotation_are_refused(llama: Any) -> None:
+    rotary = llama.model.rotary_emb
+    real = type(rotary).forward
+    rotary.forward = lambda x, position_ids: tuple(t * torch.linspace(1, 2, 16) for t in real(rotary, x, position_ids))
+    with pytest.raises(ValueError, match="something else than a rotation by its tables"):
+        accelerate(llama)
+
+
+def test_a_second_patch_is_refused_and_extend_goes_on_top(llama: Any) -> None:
+    from posenc.frequencies import Linear
+
+    untouched = logits(llama)
+    patch = accelerate(llama)
+    with pytest.raises(ValueError, match="replaced already"):
+        accelerate(llama)
+    with extend(llama, Linear(2.0)):
+        fast = logits(llama)
+    patch.undo()
+    with extend(llama, Linear(2.0)):
+        assert torch.equal(fast, logits(llama))
+    assert torch.equal(logits(llama), untouched)
+
+
+def test_a_patched_model_is_saved_copied_and_pickled_as_the_model_that_it_is(llama: Any, tmp_path: Path) -> None:
+    before = logits(llama)
+    with accelerate(llama):
+        llama.save_pretrained(tmp_path)
+        twin = copy.deepcopy(llama)
+        file = io.BytesIO()
+        torch.save(llama, file)
+    assert torch.equal(logits(type(llama).from_pretrained(tmp_path, attn_implementation="eager")), before)
+    assert vars(twin.model.layers[0].self_attn)["forward"].__self__ is twin.model.layers[0].self_attn
+    assert torch.equal(logits(twin), before)
+    file.seek(0)
+    assert torch.equal(logits(torch.load(file, weights_only=False)), before)
+
+
+def test_training_mode_and_the_generator_are_left_as_they_were(llama: Any) -> None:
+    llama.train()
+    llama.model.layers[0].eval()
+    state = torch.get_rng_state()
+    with accelerate(llama):
+        assert llama.training
+        assert not llama.model.layers[0].training
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_checkpointed_gradients_are_the_same(llama: Any) -> None:
+    def gradients() -> list[torch.Tensor]:
+        llama.zero_grad()
+        llama(IDS, labels=IDS).loss.backward()
+        return [parameter.grad.clone() for parameter in llama.parameters()]
+
+    llama.train()
+    before = gradients()
+    llama.activation_checkpointing_enable()
+    with accelerate(llama):
+        after = gradients()
+    assert all(map(torch.equal, before, after))
+
+
+def test_a_vision_tower_is_left_until_inputs_reach_it() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = families.build("qwen2_vl")
+    with accelerate(model) as patch:
+        assert "as before: ['VisionAttention']" in patch.description
+        assert not any("forward" in vars(block.attn) for block in model.model.visual.blocks)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl_vision", "qwen3_vl_vision"])
+def test_inputs_reach_a_vision_tower(model_type: str) -> None:
+    tower = families.build(model_type)
+    config = tower.config
+    patches = torch.randn(16, config.in_channels * config.temporal_patch_size * config.patch_size**2)
+    inputs = {"hidden_states": patches, "grid_thw": torch.tensor([[1, 4, 4]])}
+    with pytest.raises(ValueError, match="give inputs="):
+        accelerate(tower)
+    with torch.no_grad():
+        before = tower(**inputs)[0]
+        with accelerate(tower, inputs=inputs):
+            assert torch.equal(tower(**inputs)[0], before)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_with_adapters_is_accelerated_and_trains_the_same(llama: Any) -> None:
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(llama, peft.LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    adapted.eval()
+
+    def outputs() -> list[torch.Tensor]:
+        adapted.zero_grad()
+        found = adapted(input_ids=IDS).logits
+        found.square().sum().backward()
+        return [found.detach(), *(p.grad.clone() for p in adapted.parameters() if p.grad is not None)]
+
+    before = outputs()
+    with accelerate(adapted):
+        assert all(map(torch.equal, outputs(), before))
+    assert len(before) > 4
+
+
+@pytest.mark.parametrize("given", [nn.Linear(2, 2), 3, None])
+def test_other_things_are_refused(given: Any) -> None:
+    with pytest.raises(TypeError, match="expected a model of transformers"):
+        accelerate(given)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model_type", ["llama", "gpt_neox", "cohere", "deepseek_v3"])
+def test_a_patched_model_compiles_in_one_graph(model_type: str) -> None:
+    model = families.build(model_type)
+    before = logits(model)
+    with accelerate(model):
+        compiled = torch.compile(model, fullgraph=True)
+        with torch.no_grad():
+            after = compiled(IDS, use_cache=False).logits
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
