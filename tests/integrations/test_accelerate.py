@@ -252,6 +252,39 @@ def test_a_vision_tower_is_left_until_inputs_reach_it() -> None:
         assert not any("forward" in vars(block.attn) for block in model.model.visual.blocks)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl_vision", "qwen3_vl_vision"])
+def test_inputs_reach_a_vision_tower(model_type: str) -> None:
+    tower = families.build(model_type)
+    config = tower.config
+    patches = torch.randn(16, config.in_channels * config.temporal_patch_size * config.patch_size**2)
+    inputs = {"hidden_states": patches, "grid_thw": torch.tensor([[1, 4, 4]])}
+    with pytest.raises(ValueError, match="give inputs="):
+        accelerate(tower)
+    with torch.no_grad():
+        before = tower(**inputs)[0]
+        with accelerate(tower, inputs=inputs):
+            assert torch.equal(tower(**inputs)[0], before)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_with_adapters_is_accelerated_and_trains_the_same(llama: Any) -> None:
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(llama, peft.LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    adapted.eval()
+
+    def outputs() -> list[torch.Tensor]:
+        adapted.zero_grad()
+        found = adapted(input_ids=IDS).logits
+        found.square().sum().backward()
+        return [found.detach(), *(p.grad.clone() for p in adapted.parameters() if p.grad is not None)]
+
+    before = outputs()
+    with accelerate(adapted):
+        assert all(map(torch.equal, outputs(), before))
+    assert len(before) > 4
+
+
 @pytest.mark.parametrize("given", [nn.Linear(2, 2), 3, None])
 def test_other_things_are_refused(given: Any) -> None:
     with pytest.raises(TypeError, match="expected a model of transformers"):

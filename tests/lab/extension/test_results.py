@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -191,13 +192,21 @@ def test_a_run_gives_its_table_recommendation_and_page(tmp_path: Path) -> None:
     assert found["verdict"]["kind"] == "rule"
     sentence = found["verdict"]["sentence"]
     assert sentence.startswith("yarn:2: keeps perplexity at ")
-    assert " up to 2,048 tokens, where none rises to " in sentence
+    assert re.search(r" up to 2,048 tokens, and at \d+ where none rises to \d+, for ", sentence)
     assert sentence.endswith(", for +0.03 nats within the first 1,024.")
     yarn = next(rule for rule in found["rules"] if rule["name"] == "yarn:2")["pass"]
     assert yarn["cost"]["nats"] == pytest.approx(0.03, abs=0.01)
     assert yarn["gain"]["nats"] == pytest.approx(0.98, abs=0.01)
     assert yarn["gain"]["error"] == pytest.approx(0.02 / 32, rel=0.6)
-    assert found["trust"]["rank_correlation"] > 0.5
+    points = found["trust"]["points"]
+    assert {(point["rule"], point["gap"]) for point in points} == {
+        ("none", 1536), *((rule, gap) for rule in RULES for gap in (0, 512, 1536))
+    }  # fmt: skip
+    at_end = next(point for point in points if point["rule"] == "none")
+    assert at_end["probe"] == pytest.approx(2.0 - 0.3)
+    assert at_end["pass"] == pytest.approx(1.0, abs=1e-3)
+    assert found["trust"]["agree"] == len(points)
+    assert "agree on 10 of 10 cells" in found["summary"][1]
     shown = printed(run)
     for word in ("none", "linear:2", " ±0.001", "yes", "no", "none, in windows", sentence):
         assert word in shown

@@ -96,7 +96,8 @@ def above_home(results: Data) -> Picture | None:
         axes.set_yscale("log")
         axes.set_ylim(low, high)
         axes.set_xlim(0, length)
-        axes.set_yticks(round_values(low, high), [f"{v:g}{TIMES}" for v in round_values(low, high)])
+        ticks = [v for v in (0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 2.5, 3, 4) if low <= v <= high]
+        axes.set_yticks(ticks, [f"{v:g}{TIMES}" for v in ticks])
         axes.minorticks_off()
         axes.grid(axis="y")
         axes.axhspan(low, HELD, color=HUES["green"][0], alpha=0.08, linewidth=0)
@@ -109,7 +110,7 @@ def above_home(results: Data) -> Picture | None:
             if finite.size:
                 ends.append((float(x[finite[-1]]), float(values[finite[-1]]), name, palette[name]))
         axes.set_xlabel("position in the text, in tokens")
-        axes.set_ylabel("perplexity, over the untouched model's")
+        axes.set_ylabel("times the untouched model (log)")
         _thousands(axes, trained, length)
         label_ends(axes, ends)
 
@@ -136,6 +137,8 @@ def trust(results: Data) -> Picture | None:
         pad = 0.06 * (high - low)
         axes.set_xlim(low - pad, high + pad)
         axes.set_ylim(low - pad, high + pad)
+        for line in (axes.axhline, axes.axvline):
+            line(math.log(HELD), color=HUES["green"][0], linewidth=0.8, alpha=0.6)
         axes.axline((0, 0), slope=1, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
         axes.grid()
         for name, marker in zip(names, _MARKERS * len(names), strict=False):
@@ -153,13 +156,11 @@ def trust(results: Data) -> Picture | None:
         axes.set_ylabel("full pass: the same")
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
 
-    correlation = found["rank_correlation"]
-    said = "" if correlation is None else f": rank correlation {correlation:.2f}"
     return Picture(
         "trust",
-        f"How far to trust the probe{said}",
-        "A point for each rule and gap that both have measured. On the dashed line they agree; in the lower left the "
-        "rule holds by both.",
+        f"How far to trust the probe: {found['agree']} of {len(found['points'])} cells agree",
+        "A point for each rule and gap that both have measured. On the dashed line they are equal; left of and below "
+        "the green lines the rule holds, by the one and by the other.",
         draw,
         height=3.3,
     )

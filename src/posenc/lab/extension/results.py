@@ -18,7 +18,7 @@ from posenc.lab.extension import config as files
 from posenc.lab.extension.config import ExtendConfig, rule_folder
 from posenc.lab.extension.flags import flags
 from posenc.lab.extension.passes import position_bins
-from posenc.lab.extension.verdict import Bins, Mean, Nats, decide, difference, excess, holds, mean, worst
+from posenc.lab.extension.verdict import HELD, Bins, Mean, Nats, decide, difference, excess, holds, mean, worst
 from posenc.lab.extension.words import NOT_FINISHED, perplexities, recommendation, summary
 from posenc.lab.report import finite, names
 
@@ -264,7 +264,8 @@ def _trust(results: Data, losses: Mapping[str, Nats], yardstick: Nats | None, co
 
     Both are nats above the untouched model at home. The probe's home is the largest gap whose blocks end within the
     trained length (or the gap itself, if it is smaller). The full pass is taken over the tokens before the end of the
-    blocks: an eighth of the trained length, or what there is.
+    blocks: an eighth of the trained length, or what there is. Where the model as it is is at home both are zero by
+    definition, and left out. They agree if both say that the rule holds there, or both that it does not.
     """
     plan = results["probe"]
     by_name = {rule["name"]: rule["probe"] for rule in results["rules"]}
@@ -274,28 +275,23 @@ def _trust(results: Data, losses: Mapping[str, Nats], yardstick: Nats | None, co
     homes = [at for at, end in enumerate(ends) if end <= config.trained_length] or [0]
     points = []
     for name in losses:
-        if by_name.get(name) is None:
-            continue
         for at, end in enumerate(ends):
+            if by_name.get(name) is None or (name == "none" and at in homes):
+                continue
             first = max(0, end - max(1, config.trained_length // 8))
             measured = difference(losses[name][first:end], yardstick[first:end])
             home = by_name["none"]["mean"][min(at, homes[-1])]
             probed = by_name[name]["mean"][at]
             if measured is not None and home is not None and probed is not None:
-                points.append(
-                    {"rule": name, "gap": plan["gaps"][at], "end": end, "probe": probed - home, "pass": measured.nats}
-                )
-    return {"points": points, "rank_correlation": _rank_correlation(points)}
-
-
-def _rank_correlation(points: Sequence[Data]) -> float | None:
-    """Spearman's, over all points."""
-    if len(points) < 4:
+                points.append({"rule": name, "gap": plan["gaps"][at], "probe": probed - home, "pass": measured.nats})
+    if not points:
         return None
-    ranks = [np.argsort(np.argsort([point[key] for point in points])) for key in ("probe", "pass")]
-    if any(len({point[key] for point in points}) < 2 for key in ("probe", "pass")):
-        return None
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    limit = math.log(HELD)
+    return {
+        "points": points,
+        "agree": sum((point["probe"] <= limit) == (point["pass"] <= limit) for point in points),
+        "difference": float(np.median([abs(point["probe"] - point["pass"]) for point in points])),
+    }
 
 
 def _tuned(

@@ -28,14 +28,23 @@ def recommendation(
 
 def _take(name: str, losses: Mapping[str, Nats], bins: Bins, config: ExtendConfig) -> str:
     trained = config.trained_length
-    beyond = [value for value in perplexities(losses["none"], [one for one in bins if one[0] >= trained]) if value]
-    if config.positions == "learned" and len(beyond) == 0:
-        elsewhere = f"where the untouched model has no position past {trained:,}"
-    else:
-        elsewhere = f"where none rises to {_round(max(beyond, default=math.inf))}"
     cost = difference(losses[name][:trained], losses["none"][:trained])
     price = "" if cost is None else f", for {cost.nats:+.2f} nats within the first {trained:,}"
-    return f"{name}: keeps {_spans(losses[name], bins)} up to {config.length:,} tokens, {elsewhere}{price}."
+    return (
+        f"{name}: keeps {_spans(losses[name], bins)} up to {config.length:,} tokens, "
+        f"{_elsewhere(name, losses, bins, config)}{price}."
+    )
+
+
+def _elsewhere(name: str, losses: Mapping[str, Nats], bins: Bins, config: ExtendConfig) -> str:
+    """What the untouched model does beyond its trained length, in the bin where it is worst against the rule."""
+    beyond = [one for one in bins if one[0] >= config.trained_length]
+    mine, untouched = (perplexities(losses[which], beyond) for which in (name, "none"))
+    pairs = [(theirs / own, own, theirs) for own, theirs in zip(mine, untouched, strict=True) if own and theirs]
+    if not pairs:
+        return f"where the untouched model has no position past {config.trained_length:,}"
+    _, own, theirs = max(pairs)
+    return f"and at {_round(own)} where none rises to {_round(theirs)}"
 
 
 def _refuse(name: str, above: Sequence[Mean | None], bins: Bins, config: ExtendConfig) -> str:
@@ -89,10 +98,10 @@ def summary(results: Data) -> list[str]:
     """The run in a few sentences computed from its numbers; the first is the recommendation."""
     said = [results["verdict"]["sentence"]]
     trust = results["trust"]
-    if trust is not None and trust["rank_correlation"] is not None:
+    if trust is not None:
         said.append(
-            f"The probe ranks its {len(trust['points'])} cells as the full pass does with a correlation of "
-            f"{trust['rank_correlation']:.2f}."
+            f"Whether a rule holds at some distance, the probe and the full pass agree on {trust['agree']} of "
+            f"{len(trust['points'])} cells; at the median they differ by {trust['difference']:.3f} nats."
         )
     for rule in results["rules"]:
         if rule["retrieval"]:
