@@ -75,7 +75,7 @@ def _lora(model: Any, wanted: Wanted) -> Iterator[Adapted]:
         target_modules=_targets(model, wanted.targets),
         fan_in_fan_out=transposed,
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(wanted.seed)
         try:
             tuner = LoraModel(model, config, "default")

@@ -203,12 +203,12 @@ def _short(value: Any) -> str:
 
 
 def _digest(model: Any) -> str:
-    """Of names, shapes and a few numbers of every weight: another model, or this one already tuned, differs."""
+    """Of names, types, shapes and a few numbers of every weight: another model, or this one already tuned, differs."""
     digest = hashlib.sha256()
     for name, weight in model.named_parameters():
         flat = weight.detach().flatten()
         some = flat[:: max(1, len(flat) // 64)].float().cpu().numpy()
-        digest.update(f"{name} {tuple(weight.shape)}".encode() + some.tobytes())
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode() + some.tobytes())
     return digest.hexdigest()
 
 
