@@ -321,3 +321,14 @@ def test_the_output_keeps_the_layout_of_its_input() -> None:
 def test_the_oracle_itself_is_not_what_is_tested() -> None:
     case = Case(0, torch.float64)
     assert np.abs(case.expected(case.q) - case.q.numpy()).max() > 0.1
+
+
+@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_operators_refuse_none_where_the_dispatcher_lets_it_through(which: int, device: str) -> None:
+    tensors: list[Tensor | None] = [torch.randn(1, 1, 2, 4, device=device) for _ in range(2)]
+    tensors += [torch.randn(2, 2, device=device) for _ in range(2)]
+    tensors[which] = None
+    for operator in (torch.ops.posenc._rotate, torch.ops.posenc._rotate_):
+        with pytest.raises((TypeError, ValueError, RuntimeError)):
+            operator(*tensors, None, 0, 0, 2, False, False)

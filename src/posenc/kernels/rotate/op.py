@@ -446,8 +446,9 @@ def _plain(q: Tensor, k: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
 
 
 def _plain_(q: Tensor, k: Tensor, *options: Any) -> None:
+    results = _eager(q, k, *options)
     check_distinct(q, k)
-    for x, turned in zip((q, k), _eager(q, k, *options), strict=True):
+    for x, turned in zip((q, k), results, strict=True):
         x.copy_(turned)
 
 

@@ -201,9 +201,6 @@ def rotate(q: Tensor, k: Tensor, *options: object) -> tuple[Tensor, Tensor]:
 
 def rotate_(q: Tensor, k: Tensor, *options: object) -> None:
     """``posenc::_rotate_`` on GPU."""
-    from posenc.kernels.rotate.op import check_distinct
-
-    check_distinct(q, k)
     _launch(q, k, q, k, *options)  # type: ignore[arg-type]
 
 
@@ -221,9 +218,11 @@ def _launch(
     interleaved: bool,
     inverse: bool,
 ) -> None:
-    from posenc.kernels.rotate.op import check
+    from posenc.kernels.rotate.op import check, check_distinct
 
     check(q, k, cos, sin, positions, offset, start, token_dim)
+    if q_out is q:
+        check_distinct(q, k)
     batch, tokens, pairs = q.shape[0], q.shape[token_dim], cos.shape[-1]
     if q.numel() + k.numel() == 0:
         return
