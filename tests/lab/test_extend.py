@@ -86,7 +86,7 @@ def test_a_run_measures_every_rule_and_says_what_to_take(tiny_model, begin: Begi
     assert "none" in asked
     answers = next(rule["retrieval"] for rule in found["rules"] if rule["name"] == "none")
     assert {(a["task"], a["form"], a["length"]) for a in answers} == {
-        (task, form, length) for task in ("passkey", "needle") for form in ("plain", "chat") for length in (512, LENGTH)
+        (task, "chat", length) for task in ("passkey", "needle") for length in (512, LENGTH)
     }
     assert found["verdict"]["kind"] in ("rule", "none needed", "none of them")
     assert set(found["flags"]) == {"vLLM", "llama.cpp"}

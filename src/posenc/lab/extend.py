@@ -27,7 +27,7 @@ from posenc.lab.extension.preview import Preview, look
 from posenc.lab.extension.processes import Processes, joined, local_device
 from posenc.lab.extension.saving import check_free, save
 from posenc.lab.extension.table import for_card
-from posenc.lab.extension.work import SHORTEST, Work, applied, save_candidate
+from posenc.lab.extension.work import SHORTEST, Work, applied, save_candidate, unasked
 from posenc.lab.jobs import cores, listening
 from posenc.lab.progress import Stages
 
@@ -206,9 +206,7 @@ def _measure(
     if not _lacking(run, config):
         return
     costs = measure(preview, checkpoint.model, read)
-    console.print(
-        f"[dim]time    [/] {estimate(run, config, costs, checkpoint.tokenizer)}\n", highlight=False, soft_wrap=True
-    )
+    console.print(f"[dim]time    [/] {estimate(run, config, costs)}\n", highlight=False, soft_wrap=True)
     with Stages(console) as stages:
         work = Work(run, config, checkpoint, read, costs, stages)
         work.probe(list(config.rules))
@@ -228,7 +226,7 @@ def _lacking(run: Path, config: ExtendConfig) -> list[str]:
     lacking = results.unfinished(run, config)
     if config.retrieval and not lacking:
         asked = dict.fromkeys(("none", results.chosen(run, config)))
-        lacking = [name for name in asked if not (rule_folder(run, name) / files.RETRIEVAL).exists()]
+        lacking = [name for name in asked if unasked(run, name)]
     return lacking
 
 

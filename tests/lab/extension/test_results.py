@@ -17,7 +17,7 @@ from posenc.lab import runs
 from posenc.lab.errors import RunError
 from posenc.lab.extension import config as files
 from posenc.lab.extension import report, results, table
-from posenc.lab.extension.config import ExtendConfig, rule_folder
+from posenc.lab.extension.config import ExtendConfig, retrieval_file, rule_folder
 from posenc.lab.extension.verdict import Mean, decide, difference, mean
 
 TRAINED, LENGTH = 1024, 2048
@@ -311,7 +311,7 @@ def test_retrieval_is_shown_even_when_it_is_zero(tmp_path: Path) -> None:
         }
         for depth in (0.1, 0.9)
     ]
-    runs.write_json(rule_folder(run, "none") / files.RETRIEVAL, {"answers": answers, "seconds": 1.0})
+    runs.write_json(retrieval_file(run, "none", "passkey"), {"answers": answers, "seconds": 1.0})
     report.write(run)
     assert "Retrieval with none: 0 of 2 answers are right." in printed(run)
     assert "0/2" in printed(run)

@@ -1,7 +1,6 @@
 """What a run of ``posenc extend`` says before it begins: what it is about to do, the memory and the time it takes."""
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,7 +12,8 @@ from posenc.lab.extension.config import ExtendConfig, rule_folder
 from posenc.lab.extension.costs import Costs
 from posenc.lab.extension.memory import needed_memory
 from posenc.lab.extension.preview import Preview
-from posenc.lab.extension.work import DEPTHS, TASKS, asked_lengths, forms, plan, window_starts
+from posenc.lab.extension.retrieval import TASKS
+from posenc.lab.extension.work import DEPTHS, asked_lengths, plan, unasked, window_starts
 
 CHUNK = 512
 """Tokens that go through the model at a time."""
@@ -42,7 +42,7 @@ def introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Che
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def estimate(run: Path, config: ExtendConfig, costs: Costs, tokenizer: Any) -> str:
+def estimate(run: Path, config: ExtendConfig, costs: Costs) -> str:
     """The time that is left to take, and of what it is made."""
     length, trained = config.length, config.trained_length
     gaps = plan(trained, length)
@@ -56,9 +56,8 @@ def estimate(run: Path, config: ExtendConfig, costs: Costs, tokenizer: Any) -> s
         "windows": len(window_starts(trained, length)) * costs.full(trained) * (not (run / files.WINDOWS).exists()),
     }
     if config.retrieval:
-        asked = 2 - sum((rule_folder(run, name) / files.RETRIEVAL).exists() for name in config.rules)
-        one = sum(costs.retrieval(size, depths=DEPTHS) for size in asked_lengths(trained, length))
-        parts["retrieval"] = asked * len(TASKS) * len(forms(tokenizer)) * one
+        asked = 2 * len(TASKS) - sum(len(TASKS) - len(unasked(run, name)) for name in config.rules)
+        parts["retrieval"] = asked * sum(costs.retrieval(n, depths=DEPTHS) for n in asked_lengths(trained, length))
     total = sum(parts.values())
     said = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items() if seconds)
     return f"about {_duration(total)}: {said}"

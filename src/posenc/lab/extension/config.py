@@ -15,12 +15,11 @@ CANDIDATE = "candidate.json"
 PROBE = "probe.json"
 PASS = "pass.safetensors"
 WINDOWS = "windows.safetensors"
-RETRIEVAL = "retrieval.json"
 SEARCH = "search.json"
 TUNED = "tuned"
 """The rule's folder of a model that was trained on, with what the training left."""
 
-__all__ = ["FORMAT", "KIND", "ExtendConfig", "rule_folder"]
+__all__ = ["FORMAT", "KIND", "ExtendConfig", "retrieval_file", "rule_folder"]
 
 
 @dataclass(frozen=True)
@@ -83,3 +82,8 @@ class ExtendConfig:
 def rule_folder(run: Path, name: str) -> Path:
     """Where what was measured of a rule lies: "yarn:2" in RUN/rules/yarn-2."""
     return run / RULES / name.replace(":", "-")
+
+
+def retrieval_file(run: Path, name: str, task: str) -> Path:
+    """The answers of one task with a rule: a file for each, so that a stop loses one task at most."""
+    return rule_folder(run, name) / f"retrieval-{task}.json"

@@ -15,9 +15,10 @@ from posenc.lab import runs
 from posenc.lab.config import FORMAT
 from posenc.lab.errors import RunError
 from posenc.lab.extension import config as files
-from posenc.lab.extension.config import ExtendConfig, rule_folder
+from posenc.lab.extension.config import ExtendConfig, retrieval_file, rule_folder
 from posenc.lab.extension.flags import flags
 from posenc.lab.extension.passes import position_bins
+from posenc.lab.extension.retrieval import TASKS
 from posenc.lab.extension.verdict import HELD, Bins, Mean, Nats, decide, difference, excess, holds, mean, worst
 from posenc.lab.extension.words import NOT_FINISHED, perplexities, recommendation, summary
 from posenc.lab.report import finite, names
@@ -170,7 +171,7 @@ def _rule(
 ) -> Data:
     folder = rule_folder(run, name)
     probe = _read(folder / files.PROBE)
-    retrieval = _read(folder / files.RETRIEVAL)
+    asked = [found for task in TASKS if (found := _read(retrieval_file(run, name, task))) is not None]
     found = _passed(name, losses, yardstick, bins, config) if name in losses else None
     if found is not None:
         found["seconds"] = float(runs.load_tensors(folder / files.PASS)["seconds"])
@@ -179,7 +180,7 @@ def _rule(
         "rule": (_read(folder / files.CANDIDATE) or {}).get("rule"),
         "probe": None if probe is None else probed(probe),
         "pass": found,
-        "retrieval": None if retrieval is None else retrieval["answers"],
+        "retrieval": [answer for found in asked for answer in found["answers"]] or None,
     }
 
 

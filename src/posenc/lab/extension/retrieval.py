@@ -12,6 +12,7 @@ from torch import Tensor
 from posenc.lab.extension.passes import branch, check_fixed_rotation, new_cache, next_logits, positions_of
 
 Task = Literal["passkey", "needle"]
+TASKS: tuple[Task, ...] = ("passkey", "needle")
 Form = Literal["plain", "chat"]
 
 CHUNK = 512

@@ -18,16 +18,15 @@ from posenc.lab import runs
 from posenc.lab.extension import config as files
 from posenc.lab.extension.candidates import Candidate, Setting, longrope
 from posenc.lab.extension.checkpoint import Checkpoint
-from posenc.lab.extension.config import ExtendConfig, rule_folder
+from posenc.lab.extension.config import ExtendConfig, retrieval_file, rule_folder
 from posenc.lab.extension.costs import Costs
 from posenc.lab.extension.gaps import Gaps, default_gaps, gap_losses
 from posenc.lab.extension.passes import full_pass
 from posenc.lab.extension.results import rule_of
-from posenc.lab.extension.retrieval import Form, Task, retrieve
+from posenc.lab.extension.retrieval import TASKS, Task, retrieve
 from posenc.lab.extension.search import known_factors, search
 from posenc.lab.progress import Stages
 
-TASKS: tuple[Task, ...] = ("passkey", "needle")
 DEPTHS = (0.1, 0.5, 0.9)
 SHORTEST = 512
 """Tokens of the shortest text that a question fits in, whatever the tokenizer."""
@@ -153,29 +152,26 @@ class Work:
         stage.done(loss=float(beyond.mean()))
 
     def retrieve(self, name: str) -> None:
-        """Passkey and needle with a rule."""
-        path = rule_folder(self.run, name) / files.RETRIEVAL
-        if path.exists():
-            return
-        begun = time.perf_counter()
-        answers = []
-        with self._set(name) as model:
-            for form in forms(self.checkpoint.tokenizer):
-                stage = self.stages.begin(f"{name}, {form} retrieval", 1, unit="token")
-                answers += retrieve(
+        """Passkey and needle with a rule, by the model's own template where it has one."""
+        tokenizer = self.checkpoint.tokenizer
+        for task in unasked(self.run, name):
+            begun = time.perf_counter()
+            stage = self.stages.begin(f"{name}, {task}", 1, unit="token")
+            with self._set(name) as model:
+                answers = retrieve(
                     model,
-                    self.checkpoint.tokenizer,
-                    tasks=TASKS,
+                    tokenizer,
+                    tasks=[task],
                     lengths=asked_lengths(self.config.trained_length, self.config.length),
                     depths=DEPTHS,
                     filler_tokens=self.tokens,
-                    form=form,
+                    form="chat" if getattr(tokenizer, "chat_template", None) else "plain",
                     seed=self.config.seed,
                     on_progress=stage.of,
                 )
-                stage.done()
-        found = {"answers": [dataclasses.asdict(answer) for answer in answers]}
-        runs.write_json(path, {**found, "seconds": time.perf_counter() - begun})
+            stage.done()
+            found = {"answers": [dataclasses.asdict(answer) for answer in answers]}
+            runs.write_json(retrieval_file(self.run, name, task), {**found, "seconds": time.perf_counter() - begun})
 
     @contextlib.contextmanager
     def _set(self, name: str) -> Iterator[Any]:
@@ -204,9 +200,9 @@ def plan(trained_length: int, length: int) -> Gaps:
     return Gaps(default_gaps(trained_length, length, block=block), block=block, scored=3 * block // 4)
 
 
-def forms(tokenizer: Any) -> tuple[Form, ...]:
-    """How retrieval asks: plainly, and by the model's own template where it has one."""
-    return ("plain", "chat") if getattr(tokenizer, "chat_template", None) else ("plain",)
+def unasked(run: Path, name: str) -> list[Task]:
+    """The tasks of retrieval that a rule still has to do."""
+    return [task for task in TASKS if not retrieval_file(run, name, task).exists()]
 
 
 def asked_lengths(trained_length: int, length: int) -> tuple[int, ...]:
