@@ -76,9 +76,9 @@ class Bench:
         """The bare operator of the dispatcher, below autograd, as RoPE calls it."""
         cos, sin = self.tables(rotary_dim)
         options = (None, OFFSET, 0, 2, pairing == "interleaved", False)
-        from posenc.kernels.rotate import op
+        from posenc.kernels.rotate import choosing, op
 
-        op.level() if self.case.device == "cpu" else None  # builds the kernel, or says nothing without a compiler
+        choosing.level() if self.case.device == "cpu" else None  # builds the kernel, or says nothing without a compiler
         function = op._operator_ if in_place else op._operator
         q, k = (self.q.clone(), self.k.clone()) if in_place else (self.q, self.k)
         return lambda: function(q, k, cos, sin, *options)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from posenc.kernels import _build
-from posenc.kernels.rotate import op
+from posenc.kernels.rotate import choosing
 
 needs_compiler = pytest.mark.skipif(_build.find_compiler() is None, reason="no C++ compiler here")
 
@@ -135,7 +135,7 @@ def test_explain_says_which_kernel_a_call_takes() -> None:
     x = torch.randn(1, 2, 3, 8)
     choice = posenc.explain(posenc.RoPE(head_dim=8).on_queries_keys, x, x, 3)
     assert choice.implementation == "cpu"
-    assert op.level() in choice.why
+    assert choosing.level() in choice.why
     half = x.bfloat16()
     choice = posenc.explain(posenc.RoPE(head_dim=8, numerics="transformers").on_queries_keys, half, half)
     assert choice.implementation == "eager"

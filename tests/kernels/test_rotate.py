@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from posenc.kernels import _build
-from posenc.kernels.rotate import op
+from posenc.kernels.rotate import choosing
 from posenc.kernels.rotate.op import rotate, rotate_
 
 _spec = importlib.util.spec_from_file_location("cases", pathlib.Path(__file__).with_name("cases.py"))
@@ -54,7 +54,7 @@ def test_gradients_are_the_oracles_inverse_rotation(implementation: str, dtype: 
 @pytest.fixture
 def levels() -> Iterator[Callable[[], Iterator[int]]]:
     """Goes through the instruction sets that this machine has, from the portable one up."""
-    library = _build.load(op.SOURCE).handle
+    library = _build.load(choosing.SOURCE).handle
     best = library.posenc_rotate_set_level(99)
 
     def each() -> Iterator[int]:

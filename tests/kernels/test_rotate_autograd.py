@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 import posenc
 from posenc.kernels import _build
-from posenc.kernels.rotate import op
+from posenc.kernels.rotate import choosing
 from posenc.kernels.rotate.op import rotate, rotate_
 
 needs_compiler = pytest.mark.skipif(
@@ -127,7 +127,7 @@ def test_no_activation_is_kept_for_a_fixed_table() -> None:
 
     q, k = torch.randn(1, 2, 64, 8, requires_grad=True), torch.randn(1, 2, 64, 8)
     cos, sin = torch.randn(64, 4), torch.randn(64, 4)
-    if op.level():
+    if choosing.level():
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
             rotate(q, k, cos, sin)
         assert {x.data_ptr() for x in kept} == {cos.data_ptr(), sin.data_ptr()}
@@ -161,7 +161,7 @@ def _operator_inputs(**changes: object) -> list[object]:
     ],
 )  # fmt: skip
 def test_the_operators_keep_their_contract(changes: dict[str, object]) -> None:
-    op.level()  # builds the kernel
+    choosing.level()  # builds the kernel
     torch.library.opcheck(torch.ops.posenc.rotate.default, _operator_inputs(**changes))
     if not any(isinstance(x, Tensor) and x.requires_grad for x in changes.values()):
         torch.library.opcheck(torch.ops.posenc.rotate_.default, _operator_inputs(**changes))

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from posenc.kernels import _build
-from posenc.kernels.rotate import op
+from posenc.kernels.rotate import choosing
 from posenc.lab.errors import RunError
 
 
@@ -26,15 +26,15 @@ def build(*, into: Path | None = None, console: Console | None = None) -> Path:
     console = console or Console()
     try:
         if into is None:
-            path = _build.build(op.SOURCE, _build.cache_directory())
+            path = _build.build(choosing.SOURCE, _build.cache_directory())
         else:
             into.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=into) as scratch:  # so that a failure leaves nothing
-                path = _build.build(op.SOURCE, Path(scratch)).replace(into / _build.file_name(op.SOURCE))
+                path = _build.build(choosing.SOURCE, Path(scratch)).replace(into / _build.file_name(choosing.SOURCE))
     except RuntimeError as error:
         raise RunError(f"posenc build: {error}") from error
-    library = _build.load(op.SOURCE)
+    library = _build.load(choosing.SOURCE)
     if library.handle is None:
         raise RunError(f"posenc build: {path} was built but does not load: {library.reason}")
-    console.print(f"{path}: ready, uses {op.level()} here", highlight=False, soft_wrap=True)
+    console.print(f"{path}: ready, uses {choosing.level()} here", highlight=False, soft_wrap=True)
     return path

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from posenc.kernels.rotate.checks import check
+
 Pairing = Literal["half", "interleaved"]
 
 
@@ -38,3 +40,52 @@ def split_pairs(x: Tensor, pairing: Pairing) -> tuple[Tensor, Tensor]:
 def join_pairs(a: Tensor, b: Tensor, pairing: Pairing) -> Tensor:
     """The inverse of :func:`split_pairs`."""
     return torch.cat((a, b), dim=-1) if pairing == "half" else torch.stack((a, b), dim=-1).flatten(-2)
+
+
+def rotate_queries_keys(
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor | None,
+    offset: int,
+    start: int,
+    token_dim: int,
+    interleaved: bool,
+    inverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """The arguments of the operators; :func:`rotate` of q and of k by the rows of their positions."""
+    check(q, k, cos, sin, positions, offset, start, token_dim)
+    pairing: Pairing = "interleaved" if interleaved else "half"
+    cos, sin = (_rows(table, positions, offset, q.shape[token_dim]) for table in (cos, sin))
+    if token_dim == 1:  # every head has the same rows
+        cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    elif cos.ndim == 3:
+        cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    if inverse:
+        sin = -sin
+    return (
+        rotate(q, cos, sin, pairing=pairing, start=start),
+        rotate(k, cos, sin, pairing=pairing, start=start),
+    )
+
+
+def _rows(table: Tensor, positions: Tensor | None, offset: int, tokens: int) -> Tensor:
+    """The rows of the tokens, ``(seq, pairs)`` or ``(batch, seq, pairs)``."""
+    if positions is None:
+        return table if offset == 0 and table.shape[-2] == tokens else table.narrow(-2, offset, tokens)
+    if table.ndim == 2:
+        return table[positions]
+    if positions.ndim == 1:
+        return table[:, positions]
+    batch = positions.shape[0] if table.shape[0] == 1 else table.shape[0]
+    index = positions.long()[..., None].expand(batch, tokens, table.shape[-1])
+    return table.expand(batch, -1, -1).gather(1, index)
+
+
+def fresh(x: Tensor) -> Tensor:
+    """Dense and of x's shape, its axes in memory order (0, 1, 2, 3) or (0, 2, 1, 3), whichever x is in."""
+    batch, first, second, channels = x.shape
+    if x.stride(1) < x.stride(2):
+        return x.new_empty(batch, second, first, channels).transpose(1, 2)
+    return x.new_empty(x.shape)

@@ -1,4 +1,4 @@
-"""Rotate queries and keys in one call: the contract of the operation and the choice among its implementations.
+"""Rotate queries and keys in one call: the contract of the operation, its operators and their gradients.
 
 :func:`rotate` and :func:`rotate_` are what encodings call. Below them lie four operators of the dispatcher::
 
@@ -11,20 +11,16 @@ torch.func, the plain expression of eager.py runs.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from posenc.kernels import _build
 from posenc.kernels.choice import Choice, Implementation
-from posenc.kernels.precision import compute_dtype
 from posenc.kernels.rotate import eager
-from posenc.kernels.rotate.eager import Pairing, split_pairs
-
-SOURCE = Path(__file__).with_name("cpu.cpp")
+from posenc.kernels.rotate.checks import check, check_distinct
+from posenc.kernels.rotate.choosing import choose, choose_and_say
+from posenc.kernels.rotate.eager import Pairing, fresh, split_pairs
 
 _NO_TABLE_GRADIENTS = (
     "rotate_: got tables that require gradients, expected fixed ones, because the rotation overwrites what their "
@@ -72,9 +68,9 @@ def rotate(
             that would stall it: a token whose position lies outside the table becomes NaN.)
     """
     arguments = (q, k, cos, sin, positions, offset, start, token_dim, _is_interleaved(pairing), inverse)
-    chosen = _implementation(q, k, cos, implementation)
+    chosen = choose(q, k, cos, implementation)
     if chosen == "eager":
-        return _eager(*arguments)
+        return eager.rotate_queries_keys(*arguments)
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or cos.requires_grad or sin.requires_grad):
         return _Rotate.apply(*arguments, chosen, implementation)  # type: ignore[no-any-return]
     return _kernel(chosen)(*arguments)  # type: ignore[no-any-return]
@@ -104,10 +100,10 @@ def rotate_(
     gradients = torch.is_grad_enabled()
     if gradients and (cos.requires_grad or sin.requires_grad):
         raise ValueError(_NO_TABLE_GRADIENTS)
-    chosen = _implementation(q, k, cos, implementation)
+    chosen = choose(q, k, cos, implementation)
     if chosen == "eager":
         check_distinct(q, k)
-        turned_q, turned_k = _eager(*arguments)
+        turned_q, turned_k = eager.rotate_queries_keys(*arguments)
         return q.copy_(turned_q), k.copy_(turned_k)
     if gradients and (q.requires_grad or k.requires_grad):
         others = (*arguments[2:], chosen, implementation)
@@ -119,103 +115,7 @@ def rotate_(
 
 def explain(q: Tensor, k: Tensor, cos: Tensor, *, implementation: Implementation = "auto") -> Choice:
     """Which implementation :func:`rotate` takes for these tensors, and why."""
-    return Choice("rotate", *_choose(q, k, cos, implementation))
-
-
-def level() -> str:
-    """The instruction set that the compiled kernel uses here, or "" if there is no compiled kernel."""
-    library = _build.load(SOURCE)
-    return "" if library.handle is None else _LEVELS[library.handle.posenc_rotate_level()]
-
-
-_LEVELS = ("the portable instruction set", "AVX2", "AVX-512", "AVX-512 with BF16")
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The choice.
-
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-
-
-def _implementation(q: Tensor, k: Tensor, cos: Tensor, implementation: Implementation) -> str:
-    """The choice alone, the common answer first: this runs in every call."""
-    if (
-        _cpu_is_loaded
-        and implementation == "auto"
-        and q.is_cpu
-        and not torch.compiler.is_compiling()
-        and (dtype := q.dtype) is k.dtype
-        and cos.dtype is _TABLE_DTYPES.get(dtype)
-        and not _is_special(q, k, cos)
-    ):
-        return "cpu"
-    return _choose(q, k, cos, implementation)[0]
-
-
-_TABLE_DTYPES = {dtype: compute_dtype(dtype) for dtype in _DTYPES}
-_cpu_is_loaded = False
-
-
-def _is_special(q: Tensor, k: Tensor, cos: Tensor) -> bool:
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return True
-    if type(q) is Tensor and type(k) is Tensor and type(cos) is Tensor:
-        return False
-    return any(type(x) not in (Tensor, torch.nn.Parameter) for x in (q, k, cos))
-
-
-def _choose(q: Tensor, k: Tensor, cos: Tensor, implementation: Implementation) -> tuple[str, str]:
-    if implementation not in get_args(Implementation):
-        raise ValueError(f"rotate: got implementation {implementation!r}, expected one of {get_args(Implementation)}.")
-    if torch.compiler.is_compiling():
-        return "eager", "torch.compile fuses the plain expression with its neighbours"
-    if implementation == "eager":
-        return "eager", 'implementation="eager" asks for it'
-    device = q.device.type
-    wanted = implementation if implementation != "auto" else {"cpu": "cpu", "cuda": "triton"}.get(device, "eager")
-    if wanted == "eager":
-        return "eager", f"there is no kernel for device {device}"
-    obstacle = _obstacle(q, k, cos, wanted)
-    if obstacle is None:
-        return wanted, f"the tensors are on {device}" + (f", compiled code uses {level()}" if wanted == "cpu" else "")
-    if implementation != "auto":
-        raise ValueError(f'rotate: got implementation="{implementation}", but {obstacle}; use "auto" or "eager".')
-    return "eager", obstacle
-
-
-def _obstacle(q: Tensor, k: Tensor, cos: Tensor, wanted: str) -> str | None:
-    """Why ``wanted`` cannot be taken, or None if it can."""
-    device = {"cpu": "cpu", "triton": "cuda"}[wanted]
-    if _is_special(q, k, cos):
-        return "transforms of torch.func, forward-mode derivatives and subclasses of Tensor need plain torch"
-    if q.device.type != device and not (wanted == "triton" and _triton_interprets()):
-        return f"the tensors are on {q.device.type}, not on {device}"
-    if cos.dtype is not _TABLE_DTYPES.get(q.dtype):
-        return f"tables of {cos.dtype} for tensors of {q.dtype} are rounded in another order than the kernels do"
-    if q.dtype is not k.dtype:
-        return f"q is {q.dtype} and k is {k.dtype}"
-    return _cpu_obstacle() if wanted == "cpu" else _triton_obstacle()
-
-
-def _cpu_obstacle() -> str | None:
-    global _cpu_is_loaded
-    library = _build.load(SOURCE)
-    _cpu_is_loaded = library.handle is not None
-    return None if _cpu_is_loaded else f"the compiled kernel is not to be had: {library.reason}"
-
-
-def _triton_obstacle() -> str | None:
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return "Triton is not installed: pip install triton"
-    return None
-
-
-def _triton_interprets() -> bool:
-    import os
-
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return Choice("rotate", *choose_and_say(q, k, cos, implementation))
 
 
 def _is_interleaved(pairing: Pairing) -> bool:
@@ -224,120 +124,6 @@ def _is_interleaved(pairing: Pairing) -> bool:
     if pairing == "interleaved":
         return True
     raise ValueError(f"rotate: got pairing {pairing!r}, expected one of {get_args(Pairing)}.")
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The plain expression.
-
-
-def _eager(
-    q: Tensor,
-    k: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    positions: Tensor | None,
-    offset: int,
-    start: int,
-    token_dim: int,
-    interleaved: bool,
-    inverse: bool,
-) -> tuple[Tensor, Tensor]:
-    check(q, k, cos, sin, positions, offset, start, token_dim)
-    pairing: Pairing = "interleaved" if interleaved else "half"
-    cos, sin = (_rows(table, positions, offset, q.shape[token_dim]) for table in (cos, sin))
-    if token_dim == 1:  # every head has the same rows
-        cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    elif cos.ndim == 3:
-        cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
-    if inverse:
-        sin = -sin
-    return (
-        eager.rotate(q, cos, sin, pairing=pairing, start=start),
-        eager.rotate(k, cos, sin, pairing=pairing, start=start),
-    )
-
-
-def _rows(table: Tensor, positions: Tensor | None, offset: int, tokens: int) -> Tensor:
-    """The rows of the tokens, ``(seq, pairs)`` or ``(batch, seq, pairs)``."""
-    if positions is None:
-        return table if offset == 0 and table.shape[-2] == tokens else table.narrow(-2, offset, tokens)
-    if table.ndim == 2:
-        return table[positions]
-    if positions.ndim == 1:
-        return table[:, positions]
-    batch = positions.shape[0] if table.shape[0] == 1 else table.shape[0]
-    index = positions.long()[..., None].expand(batch, tokens, table.shape[-1])
-    return table.expand(batch, -1, -1).gather(1, index)
-
-
-def check(
-    q: Tensor,
-    k: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    positions: Tensor | None,
-    offset: int,
-    start: int,
-    token_dim: int,
-) -> None:
-    """What cpu.cpp checks, for the implementations that do not check by themselves."""
-    for name, x in (("q", q), ("k", k), ("cos", cos), ("sin", sin)):
-        if not isinstance(x, Tensor):  # the dispatcher lets None through
-            raise TypeError(f"rotate: got {x!r} for {name}, expected a tensor.")
-    if token_dim not in (1, 2):
-        raise ValueError(f"rotate: got token_dim {token_dim}, expected 1 or 2.")
-    shapes = f"q of shape {tuple(q.shape)} and k of shape {tuple(k.shape)}"
-    if q.ndim != 4 or k.ndim != 4:
-        raise ValueError(f"rotate: got {shapes}, expected 4 dimensions.")
-    if not (q.is_floating_point() and k.is_floating_point()):
-        raise ValueError(f"rotate: got q of {q.dtype} and k of {k.dtype}, expected floating point.")
-    batch, tokens = q.shape[0], q.shape[token_dim]
-    if k.shape[0] != batch or k.shape[token_dim] != tokens:
-        raise ValueError(f"rotate: got {shapes}, expected the same batch and number of tokens; rotate them one by one.")
-    if cos.ndim not in (2, 3) or cos.shape != sin.shape or (cos.ndim == 3 and cos.shape[0] not in (1, batch)):
-        raise ValueError(
-            f"rotate: got cos of shape {tuple(cos.shape)} and sin of shape {tuple(sin.shape)}, expected the same, "
-            f"(rows, pairs) or ({batch}, rows, pairs)."
-        )
-    rows, pairs = cos.shape[-2:]
-    if start < 0 or any(start + 2 * pairs > x.shape[3] for x in (q, k)):
-        raise ValueError(
-            f"rotate: got {pairs} pairs of channels from channel {start} on, expected them to fit into {shapes}."
-        )
-    if any(x.device != q.device for x in (k, cos, sin) + (() if positions is None else (positions,))):
-        raise ValueError("rotate: got tensors on several devices, expected all tensors on one.")
-    if positions is None:
-        if offset < 0 or offset + tokens > rows:
-            raise ValueError(
-                f"rotate: got {tokens} tokens from row {offset} on of a table of {rows} rows, expected rows within it; "
-                "make a longer table."
-            )
-        return
-    if offset != 0:
-        raise ValueError(f"rotate: got positions and offset {offset}, expected one of the two; add the offset.")
-    if positions.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"rotate: got positions of {positions.dtype}, expected int64 or int32.")
-    if tuple(positions.shape) not in ((tokens,), (1, tokens), (batch, tokens)):
-        raise ValueError(
-            f"rotate: got positions of shape {tuple(positions.shape)}, expected ({tokens},) or ({batch}, {tokens})."
-        )
-    if positions.is_cpu and positions.numel() and not torch.compiler.is_compiling() and type(positions) is Tensor:
-        low, high = (int(bound) for bound in torch.aminmax(positions))
-        if low < 0 or high >= rows:
-            raise ValueError(
-                f"rotate: got positions from {low} to {high}, expected 0 to {rows - 1}, the rows of the table; make a "
-                "longer table."
-            )
-
-
-def check_distinct(q: Tensor, k: Tensor) -> None:
-    """Refuse to write in place where elements share memory."""
-    for name, x in (("q", q), ("k", k)):
-        if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)) and x.numel():
-            raise ValueError(
-                f"rotate_: got {name} with elements that share memory (was it expanded?), expected distinct ones to "
-                "write in place; clone() it."
-            )
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -441,12 +227,12 @@ _MUTATING = _SIGNATURE.format(q="Tensor(a!) q", k="Tensor(b!) k", result="()")
 
 
 def _plain(q: Tensor, k: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    turned = _eager(q, k, *options)
+    turned = eager.rotate_queries_keys(q, k, *options)
     return fresh(q).copy_(turned[0]), fresh(k).copy_(turned[1])
 
 
 def _plain_(q: Tensor, k: Tensor, *options: Any) -> None:
-    results = _eager(q, k, *options)
+    results = eager.rotate_queries_keys(q, k, *options)
     check_distinct(q, k)
     for x, turned in zip((q, k), results, strict=True):
         x.copy_(turned)
@@ -483,14 +269,6 @@ def _on_gpu_(*arguments: Any) -> None:
     from posenc.kernels.rotate.triton import rotate_ as on_gpu_
 
     on_gpu_(*arguments)
-
-
-def fresh(x: Tensor) -> Tensor:
-    """Dense and of x's shape, its axes in memory order (0, 1, 2, 3) or (0, 2, 1, 3), whichever x is in."""
-    batch, first, second, channels = x.shape
-    if x.stride(1) < x.stride(2):
-        return x.new_empty(batch, second, first, channels).transpose(1, 2)
-    return x.new_empty(x.shape)
 
 
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:

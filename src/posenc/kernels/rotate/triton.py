@@ -192,7 +192,7 @@ def _rotate_kernel(
 
 def rotate(q: Tensor, k: Tensor, *options: object) -> tuple[Tensor, Tensor]:
     """``posenc::_rotate`` on GPU; the arguments are those of the operator."""
-    from posenc.kernels.rotate.op import fresh
+    from posenc.kernels.rotate.eager import fresh
 
     q_out, k_out = fresh(q), fresh(k)
     _launch(q, k, q_out, k_out, *options)  # type: ignore[arg-type]
@@ -218,7 +218,7 @@ def _launch(
     interleaved: bool,
     inverse: bool,
 ) -> None:
-    from posenc.kernels.rotate.op import check, check_distinct
+    from posenc.kernels.rotate.checks import check, check_distinct
 
     check(q, k, cos, sin, positions, offset, start, token_dim)
     if q_out is q:
