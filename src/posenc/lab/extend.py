@@ -8,16 +8,18 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from torch import Tensor
 
 import posenc
+from posenc.integrations.transformers import extend as set_rule
 from posenc.lab import environment, runs
 from posenc.lab.errors import Interrupted, RunError
 from posenc.lab.extension import config as files
 from posenc.lab.extension import report, results
 from posenc.lab.extension.announce import CHUNK, estimate, introduce
-from posenc.lab.extension.candidates import Candidate, candidates
-from posenc.lab.extension.checkpoint import Checkpoint, open_checkpoint
+from posenc.lab.extension.candidates import Candidate, candidates, longrope
+from posenc.lab.extension.checkpoint import Checkpoint, is_foreign, open_checkpoint
 from posenc.lab.extension.config import ExtendConfig, rule_folder
 from posenc.lab.extension.costs import measure, operations_of
 from posenc.lab.extension.fingerprint import check_same, fingerprint
@@ -25,7 +27,7 @@ from posenc.lab.extension.memory import check_memory
 from posenc.lab.extension.passage import check_long_enough, documents, tokens
 from posenc.lab.extension.preview import Preview, look
 from posenc.lab.extension.processes import Processes, joined, local_device
-from posenc.lab.extension.saving import check_free, save
+from posenc.lab.extension.saving import check_free, check_loads, save
 from posenc.lab.extension.table import for_card
 from posenc.lab.extension.work import SHORTEST, Work, applied, save_candidate
 from posenc.lab.jobs import cores, listening
@@ -77,7 +79,7 @@ class Ending:
 def extend(request: Request, ending: Ending, console: Console) -> None:
     """A new run, from the model's name to the report. What cannot run is refused before there is a folder."""
     with joined(torch.device(local_device(device_here()))) as processes:
-        made = prepare(request, ending) if processes.is_first else None
+        made = prepare(request, ending, console) if processes.is_first else None
         run = processes.share(None if made is None else made[0])
         finish(run, ending, console, processes=processes, checkpoint=None if made is None else made[1])
 
@@ -88,7 +90,7 @@ def resume(run: Path, ending: Ending, console: Console) -> None:
         finish(run, ending, console, processes=processes)
 
 
-def prepare(request: Request, ending: Ending) -> tuple[Path, Checkpoint]:
+def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, Checkpoint]:
     """A new run folder, and the model, which is open already."""
     preview = look(request.model, trust_remote_code=request.trust_remote_code)
     trained, length = preview.trained_length, request.length
@@ -111,9 +113,9 @@ def prepare(request: Request, ending: Ending) -> tuple[Path, Checkpoint]:
     threads = request.threads or cores()
     torch.set_num_threads(threads)
     checkpoint = _open(request.model, request.dtype, request.trust_remote_code)
-    tried = candidates_of(checkpoint, length, request.rules)
-    if request.search and not hasattr(checkpoint.frequencies, "base"):
-        raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
+    tried = candidates_of(checkpoint, length, request.rules, console)
+    if request.search:
+        _check_search(checkpoint, length, console)
     read = tokens(texts, checkpoint.tokenizer, length)
     config = ExtendConfig(
         model=request.model,
@@ -187,6 +189,8 @@ def _finish(
     torch.set_num_threads(config.threads)
     read = runs.load_tensors(run / runs.TOKENS)["tokens"]
     checkpoint = checkpoint or _open(config.model, config.dtype, config.trust_remote_code)
+    if ending.save is not None:
+        check_loads(checkpoint)
     if processes.is_first:
         for folder in (run, *run.glob(f"{files.RULES}/*")):
             runs.clear_partial_writes(folder)
@@ -318,13 +322,42 @@ def _report(run: Path, config: ExtendConfig, ending: Ending, checkpoint: Checkpo
         console.print(f"Saved: {ending.save}, {config.label} with {name}", highlight=False, soft_wrap=True)
 
 
-def candidates_of(checkpoint: Checkpoint, length: int, wanted: Sequence[str]) -> list[Candidate]:
-    """Those to try, "none" first."""
+def candidates_of(checkpoint: Checkpoint, length: int, wanted: Sequence[str], console: Console) -> list[Candidate]:
+    """Those to try, "none" first; by default without those that a model's own code does not follow, which is said."""
     names = None if not wanted else ["none", *(name for name in wanted if name != "none")]
     found = candidates(
         present=checkpoint.frequencies, trained_length=checkpoint.trained_length, length=length, wanted=names
     )
+    if is_foreign(checkpoint.model):
+        found = [candidate for candidate in found if _is_followed(checkpoint, candidate, length, wanted, console)]
     return sorted(found, key=lambda candidate: candidate.name != "none")
+
+
+def _is_followed(
+    checkpoint: Checkpoint, candidate: Candidate, length: int, wanted: Sequence[str], console: Console
+) -> bool:
+    if candidate.rule is None:
+        return True
+    try:
+        # As it would be saved, which for a rule that depends on the length is not what is measured.
+        set_rule(checkpoint.model, candidate.rule, length=length).undo()
+        with applied(checkpoint, candidate, length):
+            return True
+    except ValueError as error:
+        if wanted:
+            raise RunError(f"--rules: {candidate.name} cannot be set: {error}") from error
+        console.print(f"[dim]{candidate.name} is left out: {escape(str(error))}[/]", highlight=False, soft_wrap=True)
+        return False
+
+
+def _check_search(checkpoint: Checkpoint, length: int, console: Console) -> None:
+    present, width = checkpoint.frequencies, checkpoint.rotary_dim
+    if present is None or width is None or not hasattr(present, "base"):
+        raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
+    if is_foreign(checkpoint.model):
+        trained = checkpoint.trained_length
+        some = longrope([2.0] * (width // 2), present=present, trained_length=trained, factor=length / trained)
+        _is_followed(checkpoint, some, length, ("longrope",), console)
 
 
 def _open(model: str, dtype: str, trusted: bool) -> Checkpoint:
