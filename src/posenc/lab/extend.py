@@ -24,7 +24,7 @@ from posenc.lab.extension.config import ExtendConfig, rule_folder
 from posenc.lab.extension.costs import measure, operations_of
 from posenc.lab.extension.fingerprint import check_same, fingerprint
 from posenc.lab.extension.memory import check_memory
-from posenc.lab.extension.passage import check_long_enough, documents, tokens
+from posenc.lab.extension.passage import check_long_enough, documents, tokens, training_text
 from posenc.lab.extension.preview import Preview, look
 from posenc.lab.extension.processes import Processes, joined, local_device
 from posenc.lab.extension.saving import check_free, check_loads, save
@@ -32,9 +32,6 @@ from posenc.lab.extension.table import for_card
 from posenc.lab.extension.work import SHORTEST, Work, applied, save_candidate
 from posenc.lab.jobs import cores, listening
 from posenc.lab.progress import Stages
-
-MOST_TRAINED = 2_000_000
-"""Tokens of the text that training draws from."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +192,8 @@ def _finish(
         for folder in (run, *run.glob(f"{files.RULES}/*")):
             runs.clear_partial_writes(folder)
         _measure(run, config, preview, checkpoint, read, console)
+    if ending.save is not None and not ending.tune:
+        ending = processes.share(_as_trained(run, config, ending) if processes.is_first else ending)
     if ending.tune:
         _tune(run, config, ending, preview, checkpoint, read, console, processes)
     if processes.is_first:
@@ -236,6 +235,22 @@ def _lacking(run: Path, config: ExtendConfig) -> list[str]:
     return lacking
 
 
+def _as_trained(run: Path, config: ExtendConfig, ending: Ending) -> Ending:
+    """What is saved is the run as it is: with the training that it has, which is taken over without a step."""
+    folder = rule_folder(run, results.chosen(run, config)) / files.TUNED
+    if not (folder / files.TUNING).exists():
+        return ending
+    told = runs.read_json(folder / files.TUNING)
+    method, positions, window, batch = (told[name] for name in ("method", "positions", "window", "batch"))
+    if not (folder / files.TUNE_REPORT).exists():
+        shown = f"--tune {told['steps']} --method {method} --positions {positions} --window {window} --batch {batch}"
+        raise RunError(
+            f"--save: the training of this run was cut off, and half of it is not saved; go on with {shown}, or remove "
+            f"{folder} to save the weights as they were before."
+        )
+    return Ending(ending.save, told["steps"], method, positions, window, batch)
+
+
 def _tune(
     run: Path,
     config: ExtendConfig,
@@ -263,7 +278,7 @@ def _tune(
         done = tune(
             checkpoint,
             rule,
-            _training_text(config, checkpoint, read, window),
+            training_text(config, checkpoint.tokenizer, read, window),
             length=config.length,
             steps=ending.tune,
             window=window,
@@ -276,25 +291,10 @@ def _tune(
         )
         stage.done()
         if processes.is_first and not (folder / files.PASS).exists():
-            runs.write_json(folder / "tune.json", done.to_dict())
+            runs.write_json(folder / files.TUNE_REPORT, done.to_dict())
             work = Work(run, config, checkpoint, read, operations_of(preview, checkpoint.model), stages)
             with applied(checkpoint, Candidate(name, rule, checkpoint.frequencies), config.length) as model:
                 work.read(model, folder / files.PASS, title=f"{name} tuned")
-
-
-def _training_text(config: ExtendConfig, checkpoint: Checkpoint, read: Tensor, window: int) -> Tensor:
-    """What is trained on: the text after the passage that is measured, so that no token is scored that was learned."""
-    paths = [Path(part["path"]) for part in config.text if "path" in part]
-    texts, described = documents(paths)
-    if [part["sha256"] for part in described] != [part["sha256"] for part in config.text]:
-        raise RunError("--text: its files changed since this run began; undo the change, or start a new run.")
-    rest = tokens(texts, checkpoint.tokenizer, len(read), more=MOST_TRAINED)[len(read) :]
-    if len(rest) <= window:
-        raise RunError(
-            f"--tune: after the {len(read):,} tokens that are measured the text has {len(rest):,}, expected more than "
-            f"{window:,}, one window to train with; give more text."
-        )
-    return rest
 
 
 def _report(run: Path, config: ExtendConfig, ending: Ending, checkpoint: Checkpoint, console: Console) -> None:

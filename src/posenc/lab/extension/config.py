@@ -19,6 +19,10 @@ RETRIEVAL = "retrieval.json"
 SEARCH = "search.json"
 TUNED = "tuned"
 """The rule's folder of a model that was trained on, with what the training left."""
+TUNING = "tuning.json"
+"""What the training was told, from its first step on."""
+TUNE_REPORT = "tune.json"
+"""What the training did, when all its steps are done."""
 
 __all__ = ["FORMAT", "KIND", "ExtendConfig", "rule_folder"]
 
