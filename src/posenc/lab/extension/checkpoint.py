@@ -230,8 +230,8 @@ def _set_rates(model: Any, rotation: RoPE | None, source: str) -> bool:
     rates = [
         rates for name, rates in model.named_buffers() if name.endswith("inv_freq") and rates.shape == wanted.shape
     ]
-    if all(torch.allclose(found.double().cpu(), wanted, rtol=1e-5, atol=0) for found in rates):
-        return False
+    if not rates or any(torch.allclose(found.double().cpu(), wanted, rtol=1e-5, atol=0) for found in rates):
+        return False  # others may be those of another kind of layers
     try:
         extend(model, rotation.frequencies)
     except ValueError as error:
