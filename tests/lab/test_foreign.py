@@ -78,10 +78,12 @@ def test_without_named_rules_those_that_its_code_follows_are_tried(
     model, console = foreign("base"), quiet()
     found = probe(str(model), length=LENGTH, threads=1, trust_remote_code=True, console=console)
     assert [rule["name"] for rule in found["rules"]] == ["none", "ntk:2.5", "ntk:4", "base:16000"]
-    assert "yarn:4 is left out: extend: its own code makes other rates" in said(console)
+    assert "left out, because the model's own code does not follow them: linear:2.5, dynamic:2, yarn:2.5" in said(
+        console
+    )
     with pytest.raises(RunError, match=r"--rules: dynamic:2 cannot be set: .* does not turn by DynamicNTK"):
         extend.prepare(ask(model, tmp_path / "run", rules=["dynamic:2"]), extend.Ending(), quiet())
-    with pytest.raises(RunError, match="--rules: longrope cannot be set"):
+    with pytest.raises(RunError, match=r"--search: its factors cannot be set: .* its own code makes other rates"):
         extend.prepare(ask(model, tmp_path / "run", search=30), extend.Ending(), quiet())
     assert not (tmp_path / "run").exists()
 

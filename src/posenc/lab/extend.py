@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from torch import Tensor
 
 import posenc
@@ -112,7 +111,7 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, C
     checkpoint = _open(request.model, request.dtype, request.trust_remote_code)
     tried = candidates_of(checkpoint, length, request.rules, console)
     if request.search:
-        _check_search(checkpoint, length, console)
+        _check_search(checkpoint, length)
     read = tokens(texts, checkpoint.tokenizer, length)
     config = ExtendConfig(
         model=request.model,
@@ -328,36 +327,40 @@ def candidates_of(checkpoint: Checkpoint, length: int, wanted: Sequence[str], co
     found = candidates(
         present=checkpoint.frequencies, trained_length=checkpoint.trained_length, length=length, wanted=names
     )
+    refused = {}
     if is_foreign(checkpoint.model):
-        found = [candidate for candidate in found if _is_followed(checkpoint, candidate, length, wanted, console)]
-    return sorted(found, key=lambda candidate: candidate.name != "none")
+        refused = {each.name: reason for each in found if (reason := _refusal(checkpoint, each, length))}
+    for name, reason in refused.items() if wanted else ():
+        raise RunError(f"--rules: {name} cannot be set: {reason}")
+    if refused:
+        told = f"left out, because the model's own code does not follow them: {', '.join(refused)}; --rules says why"
+        console.print(f"[dim]{told}[/]", highlight=False, soft_wrap=True)
+    kept = [candidate for candidate in found if candidate.name not in refused]
+    return sorted(kept, key=lambda candidate: candidate.name != "none")
 
 
-def _is_followed(
-    checkpoint: Checkpoint, candidate: Candidate, length: int, wanted: Sequence[str], console: Console
-) -> bool:
+def _refusal(checkpoint: Checkpoint, candidate: Candidate, length: int) -> str:
+    """Why a rule cannot be set, or nothing."""
     if candidate.rule is None:
-        return True
+        return ""
     try:
         # As it would be saved, which for a rule that depends on the length is not what is measured.
         set_rule(checkpoint.model, candidate.rule, length=length).undo()
         with applied(checkpoint, candidate, length):
-            return True
+            return ""
     except ValueError as error:
-        if wanted:
-            raise RunError(f"--rules: {candidate.name} cannot be set: {error}") from error
-        console.print(f"[dim]{candidate.name} is left out: {escape(str(error))}[/]", highlight=False, soft_wrap=True)
-        return False
+        return str(error)
 
 
-def _check_search(checkpoint: Checkpoint, length: int, console: Console) -> None:
+def _check_search(checkpoint: Checkpoint, length: int) -> None:
     present, width = checkpoint.frequencies, checkpoint.rotary_dim
     if present is None or width is None or not hasattr(present, "base"):
         raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
     if is_foreign(checkpoint.model):
         trained = checkpoint.trained_length
         some = longrope([2.0] * (width // 2), present=present, trained_length=trained, factor=length / trained)
-        _is_followed(checkpoint, some, length, ("longrope",), console)
+        if reason := _refusal(checkpoint, some, length):
+            raise RunError(f"--search: its factors cannot be set: {reason}")
 
 
 def _open(model: str, dtype: str, trusted: bool) -> Checkpoint:
