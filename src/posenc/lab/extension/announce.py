@@ -17,6 +17,7 @@ from posenc.lab.extension.work import DEPTHS, asked_lengths, plan, unasked, wind
 
 CHUNK = 512
 """Tokens that go through the model at a time."""
+UNSET = "transformers leaves the rates of the model's own code unset as it loads it; here they are those of its config"
 
 
 def introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Checkpoint, console: Console) -> None:
@@ -38,7 +39,7 @@ def introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Che
         f"[dim]machine [/] {config.device}, {dtype}, {threads}; about {memory / 2**30:.1f} GiB",
         f"[dim]folder  [/] {escape(str(run))}   [dim](Ctrl-C stops, --resume goes on)[/]",
     )
-    for line in lines:
+    for line in (*lines, f"[dim]note    [/] {UNSET}") if checkpoint.unset else lines:
         console.print(line, highlight=False, soft_wrap=True)
 
 

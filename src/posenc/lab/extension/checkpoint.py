@@ -15,7 +15,7 @@ import torch
 
 from posenc import RoPE
 from posenc.frequencies import Frequencies
-from posenc.integrations.transformers import to_transformers
+from posenc.integrations.transformers import extend, to_transformers
 from posenc.lab.errors import RunError
 from posenc.lab.extension.finding import Place, check_digests, find
 from posenc.lab.extension.preview import ENCODER, Kind, part, positions, preview
@@ -40,6 +40,8 @@ class Checkpoint:
         rotary_dim: rotated channels of a head, if rotary.
         trained_length: tokens, before any extension.
         config: its config as plain data, without ``quantization_config``: a GGUF file's weights are loaded as numbers.
+        unset: whether transformers had left its rates unset, as it does with code of a model's own that does not fill
+            them in as it loads. They are those of its config here, by its own code.
     """
 
     source: str
@@ -51,6 +53,7 @@ class Checkpoint:
     rotary_dim: int | None
     trained_length: int
     config: dict[str, Any]
+    unset: bool = False
 
 
 def open_checkpoint(
@@ -83,6 +86,7 @@ def open_checkpoint(
         raise RunError(f"{source}: its tokenizer has {words} tokens, and the model fewer; they do not belong together.")
     kind, group = positions(model.config.to_dict(), str(source))
     rotation = part(group, RoPE)
+    unset = _set_rates(model, rotation, str(source))
     config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
     config.pop("_name_or_path", None)
     return Checkpoint(
@@ -95,7 +99,13 @@ def open_checkpoint(
         rotary_dim=None if rotation is None else rotation.rotary_dim,
         trained_length=seen.trained_length,
         config=config,
+        unset=unset,
     )
+
+
+def is_foreign(model: Any) -> bool:
+    """Does the model run code of its own?"""
+    return not type(model).__module__.startswith("transformers.")
 
 
 def dtype_of(dtype: str, stored: str, device: str) -> torch.dtype:
@@ -207,6 +217,26 @@ def _explained(source: str) -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise RunError(f"{source}: transformers cannot load it: {lines[0]}") from error
+
+
+def _set_rates(model: Any, rotation: RoPE | None, source: str) -> bool:
+    """Whether a model with code of its own lacked the rates of its config, which it has then.
+
+    transformers 5 loads by way of the meta device, and leaves buffers that no ``_init_weights`` fills as memory was.
+    """
+    if rotation is None or not is_foreign(model):
+        return False
+    wanted = torch.from_numpy(rotation.frequencies.inv_freq(rotation.rotary_dim))
+    rates = [
+        rates for name, rates in model.named_buffers() if name.endswith("inv_freq") and rates.shape == wanted.shape
+    ]
+    if not rates or any(torch.allclose(found.double().cpu(), wanted, rtol=1e-5, atol=0) for found in rates):
+        return False  # others may be those of another kind of layers
+    try:
+        extend(model, rotation.frequencies)
+    except ValueError as error:
+        raise RunError(f"{source}: its rates are not those of its config when it is loaded, and {error}") from error
+    return True
 
 
 def _check_numbers(model: Any, source: str) -> None:

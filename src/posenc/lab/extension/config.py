@@ -18,6 +18,10 @@ WINDOWS = "windows.safetensors"
 SEARCH = "search.json"
 TUNED = "tuned"
 """The rule's folder of a model that was trained on, with what the training left."""
+TUNING = "tuning.json"
+"""What the training was told, from its first step on."""
+TUNE_REPORT = "tune.json"
+"""What the training did, when all its steps are done."""
 
 __all__ = ["FORMAT", "KIND", "ExtendConfig", "retrieval_file", "rule_folder"]
 

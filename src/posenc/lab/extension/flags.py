@@ -18,7 +18,8 @@ def flags(
 
     They are for the model as it was. A folder that was saved has the rule in its config, which other programs read as
     well, but not all of it: of LongRoPE's attention factor vLLM takes no notice, and needs its flags even so. Read in
-    the sources of vLLM (August 2026) and of the llama.cpp within llama-cpp-python 0.3.36; the latter is tested.
+    the sources of vLLM (August 2026) and of the llama.cpp within llama-cpp-python 0.3.36. A test runs llama.cpp, and
+    does what vLLM does to a config.
 
     Args:
         rule: the rule; None for the model as it is, "interpolate" for a learned table.

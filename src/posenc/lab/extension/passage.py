@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posenc.lab.errors import RunError
+from posenc.lab.extension.config import ExtendConfig
 from posenc.lab.text import Document, read_text, shipped
+
+MOST_TRAINED = 2_000_000
+"""Tokens of the text that training draws from."""
 
 
 def documents(paths: Sequence[Path]) -> tuple[list[Document], list[dict[str, Any]]]:
@@ -73,3 +78,18 @@ def tokens(texts: Sequence[Document], tokenizer: Any, length: int, *, more: int 
 
 def _too_short(has: str, length: int) -> str:
     return f"--text: the text has {has}, expected at least {length:,} tokens; give more text, or a smaller --to."
+
+
+def training_text(config: ExtendConfig, tokenizer: Any, read: Tensor, window: int) -> Tensor:
+    """What is trained on: the text after the passage that is measured, so that no token is scored that was learned."""
+    paths = [Path(part["path"]) for part in config.text if "path" in part]
+    texts, described = documents(paths)
+    if [part["sha256"] for part in described] != [part["sha256"] for part in config.text]:
+        raise RunError("--text: its files changed since this run began; undo the change, or start a new run.")
+    rest = tokens(texts, tokenizer, len(read), more=MOST_TRAINED)[len(read) :]
+    if len(rest) <= window:
+        raise RunError(
+            f"--tune: after the {len(read):,} tokens that are measured the text has {len(rest):,}, expected more than "
+            f"{window:,}, one window to train with; give more text."
+        )
+    return rest

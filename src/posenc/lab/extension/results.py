@@ -311,7 +311,7 @@ def _tuned(
             return {
                 "rule": name,
                 **_passed(f"{name} tuned", {**losses, f"{name} tuned": after}, yardstick, bins, config),
-                "report": _read(path.with_name("tune.json")),
+                "report": _read(path.with_name(files.TUNE_REPORT)),
                 "lowered": {
                     "within": _mean(difference(losses[name][:trained], after[:trained])),
                     "beyond": _mean(difference(losses[name][trained:], after[trained:])),

@@ -43,8 +43,10 @@ def save(
         perplexities: what was measured, for the card.
 
     Raises:
-        RunError: the folder holds something, the disk is too full, or the rule has no words in transformers.
+        RunError: the folder holds something, the disk is too full, the rule has no words in transformers, or
+            transformers would not load the model as it is here.
     """
+    check_loads(checkpoint)
     check_free(folder, checkpoint)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
@@ -77,6 +79,22 @@ def check_free(folder: Path, checkpoint: Checkpoint | None = None) -> None:
     needed = 0 if checkpoint is None else sum(part.nbytes for part in checkpoint.model.state_dict().values())
     if (free := shutil.disk_usage(home).free) < needed:
         raise RunError(f"{folder}: the model takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there.")
+
+
+def check_loads(checkpoint: Checkpoint) -> None:
+    """Refuse a model that transformers would load otherwise than it is measured.
+
+    Raises:
+        RunError: as said.
+    """
+    if checkpoint.unset:
+        import transformers
+
+        raise RunError(
+            f"--save: transformers {transformers.__version__} leaves the rotary rates of this model's own code unset "
+            "as it loads it, so it would compute nonsense, as the original does; fill inv_freq in its _init_weights, "
+            "or leave --save out."
+        )
 
 
 def _set(checkpoint: Checkpoint, rule: Setting, length: int) -> contextlib.AbstractContextManager[Any]:

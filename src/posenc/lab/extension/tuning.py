@@ -15,6 +15,7 @@ from posenc.frequencies import Frequencies
 from posenc.lab import runs
 from posenc.lab.errors import RunError
 from posenc.lab.extension.adapters import Method, trainable
+from posenc.lab.extension.config import TUNING
 from posenc.lab.extension.processes import Processes, joined
 from posenc.lab.extension.tuning_config import Positions, TuneConfig, check
 from posenc.lab.extension.tuning_config import TuneReport as TuneReport
@@ -23,7 +24,6 @@ from posenc.lab.extension.tuning_steps import Tuning
 
 Setting = Frequencies | Literal["interpolate"] | None
 
-CONFIG = "tuning.json"
 LEARNING_RATES: Mapping[Method, float] = {"lora": 5e-4, "full": 2e-5}
 
 
@@ -183,14 +183,14 @@ def _alone(folder: Path, processes: Processes) -> Iterator[None]:
 
 def _claim(folder: Path, config: TuneConfig, processes: Processes) -> None:
     """Write down what is done here, or refuse to go on with something else."""
-    path, trouble = folder / CONFIG, ""
+    path, trouble = folder / TUNING, ""
     if processes.is_first:
         if path.exists():
             before, now = runs.read_json(path), config.to_dict()
             changed = [name for name in now if before.get(name) != now[name]]
             trouble = ", ".join(f"{name} {_short(before.get(name))}, not {_short(now[name])}" for name in changed)
         elif (folder / runs.CHECKPOINT).exists():
-            trouble = f"no {CONFIG}"
+            trouble = f"no {TUNING}"
         else:
             runs.write_json(path, config.to_dict())
     if trouble := processes.share(trouble):
