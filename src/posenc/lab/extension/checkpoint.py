@@ -1,6 +1,7 @@
 """A language model from a folder, a GGUF file or an installed package, and what it says before it is loaded."""
 
 import contextlib
+import functools
 import importlib.util
 import io
 import json
@@ -77,7 +78,7 @@ def open_checkpoint(
     seen = preview(str(source), place, trust_remote_code)
     check_digests(place)
     os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing is ever downloaded
-    with quietly():
+    with quietly(), _parsed_once(place.gguf):
         model = _load_model(seen, place, dtype_of(dtype, seen.stored, device), trust_remote_code)
         tokenizer = _load_tokenizer(seen, place, trust_remote_code)
     _check_numbers(model, str(source))
@@ -116,6 +117,23 @@ def dtype_of(dtype: str, stored: str, device: str) -> torch.dtype:
     if stored == "bfloat16" or (stored == "float16" and torch.device(device).type != "cpu"):
         return torch.bfloat16 if stored == "bfloat16" else torch.float16
     return torch.float32
+
+
+@contextlib.contextmanager
+def _parsed_once(path: Path | None) -> Iterator[None]:
+    """transformers parses a GGUF file for the config, the weights and the tokenizer, at seconds each time."""
+    if path is None:
+        yield
+        return
+    import gguf
+
+    parse = gguf.GGUFReader
+    parsed = functools.cache(lambda: parse(path))
+    vars(gguf)["GGUFReader"] = lambda other, *mode: parsed() if Path(other) == path else parse(other, *mode)
+    try:
+        yield
+    finally:
+        vars(gguf)["GGUFReader"] = parse
 
 
 @contextlib.contextmanager
