@@ -24,6 +24,7 @@ _ARGUMENTS: dict[tuple[str, ...], Arguments] = {
     ("x", "cos", "sin", "unsqueeze_dim"): "x cos sin axis",
     ("tensor", "sin", "cos"): "x sin cos",
     ("xq", "xk", "freqs_cis"): "q k complex",
+    ("query", "key", "freqs_ci"): "q k complex",
     ("q", "k", "cos", "sin"): "q k cos sin",
 }
 
@@ -43,6 +44,7 @@ class Form:
         sorted_out: True if the result has first channels of pairs first, whatever the pairing.
         trailing: True if the slice that turns is the last one of a head.
         token_dim: the axis of tokens, where no argument tells it.
+        shared: True if all rows of a batch have the same tables.
         promotes: True if the result has the wider of the dtypes of head and table.
         alone: what it returns for queries without keys.
     """
@@ -54,6 +56,7 @@ class Form:
     sorted_out: bool = False
     trailing: bool = False
     token_dim: int = 2
+    shared: bool = False
     promotes: bool = False
     alone: Literal["no", "tensor", "pair"] = "no"
 
@@ -81,12 +84,13 @@ def recognise(function: Callable[..., Any]) -> Form:
 def _candidates(arguments: Arguments) -> Iterator[Form]:
     readings: tuple[Reading, ...] = ("complex",) if arguments == "q k complex" else ("halves", "neighbours", "pairs")
     pairings: tuple[Pairing, ...] = ("half", "interleaved")
-    fixed = arguments in ("x sin cos", "q k complex", "q k cos sin")
-    for reading, pairing, inverse, sorted_out, axis in product(
-        readings, pairings, (False, True), (False, True), (2, 1) if fixed else (2,)
+    axes = (2, 1) if arguments in ("x sin cos", "q k complex", "q k cos sin") else (2,)
+    shared = {"q k complex": (False, True), "q k cos sin": (True,)}.get(arguments, (False,))
+    for reading, pairing, inverse, sorted_out, axis, one in product(
+        readings, pairings, (False, True), (False, True), axes, shared
     ):
         if not (sorted_out and pairing == "half"):
-            yield Form(arguments, reading, pairing, inverse, sorted_out, token_dim=axis)
+            yield Form(arguments, reading, pairing, inverse, sorted_out, token_dim=axis, shared=one)
 
 
 def _details(function: Callable[..., Any], form: Form) -> Form:
@@ -123,10 +127,10 @@ def _probe(form: Form, width: int) -> dict[str, Tensor]:
 
     q, k = heads(_HEADS), heads(1)
     cos, sin = (_written(draw(_ROWS, _TOKENS, _PAIRS), form.reading) for _ in range(2))
-    if form.arguments == "q k cos sin":
+    if form.shared:
         cos, sin = cos[0], sin[0]
-        if form.token_dim == 1:
-            q, k = q[0], k[0]
+    if form.arguments == "q k cos sin" and form.token_dim == 1:
+        q, k = q[0], k[0]
     return {"q": q, "k": k, "x": q, "cos": cos, "sin": sin}
 
 
@@ -225,21 +229,25 @@ def posenc_function(form: Form, *, keeps_dtype: bool = False) -> Callable[..., A
     last = LastTables()  # layers share their tables
 
     def turned(q: Tensor, k: Tensor | None, cos: Tensor, sin: Tensor, token_dim: int) -> tuple[Tensor, Tensor]:
+        if q.ndim == 3:  # one row of a batch
+            a, b = turned(q[None], None if k is None else k[None], cos, sin, token_dim)
+            return a[0], b[0]
         if promotes and cos.dtype is not q.dtype:
             wide = torch.promote_types(q.dtype, cos.dtype)
             q, k = q.to(wide), None if k is None else k.to(wide)
         cos, sin = last.get(cos, sin, compute_dtype(q.dtype), compact)
+        if k is None or k.shape[token_dim] == q.shape[token_dim]:
+            return turn(q, k, cos, sin, token_dim)
+        tokens = q.shape[token_dim]  # the last of those whose keys these are
+        q, _ = turn(q, None, cos[..., -tokens:, :], sin[..., -tokens:, :], token_dim)
+        k, _ = turn(k, None, cos, sin, token_dim)
+        return q, k
+
+    def turn(q: Tensor, k: Tensor | None, cos: Tensor, sin: Tensor, token_dim: int) -> tuple[Tensor, Tensor]:
+        if k is None:
+            k = q[:, :0] if token_dim == 2 else q[:, :, :0]
         start = q.shape[-1] - 2 * cos.shape[-1] if trailing else 0
-        both = rotate(
-            q,
-            q[:, :0] if k is None and token_dim == 2 else q[:, :, :0] if k is None else k,
-            cos,
-            sin,
-            start=start,
-            token_dim=token_dim,
-            pairing=pairing,
-            inverse=inverse,
-        )
+        both = rotate(q, k, cos, sin, start=start, token_dim=token_dim, pairing=pairing, inverse=inverse)
         if form.sorted_out:
             width = 2 * cos.shape[-1]
             return _sorted(both[0], start, width), _sorted(both[1], start, width)
@@ -267,15 +275,13 @@ def posenc_function(form: Form, *, keeps_dtype: bool = False) -> Callable[..., A
     def x_sin_cos(tensor: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
         return turned(tensor, None, cos, sin, form.token_dim)[0]
 
-    def q_k_complex(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tensor]:
-        freqs_cis = freqs_cis.to(xq.device)
-        return turned(xq, xk, freqs_cis.real, freqs_cis.imag, form.token_dim)
+    def q_k_complex(*given: Tensor, **named: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, table = (*given, *named.values())  # each family has names of its own
+        table = (table.flatten(0, -2) if form.shared else table).to(q.device)
+        return turned(q, k, table.real, table.imag, form.token_dim)
 
     def q_k_cos_sin(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        if q.ndim == 4:
-            return turned(q, k, cos, sin, form.token_dim)
-        a, b = turned(q[None], k[None], cos, sin, form.token_dim)
-        return a[0], b[0]
+        return turned(q, k, cos, sin, form.token_dim)
 
     return {
         "q k cos sin axis": q_k_cos_sin_axis_only if form.alone == "no" else q_k_cos_sin_axis,
