@@ -3,14 +3,18 @@
 import copy
 import importlib
 import inspect
+import math
 import re
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from tests.integrations.family_inputs import only_tokens
 from tests.integrations.family_sizes import small
 from torch import nn
+
 
 def rotary_model_types() -> list[str]:
     """Model types whose code has a function that rotates, or a module that makes tables for it."""
@@ -20,6 +24,8 @@ def rotary_model_types() -> list[str]:
     for model_type in sorted(transformers.CONFIG_MAPPING.keys()):
         module = modeling(model_type)
         if module is None or model_class(model_type) is None:
+            continue
+        if transformers.CONFIG_MAPPING[model_type].model_type != model_type:  # another name of that one
             continue
         source = inspect.getsource(module)
         if re.search(r"def _?(vision_)?apply_(rotary|multi\w*rope)|class \w*R(otary|OPE|ope)\w*Emb", source):
@@ -80,20 +86,14 @@ def build(model_type: str) -> Any:
 def run(model: Any, given: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Every tensor that a model gives, but for its cache."""
     torch.manual_seed(0)
-    found: dict[str, torch.Tensor] = {}
+    return _tensors(model(**copy.deepcopy(given)))
 
-    def collect(name: str, value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            found[name] = value
-        elif isinstance(value, Mapping):
-            for key, part in value.items():
-                collect(f"{name}.{key}", part)
-        elif isinstance(value, (list, tuple)):
-            for i, part in enumerate(value):
-                collect(f"{name}.{i}", part)
 
-    collect("output", model(**copy.deepcopy(given)))
-    return found
+def _tensors(value: Any, name: str = "output") -> dict[str, torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return {name: value}
+    parts = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, (list, tuple)) else {}
+    return {key: tensor for k, part in parts.items() for key, tensor in _tensors(part, f"{name}.{k}").items()}
 
 
 def outputs(model: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -133,31 +133,39 @@ def outputs(model: Any, given: dict[str, Any]) -> dict[str, Any]:
         except Exception as error:  # some families have no static cache, or no beams
             found[name] = type(error).__name__
             continue
-        found[name] = dict(enumerate(result.logits)) if getattr(result, "logits", None) else {}
-        found[f"{name}, tokens"] = result.sequences
+        found[name] = _tensors(result)
     return found
 
 
 def _left_padded(given: dict[str, Any]) -> torch.Tensor:
     """The second row is shorter, but holds all of an image."""
     mask = torch.ones_like(given["input_ids"])
-    mask[1, : 5 if given.keys() <= {"input_ids", "decoder_input_ids"} else 1] = 0
+    mask[1, : 5 if only_tokens(given) else 1] = 0
     return mask
+
+
+def loaded(model: Any, folder: Path, given: dict[str, Any]) -> dict[str, torch.Tensor] | str:
+    """What a new model gives that is made from a saved one; or what transformers says to that."""
+    try:
+        new = type(model).from_pretrained(folder, attn_implementation="eager")
+    except (RuntimeError, ImportError) as error:
+        return type(error).__name__
+    with torch.no_grad():
+        return run(new, given)
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
     """How far the outputs are apart, of their largest value; 0 for the same bits."""
     assert before.keys() == after.keys()
-    return {name: _difference(before[name], after[name], name) for name in before}
+    return {name: difference(before[name], after[name]) for name in before}
 
 
-def _difference(a: Any, b: Any, name: str) -> float:
+def difference(a: dict[str, torch.Tensor] | str, b: dict[str, torch.Tensor] | str) -> float:
     if isinstance(a, str) or isinstance(b, str):
-        assert a == b, (name, a, b)
-        return 0.0
-    pairs = [(a, b)] if isinstance(a, torch.Tensor) else [(value, b[key]) for key, value in a.items()]
-    assert isinstance(a, torch.Tensor) or a.keys() == b.keys(), name
+        return 0.0 if a == b else math.inf
+    assert a.keys() == b.keys()
+    pairs = [(value, b[key]) for key, value in a.items() if value.numel()]
     if all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in pairs):
         return 0.0
-    top = max(float(x.abs().nan_to_num().max()) for x, _ in pairs if x.numel())
-    return max(float((x - y).abs().nan_to_num().max()) for x, y in pairs if x.numel()) / top
+    top = max(float(x.abs().nan_to_num().max()) for x, _ in pairs)
+    return max(float((x - y).abs().nan_to_num().max()) for x, y in pairs) / top

@@ -1,6 +1,7 @@
 """What a small model of any rotary model type is run on: tokens, and the images, sounds and latents that it takes."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ def drawn(*shape: int, seed: int = 2) -> torch.Tensor:
 def inputs(model: Any) -> dict[str, Any]:
     """Arguments of the model that reach everything in it that rotates."""
     config, accepted = model.config, inspect.signature(model.forward).parameters
+    if config.model_type in ("edgetam_video", "sam2_video", "sam3_tracker_video"):
+        return _tracked(model)
     if config.model_type in OWN:
         return OWN[config.model_type](config)
     found: dict[str, Any] = {}
@@ -37,6 +40,10 @@ def inputs(model: Any) -> dict[str, Any]:
     return found
 
 
+def only_tokens(given: dict[str, Any]) -> bool:
+    return given.keys() <= {"input_ids", "decoder_input_ids"} and all(ids.ndim == 2 for ids in given.values())
+
+
 def _grids(config: Any, accepted: Any) -> dict[str, Any]:
     """An image for each row, in patches, with its height and width beside it."""
     vision = getattr(config, "vision_config", config)
@@ -48,7 +55,9 @@ def _grids(config: Any, accepted: Any) -> dict[str, Any]:
         name = "hidden_states" if "hidden_states" in accepted else "pixel_values"
         return {name: patches, next(key for key in accepted if "grid" in key): grid}
     merge = getattr(vision, "spatial_merge_size", getattr(vision, "merge_size", 2))
-    ids = with_tokens(config.image_token_id, (SIDE // merge) ** 2, before=getattr(config, "vision_start_token_id", None))
+    ids = with_tokens(
+        config.image_token_id, (SIDE // merge) ** 2, before=getattr(config, "vision_start_token_id", None)
+    )
     found = {"input_ids": ids, "pixel_values": patches, "image_grid_thw": grid}
     if "mm_token_type_ids" in accepted:
         found["mm_token_type_ids"] = (ids == config.image_token_id).long()
@@ -88,6 +97,11 @@ def _wave(config: Any) -> dict[str, Any]:
     return {"input_values": drawn(ROWS, 1, 7680)}
 
 
+def _clip(config: Any) -> dict[str, Any]:
+    """Frames of a video."""
+    return {"pixel_values_videos": drawn(ROWS, 4, 3, 32, 32)}
+
+
 def _mels(config: Any) -> dict[str, Any]:
     """Spectra, frames last."""
     return {"input_features": drawn(ROWS, config.num_mel_bins, 32)}
@@ -112,13 +126,12 @@ def _patches(config: Any) -> dict[str, Any]:
     return found | ({"mm_token_type_ids": (ids == 91).long()} if config.model_type == "paddleocr_vl" else {})
 
 
-def _heard(config: Any, count: int, *shape: int) -> dict[str, Any]:
+def _heard(config: Any, count: int, *shape: int, frames: int) -> dict[str, Any]:
     """A sound for each row, of which the text model hears this many tokens."""
-    frames = max(shape)
     return {
         "input_ids": with_tokens(config.audio_token_id, count),
         "input_features": drawn(ROWS, *shape),
-        "input_features_mask": torch.ones(ROWS, 64 if 64 in shape else 32, dtype=torch.long),
+        "input_features_mask": torch.ones(ROWS, frames, dtype=torch.long),
     }
 
 
@@ -126,6 +139,20 @@ def _seen_and_heard(config: Any) -> dict[str, Any]:
     found = _grids(config, ("input_ids",))
     found["input_ids"][:, 8:10] = config.audio_token_id
     return found | {"input_features": drawn(ROWS, 128, 16), "chunk_sample_lengths": torch.tensor([2560] * ROWS)}
+
+
+def _tracked(model: Any) -> dict[str, Any]:
+    """The second frame of a video, after a point in the first."""
+    module = sys.modules[type(model).__module__]
+    session_class = next(value for name, value in vars(module).items() if name.endswith("InferenceSession"))
+    side = model.config.prompt_encoder_config.image_size
+    session = session_class(drawn(2, 3, side, side), video_height=side, video_width=side, dtype=torch.float32)
+    point = {"point_coords": torch.tensor([[[[5.0, 6.0]]]]), "point_labels": torch.tensor([[[1]]])}
+    session.add_point_inputs(session.obj_id_to_idx(1), 0, point)
+    session.obj_with_new_inputs = [1]
+    with torch.no_grad():
+        model(session, frame_idx=0)
+    return {"inference_session": session, "frame_idx": 1}
 
 
 def _merged(config: Any) -> dict[str, Any]:
@@ -141,7 +168,9 @@ def _squares(config: Any) -> dict[str, Any]:
     """Four patches as one small image, channels last."""
     grid = torch.tensor([[1, 2, 2]] * ROWS)
     found = {"pixel_values": drawn(ROWS * 4, 16, 16, 3), "image_grid_thw": grid}
-    return found if config.model_type.endswith("vision") else {"input_ids": with_tokens(config.image_token_id, 4)} | found
+    return (
+        found if config.model_type.endswith("vision") else {"input_ids": with_tokens(config.image_token_id, 4)} | found
+    )
 
 
 def _pairs_of_images(config: Any) -> dict[str, Any]:
@@ -149,7 +178,6 @@ def _pairs_of_images(config: Any) -> dict[str, Any]:
 
 
 OWN: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "EvollaModel": _protein,
     "evolla": _protein,
     "blt": lambda config: {"input_ids": tokens(), "use_cache": False},
     "csm": lambda config: {
@@ -163,7 +191,7 @@ OWN: dict[str, Callable[[Any], dict[str, Any]]] = {
     "efficientloftr": _pairs_of_images,
     "lightglue": _pairs_of_images,
     "glm_image": lambda config: {"input_ids": tokens()},
-    "glmasr": lambda config: _heard(config, 4, 128, 32),
+    "glmasr": lambda config: _heard(config, 4, 128, 32, frames=32),
     "glmasr_encoder": _mels,
     "idefics": lambda config: {
         "input_ids": tokens(),
@@ -188,7 +216,7 @@ OWN: dict[str, Callable[[Any], dict[str, Any]]] = {
         "noise_embeds": drawn(ROWS, 4, 64),
         "context_hidden_states": drawn(ROWS, 5, 64 * len(config.target_layer_ids), seed=3),
     },
-    "nemo_speechlm": lambda config: _heard(config, 8, 64, 128),
+    "nemo_speechlm": lambda config: _heard(config, 8, 64, 128, frames=64),
     "nemotron3_5_transcribe_asr_audio": _frames,
     "nemotron3_5_transcribe_audio": _frames,
     "nemotron3_5_transcribe_word_timestamp": lambda config: {"inputs_embeds": drawn(ROWS, LENGTH, 64)},
@@ -198,6 +226,10 @@ OWN: dict[str, Callable[[Any], dict[str, Any]]] = {
     "paddleocr_vl": _patches,
     "pe_audio": lambda config: {"input_ids": tokens()} | _wave(config),
     "pe_audio_encoder": _wave,
+    "pe_audio_video": lambda config: {"input_ids": tokens()} | _wave(config) | _clip(config),
+    "pe_audio_video_encoder": lambda config: _wave(config) | _clip(config),
+    "pe_video": lambda config: {"input_ids": tokens()} | _clip(config),
+    "pe_video_encoder": _clip,
     "pocket_tts_audio_tokenizer": _wave,
     "pocket_tts_audio_tokenizer_decoder": lambda config: {"latents": drawn(ROWS, 64, 6)},
     "pocket_tts_audio_tokenizer_encoder": _wave,

@@ -11,7 +11,9 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("out_hidden_size", "text_hidden_size", "audio_hidden_size", "backbone_hidden_size"), 64),
     **dict.fromkeys(("projection_dim", "projector_hidden_size", "projection_hidden_dim", "condition_dim"), 64),
     **dict.fromkeys(("projector_input_dim", "projector_output_dim", "vision_output_dim", "adapter_out_dim"), 64),
-    **dict.fromkeys(("hidden_size_global", "fpn_hidden_size", "adapter_in_dim", "adapter_input_size", "output_hidden_size"), 64),
+    **dict.fromkeys(
+        ("hidden_size_global", "fpn_hidden_size", "adapter_in_dim", "adapter_input_size", "output_hidden_size"), 64
+    ),
     **dict.fromkeys(
         ("intermediate_size", "moe_intermediate_size", "ffn_dim", "n_inner", "mlp_dim", "ffn_hidden_size"), 48
     ),
@@ -67,6 +69,36 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("frequency_embedding_size", "loss_weighting_hidden_size"), 16),
 }
 
+#: The parts of models that track things in videos, which must fit each other.
+_TRACKER = {
+    **dict.fromkeys(("memory_attention_hidden_size", "memory_encoder_hidden_size", "mask_downsampler_embed_dim"), 128),
+    **dict.fromkeys(("memory_attention_mlp_hidden_size", "memory_attention_feed_forward_hidden_size"), 48),
+    "memory_fuser_embed_dim": 128,
+    "memory_attention_rope_feat_sizes": [4, 4],
+    "memory_attention_rope_k_sizes": [2, 2],
+    "memory_attention_num_layers": 1,
+    "perceiver_resampler_num_latents": 4,
+    "perceiver_resampler_num_latents_2d": 4,
+    "vision_config": {"fpn_hidden_size": 128},
+    "prompt_encoder_config": {"hidden_size": 128},
+    "mask_decoder_config": {"hidden_size": 128, "iou_head_hidden_dim": 128},
+}
+
+_TRACKER_2 = _TRACKER | {
+    "image_size": 64,
+    "prompt_encoder_config": {"hidden_size": 128, "image_size": 64, "patch_size": 16},
+}
+
+_TOWER = {
+    "model_type": "vit",
+    "hidden_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
 #: What else a model type needs to be small, or to be built at all; into parts too.
 ALSO: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {"num_expert_group": 1, "layer_types": ["linear_attention", "full_attention"]},
@@ -84,6 +116,7 @@ ALSO: dict[str, dict[str, Any]] = {
         "cross_num_key_value_heads": 4,
         "cross_hidden_size": 64,
     },
+    "diffusion_gemma": {"canvas_length": 4},
     "diffusion_gemma_text": {
         "pad_token_id": 0,
         "num_experts": 4,
@@ -105,8 +138,21 @@ ALSO: dict[str, dict[str, Any]] = {
     "dots3_note_text": {"per_layer_config": {}, "head_dim": 16, "num_key_value_heads": 4},
     "dots3_note_audio_encoder": {"downsample_hidden_size": 8, "conv_output_size": 128, "num_key_value_heads": 4},
     "dots3_note_vision_encoder": {"per_layer_config": {}},
-    "efficientloftr": {"hidden_size": 64, "out_features": [16, 16, 32, 64], "stage_num_blocks": [1, 1, 1, 1], "num_attention_heads": 8, "num_key_value_heads": 8},
-    "emu3": {"vocabulary_map": {"<image>": 91, "<|extra_200|>": 92, **{f"<|visual token {i:06d}|>": 93 + i for i in range(4)}}},
+    "edgetam_video": _TRACKER_2,
+    "efficientloftr": {
+        "hidden_size": 64,
+        "out_features": [16, 16, 32, 64],
+        "stage_num_blocks": [1, 1, 1, 1],
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    },
+    "emu3": {
+        "vocabulary_map": {
+            "<image>": 91,
+            "<|extra_200|>": 92,
+            **{f"<|visual token {i:06d}|>": 93 + i for i in range(4)},
+        }
+    },
     "emu3_vqgan": {"base_channels": 32, "codebook_size": 4, "channel_multiplier": [1, 1], "attn_resolutions": [1]},
     "ernie4_5_vl_moe_text": {
         "moe_intermediate_size": [48, 48],
@@ -114,6 +160,7 @@ ALSO: dict[str, dict[str, Any]] = {
     },
     "esm": {"vocab_size": 99, "position_embedding_type": "rotary", "pad_token_id": 0, "mask_token_id": 1},
     "esmc": {"num_key_value_heads": 4},
+    "evolla": {"resampler_depth": 1, "aligner_num_add_layers": 2, "resampler_num_latents": 4},
     "falcon_h1": {"mamba_d_ssm": 128},
     "glm5_next_text": {
         "num_key_value_heads": 4,
@@ -170,6 +217,20 @@ ALSO: dict[str, dict[str, Any]] = {
     },
     "nemotron": {"head_dim": 16, "num_key_value_heads": 4},
     "neucodec": {"num_key_value_heads": 4, "quantization_dim": 128},
+    "pe_video_encoder": {"vision_config": _TOWER},  # instead of one of timm
+    "qwen2_5_omni_bigvgan": {"upsample_initial_channel": 64, "mel_dim": 8},
+    "qwen2_5_omni_dit": {
+        "emb_dim": 16,
+        "enc_emb_dim": 16,
+        "enc_dim": 16,
+        "num_embeds": 99,
+        "mel_dim": 8,
+        "enc_channels": [16] * 4 + [48],
+    },
+    "qwen2_5_omni_thinker": {"vision_start_token_id": 94},
+    "qwen3_omni_moe": {"talker_config": {"spatial_merge_size": 2}, "code2wav_config": {"decoder_dim": 64}},
+    "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 48},
+    "qwen3_omni_moe_thinker": {"vision_start_token_id": 94},
     "qwen4_exp_text": {
         "indexer_n_heads": 2,
         "indexer_kv_heads": 1,
@@ -179,6 +240,20 @@ ALSO: dict[str, dict[str, Any]] = {
         "ngram_vocab_size_base": 20,
         "split_ngram_parts": 1,
     },
+    "sam2_hiera_det_model": {
+        "hidden_size": 16,
+        "image_size": [64, 64],
+        "embed_dim_per_stage": [16, 32, 64, 128],
+        "blocks_per_stage": [1, 1, 1, 1],
+        "window_size_per_stage": [4, 4, 4, 4],
+        "global_attention_blocks": [],
+    },
+    "sam2_video": _TRACKER_2,
+    "sam2_vision_model": {
+        "backbone_channel_list": [128, 64, 32, 16],
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    },
+    "sam3_tracker_video": _TRACKER,
     "step3p5": {"sliding_window": 16},
     "t5gemma2_text": {"dropout_rate": 0.0},
     "unlimited_ocr_text": {"num_key_value_heads": 4},
@@ -191,7 +266,12 @@ ALSO: dict[str, dict[str, Any]] = {
         "pred_num_hidden_layers": 1,
         "num_pooler_layers": 1,
     },
-    "zamba2": {"use_mem_rope": True, "layers_block_type": ["linear_attention", "hybrid"], "hybrid_layer_ids": [1], "num_key_value_heads": 4},
+    "zamba2": {
+        "use_mem_rope": True,
+        "layers_block_type": ["linear_attention", "hybrid"],
+        "hybrid_layer_ids": [1],
+        "num_key_value_heads": 4,
+    },
     "xcodec2": {"num_key_value_heads": 4, "quantization_dim": 128},
     "zaya": {"num_experts_per_tok": 1},
 }
@@ -216,11 +296,17 @@ def small(cls: Any, model_type: str) -> dict[str, Any]:
 
 
 def _merged(options: dict[str, Any], also: dict[str, Any]) -> dict[str, Any]:
-    """Both, the second before the first, parts of parts too."""
+    """Both, the second before the first, parts of parts too, unless they are of another model type."""
+    import transformers
+
     made = options | also
     for key, value in also.items():
-        if isinstance(value, dict) and isinstance(options.get(key), dict) and "model_type" in options[key]:
-            made[key] = _merged(options[key], value)
+        part = options.get(key)
+        if isinstance(value, dict) and isinstance(part, dict) and "model_type" in part:
+            other = value.get("model_type", part["model_type"])
+            made[key] = (
+                _merged(part, value) if other == part["model_type"] else transformers.CONFIG_MAPPING[other](**value)
+            )
     return made
 
 

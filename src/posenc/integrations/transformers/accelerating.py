@@ -283,6 +283,8 @@ def with_sites(sites: list[Site], made: Callable[[Site, Callable[..., Any]], Cal
 
 def run(model: Any, inputs: Mapping[str, Any] | None) -> None:
     """One forward, without gradients, dropout or a trace in the generator."""
+    if type(model).forward is nn.Module.forward:
+        raise ValueError("it has no forward of its own; take the models in it, one by one")
     given = dict(inputs) if inputs is not None else _dummy(model)
     devices = [torch.device(model.device)] if model.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices), _evaluating(model):

@@ -46,6 +46,7 @@ class Form:
         token_dim: the axis of tokens, where no argument tells it.
         shared: True if all rows of a batch have the same tables.
         promotes: True if the result has the wider of the dtypes of head and table.
+        contiguous: True if the result is laid out anew, not as the heads were; matrix products round by the layout.
         alone: what it returns for queries without keys.
     """
 
@@ -58,6 +59,7 @@ class Form:
     token_dim: int = 2
     shared: bool = False
     promotes: bool = False
+    contiguous: bool = False
     alone: Literal["no", "tensor", "pair"] = "no"
 
 
@@ -105,9 +107,12 @@ def _details(function: Callable[..., Any], form: Form) -> Form:
         given = _probe(form, 2 * _PAIRS)
         heads = {name: x.bfloat16() if x.shape[-1] == 2 * _PAIRS and name in "qkx" else x for name, x in given.items()}
         form = replace(form, promotes=_first(_called(function, form, heads)).dtype is torch.float32)
+    given = _probe(form, 2 * _PAIRS)
+    given = _probe(form, 2 * _PAIRS)
+    strided = {name: given[name].transpose(-3, -2).contiguous().transpose(-3, -2) for name in "qkx"}
+    form = replace(form, contiguous=_first(_called(function, form, given | strided)).is_contiguous())
     if form.arguments == "q k cos sin axis":
         try:
-            given = _probe(form, 2 * _PAIRS)
             result = function(given["q"], None, given["cos"], given["sin"])
             form = replace(form, alone="tensor" if isinstance(result, Tensor) else "pair")
         except (TypeError, AttributeError):
@@ -250,8 +255,8 @@ def posenc_function(form: Form, *, keeps_dtype: bool = False) -> Callable[..., A
         both = rotate(q, k, cos, sin, start=start, token_dim=token_dim, pairing=pairing, inverse=inverse)
         if form.sorted_out:
             width = 2 * cos.shape[-1]
-            return _sorted(both[0], start, width), _sorted(both[1], start, width)
-        return both
+            both = _sorted(both[0], start, width), _sorted(both[1], start, width)
+        return (both[0].contiguous(), both[1].contiguous()) if form.contiguous else both
 
     def q_k_cos_sin_axis(
         q: Tensor,
