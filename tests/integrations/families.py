@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.integrations.family_inputs import only_tokens
+from tests.integrations.family_inputs import only_tokens, to_generate
 from tests.integrations.family_sizes import small
 from torch import nn
 
@@ -73,6 +73,8 @@ def build(model_type: str) -> Any:
         config._attn_implementation = "eager"
         torch.manual_seed(0)
         model = model_class(model_type)._from_config(config, attn_implementation="eager").eval()
+    if hasattr(getattr(model, "generation_config", None), "max_denoising_steps"):
+        model.generation_config.max_denoising_steps = 2
     if sum(parameter.numel() for parameter in model.parameters()) > 20_000_000:
         raise ValueError("still large")
     for name, parameter in model.named_parameters():
@@ -99,12 +101,11 @@ def _tensors(value: Any, name: str = "output") -> dict[str, torch.Tensor]:
 def outputs(model: Any, given: dict[str, Any]) -> dict[str, Any]:
     """Everything that must not change: outputs, gradients and what is generated in each way that the model knows."""
     found: dict[str, Any] = {}
-    ids = given.get("input_ids")
-    masked = "attention_mask" in inspect.signature(model.forward).parameters and ids is not None and ids.ndim == 2
-    left = {"attention_mask": _left_padded(given)} if masked else {}
+    hidden = 5 if only_tokens(given) else 1  # an image is seen whole
+    left = _masks(model, given, hidden)
     with torch.no_grad():
         found["outputs"] = run(model, given)
-        if masked:
+        if left:
             found["padded"] = run(model, given | left)
     model.zero_grad()
     made = [tensor for tensor in run(model, given).values() if tensor.requires_grad]
@@ -114,21 +115,23 @@ def outputs(model: Any, given: dict[str, Any]) -> dict[str, Any]:
     model.zero_grad()
     if not model.can_generate():
         return found
-    common = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "disable_compile": True}
-    if masked:
-        common["attention_mask"] = torch.ones_like(ids)
+    given = to_generate(model, given) | {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    whole, left = _masks(model, given, 0), _masks(model, given, hidden)
     ways: dict[str, dict[str, Any]] = {
-        "greedy": {},
-        **({"left padding": left} if masked else {}),
-        "beams": {"num_beams": 3},
-        "static cache": {"cache_implementation": "static"},
+        "greedy": whole,
+        **({"left padding": left} if left else {}),
+        "beams": {"num_beams": 3, **whole},
+        "static cache": {"cache_implementation": "static", **whole},
     }
     for name, options in ways.items():
         torch.manual_seed(0)
         try:
             with torch.no_grad():
                 result = model.generate(
-                    **copy.deepcopy(given | common | options), return_dict_in_generate=True, output_logits=True
+                    **copy.deepcopy(given | options),
+                    return_dict_in_generate=True,
+                    output_logits=True,
+                    disable_compile=True,
                 )
         except Exception as error:  # some families have no static cache, or no beams
             found[name] = type(error).__name__
@@ -137,11 +140,14 @@ def outputs(model: Any, given: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _left_padded(given: dict[str, Any]) -> torch.Tensor:
-    """The second row is shorter, but holds all of an image."""
-    mask = torch.ones_like(given["input_ids"])
-    mask[1, : 5 if only_tokens(given) else 1] = 0
-    return mask
+def _masks(model: Any, given: dict[str, Any], hidden: int) -> dict[str, torch.Tensor]:
+    """A mask that hides the first tokens of the second row, where the model knows masks."""
+    ids = given.get("input_ids")
+    if ids is None or ids.ndim != 2 or "attention_mask" not in inspect.signature(model.forward).parameters:
+        return {}
+    mask = torch.ones_like(ids)
+    mask[1, :hidden] = 0
+    return {"attention_mask": mask}
 
 
 def loaded(model: Any, folder: Path, given: dict[str, Any]) -> dict[str, torch.Tensor] | str:
@@ -152,6 +158,17 @@ def loaded(model: Any, folder: Path, given: dict[str, Any]) -> dict[str, torch.T
         return type(error).__name__
     with torch.no_grad():
         return run(new, given)
+
+
+def compiled(model: Any, given: dict[str, Any]) -> dict[str, torch.Tensor] | str:
+    """What a model gives that is compiled in one graph; or the error if it cannot be."""
+    torch.compiler.reset()
+    without_cache = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    try:
+        with torch.no_grad():
+            return run(torch.compile(model, backend="eager", fullgraph=True), given | without_cache)
+    except Exception as error:  # dynamo, and what it runs, has many
+        return type(error).__name__
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:

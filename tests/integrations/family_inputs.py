@@ -40,6 +40,18 @@ def inputs(model: Any) -> dict[str, Any]:
     return found
 
 
+def to_generate(model: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of generate, where those of the model's forward are not."""
+    match model.config.model_type:
+        case "kyutai_speech_to_text":
+            return {"input_values": drawn(ROWS, 1, 15360), "min_new_tokens": 6}
+        case "voxtral_realtime":
+            return given | {"input_ids": tokens(length=4), "min_new_tokens": 6}
+        case "higgs_audio_v2":
+            return given
+    return given | {"min_new_tokens": 6}
+
+
 def only_tokens(given: dict[str, Any]) -> bool:
     return given.keys() <= {"input_ids", "decoder_input_ids"} and all(ids.ndim == 2 for ids in given.values())
 

@@ -108,8 +108,11 @@ ALSO: dict[str, dict[str, Any]] = {
     "chameleon_vqgan": {"base_channels": 32, "resolution": 32, "channel_multiplier": [1, 2], "num_embeddings": 4},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4}, "ffn_config": {"moe_top_k": 2}},
-    "dia": {"delay_pattern": [0, 1, 2]},
+    "dia": {"delay_pattern": [0, 1, 2], "eos_token_id": 96, "pad_token_id": 97, "bos_token_id": 98},
     "dia_decoder": {
+        "eos_token_id": 96,
+        "pad_token_id": 97,
+        "bos_token_id": 98,
         "num_channels": 3,
         "cross_num_attention_heads": 4,
         "cross_head_dim": 16,

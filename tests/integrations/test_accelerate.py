@@ -38,6 +38,8 @@ def check(model_type: str, folder: Path) -> None:
         model = families.build(model_type)
         given = inputs(model)
         before = families.outputs(model, given)
+        assert all(before.values())
+        assert not isinstance(before.get("greedy"), str)
         patch = accelerate(model, inputs=None if only_tokens(given) else given)
         assert ("as before" in patch.description) == (model_type in outcomes.PARTLY)
         during = families.outputs(model, given)
@@ -330,8 +332,24 @@ def test_other_things_are_refused(given: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model_type", sorted(outcomes.SUPPORTED))
+def test_a_patched_model_compiles_in_one_graph_if_it_did(model_type: str) -> None:
+    model = families.build(model_type)
+    given = inputs(model)
+    with torch.no_grad():
+        before = families.run(model, given)
+    with accelerate(model, inputs=given):
+        after = families.compiled(model, given)
+    if isinstance(after, str):
+        assert isinstance(families.compiled(model, given), str)
+    else:
+        assert families.difference(before, after) <= ROUNDED
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("model_type", ["llama", "gpt_neox", "cohere", "deepseek_v3"])
-def test_a_patched_model_compiles_in_one_graph(model_type: str) -> None:
+def test_a_patched_model_compiles_with_the_inductor(model_type: str) -> None:
     model = families.build(model_type)
     before = logits(model)
     with accelerate(model):

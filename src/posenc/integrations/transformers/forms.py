@@ -251,6 +251,8 @@ def posenc_function(form: Form, *, keeps_dtype: bool = False) -> Callable[..., A
     def turn(q: Tensor, k: Tensor | None, cos: Tensor, sin: Tensor, token_dim: int) -> tuple[Tensor, Tensor]:
         if k is None:
             k = q[:, :0] if token_dim == 2 else q[:, :, :0]
+        if torch.compiler.is_compiling():  # sizes may come from data: an image has a row for each of its patches
+            torch._check(cos.shape[-2] == q.shape[token_dim])
         start = q.shape[-1] - 2 * cos.shape[-1] if trailing else 0
         both = rotate(q, k, cos, sin, start=start, token_dim=token_dim, pairing=pairing, inverse=inverse)
         if form.sorted_out:
