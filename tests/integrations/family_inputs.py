@@ -176,6 +176,21 @@ def _merged(config: Any) -> dict[str, Any]:
     return {"input_ids": ids, "pixel_values": patches, "image_grid_thw": grid, "image_merge_sizes": merges}
 
 
+def _placed(config: Any) -> dict[str, Any]:
+    """Patches with their places, of which each square of nine is a token."""
+    places = torch.cartesian_prod(torch.arange(6), torch.arange(6))[None].expand(ROWS, -1, -1)
+    patches = drawn(ROWS, 36, 3 * 8 * 8).abs()
+    if config.model_type.endswith("vision"):
+        return {"pixel_values": patches, "pixel_position_ids": places}
+    ids = with_tokens(config.image_token_id, 4)
+    return {
+        "input_ids": ids,
+        "pixel_values": patches,
+        "image_position_ids": places,
+        "mm_token_type_ids": (ids == config.image_token_id).long(),
+    }
+
+
 def _squares(config: Any) -> dict[str, Any]:
     """Four patches as one small image, channels last."""
     grid = torch.tensor([[1, 2, 2]] * ROWS)
@@ -199,9 +214,12 @@ OWN: dict[str, Callable[[Any], dict[str, Any]]] = {
     },
     "deepseek_ocr2": lambda config: _image(config, 145),
     "dia": lambda config: {"input_ids": tokens(), "decoder_input_ids": tokens(ROWS * LENGTH, 3).view(ROWS, LENGTH, 3)},
+    "diffusion_gemma": _placed,
     "dots3_note": _seen_and_heard,
     "efficientloftr": _pairs_of_images,
     "lightglue": _pairs_of_images,
+    "gemma4": _placed,
+    "gemma4_vision": _placed,
     "glm_image": lambda config: {"input_ids": tokens()},
     "glmasr": lambda config: _heard(config, 4, 128, 32, frames=32),
     "glmasr_encoder": _mels,

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from posenc.integrations.transformers.models import SECTIONS
@@ -89,15 +90,13 @@ _TRACKER_2 = _TRACKER | {
     "prompt_encoder_config": {"hidden_size": 128, "image_size": 64, "patch_size": 16},
 }
 
-_TOWER = {
-    "model_type": "vit",
-    "hidden_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "image_size": 32,
-    "patch_size": 8,
-}
+
+@dataclass(frozen=True)
+class Part:
+    """A part of another model type than by default, or one that is left out by default."""
+
+    model_type: str
+
 
 #: What else a model type needs to be small, or to be built at all; into parts too.
 ALSO: dict[str, dict[str, Any]] = {
@@ -165,6 +164,7 @@ ALSO: dict[str, dict[str, Any]] = {
     "esmc": {"num_key_value_heads": 4},
     "evolla": {"resampler_depth": 1, "aligner_num_add_layers": 2, "resampler_num_latents": 4},
     "falcon_h1": {"mamba_d_ssm": 128},
+    "gemma4": {"vision_config": Part("gemma4_vision")},
     "glm5_next_text": {
         "num_key_value_heads": 4,
         "qk_rope_head_dim": 0,
@@ -220,7 +220,7 @@ ALSO: dict[str, dict[str, Any]] = {
     },
     "nemotron": {"head_dim": 16, "num_key_value_heads": 4},
     "neucodec": {"num_key_value_heads": 4, "quantization_dim": 128},
-    "pe_video_encoder": {"vision_config": _TOWER},  # instead of one of timm
+    "pe_video_encoder": {"vision_config": Part("vit")},  # instead of one of timm
     "qwen2_5_omni_bigvgan": {"upsample_initial_channel": 64, "mel_dim": 8},
     "qwen2_5_omni_dit": {
         "emb_dim": 16,
@@ -257,6 +257,12 @@ ALSO: dict[str, dict[str, Any]] = {
         "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
     },
     "sam3_tracker_video": _TRACKER,
+    "sapiens2": {
+        "num_key_value_heads_per_layer": [4, 2],
+        "num_key_value_attention_heads": 2,
+        "num_first_full_attention_layers": 1,
+        "num_last_full_attention_layers": 0,
+    },
     "step3p5": {"sliding_window": 16},
     "t5gemma2_text": {"dropout_rate": 0.0},
     "unlimited_ocr_text": {"num_key_value_heads": 4},
@@ -299,17 +305,17 @@ def small(cls: Any, model_type: str) -> dict[str, Any]:
 
 
 def _merged(options: dict[str, Any], also: dict[str, Any]) -> dict[str, Any]:
-    """Both, the second before the first, parts of parts too, unless they are of another model type."""
+    """Both, the second before the first, parts of parts too."""
     import transformers
 
     made = options | also
     for key, value in also.items():
         part = options.get(key)
-        if isinstance(value, dict) and isinstance(part, dict) and "model_type" in part:
-            other = value.get("model_type", part["model_type"])
-            made[key] = (
-                _merged(part, value) if other == part["model_type"] else transformers.CONFIG_MAPPING[other](**value)
-            )
+        if isinstance(value, Part):
+            cls = transformers.CONFIG_MAPPING[value.model_type]
+            made[key] = cls(**small(cls, value.model_type))
+        elif isinstance(value, dict) and isinstance(part, dict) and "model_type" in part:
+            made[key] = _merged(part, value)
     return made
 
 

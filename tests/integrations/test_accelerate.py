@@ -28,6 +28,7 @@ KINDS = (
     *("llama", "gpt_neox", "cohere", "glm", "gptj", "gpt_oss", "nanochat", "gemma3_text", "deepseek_v3"),
     *("deepseek_v2", "deepseek_v4", "llama4_text", "ernie4_5", "qwen2_vl_text", "esm"),
     *("qwen2_vl", "llama4", "muse_glimmer_assistant", "qwen4_exp_text", "nemotron3_diarization_audio"),
+    *("gemma4_vision", "dinov3_vit"),
 )
 
 
