@@ -9,7 +9,7 @@ import torch
 
 ROWS, LENGTH = 2, 12
 
-#: The side of an image in patches, and how many of its tokens a text model sees.
+#: The side of an image in patches.
 SIDE = 4
 
 

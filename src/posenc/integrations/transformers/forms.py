@@ -108,12 +108,10 @@ def _details(function: Callable[..., Any], form: Form) -> Form:
         if not fitting:
             raise ValueError(f"its {function.__module__}.{function.__name__} turns another slice of a head")
         form = fitting[0]
+    given = _probe(form, 2 * _PAIRS)
     if form.reading != "complex":
-        given = _probe(form, 2 * _PAIRS)
         heads = {name: x.bfloat16() if x.shape[-1] == 2 * _PAIRS and name in "qkx" else x for name, x in given.items()}
         form = replace(form, promotes=_first(_called(function, form, heads)).dtype is torch.float32)
-    given = _probe(form, 2 * _PAIRS)
-    given = _probe(form, 2 * _PAIRS)
     form = replace(form, prefixed=_leaves_a_prefix(function, form, given))
     strided = {name: given[name].transpose(-3, -2).contiguous().transpose(-3, -2) for name in "qkx"}
     form = replace(form, contiguous=_first(_called(function, form, given | strided)).is_contiguous())
