@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.integrations import families
+from tests.integrations.family_inputs import tokens
 from torch import Tensor
 
 import posenc
@@ -52,7 +53,7 @@ def logits(model: Any, ids: Tensor, **options: Any) -> Tensor:
         return model(input_ids=ids, **options).logits  # type: ignore[no-any-return]
 
 
-IDS = families.tokens(2, 12)
+IDS = tokens(2, 12)
 
 
 @pytest.mark.parametrize("name", ENCODINGS)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import CodeType, FunctionType, MethodType
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, Literal, get_args
 
 import torch
@@ -33,12 +33,14 @@ class Site:
     method: str
     code: FunctionType
     functions: tuple[tuple[str, Callable[..., Any]], ...]
-    without_gradients: bool = False
+    wrappers: tuple[FunctionType, ...] = ()
 
     def rebuilt(self, names: Mapping[str, Any]) -> Callable[..., Any]:
-        """The method with other functions behind those names."""
-        twin = with_globals(self.code, names)
-        return torch.no_grad()(twin) if self.without_gradients else twin
+        """The method with other functions behind those names, in the same decorators."""
+        twin, inner = with_globals(self.code, names), self.code
+        for wrapper in self.wrappers:
+            twin, inner = _around(wrapper, inner, twin), wrapper
+        return twin
 
 
 def accelerate(model: Any, *, numerics: Numerics = "transformers", inputs: Mapping[str, Any] | None = None) -> Patch:
@@ -117,18 +119,20 @@ def find_sites(model: nn.Module) -> list[Site]:
     """
     found = []
     for name, module in model.named_modules():
-        for method, code, functions, without_gradients in _methods(type(module)):
+        for method, code, functions, wrappers in _methods(type(module)):
             if method in vars(module):
                 raise ValueError(
                     f"the {method} of {name} was replaced already, by a hook or an earlier patch; undo that"
                 )
-            found.append(Site(name, module, method, code, functions, without_gradients))
+            found.append(Site(name, module, method, code, functions, wrappers))
     if not found:
         raise ValueError("none of its modules calls a function that rotates queries and keys")
     return found
 
 
-def _methods(cls: type) -> Iterator[tuple[str, FunctionType, tuple[tuple[str, Callable[..., Any]], ...], bool]]:
+def _methods(
+    cls: type,
+) -> Iterator[tuple[str, FunctionType, tuple[tuple[str, Callable[..., Any]], ...], tuple[FunctionType, ...]]]:
     seen: set[str] = set()
     for owner in cls.__mro__:
         if owner is nn.Module:
@@ -147,18 +151,27 @@ def _methods(cls: type) -> Iterator[tuple[str, FunctionType, tuple[tuple[str, Ca
             )
             if not functions:
                 continue
-            without_gradients = _is_no_grad(value)
-            if inner is not value and not without_gradients:
-                raise ValueError(f"{cls.__name__}.{method} is wrapped by a decorator")
-            yield method, inner, functions, without_gradients
+            yield method, inner, functions, _wrappers(value, f"{cls.__name__}.{method}")
 
 
-def _is_no_grad(value: Any) -> bool:
-    """Is this method wrapped by torch.no_grad(), and by nothing else?"""
-    if isinstance(getattr(value, "__wrapped__", None), FunctionType) and value.__code__.co_name == "decorate_context":
-        made = inspect.getclosurevars(value).nonlocals.get("ctx_factory")
-        return callable(made) and isinstance(made(), torch.no_grad)
-    return False
+def _wrappers(function: Any, name: str) -> tuple[FunctionType, ...]:
+    """The decorators around a function, the innermost first."""
+    found: list[FunctionType] = []
+    while hasattr(function, "__wrapped__"):
+        held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+        if not any(value is function.__wrapped__ for value in held):
+            raise ValueError(f"{name} is wrapped by a decorator that does not hold it")
+        found.insert(0, function)
+        function = function.__wrapped__
+    return tuple(found)
+
+
+def _around(wrapper: FunctionType, inner: Callable[..., Any], twin: Callable[..., Any]) -> FunctionType:
+    """A decorator's function around another one than it was made for."""
+    cells = tuple(CellType(twin) if cell.cell_contents is inner else cell for cell in wrapper.__closure__ or ())
+    made = _copied(wrapper, wrapper.__globals__, cells)
+    made.__wrapped__ = twin  # type: ignore[attr-defined]
+    return made
 
 
 def _names(code: CodeType) -> set[str]:
@@ -185,7 +198,11 @@ def with_globals(function: FunctionType, names: Mapping[str, Any]) -> FunctionTy
     Without ``__name__`` among them: torch.compile would look the names up in that module, and find the old ones.
     """
     scope = {key: value for key, value in function.__globals__.items() if key != "__name__"} | dict(names)
-    twin = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    return _copied(function, scope, function.__closure__)
+
+
+def _copied(function: FunctionType, scope: dict[str, Any], cells: tuple[CellType, ...] | None) -> FunctionType:
+    twin = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, cells)
     twin.__kwdefaults__ = function.__kwdefaults__
     twin.__dict__.update(function.__dict__)
     for key in ("__module__", "__qualname__", "__doc__", "__annotations__"):
@@ -266,6 +283,8 @@ def with_sites(sites: list[Site], made: Callable[[Site, Callable[..., Any]], Cal
 
 def run(model: Any, inputs: Mapping[str, Any] | None) -> None:
     """One forward, without gradients, dropout or a trace in the generator."""
+    if type(model).forward is nn.Module.forward:
+        raise ValueError("it has no forward of its own; take the models in it, one by one")
     given = dict(inputs) if inputs is not None else _dummy(model)
     devices = [torch.device(model.device)] if model.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices), _evaluating(model):
