@@ -47,9 +47,10 @@ def estimate(run: Path, config: ExtendConfig, costs: Costs) -> str:
     """The time that is left to take, and of what it is made."""
     length, trained = config.length, config.trained_length
     gaps = plan(trained, length)
-    probes = sum(not (rule_folder(run, name) / files.PROBE).exists() for name in config.rules)
-    passes = len(config.rules) if config.chosen else min(config.full + 1, len(config.rules))
-    passes -= sum((rule_folder(run, name) / files.PASS).exists() for name in config.rules)
+    names = [*config.rules, "longrope"] if config.search else config.rules
+    probes = sum(not (rule_folder(run, name) / files.PROBE).exists() for name in names)
+    passes = len(names) if config.chosen else min(config.full + 1, len(names))
+    passes -= sum((rule_folder(run, name) / files.PASS).exists() for name in names)
     parts = {
         "probe": probes * costs.probe(gaps),
         "search": config.search * costs.probe(gaps) * (not (run / files.SEARCH).exists()),
@@ -57,7 +58,7 @@ def estimate(run: Path, config: ExtendConfig, costs: Costs) -> str:
         "windows": len(window_starts(trained, length)) * costs.full(trained) * (not (run / files.WINDOWS).exists()),
     }
     if config.retrieval:
-        asked = 2 * len(TASKS) - sum(len(TASKS) - len(unasked(run, name)) for name in config.rules)
+        asked = 2 * len(TASKS) - sum(len(TASKS) - len(unasked(run, name)) for name in names)
         parts["retrieval"] = asked * sum(costs.retrieval(n, depths=DEPTHS) for n in asked_lengths(trained, length))
     total = sum(parts.values())
     said = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items() if seconds)
