@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.integrations import families
+from tests.integrations.family_inputs import tokens
 from tests.integrations.test_replace import build, made
 
 import posenc
@@ -33,7 +33,7 @@ def changed(model: Any, name: str) -> Patch:
 
 @pytest.mark.parametrize(("model_type", "name"), CASES)
 def test_it_is_one_graph_and_steps_of_decoding_are_another(model_type: str, name: str) -> None:
-    model, ids = build(model_type), families.tokens(2, 16)
+    model, ids = build(model_type), tokens(2, 16)
     mask = torch.ones_like(ids)
     mask[0, :3] = 0
     graphs: list[Any] = []
@@ -67,7 +67,7 @@ def decoded(model: Any, call: Any, ids: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(("model_type", "name"), [("llama", "rope"), ("gpt_neox", "alibi"), ("llama", "yarn")])
 def test_the_inductor_gives_the_same_logits_and_gradients(model_type: str, name: str) -> None:
-    model, ids = build(model_type), families.tokens(2, 16)
+    model, ids = build(model_type), tokens(2, 16)
     found = []
     torch.compiler.reset()
     with changed(model, name):
@@ -85,7 +85,7 @@ def test_the_inductor_gives_the_same_logits_and_gradients(model_type: str, name:
 
 def test_where_transformers_breaks_the_graph_the_numbers_stay() -> None:
     """Dynamic NTK in transformers' own rotary module asks how long the sequence is, which no graph answers."""
-    model, ids = build("llama"), families.tokens(2, 16)
+    model, ids = build("llama"), tokens(2, 16)
     torch.compiler.reset()
     with extend(model, DynamicNTK(2, trained_length=8)), torch.no_grad():
         expected = model(input_ids=ids, use_cache=False).logits

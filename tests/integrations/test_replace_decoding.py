@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.integrations import families
+from tests.integrations.family_inputs import tokens
 from tests.integrations.test_replace import build, made
 from torch import Tensor
 
@@ -37,7 +37,7 @@ def encoding_of(name: str) -> Any:
 
 def padded(on_the_left: tuple[int, ...], length: int = 10) -> dict[str, Tensor]:
     """Rows of unequal length, as a batch of prompts is."""
-    ids = families.tokens(len(on_the_left), length)
+    ids = tokens(len(on_the_left), length)
     mask = torch.ones_like(ids)
     for row, count in enumerate(on_the_left):
         ids[row, :count] = 0
