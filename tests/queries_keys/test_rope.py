@@ -139,6 +139,17 @@ def test_one_table_serves_all_layers_and_all_equal_encodings(monkeypatch: pytest
     assert len(calls) == 2, "a longer table is made once too"
 
 
+def test_rows_that_a_table_grows_are_those_of_their_positions() -> None:
+    rope = posenc.RoPE(head_dim=8, frequencies=posenc.Geometric(base=654.0))
+    inv_freq = 654.0 ** (-np.arange(0, 8, 2) / 8)
+    x = torch.randn(1, 2, 3, 8)
+    for ids in ([0, 1, 4], [1, 2047, 3000], [1, 2048, 5001]):
+        expected = oracle.rotate(x.double().numpy(), np.array(ids), inv_freq=inv_freq)
+        assert_matches_oracle(
+            rope.rotate(x, torch.tensor(ids)), expected, dtype=torch.float32, scale=np.abs(expected).max()
+        )
+
+
 @pytest.mark.parametrize("ids", [torch.arange(5).float(), torch.arange(5).expand(2, 5) * 2.0**21])
 def test_one_computation_serves_all_layers_where_no_table_does(
     ids: torch.Tensor, monkeypatch: pytest.MonkeyPatch
