@@ -56,6 +56,7 @@ def runtime_library(name: str) -> str | None:
 
 
 def run(calls: int, seed: int) -> int:
+    import posenc.kernels.rotate.op  # noqa: F401  # registers the operators
     from posenc.kernels import _build
     from posenc.kernels.rotate import choosing, eager
 

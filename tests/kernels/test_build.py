@@ -141,3 +141,14 @@ def test_explain_says_which_kernel_a_call_takes() -> None:
     assert choice.implementation == "eager"
     with pytest.raises(TypeError, match="one implementation"):
         posenc.explain(posenc.NoPE().on_queries_keys, x, x)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_random_calls_under_the_sanitizers_end_with_no_report() -> None:
+    command = [sys.executable, str(pathlib.Path(__file__).with_name("fuzz.py")), "--calls", "5000", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if "install the compiler's sanitizer runtime" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "5000 calls" in done.stdout
