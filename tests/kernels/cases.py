@@ -91,8 +91,8 @@ class Case:
         )
         return turned.swapaxes(1, 2) if self.token_dim == 1 else turned
 
-    def assert_close(self, actual: Tensor, expected: NDArray[np.float64], of: Tensor) -> None:
-        """float32: 1e-6 of the input's scale; bfloat16 and float16: half a unit in the last place plus 1e-6."""
+    def assert_close(self, actual: Tensor, expected: NDArray[np.float64], of: Tensor, *, ulps: float = 0.5) -> None:
+        """float32: 1e-6 of the input's scale; bfloat16 and float16: ``ulps`` units in the last place plus 1e-6."""
         assert actual.dtype == self.dtype
         assert tuple(actual.shape) == expected.shape
         if expected.size == 0:
@@ -102,7 +102,7 @@ class Case:
         if self.dtype in (torch.float16, torch.bfloat16):
             info = torch.finfo(self.dtype)
             exponent = np.floor(np.log2(np.maximum(np.abs(expected), info.smallest_normal)))
-            budget += 0.5 * info.eps * 2.0**exponent
+            budget += ulps * info.eps * 2.0**exponent
         error = np.abs(actual.detach().double().numpy() - expected)
         assert not np.isnan(error).any(), "NaN from outside the tensor came in"
         assert (error <= budget).all(), f"error {error.max():.3g} at {np.unravel_index(error.argmax(), error.shape)}"

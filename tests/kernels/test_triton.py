@@ -35,14 +35,14 @@ def _on_device(case: object) -> tuple[list[torch.Tensor], dict[str, object]]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_values_are_the_oracles_on_random_layouts(dtype: torch.dtype) -> None:
-    if dtype == torch.bfloat16 and INTERPRETED:
-        pytest.skip("the interpreter cuts bfloat16 off where the compiler rounds to nearest")
+    # The interpreter cuts bfloat16 off where the compiler rounds to nearest.
+    ulps = 1.0 if dtype == torch.bfloat16 and INTERPRETED else 0.5
     for seed in SEEDS:
         case = cases.Case(seed, dtype)
         arguments, options = _on_device(case)
         outputs = rotate(*arguments, implementation="triton", **options)
         for x, y in zip((case.q, case.k), outputs, strict=True):
-            case.assert_close(y.cpu(), case.expected(x), of=x)
+            case.assert_close(y.cpu(), case.expected(x), of=x, ulps=ulps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

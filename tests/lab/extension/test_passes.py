@@ -54,11 +54,7 @@ MODELS = {
         | {"original_max_position_embeddings": 64},
     ),
     "sliding window below the chunk": lambda: make("Mistral", sliding_window=7),
-    "sliding and full layers": lambda: (
-        make("Gemma3Text", head_dim=8, sliding_window=16, sliding_window_pattern=2)
-        if hasattr(transformers, "Gemma3TextConfig")
-        else pytest.skip("no Gemma 3")
-    ),
+    "sliding and full layers": lambda: make("Gemma3Text", head_dim=8, sliding_window=16, sliding_window_pattern=2),
     "scaled logits": lambda: make("Cohere", logit_scale=0.25),
     "learned table": lambda: make("GPT2", n_positions=150),
     "parallel, partly rotated": lambda: make("GPTNeoX", rotary_pct=0.5),
