@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks import gate, timing
 from benchmarks.registry import CPU_CASES, GPU_CASES, LIMITS, Bench, Case
-from posenc.lab.environment import describe
+from posenc.lab.run.environment import describe
 
 RESULTS = Path(__file__).parent / "results"
 

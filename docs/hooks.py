@@ -9,9 +9,9 @@ from pathlib import Path
 
 import latex2mathml.converter
 
-from posenc.lab import plots
-from posenc.lab.pictures import pictures_of
-from posenc.lab.spec import parse
+from posenc.lab.drawing import plots
+from posenc.lab.encodings.pictures import pictures_of
+from posenc.lab.encodings.spec import parse
 
 DIM, HEADS, LENGTH = 128, 4, 128
 STYLE = (

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable
 
-from posenc.integrations.transformers.models import names
+from posenc.integrations.transformers.description.model_types import names
 
 #: The version whose model types these are.
 VERSION = "5.23.0"

@@ -10,7 +10,7 @@ import pytest
 
 import posenc
 from posenc.lab import __main__ as door
-from posenc.lab.errors import Interrupted
+from posenc.lab.run.errors import Interrupted
 
 
 @pytest.fixture

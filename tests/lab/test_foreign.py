@@ -17,11 +17,12 @@ from transformers import AutoModelForCausalLM
 
 from posenc.frequencies import Geometric, YaRN
 from posenc.integrations.transformers import extend as set_rule
-from posenc.lab import extend, runs
-from posenc.lab.errors import RunError
-from posenc.lab.extension.checkpoint import open_checkpoint
-from posenc.lab.extension.saving import save
-from posenc.lab.probe import probe
+from posenc.lab.checkpoint.open import open_checkpoint
+from posenc.lab.extend import job as extend
+from posenc.lab.extend.probe import probe
+from posenc.lab.extend.save import save
+from posenc.lab.run import folder as runs
+from posenc.lab.run.errors import RunError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.rope_scaling. is deprecated:FutureWarning")
 LENGTH = 640

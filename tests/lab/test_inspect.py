@@ -14,7 +14,7 @@ from rich.console import Console
 from posenc import MRoPE, RoPE
 from posenc.frequencies import Custom, Geometric, Linear, LongRoPE, YaRN
 from posenc.integrations.transformers import describe
-from posenc.lab.gguf_config import HALF, INTERLEAVED, SECTIONS, describe_gguf
+from posenc.lab.checkpoint.gguf import HALF, INTERLEAVED, SECTIONS, describe_gguf
 from posenc.lab.inspect import facts, inspect, warnings, wavelengths
 
 LLAMA = {

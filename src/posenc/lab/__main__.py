@@ -23,7 +23,7 @@ def main() -> None:
 
 def _explain(error: Exception) -> int:
     """Print what went wrong; the exit code."""
-    from posenc.lab.errors import RunError
+    from posenc.lab.run.errors import RunError
 
     if isinstance(error, RunError):
         message, code = str(error), error.exit_code

@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from posenc.lab.environment import describe
-from posenc.lab.errors import RunError
+from posenc.lab.run.environment import describe
+from posenc.lab.run.errors import RunError
 
 
 def bench(

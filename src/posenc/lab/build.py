@@ -7,7 +7,7 @@ from rich.console import Console
 
 from posenc.kernels import _build
 from posenc.kernels.rotate import choosing
-from posenc.lab.errors import RunError
+from posenc.lab.run.errors import RunError
 
 
 def build(*, into: Path | None = None, console: Console | None = None) -> Path:

@@ -119,9 +119,9 @@ def compare(
     """
     from rich.console import Console
 
-    from posenc.lab import compare as job
-    from posenc.lab import runs
-    from posenc.lab.config import Backend, check_choice
+    from posenc.lab.compare import job
+    from posenc.lab.compare.config import Backend, check_choice
+    from posenc.lab.run import folder as runs
 
     if backend is not None:
         check_choice("--backend", backend, Backend)
@@ -163,15 +163,15 @@ def report(
     """Make the report of a run again, from its folder alone."""
     from rich.console import Console
 
-    from posenc.lab import runs
+    from posenc.lab.run import folder as runs
 
     console = Console()
     folder = runs.find(run)
     job: Any
     if runs.kind(folder) == "extend":
-        from posenc.lab.extension import report as job
+        from posenc.lab.extend import report as job
     else:
-        from posenc.lab import report as job
+        from posenc.lab.compare import report as job
     page = job.write(folder)
     job.print_table(folder, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
@@ -192,7 +192,7 @@ def show(
     """
     from rich.console import Console
 
-    from posenc.lab import show as job
+    from posenc.lab.encodings import show as job
 
     job.show(spec, dim=dim, heads=heads, length=length, output=out, console=Console())
 
@@ -235,7 +235,7 @@ def diagnose(
     """
     from posenc.kernels.rotate.eager import Pairing
     from posenc.lab import diagnose as job
-    from posenc.lab.config import check_choice
+    from posenc.lab.compare.config import check_choice
 
     if expect_pairing is not None:
         check_choice("--expect-pairing", expect_pairing, Pairing)
@@ -281,7 +281,7 @@ def bench(
     from rich.console import Console
 
     from posenc.lab import bench as job
-    from posenc.lab.config import Device, check_choice
+    from posenc.lab.compare.config import Device, check_choice
 
     check_choice("bench", what, Literal["rotate", "model"])
     check_choice("--device", device, Device)

@@ -99,9 +99,9 @@ def extend(
 
     from rich.console import Console
 
-    from posenc.lab import extend as job
-    from posenc.lab import runs
-    from posenc.lab.config import check_choice
+    from posenc.lab.compare.config import check_choice
+    from posenc.lab.extend import job
+    from posenc.lab.run import folder as runs
 
     check_choice("--method", method, Literal["lora", "full"])
     if positions is not None:
@@ -153,7 +153,7 @@ def probe(
     """
     from rich.console import Console
 
-    from posenc.lab import probe as job
+    from posenc.lab.extend import probe as job
 
     names = None if rules is None else [name.strip() for name in rules.split(",") if name.strip()]
     options = given(length=to, rules=names, texts=text, threads=threads, output=out)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posenc.frequencies import Geometric
-from posenc.lab.calling import Form, arguments_for, call, candidates, load
+from posenc.integrations.transformers.rotations.signature import Form, arguments_for, call, candidates, load
 
 FloatArray = NDArray[np.float64]
 

@@ -27,7 +27,7 @@ from posenc.frequencies import (
     YaRN,
 )
 from posenc.integrations.transformers import Description, LayerGroup, describe
-from posenc.lab.gguf_config import describe_gguf
+from posenc.lab.checkpoint.gguf import describe_gguf
 
 FloatArray = NDArray[np.float64]
 

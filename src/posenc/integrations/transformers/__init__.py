@@ -3,11 +3,11 @@
 transformers itself is needed for live models alone.
 """
 
-from posenc.integrations.transformers.accelerating import accelerate as accelerate
-from posenc.integrations.transformers.description import Description as Description
-from posenc.integrations.transformers.description import LayerGroup as LayerGroup
-from posenc.integrations.transformers.description import describe as describe
-from posenc.integrations.transformers.extending import extend as extend
-from posenc.integrations.transformers.patch import Patch as Patch
-from posenc.integrations.transformers.replacing import replace as replace
-from posenc.integrations.transformers.writing import to_transformers as to_transformers
+from posenc.integrations.transformers.description.description import Description as Description
+from posenc.integrations.transformers.description.description import LayerGroup as LayerGroup
+from posenc.integrations.transformers.description.description import describe as describe
+from posenc.integrations.transformers.live.accelerate import accelerate as accelerate
+from posenc.integrations.transformers.live.extend import extend as extend
+from posenc.integrations.transformers.live.patch import Patch as Patch
+from posenc.integrations.transformers.live.replace import replace as replace
+from posenc.integrations.transformers.to_transformers import to_transformers as to_transformers

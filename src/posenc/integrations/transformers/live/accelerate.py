@@ -1,0 +1,341 @@
+"""posenc's fused rotation in a live model."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import CellType, CodeType, FunctionType, MethodType
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from posenc.integrations.transformers.live.exact_tables import exact_tables
+from posenc.integrations.transformers.live.patch import Patch, pretrained
+from posenc.integrations.transformers.rotations.recognise import Form, pairs, posenc_function, recognise
+
+Numerics = Literal["transformers", "exact"]
+
+#: Names of functions that apply a rotation.
+_ROTATES = re.compile(r"^_?(vision_)?apply_(rotary|multi\w*rope)")
+
+#: Models whose two channels of a pair may turn by different angles, which is no rotation.
+_NO_ROTATION = {"hunyuan_vl_text": "the two channels of a pair read different coordinates of an image token"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A method of a live module that calls functions which rotate: name in the code -> function."""
+
+    name: str
+    module: nn.Module
+    method: str
+    code: FunctionType
+    functions: tuple[tuple[str, Callable[..., Any]], ...]
+    wrappers: tuple[FunctionType, ...] = ()
+
+    def rebuilt(self, names: Mapping[str, Any]) -> Callable[..., Any]:
+        """The method with other functions behind those names, in the same decorators."""
+        twin, inner = with_globals(self.code, names), self.code
+        for wrapper in self.wrappers:
+            twin, inner = _around(wrapper, inner, twin), wrapper
+        return twin
+
+
+def accelerate(model: Any, *, numerics: Numerics = "transformers", inputs: Mapping[str, Any] | None = None) -> Patch:
+    """Give a live model posenc's fused rotation, forward and backward.
+
+    What its attention calls to rotate queries and keys is replaced, in this model alone: weights, config, caches and
+    saved files are as before. Each family's function is first called on random numbers, to see how it rotates; then
+    the model is run once on ``inputs``, and every single call is made both ways and compared. Only if all agree is
+    anything replaced.
+
+    Args:
+        model: a model of transformers, or one that wraps it (PEFT). Before ``torch.compile``, if that is wanted.
+        numerics: "transformers" takes the model's own tables: bit for bit its logits and gradients in float32; in
+            bfloat16 and float16, where its products are rounded one by one, within that rounding. "exact" makes the
+            tables in float64 and keeps them in float32, so that long positions are right (and differ from the
+            model's own).
+        inputs: arguments of the model for the run that compares; by default five tokens. Parts that it does not reach,
+            such as a vision tower, stay as they are, and are listed in ``Patch.description``.
+
+    Returns:
+        A :class:`Patch`.
+
+    Raises:
+        TypeError: no model of transformers.
+        ValueError: a model without rotation, or with one that is not known; the reason is said, and the model is left
+            as it was.
+
+    Example:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> model = LlamaForCausalLM(LlamaConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+        ...                                      num_attention_heads=4, vocab_size=16))
+        >>> ids = torch.arange(8)[None]
+        >>> before = model(ids).logits
+        >>> with accelerate(model) as patch:
+        ...     bool((model(ids).logits == before).all())
+        True
+        >>> patch
+        Patch('accelerate LlamaForCausalLM: 1 attention', undone)
+    """
+    inner: Any = pretrained(model, "accelerate")
+    if numerics not in get_args(Numerics):
+        raise ValueError(f"accelerate: got numerics {numerics!r}, expected one of {get_args(Numerics)}.")
+    refuse = f"accelerate: {type(inner).__name__} cannot be accelerated: "
+    try:
+        sites = find_sites(inner)
+        forms, recognition = _forms(sites)
+        called, tables = _compare(inner, sites, forms, recognition, inputs)
+    except ValueError as error:
+        raise ValueError(f"{refuse}{error}; nothing was changed.") from error
+    kinds = {(type(site.module), site.method) for site in called}
+    chosen = [site for site in sites if (type(site.module), site.method) in kinds]
+    left = sorted({type(site.module).__name__ for site in sites if site not in chosen})
+    count = f"{len(chosen)} attention{'s' if len(chosen) > 1 else ''}"
+    patch = Patch(inner, f"accelerate {type(inner).__name__}: {count}" + (f"; as before: {left}" if left else ""))
+    try:
+        if numerics == "exact":
+            exact_tables(patch, inner, tables)
+        replaced: dict[Any, Callable[..., Any]] = {}
+        ours = {function: posenc_function(form, keeps_dtype=numerics == "exact") for function, form in forms.items()}
+        for site in chosen:
+            key = (site.code, site.functions)
+            if key not in replaced:
+                replaced[key] = site.rebuilt({name: ours[function] for name, function in site.functions})
+            patch.assign(site.module, site.method, MethodType(replaced[key], site.module))
+    except ValueError as error:
+        patch.roll_back()
+        raise ValueError(f"{refuse}{error}; nothing was changed.") from error
+    return patch.commit()
+
+
+def find_sites(model: nn.Module) -> list[Site]:
+    """Every method of every module that calls a function which rotates.
+
+    Raises:
+        ValueError: there is none, or one that cannot be replaced in this model alone.
+    """
+    found = []
+    for name, module in model.named_modules():
+        for method, code, functions, wrappers in _methods(type(module)):
+            if method in vars(module):
+                raise ValueError(
+                    f"the {method} of {name} was replaced already, by a hook or an earlier patch; undo that"
+                )
+            found.append(Site(name, module, method, code, functions, wrappers))
+    if not found:
+        raise ValueError("none of its modules calls a function that rotates queries and keys")
+    return found
+
+
+def _methods(
+    cls: type,
+) -> Iterator[tuple[str, FunctionType, tuple[tuple[str, Callable[..., Any]], ...], tuple[FunctionType, ...]]]:
+    seen: set[str] = set()
+    for owner in cls.__mro__:
+        if owner is nn.Module:
+            return
+        for method, value in vars(owner).items():
+            if method in seen:
+                continue
+            seen.add(method)
+            inner = inspect.unwrap(value) if callable(value) else value
+            if not isinstance(inner, FunctionType):
+                continue
+            functions = tuple(
+                (name, inner.__globals__[name])
+                for name in sorted(_names(inner.__code__))
+                if _ROTATES.match(name) and callable(inner.__globals__.get(name))
+            )
+            if not functions:
+                continue
+            yield method, inner, functions, _wrappers(value, f"{cls.__name__}.{method}")
+
+
+def _wrappers(function: Any, name: str) -> tuple[FunctionType, ...]:
+    """The decorators around a function, the innermost first."""
+    found: list[FunctionType] = []
+    while hasattr(function, "__wrapped__"):
+        held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+        if not any(value is function.__wrapped__ for value in held):
+            raise ValueError(f"{name} is wrapped by a decorator that does not hold it")
+        found.insert(0, function)
+        function = function.__wrapped__
+    return tuple(found)
+
+
+def _around(wrapper: FunctionType, inner: Callable[..., Any], twin: Callable[..., Any]) -> FunctionType:
+    """A decorator's function around another one than it was made for."""
+    cells = tuple(CellType(twin) if cell.cell_contents is inner else cell for cell in wrapper.__closure__ or ())
+    made = _copied(wrapper, wrapper.__globals__, cells)
+    made.__wrapped__ = twin  # type: ignore[attr-defined]
+    return made
+
+
+def _names(code: CodeType) -> set[str]:
+    inside = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
+    return set(code.co_names).union(*inside)
+
+
+def _forms(sites: list[Site]) -> tuple[dict[Callable[..., Any], Form], dict[Callable[..., Any], str]]:
+    """The form of each function, and of those without one why."""
+    forms, unknown = {}, {}
+    for function in {function for site in sites for _, function in site.functions}:
+        try:
+            forms[function] = recognise(function)
+        except ValueError as error:
+            unknown[function] = str(error)
+    if not forms:
+        raise ValueError("; ".join(unknown.values()))
+    return forms, unknown
+
+
+def with_globals(function: FunctionType, names: Mapping[str, Any]) -> FunctionType:
+    """The same code with other functions behind some of its global names.
+
+    Without ``__name__`` among them: torch.compile would look the names up in that module, and find the old ones.
+    """
+    scope = {key: value for key, value in function.__globals__.items() if key != "__name__"} | dict(names)
+    return _copied(function, scope, function.__closure__)
+
+
+def _copied(function: FunctionType, scope: dict[str, Any], cells: tuple[CellType, ...] | None) -> FunctionType:
+    twin = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, cells)
+    twin.__kwdefaults__ = function.__kwdefaults__
+    twin.__dict__.update(function.__dict__)
+    for key in ("__module__", "__qualname__", "__doc__", "__annotations__"):
+        setattr(twin, key, getattr(function, key))
+    return twin
+
+
+def _compare(
+    model: Any,
+    sites: list[Site],
+    forms: Mapping[Callable[..., Any], Form],
+    unknown: Mapping[Callable[..., Any], str],
+    inputs: Mapping[str, Any] | None,
+) -> tuple[list[Site], list[nn.Module]]:
+    """Run the model with both rotations at every site: the sites that it reached, and the modules with tables."""
+    reached: list[Site] = []
+    tables: list[nn.Module] = []
+    for module in model.modules():
+        kind = str(getattr(getattr(module, "config", None), "model_type", ""))
+        if kind in _NO_ROTATION:
+            raise ValueError(f"in {kind!r} {_NO_ROTATION[kind]}, which is no rotation")
+    hooks = [
+        module.register_forward_hook(lambda module, *_: tables.append(module))
+        for module in model.modules()
+        if "otary" in type(module).__name__
+    ]
+    try:
+        with with_sites(sites, lambda site, f: _both(f, forms.get(f), unknown.get(f, ""), site, reached)):
+            run(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not reached:
+        raise ValueError("five tokens do not reach its rotation; give inputs=..., arguments that do")
+    return reached, list(dict.fromkeys(tables))
+
+
+def _both(
+    theirs: Callable[..., Any], form: Form | None, reason: str, site: Site, reached: list[Site]
+) -> Callable[..., Any]:
+    ours = None if form is None else posenc_function(form)
+
+    def call(*args: Any, **options: Any) -> Any:
+        if ours is None:
+            raise ValueError(reason)
+        expected = theirs(*args, **options)
+        try:
+            results = pairs(expected, ours(*args, **options))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{site.name} calls its function in a way that is not known here ({error})") from error
+        for a, b in results:
+            if a.shape != b.shape or a.dtype is not b.dtype or not _close(a, b):
+                raise ValueError(f"in {site.name} its function gives something else than a rotation by its tables")
+        reached.append(site)
+        return expected
+
+    return call
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Equal, but for products that were rounded one by one."""
+    largest = float(a.abs().max()) if a.numel() else 0.0
+    return bool(((a - b).abs() <= 4 * torch.finfo(a.dtype).eps * max(largest, 1e-30)).all()) or bool(a.isnan().any())
+
+
+@contextmanager
+def with_sites(sites: list[Site], made: Callable[[Site, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """For as long as the context lasts, other functions in the place of those that rotate."""
+    try:
+        for site in sites:
+            names = {name: made(site, function) for name, function in site.functions}
+            setattr(site.module, site.method, MethodType(site.rebuilt(names), site.module))
+        yield
+    finally:
+        for site in sites:
+            vars(site.module).pop(site.method, None)
+
+
+def run(model: Any, inputs: Mapping[str, Any] | None) -> None:
+    """One forward, without gradients, dropout or a trace in the generator."""
+    if type(model).forward is nn.Module.forward:
+        raise ValueError("it has no forward of its own; take the models in it, one by one")
+    given = dict(inputs) if inputs is not None else _dummy(model)
+    devices = [torch.device(model.device)] if model.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices), _evaluating(model):
+        try:
+            model(**given)
+        except (ValueError, TypeError, RuntimeError, IndexError, AttributeError, KeyError) as error:
+            if isinstance(error, ValueError) and _is_ours(error):
+                raise
+            raise ValueError(
+                f"it cannot be run on {sorted(given)} to compare ({type(error).__name__}: {str(error)[:200]}); give "
+                "inputs=..., arguments that it takes"
+            ) from error
+
+
+def _is_ours(error: ValueError) -> bool:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("posenc.")
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was in training:
+            module.training = was
+
+
+def _dummy(model: Any) -> dict[str, Any]:
+    """Five tokens, or an image."""
+    device = model.device
+    if device.type == "meta":
+        raise ValueError("it has no weights (it is on the meta device); load them first")
+    config = model.config
+    name = getattr(model, "main_input_name", "input_ids")
+    if name == "pixel_values":
+        size = getattr(config, "image_size", 32)
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        channels = getattr(config, "num_channels", 3)
+        return {name: torch.zeros(1, channels, *sides, device=device, dtype=model.dtype)}
+    ids = torch.arange(1, 6, device=device)[None]
+    given = {"input_ids": ids}
+    accepted = inspect.signature(model.forward).parameters
+    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in accepted:
+        given["decoder_input_ids"] = ids
+    if "attention_mask" in accepted:
+        given["attention_mask"] = torch.ones_like(ids)
+    if "use_cache" in accepted:
+        given["use_cache"] = False  # type: ignore[assignment]
+    return given

@@ -1,0 +1,393 @@
+"""Another frequency rule in a live model, and in its config."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from posenc import Compose, MRoPE, RoPE
+from posenc.frequencies import NTK, DynamicNTK, Frequencies, LearnedRates, LongRoPE, NTKAlpha, Proportional
+from posenc.integrations.transformers.description.description import Description, LayerGroup, describe
+from posenc.integrations.transformers.description.model_types import CORRECTS_SCORES, NEGATIVE
+from posenc.integrations.transformers.live import rebuild as foreign
+from posenc.integrations.transformers.live import twins
+from posenc.integrations.transformers.live.learned_table import interpolate
+from posenc.integrations.transformers.live.patch import Patch, pretrained
+from posenc.integrations.transformers.rules.write import write_rule
+
+#: Keys beside the rule's own, which stay as they are.
+_KEPT = ("partial_rotary_factor", "mrope_section", "mrope_interleaved", "interleaved", "xdrope_section")
+_TEMPERATURE = ("llama_4_scaling_beta", "original_max_position_embeddings")
+
+#: Kinds of layers that see no further than a window, which no rule need lengthen.
+_WINDOWED = ("sliding", "chunked", "local", "main")
+
+
+def extend(
+    model: Any, rule: Frequencies | Literal["interpolate"], *, length: int | None = None, part: str | None = None
+) -> Patch:
+    """Set the frequency rule of a live model, and its config with it.
+
+    The rates are those that transformers itself makes from the new config, so the model computes what it will compute
+    when it was saved and loaded again, without posenc. Where a model has rules by kind of layer (Gemma 3), those of
+    layers with a sliding window stay. A model with code of its own follows the rules that its code knows; the rates
+    that came out are compared with the rule, and another result is refused.
+
+    Args:
+        model: a model of transformers, or one that wraps it (PEFT).
+        rule: the frequency rule; or "interpolate", which stretches a learned table of positions (GPT-2, OPT, BERT) to
+            ``length`` rows: the first and last keep their place, and those between are drawn linearly.
+        length: tokens that the model is to take. It becomes ``max_position_embeddings``; only for
+            :class:`posenc.frequencies.DynamicNTK`, where that is the trained length, it does not.
+        part: which part of a model whose config has several rotary ones, as :func:`describe` calls it.
+
+    Returns:
+        A :class:`Patch`; its ``undo()`` restores the model and its config.
+
+    Raises:
+        TypeError: no model of transformers.
+        ValueError: a rule that transformers cannot express or that this model does not follow; a model that has none.
+            The model is left as it was.
+
+    Example:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> from posenc import YaRN
+        >>> config = LlamaConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
+        ...                      vocab_size=16, max_position_embeddings=2048)
+        >>> model = LlamaForCausalLM(config)
+        >>> patch = extend(model, YaRN(4, trained_length=2048), length=8192)
+        >>> model.config.max_position_embeddings, round(model.model.rotary_emb.attention_scaling, 3)
+        (8192, 1.139)
+        >>> patch.undo()
+        >>> model.config.max_position_embeddings
+        2048
+    """
+    inner = pretrained(model, "extend")
+    if rule == "interpolate":
+        return interpolate(inner, length)
+    if not isinstance(rule, Frequencies):
+        raise TypeError(f'extend: got {rule!r}, expected a rule of posenc.frequencies, or "interpolate".')
+    if isinstance(rule, LearnedRates):
+        raise ValueError(f"extend: got {rule}, expected a rule with fixed rates; no config can say learned ones.")
+    groups = _rotary_groups(inner, part)
+    config = _config_of(inner, groups[0].part)
+    if isinstance(rule, NTKAlpha) and "hunyuan" not in str(config.model_type):
+        rule = NTK(rule.alpha, base=rule.base)  # the same rates; the name is Hunyuan's
+    patch = Patch(inner, f"extend {type(inner).__name__} by {rule}")
+    try:
+        _set_rule(patch, inner, config, groups, rule, length)
+    except Exception as error:
+        patch.roll_back()
+        if isinstance(error, (ValueError, TypeError)):
+            raise
+        raise ValueError(
+            f"extend: {type(inner).__name__} could not be built with {rule}: {type(error).__name__}: {error}"
+        ) from error
+    return patch.commit()
+
+
+def _rotary_groups(model: Any, part: str | None) -> list[LayerGroup]:
+    """The groups of layers that the rule is for: of one part, rotated by one position for each token or three."""
+    described = _described(model)
+    groups = [group for group in described if isinstance(rotation(group), (RoPE, MRoPE))]
+    parts = list(dict.fromkeys(group.part for group in groups))
+    if part is None:
+        texts = [name for name in parts if name == "" or name.endswith("text_config")]
+        parts = texts if len(parts) > 1 and len(texts) == 1 else parts
+    else:
+        parts = [name for name in parts if name == part]
+    if not parts:
+        found = ", ".join(sorted({type(group.encoding).__name__ for group in described}))
+        raise ValueError(
+            f"extend: got a {described.model_type!r} model with {found}"
+            + ("" if part is None else f" and part {part!r}")
+            + ', expected rotary layers of a text; a learned table takes "interpolate".'
+        )
+    if len(parts) > 1:
+        raise ValueError(f"extend: got a model with the rotary parts {parts}, expected to be told which; give part=...")
+    return [group for group in groups if group.part == parts[0]]
+
+
+def _described(model: Any) -> Description:
+    """What its config says. Its pairs, which the config of foreign code does not say, matter to no rate."""
+    return describe(model, pairing="half")
+
+
+def rotation(group: LayerGroup) -> Any:
+    """The rotation of a group, without a temperature beside it."""
+    return group.encoding.parts[0] if isinstance(group.encoding, Compose) else group.encoding
+
+
+def _config_of(model: Any, part: str) -> Any:
+    config = model.config
+    for name in part.split(".") if part else ():
+        config = getattr(config, name)
+    if not _parameters_of(config):
+        raise ValueError(
+            f"extend: the config of {config.model_type!r} has no rope_parameters, because its code fixes the rates; no "
+            "config can say another rule."
+        )
+    return config
+
+
+def _parameters_of(config: Any) -> dict[str, Any]:
+    """What the config says of the rule, if it can say one: older code may have a base alone."""
+    parameters = getattr(config, "rope_parameters", None)
+    if isinstance(parameters, Mapping) and parameters:
+        return dict(parameters)
+    base = vars(config).get("rope_theta")
+    return {} if base is None else {"rope_type": "default", "rope_theta": base}
+
+
+def _set_rule(
+    patch: Patch, model: Any, config: Any, groups: list[LayerGroup], rule: Frequencies, length: int | None
+) -> None:
+    before = twins.build(model)
+    chosen = _chosen(config, groups)
+    parameters = _new_parameters(config, chosen, rule)
+    same = _copies_of(model, config)
+    for target in same:
+        _set_parameters(patch, target, parameters, rule)
+        _set_length(patch, target, rule, length)
+    after = twins.build(model)
+    rebuilt = _rebuild_rates(patch, model, after)
+    for (name, key), value in twins.differing_values(before, after).items():
+        if name not in rebuilt and (name == "" or _has(model, name)):
+            patch.assign(model.get_submodule(name), key, value)
+    _check(model, rebuilt, groups, chosen, rule)
+
+
+def _set_parameters(patch: Patch, config: Any, parameters: dict[str, Any], rule: Frequencies) -> None:
+    """Write them where the config has them; older code reads the base from beside them."""
+    base = parameters.get("rope_theta")
+    if base is not None and "rope_theta" in vars(config):
+        patch.assign(config, "rope_theta", base)
+    if hasattr(config, "rope_parameters"):
+        patch.assign(config, "rope_parameters", copy.deepcopy(parameters))
+    elif parameters["rope_type"] != "default":
+        raise ValueError(
+            f"extend: got {rule}, and the config of {config.model_type!r} has rope_theta and no rope_parameters; give "
+            "another base (Geometric, NTK)."
+        )
+
+
+def _chosen(config: Any, groups: list[LayerGroup]) -> list[LayerGroup]:
+    """Those whose rule changes."""
+    if len({group.label for group in groups}) == 1 or not any(group.label for group in groups):
+        if groups[0].label.startswith(_WINDOWED):
+            raise ValueError(
+                f"extend: all rotary layers of this {config.model_type!r} model have a window ({groups[0].label}), "
+                "expected some that see further; there is nothing to lengthen."
+            )
+        return groups
+    return [group for group in groups if not group.label.startswith(_WINDOWED)]
+
+
+def _new_parameters(config: Any, chosen: list[LayerGroup], rule: Frequencies) -> dict[str, Any]:
+    old = _parameters_of(config)
+    if not any(group.label and group.label in old for group in chosen):
+        return _rule_beside(old, chosen[0], config, rule)
+    for group in chosen:
+        old[group.label] = _rule_beside(dict(old[group.label]), group, config, rule)
+    return old
+
+
+def _rule_beside(old: dict[str, Any], group: LayerGroup, config: Any, rule: Frequencies) -> dict[str, Any]:
+    """What was there, with the rule in place of the old one."""
+    turning = rotation(group)
+    if isinstance(turning.frequencies, Proportional) != isinstance(rule, Proportional):
+        raise ValueError(
+            f"extend: got {rule}, and {config.model_type!r} rotates by {turning.frequencies}, whose pairs are counted "
+            "over the whole head; give Proportional with the same share, and another base or factor."
+        )
+    trained_length = group.trained_length or getattr(config, "max_position_embeddings", None)
+    written = write_rule(rule, rotary_dim=turning.rotary_dim, trained_length=trained_length)
+    kept = _KEPT + (_TEMPERATURE if "llama_4_scaling_beta" in old else ())
+    if "type" in old:  # its name before transformers 4.43, which foreign code may read still
+        written["type"] = written["rope_type"]
+    return {key: value for key, value in old.items() if key in kept} | written
+
+
+def _copies_of(model: nn.Module, config: Any) -> list[Any]:
+    """The config, and copies of it that modules keep."""
+    found = {id(config): config}
+    for module in model.modules():
+        own: Any = getattr(module, "config", None)
+        if type(own) is type(config) and _parameters_of(own) == _parameters_of(config):
+            found[id(own)] = own
+    return list(found.values())
+
+
+def _set_length(patch: Patch, config: Any, rule: Frequencies, length: int | None) -> None:
+    trained = getattr(rule, "trained_length", None)
+    if isinstance(rule, DynamicNTK):
+        length = rule.trained_length
+    if length is not None:
+        if isinstance(length, bool) or not isinstance(length, int) or length < (trained or 1):
+            raise ValueError(f"extend: got length {length!r}, expected at least the trained length, {trained or 1}.")
+        name = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
+        if getattr(config, name, None) != length:
+            patch.assign(config, name, length)
+    written = _parameters_of(config).get("original_max_position_embeddings")
+    if written is not None and hasattr(config, "original_max_position_embeddings"):  # Phi-3, where it goes first
+        patch.assign(config, "original_max_position_embeddings", written)
+
+
+def _rebuild_rates(patch: Patch, model: Any, twin: Any) -> list[str]:
+    """Give rotary modules whose rates come out otherwise the state that loading would give them."""
+    rebuilt = []
+    live, built = twins.rotary_modules(model), twins.rotary_modules(twin)
+    foreign.fill_rates(twin, built)
+    for name, fresh in built.items():
+        if name not in live:
+            raise ValueError(f"extend: the model lacks {name}, which transformers builds from its config.")
+        if type(live[name]) is not type(fresh):
+            raise ValueError(
+                f"extend: the code of the model takes a {type(fresh).__name__} for this rule, got one with a "
+                f"{type(live[name]).__name__}; write the rule into its config, and load it."
+            )
+        if _state(live[name]) != _state(fresh) or not _same_rates(live[name], fresh):
+            _adopt(patch, live[name], fresh)
+            rebuilt.append(name)
+    return rebuilt
+
+
+def _state(module: nn.Module) -> dict[str, Any]:
+    plain = {key: value for key, value in vars(module).items() if not key.startswith("_") and key != "config"}
+    return {key: value for key, value in plain.items() if isinstance(value, (int, float, str)) and key != "training"}
+
+
+def _same_rates(module: nn.Module, fresh: nn.Module) -> bool:
+    if module._buffers.keys() != fresh._buffers.keys():
+        return False
+    return all(
+        torch.equal(buffer.to(fresh._buffers[name]), fresh._buffers[name])  # type: ignore[arg-type]
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    )
+
+
+def _adopt(patch: Patch, module: nn.Module, fresh: nn.Module) -> None:
+    """Take over another module's rates and plain attributes; hooks and identity stay."""
+    ours, theirs = vars(module), vars(fresh)
+    hidden = {key: value for key, value in theirs.items() if not key.startswith("_")}
+    new = {key: value for key, value in hidden.items() if key not in ("config", "training", "forward")}
+    stale = {key for key in ours if key.endswith(("inv_freq", "seq_len_cached")) and key not in theirs}
+    before = {key: value for key, value in ours.items() if key in new.keys() | stale}
+    buffers, temporary = dict(module._buffers), set(module._non_persistent_buffers_set)
+    place = next(buffer.device for buffer in module.buffers(recurse=False))
+
+    def do() -> None:
+        for key in stale:
+            del ours[key]
+        ours.update(new)
+        _put(module, {name: buffer.to(place) for name, buffer in fresh.named_buffers(recurse=False)})
+        module._non_persistent_buffers_set = set(fresh._non_persistent_buffers_set)
+
+    def undo() -> None:
+        place = next(buffer.device for buffer in module.buffers(recurse=False))
+        for key in [key for key in ours if key in new or key.endswith(("inv_freq", "seq_len_cached"))]:
+            del ours[key]
+        ours.update(before)
+        _put(module, {name: buffer if buffer is None else buffer.to(place) for name, buffer in buffers.items()})
+        module._non_persistent_buffers_set = temporary
+
+    patch.step(do, undo)
+
+
+def _put(module: nn.Module, buffers: Mapping[str, Any]) -> None:
+    module._buffers.clear()
+    module._buffers.update(buffers)
+
+
+def _has(model: nn.Module, name: str) -> bool:
+    try:
+        model.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
+
+
+def _check(
+    model: Any, rebuilt: list[str], groups: list[LayerGroup], chosen: list[LayerGroup], rule: Frequencies
+) -> None:
+    """Is it the rule that was asked for, and nothing else?"""
+    now = {(group.part, group.label): group for group in _described(model)}
+    for group in groups:
+        found = now.get((group.part, group.label))
+        if found is None or found.layers != group.layers:
+            raise ValueError(f"extend: with {rule} the config no longer means the same layers {group.label!r}.")
+        if isinstance(group.encoding, Compose):
+            temperatures = [
+                [part.to_dict() for part in of.parts[1:]]
+                for of in (group.encoding, found.encoding)
+                if isinstance(of, Compose)
+            ]
+            if temperatures[1:] != temperatures[:1]:
+                raise ValueError(
+                    f"extend: {rule} would change the temperature of this model, which starts at the rule's "
+                    "trained_length; give the rule the same."
+                )
+    for group in chosen:
+        _check_group(model, now[group.part, group.label], rule)
+    if not rebuilt and all(rotation(group).frequencies != rule for group in chosen):
+        rates = rotation(chosen[0]).frequencies.inv_freq(rotation(chosen[0]).rotary_dim)
+        if not np.allclose(abs(rates), rule.inv_freq(rotation(chosen[0]).rotary_dim), rtol=2e-6):
+            raise ValueError(f"extend: no rotary module of {type(model).__name__} follows its config.")
+
+
+def _check_group(model: Any, group: LayerGroup, rule: Frequencies) -> None:
+    width = rotation(group).rotary_dim
+    wanted, factor = rule.inv_freq(width), rule.attention_factor
+    described = rotation(group).frequencies
+    described = described.start if isinstance(described, LearnedRates) else described
+    if not np.isclose(described.score_factor, rule.score_factor):
+        raise ValueError(
+            f"extend: {rule} multiplies the softmax scale by {rule.score_factor:.4g}, and this model would by "
+            f"{described.score_factor:.4g}: "
+            + (
+                "write its temperature in the same form."
+                if model.config.model_type in CORRECTS_SCORES
+                else "its code does not read mscale_all_dim as DeepSeek's does."
+            )
+        )
+    prefix = f"{group.label}_" if group.label else ""
+    nearest = []
+    for module in twins.rotary_modules(model).values():
+        name = f"{prefix}inv_freq" if f"{prefix}inv_freq" in module._buffers else "inv_freq"
+        rates = module._buffers.get(name)
+        if rates is None or rates.shape != wanted.shape:
+            continue
+        scaling = getattr(module, f"{prefix}attention_scaling", getattr(module, "attention_scaling", 1.0))
+        far = abs(rates.detach().double().cpu().numpy() / np.where(wanted == 0, 1, wanted) - (wanted != 0)).max()
+        if far < 1e-5 and np.isclose(float(scaling), factor, rtol=1e-6):
+            if foreign.is_foreign(module):
+                foreign.check_angles(module, rule, width)
+                return
+            if _long_agrees(module, group, rule):
+                return
+        nearest.append(float(far))
+    if not nearest:
+        raise ValueError(
+            f"extend: no module of {type(model).__name__} keeps {len(wanted)} rates as inv_freq, which {rule} could be "
+            "compared with; nothing was changed."
+        )
+    sign = " (turned by -angle)" if model.config.model_type in NEGATIVE else ""
+    whose = "its own code" if foreign.is_foreign(model) else "transformers"
+    raise ValueError(
+        f"extend: {whose} makes other rates of {rule} in {type(model).__name__}{sign}, {min(nearest):.3g} of "
+        f"themselves away, or multiplies cos and sin by other than {factor:.4g}; nothing was changed."
+    )
+
+
+def _long_agrees(module: Any, group: LayerGroup, rule: Frequencies) -> bool:
+    """Past the trained length too, where a rule has a second list there."""
+    if not isinstance(rule, LongRoPE):
+        return True
+    parameters = module.config.rope_parameters
+    return list(parameters.get(group.label, parameters)["long_factor"]) == list(
+        rule.short_factors if rule.switch == "short" else rule.long_factors
+    )

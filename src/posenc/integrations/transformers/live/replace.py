@@ -1,0 +1,301 @@
+"""One encoding for another in a live model."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posenc import AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, attention
+from posenc.encoding import EmbeddingEncoding, Encoding
+from posenc.integrations.transformers.description.description import describe
+from posenc.integrations.transformers.live.accelerate import Site, find_sites, run, with_sites
+from posenc.integrations.transformers.live.learned_table import config_of, learned_table, position_tables, swap
+from posenc.integrations.transformers.live.patch import Patch, pretrained
+
+#: What the attention is called in transformers' registry.
+NAME = "posenc"
+
+
+class Held:
+    """An encoding that a module refers to without owning it: the model does."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.encoding = encoding
+
+
+def replace(model: Any, encoding: Encoding, *, inputs: Mapping[str, Any] | None = None) -> Patch:
+    """Take the encoding out of a live model and put another in its place.
+
+    A rotation is taken out of every attention that has one; a learned table is overwritten. An encoding of the
+    embeddings is written into the learned table. One of the queries and keys or of the scores goes into an attention
+    function of posenc's, after the cache, so keys are cached as they were projected, and any way of generating works.
+    Parameters of the encoding become the model's (``posenc_encoding``) and are trained with it.
+
+    The model has been trained with its own encoding: expect it to be worse until it was trained on. To lengthen a
+    context by another frequency rule take :func:`extend`, whose result plain transformers can load; this one's must be
+    replaced again after loading.
+
+    Args:
+        model: a model of transformers, or one that wraps it (PEFT).
+        encoding: any of the queries and keys or of the scores: RoPE, xPos, ALiBi, T5, FIRE, KERPLE, CoPE, ...;
+            :class:`posenc.NoPE` for none; where there is a learned table, one of the embeddings too. One that depends
+            on more than distances needs a model without sliding windows.
+        inputs: arguments of the model for one run, by which is checked that the encoding acts in every attention; by
+            default five tokens.
+
+    Returns:
+        A :class:`Patch`.
+
+    Raises:
+        TypeError: no model of transformers, or no encoding.
+        ValueError: an encoding that cannot be taken out, or one that cannot be put in; the model is left as it was.
+            Later: position_ids with jumps, because positions are counted by place in the sequence.
+
+    Example:
+        >>> import posenc
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> model = LlamaForCausalLM(LlamaConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+        ...                                      num_attention_heads=4, vocab_size=16))
+        >>> with replace(model, posenc.ALiBi(num_heads=4)) as patch:
+        ...     model(torch.arange(8)[None]).logits.shape
+        torch.Size([1, 8, 16])
+    """
+    inner: Any = pretrained(model, "replace")
+    if not isinstance(encoding, Encoding):
+        raise TypeError(f"replace: got a {type(encoding).__name__}, expected an encoding of posenc.")
+    _check(encoding)
+    described = [group.encoding for group in describe(inner)]
+    present = [each.parts[0] if isinstance(each, Compose) else each for each in described]
+    patch = Patch(inner, f"replace the encoding of {type(inner).__name__} by {type(encoding).__name__}")
+    try:
+        if any(isinstance(each, (RoPE, MRoPE, AxialRoPE)) for each in present):
+            _out_of_rotary(patch, inner, encoding, inputs)
+        else:
+            _out_of_table(patch, inner, encoding, inputs)
+    except Exception:
+        patch.roll_back()
+        raise
+    return patch.commit()
+
+
+def _check(encoding: Encoding) -> None:
+    name = type(encoding).__name__
+    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
+    for part in parts:
+        if type(part).carry is not Encoding.carry:
+            raise ValueError(f"replace: {name} carries something of the tokens besides keys, which no cache keeps.")
+        if isinstance(part, MRoPE) or getattr(part, "coordinates", None) is not None:
+            raise ValueError(f"replace: {name} reads several coordinates of a token, expected one.")
+
+
+def _out_of_rotary(patch: Patch, model: Any, encoding: Encoding, inputs: Mapping[str, Any] | None) -> None:
+    if "embeddings" in encoding.places:
+        raise ValueError(
+            f"replace: {type(encoding).__name__} acts on the embeddings, and the model has no table of positions to "
+            "write it into; expected an encoding of the queries and keys or of the scores, or NoPE."
+        )
+    try:
+        sites = find_sites(model)
+        reached: list[Site] = []
+        with with_sites(sites, lambda site, function: _noted(function, site, reached)):
+            run(model, inputs)
+    except ValueError as error:
+        raise ValueError(f"replace: the rotation of {type(model).__name__} cannot be taken out: {error}.") from error
+    kinds = {(type(site.module), site.method) for site in reached}
+    chosen = [site for site in sites if (type(site.module), site.method) in kinds]
+    for site in chosen:
+        names = {name: _unturned(function) for name, function in site.functions}
+        patch.assign(site.module, site.method, MethodType(site.rebuilt(names), site.module))
+    if encoding.places:
+        _into_attention(patch, model, encoding, [site.module for site in chosen], inputs)
+
+
+def _noted(function: Callable[..., Any], site: Site, reached: list[Site]) -> Callable[..., Any]:
+    def call(*args: Any, **options: Any) -> Any:
+        reached.append(site)
+        return function(*args, **options)
+
+    return call
+
+
+def _unturned(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function without its rotation: what it is given comes back."""
+    first, second = (*inspect.signature(function).parameters, "")[:2]
+    if second in ("k", "xk", "key"):
+
+        def pair(q: Tensor, k: Tensor | None = None, *_: Any, **__: Any) -> tuple[Tensor, Tensor | None]:
+            return q, k
+
+        return pair
+    if first not in ("x", "tensor"):
+        raise ValueError(
+            f"replace: {function.__module__}.{function.__name__} takes other things than queries and keys."
+        )
+
+    def one(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        return x
+
+    return one
+
+
+def _out_of_table(patch: Patch, model: Any, encoding: Encoding, inputs: Mapping[str, Any] | None) -> None:
+    part, rows = learned_table(model, "replace", "cannot take the encoding out of")
+    tables = position_tables(model, part, rows)
+    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
+    added = [each for each in parts if isinstance(each, EmbeddingEncoding)]
+    for table in tables:
+        weight = table.weight.detach().clone()
+        weight[-rows:] = _codes(added[0], rows, table.embedding_dim).to(weight) if added else 0
+        learns = bool(added) and isinstance(added[0], Learned)
+        swap(patch, table._parameters, "weight", nn.Parameter(weight, learns), weight.shape)
+    if set(encoding.places) - {"embeddings"}:
+        config = config_of(model.config, part)
+        if getattr(config, "is_encoder_decoder", False):
+            raise ValueError("replace: got an encoder and decoder, expected one of them alone.")
+        _into_attention(patch, model, encoding, None, inputs)
+
+
+def _codes(encoding: EmbeddingEncoding, rows: int, dim: int) -> Tensor:
+    if encoding.dim != dim:
+        raise ValueError(f"replace: {type(encoding).__name__} has dim {encoding.dim}, expected {dim} as the table has.")
+    if encoding.max_positions is not None and encoding.max_positions < rows:
+        raise ValueError(
+            f"replace: {type(encoding).__name__} tells {encoding.max_positions} positions apart, expected {rows}."
+        )
+    with torch.no_grad():
+        return encoding.codes(torch.arange(rows)).float()
+
+
+def _into_attention(
+    patch: Patch, model: Any, encoding: Encoding, modules: list[nn.Module] | None, inputs: Mapping[str, Any] | None
+) -> None:
+    """Let the attention of these modules, or of all, be posenc's with this encoding."""
+    _register()
+    configs: dict[int, Any] = {id(m.config): m.config for m in (modules or model.modules()) if hasattr(m, "config")}
+    windowed = any(getattr(config, "sliding_window", None) is not None for config in configs.values())
+    if windowed and not encoding.relative:
+        raise ValueError(
+            f"replace: {type(encoding).__name__} depends on more than distances, and behind a sliding window the first "
+            "token is not to be seen; expected a relative encoding."
+        )
+    for config in configs.values():
+        patch.assign(config, "_attn_implementation_internal", NAME)
+    held = Held(encoding)
+    everywhere = modules is None
+    for module in modules if modules is not None else [model]:
+        patch.assign(module, "_posenc", held)
+    patch.step(lambda: model.add_module("posenc_encoding", encoding), lambda: delattr(model, "posenc_encoding"))
+    hook: list[Any] = []
+    patch.step(
+        lambda: hook.append(model.register_forward_pre_hook(_no_jumps, with_kwargs=True)), lambda: hook.pop().remove()
+    )
+    seen: list[nn.Module] = []
+    if everywhere:  # the modules make themselves known
+        _watch.append((held, seen))
+    else:
+        _watch.append((None, seen))
+    try:
+        run(model, inputs)
+    except ValueError as error:
+        raise ValueError(f"replace: {type(encoding).__name__} does not fit {type(model).__name__}: {error}.") from error
+    finally:
+        _watch.pop()
+    if everywhere:
+        for module in dict.fromkeys(seen):
+            patch.assign(module, "_posenc", held)
+    missing = [module for module in modules or [] if module not in seen]
+    if missing or not seen:
+        raise ValueError(
+            f"replace: the attention of {type(model).__name__} is written out in its module, expected one that asks "
+            "transformers' AttentionInterface; its scores cannot be reached."
+        )
+
+
+_watch: list[tuple[Held | None, list[nn.Module]]] = []
+
+
+def _register() -> None:
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, _mask)
+
+
+def _mask(*args: Any, **options: Any) -> Any:
+    """A mask that is always there: the places of queries are read from it."""
+    from transformers.masking_utils import sdpa_mask
+
+    return sdpa_mask(*args, **{**options, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+
+
+def _no_jumps(module: nn.Module, args: Any, options: dict[str, Any]) -> None:
+    """Positions are counted by place: refuse others."""
+    given = options.get("position_ids")
+    if given is None or torch.compiler.is_compiling() or given.shape[-1] < 2:
+        return
+    if bool((given.diff(dim=-1).abs() > 1).any()):
+        raise ValueError(
+            "replace: got position_ids with jumps, expected tokens one after the other; the encoding that was put in "
+            "counts them by place in the sequence."
+        )
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention function with an encoding of posenc's, found at the module."""
+    if softcap is not None:
+        raise ValueError("its scores are capped, which posenc.attention does not do")
+    held: Held | None = vars(module).get("_posenc")
+    if _watch:
+        held = held or _watch[-1][0]
+        _watch[-1][1].append(module)
+    encoding = NoPE() if held is None else held.encoding
+    q_len, k_len = query.shape[2], key.shape[2]
+    if attention_mask is not None and attention_mask.dtype is not torch.bool:
+        attention_mask = attention_mask > torch.finfo(attention_mask.dtype).min / 2
+    if attention_mask is not None:
+        attention_mask = attention_mask[..., :k_len]
+    positions = torch.arange(k_len, device=key.device)
+    q_positions = positions if q_len == k_len else _places(q_len, k_len, attention_mask, positions)
+    positions = torch.minimum(positions, q_positions[-1])  # what a static cache has to spare is no token yet
+    if not encoding.relative and attention_mask is not None:  # count from the first token, not from padding before it
+        padding = attention_mask.any(1).any(1).int().argmax(-1, keepdim=True)
+        positions, q_positions = (positions - padding).clamp(min=0), (q_positions - padding).clamp(min=0)
+    query, key = encoding.on_queries_keys(query, key, q_positions, k_positions=positions)
+    own = encoding.softmax_scale(query.shape[-1])
+    result = attention(
+        query,
+        key,
+        value,
+        encoding,
+        q_positions=q_positions,
+        k_positions=positions,
+        causal=attention_mask is None and q_len > 1 and bool(getattr(module, "is_causal", False)),
+        mask=attention_mask,
+        sinks=s_aux,
+        scale=scaling if own == query.shape[-1] ** -0.5 else own,
+        dropout_p=dropout,
+    )
+    return result.transpose(1, 2).contiguous(), None
+
+
+def _places(q_len: int, k_len: int, mask: Tensor | None, positions: Tensor) -> Tensor:
+    """Where in the cache the queries stand: they are the last that any of them sees (a static cache is longer)."""
+    if mask is None:
+        return positions[k_len - q_len :]
+    last = torch.where(mask.flatten(0, -2).any(0), positions, 0).max()
+    return last - (q_len - 1) + torch.arange(q_len, device=positions.device)

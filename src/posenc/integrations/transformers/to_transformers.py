@@ -1,0 +1,175 @@
+"""Encodings written back into a Hugging Face config."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from posenc import AxialRoPE, Compose, MRoPE, NoPE, RoPE, SSMax, Temperature
+from posenc.encoding import Encoding
+from posenc.frequencies import DynamicNTK, Frequencies, Geometric, LearnedRates, Llama3, LongRoPE, Proportional, YaRN
+from posenc.integrations.transformers.description import model_types as models
+from posenc.integrations.transformers.description.description import Description, LayerGroup
+from posenc.integrations.transformers.rules.write import write_rule
+
+#: Keys of older configs that the new ones stand for.
+_OLD = (
+    *("rope_scaling", "rope_theta", "rotary_emb_base", "rotary_pct", "partial_rotary_factor", "rope_local_base_freq"),
+    *("global_rope_theta", "local_rope_theta", "original_max_position_embeddings", "rotary_dim"),
+)
+
+#: Their encoder and decoder are told apart, and have one set of parameters.
+_FLAT_WITH_LABELS = ("moonshine",)
+
+
+def to_transformers(
+    described: Encoding | Description, config: Mapping[str, Any] | None = None, *, part: str | None = None
+) -> dict[str, Any]:
+    """What stands for an encoding in a config of transformers 5.
+
+    Args:
+        described: a rotary encoding for all layers, or what :func:`describe` gave, changed or not.
+        config: the config to put it into; its keys for rotation are replaced, the others kept. Without one, only the
+            keys for rotation are given.
+        part: which part of a description, if it has several.
+
+    Returns:
+        A new dict: ``rope_parameters``, ``max_position_embeddings`` if the encoding tells it, and what the model type
+        needs besides (``no_rope_layers``, ``layer_rope_theta``, ``attn_scale``).
+
+    Raises:
+        ValueError: an encoding that transformers cannot express, a description of several parts without ``part``.
+
+    Example:
+        >>> from posenc import RoPE, YaRN
+        >>> rope = RoPE(head_dim=128, frequencies=YaRN(4, trained_length=32768, base=1e6))
+        >>> to_transformers(rope)["max_position_embeddings"]
+        131072
+    """
+    groups = _groups(described, part)
+    rotary = [group for group in groups if not isinstance(_rotation(group.encoding), NoPE)]
+    if not rotary:
+        raise ValueError(
+            "to_transformers: got no layer with a rotation, expected at least one; there is nothing to write."
+        )
+    model_type = str((config or {}).get("model_type"))
+    written: dict[str, Any] = {}
+    if any(group.label for group in groups) and model_type not in _FLAT_WITH_LABELS:
+        parameters = {group.label: _parameters(group, config, model_type) for group in groups if group.label}
+        written["rope_parameters"] = parameters
+    else:
+        written["rope_parameters"] = _parameters(rotary[0], config, model_type)
+        written |= {} if model_type in _FLAT_WITH_LABELS else _by_layer(groups, rotary, config)
+    if (length := _longest(rotary)) is not None:
+        written["max_position_embeddings"] = length
+    rotation = _rotation(rotary[0].encoding)
+    if (config or {}).get("rotary_dim") is not None and isinstance(rotation, RoPE):
+        written["rotary_dim"] = rotation.rotary_dim
+    for group in groups:
+        written |= _temperature_keys(group.encoding)
+    if config is None:
+        return written
+    return {key: value for key, value in config.items() if key not in _OLD} | written
+
+
+def _groups(described: Encoding | Description, part: str | None) -> list[LayerGroup]:
+    if isinstance(described, Encoding):
+        return [LayerGroup("", "", (), described)]
+    found = sorted({group.part for group in described})
+    if part is None and len(found) > 1:
+        raise ValueError(f"to_transformers: got a description of the parts {found}, expected one; give part=...")
+    return [group for group in described if part is None or group.part == part]
+
+
+def _rotation(encoding: Encoding) -> Encoding:
+    return encoding.parts[0] if isinstance(encoding, Compose) else encoding
+
+
+def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type: str) -> dict[str, Any] | None:
+    rotation = _rotation(group.encoding)
+    if isinstance(rotation, NoPE):
+        return None
+    if isinstance(rotation, AxialRoPE) and isinstance(rotation.frequencies, Geometric):
+        written: dict[str, Any] = {"rope_type": "axial", "rope_theta": rotation.frequencies.base}
+        if rotation.rotary_dim < rotation.head_dim - 2 * rotation.axes:
+            written["partial_rotary_factor"] = rotation.rotary_dim / rotation.head_dim
+        return written
+    if not isinstance(rotation, (RoPE, MRoPE)):
+        raise ValueError(
+            f"to_transformers: got {type(rotation).__name__}, expected RoPE, MRoPE or AxialRoPE with Geometric "
+            "frequencies; transformers has no other rotation in its configs."
+        )
+    frequencies = rotation.frequencies
+    written = write_rule(
+        frequencies.start if isinstance(frequencies, LearnedRates) else frequencies,
+        rotary_dim=rotation.rotary_dim,
+        trained_length=group.trained_length or (config or {}).get("max_position_embeddings"),
+    )
+    if model_type in models.LATENT:
+        if (share := _share_in(config, group.label)) is not None:
+            written["partial_rotary_factor"] = share  # of what its head_dim means; the slice is qk_rope_head_dim
+    elif rotation.rotary_dim != rotation.head_dim and not isinstance(frequencies, Proportional):
+        written["partial_rotary_factor"] = rotation.rotary_dim / rotation.head_dim
+    if isinstance(rotation, MRoPE):
+        sections = rotation.sections
+        written["mrope_section"] = list(sections if rotation.layout != "time_last" else (*sections[1:], sections[0]))
+    for extra in group.encoding.parts[1:] if isinstance(group.encoding, Compose) else ():
+        if isinstance(extra, Temperature) and extra.form == "mistral":
+            written["llama_4_scaling_beta"] = extra.strength
+            written.setdefault("original_max_position_embeddings", extra.length)
+    return written
+
+
+def _share_in(config: Mapping[str, Any] | None, label: str) -> float | None:
+    parameters = (config or {}).get("rope_parameters") or {}
+    found = (parameters.get(label) or parameters).get("partial_rotary_factor")
+    return None if found is None else float(found)
+
+
+def _by_layer(groups: list[LayerGroup], rotary: list[LayerGroup], config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What tells layers apart where kinds of layers have no names."""
+    if len(groups) == 1:
+        return {}
+    old = config or {}
+    count = 1 + max(layer for group in groups for layer in group.layers)
+    if old.get("layer_rope_theta") or len({_base(group) for group in rotary}) > 1:
+        bases = [0.0] * count
+        for group in rotary:
+            for layer in group.layers:
+                bases[layer] = _base(group)
+        return {"layer_rope_theta": bases}
+    if old and "no_rope_layers" not in old:
+        return {}  # its code says which layers are not rotated
+    flags = [0] * count
+    for group in rotary:
+        for layer in group.layers:
+            flags[layer] = 1
+    return {"no_rope_layers": flags}
+
+
+def _base(group: LayerGroup) -> float:
+    return float(getattr(getattr(_rotation(group.encoding), "frequencies", None), "base", 0.0))
+
+
+def _longest(rotary: list[LayerGroup]) -> int | None:
+    lengths = [group.longest for group in rotary if group.longest is not None]
+    if lengths:
+        return max(lengths)
+    return next((found for group in rotary if (found := _made_for(_rotation(group.encoding))) is not None), None)
+
+
+def _made_for(rotation: Encoding) -> int | None:
+    rule: Frequencies | None = getattr(rotation, "frequencies", None)
+    if isinstance(rule, DynamicNTK):
+        return rule.trained_length
+    if isinstance(rule, (YaRN, Llama3)) or (isinstance(rule, LongRoPE) and rule.factor is not None):
+        return round(rule.trained_length * float(rule.factor or 1))
+    return None
+
+
+def _temperature_keys(encoding: Encoding) -> dict[str, Any]:
+    for extra in encoding.parts[1:] if isinstance(encoding, Compose) else ():
+        if isinstance(extra, SSMax) or (isinstance(extra, Temperature) and extra.form in ("mistral", "power")):
+            continue  # written beside the rule, or part of the model's code
+        if isinstance(extra, Temperature) and extra.form == "llama4":
+            return {"attn_temperature_tuning": True, "attn_scale": extra.strength, "floor_scale": extra.length}
+        raise ValueError(f"to_transformers: got {extra}, which no config of transformers expresses; leave it out.")
+    return {}

@@ -1,0 +1,97 @@
+"""Where a model lies: a folder, a GGUF file, or an installed package that ships one of them."""
+
+import base64
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posenc.lab.run.errors import RunError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model lies: a folder, and the GGUF file in it if it is one."""
+
+    folder: Path
+    gguf: Path | None
+    label: str
+    digests: Mapping[Path, Any]  # of files that an installed package vouches for
+
+
+def find(source: str) -> Place:
+    """Find it, without a look into it.
+
+    Raises:
+        RunError: there is none, or several.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _in_folder(path, _label(path.absolute()), {})
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return Place(path.parent, path, path.stem, {})
+        raise RunError(f"{source}: a model is a folder with config.json, or a .gguf file; give one of them.")
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", source):
+        return _in_package(source)
+    hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source)
+    advice = f"; nothing is downloaded here, so fetch it first: hf download {source} --local-dir DIR" if hub else ""
+    raise RunError(f"{source}: there is no such folder or file{advice}.")
+
+
+def _label(folder: Path) -> str:
+    """The name of a folder; in the cache of the Hugging Face hub, where that is a digest, the name of the model."""
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.rpartition("--")[2]
+    return folder.resolve().name
+
+
+def _in_folder(folder: Path, label: str, digests: Mapping[Path, Any]) -> Place:
+    if (folder / "adapter_config.json").exists():
+        raise RunError(f"{folder}: it holds an adapter; merge it into its model first (merge_and_unload of peft).")
+    files = sorted(folder.glob("*.gguf"))
+    if (folder / "config.json").exists() or not files:
+        return Place(folder, None, label, digests)
+    if len(files) > 1:
+        raise RunError(f"{folder}: it holds {', '.join(file.name for file in files)}; name one of them.")
+    return Place(folder, files[0], label, digests)
+
+
+def _in_package(name: str) -> Place:
+    """The model in an installed package, whose code is not run to find it."""
+    files: dict[Path, Any] = {}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.distribution(name).files or ():
+            files[Path(str(file.locate())).resolve()] = file.hash
+    if not files:
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(name.replace("-", "_").partition(".")[0])
+            for home in (spec.submodule_search_locations or ()) if spec else ():
+                files |= dict.fromkeys((path for path in Path(home).rglob("*") if path.is_file()), None)
+    if not files:
+        raise RunError(f"{name}: there is no such folder or file, and no such package is installed.")
+    ggufs = [file for file in files if file.suffix == ".gguf"]
+    folders = {file.parent for file in files if file.name == "config.json"}
+    folders &= {file.parent for file in files if file.suffix == ".safetensors"}
+    found = sorted([*ggufs, *folders])
+    if len(found) != 1:
+        what = ", ".join(map(str, found)) if found else "no model: neither GGUF nor safetensors with a config.json"
+        raise RunError(f"{name}: the package holds {what}{'; name one of them' if found else ''}.")
+    place = found[0]
+    digests = {file: digest for file, digest in files.items() if digest and place in (file, file.parent)}
+    return Place(place.parent, place, name, digests) if place in ggufs else _in_folder(place, name, digests)
+
+
+def check_digests(place: Place) -> None:
+    """What an installed package says its weights are."""
+    for file, digest in place.digests.items():
+        if file.suffix in (".gguf", ".safetensors") and digest.mode == "sha256":
+            with file.open("rb") as data:
+                found = hashlib.file_digest(data, "sha256").digest()
+            if base64.urlsafe_b64encode(found).rstrip(b"=").decode() != digest.value:
+                raise RunError(f"{file}: it differs from what was installed; install the package again.")

@@ -1,0 +1,265 @@
+"""A language model from a folder, a GGUF file or an installed package, and what it says before it is loaded."""
+
+import contextlib
+import functools
+import importlib.util
+import io
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posenc import RoPE
+from posenc.frequencies import Frequencies
+from posenc.integrations.transformers import extend, to_transformers
+from posenc.lab.checkpoint.find import Place, check_digests, find
+from posenc.lab.checkpoint.gguf import describe_gguf
+from posenc.lab.checkpoint.preview import ENCODER, Kind, part, positions, preview
+from posenc.lab.checkpoint.preview import Preview as Preview
+from posenc.lab.checkpoint.preview import look as look
+from posenc.lab.run.errors import RunError
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass
+class Checkpoint:
+    """A model that is loaded.
+
+    Attributes:
+        source: as given.
+        label: short, for tables.
+        model: a causal language model of transformers, in eval mode.
+        tokenizer: its tokenizer.
+        kind: how it tells positions.
+        frequencies: its present rule, if rotary.
+        rotary_dim: rotated channels of a head, if rotary.
+        trained_length: tokens, before any extension.
+        config: its config as plain data, without ``quantization_config``: a GGUF file's weights are loaded as numbers.
+        unset: whether transformers had left its rates unset, as it does with code of a model's own that does not fill
+            them in as it loads. They are those of its config here, by its own code.
+    """
+
+    source: str
+    label: str
+    model: Any
+    tokenizer: Any
+    kind: Kind
+    frequencies: Frequencies | None
+    rotary_dim: int | None
+    trained_length: int
+    config: dict[str, Any]
+    unset: bool = False
+
+
+def open_checkpoint(
+    source: str | Path, *, dtype: str = "auto", device: str = "cpu", trust_remote_code: bool = False
+) -> Checkpoint:
+    """Load a model and its tokenizer, without the network, after the checks of :func:`look`.
+
+    Args:
+        source: as in :func:`look`.
+        dtype: "float32", "bfloat16", "float16", or "auto": what the weights are stored in. But float32 for GGUF files,
+            and for float16 on a CPU, which computes in it many times slower, with no digit gained.
+        device: where to.
+        trust_remote_code: whether code that the model brings may be run.
+
+    Raises:
+        RunError: as :func:`look`; besides, weights that do not fit the config or are no numbers, a missing package.
+    """
+    if dtype not in DTYPES:
+        raise RunError(f"{source}: got dtype {dtype!r}, expected one of {', '.join(DTYPES)}.")
+    place = find(str(source))
+    seen = preview(str(source), place, trust_remote_code)
+    check_digests(place)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing is ever downloaded
+    with quietly(), _parsed_once(place.gguf):
+        model = _load_model(seen, place, dtype_of(dtype, seen.stored, device), trust_remote_code)
+        tokenizer = _load_tokenizer(seen, place, trust_remote_code)
+    _check_numbers(model, str(source))
+    # Without the tokens that were added to it: a padding token past the end of the table is common, and never embedded.
+    if (words := tokenizer.vocab_size) > model.get_input_embeddings().num_embeddings:
+        raise RunError(f"{source}: its tokenizer has {words} tokens, and the model fewer; they do not belong together.")
+    kind, group = positions(model.config.to_dict(), str(source))
+    rotation = part(group, RoPE)
+    unset = _set_rates(model, rotation, str(source))
+    config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
+    config.pop("_name_or_path", None)
+    return Checkpoint(
+        source=str(source),
+        label=seen.label,
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        kind=kind,
+        frequencies=None if rotation is None else rotation.frequencies,
+        rotary_dim=None if rotation is None else rotation.rotary_dim,
+        trained_length=seen.trained_length,
+        config=config,
+        unset=unset,
+    )
+
+
+def is_foreign(model: Any) -> bool:
+    """Does the model run code of its own?"""
+    return not type(model).__module__.startswith("transformers.")
+
+
+def dtype_of(dtype: str, stored: str, device: str) -> torch.dtype:
+    """The type that "auto" and other names mean for weights that are stored in ``stored``."""
+    if dtype != "auto":
+        found: torch.dtype = getattr(torch, dtype)
+        return found
+    if stored == "bfloat16" or (stored == "float16" and torch.device(device).type != "cpu"):
+        return torch.bfloat16 if stored == "bfloat16" else torch.float16
+    return torch.float32
+
+
+@contextlib.contextmanager
+def _parsed_once(path: Path | None) -> Iterator[None]:
+    """transformers parses a GGUF file for the config, the weights and the tokenizer, at seconds each time."""
+    if path is None:
+        yield
+        return
+    import gguf
+
+    parse = gguf.GGUFReader
+    parsed = functools.cache(lambda: parse(path))
+    vars(gguf)["GGUFReader"] = lambda other, *mode: parsed() if Path(other) == path else parse(other, *mode)
+    try:
+        yield
+    finally:
+        vars(gguf)["GGUFReader"] = parse
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """transformers without bars and notes; what goes wrong comes as an error."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # its bar over GGUF tensors asks nobody
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _load_model(seen: Preview, place: Place, dtype: torch.dtype, trusted: bool) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trusted}
+    if place.gguf is not None:
+        if importlib.util.find_spec("accelerate") is None:
+            raise RunError(f"{seen.source}: transformers needs accelerate for GGUF files; pip install accelerate.")
+        options["gguf_file"] = place.gguf.name
+    with _explained(seen.source):
+        config = AutoConfig.from_pretrained(place.folder, **options)
+        _check_causal(config, seen.source)
+        if place.gguf is not None:
+            config = _with_rule_of(place.gguf, config)
+            options |= _as_numbers()
+        options |= {"config": config, "dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(place.folder, **options)
+        model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise RunError(f"{seen.source}: {_several(missing)} of the weights missing; the files were altered.")
+    # A block that the model does not read belongs to a deeper one: the config was altered.
+    if extra := sorted(name for name in report["unexpected_keys"] if re.search(r"\.\d+\.", name)):
+        raise RunError(f"{seen.source}: {_several(extra)} in no block of the config; the files were altered.")
+    if place.gguf is not None:  # its weights are plain numbers now, to be saved and trained like others
+        model.hf_quantizer = None
+        vars(model.config).pop("quantization_config", None)
+    return model
+
+
+def _several(names: list[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more are" if len(names) > 1 else f"{names[0]} is"
+
+
+def _as_numbers() -> dict[str, Any]:
+    """Where transformers could keep GGUF blocks packed, ask for numbers; before 5.20 or so it always unpacked them."""
+    import transformers
+
+    packs = getattr(transformers, "GgufConfig", None)
+    return {} if packs is None else {"quantization_config": packs(dequantize=True)}
+
+
+def _check_causal(config: Any, source: str) -> None:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    kind, code = type(config), getattr(config, "auto_map", None) or {}
+    encoder = kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    if encoder or getattr(config, "is_encoder_decoder", False):
+        raise RunError(f"{source}: {config.model_type} is no causal language model. {ENCODER}")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in code:
+        raise RunError(f"{source}: this transformers has no causal language model of the type {config.model_type}.")
+
+
+def _with_rule_of(path: Path, config: Any) -> Any:
+    """The config with the rule that the GGUF file has: transformers reads no more than a base of most."""
+    plain = config.to_dict()
+    kind, group = positions(plain, str(path))
+    if kind == "learned":
+        return config
+    meant, read = part(describe_gguf(path).groups[0], RoPE), part(group, RoPE)
+    if meant is None or read is None or meant.frequencies == read.frequencies:
+        return config
+    rope = RoPE(read.head_dim, frequencies=meant.frequencies, rotary_dim=read.rotary_dim)
+    return type(config).from_dict({**to_transformers(rope, plain), "max_position_embeddings": group.longest})
+
+
+def _load_tokenizer(seen: Preview, place: Place, trusted: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    options: dict[str, Any] = {} if place.gguf is None else {"gguf_file": place.gguf.name}
+    with _explained(f"{seen.source}, its tokenizer"):
+        return AutoTokenizer.from_pretrained(place.folder, local_files_only=True, trust_remote_code=trusted, **options)
+
+
+@contextlib.contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """What transformers raises over a file is no fault of the program: one line of it, and the rest as the cause."""
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise RunError(f"{source}: transformers cannot load it: {lines[0]}") from error
+
+
+def _set_rates(model: Any, rotation: RoPE | None, source: str) -> bool:
+    """Whether a model with code of its own lacked the rates of its config, which it has then.
+
+    transformers 5 loads by way of the meta device, and leaves buffers that no ``_init_weights`` fills as memory was.
+    """
+    if rotation is None or not is_foreign(model):
+        return False
+    wanted = torch.from_numpy(rotation.frequencies.inv_freq(rotation.rotary_dim))
+    rates = [
+        rates for name, rates in model.named_buffers() if name.endswith("inv_freq") and rates.shape == wanted.shape
+    ]
+    if not rates or any(torch.allclose(found.double().cpu(), wanted, rtol=1e-5, atol=0) for found in rates):
+        return False  # others may be those of another kind of layers
+    try:
+        extend(model, rotation.frequencies)
+    except ValueError as error:
+        raise RunError(f"{source}: its rates are not those of its config when it is loaded, and {error}") from error
+    return True
+
+
+def _check_numbers(model: Any, source: str) -> None:
+    """A look at both ends of every tensor, which costs nothing."""
+    for name, values in model.state_dict().items():
+        flat, some = values.flatten(), 1 << 14
+        if values.is_floating_point() and not (flat[:some].isfinite().all() and flat[-some:].isfinite().all()):
+            raise RunError(f"{source}: {name} holds values that are no numbers (NaN or infinite); it is damaged.")

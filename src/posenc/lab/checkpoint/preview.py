@@ -1,0 +1,225 @@
+"""What a model says of itself before its weights are read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from posenc import Compose, Learned, NoPE, RoPE
+from posenc.integrations.transformers import LayerGroup, describe
+from posenc.lab.checkpoint.find import Place, find
+from posenc.lab.checkpoint.headers import GGUF, INDEX, SINGLE, Stored, check_gguf, check_safetensors, read_object
+from posenc.lab.run.errors import RunError
+
+Kind = Literal["rotary", "learned"]
+
+#: What ``architectures`` of a causal language model end with.
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+ENCODER = (
+    "posenc extend takes causal language models. An encoder with a learned table is lengthened by "
+    'posenc.integrations.transformers.extend(model, "interpolate", length=...).'
+)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a model says of itself before its weights are read.
+
+    Attributes:
+        source: as given.
+        label: short, for tables.
+        folder: where it lies.
+        gguf: its GGUF file, if it is one.
+        model_type: transformers' name, or the architecture of the GGUF file.
+        trained_length: tokens, before any extension.
+        layers: blocks.
+        heads: of queries.
+        kv_heads: of keys and values, which the cache holds.
+        head_dim: channels of a head.
+        hidden_size: channels between blocks.
+        mlp_size: channels within a block's MLP.
+        vocab_size: tokens that logits are made for.
+        parameters: numbers in the weights.
+        weight_bytes: of the files.
+        stored: what most of the weights are stored in, such as "float32", "bfloat16" or "Q4_1".
+    """
+
+    source: str
+    label: str
+    folder: Path
+    gguf: Path | None
+    model_type: str
+    trained_length: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden_size: int
+    mlp_size: int
+    vocab_size: int
+    parameters: int
+    weight_bytes: int
+    stored: str
+
+
+def look(source: str | Path, *, trust_remote_code: bool = False) -> Preview:
+    """Read the config and the headers of the weights, in well under a second, and refuse what is damaged.
+
+    Args:
+        source: a folder in Hugging Face format, a GGUF file, or the name of an installed package that ships one.
+        trust_remote_code: whether a model that brings code of its own may be run.
+
+    Raises:
+        RunError: no model, a damaged one, one of code that is not trusted, no causal language model, one without
+            rotary or learned positions.
+    """
+    return preview(str(source), find(str(source)), trust_remote_code)
+
+
+def preview(source: str, place: Place, trusted: bool) -> Preview:
+    """As :func:`look`, of what was found."""
+    return _look_gguf(source, place) if place.gguf else _look_folder(source, place, trusted)
+
+
+def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
+    folder = place.folder
+    if not (folder / "config.json").is_file():
+        raise RunError(f"{source}: there is no config.json in it; give the folder of a model in Hugging Face format.")
+    config = read_object(folder / "config.json")
+    _check_code(folder, config, source, trusted)
+    if not any((folder / name).is_file() for name in (SINGLE, INDEX)):
+        pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+        what = f"only pickled weights ({pickled[0]}), which can run code, and are not loaded" if pickled else "none"
+        raise RunError(f"{source}: expected {SINGLE} or {INDEX}, got {what}; convert the model to safetensors.")
+    if (quantized := config.get("quantization_config")) is not None:
+        method = quantized.get("quant_method") if isinstance(quantized, Mapping) else quantized
+        raise RunError(f"{source}: its weights are quantized by {method}; give the model that it was made from.")
+    architectures = config.get("architectures") or []
+    own = "AutoModelForCausalLM" in (config.get("auto_map") or {})  # whose class may have any name
+    if architectures and not own and not any(str(name).endswith(_CAUSAL) for name in architectures):
+        raise RunError(f"{source}: {architectures[0]} is no causal language model. {ENCODER}")
+    tensors = check_safetensors(folder)
+    _, group = positions(config, source)
+    rotation = part(group, RoPE)
+    heads = _size(config, source, "num_attention_heads", "n_head", "n_heads", "num_heads")
+    hidden = _size(config, source, "hidden_size", "n_embd", "d_model", "embed_dim")
+    head_dim = rotation.head_dim if rotation is not None else hidden // heads
+    return Preview(
+        source=source,
+        label=place.label,
+        folder=folder,
+        gguf=None,
+        model_type=str(config.get("model_type")),
+        trained_length=_trained(group, source),
+        layers=_size(config, source, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+        heads=heads,
+        kv_heads=int(config.get("num_key_value_heads") or config.get("num_kv_heads") or heads),
+        head_dim=head_dim,
+        hidden_size=hidden,
+        mlp_size=int(config.get("intermediate_size") or config.get("n_inner") or config.get("ffn_dim") or 4 * hidden),
+        vocab_size=_size(config, source, "vocab_size"),
+        parameters=sum(tensor.count for tensor in tensors.values()),
+        weight_bytes=sum(tensor.end - tensor.start for tensor in tensors.values()),
+        stored=_stored(tensors),
+    )
+
+
+def _look_gguf(source: str, place: Place) -> Preview:
+    if place.gguf is None:
+        raise RunError(f"{source}: no GGUF file.")
+    header = check_gguf(place.gguf)
+    arch = str(header.metadata.get("general.architecture"))
+    heads = _first(header, "attention.head_count", source)
+    hidden = _first(header, "embedding_length", source)
+    trained = header.get("rope.scaling.original_context_length") or _first(header, "context_length", source)
+    if header.get("rope.scaling.type") == "linear" and not header.get("rope.scaling.original_context_length"):
+        trained = round(trained / (header.get("rope.scaling.factor") or 1))
+    words = header.get("vocab_size") or header.metadata.get("tokenizer.ggml.tokens")
+    return Preview(
+        source=source,
+        label=place.label,
+        folder=place.folder,
+        gguf=place.gguf,
+        model_type=arch,
+        trained_length=int(trained),
+        layers=_first(header, "block_count", source),
+        heads=heads,
+        kv_heads=_first(header, "attention.head_count_kv", source) if header.get("attention.head_count_kv") else heads,
+        head_dim=int(header.get("attention.key_length") or hidden // heads),
+        hidden_size=hidden,
+        mlp_size=_first(header, "feed_forward_length", source),
+        vocab_size=int(words) if isinstance(words, int) else len(words or ()),
+        parameters=sum(tensor.count for tensor in header.tensors.values()),
+        weight_bytes=sum(tensor.end - tensor.start for tensor in header.tensors.values()),
+        stored=_stored(header.tensors),
+    )
+
+
+def _check_code(folder: Path, config: Mapping[str, Any], source: str, trusted: bool) -> None:
+    tokenizer = folder / "tokenizer_config.json"
+    configs = [config, *([read_object(tokenizer)] if tokenizer.is_file() else [])]
+    if not trusted and any(found.get("auto_map") for found in configs):
+        raise RunError(
+            f"{source}: the model brings code of its own (auto_map in its config), which could do anything; read it, "
+            "and give --trust-remote-code to run it."
+        )
+
+
+def positions(config: Mapping[str, Any], source: str) -> tuple[Kind, LayerGroup]:
+    """How a model tells positions: the group of its layers that sees the whole text."""
+    try:
+        # The pairing matters to no rule, and a model type that is not known is transformers' to refuse.
+        groups = [group for group in describe(config, pairing="half") if not isinstance(group.encoding, NoPE)]
+    except ValueError as error:
+        raise RunError(f"{source}: {error}") from error
+    if any(group.part for group in groups):
+        raise RunError(f"{source}: a model of several parts ({groups[0].part}, ...); expected one of text alone.")
+    rotary = [group for group in groups if part(group, RoPE) is not None]
+    learned = [group for group in groups if part(group, Learned) is not None]
+    if rotary:
+        return "rotary", min(rotary, key=lambda group: ("full" not in group.label, -len(group.layers)))
+    if learned:
+        return "learned", learned[0]
+    names = " and ".join(sorted({type(group.encoding).__name__ for group in groups})) or "none"
+    raise RunError(
+        f"{source}: its positions are {names}, expected RoPE or a learned table; there is no rule to choose."
+    )
+
+
+def part(group: LayerGroup, kind: type[Any]) -> Any:
+    """The part of a group's encoding that is of this kind."""
+    parts = group.encoding.parts if isinstance(group.encoding, Compose) else (group.encoding,)
+    return next((part for part in parts if isinstance(part, kind)), None)
+
+
+def _trained(group: LayerGroup, source: str) -> int:
+    table = part(group, Learned)
+    found = table.length if group.trained_length is None and table is not None else group.trained_length
+    if found is None:
+        raise RunError(f"{source}: its config has no max_position_embeddings, the trained length; add it.")
+    return int(found)
+
+
+def _size(config: Mapping[str, Any], source: str, *names: str) -> int:
+    found = next((config[name] for name in names if isinstance(config.get(name), int)), None)
+    if found is None or found < 1:
+        raise RunError(f"{source}: its config has no {names[0]}, expected a number of at least 1; add it.")
+    return int(found)
+
+
+def _first(header: GGUF, key: str, source: str) -> int:
+    """A number, or the largest of a list with one for each layer."""
+    found = header.get(key)
+    largest = max(found, default=0) if isinstance(found, list) else found
+    if not isinstance(largest, int) or largest < 1:
+        raise RunError(f"{source}: its metadata have no {key}, expected a number of at least 1; no language model.")
+    return largest
+
+
+def _stored(tensors: Mapping[str, Stored]) -> str:
+    """The type of most of the numbers."""
+    totals: dict[str, int] = {}
+    for tensor in tensors.values():
+        totals[tensor.dtype] = totals.get(tensor.dtype, 0) + tensor.count
+    name = max(totals, key=lambda dtype: totals[dtype], default="F32")
+    return {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(name, name)

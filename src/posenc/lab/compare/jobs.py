@@ -1,0 +1,148 @@
+"""Trials side by side: on the cores of this machine, or on a cluster, by joblib's backends."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import joblib
+
+from posenc.lab.compare.config import Backend, Device
+from posenc.lab.compare.trial import Outcome, run_trial
+from posenc.lab.run import folder as runs
+from posenc.lab.run.errors import Interrupted, RunError
+
+SECONDS_BETWEEN_LOOKS = 0.2
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return int(joblib.cpu_count())
+
+
+def run_trials(
+    folders: Sequence[Path],
+    *,
+    jobs: int,
+    threads: int,
+    backend: Backend,
+    device: Device,
+    look: Callable[[], None],
+) -> list[Outcome]:
+    """Run trials, at most ``jobs`` at a time, and call ``look`` while they run.
+
+    The trials run behind a thread, so that this one can look and listen. The first Ctrl-C (or SIGTERM) asks all
+    trials, wherever they run, to save where they stand and to stop; the second ends this process at once, which loses
+    only what came after the last checkpoints.
+
+    Raises:
+        Interrupted: when a signal asked them to stop, after they have.
+        RunError: when a worker died, or the backend is not there.
+    """
+    stop_file = folders[0].parent / runs.STOP
+    stop_file.unlink(missing_ok=True)
+    results: list[Outcome] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with _parallel(backend, jobs, threads):
+                calls = [
+                    joblib.delayed(run_trial)(str(folder), device=_device(device, index), parent=os.getpid())
+                    for index, folder in enumerate(folders)
+                ]
+                results.extend(joblib.Parallel(batch_size=1)(calls))
+        except BaseException as error:  # a KeyboardInterrupt in a worker comes back as one here
+            errors.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    with listening(lambda number: stop_file.touch()) as received:
+        worker.start()
+        while worker.is_alive():
+            worker.join(SECONDS_BETWEEN_LOOKS)
+            look()
+    if received:
+        stop_file.unlink(missing_ok=True)
+        raise Interrupted("stopped; what is done is kept", received[0])
+    if errors:
+        error = errors[0]
+        if isinstance(error, RunError):
+            raise error
+        raise RunError(f"a worker died ({type(error).__name__}: {error})") from error
+    return results
+
+
+@contextlib.contextmanager
+def listening(act: Callable[[int], object]) -> Iterator[list[int]]:
+    """Let the first Ctrl-C or SIGTERM ``act``, and the second end this process at once.
+
+    The numbers of the signals that came are in the list.
+    """
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + number)  # workers see that their parent is gone
+        received.append(number)
+        act(number)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _parallel(backend: Backend, jobs: int, threads: int) -> Iterator[None]:
+    """joblib, told where to work."""
+    options: dict[str, Any] = {}
+    if backend == "loky":
+        options["inner_max_num_threads"] = threads
+    elif backend == "ray":
+        options["ray_remote_args"] = {"num_cpus": threads}
+        _start_ray(jobs * threads)
+    else:
+        _start_dask()
+    with joblib.parallel_config(backend=backend, n_jobs=jobs, **options):
+        yield
+
+
+def _start_ray(cpus: int) -> None:
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise RunError("--backend ray needs Ray; install it on every machine: pip install ray") from error
+    if not ray.is_initialized():
+        # With RAY_ADDRESS set, ray.init joins that cluster, and may not say how large it is.
+        num_cpus = None if "RAY_ADDRESS" in os.environ else cpus
+        ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    register_ray()
+
+
+def _start_dask() -> None:
+    try:
+        from dask.distributed import Client, get_client
+    except ImportError as error:
+        raise RunError(
+            '--backend dask needs Dask; install it on every machine: pip install "dask[distributed]"'
+        ) from error
+    try:
+        get_client()
+    except ValueError:  # none yet: DASK_SCHEDULER_ADDRESS names a cluster, otherwise a local one starts
+        Client()
+
+
+def _device(device: Device, index: int) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
+    return f"cuda:{index % torch.cuda.device_count()}"

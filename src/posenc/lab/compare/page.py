@@ -1,0 +1,360 @@
+"""The report as one page that needs nothing else: styles and pictures are in it, and nothing is fetched."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import posenc
+from posenc.lab.compare.report import HELD, PROTOCOLS, factors, growth, names, times
+from posenc.lab.compare.table import best, cell_text, heading
+from posenc.lab.drawing import html as shell
+from posenc.lab.drawing import plots
+from posenc.lab.drawing.html import text
+from posenc.lab.drawing.plots import TIMES
+from posenc.lab.encodings.pictures import pictures_of
+from posenc.lab.encodings.properties import EXACT
+
+Data = dict[str, Any]
+
+_COUNTS = dict(enumerate(("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")))
+_PLACES = {"embeddings": "embeddings", "queries_keys": "queries and keys", "scores": "scores"}
+
+
+def page(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> str:
+    """The page, from what is in ``results.json`` and the encodings to draw."""
+    config = results["config"]
+    count, length = len(results["encodings"]), config["train"]["length"]
+    hues = plots.hues([entry["label"] for entry in results["encodings"]])
+    return shell.page(
+        Path(__file__).with_name("report.html"),
+        title=f"{_COUNTS.get(count, count)} positional encoding{'s' * (count > 1)} in one small decoder",
+        subtitle=text(_subtitle(results)),
+        warning="" if results["finished"] else f'<p class="warning">{text(_unfinished(results))}</p>',
+        summary=text(" ".join(results["summary"])),
+        perplexity_title=f"Perplexity at and past the trained length of {length} tokens",
+        perplexity_table=_perplexity_table(results, hues),
+        perplexity_note=text(_protocols(results)),
+        perplexity_figures="\n".join(_perplexity_figures(results)) or "<p>Nothing was evaluated yet.</p>",
+        loss_figure=_loss_figure(results),
+        properties_table=_properties_table(results, hues),
+        properties_note=_PROPERTIES_NOTE,
+        steps="\n".join(
+            _step(at, entry, results, encodings[entry["label"]], hues[entry["label"]])
+            for at, entry in enumerate(results["encodings"])
+        ),
+        command=text(results["command"]),
+        facts=_facts(results),
+    )
+
+
+def _subtitle(results: Data) -> str:
+    config = results["config"]
+    model, train, seeds = config["model"], config["train"], config["seeds"]
+    size = ", ".join(f"{model[key]} {word}" for key, word in _SIZES.items() if key in model)
+    plural = "s" if len(seeds) > 1 else ""
+    return (
+        f"{size}; {train['steps']:,} steps of {train['batch']} {TIMES} {train['length']} tokens; "
+        f"{len(seeds)} seed{plural}; run {results['run']}"
+    )
+
+
+_SIZES = {"num_layers": "layers", "dim": "channels", "num_heads": "heads"}
+
+
+def _unfinished(results: Data) -> str:
+    parts = []
+    for entry in results["encodings"]:
+        for seed in entry["seeds"]:
+            if seed["state"] != "done":
+                name = entry["label"] + (f", seed {seed['seed']}" if len(entry["seeds"]) > 1 else "")
+                parts.append(f"{name} {seed['state']} ({seed['steps']:,} of {seed['steps_planned']:,} steps)")
+    return "This run is not finished. What is shown is what there is so far: " + "; ".join(parts) + "."
+
+
+def _protocols(results: Data) -> str:
+    evaluate = results["config"]["evaluate"]
+    seeds = len(results["config"]["seeds"])
+    return (
+        "Lower is better; the best of a column is marked. Windows: the text is cut into windows of that length, and "
+        f"every token of each is scored. Last {evaluate.get('last', 'k')}: windows of every length end at the same "
+        "tokens and only the last ones are scored, so every length scores the same text, with more of it before. "
+        "Training speed: steps a second relative to “none”, timed in turn. "
+        + (
+            f"Means over {seeds} seeds, ± one standard deviation between them."
+            if seeds > 1
+            else "With one seed, differences of this size may be noise: --seeds 3 would tell."
+        )
+    )
+
+
+def _perplexity_table(results: Data, hues: Mapping[str, str]) -> str:
+    columns = factors(results)
+    winners = best(results)
+    head = "".join(f'<th class="group" colspan="{len(columns)}">{text(heading(p, results))}</th>' for p in PROTOCOLS)
+    again = "".join(
+        f"<th{' class=group' if at == 0 else ''}>{factor}{TIMES}</th>"
+        for _ in PROTOCOLS
+        for at, factor in enumerate(columns)
+    )
+    rows = []
+    for entry in results["encodings"]:
+        cells = []
+        for protocol in PROTOCOLS:
+            for at, factor in enumerate(map(str, columns)):
+                classes = " ".join(
+                    ["group"] * (at == 0) + ["best"] * (winners.get((protocol, factor)) == entry["label"])
+                )
+                said = text(cell_text(entry["perplexity"][protocol].get(factor)))
+                said = re.sub(r" (±.*)", r"<br><small>\1</small>", said)
+                cells.append(f'<td class="{classes}">{said}</td>')
+        speed, added = entry["speed"], entry["parameters_added"]
+        cells.append(f'<td class="group">{speed["relative_to_none"]:.2f}</td>' if speed else '<td class="group">-</td>')
+        cells.append(f"<td>{'-' if added is None else f'{added:,}'}</td>")
+        state = "" if entry["state"] == "done" else f" <small>({text(entry['state'])})</small>"
+        rows.append(
+            f"<tr><th>{shell.swatch(hues[entry['label']])}{text(entry['label'])}{state}</th>{''.join(cells)}</tr>"
+        )
+    return (
+        '<div class="box"><table><thead><tr><th rowspan="2">encoding</th>'
+        f'{head}<th class="group" rowspan="2">training<br>speed</th><th rowspan="2">parameters<br>added</th></tr>'
+        f"<tr>{again}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _perplexity_figures(results: Data) -> list[str]:
+    length = results["config"]["train"]["length"]
+    found = []
+    for protocol in PROTOCOLS:
+        curves: dict[str, list[tuple[float, Any]]] = {}
+        ends = {}
+        for entry in results["encodings"]:
+            points = []
+            for cell in entry["perplexity"][protocol].values():
+                values = np.array([value for value in cell["values"] if value is not None], dtype=np.float64)
+                if len(values) and "refused" not in cell:
+                    points.append((float(cell["length"]), values))
+                elif "refused" in cell:
+                    ends[entry["label"]] = " (ends)"
+            if points:
+                curves[entry["label"]] = sorted(points, key=lambda point: point[0])
+        if curves:
+            kept, far = _who_held(results, protocol)
+            title = f"Perplexity by length, {heading(protocol, results)}: {kept} at {far}{TIMES}"
+            what = "every token of each window" if protocol == "windows" else "the same last tokens at every length"
+            found.append(
+                shell.figure(
+                    plots.perplexity_by_length(
+                        curves, trained_length=length, title=title, name=protocol, caption=f"Scored: {what}.", ends=ends
+                    )
+                )
+            )
+    return found
+
+
+def _who_held(results: Data, protocol: str) -> tuple[str, int]:
+    longest = max(factors(results))
+    grown = {entry["label"]: growth(entry, results, protocol) for entry in results["encodings"]}
+    held = [label for label, far in grown.items() if far is not None and far[0] == longest and far[1] <= HELD]
+    return (f"{names(held)} hold" + "s" * (len(held) == 1) if held else "no encoding holds"), longest
+
+
+def _loss_figure(results: Data) -> str:
+    curves: dict[str, list[tuple[float, Any]]] = {}
+    window = 1
+    for entry in results["encodings"]:
+        by_step: dict[float, list[float]] = {}
+        for seed in entry["seeds"]:
+            for step, loss in seed["loss"]:
+                if loss is not None:
+                    by_step.setdefault(float(step), []).append(loss)
+        if by_step:
+            window = max(1, len(by_step) // 20)
+            curves[entry["label"]] = _smooth(sorted(by_step.items()), window)
+    if not curves:
+        return "<p>No step was trained yet.</p>"
+    last = {label: float(curve[-1][1].mean()) for label, curve in curves.items()}
+    low, high = min(last, key=lambda label: last[label]), max(last, key=lambda label: last[label])
+    title = f"Loss by step: it ends between {last[low]:.2f} ({low}) and {last[high]:.2f} ({high})"
+    caption = f"Running mean over {window} logged steps." if window > 1 else ""
+    return shell.figure(plots.loss_by_step(curves, title=title, caption=caption))
+
+
+def _smooth(rows: list[tuple[float, list[float]]], window: int) -> list[tuple[float, Any]]:
+    """Each step with the mean of the last ``window`` ones, seed by seed where all of these have as many seeds."""
+    smoothed = []
+    for at, (step, values) in enumerate(rows):
+        recent = [past for _, past in rows[max(0, at - window + 1) : at + 1] if len(past) == len(values)]
+        smoothed.append((step, np.mean(recent, axis=0)))
+    return smoothed
+
+
+_PROPERTIES_NOTE = " ".join(
+    f"""1: distance between the two codes that are nearest; where two are the same, which, and how many
+    differ (a bias on the scores is worked on in float32 whatever the dtype of the model). 2: the share of a
+    step of k tokens that the best matrix, the same at every position, misses at positions that it was not
+    fitted on, for the worse of k = 1 and 16; below {EXACT:g} it is exact. 3: perplexity at the longest
+    length over that at the trained one, by the last tokens; up to {HELD:.2f} counts as held. 4: ticked if
+    two builds have the same codes and nothing is learned. 5: a grid, each axis with half of the channels or
+    heads: distance of the two nearest codes, and 2 again for a step of (3, 5). Sees order: the largest
+    relative change of a word's attention output, without a causal mask, when the other words of \u201cthe
+    quick brown fox\u201d change places.""".split()
+)
+
+
+def _residual(value: float) -> str:
+    return f"{value:.0e}" if value < EXACT else f"{100 * value:.0f}\u00a0%"
+
+
+def _properties_table(results: Data, hues: Mapping[str, str]) -> str:
+    head = (
+        "encoding",
+        "1 nearest codes<br>in float32",
+        "1 nearest codes<br>in bfloat16",
+        "2 linear<br>map misses",
+        "3 past the<br>trained length",
+        "4 learned<br>numbers",
+        "5 nearest codes<br>on a grid",
+        "sees<br>order",
+    )
+    rows = []
+    for entry in results["encodings"]:
+        found = results["properties"][entry["label"]]
+        cells = (
+            [f'<td class="text" colspan="{len(head) - 1}">{text(found["why_not"])}</td>']
+            if "why_not" in found
+            else (_property_cells(entry, found, results))
+        )
+        rows.append(f"<tr><th>{shell.swatch(hues[entry['label']])}{text(entry['label'])}</th>{''.join(cells)}</tr>")
+    return (
+        f'<div class="box"><table><thead><tr>{"".join(f"<th>{name}</th>" for name in head)}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _property_cells(entry: Data, found: Data, results: Data) -> list[str]:
+    cells = []
+    for dtype in ("float32", "bfloat16"):
+        unique = (found["unique"] or {}).get(dtype)
+        if unique is None:
+            cells.append(_cell("", None))
+        elif unique["distinct"] == unique["positions"]:
+            cells.append(_cell(f"{unique['distance']:.3g}", True))
+        else:
+            first, again = unique["pair"]
+            cells.append(_cell(f"{again} is {first}", False, f"{unique['distinct']:,} differ"))
+    linear = found["linear_map"]
+    if linear is None:
+        cells.append(_cell("", None))
+    else:
+        worst = max(linear["residuals"].values())
+        cells.append(_cell(_residual(worst), worst < EXACT))
+    grown = growth(entry, results)
+    if any("refused" in cell for cell in entry["perplexity"]["last"].values()):
+        cells.append(_cell("no code", False))
+    elif grown is None:
+        cells.append(_cell("", None))
+    else:
+        cells.append(_cell(times(grown[1]), grown[1] <= HELD, f"at {grown[0]}{TIMES}"))
+    cost = found["cost"]
+    per = f"{cost['bytes_per_position']:,.0f} B a position" if cost["bytes_per_position"] else ""
+    holds = None if cost["deterministic"] is None else cost["deterministic"] and cost["parameters"] == 0
+    cells.append(_cell(f"{cost['parameters']:,}", holds, per))
+    grid = found["grid"]
+    if grid is None:
+        cells.append(_cell("", None))
+    else:
+        both = grid["distance"] > 0 and grid["residual"] < EXACT
+        cells.append(_cell(f"{grid['distance']:.3g}", both, f"map misses {_residual(grid['residual'])}"))
+    cells.append(_cell(_residual(found["order"]), found["order"] > EXACT))
+    return cells
+
+
+def _cell(value: str, holds: bool | None, more: str = "") -> str:
+    below = f"<br><small>{more}</small>" if more else ""
+    return f"<td>{value} {shell.mark(holds)}{below}</td>"
+
+
+def _step(at: int, entry: Data, results: Data, encoding: posenc.Encoding | str, hue: str) -> str:
+    config, found, label = results["config"], results["properties"][entry["label"]], entry["label"]
+    start = f'<section class="step" style="--hue:{shell.hue(hue)}"><header><h3>{at}. {text(label)}</h3>'
+    if isinstance(encoding, str):
+        return f"{start}</header><p>{text(encoding)}</p></section>"
+    words = found["step"]
+    place = " and ".join(_PLACES[place] for place in found["places"]) or "nowhere"
+    terms = [(name, words[key]) for name, key in (("It fixed", "fixed"), ("It left", "left")) if words[key]]
+    terms.append(("Measured", _in_words(entry, found, results)))
+    pictures = pictures_of(
+        encoding,
+        dim=config["model"]["dim"],
+        num_heads=config["model"]["num_heads"],
+        length=min(128, config["train"]["length"]),
+        trained_length=config["train"]["length"],
+    )
+    drawn = "\n".join(
+        shell.figure(plots.Picture(f"{label}-{p.name}", p.title, p.caption, p.draw, p.height)) for p in pictures
+    )
+    return (
+        f"{start}"
+        f'<span class="sub">place: {place}{"; " + _paper(words["paper"]) if words["paper"] else ""}</span></header>'
+        f'<div class="formula"><code>{text(words["formula"])}</code></div>'
+        f"<dl>{''.join(f'<dt>{term}</dt><dd>{text(said)}</dd>' for term, said in terms)}</dl>"
+        f'<div class="figures">{drawn}</div></section>'
+    )
+
+
+def _paper(paper: str) -> str:
+    """The source, linked if it is on arXiv: a link is followed by a reader only, never fetched by the page."""
+    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r'<a href="https://arxiv.org/abs/\1">arXiv:\1</a>', text(paper))
+
+
+def _in_words(entry: Data, found: Data, results: Data) -> str:
+    said = []
+    unique = found["unique"] or {}
+    if alone := [dtype for dtype, one in unique.items() if one["distinct"] == one["positions"]]:
+        count = unique[alone[0]]["positions"]
+        said.append(f"All of {count:,} positions have a code of their own in {' and '.join(alone)}.")
+    for dtype, one in unique.items():
+        if dtype not in alone:
+            first, again = one["pair"]
+            said.append(
+                f"In {dtype} {one['positions']:,} positions share {one['distinct']:,} codes: {again} is the first that "
+                f"looks like another, {first}."
+            )
+    if found["linear_map"] is not None:
+        worst = max(found["linear_map"]["residuals"].values())
+        if worst < EXACT:
+            said.append(f"One matrix takes every code to the one k tokens on (it misses {worst:.0e} of the step).")
+        else:
+            said.append(f"The best matrix still misses {100 * worst:.0f}\u00a0% of a step of k tokens.")
+    grown = growth(entry, results)
+    if grown is not None:
+        said.append(f"Perplexity at {grown[0]}{TIMES} the trained length over that at 1{TIMES}: {times(grown[1])}.")
+    refused = [cell["refused"] for cell in entry["perplexity"]["last"].values() if "refused" in cell]
+    if refused:
+        said.append(f"Longer texts are refused: {refused[0]}.")
+    order = found["order"]
+    if order < EXACT:
+        said.append(f"Reordering the other words changes nothing for a word ({order:.0e}).")
+    else:
+        said.append(f"Reordering the other words changes a word's output by up to {100 * order:.0f}\u00a0%.")
+    return " ".join(said)
+
+
+def _facts(results: Data) -> str:
+    config = results["config"]
+    shown = {
+        "encodings": ", ".join(entry["spec"] for entry in config["encodings"]),
+        "seeds": ", ".join(map(str, config["seeds"])),
+        "posenc": config.get("posenc"),
+    }
+    for key, value in config.items():
+        if key not in ("format", "kind", "posenc", "encodings", "seeds", "text", "command"):
+            shown[key] = shell.flat(value)
+    for role, files in config.get("text", {}).items():
+        shown[f"{role} text"] = shell.files(files)
+    for key, value in results["environment"].items():
+        shown[key if key not in shown else f"{key} (machine)"] = shell.flat(value)
+    return shell.facts(shown)

@@ -1,0 +1,59 @@
+"""Training speed relative to no encoding: steps of all encodings timed in turn, in one process."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from posenc.lab.compare.config import TrialConfig
+from posenc.lab.compare.train import Training
+from posenc.lab.compare.trial import load_tokens, make_model
+
+ROUNDS = 20
+WARM_UP = 3
+
+
+def measure(run: Path, trials: Sequence[TrialConfig]) -> dict[str, dict[str, float]]:
+    """Median seconds of a training step for each trial's encoding, and its speed as a share of that of ``none``.
+
+    In each round every encoding takes one step, ``none`` among them even if the run has none, and is compared with the
+    ``none`` of the same round: what slows the machine down slows its neighbours in the round down too.
+    """
+    first = trials[0]
+    reference = replace(first, label="none", spec="none", file_sha256=None)
+    by_label = {"none": reference} | {trial.label: trial for trial in trials}
+    torch.set_num_threads(first.threads)
+    device = torch.device(first.device)
+    tokens, _ = load_tokens(run, device)
+    trainings = {
+        label: Training(make_model(trial).to(device), tokens, trial.train, seed=trial.seed, precision=trial.precision)
+        for label, trial in by_label.items()
+    }
+    seconds: dict[str, list[float]] = {label: [] for label in trainings}
+    for round_number in range(WARM_UP + ROUNDS):
+        for label, training in trainings.items():
+            took = _time_step(training)
+            if round_number >= WARM_UP:
+                seconds[label].append(took)
+    return {
+        trial.label: {
+            "seconds_per_step": statistics.median(seconds[trial.label]),
+            "relative_to_none": statistics.median(
+                base / own for base, own in zip(seconds["none"], seconds[trial.label], strict=True)
+            ),
+        }
+        for trial in trials
+    }
+
+
+def _time_step(training: Training) -> float:
+    if training.device.type == "cuda":
+        torch.cuda.synchronize(training.device)
+    start = time.perf_counter()
+    training.advance()
+    if training.device.type == "cuda":
+        torch.cuda.synchronize(training.device)
+    return time.perf_counter() - start

@@ -1,0 +1,117 @@
+"""Training: what happens in a step depends on the seed and the number of the step alone, so that it can be resumed."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from posenc.lab.compare.config import Precision, TrainConfig
+from posenc.lab.compare.decoder import Decoder
+
+
+def batch_at(
+    tokens: Int[Tensor, " text"], *, seed: int, step: int, batch: int, length: int
+) -> Int[Tensor, "batch length_and_one"]:
+    """The windows of a step, each with the token after it: the same for every encoding."""
+    starts = np.random.default_rng((seed, step)).integers(0, len(tokens) - length, size=batch)
+    index = torch.from_numpy(starts)[:, None] + torch.arange(length + 1)
+    return tokens[index.to(tokens.device)].long()
+
+
+class Schedule(Protocol):
+    """What the learning rate of a step depends on."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+
+
+def learning_rate_at(step: int, config: Schedule) -> float:
+    """A linear warm-up, then a linear decay to a tenth."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup))
+    return config.learning_rate * warm * (1.0 - 0.9 * step / config.steps)
+
+
+class Training:
+    """A model, its optimizer, and how far they are."""
+
+    def __init__(
+        self, model: Decoder, tokens: Int[Tensor, " text"], config: TrainConfig, *, seed: int, precision: Precision
+    ) -> None:
+        self.model, self.tokens, self.config, self.seed, self.precision = model, tokens, config, seed, precision
+        self.device = tokens.device
+        self.step = 0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # since the last row of metrics
+        # Decay pulls weights to zero, which is no neutral place for a table of positions: only the blocks' decay.
+        matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in model.parameters() if id(p) not in chosen]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
+        # On a GPU these sizes are bound by launches, which the compiler fuses away; on a CPU it would cost a minute.
+        self._forward = torch.compile(model) if self.device.type == "cuda" else model
+
+    def advance(self) -> None:
+        """One step."""
+        config = self.config
+        windows = batch_at(self.tokens, seed=self.seed, step=self.step, batch=config.batch, length=config.length)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.step, config)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits = self._forward(windows[:, :-1])
+        loss = F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.loss_sum += loss.detach()
+        self.step += 1
+
+    def take_mean_loss(self, steps: int) -> float:
+        """The mean loss of the last ``steps`` steps, in nats a token."""
+        mean = self.loss_sum.item() / steps
+        self.loss_sum.zero_()
+        return mean
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on, as named tensors."""
+        moments = {
+            f"optimizer.{kind}.{name}": value
+            for name, parameter in self.model.named_parameters()
+            for kind, value in self.optimizer.state[parameter].items()
+        }
+        weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        progress = {"progress.step": torch.tensor(self.step), "progress.loss_sum": self.loss_sum}
+        return {**weights, **moments, **progress}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to where :meth:`state` was taken."""
+        self.model.load_state_dict(_below("model.", state))
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        order = [names[id(parameter)] for group in self.optimizer.param_groups for parameter in group["params"]]
+        kinds = ("step", "exp_avg", "exp_avg_sq")
+        self.optimizer.load_state_dict(
+            {
+                "state": {
+                    index: {kind: state[f"optimizer.{kind}.{name}"] for kind in kinds}
+                    for index, name in enumerate(order)
+                },
+                "param_groups": self.optimizer.state_dict()["param_groups"],
+            }
+        )
+        self.step = int(state["progress.step"])
+        self.loss_sum.copy_(state["progress.loss_sum"])
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

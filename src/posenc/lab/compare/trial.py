@@ -1,0 +1,176 @@
+"""One encoding with one seed, from its folder alone: train, evaluate, and go on from wherever that was cut off."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from posenc.lab.compare.config import TrialConfig
+from posenc.lab.compare.decoder import Decoder, build
+from posenc.lab.compare.evaluate import evaluate
+from posenc.lab.compare.train import Training
+from posenc.lab.encodings.spec import parse
+from posenc.lab.run import environment
+from posenc.lab.run import folder as runs
+from posenc.lab.run.errors import RunError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended."""
+
+    trial: str
+    status: Literal["done", "stopped", "failed"]
+    message: str = ""
+
+
+def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
+    """Bring a trial to its end, or to the point where it is told to stop; errors come back as an outcome.
+
+    Args:
+        folder: the trial's folder, RUN/<label>-seed<k>.
+        device: where to compute, such as "cpu" or "cuda:1".
+        parent: process id of the run; if a worker of its own started this one and it dies, the trial stops.
+    """
+    if os.getpid() != parent and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is for the parent to act on
+    path = Path(folder)
+    stop_file = path.parent / runs.STOP
+    is_child = os.getppid() == parent
+
+    def is_orphan() -> bool:
+        return is_child and os.getppid() != parent
+
+    def ordered_to_stop() -> bool:
+        return stop_file.exists() or is_orphan()
+
+    try:
+        with runs.locked(path):
+            runs.clear_partial_writes(path)
+            finished = runs.is_done(path) or _run(path, torch.device(device), ordered_to_stop)
+    except Exception as error:
+        return Outcome(path.name, "failed", str(error) if _is_plain(error) else f"{type(error).__name__}: {error}")
+    if is_orphan():
+        os._exit(1)  # nobody will read the outcome, and an idle worker would linger for minutes
+    return Outcome(path.name, "done" if finished else "stopped")
+
+
+def make_model(config: TrialConfig) -> Decoder:
+    """The trial's decoder with its initial weights."""
+    spec = parse(config.spec)
+    if spec.file_digest() != config.file_sha256:
+        raise RunError(f"{spec.file} has changed since this run began; undo the change, or start a new run.")
+    return build(
+        config.model,
+        spec,
+        vocabulary_size=config.vocabulary["size"],
+        length=config.train.length,
+        seed=config.seed,
+    )
+
+
+def load_tokens(run: Path, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Training and validation tokens of a run."""
+    tokens = runs.load_tensors(run / runs.TOKENS)
+    return tokens["train"].to(device), tokens["validation"].to(device)
+
+
+def _run(folder: Path, device: torch.device, ordered_to_stop: Callable[[], bool]) -> bool:
+    config = runs.load_trial(folder)
+    torch.set_num_threads(config.threads)
+    checkpoint = folder / runs.CHECKPOINT
+    here = environment.describe(threads=config.threads, device=str(device))
+    if checkpoint.exists():
+        _check_versions(runs.read_json(folder / runs.ENVIRONMENT), here)
+    runs.write_json(folder / runs.ENVIRONMENT, here)
+    train_tokens, validation_tokens = load_tokens(folder.parent, device)
+    model = make_model(config).to(device)
+    training = Training(model, train_tokens, config.train, seed=config.seed, precision=config.precision)
+    metrics = runs.Metrics(folder / runs.METRICS)
+    if checkpoint.exists():
+        training.load(runs.load_tensors(checkpoint))
+    rows = [row for row in metrics.rows() if row["event"] == "train" and row["step"] <= training.step]
+    metrics.keep(rows)  # rows past the checkpoint will be written again, with the same numbers
+    before = rows[-1]["seconds"] if rows else 0.0
+    if not _train(training, metrics, checkpoint, before, ordered_to_stop):
+        return False
+    runs.save_tensors(folder / runs.MODEL, model.state_dict())
+    model.eval()
+    for row in evaluate(
+        model,
+        validation_tokens,
+        config.evaluate,
+        length=config.train.length,
+        max_positions=model.encoding.max_positions,
+        precision=config.precision,
+    ):
+        metrics.append(row)
+        if ordered_to_stop():
+            return False
+    metrics.append(
+        {
+            "event": "done",
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "parameters_added": sum(parameter.numel() for parameter in model.encoding.parameters()),
+            "seconds": next(row["seconds"] for row in reversed(metrics.rows()) if row["event"] == "train"),
+        }
+    )
+    metrics.sync()
+    checkpoint.unlink()
+    return True
+
+
+def _train(
+    training: Training, metrics: runs.Metrics, checkpoint: Path, before: float, ordered_to_stop: Callable[[], bool]
+) -> bool:
+    """Train to the last step; False if ordered to stop on the way. A checkpoint stands at the end in either case."""
+    config = training.config
+    tokens_per_step = config.batch * config.length
+    start = time.perf_counter() - before
+    logged_step, logged_at = training.step, time.perf_counter()
+
+    def save() -> None:
+        metrics.sync()  # first the rows, then the step that vouches for them
+        runs.save_tensors(checkpoint, training.state())
+
+    while training.step < config.steps:
+        if ordered_to_stop():
+            if training.step:
+                save()
+            return False
+        training.advance()
+        last = training.step == config.steps
+        if training.step % config.log_every == 0 or last:
+            loss = training.take_mean_loss((training.step - 1) % config.log_every + 1)
+            now = time.perf_counter()
+            if loss != loss or loss == float("inf"):
+                raise RunError(f"the loss is {loss} at step {training.step}; try a smaller --learning-rate.")
+            speed = (training.step - logged_step) * tokens_per_step / (now - logged_at)
+            row = {"event": "train", "step": training.step, "loss": loss}
+            metrics.append({**row, "seconds": round(now - start, 3), "tokens_per_second": round(speed, 1)})
+            logged_step, logged_at = training.step, now
+        if training.step % config.checkpoint_every == 0 or last:
+            save()
+    return True
+
+
+def _check_versions(before: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse to go on with other code: the numbers would not be those of an unbroken run."""
+    for package in ("torch", "posenc"):
+        if before.get(package) != here[package]:
+            raise RunError(
+                f"it began with {package} {before.get(package)} and would go on with {here[package]}, which may "
+                "compute other numbers; install that version, or start a new run."
+            )
+
+
+def _is_plain(error: Exception) -> bool:
+    """Whether the message says everything: true of our own errors, and of those of the library."""
+    return isinstance(error, (RunError, ValueError, TypeError, OSError))

@@ -1,0 +1,105 @@
+"""One encoding drawn: pictures in a file, and a rough drawing in the terminal."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from posenc.lab.drawing.plots import save
+from posenc.lab.encodings import road
+from posenc.lab.encodings.pictures import changing, pictures_of
+from posenc.lab.encodings.properties import codes_of
+from posenc.lab.encodings.spec import parse
+
+SUFFIXES = (".png", ".svg")
+_SHADES = " ░▒▓█"
+_PLACES = {
+    "embeddings": "embeddings, once before the first block",
+    "queries_keys": "queries and keys, in each layer before the KV cache",
+    "scores": "scores, in each layer after the KV cache",
+}
+
+
+def show(
+    spec: str,
+    *,
+    dim: int = 128,
+    heads: int = 4,
+    length: int = 128,
+    output: Path | None = None,
+    console: Console | None = None,
+) -> None:
+    """Draw one encoding: roughly in the terminal, and its pictures as PNG or SVG if there is an ``output``.
+
+    Args:
+        spec: what ``posenc compare`` takes too: "rope", "rope:pairing=interleaved", "mine.py:Mine".
+        dim: channels of the model it is for.
+        heads: query heads of that model.
+        length: how many positions to draw, and what an encoding that asks for a length is given.
+        output: a file that ends in .png or .svg.
+        console: where to draw; the terminal by default.
+
+    Raises:
+        ValueError: an unknown name, sizes that do not fit, another suffix, or an output for an encoding without codes.
+    """
+    if output is not None and output.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"show: got output {output}, expected a name that ends in .png or .svg.")
+    if length < 2:
+        raise ValueError(f"show: got length {length}, expected at least 2 positions to draw.")
+    console = Console() if console is None else console
+    encoding = parse(spec).build(dim=dim, num_heads=heads, length=length)
+    words = road.step(encoding)
+    limit = encoding.max_positions
+    nowhere = "the softmax, as a temperature" if encoding.scales_scores else "nowhere"
+    facts = {
+        "place": " and ".join(_PLACES[place] for place in encoding.places) or nowhere,
+        "formula": words.formula,
+        "paper": words.paper or "none given",
+        "positions": "no limit by construction" if limit is None else f"{limit}, 0 to {limit - 1}",
+    }
+    console.print(f"[bold]{escape(spec)}[/]  for a model of {dim} channels and {heads} heads", highlight=False)
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        grid.add_row(f"[dim]{name}[/]", escape(value))
+    console.print(grid, highlight=False)
+    if not encoding.places:
+        if output is not None:
+            raise ValueError(
+                f"show: {spec} writes no position into a token or a score, so there is nothing to draw in {output}."
+            )
+        console.print("There is nothing to draw: no position is written into a token or a score.")
+        return
+    shown = length if limit is None else min(length, limit)
+    with torch.no_grad():
+        codes = changing(codes_of(encoding, torch.arange(shown), dim=dim, num_heads=heads).numpy())
+    what = "head" if encoding.places == ("scores",) else "channel"
+    for line in drawing(codes, width=min(console.width - 10, 96), height=16):
+        console.print(line, highlight=False, markup=False, no_wrap=True)
+    console.print(
+        f"a row for each position, a column for each {what} (0 to {codes.shape[1] - 1}), from {codes.min():.3g} "
+        f"(blank) to {codes.max():.3g} (full)",
+        style="dim",
+        highlight=False,
+    )
+    if output is not None:
+        heading = f"{spec}  ({words.formula})"
+        save(pictures_of(encoding, dim=dim, num_heads=heads, length=shown), output, heading=heading)
+        console.print(f"Drawn: {output}", highlight=False, soft_wrap=True)
+
+
+def drawing(values: NDArray[np.float64], *, width: int, height: int) -> list[str]:
+    """Lines of text, darker where the value is larger; rows and columns are picked evenly where not all fit."""
+    rows = np.linspace(0, len(values) - 1, min(height, len(values))).round().astype(int)
+    columns = np.linspace(0, values.shape[1] - 1, max(1, min(width, values.shape[1]))).round().astype(int)
+    low, high = float(values.min()), float(values.max())
+    level = (values[np.ix_(rows, columns)] - low) / (high - low or 1.0)
+    shades = np.minimum((level * len(_SHADES)).astype(int), len(_SHADES) - 1)
+    stretch = max(1, min(8, width // len(columns)))
+    return [
+        f"{row:>6}  " + "".join(_SHADES[shade] * stretch for shade in line)
+        for row, line in zip(rows, shades, strict=True)
+    ]

@@ -1,0 +1,125 @@
+"""Which numbers of a model are trained: small matrices beside its projections, or all of them."""
+
+import contextlib
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+
+from posenc.lab.run.errors import RunError
+
+Method = Literal["lora", "full"]
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class Wanted(Protocol):
+    """What the choice depends on."""
+
+    @property
+    def method(self) -> Method: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def targets(self) -> tuple[str, ...] | None: ...
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass
+class Adapted:
+    """A model that is being trained.
+
+    Attributes:
+        parameters: what is trained, by name.
+        keep: whether the result goes into the weights.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    keep: bool = False
+
+
+@contextlib.contextmanager
+def trainable(model: Any, wanted: Wanted, frozen: Set[str]) -> Iterator[Adapted]:
+    """A model in which that and nothing else is trained; afterwards a plain one, with the same modules as before.
+
+    Args:
+        model: which.
+        wanted: how.
+        frozen: names of parameters that stay as they are.
+    """
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        with _lora(model, wanted) if wanted.method == "lora" else _all_weights(model, frozen) as adapted:
+            yield adapted
+    finally:
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+
+
+@contextlib.contextmanager
+def _lora(model: Any, wanted: Wanted) -> Iterator[Adapted]:
+    try:
+        from peft import LoraConfig, LoraModel
+    except ImportError as error:
+        raise RunError(
+            'tune: LoRA needs peft; pip install peft, or train all weights with the method "full".'
+        ) from error
+
+    transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())  # GPT-2's linear layers
+    config = LoraConfig(
+        r=wanted.rank,
+        lora_alpha=2 * wanted.rank,
+        target_modules=_targets(model, wanted.targets),
+        fan_in_fan_out=transposed,
+    )
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(wanted.seed)
+        try:
+            tuner = LoraModel(model, config, "default")
+        except ValueError as error:
+            raise RunError(
+                f"tune: peft finds no layers for LoRA ({error}); name some of {', '.join(_linear(model))} as targets."
+            ) from error
+    adapted = Adapted({name: p for name, p in model.named_parameters() if p.requires_grad})
+    try:
+        yield adapted
+    finally:
+        if adapted.keep:
+            tuner.merge_and_unload()
+        else:
+            tuner.unload()
+
+
+def _targets(model: Any, given: tuple[str, ...] | None) -> list[str] | None:
+    """The layers that LoRA goes into; None leaves it to peft, which knows many models by their type."""
+    if given is not None:
+        return list(given)
+    there = set(_linear(model))
+    return [name for name in PROJECTIONS if name in there] or None
+
+
+def _linear(model: Any) -> list[str]:
+    """Last names of the linear layers of the blocks."""
+    found = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    }
+    return sorted(found - {"lm_head"})
+
+
+@contextlib.contextmanager
+def _all_weights(model: Any, frozen: Set[str]) -> Iterator[Adapted]:
+    """All weights, in float32 while they are trained: small steps are lost in the rounding of bfloat16."""
+    dtypes = {parameter: parameter.dtype for parameter in model.parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(name not in frozen)
+    try:
+        yield Adapted({name: p for name, p in model.named_parameters() if p.requires_grad})
+    finally:
+        for parameter, dtype in dtypes.items():
+            parameter.data = parameter.data.to(dtype)

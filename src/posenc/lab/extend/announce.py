@@ -1,0 +1,71 @@
+"""What a run of ``posenc extend`` says before it begins: what it is about to do, the memory and the time it takes."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+import posenc
+from posenc.lab.checkpoint.memory import needed_memory
+from posenc.lab.checkpoint.open import Checkpoint
+from posenc.lab.checkpoint.preview import Preview
+from posenc.lab.extend import config as files
+from posenc.lab.extend.config import ExtendConfig, rule_folder
+from posenc.lab.extend.costs import Costs
+from posenc.lab.extend.measure import DEPTHS, asked_lengths, plan, unasked, window_starts
+from posenc.lab.extend.retrieval import TASKS
+
+CHUNK = 512
+"""Tokens that go through the model at a time."""
+UNSET = "transformers leaves the rates of the model's own code unset as it loads it; here they are those of its config"
+
+
+def introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Checkpoint, console: Console) -> None:
+    """Say what is about to happen."""
+    rule = "a learned table" if checkpoint.frequencies is None else str(checkpoint.frequencies)
+    names = " + ".join(part["name"] for part in config.text)
+    rest = "all get" if config.chosen else f"the best {config.full} and none get"
+    search = f"; a search of {config.search} lists" if config.search else ""
+    dtype = str(checkpoint.model.dtype).removeprefix("torch.")
+    threads = f"{config.threads} thread{'s' * (config.threads > 1)}"
+    memory = needed_memory(preview, config.length, chunk=CHUNK, dtype=config.dtype, device=config.device)
+    lines = (
+        f"[bold]posenc {posenc.__version__}[/] takes {escape(config.label)} from {config.trained_length:,} to "
+        f"{config.length:,} tokens.",
+        f"[dim]model   [/] {escape(preview.model_type)}, {preview.parameters / 1e6:,.0f} M numbers, {preview.layers} "
+        f"layers, {preview.heads} heads; {escape(rule)}",
+        f"[dim]text    [/] the first {config.length:,} tokens of {escape(names)}",
+        f"[dim]rules   [/] {escape(', '.join(config.rules))}{search}; {rest} the full pass",
+        f"[dim]machine [/] {config.device}, {dtype}, {threads}; about {memory / 2**30:.1f} GiB",
+        f"[dim]folder  [/] {escape(str(run))}   [dim](Ctrl-C stops, --resume goes on)[/]",
+    )
+    for line in (*lines, f"[dim]note    [/] {UNSET}") if checkpoint.unset else lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def estimate(run: Path, config: ExtendConfig, costs: Costs) -> str:
+    """The time that is left to take, and of what it is made."""
+    length, trained = config.length, config.trained_length
+    gaps = plan(trained, length)
+    names = [*config.rules, "longrope"] if config.search else config.rules
+    probes = sum(not (rule_folder(run, name) / files.PROBE).exists() for name in names)
+    passes = len(names) if config.chosen else min(config.full + 1, len(names))
+    passes -= sum((rule_folder(run, name) / files.PASS).exists() for name in names)
+    parts = {
+        "probe": probes * costs.probe(gaps),
+        "search": config.search * costs.probe(gaps) * (not (run / files.SEARCH).exists()),
+        f"{passes} full passes": passes * costs.full(length),
+        "windows": len(window_starts(trained, length)) * costs.full(trained) * (not (run / files.WINDOWS).exists()),
+    }
+    if config.retrieval:
+        asked = 2 * len(TASKS) - sum(len(TASKS) - len(unasked(run, name)) for name in names)
+        parts["retrieval"] = asked * sum(costs.retrieval(n, depths=DEPTHS) for n in asked_lengths(trained, length))
+    total = sum(parts.values())
+    said = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items() if seconds)
+    return f"about {_duration(total)}: {said}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,386 @@
+"""`posenc extend`: which rule gets a model to N tokens, measured on real text, and a model that has it."""
+
+import contextlib
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+import posenc
+from posenc.integrations.transformers import extend as set_rule
+from posenc.lab.checkpoint.fingerprint import check_same, fingerprint
+from posenc.lab.checkpoint.memory import check_memory
+from posenc.lab.checkpoint.open import Checkpoint, is_foreign, open_checkpoint
+from posenc.lab.checkpoint.preview import Preview, look
+from posenc.lab.compare.jobs import cores, listening
+from posenc.lab.extend import config as files
+from posenc.lab.extend import report, results
+from posenc.lab.extend.announce import CHUNK, estimate, introduce
+from posenc.lab.extend.candidates import Candidate, candidates, longrope
+from posenc.lab.extend.config import ExtendConfig, rule_folder
+from posenc.lab.extend.costs import measure, operations_of
+from posenc.lab.extend.measure import SHORTEST, Work, applied, save_candidate, unasked
+from posenc.lab.extend.passage import check_long_enough, documents, tokens, training_text
+from posenc.lab.extend.processes import Processes, joined, local_device
+from posenc.lab.extend.save import check_free, check_loads, save
+from posenc.lab.extend.table import for_card
+from posenc.lab.run import environment
+from posenc.lab.run import folder as runs
+from posenc.lab.run.errors import Interrupted, RunError
+from posenc.lab.run.progress import Stages
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    model: str
+    length: int
+    texts: Sequence[Path] = ()
+    rules: Sequence[str] = ()
+    search: int = 0
+    full: int = 3
+    retrieval: bool = True
+    dtype: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+    trust_remote_code: bool = False
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is done with the rule that was found. It may change when a run goes on.
+
+    Attributes:
+        save: where to write the model with the rule.
+        tune: steps of training with the rule; 0 for none.
+        method: "lora" or "full".
+        positions: "skipwise" or "whole"; None is skipwise on a CPU and whole on a GPU.
+        window: tokens of a training window, if skipwise; None is 512, or an eighth of a trained length below 4096.
+        batch: windows of a step; None is 2, or one for each process.
+    """
+
+    save: Path | None = None
+    tune: int = 0
+    method: str = "lora"
+    positions: str | None = None
+    window: int | None = None
+    batch: int | None = None
+
+
+def extend(request: Request, ending: Ending, console: Console) -> None:
+    """A new run, from the model's name to the report. What cannot run is refused before there is a folder."""
+    with joined(torch.device(local_device(device_here()))) as processes:
+        made = prepare(request, ending, console) if processes.is_first else None
+        run = processes.share(None if made is None else made[0])
+        finish(run, ending, console, processes=processes, checkpoint=None if made is None else made[1])
+
+
+def resume(run: Path, ending: Ending, console: Console) -> None:
+    """Go on with a run, and do what is asked for at its end."""
+    with joined(torch.device(local_device(device_here()))) as processes:
+        finish(run, ending, console, processes=processes)
+
+
+def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, Checkpoint]:
+    """A new run folder, and the model, which is open already."""
+    preview = look(request.model, trust_remote_code=request.trust_remote_code)
+    trained, length = preview.trained_length, request.length
+    if length <= trained:
+        raise ValueError(
+            f"--to: got {length}, expected more than the {trained:,} tokens that {preview.label} was trained with; "
+            "up to there it needs no rule."
+        )
+    if request.full < 1:
+        raise ValueError(f"--full: got {request.full}, expected at least 1.")
+    if request.retrieval and length < SHORTEST:
+        raise ValueError(
+            f"--to: got {length}, expected at least {SHORTEST} to ask for retrieval in; or --no-retrieval."
+        )
+    if ending.save is not None:
+        check_free(ending.save)
+    texts, described = documents(request.texts)
+    check_long_enough(texts, length)
+    check_memory(preview, length, chunk=CHUNK, dtype=request.dtype, device=device_here())
+    threads = request.threads or cores()
+    torch.set_num_threads(threads)
+    checkpoint = _open(request.model, request.dtype, request.trust_remote_code)
+    tried = candidates_of(checkpoint, length, request.rules, console)
+    if request.search:
+        _check_search(checkpoint, length)
+    read = tokens(texts, checkpoint.tokenizer, length)
+    config = ExtendConfig(
+        model=request.model,
+        label=preview.label,
+        files=fingerprint(preview),
+        positions=checkpoint.kind,
+        trained_length=trained,
+        length=length,
+        rotary_dim=checkpoint.rotary_dim,
+        head_dim=preview.head_dim,
+        text=tuple(described),
+        rules=tuple(candidate.name for candidate in tried),
+        chosen=bool(request.rules),
+        search=request.search,
+        full=request.full,
+        retrieval=request.retrieval,
+        dtype=request.dtype,
+        threads=threads,
+        seed=request.seed,
+        device=device_here(),
+        trust_remote_code=request.trust_remote_code,
+        versions=_versions(),
+    )
+    run = runs.create(request.folder, f"{preview.label}-{length}")
+    runs.save_tensors(run / runs.TOKENS, {"tokens": read})
+    for candidate in tried:
+        save_candidate(run, candidate)
+    runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
+    return run, checkpoint
+
+
+def finish(
+    run: Path,
+    ending: Ending,
+    console: Console,
+    *,
+    processes: Processes | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Do what a run still lacks, then its report, and what is asked for at its end."""
+    processes = processes or Processes()
+    config = ExtendConfig.from_dict(runs.read_json(run / runs.CONFIG), where=str(run / runs.CONFIG))
+    alone = runs.locked(run, patience=1.0) if processes.is_first else contextlib.nullcontext()
+    with listening(_stop) as received, alone:
+        try:
+            _finish(run, config, ending, console, processes, checkpoint)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped; what is done is kept; go on with: posenc extend --resume {run}",
+                received[0] if received else signal.SIGINT,
+            ) from None
+
+
+def _stop(number: int) -> None:
+    raise KeyboardInterrupt  # which nobody on the way takes for an error of their own
+
+
+def _finish(
+    run: Path,
+    config: ExtendConfig,
+    ending: Ending,
+    console: Console,
+    processes: Processes,
+    checkpoint: Checkpoint | None,
+) -> None:
+    preview = look(config.model, trust_remote_code=config.trust_remote_code)
+    check_same(preview, dict(config.files))
+    _check_versions(config)
+    if ending.save is not None:
+        check_free(ending.save)
+    torch.set_num_threads(config.threads)
+    read = runs.load_tensors(run / runs.TOKENS)["tokens"]
+    checkpoint = checkpoint or _open(config.model, config.dtype, config.trust_remote_code)
+    if ending.save is not None:
+        check_loads(checkpoint)
+    if processes.is_first:
+        for folder in (run, *run.glob(f"{files.RULES}/*")):
+            runs.clear_partial_writes(folder)
+        _measure(run, config, preview, checkpoint, read, console)
+    if ending.save is not None and not ending.tune:
+        ending = processes.share(_as_trained(run, config, ending) if processes.is_first else ending)
+    if ending.tune:
+        _tune(run, config, ending, preview, checkpoint, read, console, processes)
+    if processes.is_first:
+        _report(run, config, ending, checkpoint, console)
+
+
+def _measure(
+    run: Path, config: ExtendConfig, preview: Preview, checkpoint: Checkpoint, read: Tensor, console: Console
+) -> None:
+    introduce(run, config, preview, checkpoint, console)
+    if not (run / runs.ENVIRONMENT).exists():
+        runs.write_json(run / runs.ENVIRONMENT, environment.describe(threads=config.threads, device=config.device))
+    if not _lacking(run, config):
+        return
+    costs = measure(preview, checkpoint.model, read)
+    console.print(f"[dim]time    [/] {estimate(run, config, costs)}\n", highlight=False, soft_wrap=True)
+    with Stages(console) as stages:
+        work = Work(run, config, checkpoint, read, costs, stages)
+        work.probe(list(config.rules))
+        if config.search:
+            work.search()
+            work.probe(["longrope"])
+        work.full("none")
+        work.windows()
+        for name in results.finalists(run, config):
+            work.full(name)
+        if config.retrieval:
+            for name in dict.fromkeys(("none", results.chosen(run, config))):
+                work.retrieve(name)
+
+
+def _lacking(run: Path, config: ExtendConfig) -> list[str]:
+    lacking = results.unfinished(run, config)
+    if config.retrieval and not lacking:
+        asked = dict.fromkeys(("none", results.chosen(run, config)))
+        lacking = [name for name in asked if unasked(run, name)]
+    return lacking
+
+
+def _as_trained(run: Path, config: ExtendConfig, ending: Ending) -> Ending:
+    """What is saved is the run as it is: with the training that it has, which is taken over without a step."""
+    folder = rule_folder(run, results.chosen(run, config)) / files.TUNED
+    if not (folder / files.TUNING).exists():
+        return ending
+    told = runs.read_json(folder / files.TUNING)
+    method, positions, window, batch = (told[name] for name in ("method", "positions", "window", "batch"))
+    if not (folder / files.TUNE_REPORT).exists():
+        shown = f"--tune {told['steps']} --method {method} --positions {positions} --window {window} --batch {batch}"
+        raise RunError(
+            f"--save: the training of this run was cut off, and half of it is not saved; go on with {shown}, or remove "
+            f"{folder} to save the weights as they were before."
+        )
+    return Ending(ending.save, told["steps"], method, positions, window, batch)
+
+
+def _tune(
+    run: Path,
+    config: ExtendConfig,
+    ending: Ending,
+    preview: Preview,
+    checkpoint: Checkpoint,
+    read: Tensor,
+    console: Console,
+    processes: Processes,
+) -> None:
+    from posenc.lab.extend.tune import TuneStep, tune
+
+    name = processes.share(results.chosen(run, config) if processes.is_first else None)
+    rule = results.rule_of(run, name)
+    folder = rule_folder(run, name) / files.TUNED
+    positions = ending.positions or ("whole" if config.device == "cuda" else "skipwise")
+    window = config.length if positions == "whole" else ending.window or min(512, max(16, config.trained_length // 8))
+    with Stages(console) as stages:
+        stage = stages.begin(f"{name}, training", ending.tune, unit="step")
+        stage.at(0)
+
+        def show(step: TuneStep) -> None:
+            stage.at(step.step, loss=step.loss)
+
+        done = tune(
+            checkpoint,
+            rule,
+            training_text(config, checkpoint.tokenizer, read, window),
+            length=config.length,
+            steps=ending.tune,
+            window=window,
+            batch=ending.batch or max(2, processes.size),
+            method=ending.method,  # type: ignore[arg-type]  # the command line has checked it
+            positions=positions,  # type: ignore[arg-type]
+            seed=config.seed,
+            folder=folder,
+            on_progress=show,
+        )
+        stage.done()
+        if processes.is_first and not (folder / files.PASS).exists():
+            runs.write_json(folder / files.TUNE_REPORT, done.to_dict())
+            work = Work(run, config, checkpoint, read, operations_of(preview, checkpoint.model), stages)
+            with applied(checkpoint, Candidate(name, rule, checkpoint.frequencies), config.length) as model:
+                work.read(model, folder / files.PASS, title=f"{name} tuned")
+
+
+def _report(run: Path, config: ExtendConfig, ending: Ending, checkpoint: Checkpoint, console: Console) -> None:
+    with console.status("Writing the report"):
+        page = report.write(run)
+    report.print_table(run, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    if ending.save is not None:
+        name = results.chosen(run, config)
+        found = results.collect(run)
+        if found["verdict"]["kind"] == "none of them" and not config.chosen and not ending.tune:
+            raise RunError(
+                f"--save: no rule holds, so nothing is saved; to have it nevertheless, name one: --rules {name}."
+            )
+        rule = results.rule_of(run, name)
+        save(
+            checkpoint,
+            checkpoint.frequencies if rule is None else rule,  # none: its own, and its config says the new length
+            ending.save,
+            length=config.length,
+            name=name,
+            tuned=bool(ending.tune),
+            perplexities=for_card(found),
+        )
+        console.print(f"Saved: {ending.save}, {config.label} with {name}", highlight=False, soft_wrap=True)
+
+
+def candidates_of(checkpoint: Checkpoint, length: int, wanted: Sequence[str], console: Console) -> list[Candidate]:
+    """Those to try, "none" first; by default without those that a model's own code does not follow, which is said."""
+    names = None if not wanted else ["none", *(name for name in wanted if name != "none")]
+    found = candidates(
+        present=checkpoint.frequencies, trained_length=checkpoint.trained_length, length=length, wanted=names
+    )
+    refused = {}
+    if is_foreign(checkpoint.model):
+        refused = {each.name: reason for each in found if (reason := _refusal(checkpoint, each, length))}
+    for name, reason in refused.items() if wanted else ():
+        raise RunError(f"--rules: {name} cannot be set: {reason}")
+    if refused:
+        told = f"left out, because the model's own code does not follow them: {', '.join(refused)}; --rules says why"
+        console.print(f"[dim]{told}[/]", highlight=False, soft_wrap=True)
+    kept = [candidate for candidate in found if candidate.name not in refused]
+    return sorted(kept, key=lambda candidate: candidate.name != "none")
+
+
+def _refusal(checkpoint: Checkpoint, candidate: Candidate, length: int) -> str:
+    """Why a rule cannot be set, or nothing."""
+    if candidate.rule is None:
+        return ""
+    try:
+        # As it would be saved, which for a rule that depends on the length is not what is measured.
+        set_rule(checkpoint.model, candidate.rule, length=length).undo()
+        with applied(checkpoint, candidate, length):
+            return ""
+    except ValueError as error:
+        return str(error)
+
+
+def _check_search(checkpoint: Checkpoint, length: int) -> None:
+    present, width = checkpoint.frequencies, checkpoint.rotary_dim
+    if present is None or width is None or not hasattr(present, "base"):
+        raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
+    if is_foreign(checkpoint.model):
+        trained = checkpoint.trained_length
+        some = longrope([2.0] * (width // 2), present=present, trained_length=trained, factor=length / trained)
+        if reason := _refusal(checkpoint, some, length):
+            raise RunError(f"--search: its factors cannot be set: {reason}")
+
+
+def _open(model: str, dtype: str, trusted: bool) -> Checkpoint:
+    return open_checkpoint(model, dtype=dtype, device=local_device(device_here()), trust_remote_code=trusted)
+
+
+def device_here() -> str:
+    """ "cuda" where there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _versions() -> dict[str, str]:
+    import transformers
+
+    return {"posenc": posenc.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def _check_versions(config: ExtendConfig) -> None:
+    for package, here in _versions().items():
+        if (before := config.versions.get(package)) != here:
+            raise RunError(
+                f"the run began with {package} {before} and would go on with {here}, which may compute other numbers; "
+                "install that version, or start a new run."
+            )

@@ -1,0 +1,256 @@
+"""The pictures of a run of ``posenc extend``."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from numpy.typing import NDArray
+
+from posenc.lab.drawing.plots import GRID, HUES, INK, MUTED, TIMES, Picture, label_ends, round_values
+from posenc.lab.extend.table import by_probe, probe_home, rows, short
+from posenc.lab.extend.verdict import HELD
+
+Data = dict[str, Any]
+FloatArray = NDArray[np.float64]
+
+_FREE = ("green", "blue", "purple", "vermilion", "gold", "pink", "teal", "brown", "red", "olive", "navy")
+_MARKERS = "osD^vP*X<>hp"
+
+
+def hues(results: Data) -> dict[str, str]:
+    """A hue for each row of the table: grey for "none", the others in the order of the rules."""
+    labels = [name for name, _ in rows(results)] or [rule["name"] for rule in results["rules"]]
+    free = iter(_FREE * len(labels))
+    return {label: HUES["grey" if label == "none" else next(free)][0] for label in labels}
+
+
+def by_position(results: Data) -> Picture:
+    """Perplexity by position, one line for each rule."""
+    curves, trained, length = results["curves"], results["config"]["trained_length"], results["config"]["length"]
+    palette = hues(results)
+    lines = {name: np.exp(np.minimum(_floats(values), 700)) for name, values in curves["rules"].items()}
+    windows = None if curves["windows"] is None else np.exp(np.minimum(_floats(curves["windows"]), 700))
+
+    def draw(axes: Axes) -> None:
+        x = np.array(curves["positions"])
+        known = np.concatenate([values[np.isfinite(values)] for values in lines.values()])
+        low = float(known.min())
+        high = min(float(known.max()), 60 * low)  # one that explodes shall not flatten all others
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.1, high * 1.15)
+        axes.set_xlim(0, length)
+        axes.set_yticks(round_values(*axes.get_ylim()), [f"{v:g}" for v in round_values(*axes.get_ylim())])
+        axes.minorticks_off()
+        axes.grid(axis="y")
+        _mark_trained(axes, trained)
+        if windows is not None:
+            beyond = x >= trained
+            axes.plot(x[beyond], windows[beyond], color=MUTED, linewidth=1.1, linestyle=(0, (1, 1.4)))
+        ends = []
+        for name, values in lines.items():
+            axes.plot(x, values, color=palette[name], linewidth=1.5, zorder=3 if name == "none" else 2)
+            finite = np.flatnonzero(np.isfinite(values))
+            if finite.size:
+                last = finite[-1]
+                ends.append((float(x[last]), float(values[last]), name, palette[name]))
+        axes.set_xlabel("position in the text, in tokens")
+        axes.set_ylabel("perplexity (log)")
+        _thousands(axes, trained, length)
+        label_ends(axes, ends)
+
+    caption = "Means of neighbouring tokens; every line reads the same text, so all share its easy and hard passages."
+    if windows is not None:
+        caption += f" Dotted: the untouched model on the same tokens in windows of {trained:,}."
+    return Picture("position", _position_title(results), caption, draw, height=3.3)
+
+
+def _position_title(results: Data) -> str:
+    length, kind = results["config"]["length"], results["verdict"]["kind"]
+    rule = results["verdict"]["rule"]
+    if kind == "rule":
+        return f"Perplexity by position: {rule} holds to {length:,} tokens"
+    if kind == "none needed":
+        return f"Perplexity by position: the model holds to {length:,} tokens as it is"
+    if kind == "none of them":
+        return f"Perplexity by position: nothing holds to {length:,} tokens"
+    return "Perplexity by position, as far as it was measured"
+
+
+def above_home(results: Data) -> Picture | None:
+    """What each rule costs or gains by position, against the untouched model on the same tokens at home."""
+    curves, trained, length = results["curves"], results["config"]["trained_length"], results["config"]["length"]
+    if curves["windows"] is None:
+        return None
+    palette = hues(results)
+    home = _floats(curves["windows"])
+    lines = {name: np.exp(np.clip(_floats(values) - home, -5, 5)) for name, values in curves["rules"].items()}
+
+    def draw(axes: Axes) -> None:
+        x = np.array(curves["positions"])
+        known = np.concatenate([values[np.isfinite(values)] for values in lines.values()])
+        high = float(np.clip(known.max() * 1.05, 1.3, 4.0))
+        low = min(0.9, float(known.min()) * 0.98)
+        axes.set_yscale("log")
+        axes.set_ylim(low, high)
+        axes.set_xlim(0, length)
+        ticks = [v for v in (0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 2.5, 3, 4) if low <= v <= high]
+        axes.set_yticks(ticks, [f"{v:g}{TIMES}" for v in ticks])
+        axes.minorticks_off()
+        axes.grid(axis="y")
+        axes.axhspan(low, HELD, color=HUES["green"][0], alpha=0.08, linewidth=0)
+        axes.axhline(1, color=MUTED, linewidth=0.8)
+        _mark_trained(axes, trained)
+        ends = []
+        for name, values in lines.items():
+            axes.plot(x, values, color=palette[name], zorder=3 if name == "none" else 2)
+            finite = np.flatnonzero(np.isfinite(values))
+            if finite.size:
+                ends.append((float(x[finite[-1]]), float(values[finite[-1]]), name, palette[name]))
+        axes.set_xlabel("position in the text, in tokens")
+        axes.set_ylabel("times the untouched model (log)")
+        _thousands(axes, trained, length)
+        label_ends(axes, ends)
+
+    return Picture(
+        "above",
+        f"Against the untouched model within {trained:,} tokens, on the same tokens",
+        f"Green: up to {HELD:g} times its perplexity counts as held. Left of the mark this is what short texts pay.",
+        draw,
+        height=3.3,
+    )
+
+
+def trust(results: Data) -> Picture | None:
+    """Probe against full pass."""
+    found = results["trust"]
+    if found is None or len(found["points"]) < 2:
+        return None
+    palette = hues(results)
+    names = list(dict.fromkeys(point["rule"] for point in found["points"]))
+
+    def draw(axes: Axes) -> None:
+        values = np.array([[point["probe"], point["pass"]] for point in found["points"] if _known(point)])
+        low, high = min(-0.1, float(values.min())), max(0.3, float(values.max()))
+        pad = 0.06 * (high - low)
+        axes.set_xlim(low - pad, high + pad)
+        axes.set_ylim(low - pad, high + pad)
+        for line in (axes.axhline, axes.axvline):
+            line(math.log(HELD), color=HUES["green"][0], linewidth=0.8, alpha=0.6)
+        axes.axline((0, 0), slope=1, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
+        axes.grid()
+        for name, marker in zip(names, _MARKERS * len(names), strict=False):
+            mine = [point for point in found["points"] if point["rule"] == name and _known(point)]
+            axes.plot(
+                [point["probe"] for point in mine],
+                [point["pass"] for point in mine],
+                marker,
+                color=palette[name],
+                label=name,
+                markersize=5,
+                alpha=0.85,
+            )
+        axes.set_xlabel("probe: nats above the untouched model at home")
+        axes.set_ylabel("full pass: the same")
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
+
+    return Picture(
+        "trust",
+        f"How far to trust the probe: {found['agree']} of {len(found['points'])} cells agree",
+        "A point for each rule and gap that both have measured. On the dashed line they are equal; left of and below "
+        "the green lines the rule holds, by the one and by the other.",
+        draw,
+        height=3.3,
+    )
+
+
+def _known(point: Mapping[str, Any]) -> bool:
+    return point["probe"] is not None and point["pass"] is not None
+
+
+_HEAT = LinearSegmentedColormap.from_list(
+    "posenc-heat",
+    [
+        (0.0, (0.1, 0.47, 0.78, 0.55)),
+        (0.25, (0.1, 0.47, 0.78, 0.0)),
+        (0.25, (0.85, 0.37, 0.05, 0.0)),
+        (1.0, (0.85, 0.37, 0.05, 0.9)),
+    ],
+)
+"""Blue below the untouched model, the page's own ground at it, orange above."""
+
+
+def heatmap(results: Data) -> Picture | None:
+    """Perplexity by rule and gap."""
+    if results["probe"] is None:
+        return None
+    found, plan = by_probe(results), results["probe"]
+    home = probe_home(results)
+    nats = np.array([_floats(rule["probe"]["mean"]) for rule in found])
+    above = nats - np.array([math.nan if one is None else one for one in home])
+    gaps = plan["gaps"]
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(above, cmap=_HEAT, norm=Normalize(-0.5, 1.5), aspect="auto", interpolation="none")
+        for row, column in np.ndindex(*nats.shape):
+            value = float(nats[row, column])
+            said = (
+                short(math.exp(min(value, 700.0))) if math.isfinite(value) else "no code" if value != value else "inf"
+            )
+            axes.text(column, row, said, ha="center", va="center", fontsize=8)
+        axes.set_xticks(range(len(gaps)), [f"{gap:,}" for gap in gaps])
+        axes.set_yticks(range(len(found)), [rule["name"] for rule in found])
+        axes.tick_params(length=0)
+        axes.set_xticks(np.arange(len(gaps) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(found) + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color=GRID, linewidth=0.6)
+        axes.tick_params(which="minor", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("gap in positions")
+
+    trained = results["config"]["trained_length"]
+    title = f"The probe: perplexity by rule and gap, trained on {trained:,} tokens"
+    caption = (
+        f"{plan['scored']} tokens that see {plan['block']} others across the gap, mean of {plan['places']} places. "
+        "Orange: above the untouched model where it is at home; blue: below."
+    )
+    return Picture("heatmap", title, caption, draw, height=0.8 + 0.26 * len(found))
+
+
+def pictures(results: Data) -> list[Picture]:
+    """All that there are for what was measured."""
+    found = [heatmap(results), trust(results)]
+    if any(rule["pass"] for rule in results["rules"]):
+        found = [by_position(results), above_home(results), *found]
+    return [picture for picture in found if picture is not None]
+
+
+def _floats(values: Sequence[float | None]) -> FloatArray:
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _mark_trained(axes: Axes, trained: int) -> None:
+    axes.axvline(trained, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
+    axes.annotate(
+        "trained length",
+        (trained, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4, -2),
+        textcoords="offset points",
+        va="top",
+        ha="right",
+        fontsize=8,
+        color=MUTED,
+    )
+
+
+def _thousands(axes: Axes, trained: int, length: int) -> None:
+    """Ticks that the trained length and the end are among, and none too near to them."""
+    step = trained // 4 if length <= 2.5 * trained else trained
+    while length / step > 7:
+        step *= 2
+    ticks = [at for at in range(0, length + 1, max(1, step)) if at == trained or abs(at - trained) > step / 2]
+    ticks = [at for at in ticks if length - at > step / 2] + [length]
+    axes.set_xticks(ticks, [f"{at:,}" for at in ticks])

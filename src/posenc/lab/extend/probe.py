@@ -1,0 +1,154 @@
+"""`posenc probe`: which rule breaks at which distance, seen in a minute by two blocks of text with a gap between."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+
+import posenc
+from posenc.lab.checkpoint.memory import check_memory
+from posenc.lab.checkpoint.open import open_checkpoint
+from posenc.lab.checkpoint.preview import look
+from posenc.lab.compare.config import FORMAT
+from posenc.lab.compare.jobs import cores
+from posenc.lab.compare.report import finite
+from posenc.lab.extend.announce import UNSET
+from posenc.lab.extend.candidates import Candidate
+from posenc.lab.extend.gaps import Gaps, gap_losses
+from posenc.lab.extend.job import candidates_of, device_here
+from posenc.lab.extend.measure import applied, plain, save_rule
+from posenc.lab.extend.passage import check_long_enough, documents, tokens
+from posenc.lab.extend.results import probed
+from posenc.lab.extend.table import print_probe
+from posenc.lab.run import folder as runs
+from posenc.lab.run.progress import Stages
+
+SUFFIXES = (".png", ".svg", ".json")
+READ = 32_768
+"""Tokens of the text in which the places of the probe lie."""
+
+
+def probe(
+    model: str,
+    *,
+    length: int | None = None,
+    rules: Sequence[str] = (),
+    texts: Sequence[Path] = (),
+    output: Path | None = None,
+    dtype: str = "auto",
+    threads: int | None = None,
+    trust_remote_code: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Print the heatmap of rule by distance, and draw or write it if there is an ``output``.
+
+    Args:
+        model: a folder in Hugging Face format, a GGUF file, or an installed package that ships one.
+        length: tokens that are wanted; by default twice the trained length.
+        rules: names of rules; by default all that apply.
+        texts: files; by default the novels that ship.
+        output: a file that ends in .png, .svg or .json.
+        dtype: what the model computes in.
+        threads: of the CPU; by default its cores.
+        trust_remote_code: whether code that the model brings may be run.
+        console: where to print; the terminal by default.
+
+    Returns:
+        What a .json file gets.
+
+    Raises:
+        RunError: no model, or a damaged one.
+        ValueError: another suffix, an unknown rule, a length within the trained one, a text too short.
+    """
+    console = Console() if console is None else console
+    if output is not None and output.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"probe: got --out {output}, expected a name that ends in .png, .svg or .json.")
+    preview = look(model, trust_remote_code=trust_remote_code)
+    trained = preview.trained_length
+    length = 2 * trained if length is None else length
+    if length <= trained:
+        raise ValueError(f"--to: got {length}, expected more than the {trained:,} tokens of training.")
+    plan = _plan(trained, length)
+    found, described = documents(texts)
+    check_long_enough(found, plan.tokens)
+    check_memory(preview, 2 * plan.block, chunk=2 * plan.block, dtype=dtype, device=device_here())
+    torch.set_num_threads(threads or cores())
+    checkpoint = open_checkpoint(model, dtype=dtype, device=device_here(), trust_remote_code=trust_remote_code)
+    tried = candidates_of(checkpoint, length, rules, console)
+    read = tokens(found, checkpoint.tokenizer, plan.tokens, more=READ)
+    console.print(
+        f"[bold]posenc {posenc.__version__}[/] probes {len(tried)} rules for {escape(preview.label)}, trained on "
+        f"{trained:,} tokens, up to {length:,}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if checkpoint.unset:
+        console.print(f"[dim]note: {UNSET}[/]", highlight=False, soft_wrap=True)
+    cells = len(plan.gaps) * plan.places
+    begun = time.perf_counter()
+    entries = []
+    with Stages(console) as stages:
+        stage = stages.begin("probe", len(tried) * cells, unit="cell")
+        stage.at(0)
+        for index, candidate in enumerate(tried):
+            with applied(checkpoint, candidate, length) as live:
+                losses = gap_losses(live, read, plan, on_progress=stage.after(index * cells))
+            entries.append(_entry(candidate, plan, plain(losses)))
+        stage.done()
+    results: dict[str, Any] = finite(
+        {
+            "format": FORMAT,
+            "kind": "probe",
+            "posenc": posenc.__version__,
+            "config": {
+                "model": model,
+                "label": preview.label,
+                "trained_length": trained,
+                "length": length,
+                "positions": checkpoint.kind,
+                "text": described,
+                "threads": torch.get_num_threads(),
+            },
+            "probe": {"gaps": plan.gaps, "block": plan.block, "scored": plan.scored, "places": plan.places},
+            "rules": entries,
+            "seconds": time.perf_counter() - begun,
+        }
+    )
+    print_probe(results, console)
+    if output is not None:
+        _write(results, output)
+        console.print(f"Drawn: {output}", highlight=False, soft_wrap=True)
+    return results
+
+
+def _plan(trained: int, length: int) -> Gaps:
+    """Gaps from none to where a text of ``length`` tokens ends: two within the trained length, three beyond it."""
+    block = min(256, max(4, trained // 4))
+    ends = [trained // 2, trained, *(trained + round((length - trained) * part) for part in (0.25, 0.5, 1.0))]
+    gaps = sorted({0, *(max(0, end - 2 * block) for end in ends)})
+    return Gaps(tuple(gaps), block=block, scored=3 * block // 4, places=2)
+
+
+def _entry(candidate: Candidate, plan: Gaps, losses: list[list[float | None]]) -> dict[str, Any]:
+    return {
+        "name": candidate.name,
+        "rule": save_rule(candidate),
+        "probe": probed({"losses": losses, "gaps": plan.gaps}),
+    }
+
+
+def _write(results: dict[str, Any], output: Path) -> None:
+    if output.suffix.lower() == ".json":
+        runs.write(output, json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        return
+    from posenc.lab.drawing.plots import save
+    from posenc.lab.extend.pictures import heatmap
+
+    picture = heatmap(results)
+    if picture is not None:
+        save([picture], output, heading=results["config"]["label"])

@@ -1,0 +1,345 @@
+"""Everything that a run of ``posenc extend`` found, computed from its folder alone: what is in ``results.json``."""
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import posenc
+from posenc.frequencies import Frequencies
+from posenc.lab.compare.config import FORMAT
+from posenc.lab.compare.report import finite, names
+from posenc.lab.extend import config as files
+from posenc.lab.extend.config import ExtendConfig, retrieval_file, rule_folder
+from posenc.lab.extend.flags import flags
+from posenc.lab.extend.passes import position_bins
+from posenc.lab.extend.retrieval import TASKS
+from posenc.lab.extend.verdict import HELD, Bins, Mean, Nats, decide, difference, excess, holds, mean, worst
+from posenc.lab.extend.words import NOT_FINISHED, perplexities, recommendation, summary
+from posenc.lab.run import folder as runs
+from posenc.lab.run.errors import RunError
+
+Data = dict[str, Any]
+
+POINTS = 48
+"""Points of a curve by position."""
+
+
+def collect(run: Path) -> Data:
+    """The results of a run, finished or not.
+
+    Raises:
+        RunError: a folder that is no run of ``posenc extend``, a run of another format, a broken file in it.
+    """
+    config = ExtendConfig.from_dict(runs.read_json(run / runs.CONFIG), where=str(run / runs.CONFIG))
+    losses = load_losses(run, config)
+    yardstick = load_yardstick(run, config)
+    bins = position_bins(config.trained_length, config.length)
+    environment = run / runs.ENVIRONMENT
+    results: Data = {
+        "format": FORMAT,
+        "kind": files.KIND,
+        "posenc": posenc.__version__,
+        "run": run.resolve().name,
+        "config": config.to_dict(),
+        "command": command(config),
+        "environment": runs.read_json(environment) if environment.exists() else {},
+        "bins": [list(one) for one in bins],
+        "windows": None if yardstick is None else perplexities(yardstick, bins),
+        "rules": [_rule(run, name, config, losses, yardstick, bins) for name in named(run, config)],
+    }
+    results["probe"] = _probe_plan(results["rules"])
+    results["finished"] = not unfinished(run, config)
+    results["verdict"] = _verdict(losses, yardstick, bins, config, finished=results["finished"])
+    results["curves"] = _curves(losses, yardstick, config.length)
+    results["trust"] = _trust(results, losses, yardstick, config)
+    results["search"] = _read(run / files.SEARCH)
+    results["tuned"] = _tuned(run, losses, yardstick, bins, config)
+    results["flags"] = _flags(run, results["verdict"], config)
+    results["summary"] = summary(results)
+    found: Data = finite(results)
+    return found
+
+
+# What there is in the folder
+
+
+def named(run: Path, config: ExtendConfig) -> list[str]:
+    """The rules of a run, the one that its search found among them."""
+    found = [*config.rules]
+    if config.search and (rule_folder(run, "longrope") / files.CANDIDATE).exists() and "longrope" not in found:
+        found.append("longrope")
+    return found
+
+
+def load_losses(run: Path, config: ExtendConfig) -> dict[str, NDArray[np.float32]]:
+    """The losses of each rule that had its full pass."""
+    found = {}
+    for name in named(run, config):
+        path = rule_folder(run, name) / files.PASS
+        if path.exists():
+            found[name] = _nats(path)
+    return found
+
+
+def load_yardstick(run: Path, config: ExtendConfig) -> NDArray[np.float32] | None:
+    """The losses of the untouched model where it is at home: within the trained length, and beyond it in windows."""
+    untouched = rule_folder(run, "none") / files.PASS
+    windows = run / files.WINDOWS
+    if not (untouched.exists() and windows.exists()):
+        return None
+    found = _nats(untouched).copy()
+    found[config.trained_length :] = _nats(windows)
+    return found
+
+
+def probe_scores(run: Path, config: ExtendConfig) -> dict[str, float]:
+    """What the probe makes of each rule: its mean loss over all gaps, of which the first is none."""
+    found = {}
+    for name in named(run, config):
+        probe = _read(rule_folder(run, name) / files.PROBE)
+        if probe is not None:
+            found[name] = _score(probe)
+    return found
+
+
+def finalists(run: Path, config: ExtendConfig) -> list[str]:
+    """Who gets the full pass: "none", then the best by the probe, or all in the order in which the user named them."""
+    tried = [name for name in named(run, config) if name != "none"]
+    if not config.chosen:
+        scores = probe_scores(run, config)
+        tried = sorted((name for name in tried if name in scores), key=lambda name: scores[name])[: config.full]
+    return ["none", *tried]
+
+
+def unfinished(run: Path, config: ExtendConfig) -> list[str]:
+    """What a run still lacks, in words."""
+    lacking = []
+    waiting = [name for name in named(run, config) if not (rule_folder(run, name) / files.PROBE).exists()]
+    if config.search and not (run / files.SEARCH).exists():
+        lacking.append("the search")
+    if waiting:
+        lacking.append(f"the probe of {names(waiting)}")
+    elif passing := [name for name in finalists(run, config) if not (rule_folder(run, name) / files.PASS).exists()]:
+        lacking.append(f"the full pass of {names(passing)}")
+    if not (run / files.WINDOWS).exists():
+        lacking.append("the pass in windows")
+    return lacking
+
+
+def chosen(run: Path, config: ExtendConfig) -> str:
+    """The rule to save or to train with: the only one that the user named, else the recommended or the closest one."""
+    tried = [name for name in named(run, config) if name != "none"]
+    if config.chosen and len(tried) == 1:
+        return tried[0]
+    losses, yardstick = load_losses(run, config), load_yardstick(run, config)
+    if yardstick is None:
+        raise RunError(f"{run}: the run is not finished, so that no rule is chosen; go on with it first.")
+    bins = position_bins(config.trained_length, config.length)
+    return decide(losses, yardstick, bins, trained_length=config.trained_length).rule
+
+
+def rule_of(run: Path, name: str) -> Any:
+    """The rule of that name as the run has it: a Frequencies, "interpolate", or None."""
+    rule = runs.read_json(rule_folder(run, name) / files.CANDIDATE)["rule"]
+    return Frequencies.from_dict(rule) if isinstance(rule, Mapping) else rule
+
+
+def _nats(path: Path) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = runs.load_tensors(path)["nats"].numpy()
+    return found
+
+
+def _read(path: Path) -> Data | None:
+    return runs.read_json(path) if path.exists() else None
+
+
+# What follows from it
+
+
+def _rule(
+    run: Path,
+    name: str,
+    config: ExtendConfig,
+    losses: Mapping[str, Nats],
+    yardstick: Nats | None,
+    bins: Bins,
+) -> Data:
+    folder = rule_folder(run, name)
+    probe = _read(folder / files.PROBE)
+    asked = [found for task in TASKS if (found := _read(retrieval_file(run, name, task))) is not None]
+    found = _passed(name, losses, yardstick, bins, config) if name in losses else None
+    if found is not None:
+        found["seconds"] = float(runs.load_tensors(folder / files.PASS)["seconds"])
+    return {
+        "name": name,
+        "rule": (_read(folder / files.CANDIDATE) or {}).get("rule"),
+        "probe": None if probe is None else probed(probe),
+        "pass": found,
+        "retrieval": [answer for found in asked for answer in found["answers"]] or None,
+    }
+
+
+def probed(probe: Data) -> Data:
+    """What was probed of a rule, with its mean over the places for each gap, and its score."""
+    cells = np.array(probe["losses"], dtype=np.float64)  # a null of JSON is NaN
+    return {**probe, "mean": _means(cells), "score": _score(probe)}
+
+
+def _passed(name: str, losses: Mapping[str, Nats], yardstick: Nats | None, bins: Bins, config: ExtendConfig) -> Data:
+    mine, trained = losses[name], config.trained_length
+    above = None if yardstick is None else excess(mine, yardstick, bins)
+    untouched = losses.get("none") if name != "none" else None
+    return {
+        "perplexity": perplexities(mine, bins),
+        "above": None if above is None else [_mean(one) for one in above],
+        "holds": None if above is None else holds(above),
+        "worst": None if above is None else worst(above),
+        "cost": None if untouched is None else _mean(difference(mine[:trained], untouched[:trained])),
+        "gain": None if untouched is None else _mean(difference(untouched[trained:], mine[trained:])),
+    }
+
+
+def _mean(found: Mean | None) -> Data | None:
+    return None if found is None else {"nats": found.nats, "error": found.error}
+
+
+def _means(cells: NDArray[np.float64]) -> list[float | None]:
+    """Over the places, gap by gap; None where a place has no number."""
+    return [None if np.isnan(row).any() else float(row.mean()) for row in cells]
+
+
+def _score(probe: Data) -> float:
+    cells = np.array(probe["losses"], dtype=np.float64)  # a null of JSON is NaN
+    return math.inf if np.isnan(cells).any() else float(cells.mean())
+
+
+def _probe_plan(rules: Sequence[Data]) -> Data | None:
+    return next(
+        ({key: rule["probe"][key] for key in ("gaps", "block", "scored", "places")} for rule in rules if rule["probe"]),
+        None,
+    )
+
+
+def _verdict(
+    losses: Mapping[str, Nats],
+    yardstick: Nats | None,
+    bins: Bins,
+    config: ExtendConfig,
+    *,
+    finished: bool,
+) -> Data:
+    if not finished or yardstick is None:
+        return {
+            "kind": "not finished",
+            "rule": None,
+            "sentence": NOT_FINISHED,
+        }
+    found = decide(losses, yardstick, bins, trained_length=config.trained_length)
+    above = excess(losses[found.rule], yardstick, bins)
+    sentence = recommendation(found, losses, above, bins, config)
+    return {"kind": found.kind, "rule": found.rule, "sentence": sentence}
+
+
+def _curves(losses: Mapping[str, Nats], yardstick: Nats | None, length: int) -> Data:
+    """Smooth curves by position: means of some hundred tokens, in nats."""
+    edges = np.linspace(0, length - 1, min(POINTS, max(2, length // 4)) + 1).round().astype(int)
+    parts = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+
+    def curve(values: Nats) -> list[float | None]:
+        return [None if (found := mean(values[first:last])) is None else found.nats for first, last in parts]
+
+    return {
+        "positions": [(first + last) / 2 for first, last in parts],
+        "rules": {name: curve(values) for name, values in losses.items()},
+        "windows": None if yardstick is None else curve(yardstick),
+    }
+
+
+def _trust(results: Data, losses: Mapping[str, Nats], yardstick: Nats | None, config: ExtendConfig) -> Data | None:
+    """Probe against full pass, for each rule and gap that both have measured.
+
+    Both are nats above the untouched model at home. The probe's home is the largest gap whose blocks end within the
+    trained length (or the gap itself, if it is smaller). The full pass is taken over the tokens before the end of the
+    blocks: an eighth of the trained length, or what there is. Where the model as it is is at home both are zero by
+    definition, and left out. They agree if both say that the rule holds there, or both that it does not.
+    """
+    plan = results["probe"]
+    by_name = {rule["name"]: rule["probe"] for rule in results["rules"]}
+    if plan is None or yardstick is None or by_name.get("none") is None:
+        return None
+    ends = [gap + 2 * plan["block"] for gap in plan["gaps"]]
+    homes = [at for at, end in enumerate(ends) if end <= config.trained_length] or [0]
+    points = []
+    for name in losses:
+        for at, end in enumerate(ends):
+            if by_name.get(name) is None or (name == "none" and at in homes):
+                continue
+            first = max(0, end - max(1, config.trained_length // 8))
+            measured = difference(losses[name][first:end], yardstick[first:end])
+            home = by_name["none"]["mean"][min(at, homes[-1])]
+            probed = by_name[name]["mean"][at]
+            if measured is not None and home is not None and probed is not None:
+                points.append({"rule": name, "gap": plan["gaps"][at], "probe": probed - home, "pass": measured.nats})
+    if not points:
+        return None
+    limit = math.log(HELD)
+    return {
+        "points": points,
+        "agree": sum((point["probe"] <= limit) == (point["pass"] <= limit) for point in points),
+        "difference": float(np.median([abs(point["probe"] - point["pass"]) for point in points])),
+    }
+
+
+def _tuned(
+    run: Path,
+    losses: Mapping[str, Nats],
+    yardstick: Nats | None,
+    bins: Bins,
+    config: ExtendConfig,
+) -> Data | None:
+    """What training did: the model with its rule before and after, by the full pass."""
+    for name in losses:
+        path = rule_folder(run, name) / files.TUNED / files.PASS
+        if path.exists():
+            after = _nats(path)
+            trained = config.trained_length
+            return {
+                "rule": name,
+                **_passed(f"{name} tuned", {**losses, f"{name} tuned": after}, yardstick, bins, config),
+                "report": _read(path.with_name(files.TUNE_REPORT)),
+                "lowered": {
+                    "within": _mean(difference(losses[name][:trained], after[:trained])),
+                    "beyond": _mean(difference(losses[name][trained:], after[trained:])),
+                },
+            }
+    return None
+
+
+def _flags(run: Path, verdict: Data, config: ExtendConfig) -> Data | None:
+    """What other programs are told for the rule of the verdict."""
+    if verdict["rule"] is None:
+        return None
+    rule = rule_of(run, verdict["rule"])
+    widths = {"rotary_dim": config.rotary_dim, "head_dim": config.head_dim}
+    return flags(rule, trained_length=config.trained_length, length=config.length, **widths)
+
+
+def command(config: ExtendConfig) -> str:
+    """The command that makes the same run again."""
+    words = ["posenc", "extend", config.model, "--to", str(config.length)]
+    if any("path" in part for part in config.text):
+        words += [word for part in config.text for word in ("--text", part["path"])]
+    if config.chosen:
+        words += ["--rules", ",".join(name for name in config.rules)]
+    else:
+        words += ["--full", str(config.full)]
+    if config.search:
+        words += ["--search", str(config.search)]
+    words += [] if config.retrieval else ["--no-retrieval"]
+    words += ["--dtype", config.dtype, "--threads", str(config.threads), "--seed", str(config.seed)]
+    return shlex.join(words + ["--trust-remote-code"] * config.trust_remote_code)

@@ -1,0 +1,132 @@
+"""What a tuning is told, how far it is, and what it did."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from posenc.lab.extend.adapters import Method
+from posenc.lab.run.errors import RunError
+
+Positions = Literal["skipwise", "whole"]
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """All that the numbers depend on, as FOLDER/tuning.json holds it.
+
+    Attributes:
+        rule: the rule as plain data.
+        length: tokens that the model is to read.
+        steps: how many.
+        window: tokens of a training window.
+        batch: windows of a step, shared out among the processes.
+        method: "lora" or "full".
+        positions: "skipwise" or "whole".
+        chunks: into how many a window is cut, if skip-wise.
+        learning_rate: at its highest.
+        warmup: steps until there.
+        rank: of the LoRA matrices.
+        targets: names of the layers that LoRA goes into; None for those of the attention.
+        seed: of windows, positions and fresh weights.
+        text: SHA-256 of the tokens.
+        model: SHA-256 of a sample of the weights.
+        versions: of the packages that compute.
+    """
+
+    rule: Any
+    length: int
+    steps: int
+    window: int
+    batch: int
+    method: Method
+    positions: Positions
+    chunks: int
+    learning_rate: float
+    warmup: int
+    rank: int
+    targets: tuple[str, ...] | None
+    seed: int
+    text: str
+    model: str
+    versions: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = asdict(self)
+        return {**plain, "targets": None if self.targets is None else list(self.targets)}
+
+
+@dataclass(frozen=True)
+class TuneStep:
+    """How far a tuning is.
+
+    Attributes:
+        step: steps that are done.
+        steps: how many there will be.
+        loss: of this step, in nats a token.
+        seconds: since the beginning, without pauses.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TuneReport:
+    """What a tuning did. The losses are those of its own windows; what it is worth, a full pass says.
+
+    Attributes:
+        config: what was asked for.
+        finished: whether all steps are done. Only then the model has the new weights.
+        losses: of each step, in nats a token.
+        trained: how many numbers were trained.
+        parameters: how many the model has.
+        seconds: of all steps.
+        processes: how many took part, the last time.
+    """
+
+    config: TuneConfig
+    finished: bool
+    losses: tuple[float, ...]
+    trained: int
+    parameters: int
+    seconds: float
+    processes: int
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the model was trained with."""
+        return len(self.losses) * self.config.batch * self.config.window
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        plain = {name: getattr(self, name) for name in ("finished", "trained", "parameters", "seconds", "processes")}
+        return {"config": self.config.to_dict(), "losses": list(self.losses), "tokens": self.tokens, **plain}
+
+
+def check(config: TuneConfig, tokens: Tensor, model: Any) -> None:
+    """Refuse settings that cannot work."""
+    for name, choices in (("method", Method), ("positions", Positions)):
+        if getattr(config, name) not in get_args(choices):
+            raise RunError(f"tune: got {name} {getattr(config, name)!r}, expected {' or '.join(get_args(choices))}.")
+    for name in ("steps", "window", "batch", "chunks", "rank"):
+        if getattr(config, name) < 1:
+            raise RunError(f"tune: got {name} {getattr(config, name)}, expected at least 1.")
+    if tokens.ndim != 1 or len(tokens) <= config.window:
+        raise RunError(f"tune: the text has {tokens.numel()} tokens, expected more than one window, {config.window}.")
+    if config.positions == "whole" and config.window != config.length:
+        raise RunError(
+            f"tune: got windows of {config.window} tokens with their own positions, expected as many as the length, "
+            f"{config.length}: the model would meet nothing new; give that, or positions skipwise."
+        )
+    if config.positions == "skipwise" and not config.chunks <= config.window <= config.length:
+        raise RunError(
+            f"tune: got windows of {config.window} tokens, expected at least {config.chunks}, one for each chunk, and "
+            f"at most the length, {config.length}."
+        )
+    if model.dtype == torch.float16:
+        raise RunError("tune: got a model in float16, whose gradients overflow; open it in bfloat16 or float32.")

@@ -1,0 +1,209 @@
+"""The steps of a tuning.
+
+What happens in a step depends on the seed and the number of the step alone: a tuning that was cut off goes on from its
+last checkpoint to the numbers of an unbroken one, and several processes come to what one comes to, but for rounding.
+"""
+
+import contextlib
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from posenc.lab.compare.train import batch_at, learning_rate_at
+from posenc.lab.extend.processes import Processes
+from posenc.lab.extend.tuning_config import TuneConfig, TuneStep
+from posenc.lab.run import folder as runs
+from posenc.lab.run.errors import RunError
+from posenc.positions import skipwise
+
+MOST_SCORED = 4096
+"""Tokens of a window that are scored; of longer ones a part, drawn anew at each step, because logits are large."""
+
+
+class Tuning:
+    """A model, its optimizer, and how far they are."""
+
+    def __init__(
+        self,
+        model: Any,
+        parameters: Mapping[str, nn.Parameter],
+        tokens: Tensor,
+        config: TuneConfig,
+        processes: Processes,
+        *,
+        in_bfloat16: bool,
+    ) -> None:
+        self._in_bfloat16 = in_bfloat16
+        self.model, self.parameters, self.tokens, self.config = model, parameters, tokens.cpu(), config
+        self.processes = processes
+        self.losses: list[float] = []
+        self.seconds = 0.0
+        self.optimizer = torch.optim.AdamW(
+            parameters.values(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+        )
+        self._device: torch.device = model.device
+        self._can_choose = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return len(self.losses)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.step >= self.config.steps
+
+    def run(
+        self,
+        path: Path,
+        checkpoint_every: int,
+        on_progress: Callable[[TuneStep], None] | None,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """From the checkpoint, if there is one, to the last step or to where it is told to stop."""
+        if self.processes.share(path.exists()):
+            self.load(runs.load_tensors(path), path)
+        saved = self.step
+        while not self.is_finished:
+            if self.processes.share(should_stop()):
+                break
+            begun = time.perf_counter()
+            self.advance()
+            self.seconds += time.perf_counter() - begun
+            if self.step % checkpoint_every == 0 or self.is_finished:
+                self._save(path)
+                saved = self.step
+            if on_progress is not None and self.processes.is_first:
+                on_progress(TuneStep(self.step, self.config.steps, self.losses[-1], self.seconds))
+        if self.step > saved:
+            self._save(path)
+
+    def advance(self) -> None:
+        """One step."""
+        config, step = self.config, self.step
+        windows = batch_at(self.tokens, seed=config.seed, step=step, batch=config.batch, length=config.window)
+        positions = positions_at(config, step)
+        scored = _scored_at(config, step) if self._can_choose else None
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        self.optimizer.zero_grad()
+        with _seeded(config.seed, step, self.processes.rank, self._device):  # for dropout, where a model has it
+            for index in range(self.processes.rank, config.batch, self.processes.size):
+                loss = self._loss(windows[index : index + 1], positions[index : index + 1], scored) / config.batch
+                loss.backward()
+                total += loss.detach()
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        self.processes.sum(gradients)
+        self.processes.sum([total])
+        loss_value = total.item()
+        if not math.isfinite(loss_value):
+            raise RunError(f"tune: the loss is {loss_value} at step {step + 1}; try a smaller learning rate.")
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, config)
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        self.optimizer.step()
+        self.losses.append(loss_value)
+
+    def _loss(self, window: Tensor, positions: Tensor, scored: Tensor | None) -> Tensor:
+        """Mean nats of the scored tokens of one window."""
+        window, positions = window.to(self._device), positions.to(self._device)
+        targets, options = window[:, 1:], {}
+        if scored is not None:
+            scored = scored.to(self._device)
+            targets, options = targets[:, scored], {"logits_to_keep": scored}
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            logits = self.model(
+                input_ids=window[:, :-1],
+                position_ids=positions,
+                # Without a mask transformers takes a leap for the start of another text, and cuts attention there.
+                attention_mask=torch.ones_like(positions),
+                use_cache=False,
+                **options,
+            ).logits
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on, as named tensors; after the last one, what it led to.
+
+        Random numbers are drawn from the seed and the number of the step: there is no generator to keep.
+        """
+        state = {f"weights.{name}": parameter for name, parameter in self.parameters.items()}
+        if not self.is_finished:
+            state |= {
+                f"optimizer.{kind}.{name}": value
+                for name, parameter in self.parameters.items()
+                for kind, value in self.optimizer.state[parameter].items()
+            }
+        progress = {"losses": self.losses, "seconds": [self.seconds]}
+        return {
+            **state,
+            **{f"progress.{name}": torch.tensor(values, dtype=torch.float64) for name, values in progress.items()},
+        }
+
+    def load(self, state: Mapping[str, Tensor], path: Path) -> None:
+        """Go back to where :meth:`state` was taken."""
+        names = {f"weights.{name}" for name in self.parameters}
+        found = {name for name in state if name.startswith("weights.")}
+        if found != names or "progress.losses" not in state:
+            raise RunError(f"{path}: it holds other weights than those that are trained; the file is damaged.")
+        self.losses = state["progress.losses"].tolist()
+        self.seconds = state["progress.seconds"].item()
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state[f"weights.{name}"])
+        if not self.is_finished:
+            kinds = ("step", "exp_avg", "exp_avg_sq")
+            moments = {
+                index: {
+                    kind: state[f"optimizer.{kind}.{name}"] for kind in kinds if f"optimizer.{kind}.{name}" in state
+                }
+                for index, name in enumerate(self.parameters)
+            }
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict(
+                {"state": {index: kept for index, kept in moments.items() if kept}, "param_groups": groups}
+            )
+
+    def _save(self, path: Path) -> None:
+        if self.processes.is_first:
+            runs.save_tensors(path, self.state())
+
+
+def positions_at(config: TuneConfig, step: int) -> Tensor:
+    """(batch, window): the positions of each window of a step."""
+    if config.positions == "whole":
+        return torch.arange(config.window).expand(config.batch, -1)
+    generator = torch.Generator().manual_seed(_number(config.seed, step, 1))
+    return torch.stack(
+        [
+            skipwise(config.window, target_length=config.length, chunks=config.chunks, generator=generator)
+            for _ in range(config.batch)
+        ]
+    )
+
+
+def _scored_at(config: TuneConfig, step: int) -> Tensor | None:
+    """Which tokens of a long window are scored; None for all."""
+    if config.window <= MOST_SCORED:
+        return None
+    generator = torch.Generator().manual_seed(_number(config.seed, step, 2))
+    return torch.randperm(config.window, generator=generator)[:MOST_SCORED].sort().values
+
+
+def _number(*numbers: int) -> int:
+    """One seed from several."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(_number(seed, step, 3, rank))
+        yield

@@ -1,1 +1,0 @@
-"""Longer contexts for real models: checkpoints opened, rules measured, the best one written."""

@@ -1,0 +1,224 @@
+"""Run folders: written so that a crash at any moment, even in the middle of a write, loses nothing that was done."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from posenc.lab.compare.config import RunConfig, TrialConfig
+from posenc.lab.run.errors import RunError
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+MODEL = "model.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+ENVIRONMENT = "environment.json"
+TOKENS = "tokens.safetensors"
+TOKENIZER = "tokenizer.json"
+SPEED = "speed.json"
+STOP = "stop"
+LOCK = ".lock"
+
+RUNS = Path("runs")
+
+
+def write(path: Path, data: bytes | str) -> None:
+    """Write a whole file or none of it: a reader sees the old content or the new, also after a crash or a full disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise _named(error, path) from error
+    _sync_folder(path.parent)
+
+
+def clear_partial_writes(folder: Path) -> None:
+    """Remove what killed writers left behind; nobody else may be writing."""
+    for temporary in folder.glob(".*.partial"):
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    write(path, json.dumps(data, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; a missing or damaged one is a :class:`RunError`."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: no such file; is {path.parent} the folder of a run?") from error
+    except ValueError as error:
+        raise RunError(f"{path}: no JSON ({error}); the file is damaged.") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path}: expected a JSON object, got a {type(data).__name__}; the file is damaged.")
+    return data
+
+
+class Metrics:
+    """metrics.jsonl: one JSON object a line, appended while a trial runs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows; a last line without its end is one that a crash cut off, and is left out."""
+        if not self.path.exists():
+            return []
+        *lines, _ = self.path.read_bytes().split(b"\n")
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise RunError(f"{self.path}: a line is no JSON ({error}); the file is damaged.") from error
+
+    def last(self) -> dict[str, Any] | None:
+        """The last whole row, read from the end of the file: cheap enough to ask for several times a second."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+                *lines, _ = file.read().split(b"\n")
+            row: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
+        except (OSError, ValueError):
+            return None
+        return row
+
+    def keep(self, rows: list[dict[str, Any]]) -> None:
+        """Replace the file by these rows."""
+        write(self.path, "".join(_line(row) for row in rows))
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row in one write."""
+        data = _line(row).encode()
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                if file.write(data) != len(data):
+                    raise OSError(28, os.strerror(28))  # ENOSPC: the disk took a part
+        except OSError as error:
+            raise _named(error, self.path) from error
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Write named torch tensors as safetensors."""
+    from safetensors.torch import save
+
+    write(path, save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}))
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Read named torch tensors; a damaged file is a :class:`RunError`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise RunError(f"{path}: no safetensors file ({error}); the file is damaged.") from error
+
+
+def create(folder: Path | None, preset: str) -> Path:
+    """A new run folder, by default runs/<date-time>-<preset>, to which runs/latest then points."""
+    if folder is None:
+        base = RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{preset}"
+        folder = next(path for path in _numbered(base) if not path.exists())
+    elif (folder / CONFIG).exists():
+        raise RunError(f"{folder}: there is a run already; go on with it by --resume {folder}, or name another folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder.parent == RUNS:
+            _point_latest_to(folder)
+    except OSError as error:
+        raise _named(error, folder) from error
+    return folder
+
+
+def find(folder: Path | None) -> Path:
+    """The run folder that is meant: the one given, or the latest."""
+    if folder is None:
+        folder = RUNS / "latest"
+        if not folder.exists():
+            raise RunError(f"there is no {folder}; name the folder of a run.")
+        folder = folder.resolve().relative_to(Path.cwd()) if folder.resolve().is_relative_to(Path.cwd()) else folder
+    if not folder.is_dir():
+        raise RunError(f"{folder}: there is no such run folder.")
+    return folder
+
+
+def kind(run: Path) -> str | None:
+    """Which job a run is of: "compare" or "extend"; None if it does not say."""
+    path = run / CONFIG
+    found = read_json(path).get("kind") if path.is_file() else None
+    return found if isinstance(found, str) else None
+
+
+def load_config(run: Path) -> RunConfig:
+    return RunConfig.from_dict(read_json(run / CONFIG), where=str(run / CONFIG))
+
+
+def load_trial(folder: Path) -> TrialConfig:
+    return TrialConfig.from_dict(read_json(folder / CONFIG), where=str(folder / CONFIG))
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a trial has run to its end."""
+    last = Metrics(folder / METRICS).last()
+    return last is not None and last["event"] == "done"
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, patience: float = 30.0) -> Iterator[None]:
+    """Hold a trial's folder alone. The lock goes with its process, however that ends; a worker that has outlived a
+    killed run lets go within a step, so a little patience is enough."""
+    import filelock
+
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=patience):
+            yield
+    except filelock.Timeout as error:
+        raise RunError(f"{folder}: another process is at work on it; wait for it, or stop it first.") from error
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error, naming the file that was meant."""
+    return OSError(error.errno, error.strerror or str(error), str(path))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last: a folder is a file too, where the system lets one open it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _numbered(base: Path) -> Iterator[Path]:
+    yield base
+    number = 2
+    while True:
+        yield base.with_name(f"{base.name}-{number}")
+        number += 1
+
+
+def _point_latest_to(folder: Path) -> None:
+    temporary = RUNS / f".latest.{os.getpid()}"
+    temporary.symlink_to(folder.name, target_is_directory=True)
+    temporary.replace(RUNS / "latest")

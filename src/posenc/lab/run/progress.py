@@ -1,0 +1,269 @@
+"""What a run shows while it works: a bar for each piece of work on a terminal, plain lines elsewhere.
+
+:class:`Watch` reads the metrics files of trials, so that it is the same for every backend, on this machine or on
+others; :class:`Stages` is told by work that is done here, one piece after the other.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from posenc.lab.compare.config import TrainConfig
+from posenc.lab.run import folder as runs
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One piece of work as it is shown: a bar, or now and then a line."""
+
+    title: str
+    unit: str
+    completed: float
+    total: float
+    loss: float | None = None
+    speed: str = ""
+    left: str = ""
+    phase: Literal["waiting", "working", "ending", "done"] = "waiting"
+
+    def said_loss(self, form: str) -> str:
+        return "" if self.loss is None else f"{self.loss:{form}}"
+
+
+class Display(Protocol):
+    """Shows rows, which are told apart by their keys; new ones may come at any time."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def show(self, rows: Mapping[Any, Row]) -> None: ...
+
+
+def display(console: Console) -> Display:
+    """Bars on a terminal, lines elsewhere."""
+    return Bars(console) if console.is_terminal else Lines(console)
+
+
+class Bars:
+    """A bar for each row."""
+
+    def __init__(self, console: Console) -> None:
+        self.progress = Progress(
+            TextColumn("  [bold]{task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.completed:>5.0f}[dim]/{task.total:.0f}"),
+            TextColumn("[dim]loss[/] {task.fields[loss]:>5}"),
+            TextColumn("[dim]{task.fields[speed]:>15}"),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+        )
+        self.tasks: dict[Any, TaskID] = {}
+
+    def start(self) -> None:
+        self.progress.start()
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+    def show(self, rows: Mapping[Any, Row]) -> None:
+        for key, row in rows.items():
+            if key not in self.tasks:
+                self.tasks[key] = self.progress.add_task(escape(row.title), total=row.total, loss="", speed="", left="")
+            loss = row.said_loss(".3f")
+            self.progress.update(self.tasks[key], completed=row.completed, loss=loss, speed=row.speed, left=row.left)
+
+
+class Lines:
+    """A line for each row that is at work, every so often; one at once for each that begins or is done."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.shown_at = time.monotonic()
+        self.phases: dict[Any, str] = {}
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def show(self, rows: Mapping[Any, Row]) -> None:
+        due = time.monotonic() - self.shown_at >= SECONDS_BETWEEN_LINES
+        if due:
+            self.shown_at = time.monotonic()
+        for key, row in rows.items():
+            changed = row.phase != self.phases.get(key, "waiting")
+            if (due and row.phase == "working") or (changed and row.phase in ("working", "done")):
+                self._print(row)
+            self.phases[key] = row.phase
+
+    def _print(self, row: Row) -> None:
+        loss = row.said_loss(".3f")
+        columns = (
+            f"{row.title:<20}",
+            f"{row.unit} {row.completed:>5.0f}/{row.total:.0f}",
+            f"{f'loss {loss}' if loss else '':<11}",
+            f"{row.speed:>16}",
+            row.left,
+        )
+        self.console.print("  ".join(columns), highlight=False, soft_wrap=True, markup=False)
+
+
+def said_time(seconds: float) -> str:
+    """Time left, as a bar says it."""
+    whole = round(seconds)
+    hours = f"{whole // 3600}:{whole // 60 % 60:02d}" if whole >= 3600 else str(whole // 60)
+    return f"{hours}:{whole % 60:02d} left"
+
+
+@dataclass
+class Standing:
+    """How far a trial is."""
+
+    step: int = 0
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    phase: str = "waiting"
+
+    def update(self, row: dict[str, Any] | None, config: TrainConfig) -> None:
+        """Take in the last row of a trial's metrics; rows before it may have been missed."""
+        if row is None:
+            return
+        if row["event"] == "train":
+            self.step, self.loss, self.tokens_per_second = row["step"], row["loss"], row["tokens_per_second"]
+            self.phase = "training"
+        else:
+            self.step = config.steps
+            self.phase = {"evaluate": "evaluating", "done": "done"}.get(row["event"], self.phase)
+
+    def speed(self) -> str:
+        return "" if self.tokens_per_second is None else f"{self.tokens_per_second / 1000:.1f}k tokens/s"
+
+    def time_left(self, config: TrainConfig) -> str:
+        """Time left, or what is done instead of training."""
+        if self.phase != "training" or not self.tokens_per_second:
+            return self.phase
+        if self.step == config.steps:
+            return "evaluating"
+        return said_time((config.steps - self.step) * config.batch * config.length / self.tokens_per_second)
+
+
+class Watch:
+    """Follows trials by their folders; call :meth:`look` now and then."""
+
+    def __init__(self, folders: Sequence[Path], config: TrainConfig, console: Console) -> None:
+        self.config, self.console = config, console
+        self.standings = {folder: Standing() for folder in folders}
+        for folder, standing in self.standings.items():  # a run that is resumed has got somewhere already
+            for row in runs.Metrics(folder / runs.METRICS).rows():
+                standing.update(row, config)
+        self._several_seeds = len({folder.name.rpartition("-seed")[2] for folder in folders}) > 1
+        self._display = display(console)
+
+    def __enter__(self) -> Self:
+        self._display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.look()
+        self._display.stop()
+
+    def title(self, folder: Path) -> str:
+        """The label of a trial, with its seed if there are several."""
+        label, _, seed = folder.name.rpartition("-seed")
+        return f"{label} seed {seed}" if self._several_seeds else label
+
+    def look(self) -> None:
+        """Read where all trials are, and show it."""
+        for folder, standing in self.standings.items():
+            if standing.phase != "done":
+                standing.update(runs.Metrics(folder / runs.METRICS).last(), self.config)
+        self._display.show({folder: self._row(folder, standing) for folder, standing in self.standings.items()})
+
+    def _row(self, folder: Path, standing: Standing) -> Row:
+        phases: dict[str, Any] = {"training": "working", "evaluating": "ending"}
+        return Row(
+            title=self.title(folder),
+            unit="step",
+            completed=standing.step,
+            total=self.config.steps,
+            loss=standing.loss,
+            speed=standing.speed(),
+            left=standing.time_left(self.config),
+            phase=phases.get(standing.phase, standing.phase),
+        )
+
+
+class Stage:
+    """A piece of work, whose time left follows from what is done of it."""
+
+    def __init__(self, stages: "Stages", title: str, total: int, unit: str, share: Callable[[float], float]) -> None:
+        self._stages, self._share = stages, share
+        self._began: tuple[float, float] | None = None
+        self.row = Row(title, unit, 0, total)
+
+    def at(self, done: int, *, loss: float | None = None) -> None:
+        """So much is done now, counted from 0 to the total."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = (now, self._share(done / self.row.total))
+        start, before = self._began
+        here = self._share(done / self.row.total)
+        left = said_time((now - start) * (1 - here) / (here - before)) if here > before else ""
+        self.row = dataclasses.replace(
+            self.row, completed=done, loss=self.row.loss if loss is None else loss, left=left, phase="working"
+        )
+        self._stages.look()
+
+    def of(self, done: int, total: int) -> None:
+        """:meth:`at`, of a total that is known only now."""
+        self.row = dataclasses.replace(self.row, total=total)
+        self.at(done)
+
+    def after(self, before: int) -> Callable[[int], None]:
+        """:meth:`at` for a part of the work that comes after so much of it, and counts from 0."""
+        return lambda done: self.at(before + done)
+
+    def done(self, *, loss: float | None = None, note: str = "done") -> None:
+        """All of it is done."""
+        loss = self.row.loss if loss is None else loss
+        self.row = dataclasses.replace(self.row, completed=self.row.total, loss=loss, left=note, phase="done")
+        self._stages.look()
+
+
+class Stages:
+    """Pieces of work that this process does one after the other."""
+
+    def __init__(self, console: Console) -> None:
+        self._display = display(console)
+        self._stages: list[Stage] = []
+
+    def __enter__(self) -> Self:
+        self._display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.stop()
+
+    def begin(self, title: str, total: int, *, unit: str, share: Callable[[float], float] = lambda done: done) -> Stage:
+        """A new piece of work. ``share``: the share of the time that a share of the units takes."""
+        stage = Stage(self, title, total, unit, share)
+        self._stages.append(stage)
+        self.look()
+        return stage
+
+    def look(self) -> None:
+        """Show where all of it is."""
+        self._display.show(dict(enumerate(stage.row for stage in self._stages)))

@@ -1,0 +1,170 @@
+"""The whole job, as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from posenc.lab.compare import jobs
+from posenc.lab.run import folder as runs
+from posenc.lab.run.errors import RunError
+
+MINE = """
+import posenc
+import torch
+
+class Mine(posenc.ScoreEncoding):
+    def __init__(self, num_heads, *, slope=0.5):
+        super().__init__()
+        self.num_heads, self.slope = num_heads, slope
+
+    def bias(self, q_positions, k_positions):
+        distance = (q_positions[..., :, None] - k_positions[..., None, :]).abs()
+        return (-self.slope * distance)[..., None, :, :].expand(self.num_heads, -1, -1)
+"""
+
+
+def test_a_run_from_the_command_to_the_report(posenc_command, tiny, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    done = posenc_command("compare", "learned", "mine.py:Mine:slope=0.25", *tiny, "--jobs=2", "--vocabulary=260")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "latest"
+    config = json.loads((run / "config.json").read_text())
+    assert [entry["label"] for entry in config["encodings"]] == ["learned", "Mine-slope=0.25"]
+    assert config["vocabulary"] == {"kind": "bpe", "size": 260}
+    assert config["text"]["train"][0]["name"] == "prose.txt"
+    for name in ("tokens.safetensors", "tokenizer.json", "speed.json", "results.json", "report.html"):
+        assert (run / name).stat().st_size > 0
+    assert json.loads((run / "speed.json").read_text()).keys() == {"learned", "Mine-slope=0.25"}
+    assert not (run / runs.STOP).exists()
+    for expected in ("learned", "Mine-slope=0.25", "done", "Report:"):
+        assert expected in done.stdout
+    # A run that is done is not done again, and its report is made again from the folder alone.
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*/model.safetensors")}
+    (run / "report.html").unlink()
+    again = posenc_command("compare", "--resume")
+    assert again.returncode == 0, again.stderr
+    assert (run / "report.html").exists()
+    assert {path: path.stat().st_mtime_ns for path in run.glob("*/model.safetensors")} == before
+
+
+def test_one_trial_that_fails_does_not_take_the_others_with_it(prepare, capsys: pytest.CaptureFixture[str]) -> None:
+    run = prepare("none", "rope")
+    (run / "none-seed0" / "config.json").write_text("{")
+    outcomes = jobs.run_trials(
+        [run / "none-seed0", run / "rope-seed0"], jobs=1, threads=1, backend="loky", device="cpu", look=lambda: None
+    )
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
+    assert "damaged" in outcomes[0].message
+
+
+def test_dask_that_is_not_there_is_one_sentence(prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare("none")
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    with pytest.raises(RunError, match="needs Dask; install it"):
+        jobs.run_trials([run / "none-seed0"], jobs=1, threads=1, backend="dask", device="cpu", look=lambda: None)
+
+
+def wait_for(condition, *, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.02)
+
+
+def steps_done(run: Path) -> list[int]:
+    rows = [runs.Metrics(path).last() for path in run.glob("*/metrics.jsonl")]
+    return [row.get("step", 0) for row in rows if row is not None]
+
+
+@pytest.fixture
+def begin(tmp_path: Path, tiny):
+    """Starts a run long enough to be interrupted, in a process group of its own as a terminal would."""
+    started = []
+    errors = tmp_path / "stderr.txt"
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        command = (sys.executable, "-m", "posenc.lab", "compare", *arguments)
+        with errors.open("w") as file:
+            process = subprocess.Popen(
+                command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ctrl-c", "kill -9"])
+def test_a_run_that_is_cut_off_and_resumed_has_the_numbers_of_an_unbroken_one(
+    begin, posenc_command, prepare, finish_trial, tiny, tmp_path: Path, numbers, how: str
+) -> None:
+    labels = ("none", "learned", "rope")
+    as_the_preset_says = {"steps": 1500, "warmup": 50, "log_every": 10, "checkpoint_every": 200}
+    unbroken = prepare(*labels, name="unbroken", train=as_the_preset_says)
+    for label in labels:
+        assert finish_trial(unbroken / f"{label}-seed0").status == "done"
+    run = tmp_path / "run"
+    process = begin(*labels, *tiny, "--steps=1500", "--jobs=2", "--out=run")
+    wait_for(lambda: any(step > 150 for step in steps_done(run)))
+    if how == "ctrl-c":
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
+        assert process.wait(timeout=60) == 130
+        assert (
+            tmp_path / "stderr.txt"
+        ).read_text() == "posenc: stopped; what is done is kept; go on with: posenc compare --resume run\n"
+        assert not (run / runs.STOP).exists()
+    else:
+        process.kill()
+        process.wait()
+    assert not all(runs.is_done(run / f"{label}-seed0") for label in labels)
+    resumed = posenc_command("compare", "--resume", "run")
+    assert resumed.returncode == 0, resumed.stderr
+    for label in labels:
+        assert numbers(run / f"{label}-seed0") == numbers(unbroken / f"{label}-seed0"), label
+
+
+@pytest.mark.slow
+def test_workers_stop_when_their_run_is_killed(begin, tiny, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = begin("none", "rope", *tiny, "--steps=100000", "--jobs=2", "--out=run")
+    wait_for(lambda: len(steps_done(run)) == 2)
+    process.kill()
+    process.wait()
+    for label in ("none", "rope"):
+        with runs.locked(run / f"{label}-seed0", patience=20):
+            pass
+
+
+@pytest.mark.slow
+def test_the_numbers_do_not_depend_on_how_many_run_side_by_side(prepare, numbers) -> None:
+    found = []
+    for count in (1, 2):
+        run = prepare("none", "learned", name=f"run{count}")
+        folders = [run / "none-seed0", run / "learned-seed0"]
+        outcomes = jobs.run_trials(folders, jobs=count, threads=1, backend="loky", device="cpu", look=lambda: None)
+        assert [outcome.status for outcome in outcomes] == ["done", "done"]
+        found.append([numbers(folder) for folder in folders])
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_ray_runs_the_same_command(posenc_command, tiny, tmp_path: Path, numbers) -> None:
+    pytest.importorskip("ray")
+    for backend in ("loky", "ray"):
+        done = posenc_command("compare", "none", "rope", *tiny, "--jobs=2", f"--backend={backend}", f"--out={backend}")
+        assert done.returncode == 0, done.stderr
+    for trial in ("none-seed0", "rope-seed0"):
+        assert numbers(tmp_path / "ray" / trial) == numbers(tmp_path / "loky" / trial)

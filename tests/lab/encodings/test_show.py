@@ -1,0 +1,137 @@
+"""``posenc show`` draws real files, and what it draws is true."""
+
+import io
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+import posenc
+from posenc.lab.encodings import pictures
+from posenc.lab.encodings.show import drawing, show
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+def shown(spec: str, width: int = 90, **options: object) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    show(spec, console=console, **options)  # type: ignore[arg-type]
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+SPECS = {"mrope": "mrope:sections=(4,6,6)", "temperature": "temperature:form=llama4,length=64"}
+
+
+@pytest.mark.parametrize("name", [name for name in posenc.names() if name != "none"])
+def test_an_encoding_is_drawn_in_the_terminal_with_its_facts(name: str) -> None:
+    text = shown(SPECS.get(name, name))
+    for word in ("place", "formula", "paper", "positions"):
+        assert word in text
+    # A fresh CoPE adds nothing.
+    assert any(shade in text for shade in "\u2592\u2593\u2588") or name == "cope" or "nothing to draw" in text
+    assert all(len(line) <= 90 for line in text.splitlines())
+
+
+def test_learned_has_as_many_positions_as_it_is_given() -> None:
+    assert "40, 0 to 39" in shown("learned", length=40)
+
+
+def test_nothing_to_draw_is_said_and_no_file_is_made(tmp_path: Path) -> None:
+    assert "nothing to draw" in shown("none")
+    with pytest.raises(ValueError, match="nothing to draw"):
+        shown("none", output=tmp_path / "none.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_png_is_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "rope.png"
+    assert f"Drawn: {path}" in shown("rope", output=path, width=300)
+    pixels = imread(path)
+    assert pixels.shape[0] > 1000
+    assert pixels.shape[1] > 1000
+    assert float(pixels[..., :3].std()) > 0.05
+
+
+def test_an_svg_stands_alone_and_takes_the_theme_of_its_reader(tmp_path: Path) -> None:
+    path = tmp_path / "sinusoidal.svg"
+    shown("sinusoidal", output=path)
+    text = path.read_text()
+    root = ET.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "prefers-color-scheme:dark" in text
+    assert "currentColor" in text
+    assert "#1c1d1f" not in text.replace("color:#1c1d1f;font-family", "")  # no ink that would vanish on black
+    targets = [value for element in root.iter() for key, value in element.attrib.items() if key.endswith("href")]
+    assert targets
+    assert all(target.startswith(("#", "data:image/png;base64,")) for target in targets)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output": Path("rope.gif")}, "ends in .png or .svg"),
+        ({"length": 1}, "at least 2 positions"),
+        ({"dim": 30, "heads": 4}, "multiple of the number of heads"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        shown("rope", **options)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean 'rope'"):
+        shown("ropes")
+
+
+def test_the_drawing_is_darker_where_the_value_is_larger() -> None:
+    assert drawing(np.array([[0.0, 1.0], [0.5, 0.0]]), width=2, height=2) == ["     0   \u2588", "     1  \u2592 "]
+    assert drawing(np.full((3, 1), 7.0), width=1, height=3) == ["     0   ", "     1   ", "     2   "]
+
+
+# The decay of RoPE, in three forms
+
+
+def test_aligned_vectors_decay_and_gaussian_ones_do_not() -> None:
+    curves = pictures.decay_curves(posenc.RoPE(head_dim=64), dim=64, num_heads=1)
+    assert curves["aligned"][0] == pytest.approx(1)
+    assert np.abs(curves["aligned"][-128:]).mean() < 0.5
+    assert np.abs(curves["gaussian_mean"]).max() < 5 / 256**0.5
+    assert curves["gaussian_std"].min() > 0.75
+    assert curves["gaussian_std"].max() < 1.25
+
+
+def test_the_aligned_curve_is_the_mean_of_the_cosines() -> None:
+    rope = posenc.RoPE(head_dim=16)
+    curves = pictures.decay_curves(rope, dim=16, num_heads=1, reach=40)
+    expected = np.cos(np.outer(np.arange(41), rope.frequencies.inv_freq(16))).mean(axis=1)
+    np.testing.assert_allclose(curves["aligned"], expected, atol=1e-12)
+
+
+def test_the_bound_is_that_of_the_roformer_paper() -> None:
+    rows = json.loads((GOLDEN / "roformer_decay.json").read_text())["values"]
+    curves = pictures.decay_curves(posenc.RoPE(head_dim=128), dim=128, num_heads=1, reach=1000, samples=2)
+    for row in rows:
+        assert 32.5 * curves["bound"][row["distance"]] == pytest.approx(float(row["mean"]), rel=1e-9)
+
+
+def test_titles_are_drawn_from_the_numbers() -> None:
+    titles = {
+        name: [picture.title for picture in pictures.pictures_of(encoding, dim=32, num_heads=4, length=64)]
+        for name, encoding in (
+            ("integer", posenc.Integer(dim=32)),
+            ("rope", posenc.RoPE(head_dim=8)),
+            ("alibi", posenc.ALiBi(num_heads=4)),
+        )
+    }
+    assert titles["integer"][0] == "Codes: every channel says the same"
+    assert "it matters where the two tokens stand" in titles["integer"][1]
+    assert "Rotation: the first pair turns 57.3\u00b0 a token, the last 0.057\u00b0" in titles["rope"]
+    assert "Dot products: the distance alone decides, not where the two tokens stand" in titles["rope"]
+    assert "straight penalty" in titles["alibi"][0]
+    assert "same along every diagonal" in titles["alibi"][1]
