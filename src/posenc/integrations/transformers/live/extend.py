@@ -12,8 +12,7 @@ from posenc import Compose, MRoPE, RoPE
 from posenc.frequencies import NTK, DynamicNTK, Frequencies, LearnedRates, LongRoPE, NTKAlpha, Proportional
 from posenc.integrations.transformers.description.description import Description, LayerGroup, describe
 from posenc.integrations.transformers.description.model_types import CORRECTS_SCORES, NEGATIVE
-from posenc.integrations.transformers.live import rebuild as foreign
-from posenc.integrations.transformers.live import twins
+from posenc.integrations.transformers.live import rebuild
 from posenc.integrations.transformers.live.learned_table import interpolate
 from posenc.integrations.transformers.live.patch import Patch, pretrained
 from posenc.integrations.transformers.rules.write import write_rule
@@ -145,16 +144,16 @@ def _parameters_of(config: Any) -> dict[str, Any]:
 def _set_rule(
     patch: Patch, model: Any, config: Any, groups: list[LayerGroup], rule: Frequencies, length: int | None
 ) -> None:
-    before = twins.build(model)
+    before = rebuild.build(model)
     chosen = _chosen(config, groups)
     parameters = _new_parameters(config, chosen, rule)
     same = _copies_of(model, config)
     for target in same:
         _set_parameters(patch, target, parameters, rule)
         _set_length(patch, target, rule, length)
-    after = twins.build(model)
+    after = rebuild.build(model)
     rebuilt = _rebuild_rates(patch, model, after)
-    for (name, key), value in twins.differing_values(before, after).items():
+    for (name, key), value in rebuild.differing_values(before, after).items():
         if name not in rebuilt and (name == "" or _has(model, name)):
             patch.assign(model.get_submodule(name), key, value)
     _check(model, rebuilt, groups, chosen, rule)
@@ -239,8 +238,8 @@ def _set_length(patch: Patch, config: Any, rule: Frequencies, length: int | None
 def _rebuild_rates(patch: Patch, model: Any, twin: Any) -> list[str]:
     """Give rotary modules whose rates come out otherwise the state that loading would give them."""
     rebuilt = []
-    live, built = twins.rotary_modules(model), twins.rotary_modules(twin)
-    foreign.fill_rates(twin, built)
+    live, built = rebuild.rotary_modules(model), rebuild.rotary_modules(twin)
+    rebuild.fill_rates(twin, built)
     for name, fresh in built.items():
         if name not in live:
             raise ValueError(f"extend: the model lacks {name}, which transformers builds from its config.")
@@ -356,7 +355,7 @@ def _check_group(model: Any, group: LayerGroup, rule: Frequencies) -> None:
         )
     prefix = f"{group.label}_" if group.label else ""
     nearest = []
-    for module in twins.rotary_modules(model).values():
+    for module in rebuild.rotary_modules(model).values():
         name = f"{prefix}inv_freq" if f"{prefix}inv_freq" in module._buffers else "inv_freq"
         rates = module._buffers.get(name)
         if rates is None or rates.shape != wanted.shape:
@@ -364,8 +363,8 @@ def _check_group(model: Any, group: LayerGroup, rule: Frequencies) -> None:
         scaling = getattr(module, f"{prefix}attention_scaling", getattr(module, "attention_scaling", 1.0))
         far = abs(rates.detach().double().cpu().numpy() / np.where(wanted == 0, 1, wanted) - (wanted != 0)).max()
         if far < 1e-5 and np.isclose(float(scaling), factor, rtol=1e-6):
-            if foreign.is_foreign(module):
-                foreign.check_angles(module, rule, width)
+            if rebuild.is_foreign(module):
+                rebuild.check_angles(module, rule, width)
                 return
             if _long_agrees(module, group, rule):
                 return
@@ -376,7 +375,7 @@ def _check_group(model: Any, group: LayerGroup, rule: Frequencies) -> None:
             "compared with; nothing was changed."
         )
     sign = " (turned by -angle)" if model.config.model_type in NEGATIVE else ""
-    whose = "its own code" if foreign.is_foreign(model) else "transformers"
+    whose = "its own code" if rebuild.is_foreign(model) else "transformers"
     raise ValueError(
         f"extend: {whose} makes other rates of {rule} in {type(model).__name__}{sign}, {min(nearest):.3g} of "
         f"themselves away, or multiplies cos and sin by other than {factor:.4g}; nothing was changed."

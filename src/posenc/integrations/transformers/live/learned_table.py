@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from posenc import Learned
 from posenc.integrations.transformers.description.description import describe
-from posenc.integrations.transformers.live import twins
+from posenc.integrations.transformers.live import rebuild
 from posenc.integrations.transformers.live.patch import Patch
 
 #: What configs call the rows of the table.
@@ -70,17 +70,17 @@ def position_tables(model: Any, part: str, old: int) -> list[nn.Embedding]:
     longer = copy.deepcopy(model.config)
     for name, value in lengthened(config_of(longer, part), old, old + 1).items():
         setattr(config_of(longer, part), name, value)
-    shapes = {name: tensor.shape for name, tensor in _tensors(twins.build(model)).items()}
-    grown = [name for name, x in _tensors(twins.build(model, longer)).items() if x.shape != shapes.get(name)]
+    shapes = {name: tensor.shape for name, tensor in _tensors(rebuild.build(model)).items()}
+    grown = [name for name, x in _tensors(rebuild.build(model, longer)).items() if x.shape != shapes.get(name)]
     owners = [_owner(model, name)[0] for name in grown if name.endswith("weight")]
     return [owner for owner in owners if isinstance(owner, nn.Embedding)]
 
 
 def _stretch_all(patch: Patch, model: Any, config: Any, old: int, length: int) -> None:
-    before = twins.build(model)
+    before = rebuild.build(model)
     for name, value in lengthened(config, old, length).items():
         patch.assign(config, name, value)
-    after = twins.build(model)
+    after = rebuild.build(model)
     shapes = {name: tensor.shape for name, tensor in _tensors(before).items()}
     changed = {name: tensor.shape for name, tensor in _tensors(after).items() if tensor.shape != shapes.get(name)}
     if not any(isinstance(_owner(model, name)[0], nn.Embedding) for name in changed):
@@ -94,7 +94,7 @@ def _stretch_all(patch: Patch, model: Any, config: Any, old: int, length: int) -
             swap(patch, owner._buffers, key, _regrown(name, owner._buffers[key], shape), shape)
         else:
             raise ValueError(f"extend: {name} changes its shape with the length, and is no table of positions.")
-    for (name, key), value in twins.differing_values(before, after).items():
+    for (name, key), value in rebuild.differing_values(before, after).items():
         patch.assign(model.get_submodule(name), key, value)
 
 

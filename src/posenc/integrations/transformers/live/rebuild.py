@@ -1,4 +1,7 @@
-"""Rotary modules that are not transformers' own: a model with code of its own may do other things with a config."""
+"""What loading would build from a model's present config: the referee of every change to it.
+
+A model with code of its own may do other things with a config than transformers.
+"""
 
 import copy
 from typing import Any
@@ -8,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from posenc.frequencies import DynamicNTK, Frequencies, LongRoPE
-from posenc.integrations.transformers.live import twins
 
 
 def is_foreign(module: nn.Module) -> bool:
@@ -25,11 +27,11 @@ def fill_rates(twin: Any, modules: dict[str, nn.Module]) -> None:
     built: dict[str, nn.Module] = {}
     for name, module in modules.items():
         try:
-            twins.rates_filled(_owner(twin, name), module)
+            rates_filled(_owner(twin, name), module)
         except Exception:
             if not is_foreign(module):
                 raise
-            built = built or twins.rotary_modules(_built(twin))
+            built = built or rotary_modules(_built(twin))
             vars(module).update(vars(built[name]))
 
 
@@ -103,3 +105,46 @@ def _is_turned(tables: tuple[Tensor, Tensor], positions: Tensor, rule: Frequenci
         ):
             return True
     return False
+
+
+def build(model: Any, config: Any = None) -> Any:
+    """A model of the same class without weights, on the meta device: what loading would start from."""
+    from transformers import initialization
+
+    config = copy.deepcopy(model.config if config is None else config)
+    with torch.device("meta"), initialization.meta_device_safe_creation_ops(), initialization.no_init_weights():
+        return type(model)(config)
+
+
+def rotary_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules that keep rates, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if any(key.endswith("inv_freq") for key in module._buffers) and isinstance(module, nn.Module)
+    }
+
+
+def rates_filled(twin: Any, module: nn.Module) -> nn.Module:
+    """The rotary module with the rates that loading would fill in, on the CPU."""
+    module.to_empty(device="cpu", recurse=False)
+    buffers = [buffer for buffer in module.buffers(recurse=False) if buffer.is_floating_point()]
+    for buffer in buffers:
+        buffer.fill_(float("nan"))
+    twin._init_weights(module)
+    if any(bool(buffer.isnan().any()) for buffer in buffers):
+        raise ValueError(f"extend: transformers does not fill the rates of {type(module).__name__} in as it loads.")
+    return module
+
+
+def differing_values(before: nn.Module, after: nn.Module) -> dict[tuple[str, str], Any]:
+    """(module, attribute) -> value: plain values, such as a softmax scale, that follow from a change of config."""
+    earlier, changed = dict(before.named_modules()), {}
+    for name, module in after.named_modules():
+        if name not in earlier or type(earlier[name]) is not type(module):
+            continue
+        old = vars(earlier[name])
+        for key, value in vars(module).items():
+            if isinstance(value, (int, float, str)) and key in old and old[key] != value and not key.startswith("_"):
+                changed[name, key] = value
+    return changed
