@@ -91,17 +91,44 @@ _HOMES = {
     "testing": "",
 }
 
+_HOMES_HERE = dict.fromkeys(_HOMES, "posenc")
+
+#: Public names that people look for here, by the module that has them.
+_ELSEWHERE = {
+    "posenc.frequencies": "Custom DynamicNTK Frequencies LearnedRates Linear Llama3 LongRoPE NTK NTKAlpha Proportional",
+    "posenc.scores": "DeBERTa Sandwich Shaw SwinBias SwinV2Bias TransformerXL TUPE",
+    "posenc.positions": "digits dual_chunk from_documents from_lengths from_mask grid grouped multimodal randomized "
+    "sequential shard shifted skipwise unshard",
+    "posenc.testing": "assert_matches_oracle check_encoding checks",
+    "posenc.integrations.transformers": "Description LayerGroup Patch accelerate describe extend replace "
+    "to_transformers",
+    "posenc.lab.diagnose": "diagnose",
+}
+
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        raise AttributeError(f"module 'posenc' has no attribute {name!r}")
+        raise AttributeError(f"module 'posenc' has no attribute {name!r}{_hint(name)}")
     if not _HOMES[name]:
         return importlib.import_module(f"posenc.{name}")
     value = getattr(importlib.import_module(f"posenc.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _hint(name: str) -> str:
+    """Where a name is that is not here, or what was meant."""
+    if name.startswith("__"):
+        return ""
+    from posenc.frequencies._arguments import nearest
+
+    homes = {each: home for home, names in _ELSEWHERE.items() for each in names.split()}
+    if name in homes:
+        return f"; it is {homes[name]}.{name}"
+    near = nearest(name, homes | _HOMES_HERE)
+    return "" if near is None else f"; did you mean {(homes | _HOMES_HERE)[near]}.{near}?"
 
 
 def __dir__() -> list[str]:

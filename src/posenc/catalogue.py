@@ -71,6 +71,9 @@ def names() -> tuple[str, ...]:
 
 def row(name: str) -> Row:
     """The catalogue's row for a name; an unknown one is refused with the nearest that is known."""
+    if not isinstance(name, str):
+        got = f"the class {name.__name__}" if isinstance(name, type) else f"a {type(name).__name__}"
+        raise TypeError(f'posenc: got {got} as the name of an encoding, expected a string, such as "rope".')
     for entry in CATALOGUE:
         if entry.name == name:
             return entry

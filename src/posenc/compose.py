@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from posenc.encoding import E, Encoding, scaled
+from posenc.frequencies._arguments import check_instance
 from posenc.positions import Positions, resolve
 
 
@@ -32,6 +33,8 @@ class Compose(Encoding):
         super().__init__()
         if len(encodings) < 2:
             raise ValueError(f"Compose: got {len(encodings)} encodings, expected two or more.")
+        for encoding in encodings:
+            check_instance("Compose", "an encoding", encoding, Encoding, "ALiBi(num_heads=8)")
         places = [place for encoding in encodings for place in encoding.places]
         if doubled := sorted({place for place in places if places.count(place) > 1}):
             raise ValueError(

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from posenc.encoding import ContextualEncoding, Encoding, scaled
+from posenc.frequencies._arguments import check_instance
 from posenc.kernels.biased_attention import plan
 from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem
@@ -119,6 +120,8 @@ def _problem(
     scale: float | None = None,
     dropout_p: float = 0.0,
 ) -> Problem:
+    if encoding is not None:
+        check_instance("attention", "encoding", encoding, Encoding, "ALiBi(num_heads=8)")
     _check_shapes(q, k, v, causal=causal)
     _check_masks(q, k, window=window, documents=documents, mask=mask, sinks=sinks)
     if scale is None:

@@ -19,13 +19,14 @@ in an explicit state (:meth:`Encoding.carry`).
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.frequencies import Frequencies
+from posenc.frequencies._arguments import check_instance, check_names
 from posenc.kernels.biased_attention.content import Content, ScoreMod
 from posenc.kernels.biased_attention.score_mod import score_mod
 from posenc.kernels.precision import compute_dtype
@@ -57,6 +58,13 @@ class Encoding(nn.Module):
     keys_cacheable: bool = True
     max_positions: int | None = None
     scales_scores: bool = False
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Check the names of the arguments, and that rules are objects, before the constructor runs."""
+        check_names(cls, options)
+        if options.get("frequencies") is not None and "frequencies" in _parameters(cls):
+            check_instance(cls.__name__, "frequencies", options["frequencies"], Frequencies, "Geometric(base=500_000)")
+        return super().__new__(cls)
 
     def on_embeddings(self, x: Float[Tensor, "*batch seq dim"], positions: Positions = None) -> Tensor:
         """Place 1, once before the first block: ``x`` with the positions written into it, same shape and dtype."""

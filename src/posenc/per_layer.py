@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from posenc.encoding import Encoding
+from posenc.frequencies._arguments import check_instance
 
 
 class PerLayer(nn.Module):
@@ -35,6 +36,9 @@ class PerLayer(nn.Module):
 
     def __init__(self, encodings: Mapping[str, Encoding], *, pattern: Sequence[str], num_layers: int) -> None:
         super().__init__()
+        check_instance("PerLayer", "encodings", encodings, Mapping, '{"rotated": RoPE(head_dim=64)}')
+        for name, encoding in encodings.items():
+            check_instance("PerLayer", f"encodings[{name!r}]", encoding, Encoding, "RoPE(head_dim=64)")
         if num_layers < 1:
             raise ValueError(f"PerLayer: got num_layers {num_layers}, expected at least 1.")
         if not pattern or set(pattern) != set(encodings):

@@ -14,6 +14,7 @@ from tests.integrations.family_inputs import inputs, only_tokens
 from torch import nn
 
 from posenc.integrations.transformers import accelerate, extend
+from posenc.integrations.transformers.live.accelerate import _close
 from posenc.kernels.rotate import choosing, op
 
 transformers = pytest.importorskip("transformers")
@@ -358,3 +359,19 @@ def test_a_patched_model_compiles_with_the_inductor(model_type: str) -> None:
         with torch.no_grad():
             after = compiled(IDS, use_cache=False).logits
         torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_no_number_in_a_result_is_no_agreement() -> None:
+    nan, inf = float("nan"), float("inf")
+    assert _close(torch.tensor([1.0, nan, inf]), torch.tensor([1.0, nan, inf]))
+    assert not _close(torch.tensor([1.0, nan]), torch.tensor([5.0, nan]))
+    assert not _close(torch.tensor([1.0, nan]), torch.tensor([1.0, 2.0]))
+    assert not _close(torch.tensor([1.0, 2.0]), torch.tensor([1.0, nan]))
+    assert not _close(torch.tensor([inf]), torch.tensor([-inf]))
+
+
+def test_a_model_whose_tables_hold_no_numbers_is_refused() -> None:
+    model = families.build("llama")
+    model.model.rotary_emb.inv_freq.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"no finite number.*nothing was changed"):
+        accelerate(model)

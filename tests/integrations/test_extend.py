@@ -254,7 +254,7 @@ def test_what_does_not_apply_is_refused_and_nothing_changes(
 def test_other_things_than_models_and_rules_are_refused() -> None:
     with pytest.raises(TypeError, match="expected a model of transformers"):
         extend(nn.Linear(2, 2), Linear(2.0))
-    with pytest.raises(TypeError, match="expected a rule"):
+    with pytest.raises(TypeError, match="expected an instance of Frequencies"):
         extend(build("llama"), 2.0)  # type: ignore[arg-type]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import posenc
 from posenc import frequencies
-from posenc.integrations.transformers import describe, replace
+from posenc.integrations.transformers import Patch, describe, extend, replace
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
@@ -164,6 +164,78 @@ def test_jumps_in_positions_are_refused_when_they_come() -> None:
 
 
 @pytest.mark.parametrize(
+    ("positions", "mask"),
+    [
+        ([0, 1, 0, 1], None),  # packed
+        ([0, 1, 0, 1], [1, 1, 1, 1]),
+        ([3, 2, 1, 0], None),
+        ([0, 1, 1, 2], None),  # one twice
+        ([0, 0, 1, 2], [1, 0, 1, 1]),  # a hidden token between others takes a place too
+        ([0, 2, 4, 6], None),
+    ],
+)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_positions_that_are_not_one_after_the_other_are_refused(positions: Any, mask: Any, by_name: bool) -> None:
+    model = build("llama")
+    ids, places = IDS[:1, :4], torch.tensor([positions])
+    seen = None if mask is None else torch.tensor([mask])
+    given = (
+        ((), {"input_ids": ids, "position_ids": places, "attention_mask": seen})
+        if by_name
+        else ((ids, seen, places), {})
+    )
+    with replace(model, posenc.ALiBi(4)), pytest.raises(ValueError, match="position_ids with jumps"):
+        model(*given[0], **given[1])
+
+
+@pytest.mark.parametrize(
+    ("positions", "mask"),
+    [([1, 1, 0, 1], [0, 0, 1, 1]), ([0, 1, 2, 0], [1, 1, 1, 0]), ([5, 6, 7, 8], None), ([0, 0, 1, 2], [0, 1, 1, 1])],
+)
+def test_positions_of_hidden_tokens_do_not_matter(positions: Any, mask: Any) -> None:
+    model = build("llama")
+    seen = torch.ones(1, 4, dtype=torch.long) if mask is None else torch.tensor([mask])
+    with replace(model, posenc.ALiBi(4)):
+        plain = logits(model, IDS[:1, :4], attention_mask=seen)
+        given = logits(model, IDS[:1, :4], attention_mask=seen, position_ids=torch.tensor([positions]))
+    assert torch.equal(plain[seen.bool()], given[seen.bool()])
+
+
+def whisper(cls: str) -> Any:
+    config = transformers.WhisperConfig(
+        d_model=64, vocab_size=99, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4, num_mel_bins=8,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_source_positions=50,
+        max_target_positions=32, pad_token_id=0, bos_token_id=0, eos_token_id=0, decoder_start_token_id=0,
+    )  # fmt: skip
+    return getattr(transformers, cls)(config)
+
+
+@pytest.mark.parametrize("cls", ["WhisperModel", "WhisperForConditionalGeneration"])
+def test_the_table_of_whispers_decoder_is_found(cls: str) -> None:
+    """Its rows are counted by max_target_positions, which was not looked at."""
+    model = whisper(cls)
+    (table,) = (p for name, p in model.named_parameters() if name.endswith("decoder.embed_positions.weight"))
+    before = table.clone()
+    with replace(model, posenc.Sinusoidal(64)):
+        (now,) = (p for name, p in model.named_parameters() if name.endswith("decoder.embed_positions.weight"))
+        assert torch.equal(now, posenc.Sinusoidal(64).codes(torch.arange(32)).float())
+    with extend(model, "interpolate", length=48):
+        assert model.config.max_target_positions == 48
+        assert model.config.max_source_positions == 50
+    assert torch.equal(table, before)
+
+
+def test_a_patch_that_touches_nothing_is_an_error() -> None:
+    model = build("llama")
+    patch = Patch(model, "do nothing")
+    with pytest.raises(ValueError, match="nothing was changed"):
+        patch.commit()
+    rule = describe(model).groups[0].encoding.frequencies  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="nothing was changed"):
+        extend(model, rule)
+
+
+@pytest.mark.parametrize(
     ("model_type", "encoding", "message"),
     [
         ("llama", lambda: posenc.ALiBi(3), "3 heads|num_heads"),
@@ -192,7 +264,9 @@ def test_what_cannot_be_replaced_is_refused_and_nothing_changes(model_type: str,
 
 
 def test_other_things_are_refused() -> None:
-    with pytest.raises(TypeError, match="expected an encoding"):
+    with pytest.raises(TypeError, match="got 'alibi' as encoding, expected an instance of Encoding"):
         replace(build("llama"), "alibi")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="got the class ALiBi as encoding"):
+        replace(build("llama"), posenc.ALiBi)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected a model of transformers"):
         replace(torch.nn.Linear(2, 2), posenc.NoPE())

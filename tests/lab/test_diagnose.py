@@ -181,6 +181,42 @@ def test_what_cannot_be_diagnosed_is_refused(target: str, message: str) -> None:
         diagnose(target)
 
 
+ANGLES = torch.arange(200)[:, None] * (10_000.0 ** (-torch.arange(32) / 32)).repeat_interleave(2)
+
+
+def rolled(x: Tensor, p: Tensor) -> Tensor:
+    """The tutorial's example of a program that rolls and does not rotate, for heads of 64 channels and 200 tokens."""
+    return x * ANGLES[p].cos() + x.roll(1, dims=-1) * ANGLES[p].sin()
+
+
+def rolled_by_tables(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    return q * cos + q.roll(-1, dims=-1) * sin, k * cos + k.roll(-1, dims=-1) * sin
+
+
+@pytest.mark.parametrize(("function", "step", "width"), [(rolled, "c - 1", 64), (rolled_by_tables, "c + 1", 32)])
+def test_rolling_is_told_from_rotating(function: Callable[..., Any], step: str, width: int) -> None:
+    found = diagnose(function)
+    assert (found.pairing, found.head_dim, found.exit_code) == ("other", width, 1)
+    assert any("no rotation" in fault for fault in found.faults)
+    assert any(f"channel {step}, all around the head" in fault for fault in found.faults), found.faults
+
+
+def test_a_function_for_one_width_alone_is_called_with_it_or_the_width_is_asked_for() -> None:
+    def only(width: int) -> Callable[..., Any]:
+        def turned(x: Tensor, positions: Tensor) -> Tensor:
+            if x.shape[-1] != width:
+                raise RuntimeError("another width")
+            return half(x, positions)
+
+        return turned
+
+    assert diagnose(only(80)).head_dim == 80
+    assert diagnose(only(24), head_dim=24).head_dim == 24
+    with pytest.raises(ValueError, match="give head_dim"):
+        diagnose(only(24))
+
+
 def test_a_function_that_moves_position_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="at position 0"):
         diagnose(lambda x, positions: half(x, positions, shift=1.0))

@@ -4,10 +4,12 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from posenc.frequencies._arguments import check_names
 
 Length: TypeAlias = int | float | NDArray[Any] | None
 """How many tokens a sequence has, from its first position to its last: a number, an array of them, or None."""
@@ -25,6 +27,11 @@ class Frequencies(ABC):
             stay right as the sequence grows.
         needs_whole_head: True if the rule says itself which channels stay unrotated, and so has to see all of them.
     """
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Check the names of the arguments before the constructor runs."""
+        check_names(cls, options)
+        return super().__new__(cls)
 
     attention_factor: float = 1.0
     score_factor: float = 1.0

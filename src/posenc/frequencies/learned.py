@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from posenc.frequencies._arguments import check_instance
 from posenc.frequencies.base import Frequencies, Length, check_choice
 from posenc.frequencies.geometric import Geometric
 
@@ -45,6 +46,7 @@ class LearnedRates(Frequencies):
 
     def __post_init__(self) -> None:
         check_choice("LearnedRates", "parameter", self.parameter, get_args(Parameter))
+        check_instance("LearnedRates", "start", self.start, Frequencies, "Geometric()")
         if self.start.depends_on_length or isinstance(self.start, LearnedRates):
             raise ValueError(
                 f"LearnedRates: got start {self.start}, expected a rule with fixed rates, such as Geometric."

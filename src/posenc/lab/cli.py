@@ -222,7 +222,9 @@ def inspect(
 @app.command()
 def diagnose(
     target: Annotated[str, typer.Argument(help="[bold]module:function[/] or [bold]file.py:function[/].")],
-    head_dim: Annotated[int, typer.Option(help="Channels of a head, if it was made for a certain number.")] = 32,
+    head_dim: Annotated[
+        int | None, typer.Option(help="Channels of a head; by default the first usual number that the function takes.")
+    ] = None,
     expect_pairing: Annotated[
         str | None, typer.Option(metavar="half|interleaved", help="Any other is a fault.")
     ] = None,

@@ -15,6 +15,9 @@ from posenc.integrations.transformers.rotations.signature import Form, arguments
 
 FloatArray = NDArray[np.float64]
 
+#: Widths of a head that are tried, the first that the function takes.
+_WIDTHS = (32, 64, 128, 16, 96, 80, 256)
+
 _LENGTHS = (1, 64, 1024, 4095, 32_768, 131_072)
 _EPS32 = float(np.finfo(np.float32).eps)
 
@@ -78,7 +81,7 @@ class Diagnosis:
 def diagnose(
     target: str | Callable[..., Any],
     *,
-    head_dim: int = 32,
+    head_dim: int | None = None,
     expect_pairing: Literal["half", "interleaved"] | None = None,
     expect_direction: Literal["+", "-"] | None = None,
 ) -> Diagnosis:
@@ -93,7 +96,8 @@ def diagnose(
 
     Args:
         target: ``module:function``, ``file.py:function``, or the function. For a method, write a function around it.
-        head_dim: channels of a head, for functions that were made for a certain number.
+        head_dim: channels of a head, for functions that were made for a certain number; by default the first of 32, 64,
+            128, 16, 96, 80 and 256 that the function takes.
         expect_pairing, expect_direction: a finding other than this is a fault.
 
     Returns:
@@ -109,7 +113,8 @@ def diagnose(
         ('interleaved', '+', 10000.0, 'exact', ())
     """
     function = load(target) if isinstance(target, str) else target
-    probe = _Probe(function, head_dim)
+    probe = _probe(function, head_dim)
+    head_dim = probe.head_dim
     faults: list[str] = []
     matrices = probe.matrices((0, 1, 2, 5, 6))
     first = matrices[0]
@@ -142,8 +147,12 @@ def diagnose(
     if (error := probe.key_error()) > 1e-5:
         faults.append(f"keys are turned otherwise than queries, by {error:.2g}")
     if pairing == "other" and channels:
-        faults.append("its channels are not in pairs, or the pairs follow no known order")
-    base, angles, errors = _precision(probe, pairs, direction, scale, moved)
+        faults.append(_not_pairs(turned[1]))
+    if pairing == "other":
+        base, angles = None, "not judged: no pairs"
+        errors: tuple[tuple[int, float], ...] = ()
+    else:
+        base, angles, errors = _precision(probe, pairs, direction, scale, moved)
     if angles == "coarse":
         faults.append(f"its angles are coarse: error {errors[-1][1]:.2g} at position {errors[-1][0]}")
     bfloat16 = probe.bfloat16_error()
@@ -169,6 +178,33 @@ def diagnose(
     )
 
 
+def _probe(function: Callable[..., Any], head_dim: int | None) -> "_Probe":
+    if head_dim is not None:
+        return _Probe(function, head_dim)
+    for width in _WIDTHS:
+        try:
+            return _Probe(function, width)
+        except ValueError:
+            if width == _WIDTHS[-1]:
+                break
+    return _Probe(function, _WIDTHS[0])  # says what was tried at the most usual width
+
+
+def _not_pairs(matrix: FloatArray) -> str:
+    """Why the matrix of position 1 is not made of pairs."""
+    shifted = np.abs(matrix) > 1e-7
+    np.fill_diagonal(shifted, False)
+    from_channel = shifted.argmax(axis=1)
+    steps = {int(s) for s in (np.arange(len(matrix)) - from_channel)[shifted.any(axis=1)] % len(matrix)}
+    if shifted.sum(axis=1).max() == 1 and len(steps) == 1 and 2 * (step := steps.pop()) % len(matrix):
+        away = step if step <= len(matrix) // 2 else step - len(matrix)
+        return (
+            f"each channel c is mixed with channel c {'-' if away > 0 else '+'} {abs(away)}, all around the head "
+            f"(x.roll({away})): rolling is no rotation. Channels turn in pairs (a, b) -> (a cos - b sin, a sin + b cos)"
+        )
+    return "its channels are not in pairs, or the pairs follow no known order"
+
+
 class _Probe:
     """A function, the way of calling it under which it is a rotation, and what it does to chosen inputs."""
 
@@ -189,8 +225,9 @@ class _Probe:
             if not running:
                 listed = "".join(f"\n  {line}" for line in tried) or "\n  none: its signature fits no way of calling"
                 raise ValueError(
-                    "diagnose: cannot call the function; write a function f(q, k, cos, sin) or f(x, positions) around "
-                    f"it. Tried:{listed}"
+                    f"diagnose: cannot call the function with heads of {head_dim} channels; give head_dim (--head-dim) "
+                    "if it was made for another number, or write a function f(q, k, cos, sin) or f(x, positions) "
+                    f"around it. Tried:{listed}"
                 )
             self.form = running[0]
         # First of all longer runs, because some functions keep tables in the dtype of the first call.

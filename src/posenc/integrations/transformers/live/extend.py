@@ -10,6 +10,7 @@ from torch import nn
 
 from posenc import Compose, MRoPE, RoPE
 from posenc.frequencies import NTK, DynamicNTK, Frequencies, LearnedRates, LongRoPE, NTKAlpha, Proportional
+from posenc.frequencies._arguments import check_instance
 from posenc.integrations.transformers.description.description import Description, LayerGroup, describe
 from posenc.integrations.transformers.description.model_types import CORRECTS_SCORES, NEGATIVE
 from posenc.integrations.transformers.live import rebuild
@@ -67,8 +68,7 @@ def extend(
     inner = pretrained(model, "extend")
     if rule == "interpolate":
         return interpolate(inner, length)
-    if not isinstance(rule, Frequencies):
-        raise TypeError(f'extend: got {rule!r}, expected a rule of posenc.frequencies, or "interpolate".')
+    check_instance("extend", "rule", rule, Frequencies, "YaRN(4, trained_length=8192)")
     if isinstance(rule, LearnedRates):
         raise ValueError(f"extend: got {rule}, expected a rule with fixed rates; no config can say learned ones.")
     groups = _rotary_groups(inner, part)

@@ -13,7 +13,11 @@ from posenc.integrations.transformers.live import rebuild
 from posenc.integrations.transformers.live.patch import Patch
 
 #: What configs call the rows of the table.
-_LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
+_LENGTHS = (
+    *("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length"),
+    *("max_source_positions", "max_target_positions", "max_speech_positions", "max_text_positions"),
+    *("max_encoder_position_embeddings", "max_decoder_position_embeddings"),
+)
 
 
 def interpolate(model: Any, length: int | None) -> Patch:
@@ -66,14 +70,24 @@ def lengthened(config: Any, old: int, length: int) -> dict[str, int]:
 
 
 def position_tables(model: Any, part: str, old: int) -> list[nn.Embedding]:
-    """The embeddings whose rows are counted by the config's length."""
+    """The embeddings whose rows are counted by the config's length.
+
+    Raises:
+        ValueError: there are none.
+    """
     longer = copy.deepcopy(model.config)
     for name, value in lengthened(config_of(longer, part), old, old + 1).items():
         setattr(config_of(longer, part), name, value)
     shapes = {name: tensor.shape for name, tensor in _tensors(rebuild.build(model)).items()}
     grown = [name for name, x in _tensors(rebuild.build(model, longer)).items() if x.shape != shapes.get(name)]
     owners = [_owner(model, name)[0] for name in grown if name.endswith("weight")]
-    return [owner for owner in owners if isinstance(owner, nn.Embedding)]
+    tables = [owner for owner in owners if isinstance(owner, nn.Embedding)]
+    if not tables:
+        raise ValueError(
+            f"replace: no table of {type(model).__name__} has as many rows as its config says, {old}, under one of "
+            f"{', '.join(_LENGTHS)}; nothing was changed."
+        )
+    return tables
 
 
 def _stretch_all(patch: Patch, model: Any, config: Any, old: int, length: int) -> None:

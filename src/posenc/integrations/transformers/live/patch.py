@@ -55,8 +55,10 @@ class Patch:
         do()
 
     def assign(self, target: object, name: str, value: Any) -> None:
-        """Set an attribute of an object's own."""
+        """Set an attribute of an object's own; one that has that value already is no change."""
         own = vars(target)
+        if name in own and type(own[name]) is type(value) and isinstance(value, _PLAIN) and own[name] == value:
+            return
         if name in own:
             before = own[name]
             self.step(lambda: setattr(target, name, value), lambda: setattr(target, name, before))
@@ -64,7 +66,13 @@ class Patch:
             self.step(lambda: setattr(target, name, value), lambda: delattr(target, name))
 
     def commit(self) -> "Patch":
-        """All parts are done."""
+        """All parts are done.
+
+        Raises:
+            ValueError: there was none: nothing in the model is other than before.
+        """
+        if not self._steps:
+            raise ValueError(f"Patch: nothing was changed: the model is already as if {self.description!r} were done.")
         _patches[self._model] = [weakref.ref(patch) for patch in (*_living(self._model), self)]
         self._is_open = True
         return self
@@ -78,6 +86,9 @@ class Patch:
             self._steps.pop()()
         self._is_open = False
 
+
+#: Values that are compared before they are set.
+_PLAIN = (bool, int, float, str, dict, type(None))
 
 _patches: "weakref.WeakKeyDictionary[nn.Module, list[weakref.ref[Patch]]]" = weakref.WeakKeyDictionary()
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from posenc import AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, attention
 from posenc.encoding import EmbeddingEncoding, Encoding
+from posenc.frequencies._arguments import check_instance
 from posenc.integrations.transformers.description.description import describe
 from posenc.integrations.transformers.live.learned_table import config_of, learned_table, position_tables, swap
 from posenc.integrations.transformers.live.patch import Patch, pretrained
@@ -64,8 +65,7 @@ def replace(model: Any, encoding: Encoding, *, inputs: Mapping[str, Any] | None 
         torch.Size([1, 8, 16])
     """
     inner: Any = pretrained(model, "replace")
-    if not isinstance(encoding, Encoding):
-        raise TypeError(f"replace: got a {type(encoding).__name__}, expected an encoding of posenc.")
+    check_instance("replace", "encoding", encoding, Encoding, "posenc.ALiBi(num_heads=8)")
     _check(encoding)
     described = [group.encoding for group in describe(inner)]
     present = [each.parts[0] if isinstance(each, Compose) else each for each in described]
@@ -190,7 +190,8 @@ def _into_attention(
     patch.step(lambda: model.add_module("posenc_encoding", encoding), lambda: delattr(model, "posenc_encoding"))
     hook: list[Any] = []
     patch.step(
-        lambda: hook.append(model.register_forward_pre_hook(_no_jumps, with_kwargs=True)), lambda: hook.pop().remove()
+        lambda: hook.append(model.register_forward_pre_hook(_check_positions, with_kwargs=True)),
+        lambda: hook.pop().remove(),
     )
     seen: list[nn.Module] = []
     if everywhere:  # the modules make themselves known
@@ -232,15 +233,28 @@ def _mask(*args: Any, **options: Any) -> Any:
     return sdpa_mask(*args, **{**options, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
 
 
-def _no_jumps(module: nn.Module, args: Any, options: dict[str, Any]) -> None:
-    """Positions are counted by place: refuse others."""
-    given = options.get("position_ids")
-    if given is None or torch.compiler.is_compiling() or given.shape[-1] < 2:
+def _check_positions(module: Any, args: Any, options: dict[str, Any]) -> None:
+    """Positions are counted by place: refuse others, but for those of tokens that a mask hides."""
+    if torch.compiler.is_compiling():
         return
-    if bool((given.diff(dim=-1).abs() > 1).any()):
+    if args:
+        options = inspect.signature(module.forward).bind_partial(*args, **options).arguments
+    given, mask = options.get("position_ids"), options.get("attention_mask")
+    if given is None or given.shape[-1] < 2:
+        return
+    place = given - torch.arange(given.shape[-1], device=given.device)
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        seen = mask[:, -given.shape[-1] :].bool()
+    elif mask is None:
+        seen = torch.ones_like(given, dtype=torch.bool)
+    else:  # its form is not known: before the first token stands padding, whose positions are all the same
+        follows = given.diff(dim=-1, prepend=given[..., :1]) == 1
+        seen = (follows | (given > 1)).int().cummax(-1).values.bool()
+    first, last = place.masked_fill(~seen, 2**62).amin(-1), place.masked_fill(~seen, -(2**62)).amax(-1)
+    if bool((first < last).any()):
         raise ValueError(
             "replace: got position_ids with jumps, expected tokens one after the other; the encoding that was put in "
-            "counts them by place in the sequence."
+            "counts them by place in the sequence. Give packed documents one by one, in rows of their own."
         )
 
 

@@ -1,0 +1,91 @@
+"""What a constructor answers to a name that other libraries use, and to a class or a string in an object's place."""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+#: Names of other libraries -> ours, the likeliest first; the first that the class has is what is answered.
+_NAMES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("theta", "rope_theta", "rotary_emb_base", "rotary_embedding_base"), ("base", "frequencies")),
+    "base": ("frequencies",),
+    **dict.fromkeys(
+        ("original_max_position_embeddings", "original_max_positions", "original_context_length"), ("trained_length",)
+    ),
+    **dict.fromkeys(
+        ("max_position_embeddings", "max_seq_len", "max_len", "max_length", "n_positions", "num_embeddings"),
+        ("length", "trained_length"),
+    ),
+    "max_positions": ("length", "trained_length"),
+    **dict.fromkeys(("scale", "scaling_factor", "scale_factor"), ("factor", "frequencies")),
+    **dict.fromkeys(("mscale", "attn_factor", "attention_scaling"), ("attention_factor",)),
+    **dict.fromkeys(("d_model", "hidden_size", "embed_dim", "embedding_dim", "n_embd"), ("dim", "head_dim")),
+    **dict.fromkeys(("dim", "d_head", "dim_head", "head_size"), ("head_dim",)),
+    "head_dim": ("dim",),
+    **dict.fromkeys(("n_heads", "heads", "n_head", "nhead", "num_attention_heads"), ("num_heads",)),
+    **dict.fromkeys(("n_kv_heads", "num_key_value_heads", "kv_heads"), ("num_kv_heads",)),
+    **dict.fromkeys(("rotary_percent", "rotary_pct", "partial_rotary_factor", "rot_dim", "rope_dim"), ("rotary_dim",)),
+    **dict.fromkeys(("interleaved", "is_neox_style", "rope_interleave", "rotary_emb_interleaved"), ("pairing",)),
+    **dict.fromkeys(("freqs", "inv_freq", "scaling", "rope_scaling", "rule"), ("frequencies",)),
+    **dict.fromkeys(("bidirectional", "causal"), ("direction",)),
+    **dict.fromkeys(("relative_attention_num_buckets", "num_relative_buckets"), ("num_buckets",)),
+    **dict.fromkeys(("relative_attention_max_distance",), ("max_distance",)),
+    "mrope_section": ("sections",),
+}
+
+#: What to write, where another value goes under the name too.
+_HOW = {
+    "frequencies": "the rates are a rule of their own: frequencies=Geometric(base=...), or YaRN, Linear, ... of "
+    "posenc.frequencies",
+    "pairing": 'give pairing="interleaved" or pairing="half"',
+    "rotary_dim": "give rotary_dim=..., the number of rotated channels",
+    "direction": 'give direction="both" or direction="causal"',
+}
+
+
+def check_names(cls: type, given: Mapping[str, object]) -> None:
+    """Answer an argument that ``cls`` does not have with the name that it has for it.
+
+    Raises:
+        TypeError: as said; an unknown name that nothing is known of is left to Python.
+    """
+    strange = [name for name in given if name in _NAMES]
+    if not strange:
+        return
+    parameters = inspect.signature(cls).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in strange:
+        right = next((ours for ours in _NAMES[name] if ours in parameters), None)
+        if name not in parameters and right is not None:
+            how = _HOW.get(right, f"call it {right}")
+            raise TypeError(f"{cls.__name__}: got {name}={_short(given[name])}, expected {right}; {how}.")
+
+
+def check_instance(who: str, name: str, value: object, kind: type, example: str) -> None:
+    """Refuse a class, a string or anything else in the place of an object.
+
+    Raises:
+        TypeError: as said, with what to write.
+    """
+    if isinstance(value, kind):
+        return
+    if isinstance(value, type) and issubclass(value, kind):
+        got, do = f"the class {value.__name__}", f"make one: {value.__name__}(...)"
+    elif isinstance(value, str):
+        got, do = f"{value!r}", f"give an object, such as {example}"
+    else:
+        got, do = f"a value of type {type(value).__name__}", f"give an object, such as {example}"
+    raise TypeError(f"{who}: got {got} as {name}, expected an instance of {kind.__name__}; {do}.")
+
+
+def nearest(name: str, known: Mapping[str, str]) -> str | None:
+    """The known name that is written almost like this one."""
+    lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
+    return lower[near[0]] if near else None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,87 @@
+"""An argument under another library's name, and a name that lives elsewhere, are answered with what to write."""
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+
+import posenc
+from posenc import frequencies
+
+Q = torch.zeros(1, 2, 4, 64)
+
+
+@pytest.mark.parametrize(
+    ("call", "right"),
+    [
+        (lambda: posenc.RoPE(64, base=5e5), r"frequencies=Geometric\(base=...\)"),
+        (lambda: posenc.XPos(64, theta=5e5), r"frequencies=Geometric\(base=...\)"),
+        (lambda: posenc.RoPE(dim=64), "call it head_dim"),
+        (lambda: posenc.RoPE(64, interleaved=True), 'pairing="interleaved"'),
+        (lambda: posenc.RoPE(64, rotary_pct=0.5), "rotary_dim=..., the number of rotated channels"),
+        (lambda: posenc.YaRN(4, original_max_position_embeddings=8192), "call it trained_length"),
+        (lambda: posenc.YaRN(4, trained_length=8192, rope_theta=1e6), "call it base"),
+        (lambda: frequencies.Linear(scaling_factor=4), "call it factor"),
+        (lambda: posenc.Learned(64, max_len=512), "call it length"),
+        (lambda: posenc.Sinusoidal(d_model=64), "call it dim"),
+        (lambda: posenc.ALiBi(n_heads=8), "call it num_heads"),
+        (lambda: posenc.T5Bias(8, bidirectional=True), 'direction="both"'),
+        (lambda: posenc.MRoPE(16, mrope_section=(4, 2, 2)), "call it sections"),
+    ],
+)
+def test_other_libraries_names_are_answered_with_ours(call: Any, right: str) -> None:
+    with pytest.raises(TypeError, match=f"got .*expected .*{right}"):
+        call()
+
+
+def test_an_unknown_name_is_left_to_python() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        posenc.RoPE(64, colour=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (lambda: posenc.RoPE(64, frequencies=posenc.YaRN), r"the class YaRN as frequencies.*make one: YaRN\(...\)"),
+        (lambda: posenc.AxialRoPE(64, frequencies="yarn"), "'yarn' as frequencies.*such as Geometric"),
+        (lambda: posenc.Sinusoidal(64, frequencies=5), "a value of type int as frequencies"),
+        (lambda: frequencies.LearnedRates("linear"), "'linear' as start"),
+        (lambda: posenc.Compose(posenc.RoPE, posenc.ALiBi), r"the class RoPE.*make one: RoPE\(...\)"),
+        (lambda: posenc.Compose(posenc.RoPE(64), "alibi"), "'alibi' as an encoding"),
+        (lambda: posenc.attention(Q, Q, Q, posenc.ALiBi), "the class ALiBi as encoding"),
+        (lambda: posenc.attention(Q, Q, Q, "alibi"), "'alibi' as encoding"),
+        (
+            lambda: posenc.PerLayer({"a": posenc.RoPE}, pattern=["a"], num_layers=1),
+            r"the class RoPE as encodings\['a'\]",
+        ),
+        (lambda: posenc.make(posenc.RoPE, dim=64, num_heads=2), 'the class RoPE as the name.*such as "rope"'),
+    ],
+)
+def test_a_class_or_a_string_in_an_objects_place_is_answered(call: Any, answer: str) -> None:
+    with pytest.raises(TypeError, match=answer):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("name", "home"),
+    [
+        ("Linear", "it is posenc.frequencies.Linear"),
+        ("accelerate", "it is posenc.integrations.transformers.accelerate"),
+        ("Shaw", "it is posenc.scores.Shaw"),
+        ("Rope", "did you mean posenc.RoPE"),
+        ("yarn", "did you mean posenc.YaRN"),
+    ],
+)
+def test_a_name_that_lives_elsewhere_is_said_to(name: str, home: str) -> None:
+    with pytest.raises(AttributeError, match=home):
+        getattr(posenc, name)
+
+
+def test_every_home_that_is_named_has_what_it_is_said_to_have() -> None:
+    for home, names in posenc._ELSEWHERE.items():
+        module = importlib.import_module(home)
+        assert all(hasattr(module, name) for name in names.split()), home
+    assert not hasattr(posenc, "no_such_name_at_all")
+    public = set(frequencies.RULES) | {"Frequencies"}
+    assert public <= set(posenc._ELSEWHERE["posenc.frequencies"].split()) | set(posenc.__all__)
