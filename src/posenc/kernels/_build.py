@@ -1,25 +1,32 @@
-"""Compiled code: built on first use with the machine's compiler, kept in a cache of the user's own, or built ahead.
+"""Compiled code: from a wheel that carries it, or built on first use with the machine's compiler and kept in a cache.
 
-A library is loaded from the package itself, if a wheel carries it, or from the cache. Its file name holds a hash of all
-that it was made from, so a new source, flag, processor family or torch makes a new file and never meets an old one.
+Each C++ file beside a kernel is one library. Its key is a hash of all that it depends on: its text and the local
+headers it includes, the flags, the oldest version of PyTorch's stable ABI that it uses, processor family and system. An
+upgrade of torch is not among them, because the stable ABI is there to make that needless.
 """
 
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
+import re
+import shlex
 import shutil
-import stat
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from posenc.kernels import _cache
 
 #: Oldest torch whose stable ABI has what the sources use; a library built with a newer torch runs on it too.
 _TARGET = "0x020a000000000000"
@@ -29,6 +36,7 @@ FLAGS = (
     *("-std=c++17", "-O1", "-ftree-loop-vectorize", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     *("-fvisibility=hidden", "-shared", "-fPIC", f"-DTORCH_TARGET_VERSION={_TARGET}"),
 )
+_log = logging.getLogger("posenc")
 
 
 @dataclass(frozen=True)
@@ -40,14 +48,29 @@ class Library:
     reason: str
 
 
+def sources() -> list[Path]:
+    """All C++ files of the package, each of which is one library."""
+    return sorted(Path(__file__).parent.glob("*/*.cpp"))
+
+
 def load(source: Path) -> Library:
-    """The library made from ``source``, built first if need be; at most one attempt for each process."""
+    """The library made from ``source``, built first if need be; at most one attempt for each process.
+
+    Without it the plain PyTorch code of the operation runs; a warning of the logger "posenc" says so, once.
+    """
     library = _loaded.get(source)
     if library is None:
         with _lock:
             library = _loaded.get(source)
             if library is None:
                 library = _loaded[source] = _load(source)
+                if library.handle is None:
+                    _log.warning(
+                        "posenc: the compiled kernel for %s cannot be used: %s. Plain PyTorch code runs in its place, "
+                        "with the same results but several times slower.",
+                        source.parent.name,
+                        library.reason,
+                    )
     return library
 
 
@@ -60,100 +83,132 @@ def forget(source: Path) -> None:
     _loaded.pop(source, None)
 
 
-def build(source: Path, directory: Path, *, extra_flags: tuple[str, ...] = (), quiet: bool = False) -> Path:
-    """Compile ``source`` into ``directory`` and return the library's path; a file that is there already is kept.
+def build(source: Path, directory: Path, *, extra_flags: tuple[str, ...] = (), refused: Collection[Path] = ()) -> Path:
+    """Compile ``source`` into ``directory`` and return the library's path; one that is there and whole is kept, unless
+    it is among those that the system's loader refused.
+
+    The new library is loaded once by another process before it is put in place, so that one that does not load, or
+    crashes as it is loaded, is never kept.
 
     Raises:
-        RuntimeError: no compiler, or one that failed, with what it said.
+        RuntimeError: no compiler; one that failed, with what it said; a library that does not load.
+        OSError: the directory cannot be written to.
     """
-    path = directory / file_name(source, extra_flags)
-    if path.exists():
-        return path
+    name = key(source, extra_flags)
+    with _cache.one_builder(directory):
+        for path in _cache.libraries(directory, name):
+            if path not in refused:
+                return path
+        _cache.clear(directory, name)
+        return _compile(source, directory, name, extra_flags)
+
+
+def _compile(source: Path, directory: Path, name: str, extra_flags: tuple[str, ...]) -> Path:
+    """Compile, load once in another process, put in place. The caller is the only builder in this directory."""
     compiler = find_compiler()
     if compiler is None:
-        raise RuntimeError("no C++ compiler was found: install g++ or clang++, or name one in CXX")
+        named = os.environ.get("CXX")
+        what = f"CXX is {named!r}, which is no command here" if named else "no C++ compiler was found"
+        raise RuntimeError(f"{what}: install g++ or clang++, or name one in CXX")
     root = Path(torch.__file__).parent
-    if not quiet:
-        print(f"posenc: compiling {source.name} once, about two seconds ...", file=sys.stderr, flush=True)
+    _log.info("posenc: compiling %s once, which takes a few seconds", source.name)
     started = time.monotonic()
-    handle, partial = tempfile.mkstemp(dir=directory, suffix=".partial")
-    os.close(handle)
-    try:
-        command = [compiler, *FLAGS, *extra_flags, "-isystem", str(root / "include"), str(source), "-o", partial]
+    with tempfile.TemporaryDirectory(dir=directory, suffix=".partial", ignore_cleanup_errors=True) as scratch:
+        made = Path(scratch) / f"{name}.so"
+        command = [*compiler, *FLAGS, *extra_flags, "-isystem", str(root / "include"), str(source), "-o", str(made)]
         command += ["-L", str(root / "lib"), "-ltorch_cpu"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
-            raise RuntimeError(f"{compiler} could not compile {source.name}: {done.stderr.strip()[-2000:]}")
-        os.chmod(partial, 0o700)
-        os.replace(partial, path)  # atomic: another process sees all of it or nothing
-    finally:
-        Path(partial).unlink(missing_ok=True)
-    if not quiet:
-        print(f"posenc: compiled in {time.monotonic() - started:.1f} s to {path}", file=sys.stderr, flush=True)
+            raise RuntimeError(f"{shlex.join(compiler)} could not compile {source.name}: {done.stderr.strip()[-2000:]}")
+        if not made.exists() or not made.stat().st_size:
+            raise RuntimeError(f"{shlex.join(compiler)} made no library of {source.name}; set CXX to a C++ compiler")
+        _check_loads(made, root)
+        path = _cache.put(made, directory, name)
+    _log.info("posenc: compiled in %.1f s to %s", time.monotonic() - started, path)
     return path
 
 
-def file_name(source: Path, extra_flags: tuple[str, ...] = ()) -> str:
-    """``<source>-<hash>.so``, the hash over the source, the flags, the processor family, the system and torch."""
-    parts = (source.read_text(), *FLAGS, *extra_flags, platform.machine(), sys.platform, str(torch.__version__))
+_LOAD = "import sys; sys.path.insert(0, sys.argv[2]); import torch, ctypes; ctypes.CDLL(sys.argv[1])"
+
+
+def _check_loads(library: Path, root: Path) -> None:
+    """Load a library in another process, which may crash."""
+    if not sys.executable or getattr(sys, "frozen", False):
+        return  # there is no interpreter to start: within another program, or frozen into one
+    command = [sys.executable, "-P", "-c", _LOAD, str(library), str(root.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        why = signal.strsignal(-done.returncode) if done.returncode < 0 else said[-1] if said else "no reason given"
+        raise RuntimeError(f"the library made from {library.stem} does not load: {why}")
+
+
+def key(source: Path, extra_flags: tuple[str, ...] = ()) -> str:
+    """``<operation>-<source>-<hash>``, the hash over all that the library depends on."""
+    texts = [path.read_text() for path in (source, *_local_headers(source, set()))]
+    parts = (*texts, *FLAGS, *extra_flags, platform.machine(), sys.platform)
     digest = hashlib.sha256("\0".join(parts).encode())
-    return f"{source.parent.name}-{source.stem}-{digest.hexdigest()[:16]}.so"
+    return f"{source.parent.name}-{source.stem}-{digest.hexdigest()[:16]}"
 
 
-def find_compiler() -> str | None:
-    """The C++ compiler: CXX, if that is set, else the first of c++, g++ and clang++."""
+def _local_headers(source: Path, seen: set[Path]) -> Iterator[Path]:
+    for name in re.findall(r'^\s*#\s*include\s*"([^"]+)"', source.read_text(), flags=re.MULTILINE):
+        header = (source.parent / name).resolve()
+        if header not in seen and header.is_file():
+            seen.add(header)
+            yield header
+            yield from _local_headers(header, seen)
+
+
+def find_compiler() -> tuple[str, ...] | None:
+    """The C++ compiler's command: CXX, split as a shell splits it, if that is set, else c++, g++ or clang++."""
     if named := os.environ.get("CXX"):
-        return shutil.which(named)
-    return next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
-
-
-def cache_directory() -> Path:
-    """The user's own cache: ``POSENC_CACHE``, else ``posenc`` in ``XDG_CACHE_HOME`` or ``~/.cache``; made if missing.
-
-    Raises:
-        RuntimeError: it belongs to someone else, or someone else may write to it: what lies there would be executed.
-    """
-    if named := os.environ.get("POSENC_CACHE"):
-        directory = Path(named)
-    else:
-        directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "posenc"
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise RuntimeError(f"the cache {directory} cannot be made ({error}); set POSENC_CACHE to one") from error
-    _check_own(directory)
-    return directory
-
-
-def prebuilt_directory() -> Path:
-    """Where a wheel may carry libraries that were built ahead."""
-    return Path(__file__).parent / "prebuilt"
-
-
-def _check_own(path: Path) -> None:
-    status = path.lstat()
-    if stat.S_ISLNK(status.st_mode):
-        raise RuntimeError(f"{path} is a link, expected a file or directory of your own; remove it or set POSENC_CACHE")
-    if status.st_uid != os.geteuid():
-        raise RuntimeError(f"{path} belongs to user {status.st_uid}, expected {os.geteuid()}; set POSENC_CACHE")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise RuntimeError(f"others may write to {path}; run chmod go-w on it, or set POSENC_CACHE")
+        try:
+            command, *options = shlex.split(named)
+        except ValueError:  # nothing but spaces, or a quotation mark without its twin
+            return None
+        program = shutil.which(command)
+        return None if program is None else (program, *options)
+    program = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    return None if program is None else (program,)
 
 
 def _load(source: Path) -> Library:
     if os.name != "posix":
         return Library(None, None, f"compiled code is supported on Linux and macOS, not on {sys.platform}")
-    path = prebuilt_directory() / file_name(source, _extra_flags())
+    name = key(source, _extra_flags())
     try:
-        if not path.exists():
-            path = build(source, cache_directory(), extra_flags=_extra_flags())
-            _check_own(path)
-        torch.ops.load_library(str(path))
-        return Library(path, ctypes.CDLL(str(path)), "")
+        for path in _cache.libraries(_cache.prebuilt_directory(), name):
+            if library := _open(path):
+                return library
+        directory = _cache.cache_directory()
+        refused = []
+        for path in _cache.libraries(directory, name):
+            _cache.check_trusted(path)
+            if library := _open(path):
+                return library
+            refused.append(path)  # made on another system, such as a newer one that shares the home
+        try:
+            path = build(source, directory, extra_flags=_extra_flags(), refused=refused)
+        except OSError as error:
+            raise RuntimeError(
+                f"{directory} cannot be written to ({error.strerror}); set POSENC_CACHE to a directory of your own"
+            ) from error
+        return _open(path) or Library(None, None, f"{path} was built but does not load")
     except (RuntimeError, OSError) as error:
         return Library(None, None, str(error))
 
 
+def _open(path: Path) -> Library | None:
+    """The loaded library, or None where the system's loader refuses it."""
+    try:
+        torch.ops.load_library(str(path))
+        return Library(path, ctypes.CDLL(str(path)), "")
+    except OSError as error:
+        _log.info("posenc: %s does not load: %s", path, error)
+        return None
+
+
 @functools.cache
 def _extra_flags() -> tuple[str, ...]:
-    return tuple(os.environ.get("POSENC_CXXFLAGS", "").split())
+    return tuple(shlex.split(os.environ.get("POSENC_CXXFLAGS", "")))
