@@ -43,7 +43,7 @@ def test_log_n_begins_at_the_trained_length() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_attention_multiplies_the_scores_by_it_and_not_the_bias(dtype: torch.dtype) -> None:
-    warm = posenc.Temperature("inkling", length=4, strength=1.0)
+    warm = posenc.Temperature("inkling", length=4, strength=1.0, multiplies="products")
     alibi = posenc.ALiBi(num_heads=2)
     q, k, v = torch.randn(3, 1, 2, 30, 16).to(dtype)
     tau = warm.temperature(torch.arange(30))
@@ -60,6 +60,75 @@ def test_attention_multiplies_the_scores_by_it_and_not_the_bias(dtype: torch.dty
         both.on_scores((q.double() @ k.double().mT) / 4, None, None),
         (q.double() @ k.double().mT) / 4 * tau + alibi.bias(torch.arange(30), torch.arange(30)),
     )
+
+
+class RelativeLogits(posenc.ContextualEncoding):
+    """Inkling's bias: each token mixes a bank of profiles over the distance. What it mixes by travels in the state."""
+
+    def __init__(self, theirs: torch.nn.Module, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.theirs = theirs
+
+    def carry(self, x: torch.Tensor, state: torch.Tensor | None = None) -> torch.Tensor:
+        return x.mT
+
+    def contextual_bias(self, content: posenc.scores.Content) -> torch.Tensor:
+        mixed = content.q_state.mT.unflatten(-1, (self.num_heads, -1))
+        return self.theirs(mixed, content.q_positions, content.k_positions)
+
+
+@pytest.mark.parametrize("implementation", ["dense", "blocks"])
+def test_inkling_multiplies_its_relative_logits_too(implementation: str) -> None:
+    """Against the bias, the temperature and the attention of transformers' own Inkling, put together as it does."""
+    inkling = pytest.importorskip("transformers.models.inkling.modeling_inkling")
+    torch.manual_seed(0)
+    heads, length = 2, 24
+    theirs = inkling.InklingRelativeLogits(d_rel=3, rel_extent=9).double()
+    torch.nn.init.normal_(theirs.proj)
+    q, k, v = torch.randn(3, 1, heads, length, 8, dtype=torch.float64)
+    relative_states = torch.randn(1, length, heads, 3, dtype=torch.float64)
+    p = torch.arange(length)
+    tau = (1 + 0.5 * ((p + 1).double() / 4).clamp(min=1).log()).view(1, 1, -1, 1)
+    mask = torch.zeros(length, length).masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
+    module = torch.nn.Module()
+    module.num_key_value_groups = 1
+    bias = theirs(relative_states, p, p) * tau
+    expected, _ = inkling.eager_attention_forward(module, q * tau, k, v, mask + bias, scaling=8**-0.5)
+    encoding = posenc.Compose(RelativeLogits(theirs, heads), posenc.Temperature("inkling", length=4, strength=0.5))
+    state = encoding.carry(relative_states.flatten(-2))
+    ours = posenc.attention(q, k, v, encoding, causal=True, state=state, implementation=implementation)
+    torch.testing.assert_close(ours.transpose(1, 2), expected, rtol=1e-5, atol=1e-6)  # their softmax is in float32
+
+
+def test_the_bias_is_multiplied_or_not_as_the_name_says() -> None:
+    alibi, p = posenc.ALiBi(num_heads=2), torch.arange(20)
+    scores = torch.randn(1, 2, 20, 20, dtype=torch.float64)
+    for multiplies in ("products", "scores"):
+        warm = posenc.Temperature("power", length=4, strength=1.0, multiplies=multiplies)
+        tau, bias = warm.temperature(p), alibi.bias(p, p).double()
+        expected = tau * scores + bias if multiplies == "products" else tau * (scores + bias)
+        torch.testing.assert_close(posenc.Compose(warm, alibi).on_scores(scores, None, None), expected)
+
+
+def test_scalable_softmax_is_a_power_of_n_of_the_whole_score() -> None:
+    """The paper's definition, which sees one vector of scores, on scores that hold a bias."""
+    from posenc.oracle import ssmax as oracle
+
+    alibi, p = posenc.ALiBi(num_heads=1), torch.arange(12)
+    scores = torch.randn(1, 1, 12, 12, dtype=torch.float64)
+    ours = posenc.Compose(posenc.SSMax(num_heads=1, start=0.5), alibi).on_scores(scores, None, None)
+    whole = (scores + alibi.bias(p, p).double())[0, 0]
+    for t in (0, 5, 11):  # each query over the keys up to its own
+        expected = torch.from_numpy(oracle.weights(whole[t, : t + 1].numpy(), scale=0.5))
+        torch.testing.assert_close(ours[0, 0, t, : t + 1].softmax(-1), expected)
+
+
+def test_a_masked_score_stays_masked_at_a_temperature_of_zero() -> None:
+    scores = torch.zeros(1, 2, 3, 3).masked_fill(torch.ones(3, 3).triu(1).bool(), -torch.inf)
+    heated = posenc.SSMax(num_heads=2).on_scores(scores, None, None)  # ln 1 = 0 at the first position
+    assert torch.equal(heated.isneginf(), scores.isneginf())
+    assert not heated.isnan().any()
 
 
 def test_several_temperatures_multiply_and_each_row_has_its_positions() -> None:
@@ -91,6 +160,7 @@ def test_a_composition_without_one_has_none() -> None:
         ("llama4", {"length": 1}, "got length 1"),
         ("llama4", {"length": 8, "strength": 0}, "got strength 0, expected more than 0"),
         ("log", {"length": 8, "strength": 0.1}, 'got strength 0.1 with form "log"'),
+        ("log", {"length": 8, "multiplies": "bias"}, "got multiplies 'bias', expected one of"),
     ],
 )
 def test_what_cannot_be_built_is_refused(form: str, options: dict[str, float], message: str) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from posenc.encoding import E, Encoding, scaled
+from posenc.encoding import E, Encoding
 from posenc.frequencies._arguments import check_instance
-from posenc.positions import Positions, resolve
+from posenc.positions import Positions
 
 
 class Compose(Encoding):
@@ -51,8 +51,8 @@ class Compose(Encoding):
 
     @property
     def parts(self) -> tuple[Encoding, ...]:
-        """The encodings, in the order in which they were given."""
-        return tuple(self.encodings)  # type: ignore[arg-type]
+        """The encodings in the order in which they were given, those of a composition within one by one."""
+        return tuple(part for encoding in self.encodings for part in encoding.parts)  # type: ignore[union-attr]
 
     def on_embeddings(self, x: Tensor, positions: Positions = None) -> Tensor:
         for part in self.parts:
@@ -67,31 +67,16 @@ class Compose(Encoding):
         return q, k
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor | None:
-        part = self.at_scores()
+        part = self.at("scores")
         return None if part is None else part.bias(q_positions, k_positions)
 
-    def on_scores(
-        self, scores: Tensor, q_positions: Positions, k_positions: Positions, **content: Tensor | None
-    ) -> Tensor:
-        if self.scales_scores:
-            resolved = resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions")
-            scores = scaled(scores, self.temperature(resolved))
-        part = self.at_scores()
-        return scores if part is None else part.on_scores(scores, q_positions, k_positions, **content)
-
     def carry(self, x: Tensor, state: Tensor | None = None) -> Tensor | None:
-        part = self.at_scores()
+        part = self.at("scores")
         return state if part is None else part.carry(x, state)
 
     def softmax_scale(self, head_dim: int) -> float:
         plain: float = head_dim**-0.5
         return plain * math.prod([part.softmax_scale(head_dim) / plain for part in self.parts])
-
-    def at_scores(self) -> Encoding | None:
-        for part in self.parts:
-            if "scores" in part.places:
-                return part
-        return None
 
     def temperature(self, q_positions: Tensor) -> Tensor | float:
         product: Tensor | float = 1.0

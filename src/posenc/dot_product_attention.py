@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from posenc.encoding import ContextualEncoding, Encoding, scaled
+from posenc.encoding import ContextualEncoding, Encoding
 from posenc.frequencies._arguments import check_instance
 from posenc.kernels.biased_attention import plan
 from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem
+from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
 from posenc.kernels.choice import Choice, explained_by
 from posenc.kernels.precision import compute_dtype
 from posenc.positions import Positions, resolve
@@ -44,7 +45,8 @@ def attention(
     r"""Scaled dot-product attention with the encoding's bias on the scores, in memory linear in the length.
 
     .. math::
-        y_i = \sum_j \mathrm{softmax}_j\big(\tau_h(i)\, s\, q_i \cdot k_j + b_h(i, j) + \mathrm{mask}_{ij}\big)\, v_j
+        y_i = \sum_j \mathrm{softmax}_j\big(\tau^s_h(i)\,(\tau^p_h(i)\, s\, q_i \cdot k_j + b_h(i, j)) +
+        \mathrm{mask}_{ij}\big)\, v_j
 
     Place 3 of an encoding is honoured here; places 1 and 2 are the model's to call, before the first block and before
     the KV cache. Grouped heads: k and v may have fewer heads, if their number divides that of q.
@@ -66,8 +68,9 @@ def attention(
             (bool), or added to the scores (float).
         sinks: one score for each head that takes its share of the softmax and gives nothing.
         state: what ``encoding.carry`` made of the layer's input, for an encoding that carries something.
-        scale: :math:`s`; by default the encoding's own, which is 1 / sqrt(head_dim) for almost all. It is multiplied by
-            the encoding's temperature :math:`\tau`, where it has one. The bias is not scaled.
+        scale: :math:`s`; by default the encoding's own, which is 1 / sqrt(head_dim) for almost all. The bias is not
+            multiplied by it. The encoding's temperatures, where it has any, are :math:`\tau^p`, which leaves the bias
+            alone, and :math:`\tau^s`, which multiplies it too.
         dropout_p: dropout on the weights; pass 0.0 outside training.
         implementation: "auto" takes the fastest exact one (:func:`posenc.explain` says which); a name is taken at its
             word or refused. "sdpa": PyTorch's own, without a bias. "blocks": blocks of queries, each with its bias,
@@ -126,13 +129,19 @@ def _problem(
     _check_masks(q, k, window=window, documents=documents, mask=mask, sinks=sinks)
     if scale is None:
         scale = q.shape[-1] ** -0.5 if encoding is None else encoding.softmax_scale(q.shape[-1])
+    part = None if encoding is None else encoding.at("scores")
+    contextual = isinstance(part, ContextualEncoding)
+    acts: Any = part  # what a kernel asks for its bias
     if encoding is not None and encoding.scales_scores:
-        temperature = encoding.temperature(_positions(q, k, q_positions, k_positions)[0])
-        if isinstance(temperature, Tensor):
-            q = scaled(q, temperature)
+        temperatures = encoding.temperatures(_positions(q, k, q_positions, k_positions)[0])
+        if contextual or (part is not None and not temperatures.leaves_the_bias):
+            acts = WithTemperature(encoding, part)
+        if contextual:
+            pass  # it reads the products without a temperature
+        elif isinstance(factor := temperatures.of_products, Tensor):
+            q = scaled(q, factor)
         else:
-            scale = scale * temperature
-    part = None if encoding is None else encoding.at_scores()
+            scale = scale * factor
     plain = Problem(
         q, k, v, scale, causal=causal, window=window, documents=documents, mask=mask, sinks=sinks, dropout_p=dropout_p
     )
@@ -150,9 +159,8 @@ def _problem(
             "carry it through every step beside the KV cache."
         )
     resolved = _positions(q, k, q_positions, k_positions)
-    contextual = isinstance(part, ContextualEncoding)
     return replace(
-        plain, encoding=part, contextual=contextual, q_positions=resolved[0], k_positions=resolved[1], state=state
+        plain, encoding=acts, contextual=contextual, q_positions=resolved[0], k_positions=resolved[1], state=state
     )
 
 

@@ -1,4 +1,4 @@
-"""The whole idea on one page: a position enters a transformer at one of three places.
+r"""The whole idea on one page: a position enters a transformer at one of three places.
 
 ::
 
@@ -7,19 +7,27 @@
                               +-> scores         s  <- s + b(i, j)          in each layer, after the KV cache
 
 :class:`Encoding` has one hook for each place, and each hook is the identity. :class:`EmbeddingEncoding`,
-:class:`QueryKeyEncoding` and :class:`ScoreEncoding` open one of them each; every encoding is a final class below one
-of these three, so a model that calls all three hooks runs every encoding with the same code. The cut between the
-second place, before the cache, and the third, after it, is what makes decoding step by step equal to a full forward.
+:class:`QueryKeyEncoding` and :class:`ScoreEncoding` open one of them each. A model that calls all three hooks runs
+every encoding with the same code. The cut between the second place, before the cache, and the third, after it, is what
+makes decoding step by step equal to a full forward.
 
 At the third place most encodings look at positions alone, and two arguments are enough to define one. Those that look
 at what the tokens say are :class:`ContextualEncoding`; what such a one must remember besides keys and values travels
 in an explicit state (:meth:`Encoding.carry`).
+
+Every encoding of the library is a final class. Most stand below one of these four; NoPE, Temperature, SSMax and Compose
+stand directly below :class:`Encoding`, because they add nothing at a place of their own. The rotations share one more
+abstract class, ``Rotation``, below :class:`QueryKeyEncoding`.
+
+The scores of a query i, :math:`z_{ij} = \tau^s_i\,(\tau^p_i\, s\, q_i \cdot k_j + b_{ij})`, have two temperatures:
+:math:`\tau^p` multiplies the scaled dot products alone and :math:`\tau^s` the bias too. :meth:`Encoding.temperatures`
+gives both; ``kernels/biased_attention/temperature.py`` is the formula.
 """
 
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -29,10 +37,12 @@ from posenc.frequencies import Frequencies
 from posenc.frequencies._arguments import check_instance, check_names
 from posenc.kernels.biased_attention.content import Content, ScoreMod
 from posenc.kernels.biased_attention.score_mod import score_mod
+from posenc.kernels.biased_attention.temperature import Temperatures, combined
 from posenc.kernels.precision import compute_dtype
 from posenc.positions import Positions, resolve
 
 Place = Literal["embeddings", "queries_keys", "scores"]
+Multiplies = Literal["products", "scores"]
 E = TypeVar("E", bound="Encoding")
 
 
@@ -51,6 +61,8 @@ class Encoding(nn.Module):
         keys_cacheable: True if keys that went through ``on_queries_keys`` stay right as the sequence grows.
         max_positions: how many positions it can tell apart by construction, or None if there is no such limit.
         scales_scores: True if :meth:`temperature` gives anything.
+        multiplies: what the temperature multiplies: the scaled dot products alone ("products"), or the scores, which
+            are these plus the bias ("scores").
     """
 
     places: tuple[Place, ...] = ()
@@ -58,6 +70,7 @@ class Encoding(nn.Module):
     keys_cacheable: bool = True
     max_positions: int | None = None
     scales_scores: bool = False
+    multiplies: Multiplies = "products"
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         """Check the names of the arguments, and that rules are objects, before the constructor runs."""
@@ -89,12 +102,21 @@ class Encoding(nn.Module):
         return None
 
     def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"] | float:
-        """What the scaled dot products of a query are multiplied by before the bias; heads may be 1, for all.
+        """What the scaled dot products of a query are multiplied by; heads may be 1, for all.
 
-        :func:`posenc.attention` and :meth:`on_scores` honour it. Who computes scores in another way multiplies the
-        queries by it, all channels of them, and not the part alone that is rotated.
+        With ``multiplies = "scores"`` the bias is multiplied by it too. :func:`posenc.attention` and :meth:`on_scores`
+        honour it. Who computes scores in another way multiplies the queries by it, all channels of them, and not the
+        part alone that is rotated.
         """
         return 1.0
+
+    def temperatures(self, q_positions: Tensor) -> Temperatures:
+        """The temperatures of all parts, multiplied: of the dot products alone, and of the scores with their bias."""
+        of: dict[Multiplies, Tensor | float] = {"products": 1.0, "scores": 1.0}
+        for part in self.parts:
+            if part.scales_scores:
+                of[part.multiplies] = of[part.multiplies] * part.temperature(q_positions)
+        return Temperatures(of["products"], of["scores"])
 
     def on_scores(
         self,
@@ -105,17 +127,25 @@ class Encoding(nn.Module):
         q: Float[Tensor, "batch heads q_len head_dim"] | None = None,
         k: Float[Tensor, "batch kv_heads k_len head_dim"] | None = None,
         state: Tensor | None = None,
+        scale: float | None = None,
     ) -> Tensor:
-        """Place 3, in each layer after the KV cache: scaled scores times the temperature plus the bias.
+        """Place 3, in each layer after the KV cache: the temperature and the bias, on scaled dot products of q and k.
 
         Same shape and dtype. Scores of minus infinity are those that a mask has taken away. Only a
-        :class:`ContextualEncoding` reads q, k and the state.
+        :class:`ContextualEncoding` reads q, k, the state and the scale, which is :meth:`softmax_scale` by default.
         """
-        resolved_q, resolved_k = _resolve_both(scores, q_positions, k_positions)
-        if self.scales_scores:
-            scores = scaled(scores, self.temperature(resolved_q))
-        bias = self.bias(resolved_q, resolved_k)
-        return scores if bias is None else _add(scores, bias)
+        i = resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions")
+        j = resolve(k_positions, scores.shape[-1], device=scores.device, name="k_positions")
+        part = self.at("scores")
+        bias: Tensor | None = None
+        if isinstance(part, ContextualEncoding):
+            bias = _contextual_bias(self, part, scores, i, j, q=q, k=k, state=state, scale=scale)
+        elif part is not None:
+            bias = part.bias(i, j)
+        temperatures = self.temperatures(i) if self.scales_scores else Temperatures()
+        if bias is None and not self.scales_scores:
+            return scores
+        return _narrowed(combined(scores.to(compute_dtype(scores.dtype)), bias, temperatures), scores.dtype)
 
     def carry(self, x: Float[Tensor, "batch seq dim"], state: Tensor | None = None) -> Tensor | None:
         """What place 3 must know of the tokens besides their keys, appended to what it knew of the earlier ones.
@@ -129,9 +159,17 @@ class Encoding(nn.Module):
         """What the dot products of q and k are multiplied by before place 3: 1 / sqrt(head_dim) almost everywhere."""
         return float(head_dim**-0.5)
 
-    def at_scores(self) -> "Encoding | None":
-        """The part that acts at place 3: itself, a part of a composition, or None."""
-        return self if "scores" in self.places else None
+    @property
+    def parts(self) -> tuple["Encoding", ...]:
+        """The encodings that this one is made of: itself alone, or the parts of a composition."""
+        return (self,)
+
+    def at(self, place: Place) -> "Encoding | None":
+        """The part that acts at that place: this encoding, a part of a composition, or None.
+
+        ``at("queries_keys")`` is the rotation, where there is one.
+        """
+        return next((part for part in self.parts if place in part.places), None)
 
     def to_dict(self) -> dict[str, Any]:
         """The constructor's arguments as plain data, for JSON; weights are not part of it."""
@@ -241,51 +279,44 @@ class ContextualEncoding(Encoding, ABC):
         """What the attention weights add to the output besides the mean of the values, or None for nothing."""
         return None
 
-    def on_scores(
-        self,
-        scores: Float[Tensor, "batch heads q_len k_len"],
-        q_positions: Positions,
-        k_positions: Positions,
-        *,
-        q: Float[Tensor, "batch heads q_len head_dim"] | None = None,
-        k: Float[Tensor, "batch kv_heads k_len head_dim"] | None = None,
-        state: Tensor | None = None,
-    ) -> Tensor:
-        if q is None or k is None:
-            raise ValueError(
-                f"{type(self).__name__}: on_scores got no q and k, expected both: this encoding reads them; pass q=, "
-                "k= as they made the scores."
-            )
-        dtype = compute_dtype(scores.dtype)
-        resolved_q, resolved_k = _resolve_both(scores, q_positions, k_positions)
-        q, k, wide = q.to(dtype), k.to(dtype), scores.to(dtype)
-        q_state = None if state is None else state[..., k.shape[-2] - q.shape[-2] :]
-        scale = self.softmax_scale(q.shape[-1])
-        content = Content(q, k, wide, resolved_q, resolved_k, scale, q_state, state)
-        with torch.autocast(scores.device.type, enabled=False):
-            return _add(scores, self.contextual_bias(content))
+
+def _contextual_bias(
+    encoding: Encoding,
+    part: ContextualEncoding,
+    scores: Tensor,
+    i: Tensor,
+    j: Tensor,
+    *,
+    q: Tensor | None,
+    k: Tensor | None,
+    state: Tensor | None,
+    scale: float | None,
+) -> Tensor:
+    if q is None or k is None:
+        raise ValueError(
+            f"{type(part).__name__}: on_scores got no q and k, expected both: this encoding reads them; pass q=, k= as "
+            "they made the scores."
+        )
+    dtype = compute_dtype(scores.dtype)
+    q, k, wide = q.to(dtype), k.to(dtype), scores.to(dtype)
+    q_state = None if state is None else state[..., k.shape[-2] - q.shape[-2] :]
+    scale = encoding.softmax_scale(q.shape[-1]) if scale is None else scale
+    with torch.autocast(scores.device.type, enabled=False):
+        return part.contextual_bias(Content(q, k, wide, i, j, scale, q_state, state))
 
 
-def _resolve_both(scores: Tensor, q_positions: Positions, k_positions: Positions) -> tuple[Tensor, Tensor]:
-    return (
-        resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions"),
-        resolve(k_positions, scores.shape[-1], device=scores.device, name="k_positions"),
-    )
-
-
-def _add(scores: Tensor, bias: Tensor) -> Tensor:
-    total = scores + bias.to(compute_dtype(scores.dtype))
-    if scores.dtype in (torch.float16, torch.bfloat16):  # a far key may not turn into a masked one
-        info = torch.finfo(scores.dtype)
+def _narrowed(total: Tensor, dtype: torch.dtype) -> Tensor:
+    if dtype in (torch.float16, torch.bfloat16):  # a far key may not turn into a masked one
+        info = torch.finfo(dtype)
         total = torch.where(total.isinf(), total, total.clamp(info.min, info.max))
-    return total.to(scores.dtype)
+    return total.to(dtype)
 
 
-def scaled(x: Tensor, temperature: Tensor | float) -> Tensor:
-    """Queries or scores times the temperature of their queries, rounded once."""
-    if isinstance(temperature, Tensor):
-        temperature = temperature.to(compute_dtype(x.dtype))
-    return (x * temperature).to(x.dtype)
+def check_multiplies(cls: str, multiplies: Multiplies | None, default: Multiplies) -> Multiplies:
+    """What a temperature multiplies, the default if it is not said; another name is refused."""
+    if multiplies is not None and multiplies not in get_args(Multiplies):
+        raise ValueError(f"{cls}: got multiplies {multiplies!r}, expected one of {get_args(Multiplies)}.")
+    return default if multiplies is None else multiplies
 
 
 def _parameters(cls: type[nn.Module]) -> list[str]:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from posenc.encoding import Encoding
+from posenc.encoding import Encoding, Multiplies, check_multiplies
 from posenc.kernels.precision import as_float64
 
 Form = Literal["proportional", "affine"]
@@ -17,23 +17,25 @@ class SSMax(Encoding):
 
     Place: none. Learned: num_heads numbers, or two times as many. Relative: no. Keys may be cached: yes.
 
-    It multiplies the scaled dot products of the query at position p, in head h, by
+    It multiplies the scores of the query at position p, in head h, by
 
     - :math:`\tau_h(p) = s_h \ln(p + 1)` for ``form="proportional"``, the paper's, or
     - :math:`\tau_h(p) = s_h \ln(p + 1) + b_h` for ``"affine"`` (Mistral Large 4).
 
     Here :math:`s` is ``scale`` and :math:`b` is ``offset``. softmax with :math:`s \ln n` in front is a power of n, so
-    that attention does not flatten as n grows. :func:`posenc.attention` honours it; compose it with the encoding that
-    knows positions: ``Compose(RoPE(...), SSMax(...))``.
+    that attention does not flatten as n grows. It is the softmax that the paper replaces, so a bias is multiplied too,
+    unless ``multiplies="products"`` says otherwise. :func:`posenc.attention` honours it; compose it with the encoding
+    that knows positions: ``Compose(RoPE(...), SSMax(...))``.
 
     Args:
         num_heads: query heads.
         form: "proportional" or "affine".
         start: :math:`s` at the beginning: 0.43 by default as in the paper, and 0 for "affine", whose :math:`b` starts
             from 1, which is no temperature at all.
+        multiplies: "scores": the dot products and the bias, if there is one; or "products": the former alone.
 
     Raises:
-        ValueError: no heads; an unknown form; bad positions.
+        ValueError: no heads; an unknown form or name; bad positions.
 
     Example:
         >>> import torch
@@ -50,7 +52,14 @@ class SSMax(Encoding):
 
     scales_scores = True
 
-    def __init__(self, num_heads: int, *, form: Form = "proportional", start: float | None = None) -> None:
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        form: Form = "proportional",
+        start: float | None = None,
+        multiplies: Multiplies = "scores",
+    ) -> None:
         super().__init__()
         if num_heads < 1:
             raise ValueError(f"SSMax: got num_heads {num_heads}, expected at least 1.")
@@ -59,6 +68,7 @@ class SSMax(Encoding):
         self.num_heads = num_heads
         self.form = form
         self.start = (0.43 if form == "proportional" else 0.0) if start is None else start
+        self.multiplies = check_multiplies("SSMax", multiplies, "scores")
         self.scale = nn.Parameter(torch.empty(num_heads))
         self.offset = nn.Parameter(torch.empty(num_heads)) if form == "affine" else None
         self.reset_parameters()

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from posenc.encoding import Encoding
+from posenc.encoding import Encoding, Multiplies, check_multiplies
 from posenc.kernels.precision import as_float64
 
 Form = Literal["llama4", "mistral", "inkling", "power", "log"]
@@ -17,8 +17,10 @@ class Temperature(Encoding):
 
     Place: none. Learned: nothing. Relative: no. Keys may be cached: yes.
 
-    It multiplies the scaled dot products of the query at position p by :math:`\tau(p)`, before any bias.
-    :func:`posenc.attention` does so for every encoding that has one; compose it with the encoding that knows positions:
+    It multiplies the scores of the query at position p by :math:`\tau(p)`: :math:`\tau\, s\, q \cdot k + b` with
+    ``multiplies="products"``, :math:`\tau\,(s\, q \cdot k + b)` with ``"scores"``, where :math:`b` is the bias of the
+    encoding that it is composed with, if that has one. A bias that reads queries, keys or scores reads them without
+    the temperature. :func:`posenc.attention` honours it; compose it with the encoding that knows positions:
     ``Compose(RoPE(...), Temperature(...))``. By ``form``, with :math:`L` = ``length`` in tokens and :math:`\alpha` =
     ``strength``:
 
@@ -32,9 +34,12 @@ class Temperature(Encoding):
         form: one of the above.
         length: :math:`L`, above 1.
         strength: :math:`\alpha`, above 0; 0.1 by default where the form has one.
+        multiplies: "products" or "scores". By default "scores" for "inkling", whose model multiplies its relative
+            logits too, and "products" for the others, whose models add no bias.
 
     Raises:
-        ValueError: an unknown form; a length of 1 or below; a strength of 0 or below, or one for "log"; bad positions.
+        ValueError: an unknown form or name; a length of 1 or below; a strength of 0 or below, or one for "log"; bad
+            positions.
 
     Example:
         >>> import torch
@@ -48,7 +53,9 @@ class Temperature(Encoding):
 
     scales_scores = True
 
-    def __init__(self, form: Form, *, length: int, strength: float | None = None) -> None:
+    def __init__(
+        self, form: Form, *, length: int, strength: float | None = None, multiplies: Multiplies | None = None
+    ) -> None:
         super().__init__()
         if form not in get_args(Form):
             raise ValueError(f"Temperature: got form {form!r}, expected one of {get_args(Form)}.")
@@ -61,6 +68,7 @@ class Temperature(Encoding):
         self.form = form
         self.length = length
         self.strength = 0.1 if strength is None and form != "log" else strength
+        self.multiplies = check_multiplies("Temperature", multiplies, "scores" if form == "inkling" else "products")
 
     def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"]:
         tau = self._tau(as_float64(q_positions)).to(q_positions.device)

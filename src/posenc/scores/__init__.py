@@ -1,5 +1,6 @@
 """Place 3: a bias is added to the attention scores."""
 
+from posenc.kernels.biased_attention.content import Content, ScoreMod
 from posenc.scores.alibi import ALiBi
 from posenc.scores.cope import CoPE
 from posenc.scores.deberta import DeBERTa
@@ -20,9 +21,11 @@ __all__ = [
     "TUPE",
     "ALiBi",
     "CoPE",
+    "Content",
     "DeBERTa",
     "Forgetting",
     "Sandwich",
+    "ScoreMod",
     "Shaw",
     "SwinBias",
     "SwinV2Bias",

@@ -98,7 +98,7 @@ def _compare_with_oracle(
             # In float64 the angle itself, of size p, is rounded before cos and sin see it.
             scale = np.abs(want).max(axis=-1, keepdims=True) * max(1.0, exact.max() if dtype == torch.float64 else 1.0)
             assert_matches_oracle(got, want, dtype=dtype, scale=scale)
-    part = encoding.at_scores()
+    part = encoding.at("scores")
     if isinstance(part, ContextualEncoding) and dtype in (torch.float64, torch.float32):
         x, q = candidate.embeddings(n, dtype=dtype), candidate.random(2, candidate.num_heads, n, candidate.head_dim)
         q, k = q.to(dtype), q.flip(0).to(dtype)
@@ -165,7 +165,7 @@ def has_the_gradient_of_its_oracle(candidate: Candidate) -> None:
             lambda x: oracle.on_embeddings(x, exact),
             candidate.embeddings(n),
         )
-    if isinstance(encoding.at_scores(), ContextualEncoding):
+    if isinstance(encoding.at("scores"), ContextualEncoding):
         seen = torch.ones(n, n, dtype=torch.bool).tril()
 
         def ours(x: Tensor) -> Tensor:
@@ -216,7 +216,7 @@ def depends_on_differences_alone_if_it_says_that_it_is_relative(candidate: Candi
 
 @_question
 def gives_one_bias_in_every_form(candidate: Candidate) -> None:
-    part = candidate.encoding.at_scores()
+    part = candidate.encoding.at("scores")
     n = candidate.length(24)
     if isinstance(part, ScoreEncoding):
         positions = torch.arange(n)
@@ -303,7 +303,7 @@ def takes_all_forms_of_positions(candidate: Candidate) -> None:
             assert_same(got, expected, what)
     if candidate.encoding.max_positions is None:
         assert_same(candidate.hooks(7, n), candidate.hooks(arange + 7, n), "an offset of 7")
-        if candidate.encoding.places and getattr(candidate.encoding.at_scores(), "reads_positions", True):
+        if candidate.encoding.places and getattr(candidate.encoding.at("scores"), "reads_positions", True):
             different = zip(candidate.hooks(2 * arange, n), expected, strict=True)
             assert all(not torch.equal(a, b) for a, b in different), "positions make no difference"
 

@@ -196,6 +196,6 @@ def _check_unchanged(problem: Problem, learned: tuple[Tensor, ...]) -> None:
     now = {id(parameter) for parameter in problem.encoding.parameters()}
     if any(id(parameter) not in now for parameter in learned):
         raise RuntimeError(
-            f"attention: the parameters of {type(problem.encoding).__name__} were replaced between forward and "
+            f"attention: the parameters of {problem.name} were replaced between forward and "
             'backward; keep them (torch.func.functional_call swaps them: use implementation="dense" under it).'
         )

@@ -15,7 +15,7 @@ def run(problem: Problem) -> Tensor:
     factors = problem.encoding.factors(*problem.positions)
     if factors is None:
         raise ValueError(
-            f'attention: implementation="channels" got {type(problem.encoding).__name__}, expected an encoding whose '
+            f'attention: implementation="channels" got {problem.name}, expected an encoding whose '
             'bias separates into a function of i times a function of j; use implementation="blocks".'
         )
     left, right = (factor.to(problem.q.dtype) for factor in factors)

@@ -34,7 +34,7 @@ def run(problem: Problem) -> Tensor:
 def refusal(problem: Problem) -> str | None:
     """Why FlexAttention cannot take this call, or None if it can."""
     if problem.contextual:
-        return f"{type(problem.encoding).__name__} reads queries and keys, which no score_mod sees"
+        return f"{problem.name} reads queries and keys, which no score_mod sees"
     if problem.dropout_p:
         return "FlexAttention has no dropout"
     if problem.sinks is not None and problem.q.device.type == "cpu":

@@ -49,7 +49,7 @@ def choose(problem: Problem, implementation: Implementation) -> tuple[str, str]:
 def _refusal(implementation: str, problem: Problem) -> str | None:
     if implementation == "sdpa":
         if problem.encoding is not None:
-            return f"{type(problem.encoding).__name__} adds to the scores"
+            return f"{problem.name} adds to the scores"
         return "attention sinks are no part of it" if problem.sinks is not None else None
     if implementation == "flex":
         return flex.refusal(problem)

@@ -42,6 +42,11 @@ class Problem:
         return self.k.shape[-2]
 
     @property
+    def name(self) -> str:
+        """What an error calls the encoding."""
+        return type(getattr(self.encoding, "part", self.encoding)).__name__
+
+    @property
     def offset(self) -> int:
         return self.k_len - self.q_len
 

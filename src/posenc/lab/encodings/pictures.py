@@ -25,7 +25,7 @@ def pictures_of(
         return []
     if encoding.max_positions is not None:
         length = min(length, encoding.max_positions)
-    if isinstance(encoding.at_scores(), posenc.ContextualEncoding):
+    if isinstance(encoding.at("scores"), posenc.ContextualEncoding):
         return [_score_heatmap(_bias_of_words(encoding, dim=dim, num_heads=num_heads, length=length))]
     codes = codes_of(encoding, torch.arange(length), dim=dim, num_heads=num_heads).numpy()
     found: list[Picture] = []

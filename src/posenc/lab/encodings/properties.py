@@ -129,7 +129,7 @@ def measure(
     with torch.no_grad():
         if not encoding.places:
             reasons |= dict.fromkeys(("unique", "linear_map", "grid"), "no code: nothing is done with the position")
-        elif isinstance(encoding.at_scores(), posenc.ContextualEncoding):
+        elif isinstance(encoding.at("scores"), posenc.ContextualEncoding):
             reasons |= dict.fromkeys(
                 ("unique", "linear_map", "grid"), "no code: the bias depends on what the tokens say"
             )
@@ -175,7 +175,7 @@ def codes_of(
         ones = torch.ones(1, num_heads, count, dim // num_heads, dtype=dtype)
         codes.append(encoding.on_queries_keys(ones, ones[:, :, :1], positions, k_positions=0)[0][0, 0])
     if "scores" in encoding.places:
-        if isinstance(encoding.at_scores(), posenc.ContextualEncoding):
+        if isinstance(encoding.at("scores"), posenc.ContextualEncoding):
             words = torch.ones(1, count, dim, dtype=dtype)
             q, square = words.unflatten(-1, (num_heads, -1)).transpose(1, 2), torch.zeros(1, num_heads, count, count)
             scores = encoding.on_scores(square.to(dtype), positions, 0, q=q, k=q, state=encoding.carry(words))
