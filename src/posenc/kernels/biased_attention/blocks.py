@@ -71,7 +71,7 @@ class _Layout:
     def block(self, rows: slice, keys: slice) -> Block:
         if self.table is None:
             return self.problem.block(rows, keys)
-        return Block(rows, keys, toeplitz.view(self.table, rows, keys), None)
+        return Block.of(rows, keys, toeplitz.view(self.table, rows, keys), None)
 
 
 class _Blocks(torch.autograd.Function):
@@ -130,7 +130,7 @@ class _Blocks(torch.autograd.Function):
             bias = None if table is None else _leaf(toeplitz.view(table, rows, keys), wanted[3])
             extra = [_leaf(x, needed) for x, needed in zip((sinks, state), wanted[4:6], strict=True)]
             with torch.enable_grad(), torch.autocast(q.device.type, enabled=False):
-                block = layout.block(rows, keys) if table is None else Block(rows, keys, bias, None)
+                block = layout.block(rows, keys) if table is None else Block.of(rows, keys, bias, None)
                 y = attend(
                     problem, block, *leaves, sinks=extra[0], state=extra[1], generator=_generator(ctx.seed, rows, q)
                 )

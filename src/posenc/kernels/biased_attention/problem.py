@@ -106,7 +106,7 @@ class Problem:
         return bias.to(self.q.dtype)
 
     def block(self, rows: slice, keys: slice) -> "Block":
-        return Block(rows, keys, self.bias(rows, keys), self.hidden(rows, keys))
+        return Block.of(rows, keys, self.bias(rows, keys), self.hidden(rows, keys))
 
 
 def cut(mask: Tensor, rows: slice, keys: slice) -> Tensor:
@@ -120,12 +120,28 @@ def cut(mask: Tensor, rows: slice, keys: slice) -> Tensor:
 
 @dataclass(frozen=True)
 class Block:
-    """Some queries, the keys that they may see, and what positions and masks say about each pair."""
+    """Some queries, the keys that they may see, and what positions and masks say about each pair.
 
-    rows: slice
-    keys: slice
+    The bounds are kept as numbers: torch.compile fixes those of a slice that an object holds, and then compiles once
+    for each length.
+    """
+
+    row_bounds: tuple[int, int]
+    key_bounds: tuple[int, int]
     bias: Tensor | None
     hidden: Tensor | None
+
+    @classmethod
+    def of(cls, rows: slice, keys: slice, bias: Tensor | None, hidden: Tensor | None) -> "Block":
+        return cls((rows.start, rows.stop), (keys.start, keys.stop), bias, hidden)
+
+    @property
+    def rows(self) -> slice:
+        return slice(*self.row_bounds)
+
+    @property
+    def keys(self) -> slice:
+        return slice(*self.key_bounds)
 
 
 def attend(
