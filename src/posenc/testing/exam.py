@@ -13,6 +13,7 @@ from torch import Tensor
 
 from posenc.dot_product_attention import attention
 from posenc.encoding import ContextualEncoding, Encoding, ScoreEncoding
+from posenc.testing import compiled
 from posenc.testing.candidate import Candidate, Oracle
 from posenc.testing.comparator import FloatArray, assert_close, assert_matches_oracle, assert_same
 
@@ -26,7 +27,8 @@ def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
     full forward; the same bias in every form, dense, in blocks and as a score_mod; packed documents equal to separate
     ones; left padding and batch mates without effect; all forms of positions; positions of 2**20; grouped heads; inputs
     not modified; dtypes, autocast and views; state dict, deepcopy, pickle, meta device and to_dict round trips;
-    ``torch.compile(fullgraph=True)`` equal to eager; bad positions refused.
+    ``torch.compile(fullgraph=True)`` equal to eager with one graph for all lengths and two for decoding, and the same
+    under ``torch.export``; bad positions refused.
 
     Args:
         encoding: what to examine. What it declares (``places``, ``relative``, ``keys_cacheable``, ``max_positions``)
@@ -50,7 +52,7 @@ def checks(encoding: Encoding, *, oracle: Oracle | None = None) -> Iterator[tupl
         yield name, functools.partial(question, candidate)
 
 
-_QUESTIONS: dict[str, Callable[[Candidate], None]] = {}
+_QUESTIONS: dict[str, Callable[[Candidate], None]] = {question.__name__: question for question in compiled.QUESTIONS}
 
 
 def _question(function: Callable[[Candidate], None]) -> Callable[["Candidate"], None]:
@@ -400,20 +402,6 @@ def survives_every_round_trip(candidate: Candidate) -> None:
     for what, other in copies.items():
         assert_same(Candidate(other, None).hooks(None, n), expected, what)
     assert set(encoding.state_dict()) == {name for name, _ in encoding.named_parameters()}, "buffers in the state dict"
-
-
-@_question
-def compiles_without_graph_breaks(candidate: Candidate) -> None:
-    n = candidate.length(6)
-    x = candidate.embeddings(n, dtype=torch.float32)
-
-    def output(x: Tensor, positions: Tensor | None) -> Tensor:
-        return candidate.layer(x, positions)[0]
-
-    torch.compiler.reset()
-    compiled = torch.compile(output, fullgraph=True, backend="aot_eager")
-    for positions in (None, torch.arange(n)):
-        assert_close(compiled(x, positions), output(x, positions), "compiled", tolerance=1e-5)
 
 
 @_question
