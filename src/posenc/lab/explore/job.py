@@ -1,0 +1,228 @@
+"""`posenc explore`: write the page, with its controls at the numbers of a model or an encoding."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jinja2 import Environment
+from markupsafe import Markup
+
+import posenc
+from posenc import Compose, Geometric, MixedRoPE, RoPE, YaRN, catalogue
+from posenc.encoding import Encoding, ScoreEncoding
+from posenc.frequencies import NTK, Frequencies, Linear, Llama3
+from posenc.integrations.transformers import LayerGroup, describe
+from posenc.lab.checkpoint.gguf import describe_gguf
+from posenc.lab.encodings.spec import parse
+
+SCRIPTS = ("maths.js", "views.js")
+TRAINED = 4096
+"""The trained length at which the page starts where nothing says another."""
+
+DISTANCES, POSITIONS, CHANNELS, HEADS = 257, 64, 32, 4
+CURVES = {
+    "Sinusoidal": "the dot product of two codes.",
+    "ALiBi": "the bias of the first of 4 heads.",
+    "KERPLE": "the bias of the first head as it is before training.",
+    "Sandwich": "the bias of the first head.",
+}
+CODES = {
+    "Sinusoidal": "Hands that turn, sine and cosine.",
+    "Binary": "The digits of the position: bounded and unique, but they jump.",
+    "Integer": "The position itself in every channel: it grows without bound.",
+    "Normalized": "The position divided by 64: two lengths, two meanings.",
+    "Learned": "A learned table before training is noise: it says nothing yet.",
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the controls stand when the page opens.
+
+    Attributes:
+        name: the title of the page.
+        rotation: the rotary encoding that it starts with.
+        trained_length: in tokens.
+        longest: tokens to read.
+        note: what the reader should know of the choice.
+    """
+
+    name: str
+    rotation: RoPE
+    trained_length: int
+    longest: int
+    note: str = ""
+
+
+def explore(target: str = "rope", out: Path = Path("explore.html")) -> Path:
+    """Write the page that lets a reader turn the knobs of RoPE.
+
+    Args:
+        target: an encoding as ``posenc compare`` takes it ("rope", "rope:frequencies=YaRN(...)"), or a model: a folder
+            with a ``config.json``, such a file, or a GGUF file. The page starts with its numbers.
+        out: the HTML file. It needs nothing else, no network either.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        ValueError: an unknown name, a model without rotary layers, or a name of another suffix.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"explore: got output {out}, expected a name that ends in .html.")
+    start = _start(target)
+    page = _render(start)
+    out.write_text(page, encoding="utf-8")
+    return out
+
+
+def _start(target: str) -> Start:
+    path = Path(target)
+    if path.exists() or path.suffix in (".json", ".gguf"):
+        return _of_model(path)
+    encoding = parse(target).build(dim=HEADS * 128, num_heads=HEADS, length=TRAINED)
+    rotation = _rotation(encoding)
+    if rotation is None:
+        raise ValueError(
+            f"explore: {target} is {type(encoding).__name__}, which rotates nothing by one position; the page's "
+            'controls are those of RoPE. Use "rope" or a model with rotary layers; the page draws the others too.'
+        )
+    trained = getattr(rotation.frequencies, "trained_length", TRAINED)
+    return Start(target, rotation, trained, round(trained * getattr(rotation.frequencies, "factor", 1)))
+
+
+def _of_model(path: Path) -> Start:
+    description = describe_gguf(path) if path.suffix == ".gguf" else describe(path)
+    rotated = [(group, rotation) for group in description if (rotation := _rotation(group.encoding)) is not None]
+    if not rotated:
+        kinds = sorted({type(group.encoding).__name__ for group in description})
+        raise ValueError(
+            f"explore: {path} has no layers that rotate by one position, only {', '.join(kinds) or 'unknown parts'}, "
+            "expected at least one with RoPE; `posenc inspect` says what it has."
+        )
+    group, rotation = max(rotated, key=lambda pair: len(pair[0].layers))
+    trained = group.trained_length or group.longest or TRAINED
+    others = [_layers(other) for other in description if other is not group]
+    note = f"Starts with {_layers(group)} of {path.name}."
+    if others:
+        note += f" Not shown: {'; '.join(others)}."
+    return Start(description.model_type, rotation, trained, max(group.longest or trained, trained), note)
+
+
+def _layers(group: LayerGroup) -> str:
+    numbers = group.layers
+    shown = f"layers {', '.join(map(str, numbers[:4]))}{', ...' if len(numbers) > 4 else ''}"
+    return f"{shown} ({group.label or type(group.encoding).__name__})"
+
+
+def _rotation(encoding: Encoding) -> RoPE | None:
+    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
+    return next((part for part in parts if isinstance(part, RoPE)), None)
+
+
+def _render(start: Start) -> str:
+    here = Path(__file__).parent
+    template = Environment(autoescape=True).from_string((here / "page.html").read_text(encoding="utf-8"))
+    script = "\n".join((here / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    # "</" inside a script would end it, whatever a file calls itself.
+    data = json.dumps(_data(start), allow_nan=False).replace("</", "<\\/")
+    return template.render(
+        title=start.name,
+        note=start.note,
+        version=posenc.__version__,
+        style=Markup((here / "explore.css").read_text(encoding="utf-8")),
+        data=Markup(data),
+        script=Markup(script),
+    )
+
+
+def _data(start: Start) -> dict[str, Any]:
+    rotation = start.rotation
+    rule, parameters = _rule(rotation.frequencies)
+    rates = rotation.frequencies.inv_freq(rotation.rotary_dim)
+    base = float(getattr(rotation.frequencies, "base", 10_000.0))
+    plain = Geometric(base).inv_freq(rotation.rotary_dim)
+    name = type(rotation.frequencies).__name__
+    data: dict[str, Any] = {
+        "start": {
+            "head_dim": rotation.head_dim,
+            "dim": rotation.rotary_dim,
+            "base": base,
+            "trained": start.trained_length,
+            "tokens": start.longest if start.longest > start.trained_length else 4 * start.trained_length,
+            "rule": rule or "file",
+            "factor": float(getattr(rotation.frequencies, "factor", 4.0)),
+            "parameters": parameters,
+        },
+        "file": None
+        if rule
+        else {
+            "name": f"{start.name} ({name})",
+            "rates": rates.tolist(),
+            "plain": plain.tolist(),
+            "attention_factor": float(rotation.frequencies.attention_factor),
+        },
+    }
+    with torch.random.fork_rng(devices=()), torch.no_grad():
+        torch.manual_seed(0)  # what is learned is drawn here: the same page each time
+        return data | {"distances": DISTANCES, "curves": _curves(), "codes": _codes(), "mixed": _mixed()}
+
+
+def _rule(frequencies: Frequencies) -> tuple[str | None, dict[str, Any]]:
+    """The page's own name of a rule and its parameters, or None for one whose rates are handed over."""
+    if type(frequencies) is Geometric:
+        return "none", {}
+    if type(frequencies) is Linear:
+        return "linear", {}
+    if type(frequencies) is NTK:
+        return "ntk", {}
+    if isinstance(frequencies, YaRN) and (frequencies.ramp, frequencies.clamp) == ("code", "channels"):
+        keys: Iterable[str] = ("beta_fast", "beta_slow", "ends")
+        parameters = {key: getattr(frequencies, key) for key in keys}
+        usual = YaRN(frequencies.factor, trained_length=frequencies.trained_length).attention_factor
+        if frequencies.attention_factor != usual:
+            parameters["attention_factor"] = frequencies.attention_factor
+        return "yarn", parameters
+    if isinstance(frequencies, Llama3):
+        return "llama3", {key: getattr(frequencies, key) for key in ("low_freq_factor", "high_freq_factor")}
+    return None, {}
+
+
+def _curves() -> dict[str, Any]:
+    """What a distance does in other encodings, from the library."""
+    curves = {}
+    for name, note in CURVES.items():
+        encoding = catalogue.make(name.lower(), dim=128, num_heads=HEADS)
+        if isinstance(encoding, ScoreEncoding):
+            keys = torch.arange(DISTANCES)
+            values = encoding.bias(keys[-1:], keys)[..., 0, 0, :].flip(-1)
+        else:
+            codes = encoding.codes(torch.arange(DISTANCES))  # type: ignore[operator]
+            values = codes @ codes[0]
+        curves[name] = {"values": _rounded(values), "note": note}
+    return curves
+
+
+def _codes() -> dict[str, Any]:
+    """The codes that other encodings add to an embedding, from the library."""
+    codes = {}
+    for name, note in CODES.items():
+        options = {"length": POSITIONS} if name in ("Normalized", "Learned") else {}
+        encoding = catalogue.make(name.lower(), dim=CHANNELS, num_heads=HEADS, **options)
+        values = encoding.codes(torch.arange(POSITIONS))  # type: ignore[operator]
+        codes[name] = {"values": _rounded(values), "note": note}
+    return codes
+
+
+def _mixed() -> list[list[list[float]]]:
+    """The directions (row, column) of each pair, for some heads of a mixed encoding before training."""
+    rates = MixedRoPE(64, num_heads=HEADS).rates
+    return [_rounded(rates[:, head].flip(0).T) for head in range(HEADS)]
+
+
+def _rounded(values: torch.Tensor) -> Any:
+    return np.vectorize(lambda value: float(f"{value:.6g}"))(values.double().numpy()).tolist()
