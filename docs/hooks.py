@@ -1,6 +1,7 @@
 """What the pages get while the site is built: pictures drawn by the library, and the README as the start page.
 
-``<!-- pictures: rope -->`` becomes what the library draws of it; ``<!-- README -->`` the README, its links made right.
+``<!-- pictures: rope -->`` becomes what the library draws of it; ``<!-- README -->`` the README, its links made right;
+``<!-- explore: distance -->`` the explorer, opened at that section.
 """
 
 import html
@@ -8,12 +9,17 @@ import re
 from pathlib import Path
 
 import latex2mathml.converter
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
 
 from posenc.lab.drawing import plots
 from posenc.lab.encodings.pictures import pictures_of
 from posenc.lab.encodings.spec import parse
+from posenc.lab.explore.job import explore
 
 DIM, HEADS, LENGTH = 128, 4, 128
+EXPLORER = "explorer.html"
 STYLE = (
     ".pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr));gap:0 1.5rem;align-items:end}"
     ".md-typeset .pictures figure{width:100%;margin:.8rem 0}.pictures b{display:block;text-align:left}"
@@ -32,10 +38,26 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     return re.sub(r"\((CHANGELOG|CONTRIBUTING)\.md\)", lambda m: f"({m[1].lower()}.md)", readme).replace("(docs/", "(")
 
 
-def on_page_content(page_html: str, **_: object) -> str:
+def on_page_content(page_html: str, page: Page, **_: object) -> str:
     """Called by MkDocs with the HTML of each page."""
+    page_html = re.sub(r"<!-- explore: (\w+) -->", lambda found: _explorer(found[1], page.url), page_html)
     page_html = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', _formula, page_html, flags=re.S)
     return re.sub(r"<!-- pictures: (.+?) -->", lambda found: _pictures(found[1]), page_html)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Called by MkDocs when all pages are written."""
+    explore("rope", Path(config.site_dir) / EXPLORER)
+
+
+def _explorer(section: str, url: str) -> str:
+    at = f"{get_relative_url(EXPLORER, url)}#{section}"
+    return (
+        f'<p><a href="{at}">Open the explorer</a> in a window of its own, or turn its controls here:</p>'
+        f'<iframe src="{at}" title="The explorer: RoPE with controls" loading="lazy" '
+        'style="width:100%;height:44rem;border:1px solid var(--md-default-fg-color--lightest);border-radius:6px">'
+        "</iframe>"
+    )
 
 
 def _formula(found: re.Match[str]) -> str:
