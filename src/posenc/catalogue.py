@@ -25,9 +25,7 @@ class Row:
 
     def load(self) -> "type[Encoding]":
         """The class."""
-        module, cls = self.home.split(":")
-        loaded: type[Encoding] = getattr(importlib.import_module(f"posenc.{module}"), cls)
-        return loaded
+        return _load(self.home)
 
 
 _FLEETWOOD = "Fleetwood, You could have designed state of the art positional encoding"
@@ -104,6 +102,9 @@ def make(name: str, *, dim: int, num_heads: int, **options: Any) -> "Encoding":
 
 def build(cls: "type[Encoding]", *, dim: int, num_heads: int, **options: Any) -> "Encoding":
     """An encoding of any class, a user's own too: it is given those of dim, num_heads and head_dim that it asks for."""
+    for size, value in (("dim", dim), ("num_heads", num_heads)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{cls.__name__}: got {size} {value!r}, expected a whole number.")
     if num_heads < 1 or dim < 1 or dim % num_heads:
         raise ValueError(
             f"{cls.__name__}: got dim {dim} for {num_heads} heads, expected a multiple of the number of heads."
@@ -111,8 +112,10 @@ def build(cls: "type[Encoding]", *, dim: int, num_heads: int, **options: Any) ->
     known = {"dim": dim, "num_heads": num_heads, "head_dim": dim // num_heads}
     parameters = inspect.signature(cls).parameters
     if unknown := sorted(set(options) - set(parameters)):
-        takes = sorted(set(parameters) - set(known)) or "none"
-        raise TypeError(f"{cls.__name__}: got the option {unknown[0]!r}, expected one of {takes}.")
+        named = {key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        takes = sorted(named - set(known))
+        expected = f"one of {takes}" if takes else "none: it has no options"
+        raise TypeError(f"{cls.__name__}: got the option {unknown[0]!r}, expected {expected}.")
     arguments = {key: value for key, value in known.items() if key in parameters} | options
     for key, parameter in parameters.items():
         variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
@@ -123,15 +126,21 @@ def build(cls: "type[Encoding]", *, dim: int, num_heads: int, **options: Any) ->
 
 def from_dict(data: Mapping[str, Any]) -> "Encoding":
     """The encoding that ``to_dict`` described, of any class of the catalogue, or a composition of them."""
-    homes = {entry.home.split(":")[1]: entry for entry in CATALOGUE}
-    name = data.get("name")
-    if name == "Compose":
-        from posenc.compose import Compose
-
-        return Compose.from_dict(data)
-    if name not in homes:
-        raise ValueError(
-            f"posenc: from_dict got name {name!r}, expected one of {', '.join(homes)} or Compose; a class of your own has its "
-            "own from_dict."
+    if not isinstance(data, Mapping):
+        raise TypeError(
+            f"posenc: from_dict got a {type(data).__name__}, expected a mapping with a name, as to_dict makes it."
         )
-    return homes[name].load().from_dict(data)
+    homes = {home.split(":")[1]: home for home in (*(entry.home for entry in CATALOGUE), "compose:Compose")}
+    name = data.get("name")
+    if not isinstance(name, str) or name not in homes:
+        raise ValueError(
+            f"posenc: from_dict got name {name!r}, expected one of {', '.join(homes)}; a class of your own has its own "
+            "from_dict."
+        )
+    return _load(homes[name]).from_dict(data)
+
+
+def _load(home: str) -> "type[Encoding]":
+    module, cls = home.split(":")
+    loaded: type[Encoding] = getattr(importlib.import_module(f"posenc.{module}"), cls)
+    return loaded

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from posenc.encoding import E, Encoding
+from posenc.encoding import E, Encoding, check_keys
 from posenc.frequencies._arguments import check_instance
 from posenc.positions import Positions
 
@@ -43,6 +43,7 @@ class Compose(Encoding):
             )
         self.encodings = nn.ModuleList(encodings)
         self.places = tuple(places)
+        self.causal_only = any(encoding.causal_only for encoding in encodings)
         self.relative = all(encoding.relative for encoding in encodings)
         self.keys_cacheable = all(encoding.keys_cacheable for encoding in encodings)
         self.scales_scores = any(encoding.scales_scores for encoding in encodings)
@@ -91,7 +92,9 @@ class Compose(Encoding):
     def from_dict(cls: type[E], data: Mapping[str, Any]) -> E:
         from posenc.catalogue import from_dict
 
-        return cls(*(from_dict(part) for part in data["encodings"]))
+        given = check_keys("Compose", data, {"encodings"}, required={"encodings"})
+        check_instance("Compose", "encodings", given["encodings"], list, '[{"name": "NoPE"}, ...]')
+        return cls(*(from_dict(part) for part in given["encodings"]))
 
     def extra_repr(self) -> str:
         return ""

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from posenc.encoding import ContextualEncoding, Encoding
-from posenc.frequencies._arguments import check_instance
+from posenc.frequencies._arguments import check_instance, check_number
 from posenc.kernels.biased_attention import plan
 from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem
@@ -85,7 +85,8 @@ def attention(
     grows with the position.
 
     Raises:
-        ValueError: heads, lengths, masks or positions that do not fit; more queries than keys with ``causal``; an
+        ValueError: heads, lengths, masks or positions that do not fit; more queries than keys with ``causal`` or
+            ``window``; a scale that is not finite; keys after a query for an encoding that is ``causal_only``; an
             implementation that cannot take the call.
 
     Example:
@@ -127,9 +128,22 @@ def _problem(
         check_instance("attention", "encoding", encoding, Encoding, "ALiBi(num_heads=8)")
     _check_shapes(q, k, v, causal=causal)
     _check_masks(q, k, window=window, documents=documents, mask=mask, sinks=sinks)
+    check_number("attention", "dropout_p", dropout_p)
+    if not 0 <= dropout_p < 1:
+        raise ValueError(f"attention: got dropout_p {dropout_p}, expected 0 to below 1.")
+    if scale is not None:
+        check_number("attention", "scale", scale)
     if scale is None:
         scale = q.shape[-1] ** -0.5 if encoding is None else encoding.softmax_scale(q.shape[-1])
+    if encoding is not None and encoding.causal_only and not causal:
+        _check_causal_only(q, k, encoding, q_positions=q_positions, k_positions=k_positions, mask=mask)
     part = None if encoding is None else encoding.at("scores")
+    adds = part.value_dim if isinstance(part, ContextualEncoding) else None
+    if adds not in (None, v.shape[-1]) and v.shape[-1] != q.shape[-1]:  # equal ones are answered as q's
+        raise ValueError(
+            f"attention: got v of {v.shape[-1]} channels but {type(part).__name__} adds {adds} to each; "
+            f"build it with head_dim={v.shape[-1]}, or without what it adds to the values."
+        )
     contextual = isinstance(part, ContextualEncoding)
     acts: Any = part  # what a kernel asks for its bias
     if encoding is not None and encoding.scales_scores:
@@ -142,6 +156,8 @@ def _problem(
             q = scaled(q, factor)
         else:
             scale = scale * factor
+    if scale <= 0 and not contextual:  # fused kernels have no such scale; the queries take it
+        q, scale = q * scale, 1.0
     plain = Problem(
         q, k, v, scale, causal=causal, window=window, documents=documents, mask=mask, sinks=sinks, dropout_p=dropout_p
     )
@@ -162,6 +178,19 @@ def _problem(
     return replace(
         plain, encoding=acts, contextual=contextual, q_positions=resolved[0], k_positions=resolved[1], state=state
     )
+
+
+def _check_causal_only(
+    q: Tensor, k: Tensor, encoding: Encoding, *, q_positions: Positions, k_positions: Positions, mask: Tensor | None
+) -> None:
+    """Refuse keys after a query, where it is sure that there are some: no mask, and the positions of the sequence."""
+    if mask is None and q_positions is None and k_positions is None and 1 < q.shape[-2] <= k.shape[-2]:
+        names = " and ".join(type(part).__name__ for part in encoding.parts if part.causal_only)
+        raise ValueError(
+            f"attention: got {names}, which is for keys at or before their query, and neither causal=True nor a mask; "
+            "give one of them, or for an encoder an encoding that tells both sides apart, such as "
+            'T5Bias(direction="both").'
+        )
 
 
 def _positions(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positions) -> tuple[Tensor, Tensor]:
@@ -209,6 +238,13 @@ def _check_masks(
 ) -> None:
     batch, heads, q_len = q.shape[:3]
     k_len = k.shape[-2]
+    if window is not None and (isinstance(window, bool) or not isinstance(window, int)):
+        raise TypeError(f"attention: got window {window!r}, expected a whole number of tokens.")
+    if window is not None and q_len > k_len:
+        raise ValueError(
+            f"attention: got {q_len} queries for {k_len} keys with window={window}, expected no more queries than "
+            "keys; concatenate the cached keys before the new ones."
+        )
     if window is not None and window < 1:
         raise ValueError(f"attention: got window {window}, expected at least 1: a query sees its own key.")
     if documents is not None and (

@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.frequencies import Frequencies
-from posenc.frequencies._arguments import check_instance, check_names
+from posenc.frequencies._arguments import check_instance, check_names, check_numbers
 from posenc.kernels.biased_attention.content import Content, ScoreMod
 from posenc.kernels.biased_attention.score_mod import score_mod
 from posenc.kernels.biased_attention.temperature import Temperatures, combined
@@ -60,6 +60,7 @@ class Encoding(nn.Module):
         relative: True if the output of attention depends on differences of positions alone.
         keys_cacheable: True if keys that went through ``on_queries_keys`` stay right as the sequence grows.
         max_positions: how many positions it can tell apart by construction, or None if there is no such limit.
+        causal_only: True if it is made for keys at or before their query alone.
         scales_scores: True if :meth:`temperature` gives anything.
         multiplies: what the temperature multiplies: the scaled dot products alone ("products"), or the scores, which
             are these plus the bias ("scores").
@@ -69,12 +70,14 @@ class Encoding(nn.Module):
     relative: bool = False
     keys_cacheable: bool = True
     max_positions: int | None = None
+    causal_only: bool = False
     scales_scores: bool = False
     multiplies: Multiplies = "products"
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
-        """Check the names of the arguments, and that rules are objects, before the constructor runs."""
+        """Check the names, numbers and rules among the arguments before the constructor runs."""
         check_names(cls, options)
+        check_numbers(cls, args, options)
         if options.get("frequencies") is not None and "frequencies" in _parameters(cls):
             check_instance(cls.__name__, "frequencies", options["frequencies"], Frequencies, "Geometric(base=500_000)")
         return super().__new__(cls)
@@ -179,12 +182,7 @@ class Encoding(nn.Module):
     @classmethod
     def from_dict(cls: type[E], data: Mapping[str, Any]) -> E:
         """The encoding that :meth:`to_dict` described."""
-        arguments = {key: value for key, value in data.items() if key != "name"}
-        if unknown := sorted(arguments.keys() - set(_parameters(cls))):
-            raise ValueError(
-                f"{cls.__name__}: from_dict got unknown keys {unknown}, expected {_parameters(cls)}; "
-                "was this written by another version?"
-            )
+        arguments = check_keys(cls.__name__, data, set(_parameters(cls)), required=_required(cls))
         if isinstance(arguments.get("frequencies"), Mapping):
             arguments["frequencies"] = Frequencies.from_dict(arguments["frequencies"])
         return cls(**arguments)
@@ -238,9 +236,13 @@ class ScoreEncoding(Encoding, ABC):
     That one definition gives every form: the dense bias, the bias of any block, the value for a step of decoding (all
     of them :meth:`bias` at the positions in question), and a function for FlexAttention (:meth:`score_mod`). With
     ``relative = True`` the bias must be a function of i - j, which is then evaluated once for each distance.
+
+    Attributes:
+        factors_are_causal: True if :meth:`factors` is right for keys at or before the query alone.
     """
 
     places: tuple[Place, ...] = ("scores",)
+    factors_are_causal: bool = False
     num_heads: int
 
     @abstractmethod
@@ -263,11 +265,13 @@ class ContextualEncoding(Encoding, ABC):
 
     Attributes:
         reads_positions: False if order comes from the sequence alone and positions are not looked at.
+        value_dim: how many channels the values must have, for one that adds to them; None if any number will do.
     """
 
     places: tuple[Place, ...] = ("scores",)
     num_heads: int
     reads_positions: bool = True
+    value_dim: int | None = None
 
     @abstractmethod
     def contextual_bias(self, content: Content) -> Float[Tensor, "batch heads q_len k_len"]:
@@ -302,7 +306,7 @@ def _contextual_bias(
     q_state = None if state is None else state[..., k.shape[-2] - q.shape[-2] :]
     scale = encoding.softmax_scale(q.shape[-1]) if scale is None else scale
     with torch.autocast(scores.device.type, enabled=False):
-        return part.contextual_bias(Content(q, k, wide, i, j, scale, q_state, state))
+        return part.contextual_bias(Content(q, k, wide, i, j, scale, q_state, state, offset=k.shape[-2] - q.shape[-2]))
 
 
 def _narrowed(total: Tensor, dtype: torch.dtype) -> Tensor:
@@ -310,6 +314,26 @@ def _narrowed(total: Tensor, dtype: torch.dtype) -> Tensor:
         info = torch.finfo(dtype)
         total = torch.where(total.isinf(), total, total.clamp(info.min, info.max))
     return total.to(dtype)
+
+
+def check_keys(who: str, data: object, known: set[str], *, required: set[str]) -> dict[str, Any]:
+    """What ``from_dict`` was given, without the name of the class: a mapping of known keys, none missing.
+
+    Raises:
+        TypeError: no mapping.
+        ValueError: unknown keys, or missing ones.
+    """
+    if not isinstance(data, Mapping):
+        raise TypeError(f"{who}: from_dict got a {type(data).__name__}, expected a mapping, as to_dict makes it.")
+    given = {key: value for key, value in data.items() if key != "name"}
+    if unknown := sorted(map(str, given.keys() - known)):
+        raise ValueError(
+            f"{who}: from_dict got unknown keys {unknown}, expected {sorted(known)}; was this written by another "
+            "version?"
+        )
+    if missing := sorted(required - given.keys()):
+        raise ValueError(f"{who}: from_dict got no {missing[0]!r}, expected {sorted(required)} at least.")
+    return given
 
 
 def check_multiplies(cls: str, multiplies: Multiplies | None, default: Multiplies) -> Multiplies:
@@ -323,6 +347,11 @@ def _parameters(cls: type[nn.Module]) -> list[str]:
     if cls.__init__ is nn.Module.__init__:  # no constructor of its own: no arguments
         return []
     return list(inspect.signature(cls).parameters)
+
+
+def _required(cls: type[nn.Module]) -> set[str]:
+    parameters = inspect.signature(cls).parameters
+    return {name for name in _parameters(cls) if parameters[name].default is inspect.Parameter.empty}
 
 
 def _plain(value: Any) -> Any:

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from posenc.encoding import Encoding
-from posenc.frequencies._arguments import check_instance
+from posenc.encoding import Encoding, check_keys
+from posenc.frequencies._arguments import check_instance, check_number
 
 
 class PerLayer(nn.Module):
@@ -39,6 +39,7 @@ class PerLayer(nn.Module):
         check_instance("PerLayer", "encodings", encodings, Mapping, '{"rotated": RoPE(head_dim=64)}')
         for name, encoding in encodings.items():
             check_instance("PerLayer", f"encodings[{name!r}]", encoding, Encoding, "RoPE(head_dim=64)")
+        check_number("PerLayer", "num_layers", num_layers, whole=True)
         if num_layers < 1:
             raise ValueError(f"PerLayer: got num_layers {num_layers}, expected at least 1.")
         if not pattern or set(pattern) != set(encodings):
@@ -81,5 +82,8 @@ class PerLayer(nn.Module):
         """What :meth:`to_dict` described."""
         from posenc.catalogue import from_dict
 
-        encodings = {name: from_dict(encoding) for name, encoding in data["encodings"].items()}
-        return cls(encodings, pattern=data["pattern"], num_layers=data["num_layers"])
+        known = {"encodings", "pattern", "num_layers"}
+        given = check_keys("PerLayer", data, known, required=known)
+        check_instance("PerLayer", "encodings", given["encodings"], Mapping, '{"rotated": {"name": "RoPE", ...}}')
+        encodings = {name: from_dict(encoding) for name, encoding in given["encodings"].items()}
+        return cls(encodings, pattern=given["pattern"], num_layers=given["num_layers"])

@@ -24,9 +24,25 @@ def test_masked_keys_are_not_counted() -> None:
     """The mask takes every other key away: the result is that of the other half alone."""
     encoding = posenc.CoPE(num_heads=2, head_dim=8, length=5)
     torch.nn.init.normal_(encoding.table)
-    q, k = torch.randn(2, 1, 2, 10, 8)
+    q, k = torch.randn(1, 2, 1, 8), torch.randn(1, 2, 10, 8)
     masked = posenc.attention(q, k, k, encoding, mask=torch.arange(10) % 2 == 0)
-    torch.testing.assert_close(masked, posenc.attention(q, k[:, :, ::2], k[:, :, ::2], encoding, q_positions=0))
+    torch.testing.assert_close(masked, posenc.attention(q, k[:, :, ::2], k[:, :, ::2], encoding))
+
+
+@pytest.mark.parametrize("implementation", ["dense", "blocks"])
+def test_keys_after_the_query_are_not_counted_in_either_direction(implementation: str) -> None:
+    """The formula sums the gates from j to i: a bidirectional model counts as a causal one, and later keys count 0."""
+    encoding = posenc.CoPE(num_heads=2, head_dim=8, length=5).double()
+    torch.nn.init.normal_(encoding.table)
+    q, k, v = torch.randn(3, 1, 2, 400, 8, dtype=torch.float64)
+    scores = q @ k.mT / 8**0.5
+    before = torch.ones(400, 400, dtype=torch.bool).tril()
+    causal = encoding.on_scores(scores.masked_fill(~before, -torch.inf), None, None, q=q, k=k)
+    uncounted = scores + (q @ encoding.table[0])[..., None] / 8**0.5
+    expected = torch.where(before, causal, uncounted)
+    torch.testing.assert_close(encoding.on_scores(scores, None, None, q=q, k=k), expected)
+    y = posenc.attention(q, k, v, encoding, implementation=implementation)
+    torch.testing.assert_close(y, expected.softmax(-1) @ v)
 
 
 def test_a_fresh_one_changes_nothing() -> None:

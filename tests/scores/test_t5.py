@@ -69,8 +69,10 @@ def test_the_scale_of_t5_is_one_and_is_honoured() -> None:
     q = torch.randn(1, 2, 4, 16)
     plain, t5 = posenc.T5Bias(num_heads=2), posenc.T5Bias(num_heads=2, scale="none")
     t5.load_state_dict(plain.state_dict())
-    assert torch.equal(posenc.attention(q, q, q, t5), posenc.attention(q, q, q, plain, scale=1.0))
-    assert not torch.equal(posenc.attention(q, q, q, t5), posenc.attention(q, q, q, plain))
+    assert torch.equal(
+        posenc.attention(q, q, q, t5, causal=True), posenc.attention(q, q, q, plain, scale=1.0, causal=True)
+    )
+    assert not torch.equal(posenc.attention(q, q, q, t5, causal=True), posenc.attention(q, q, q, plain, causal=True))
     assert posenc.Compose(posenc.RoPE(head_dim=16), t5).softmax_scale(16) == 1.0
 
 

@@ -46,6 +46,12 @@ class Learned(EmbeddingEncoding):
         super().__init__()
         if length < 1:
             raise ValueError(f"Learned: got length {length}, expected at least 1 row.")
+        if dim < 1:
+            raise ValueError(f"Learned: got dim {dim}, expected at least 1.")
+        if not 0 <= std <= 1e30:
+            raise ValueError(
+                f"Learned: got std {std}, expected 0 or above, and numbers that float32 holds; GPT-2 has 0.01."
+            )
         self.dim = dim
         self.length = length
         self.std = std

@@ -1,7 +1,12 @@
-"""What a constructor answers to a name that other libraries use, and to a class or a string in an object's place."""
+"""What a constructor refuses: names of other libraries, a class or a string for an object, and what is no number."""
 
 import difflib
+import functools
 import inspect
+import math
+import numbers
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,6 +65,62 @@ def check_names(cls: type, given: Mapping[str, object]) -> None:
         if name not in parameters and right is not None:
             how = _HOW.get(right, f"call it {right}")
             raise TypeError(f"{cls.__name__}: got {name}={_short(given[name])}, expected {right}; {how}.")
+
+
+def check_numbers(cls: type, args: tuple[object, ...], options: Mapping[str, object], *, whole: bool = True) -> None:
+    """Refuse what is no number, NaN and infinity wherever the constructor of ``cls`` takes an int or a float.
+
+    The annotation says which: ``int`` takes whole numbers, ``float`` finite ones; None where it is the default or the
+    annotation has it. Without ``whole`` an ``int`` may be any finite number, such as the 8192.0 that some configs have.
+
+    Raises:
+        ValueError: something else.
+    """
+    wanted = _numbers(cls)
+    for name, value in (*zip(wanted, args, strict=False), *options.items()):
+        kind, may_be_none = wanted.get(name, (None, True))
+        if kind is not None and not (value is None and may_be_none):
+            check_number(cls.__name__, name, value, whole=whole and kind is int)
+
+
+def check_number(who: str, name: str, value: object, *, whole: bool = False) -> None:
+    """Refuse what is no number, NaN and infinity, and a fraction where a whole number is expected.
+
+    Raises:
+        ValueError: as said.
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+        expected = EXPECTED.get(name, "a whole number" if whole else "a finite number")
+        raise ValueError(f"{who}: got {name} {_short(value)}, expected {expected}.")
+
+
+#: What a number is, where its name says too little.
+EXPECTED = {
+    **dict.fromkeys(("factor", "alpha"), "1 or more: how many times longer than trained the context is to be"),
+    "share": "0 to 1: which part of the pairs is rotated",
+    "trained_length": "the number of tokens that the model was trained with before its context was extended "
+    "(original_max_position_embeddings in Hugging Face configs)",
+}
+
+
+@functools.cache
+def _numbers(cls: type) -> dict[str, tuple[type | None, bool]]:
+    """The parameters of a constructor in order: ``int`` or ``float`` if annotated so, and whether None may stand."""
+    try:
+        hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]  # of the class itself
+    except NameError:  # names that a user's module imports for type checkers alone
+        hints = {}
+    kinds: dict[str, tuple[type | None, bool]] = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        hint = hints.get(name)
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kind = next((kind for kind in (float, int) if kind in options and {*options} <= _NUMBERS), None)
+        kinds[name] = kind, types.NoneType in options or parameter.default is None
+    return kinds
+
+
+_NUMBERS = {int, float, types.NoneType}
 
 
 def check_instance(who: str, name: str, value: object, kind: type, example: str) -> None:

@@ -1,7 +1,6 @@
 """What a frequency rule is."""
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self, TypeAlias
@@ -9,7 +8,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from posenc.frequencies._arguments import check_names
+from posenc.frequencies._arguments import EXPECTED, check_names, check_numbers
 
 Length: TypeAlias = int | float | NDArray[Any] | None
 """How many tokens a sequence has, from its first position to its last: a number, an array of them, or None."""
@@ -29,8 +28,9 @@ class Frequencies(ABC):
     """
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
-        """Check the names of the arguments before the constructor runs."""
+        """Check the names of the arguments, and that numbers are finite numbers, before the constructor runs."""
         check_names(cls, options)
+        check_numbers(cls, args, options, whole=False)
         return super().__new__(cls)
 
     attention_factor: float = 1.0
@@ -90,26 +90,26 @@ def check_rotary_dim(rotary_dim: int) -> None:
 
 def check_base(base: float) -> None:
     """Refuse a base that gives no falling sequence of rates."""
-    if not (base > 1 and math.isfinite(base)):
+    if not base > 1:
         raise ValueError(f"frequencies: got base {base}, expected more than 1, such as 10000.")
 
 
 def check_factor(rule: str, factor: float, *, name: str = "factor") -> None:
-    """Refuse a factor that would shorten the context, or none at all."""
-    if not (isinstance(factor, (int, float)) and factor >= 1 and math.isfinite(factor)):
-        raise ValueError(
-            f"{rule}: got {name} {factor!r}, expected 1 or more: how many times longer than trained the context "
-            "is to be."
-        )
+    """Refuse a factor that would shorten the context."""
+    if not factor >= 1:
+        raise ValueError(f"{rule}: got {name} {factor!r}, expected {EXPECTED[name]}.")
 
 
-def check_trained_length(rule: str, trained_length: int) -> None:
-    """Refuse a rule without the length that it is measured against."""
-    if isinstance(trained_length, bool) or not isinstance(trained_length, (int, float)) or not trained_length > 1:
-        raise ValueError(
-            f"{rule}: got trained_length {trained_length!r}, expected the number of tokens that the model was trained "
-            "with before its context was extended (original_max_position_embeddings in Hugging Face configs)."
-        )
+def check_trained_length(rule: str, trained_length: float) -> None:
+    """Refuse a length that no rule can be measured against."""
+    if not trained_length > 1:
+        raise ValueError(f"{rule}: got trained_length {trained_length!r}, expected {EXPECTED['trained_length']}.")
+
+
+def check_attention_factor(rule: str, factor: float, *, name: str = "attention_factor") -> None:
+    """Refuse a factor of cos and sin that would turn scores off, or around."""
+    if not factor > 0:
+        raise ValueError(f"{rule}: got {name} {factor}, expected a number above 0, which multiplies cos and sin.")
 
 
 def check_choice(rule: str, name: str, value: object, allowed: tuple[object, ...]) -> None:

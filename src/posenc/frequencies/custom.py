@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from posenc.frequencies.base import Frequencies, Length, check_rotary_dim
+from posenc.frequencies.base import Frequencies, Length, check_attention_factor, check_rotary_dim
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Custom(Frequencies):
         attention_factor: what cos and sin are multiplied by.
 
     Raises:
-        ValueError: no rates, or NaN or infinite ones; a ``rotary_dim`` other than twice their number.
+        ValueError: no rates, or NaN or infinite ones; an attention_factor of 0 or below; a ``rotary_dim`` other than
+            twice their number.
 
     Example:
         >>> Custom([1.0, 0.1]).inv_freq(4)
@@ -41,6 +42,7 @@ class Custom(Frequencies):
                 f"Custom: got rates {rates}, expected one finite number of radians per token for each pair."
             )
         object.__setattr__(self, "rates", rates)
+        check_attention_factor("Custom", self.attention_factor)
 
     def inv_freq(self, rotary_dim: int, *, length: Length = None) -> NDArray[np.float64]:
         check_rotary_dim(rotary_dim)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from posenc.frequencies.base import (
     Frequencies,
     Length,
+    check_attention_factor,
     check_base,
     check_choice,
     check_factor,
@@ -108,6 +109,9 @@ class LongRoPE(Frequencies):
                 )
             squared = 1 + math.log(self.factor) / math.log(self.trained_length)
             object.__setattr__(self, "attention_factor", math.sqrt(squared))
+        for name in ("attention_factor", "long_attention_factor"):
+            if (value := getattr(self, name)) is not None:
+                check_attention_factor("LongRoPE", value, name=name)
 
     @property
     def depends_on_length(self) -> bool:  # type: ignore[override]

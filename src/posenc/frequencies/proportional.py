@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from posenc.frequencies._arguments import EXPECTED
 from posenc.frequencies.base import Frequencies, Length, check_base, check_factor, check_rotary_dim
 from posenc.frequencies.geometric import Geometric
 
@@ -51,9 +52,7 @@ class Proportional(Frequencies):
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise ValueError(
-                f"Proportional: got share {self.share}, expected 0 to 1: which part of the pairs is rotated."
-            )
+            raise ValueError(f"Proportional: got share {self.share}, expected {EXPECTED['share']}.")
         check_factor("Proportional", self.factor)
         check_base(self.base)
 

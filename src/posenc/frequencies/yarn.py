@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from posenc.frequencies.base import (
     Frequencies,
     Length,
+    check_attention_factor,
     check_base,
     check_choice,
     check_factor,
@@ -116,7 +117,10 @@ class YaRN(Frequencies):
                 f"{2 * math.pi * self.beta_slow:.0f} tokens."
             )
         if self.attention_factor is None:
+            for name in ("mscale", "mscale_all_dim"):
+                check_attention_factor("YaRN", self._g(getattr(self, name)), name=f"0.1 {name} ln(factor) + 1 =")
             object.__setattr__(self, "attention_factor", self._g(self.mscale) / self._g(self.mscale_all_dim))
+        check_attention_factor("YaRN", self.attention_factor)
 
     @property
     def score_factor(self) -> float:  # type: ignore[override]

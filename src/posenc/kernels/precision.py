@@ -79,7 +79,7 @@ def _can_be_kept(positions: Tensor | int | None) -> bool:
 
 def _same(kept: Tensor | int | None, version: int, positions: Tensor | int | None) -> bool:
     if not isinstance(kept, Tensor) or not isinstance(positions, Tensor):
-        return kept is positions if isinstance(kept, Tensor) or isinstance(positions, Tensor) else kept == positions
+        return kept is positions or (type(kept) is type(positions) and kept == positions)  # True is no 1
     if kept.device.type == "cpu":
         return kept.dtype == positions.dtype and torch.equal(kept, positions)
     return kept is positions and positions._version == version

@@ -37,6 +37,15 @@ def like(result: Tensor, given: Array | None) -> Array:
     return result if given is None else result.to(given.device)
 
 
+def check_dim(function: str, array: Tensor, dim: int) -> None:
+    """Refuse a dimension that the array does not have."""
+    if isinstance(dim, bool) or not isinstance(dim, int) or not -array.ndim <= dim < array.ndim:
+        raise ValueError(
+            f"{function}: got dim {dim!r} for an array of shape {tuple(array.shape)}, expected {-array.ndim} to "
+            f"{array.ndim - 1}."
+        )
+
+
 def check_at_least(function: str, **numbers: tuple[int, int]) -> None:
     """Refuse whole numbers below their least value: name=(number, least)."""
     for name, (number, least) in numbers.items():

@@ -14,25 +14,26 @@ def resolve(
     """Positions as a tensor ``(length,)`` or ``(batch, length)`` on ``device``.
 
     Args:
-        positions: None for 0, 1, 2, ...; an int to start from; or a tensor, integer or float, zero or above.
+        positions: None for 0, 1, 2, ...; an int to start from; or a tensor, int8 to int64, uint8, float32 or float64,
+            from zero to 2**53.
         length: how many tokens there are.
         device: where the tokens are.
         name: what an error calls the argument.
         batch: the number of rows that ``(batch, seq)`` positions must match, if that is known.
 
     Raises:
-        TypeError: positions of another type, boolean or complex ones.
-        ValueError: another rank or length; negative, infinite or NaN values. Values are looked at on the CPU only:
-            elsewhere a look would stall the device.
+        TypeError: positions of another type: bfloat16 cannot tell 257 from 256, nor float16 2049 from 2048.
+        ValueError: another rank or length; negative, infinite or NaN values, or above 2**53. Values are looked at on
+            the CPU only: elsewhere a look would stall the device.
     """
     if positions is None or (isinstance(positions, int) and not isinstance(positions, bool)):
         offset = 0 if positions is None else positions
         if offset < 0:
             raise ValueError(f"{name}: got offset {offset}, expected 0 or above; positions count from 0.")
+        if offset > _LAST - length:
+            raise ValueError(f"{name}: got offset {offset}, expected at most 2**53, up to which positions are exact.")
         return torch.arange(offset, offset + length, device=device)
-    if not isinstance(positions, Tensor) or positions.dtype == torch.bool or positions.is_complex():
-        got = f"a {positions.dtype} tensor" if isinstance(positions, Tensor) else f"a {type(positions).__name__}"
-        raise TypeError(f"{name}: got {got}, expected None, an int offset, or an integer or float tensor of positions.")
+    positions = _checked(positions, name)
     if positions.ndim not in (1, 2) or positions.shape[-1] != length:
         raise ValueError(
             f"{name}: got shape {tuple(positions.shape)}, expected ({length},) or (batch, {length}): one position for "
@@ -58,12 +59,13 @@ def resolve_coordinates(
         name: what an error calls the argument.
 
     Raises:
-        TypeError: positions of another type, boolean or complex ones.
+        TypeError: positions of another type, as in :func:`resolve`.
         ValueError: another rank or length; infinite or NaN values, and negative ones in a text.
     """
-    if not isinstance(positions, Tensor) or positions.ndim < 3 or positions.dtype == torch.bool:
+    if not isinstance(positions, Tensor) or positions.ndim < 3:
         text = resolve(positions, length, device=device, name=name, batch=batch)
         return text[..., None].expand(*text.shape, coordinates)
+    positions = _checked(positions, name)
     if positions.ndim != 3 or positions.shape[1:] != (length, coordinates) or positions.shape[0] not in (1, batch):
         raise ValueError(
             f"{name}: got shape {tuple(positions.shape)}, expected ({batch}, {length}, {coordinates}): batch, tokens "
@@ -86,12 +88,32 @@ def sequence_lengths(positions: Tensor) -> Tensor:
     return last.gather(-1, sequence).floor() + 1 if positions.is_floating_point() else last.gather(-1, sequence) + 1
 
 
+_LAST = 2**53  # float64, in which angles and distances are formed, is exact up to here
+_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.float64, torch.float32)
+
+
+def _checked(positions: object, name: str) -> Tensor:
+    """Positions that are a tensor of a dtype that can hold them."""
+    if isinstance(positions, Tensor) and positions.dtype in _DTYPES:
+        return positions
+    got = f"a {positions.dtype} tensor" if isinstance(positions, Tensor) else f"a {type(positions).__name__}"
+    why = ""
+    if isinstance(positions, Tensor) and positions.is_floating_point():
+        why = "; such floats skip whole numbers: use positions.long() made before the model was cast"
+    raise TypeError(
+        f"{name}: got {got}, expected None, an int offset, or a tensor of whole numbers, float32 or float64{why}."
+    )
+
+
 def _check_values(positions: Tensor, name: str) -> None:
     if positions.numel() == 0:
         return
     if positions.is_floating_point() and not bool(torch.isfinite(positions).all()):
         raise ValueError(f"{name}: got NaN or infinite positions; every position must be a finite number.")
-    if (lowest := positions.min().item()) < 0:
+    lowest, highest = (bound.item() for bound in torch.aminmax(positions))
+    if highest > _LAST:
+        raise ValueError(f"{name}: got {highest}, expected at most 2**53, up to which positions are exact.")
+    if lowest < 0:
         raise ValueError(
             f"{name}: got {lowest}, expected 0 or above; shift all positions by {-lowest} (to a relative encoding only "
             "differences matter), and give padding any position of 0 or above."

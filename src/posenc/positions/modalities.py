@@ -40,7 +40,8 @@ def multimodal(
         video_grids: the same of the videos (``video_grid_thw``).
         merge: how many patches along height and along width become one token (``spatial_merge_size``): 2 in the Qwen
             models.
-        mask: as kinds: 1 for tokens, 0 for padding, which gets 0.
+        mask: as kinds: 1 for tokens, 0 for padding, which gets 0. In a pack, the number of each token's document, from
+            1 on: positions start from 0 in each.
         frames: "together", one block of t x h x w for each video (Qwen2-VL, Qwen2.5-VL), or "apart", one block of h x w
             for each frame, with a text such as its time before each (Qwen3-VL).
         time_steps: how far apart frames are, for all videos or for each; the product with the frame is rounded down.
@@ -54,7 +55,8 @@ def multimodal(
         1``.
 
     Raises:
-        ValueError: grids that are missing, left over, or do not fill the tokens that are there for them.
+        ValueError: a mask of another shape; grids that are missing, left over, or do not fill the tokens that are
+            there for them.
 
     Example:
         >>> import torch
@@ -73,14 +75,19 @@ def multimodal(
             raise ValueError(f"multimodal: got {name} {value!r}, expected one of {get_args(allowed)}.")
     of_token = tensor("multimodal", kinds, ndim=(1, 2))
     rows = of_token.view(-1, of_token.shape[-1])
-    real = torch.ones_like(rows) if mask is None else tensor("multimodal", mask, ndim=(1, 2)).view(rows.shape)
+    real = torch.ones_like(rows) if mask is None else tensor("multimodal", mask, ndim=(1, 2)).to(rows.device)
+    if real.numel() != rows.numel():
+        raise ValueError(f"multimodal: got a mask of {tuple(real.shape)} for kinds of {tuple(of_token.shape)}.")
+    real = real.reshape(rows.shape)
     blocks = {
         1: _blocks(image_grids, merge, "together", 1.0),
         2: _blocks(video_grids, merge, frames, time_steps),
     }
     positions = torch.zeros(*rows.shape, 3, dtype=torch.int64, device=rows.device)
-    for row, kept, out in zip(rows, real.bool(), positions, strict=True):
-        out[kept] = _row(row[kept].tolist(), blocks, text_goes_on).to(out.device)
+    for row, documents, out in zip(rows, real, positions, strict=True):
+        for number in dict.fromkeys(documents[documents != 0].tolist()):
+            own = documents == number
+            out[own] = _row(row[own].tolist(), blocks, text_goes_on).to(out.device)
     for kind, left in blocks.items():
         if (surplus := sum(1 for _ in left)) > 0:
             raise ValueError(f"multimodal: got {surplus} {_KINDS[kind]} blocks more than there are tokens for.")

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import torch
 
-from posenc.positions._arrays import A, check_at_least, like, tensor
+from posenc.positions._arrays import A, check_at_least, check_dim, like, tensor
 
 Scheme = Literal["contiguous", "zigzag"]
 
@@ -33,7 +33,8 @@ def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim
         The part, of the same kind.
 
     Raises:
-        ValueError: tokens that do not share out evenly; a rank that is none; an unknown scheme.
+        ValueError: a dimension that the array does not have; tokens that do not share out evenly; a rank that is none;
+            an unknown scheme.
 
     Example:
         >>> import torch
@@ -41,6 +42,7 @@ def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim
         [[0, 1, 6, 7], [2, 3, 4, 5]]
     """
     whole = tensor("shard", array, ndim=tuple(range(1, 9)))
+    check_dim("shard", whole, dim)
     kept = shard_indices(whole.shape[dim], rank=rank, ranks=ranks, scheme=scheme)
     return like(whole.index_select(dim, kept.to(whole.device)), array)
 
@@ -53,7 +55,16 @@ def unshard(parts: list[A], *, scheme: Scheme = "contiguous", dim: int = -1) -> 
         >>> unshard([torch.tensor([0, 1, 6, 7]), torch.tensor([2, 3, 4, 5])], scheme="zigzag")
         tensor([0, 1, 2, 3, 4, 5, 6, 7])
     """
-    joined = torch.cat([tensor("unshard", part, ndim=tuple(range(1, 9))) for part in parts], dim=dim)
+    if not parts:
+        raise ValueError("unshard: got no parts, expected those of all ranks.")
+    tensors = [tensor("unshard", part, ndim=tuple(range(1, 9))) for part in parts]
+    for part in tensors:
+        check_dim("unshard", part, dim)
+        if part.shape != tensors[0].shape:
+            raise ValueError(
+                f"unshard: got parts of shapes {tuple(tensors[0].shape)} and {tuple(part.shape)}, expected all alike."
+            )
+    joined = torch.cat(tensors, dim=dim)
     ranks, length = len(parts), joined.shape[dim]
     came_from = torch.cat([shard_indices(length, rank=r, ranks=ranks, scheme=scheme) for r in range(ranks)])
     return like(joined.index_select(dim, came_from.argsort().to(joined.device)), parts[0])

@@ -121,6 +121,8 @@ class Rotation(QueryKeyEncoding, ABC):
             rows = self._rows(positions, q, length=length)
             if self._is_fused(q, rows[0]):
                 return self._fused(op.rotate, q, k, *rows)
+        if k_positions is None and not isinstance(positions, Tensor):
+            self._check_lengths(q, k)
         q = self.rotate(q, positions, name="q", length=length)
         k = self.rotate(k, positions if k_positions is None else k_positions, name="k", role="key", length=length)
         return q, k
@@ -284,6 +286,18 @@ class Rotation(QueryKeyEncoding, ABC):
             raise ValueError(
                 f"{cls}: {name} has shape {tuple(x.shape)}, expected tokens along dimension {self.seq_dim} and "
                 "channels along the last; build it with another seq_dim."
+            )
+
+    def _check_lengths(self, q: Tensor, k: Tensor) -> None:
+        """Refuse queries and keys of two lengths for which one offset was given."""
+        self._check(q, "q")
+        self._check(k, "k")
+        q_tokens, k_tokens = q.shape[self._seq_index(q)], k.shape[self._seq_index(k)]
+        if q_tokens != k_tokens:
+            raise ValueError(
+                f"{type(self).__name__}: got q of {q_tokens} tokens and k of {k_tokens} without k_positions, expected "
+                "as many of both; give positions and k_positions (cross-attention), or, if the shapes are (batch, seq, "
+                "heads, head_dim), build it with seq_dim=-3."
             )
 
     def _cos_sin(

@@ -24,7 +24,8 @@ class XPos(Rotation):
     :math:`\gamma` is ``gamma``; :math:`R(p)` is the rotation of :class:`posenc.RoPE` with its pair c, and :math:`r` is
     ``rotary_dim``. A query at i and a key at j meet with :math:`\zeta_c^{(i-j)/B}`: :math:`p_0` cancels.
 
-    Causal use only: a key after its query would be amplified.
+    Causal use only: a key after its query would be amplified, so :func:`posenc.attention` refuses an XPos without
+    ``causal`` where it sees that there are such keys.
 
     Args:
         head_dim: channels of each head.
@@ -67,6 +68,7 @@ class XPos(Rotation):
     """
 
     relative = True
+    causal_only = True
     roles_differ = True
 
     def __init__(

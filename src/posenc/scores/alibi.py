@@ -53,6 +53,7 @@ class ALiBi(ScoreEncoding):
     """
 
     relative = True
+    factors_are_causal = True
 
     def __init__(self, num_heads: int, *, rule: Rule = "authors") -> None:
         super().__init__()

@@ -18,7 +18,8 @@ class CoPE(ContextualEncoding):
 
     Here :math:`i, j, k` count tokens, :math:`s_{hij}` are the scores and :math:`s` their scale, :math:`e` is ``table``
     and :math:`P` is ``length``, in tokens that count. Between two whole counts the product is interpolated. Keys that
-    a mask takes away are not counted. Nothing but the keys needs to be carried from step to step.
+    a mask takes away are not counted, nor are keys after the query, whatever the attention. Nothing but the keys needs
+    to be carried from step to step.
 
     Args:
         num_heads: number of heads.
@@ -74,6 +75,8 @@ class CoPE(ContextualEncoding):
                 f"it with head_dim={q.shape[-1]}."
             )
         gates = content.scores.sigmoid()  # 0 where a key is masked
+        queries, keys = (torch.arange(n, device=q.device) for n in gates.shape[-2:])
+        gates = gates.masked_fill(keys > (queries + content.offset)[:, None], 0.0)  # and after the query
         counts = gates.flip(-1).cumsum(dim=-1).flip(-1).clamp(max=self.length - 1)
         lower = counts.detach().floor().long()
         share = counts - lower

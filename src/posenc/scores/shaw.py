@@ -40,7 +40,7 @@ class Shaw(ContextualEncoding):
     Precision: in the dtype of the arithmetic. Distances between whole ones are rounded.
 
     Raises:
-        ValueError: sizes below 1, an unknown option, or queries of another head_dim.
+        ValueError: sizes below 1, an unknown option, queries of another head_dim, or with "learned" values of another.
 
     Example:
         >>> import posenc
@@ -74,6 +74,7 @@ class Shaw(ContextualEncoding):
         self.head_dim = head_dim
         self.reach = reach
         self.values = values
+        self.value_dim = head_dim if values == "learned" else None
         self.beyond = beyond
         self.keys = nn.Parameter(torch.empty(2 * reach + 1, head_dim))
         self.values_table = nn.Parameter(torch.empty(2 * reach + 1, head_dim)) if values == "learned" else None

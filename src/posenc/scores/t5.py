@@ -33,7 +33,8 @@ class T5Bias(ScoreEncoding):
         num_heads: number of heads.
         num_buckets: :math:`B`.
         max_distance: :math:`D`; all distances from there on share a bucket.
-        direction: "causal" (a decoder) or "both" (an encoder).
+        direction: "causal" (a decoder; :func:`posenc.attention` refuses it where keys after the query are seen) or
+            "both" (an encoder).
         scale: what the dot products are multiplied by. "sqrt": 1 / sqrt(head_dim), as everywhere else. "none": 1, as
             in T5, which has the factor in its initial weights instead: choose it for T5's own checkpoints.
 
@@ -87,6 +88,7 @@ class T5Bias(ScoreEncoding):
         self.num_buckets = num_buckets
         self.max_distance = max_distance
         self.direction = direction
+        self.causal_only = direction == "causal"
         self.scale = scale
         self.edges = _edges(one_way, max_distance)
         self.table = nn.Parameter(torch.empty(num_buckets, num_heads))

@@ -45,7 +45,7 @@ def test_few_scores_are_made_at_once() -> None:
         ("sdpa", None, {"sinks": torch.zeros(8)}, "attention sinks are no part of it"),
         ("flex", posenc.CoPE(num_heads=8, head_dim=16), {}, "CoPE reads queries and keys, which no score_mod sees"),
         ("flex", posenc.ALiBi(num_heads=8), {"dropout_p": 0.1}, "FlexAttention has no dropout"),
-        ("flex", posenc.T5Bias(num_heads=8), {}, "no backward on the CPU"),
+        ("flex", posenc.T5Bias(num_heads=8), {"causal": True}, "no backward on the CPU"),
         ("flex", posenc.ALiBi(num_heads=8), {"mask": torch.zeros(16, 16)}, "masks as booleans"),
         ("channels", posenc.scores.Shaw(num_heads=8, head_dim=16), {}, "no bias of positions alone"),
         ("channels", None, {}, "no bias of positions alone"),
@@ -61,7 +61,7 @@ def test_what_was_asked_for_by_name_never_falls_back(
 
 def test_a_bias_that_does_not_separate_has_no_channels() -> None:
     with pytest.raises(ValueError, match="got T5Bias, expected an encoding whose bias separates"):
-        posenc.attention(SHORT, SHORT, SHORT, posenc.T5Bias(num_heads=8), implementation="channels")
+        posenc.attention(SHORT, SHORT, SHORT, posenc.T5Bias(num_heads=8), causal=True, implementation="channels")
 
 
 def test_an_unknown_implementation_is_refused_with_all_names() -> None:

@@ -10,6 +10,28 @@ from posenc.kernels.biased_attention.dense import sdpa
 from posenc.kernels.biased_attention.problem import Problem
 
 
+def refusal(problem: Problem) -> str | None:
+    """Why extra channels cannot take this call, or None if they can."""
+    if problem.sinks is not None:
+        return "attention sinks are no part of the plain kernels"
+    if not getattr(problem.encoding, "factors_are_causal", False):
+        return None
+    if torch.compiler.is_compiling():
+        return "its factors hold for keys at or before the query, and under torch.compile nobody looks at positions"
+    if not problem.causal:
+        return "its factors hold for keys at or before the query, and causal is not set"
+    return "a key before its query has a higher position, where its factors do not hold" if _falls(problem) else None
+
+
+def _falls(problem: Problem) -> bool:
+    """Whether a key has a lower position than one before it in its document, or a query than its own key."""
+    i, j = problem.positions
+    falls = j.diff(dim=-1) < 0
+    if problem.documents is not None:
+        falls = falls & (problem.documents.diff(dim=-1) == 0)
+    return bool(falls.any()) or bool((i < j[..., problem.offset :]).any())
+
+
 def run(problem: Problem) -> Tensor:
     """Plain attention over ``[q, left / scale]`` and ``[k, right]``, where left · right is the bias."""
     factors = problem.encoding.factors(*problem.positions)

@@ -19,6 +19,7 @@ class Content:
         scores: scaled, ``(batch, heads, q_len, k_len)``, minus infinity where a query may not see a key.
         q_positions, k_positions: ``(q_len,)``, ``(k_len,)``, or with a batch dimension before.
         scale: what the dot products were multiplied by.
+        offset: the index, among these keys, of the first of these queries, whose key is k[offset].
         q_state, k_state: what the encoding carries, for these queries and these keys; None if it carries nothing.
     """
 
@@ -30,3 +31,4 @@ class Content:
     scale: float
     q_state: Tensor | None = None
     k_state: Tensor | None = None
+    offset: int = 0

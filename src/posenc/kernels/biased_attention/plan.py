@@ -56,7 +56,7 @@ def _refusal(implementation: str, problem: Problem) -> str | None:
     if implementation == "channels":
         if problem.encoding is None or problem.contextual:
             return "there is no bias of positions alone to carry"
-        return "attention sinks are no part of the plain kernels" if problem.sinks is not None else None
+        return channels.refusal(problem)
     if implementation == "blocks":
         if problem.mask is not None and problem.mask.requires_grad:
             return "its mask has no gradient there"

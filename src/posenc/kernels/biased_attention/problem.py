@@ -184,8 +184,9 @@ def attend(
 def _content(problem: Problem, block: Block, q: Tensor, k: Tensor, scores: Tensor, state: Tensor | None) -> Content:
     i, j = problem.positions
     own = slice(problem.offset + block.rows.start, problem.offset + block.rows.stop)
+    offset = own.start - block.keys.start
     q_state, k_state = (None, None) if state is None else (state[..., own], state[..., block.keys])
-    return Content(q, k, scores, i[..., block.rows], j[..., block.keys], problem.scale, q_state, k_state)
+    return Content(q, k, scores, i[..., block.rows], j[..., block.keys], problem.scale, q_state, k_state, offset)
 
 
 def _softmax(scores: Tensor, sinks: Tensor | None, *, may_be_empty: bool) -> Tensor:

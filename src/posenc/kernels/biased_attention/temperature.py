@@ -74,6 +74,10 @@ class WithTemperature:
     def factors_are_exact(self) -> bool:
         return bool(getattr(self.part, "factors_are_exact", False))
 
+    @property
+    def factors_are_causal(self) -> bool:
+        return bool(getattr(self.part, "factors_are_causal", False))
+
     def parameters(self) -> Iterator[Tensor]:
         """All that may be learned at place 3."""
         parameters: Iterator[Tensor] = self.encoding.parameters()
