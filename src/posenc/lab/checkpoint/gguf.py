@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from posenc import MRoPE, RoPE
 from posenc.frequencies import Custom, Frequencies, Geometric, Linear, LongRoPE, YaRN
 from posenc.integrations.transformers import Description, LayerGroup
+from posenc.lab.checkpoint.gguf_header import read_gguf
 
 
 def _names(text: str) -> frozenset[str]:
@@ -36,21 +35,16 @@ def describe_gguf(path: Path) -> Description:
     """The encoding of a GGUF file, from its metadata and its lists of factors. Needs the package ``gguf``.
 
     Raises:
-        ValueError: gguf is not installed; no rotary architecture that is known here; missing keys.
+        RunError: gguf is not installed; a damaged file.
+        ValueError: no rotary architecture that is known here; missing keys, or values that no rule has.
     """
-    try:
-        import gguf
-    except ImportError as error:
-        raise ValueError(
-            f"inspect: {path} is a GGUF file, which the package gguf reads; install it with pip install gguf."
-        ) from error
-    reader = gguf.GGUFReader(path)
-    arch = str(_value(reader, "general.architecture"))
+    header = read_gguf(path)
+    arch = str(header.metadata.get("general.architecture"))
     if arch not in INTERLEAVED | HALF | SECTIONS.keys():
         raise ValueError(f"inspect: {path} has the architecture {arch!r}, which is no rotary one that is known here.")
 
     def value(key: str, default: Any = None) -> Any:
-        return _value(reader, f"{arch}.{key}", default)
+        return header.get(key, default)
 
     heads = _need(value("attention.head_count"), "attention.head_count", path)
     heads = heads[0] if isinstance(heads, list) else heads
@@ -58,9 +52,7 @@ def describe_gguf(path: Path) -> Description:
     rotary_dim = int(value("rope.dimension_count", head_dim))
     layers = tuple(range(int(_need(value("block_count"), "block_count", path))))
     longest = value("context_length")
-    tensors = {
-        tensor.name: np.array(tensor.data, dtype=np.float64) for tensor in reader.tensors if "rope_f" in tensor.name
-    }
+    tensors = {name: header.numbers(name) for name in header.tensors if "rope_f" in name}
     rule, trained, notes = _rule(value, tensors, rotary_dim, longest, path)
     if arch in SECTIONS:
         sections = [int(width) for width in _need(value("rope.dimension_sections"), "rope.dimension_sections", path)]
@@ -123,11 +115,6 @@ def _rule(
     if kind not in ("none", "linear"):
         raise ValueError(f"inspect: {path} has rope.scaling.type {kind!r}, expected none, linear, yarn or longrope.")
     return Geometric(base), trained, notes
-
-
-def _value(reader: Any, key: str, default: Any = None) -> Any:
-    field = reader.fields.get(key)
-    return default if field is None else field.contents()
 
 
 def _need(found: Any, key: str, path: Path) -> Any:

@@ -8,8 +8,10 @@ from typing import Any, Literal
 from posenc import Compose, Learned, NoPE, RoPE
 from posenc.integrations.transformers import LayerGroup, describe
 from posenc.lab.checkpoint.find import Place, find
-from posenc.lab.checkpoint.headers import GGUF, INDEX, SINGLE, Stored, check_gguf, check_safetensors, read_object
+from posenc.lab.checkpoint.gguf_header import GGUF, check_gguf
+from posenc.lab.checkpoint.headers import INDEX, SINGLE, Stored, check_safetensors
 from posenc.lab.run.errors import RunError
+from posenc.lab.run.folder import read_json
 
 Kind = Literal["rotary", "learned"]
 
@@ -85,7 +87,7 @@ def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
     folder = place.folder
     if not (folder / "config.json").is_file():
         raise RunError(f"{source}: there is no config.json in it; give the folder of a model in Hugging Face format.")
-    config = read_object(folder / "config.json")
+    config = read_json(folder / "config.json")
     _check_code(folder, config, source, trusted)
     if not any((folder / name).is_file() for name in (SINGLE, INDEX)):
         pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
@@ -119,7 +121,7 @@ def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
         mlp_size=int(config.get("intermediate_size") or config.get("n_inner") or config.get("ffn_dim") or 4 * hidden),
         vocab_size=_size(config, source, "vocab_size"),
         parameters=sum(tensor.count for tensor in tensors.values()),
-        weight_bytes=sum(tensor.end - tensor.start for tensor in tensors.values()),
+        weight_bytes=sum(tensor.size for tensor in tensors.values()),
         stored=_stored(tensors),
     )
 
@@ -150,14 +152,14 @@ def _look_gguf(source: str, place: Place) -> Preview:
         mlp_size=_first(header, "feed_forward_length", source),
         vocab_size=int(words) if isinstance(words, int) else len(words or ()),
         parameters=sum(tensor.count for tensor in header.tensors.values()),
-        weight_bytes=sum(tensor.end - tensor.start for tensor in header.tensors.values()),
+        weight_bytes=sum(tensor.size for tensor in header.tensors.values()),
         stored=_stored(header.tensors),
     )
 
 
 def _check_code(folder: Path, config: Mapping[str, Any], source: str, trusted: bool) -> None:
     tokenizer = folder / "tokenizer_config.json"
-    configs = [config, *([read_object(tokenizer)] if tokenizer.is_file() else [])]
+    configs = [config, *([read_json(tokenizer)] if tokenizer.is_file() else [])]
     if not trusted and any(found.get("auto_map") for found in configs):
         raise RunError(
             f"{source}: the model brings code of its own (auto_map in its config), which could do anything; read it, "

@@ -56,8 +56,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RunError(f"{path}: no such file; is {path.parent} the folder of a run?") from error
-    except ValueError as error:
+        raise RunError(f"{path}: no such file; is {path.parent} the folder that you mean?") from error
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or lists in lists in lists
         raise RunError(f"{path}: no JSON ({error}); the file is damaged.") from error
     if not isinstance(data, dict):
         raise RunError(f"{path}: expected a JSON object, got a {type(data).__name__}; the file is damaged.")

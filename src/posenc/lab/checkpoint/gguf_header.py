@@ -1,0 +1,219 @@
+"""The header of a GGUF file: its metadata, and where its tensors lie.
+
+Every count that the file states is compared with the bytes that are left in it before anything is sized by it, so that
+a small file costs little, whatever it claims.
+"""
+
+import os
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posenc.lab.checkpoint.headers import Stored
+from posenc.lab.run.errors import RunError
+
+MOST_LAYERS = 10_000
+"""More blocks than any model has."""
+MOST_CHANNELS = 2**24
+"""More channels, heads or tokens of a vocabulary than any model has."""
+
+#: GGUF's numbers for types of values; 8 is text and 9 a list.
+_FORMATS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
+_TEXT, _LIST = 8, 9
+_LONGEST = 1024  # of a list that is kept: enough for one value a layer, not for vocabularies
+_DEEPEST = 4  # lists in lists
+_SIZES = ("embedding_length", "attention.head_count", "attention.key_length", "rope.dimension_count", "vocab_size")
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+
+
+@dataclass(frozen=True)
+class GGUF:
+    """The metadata of a GGUF file, with lengths in place of long lists, and its tensors."""
+
+    path: Path
+    metadata: dict[str, Any]
+    tensors: dict[str, Stored]
+    starts: dict[str, int]  # the byte of the file where each tensor starts
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A value of the architecture: ``get("block_count")`` is ``llama.block_count``."""
+        return self.metadata.get(f"{self.metadata.get('general.architecture')}.{key}", default)
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """The numbers of a tensor that is stored as plain floating point.
+
+        Raises:
+            RunError: it is stored otherwise.
+        """
+        tensor = self.tensors[name]
+        if tensor.dtype not in _FLOATS:
+            raise RunError(f"{self.path}: {name} is stored as {tensor.dtype}, expected F64, F32 or F16.")
+        with self.path.open("rb") as file:
+            file.seek(self.starts[name])
+            data = file.read(tensor.size)
+        return np.frombuffer(data, _FLOATS[tensor.dtype]).astype(np.float64)
+
+
+def read_gguf(path: Path) -> GGUF:
+    """What the header of a GGUF file says, after a look at whether every tensor lies within the file.
+
+    Raises:
+        RunError: gguf is not installed; no GGUF, a truncated or an altered one; sizes that no model has.
+    """
+    try:
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    except ImportError as error:
+        raise RunError(f"{path}: GGUF files need the package gguf; pip install gguf.") from error
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise RunError(f"{path}: it does not begin with GGUF; no such file, or an altered one.")
+        reader = _Reader(file)
+        try:
+            if (version := reader.number("I")) not in (2, 3):
+                raise RunError(f"{path}: GGUF version {version}, expected 2 or 3.")
+            tensors, pairs = reader.count(24), reader.number("Q")
+            reader.expect(pairs, 13)
+            metadata: dict[str, Any] = {}
+            for _ in range(pairs):
+                name = reader.text()
+                if name in metadata:
+                    raise _Nonsense(f"it has {name!r} twice")
+                metadata[name] = reader.value(reader.number("I"))
+            infos = [reader.tensor() for _ in range(tensors)]
+        except (_Nonsense, UnicodeDecodeError) as error:
+            raise RunError(
+                f"{path}: its header breaks off or makes no sense ({error}); truncated, or altered."
+            ) from error
+        data, size = file.tell(), reader.size
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+        raise RunError(f"{path}: general.alignment is {alignment!r}, expected a power of 2; the header was altered.")
+    data += -data % alignment
+    found: dict[str, Stored] = {}
+    starts: dict[str, int] = {}
+    for name, shape, kind, offset in infos:
+        try:
+            block, width = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+        except (ValueError, KeyError) as error:
+            raise RunError(f"{path}: {name} has the type {kind}, which gguf does not know.") from error
+        if not shape or shape[0] % block or offset % alignment or name in found:
+            raise RunError(f"{path}: {name} has shape {shape} at offset {offset}; the header was altered.")
+        found[name] = Stored(shape, GGMLQuantizationType(kind).name, prod(shape) // block * width)
+        starts[name] = data + offset
+        if (end := starts[name] + found[name].size) > size:
+            raise RunError(f"{path}: {name} ends at byte {end} and the file at {size}; the file is truncated.")
+    last = 0
+    for name in sorted(found, key=lambda name: (starts[name], found[name].size)):
+        if starts[name] < last:
+            raise RunError(f"{path}: {name} lies over the tensor before it; the header was altered.")
+        last = starts[name] + found[name].size
+    header = GGUF(path, metadata, found, starts)
+    _check_sizes(header)
+    return header
+
+
+def check_gguf(path: Path) -> GGUF:
+    """As :func:`read_gguf`, of a whole language model.
+
+    Raises:
+        RunError: as there; one part of several; another number of blocks than its metadata say.
+    """
+    header = read_gguf(path)
+    parts = header.metadata.get("split.count", 0)
+    if not isinstance(parts, int) or parts > 1:
+        raise RunError(f"{path}: one part of several; join them first: llama-gguf-split --merge.")
+    # As many blocks as the metadata say: transformers would drop the others without a word.
+    there = {name.split(".")[1] for name in header.tensors if name.startswith("blk.")}
+    wanted = header.get("block_count", 0)
+    if not wanted or there != set(map(str, range(wanted))):
+        raise RunError(
+            f"{path}: the metadata speak of {wanted} blocks and there are tensors of {len(there)}; no language "
+            "model, or an altered file."
+        )
+    return header
+
+
+def _check_sizes(header: GGUF) -> None:
+    """Whether the sizes that others are made from are those that a model can have."""
+    for key, most in (("block_count", MOST_LAYERS), *((key, MOST_CHANNELS) for key in _SIZES)):
+        found = header.get(key)
+        for size in found if isinstance(found, list) else [] if found is None else [found]:
+            if type(size) is not int or not 0 <= size <= most:
+                raise RunError(
+                    f"{header.path}: {key} is {size!r}, expected a whole number from 0 to {most}; it was altered."
+                )
+
+
+class _Nonsense(Exception):
+    """A header that cannot be read."""
+
+
+class _Reader:
+    """Reads values one after the other, and never more than the file has left."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.size = os.fstat(file.fileno()).st_size
+
+    def expect(self, count: int, width: int) -> None:
+        """Whether so many things, each of so many bytes at least, can follow."""
+        left = self.size - self.file.tell()
+        if count * width > left:
+            raise _Nonsense(f"{count} times {width} bytes are to follow and {left} are left")
+
+    def number(self, form: str) -> Any:
+        form = "<" + form
+        data = self.file.read(struct.calcsize(form))
+        if len(data) < struct.calcsize(form):
+            raise _Nonsense("a number breaks off")
+        return struct.unpack(form, data)[0]
+
+    def count(self, width: int) -> int:
+        """A number of things to follow, each of so many bytes at least."""
+        found: int = self.number("Q")
+        self.expect(found, width)
+        return found
+
+    def text(self) -> str:
+        return self.file.read(self.count(1)).decode("utf-8")
+
+    def value(self, kind: int, depth: int = 0) -> Any:
+        if kind == _TEXT:
+            return self.text()
+        if kind == _LIST:
+            return self.values(depth + 1)
+        if kind not in _FORMATS:
+            raise _Nonsense(f"a value has the type {kind}")
+        return self.number(_FORMATS[kind])
+
+    def values(self, depth: int) -> Any:
+        """A list; of a long one its length."""
+        if depth > _DEEPEST:
+            raise _Nonsense("lists are too deep in one another")
+        kind = self.number("I")
+        if kind in _FORMATS:
+            width = struct.calcsize("<" + _FORMATS[kind])
+            count = self.count(width)
+            if count > _LONGEST:
+                self.file.seek(count * width, os.SEEK_CUR)
+                return count
+            return list(struct.unpack(f"<{count}{_FORMATS[kind]}", self.file.read(count * width)))
+        count = self.count(8)
+        if count <= _LONGEST:
+            return [self.value(kind, depth) for _ in range(count)]
+        for _ in range(count):
+            self.value(kind, depth)
+        return count
+
+    def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+        """Name, shape, type and offset of a tensor."""
+        name, dims = self.text(), self.number("I")
+        if dims > 8:
+            raise _Nonsense(f"{name!r} has {dims} dimensions")
+        shape = tuple(self.number("Q") for _ in range(dims))
+        return name, shape, self.number("I"), self.number("Q")
