@@ -1,6 +1,7 @@
 """The README's first picture: the explorer at the numbers of Llama 3.2, as a browser shows it.
 
-``python docs/assets/make_explorer_picture.py`` writes explorer.png beside this file. It needs playwright and a Chromium.
+``python docs/assets/make_explorer_picture.py`` writes explorer.png beside this file.
+It needs playwright and a Chromium.
 """
 
 import json
