@@ -47,7 +47,9 @@ def describe_gguf(path: Path) -> Description:
         return header.get(key, default)
 
     heads = _need(value("attention.head_count"), "attention.head_count", path)
-    heads = heads[0] if isinstance(heads, list) else heads
+    heads = max(heads, default=0) if isinstance(heads, list) else heads  # 0 in layers without attention
+    if heads < 1:
+        raise ValueError(f"inspect: {path}: attention.head_count is {heads}, expected at least 1; it was altered.")
     head_dim = int(value("attention.key_length") or _need(value("embedding_length"), "embedding_length", path) // heads)
     rotary_dim = int(value("rope.dimension_count", head_dim))
     layers = tuple(range(int(_need(value("block_count"), "block_count", path))))
