@@ -1,0 +1,133 @@
+// The gradients of one head: the weights are made again, tile by tile, from the scores and the sums that were kept.
+
+#pragma once
+
+#include "forward.h"
+
+namespace {
+
+struct Gradients {
+  Operand y;           // the gradient of the output
+  const float* lse;    // (batch, heads, q_len)
+  const float* delta;  // (batch, heads, q_len): the sum over channels of y times its gradient
+  // Dense, for each head of the queries, channels rounded up to `width` and `value_width`; zero before the first call.
+  float *q, *k, *v;
+  int64_t width, value_width;
+  float* table;        // (batch, heads, distances), zero before the first call; or null
+  int64_t distances;
+};
+
+// The least of the finite ones; minus infinity if any is NaN, infinity if all rows are empty.
+INLINE float least_of(const float* lse, int64_t count) {
+  float least = INFINITE;
+  for (int64_t t = 0; t < count; ++t) {
+    if (lse[t] != lse[t]) return -INFINITE;
+    if (lse[t] > -INFINITE) least = std::min(least, lse[t]);
+  }
+  return least;
+}
+
+template <class L>
+INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64_t h, Scratch& scratch) {
+  using F = typename L::F;
+  const int64_t channels = p.q.channels, value_channels = p.v.channels, kv = p.kv_head(h);
+  const int64_t width = g.width, value_width = g.value_width, tiles = (p.q_len + QUERIES - 1) / QUERIES;
+  const int64_t padded = tiles * QUERIES;
+  scratch.reset(padded * (width + value_width + channels + value_channels + 4) + 2 * KEYS * QUERIES +
+                KEYS * (width + value_width) + 2 * QUERIES + KEYS + 512);
+  float* const q_rows = scratch.take(padded * width);
+  float* const y_rows = scratch.take(padded * value_width);
+  float* const q_columns = scratch.take(padded * channels);
+  float* const y_columns = scratch.take(padded * value_channels);
+  float* const lse = scratch.take(padded);
+  float* const delta = scratch.take(padded);
+  float* const longest_query = scratch.take(tiles);
+  float* const least = scratch.take(tiles);
+  float* const weights = scratch.take(KEYS * QUERIES);
+  float* const slopes = scratch.take(KEYS * QUERIES);  // the gradient of the scores
+  float* const k_room = scratch.take(KEYS * width);
+  float* const v_room = scratch.take(KEYS * value_width);
+  float* const by_distance = scratch.take(QUERIES + KEYS);
+  float* const unused = scratch.take(QUERIES);
+
+  const int64_t row = (b * p.heads + h) * p.q_len;
+  copy_tokens(p.q, b, h, 0, p.q_len, p.scale, q_rows, width);
+  copy_tokens(g.y, b, h, 0, p.q_len, 1.0f, y_rows, value_width);
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t t0 = i * QUERIES, count = std::min(QUERIES, p.q_len - t0);
+    transpose(q_rows + t0 * width, width, count, channels, q_columns + t0 * channels);
+    transpose(y_rows + t0 * value_width, value_width, count, value_channels, y_columns + t0 * value_channels);
+    longest_query[i] = p.skip ? longest<L>(q_rows + t0 * width, width, count, channels) : 0.0f;
+    least[i] = least_of(g.lse + row + t0, count);
+  }
+  for (int64_t t = 0; t < padded; ++t) {
+    const bool empty = t >= p.q_len || g.lse[row + t] == -INFINITE;
+    lse[t] = empty ? INFINITE : g.lse[row + t];  // all its weights are then 0
+    delta[t] = empty ? 0.0f : g.delta[row + t];
+  }
+  float* const q_gradient = g.q + row * width;
+  float* const k_gradient = g.k + (b * p.heads + h) * p.k_len * width;
+  float* const v_gradient = g.v + (b * p.heads + h) * p.k_len * value_width;
+  float* const table_gradient = g.table == nullptr ? nullptr : g.table + (b * p.heads + h) * g.distances + p.zero;
+  const bool masked = p.mask != nullptr || p.documents != nullptr;
+
+  for (int64_t first_key = 0; first_key < p.k_len; first_key += KEYS) {
+    const int64_t stop_key = std::min(first_key + KEYS, p.k_len);
+    const Span queries = queries_for(p, first_key, stop_key);
+    if (queries.first >= queries.stop) continue;
+    const Rows keys = rows_of(p.k, b, kv, first_key, stop_key, k_room, width);
+    const Rows values = rows_of(p.v, b, kv, first_key, stop_key, v_room, value_width);
+    const float longest_key =
+        p.skip ? longest<L>(keys.data, keys.row, stop_key - first_key, channels) : 0.0f;
+    for (int64_t i = queries.first / QUERIES; i * QUERIES < queries.stop; ++i) {
+      const int64_t t0 = i * QUERIES, t1 = std::min(t0 + QUERIES, p.q_len), rows = t1 - t0;
+      const int64_t columns = whole_vectors<L>(rows);
+      const Span seen = keys_for(p, t0, t1);
+      const int64_t u0 = std::max(first_key, seen.first), u1 = std::min(stop_key, seen.stop), count = u1 - u0;
+      if (count <= 0) continue;
+      Diagonals diagonals;
+      diagonals.make(p, h, t0, t1, u0, u1);
+      if (p.skip && is_certainly_nothing(longest_query[i] * longest_key, diagonals.largest, least[i])) continue;
+      const float* const key_rows = keys.data + (u0 - first_key) * keys.row;
+      const float* const value_rows = values.data + (u0 - first_key) * values.row;
+      make_scores<L>(count, columns, key_rows, keys.row, channels, q_columns + t0 * channels,
+                     diagonals.any ? diagonals.values : nullptr, weights, unused);
+      if (masked) apply_masks(p, b, h, t0, t1, u0, u1, weights);
+      for (int64_t n = 0; n < columns; n += L::W) {
+        const F sums = L::load(lse + t0 + n), start = -L::load(delta + t0 + n);
+        for (int64_t u = 0; u < count; ++u) {
+          float* const at = weights + u * QUERIES + n;
+          L::store(at, L::exp(L::load(at) - sums));
+          L::store(slopes + u * QUERIES + n, start);
+        }
+      }
+      add_product<L>(count, columns, value_channels, value_rows, values.row, 1, y_columns + t0 * value_channels, QUERIES,
+                     slopes, QUERIES);
+      for (int64_t u = 0; u < count; ++u) {
+        for (int64_t n = 0; n < columns; n += L::W) {
+          float* const at = slopes + u * QUERIES + n;
+          L::store(at, L::load(at) * L::load(weights + u * QUERIES + n));
+        }
+      }
+      add_product<L>(count, value_width, rows, weights, QUERIES, 1, y_rows + t0 * value_width, value_width,
+                     v_gradient + u0 * value_width, value_width);
+      add_product<L>(count, width, rows, slopes, QUERIES, 1, q_rows + t0 * width, width, k_gradient + u0 * width, width);
+      add_product<L>(rows, width, count, slopes, 1, QUERIES, key_rows, keys.row, q_gradient + t0 * width, width);
+      if (table_gradient == nullptr) continue;
+      const int64_t nearest = t0 + p.offset - (u1 - 1), distances = count + rows - 1;
+      std::fill(by_distance, by_distance + QUERIES + KEYS, 0.0f);
+      for (int64_t u = 0; u < count; ++u) {
+        float* const to = by_distance + count - 1 - u;
+        for (int64_t n = 0; n < columns; n += L::W) {
+          L::store(to + n, L::load(to + n) + L::load(slopes + u * QUERIES + n));
+        }
+      }
+      const int64_t low = std::max<int64_t>(0, -p.zero - nearest);
+      const int64_t high = std::min(distances, g.distances - p.zero - nearest);
+      for (int64_t n = low; n < high; ++n) table_gradient[nearest + n] += by_distance[n];
+    }
+  }
+  for (int64_t n = 0; n < p.q_len * width; ++n) q_gradient[n] *= p.scale;
+}
+
+}  // namespace

@@ -1,0 +1,297 @@
+// Attention of a tile of queries to all keys that they may see, from the nearest keys to the furthest.
+//
+// Scores lie with queries side by side: scores[u][t]. So keys are read where they lie, and softmax runs down columns.
+
+#pragma once
+
+#include "problem.h"
+
+namespace {
+
+struct Output {
+  void* y;  // (batch, heads, q_len, value channels), dense
+  Element element;
+  float* lse;             // (batch, heads, q_len): the logarithm of each row's sum of exponentials, minus infinity if empty
+  const float* longest;   // (batch, kv heads, tiles of keys): the longest key of each tile, or null if nothing is skipped
+  int64_t key_tiles;
+};
+
+INLINE void write_row(const Output& out, int64_t at, const float* from, int64_t count, float factor) {
+  if (out.element == Element::FLOAT) {
+    float* const y = static_cast<float*>(out.y) + at;
+    for (int64_t c = 0; c < count; ++c) y[c] = from[c] * factor;
+  } else if (out.element == Element::BFLOAT16) {
+    uint16_t* const y = static_cast<uint16_t*>(out.y) + at;
+    for (int64_t c = 0; c < count; ++c) y[c] = narrow(from[c] * factor, Element::BFLOAT16);
+  } else {
+    uint16_t* const y = static_cast<uint16_t*>(out.y) + at;
+    for (int64_t c = 0; c < count; ++c) y[c] = narrow(from[c] * factor, Element::HALF);
+  }
+}
+
+INLINE void finish_row(const Problem& p, const Output& out, int64_t row, const float* sums, float most, float total) {
+  const bool empty = total == 0.0f;  // not for NaN
+  out.lse[row] = empty ? -INFINITE : most + std::log(total);
+  write_row(out, row * p.v.channels, sums, p.v.channels, empty ? 0.0f : 1.0f / total);
+}
+
+// scores = keys . queries + what the diagonals add; the largest of each column into `most`.
+template <class L, int ROWS, int NV>
+INLINE void score_rows(const float* keys, int64_t key_row, int64_t channels, const float* queries,
+                       const float* diagonal, float* scores, typename L::F (&most)[NV]) {
+  typename L::F sums[ROWS][NV];
+#pragma GCC unroll 8
+  for (int m = 0; m < ROWS; ++m) {
+#pragma GCC unroll 8
+    for (int n = 0; n < NV; ++n) {
+      sums[m][n] = diagonal == nullptr ? typename L::F{} : L::load(diagonal - m + n * L::W);
+    }
+  }
+  tile<L, ROWS, NV>(keys, key_row, 1, queries, QUERIES, channels, sums);
+#pragma GCC unroll 8
+  for (int m = 0; m < ROWS; ++m) {
+#pragma GCC unroll 8
+    for (int n = 0; n < NV; ++n) {
+      L::store(scores + m * QUERIES + n * L::W, sums[m][n]);
+      most[n] = L::max(sums[m][n], most[n]);
+    }
+  }
+}
+
+template <class L, int NV>
+INLINE void score_columns(int64_t count, const float* keys, int64_t key_row, int64_t channels, const float* queries,
+                          const float* diagonal, float* scores, float* most) {
+  typename L::F largest[NV];
+  for (int n = 0; n < NV; ++n) largest[n] = L::load(most + n * L::W);
+  int64_t u = 0;
+  const auto at = [&](int64_t key) { return diagonal == nullptr ? nullptr : diagonal - key; };
+  for (; u + L::MR <= count; u += L::MR) {
+    score_rows<L, L::MR, NV>(keys + u * key_row, key_row, channels, queries, at(u), scores + u * QUERIES, largest);
+  }
+  for (; u + 2 <= count; u += 2) {
+    score_rows<L, 2, NV>(keys + u * key_row, key_row, channels, queries, at(u), scores + u * QUERIES, largest);
+  }
+  if (u < count) {
+    score_rows<L, 1, NV>(keys + u * key_row, key_row, channels, queries, at(u), scores + u * QUERIES, largest);
+  }
+  for (int n = 0; n < NV; ++n) L::store(most + n * L::W, largest[n]);
+}
+
+// Scores of `count` keys and `columns` queries (rounded up to vectors); `diagonals` may be null.
+template <class L>
+INLINE void make_scores(int64_t count, int64_t columns, const float* keys, int64_t key_row, int64_t channels,
+                        const float* queries, const float* diagonals, float* scores, float* most) {
+  const float* const last = diagonals == nullptr ? nullptr : diagonals + count - 1;
+  int64_t n = 0;
+  for (; n + L::NR <= columns; n += L::NR) {
+    score_columns<L, L::NV>(count, keys, key_row, channels, queries + n, last ? last + n : last, scores + n, most + n);
+  }
+  for (; n < columns; n += L::W) {
+    score_columns<L, 1>(count, keys, key_row, channels, queries + n, last ? last + n : last, scores + n, most + n);
+  }
+}
+
+template <class L>
+INLINE int64_t whole_vectors(int64_t count) {
+  return (count + L::W - 1) / L::W * L::W;
+}
+
+// The largest of each column again, after masks of values were applied.
+template <class L>
+INLINE void largest_of_columns(int64_t count, int64_t columns, const float* scores, const float* before, float* most) {
+  for (int64_t n = 0; n < columns; n += L::W) {
+    typename L::F largest = L::load(before + n);
+    for (int64_t u = 0; u < count; ++u) largest = L::max(L::load(scores + u * QUERIES + n), largest);
+    L::store(most + n, largest);
+  }
+}
+
+template <class L>
+INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t0, Scratch& scratch) {
+  using F = typename L::F;
+  const int64_t t1 = std::min(t0 + QUERIES, p.q_len), rows = t1 - t0, columns = whole_vectors<L>(rows);
+  const int64_t channels = p.q.channels, width = whole_vectors<L>(p.v.channels), kv = p.kv_head(h);
+  scratch.reset(QUERIES * (2 * channels + KEYS + width + 8) + KEYS * (channels + width) + 256);
+  float* const q_rows = scratch.take(QUERIES * channels);
+  float* const queries = scratch.take(channels * QUERIES);
+  float* const scores = scratch.take(KEYS * QUERIES);
+  float* const sums = scratch.take(QUERIES * width);
+  float* const most = scratch.take(QUERIES);
+  float* const now = scratch.take(QUERIES);
+  float* const totals = scratch.take(QUERIES);
+  float* const shrink = scratch.take(QUERIES);
+  float* const k_room = scratch.take(KEYS * channels);
+  float* const v_room = scratch.take(KEYS * width);
+
+  copy_tokens(p.q, b, h, t0, t1, p.scale, q_rows, channels);
+  transpose(q_rows, channels, rows, channels, queries);
+  const float longest_query = out.longest != nullptr ? longest<L>(q_rows, channels, rows, channels) : 0.0f;
+  std::fill(sums, sums + rows * width, 0.0f);
+  const bool sunk = p.sinks != nullptr;
+  std::fill(most, most + QUERIES, sunk ? p.sinks[h] : -INFINITE);
+  std::fill(totals, totals + QUERIES, sunk && p.sinks[h] > -INFINITE ? 1.0f : 0.0f);
+
+  const bool masked = p.mask != nullptr || p.documents != nullptr;
+  const Span keys = keys_for(p, t0, t1);
+  Diagonals diagonals;
+  const auto visit = [&](int64_t tile_index) __attribute__((always_inline)) {
+    const int64_t u0 = std::max(keys.first, tile_index * KEYS), u1 = std::min(keys.stop, (tile_index + 1) * KEYS);
+    if (u0 >= u1) return;
+    const int64_t count = u1 - u0;
+    diagonals.make(p, h, t0, t1, u0, u1);
+    if (out.longest != nullptr) {
+      const float product = longest_query * out.longest[(b * p.k.heads + kv) * out.key_tiles + tile_index];
+      const float least = *std::min_element(most, most + rows);
+      if (is_certainly_nothing(product, diagonals.largest, least)) return;
+    }
+    const Rows key_rows = rows_of(p.k, b, kv, u0, u1, k_room, channels);
+    std::copy(most, most + QUERIES, now);
+    make_scores<L>(count, columns, key_rows.data, key_rows.row, channels, queries,
+                   diagonals.any ? diagonals.values : nullptr, scores, now);
+    if (masked) {
+      apply_masks(p, b, h, t0, t1, u0, u1, scores);
+      largest_of_columns<L>(count, columns, scores, most, now);
+    }
+    bool moved = false;
+    for (int64_t n = 0; n < columns; n += L::W) {
+      const F before = L::load(most + n), largest = L::load(now + n);
+      const F shift = largest == -INFINITE ? F{} : largest;  // nothing seen yet: all weights are 0
+      const F factor = L::exp(before - shift);
+      moved |= L::any_above(largest, before);
+      F total = L::load(totals + n) * factor;
+      for (int64_t u = 0; u < count; ++u) {
+        float* const at = scores + u * QUERIES + n;
+        const F weight = L::exp(L::load(at) - shift);
+        L::store(at, weight);
+        total += weight;
+      }
+      L::store(totals + n, total);
+      L::store(shrink + n, factor);
+      L::store(most + n, largest);
+    }
+    if (moved) {
+      for (int64_t t = 0; t < rows; ++t) {
+        for (int64_t c = 0; c < width; c += L::W) {
+          L::store(sums + t * width + c, L::load(sums + t * width + c) * shrink[t]);
+        }
+      }
+    }
+    const Rows value_rows = rows_of(p.v, b, kv, u0, u1, v_room, width);
+    add_product<L>(rows, width, count, scores, 1, QUERIES, value_rows.data, value_rows.row, sums, width);
+  };
+  const int64_t first = keys.first / KEYS, stop = (keys.stop + KEYS - 1) / KEYS;
+  const int64_t nearest = std::clamp((t1 - 1 + p.offset) / KEYS, first, std::max(first, stop - 1));
+  for (int64_t i = nearest; i >= first; --i) visit(i);
+  for (int64_t i = nearest + 1; i < stop; ++i) visit(i);
+  const int64_t row = (b * p.heads + h) * p.q_len + t0;
+  for (int64_t t = 0; t < rows; ++t) finish_row(p, out, row + t, sums + t * width, most[t], totals[t]);
+}
+
+// Scores of one query and `count` keys, keys side by side.
+template <class L>
+INLINE void dot_products(int64_t count, const float* query, const float* keys, int64_t key_row, int64_t channels,
+                         float* scores) {
+  using F = typename L::F;
+  int64_t u = 0;
+  for (; channels % L::W == 0 && u + L::W <= count; u += L::W) {
+    F sums[L::W];
+    for (int i = 0; i < L::W; ++i) {
+      const float* const key = keys + (u + i) * key_row;
+      F sum{};
+      for (int64_t c = 0; c < channels; c += L::W) sum += L::load(key + c) * L::load(query + c);
+      sums[i] = sum;
+    }
+    L::store(scores + u, sum_each<L>(sums));
+  }
+  for (; u < count; ++u) {
+    const float* const key = keys + u * key_row;
+    F sums{};
+    int64_t c = 0;
+    for (; c + L::W <= channels; c += L::W) sums += L::load(key + c) * L::load(query + c);
+    float total = sum<L>(sums);
+    for (; c < channels; ++c) total += key[c] * query[c];
+    scores[u] = total;
+  }
+}
+
+// One query alone, as in a step of decoding: nothing is gained by turning it.
+template <class L>
+INLINE void forward_row(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t, Scratch& scratch) {
+  using F = typename L::F;
+  const int64_t channels = p.q.channels, width = whole_vectors<L>(p.v.channels), kv = p.kv_head(h);
+  scratch.reset(channels + 2 * KEYS + width + KEYS * (channels + width) + 256);
+  float* const query = scratch.take(channels);
+  float* const scores = scratch.take(KEYS);
+  float* const added = scratch.take(KEYS * 1);
+  float* const sums = scratch.take(width);
+  float* const k_room = scratch.take(KEYS * channels);
+  float* const v_room = scratch.take(KEYS * width);
+  copy_tokens(p.q, b, h, t, t + 1, p.scale, query, channels);
+  std::fill(sums, sums + width, 0.0f);
+  const bool sunk = p.sinks != nullptr;
+  float most = sunk ? p.sinks[h] : -INFINITE, total = sunk && most > -INFINITE ? 1.0f : 0.0f;
+  const Span keys = keys_for(p, t, t + 1);
+  const int64_t first = keys.first / KEYS, stop = (keys.stop + KEYS - 1) / KEYS;
+  const int64_t nearest = std::clamp((t + p.offset) / KEYS, first, std::max(first, stop - 1));
+  const auto visit = [&](int64_t tile_index) __attribute__((always_inline)) {
+    const int64_t u0 = std::max(keys.first, tile_index * KEYS), u1 = std::min(keys.stop, (tile_index + 1) * KEYS);
+    if (u0 >= u1) return;
+    const int64_t count = u1 - u0, columns = whole_vectors<L>(count);
+    const Rows key_rows = rows_of(p.k, b, kv, u0, u1, k_room, channels);
+    dot_products<L>(count, query, key_rows.data, key_rows.row, channels, scores);
+    for (int64_t i = count; i < columns; ++i) scores[i] = -INFINITE;
+    if (p.table != nullptr) {
+      const float* const row = p.table + h * p.table_row + p.zero + p.offset + t - u0;
+      for (int64_t i = 0; i < count; ++i) added[i] = row[-i];
+      for (int64_t i = 0; i < count; ++i) scores[i] += added[i];
+    }
+    if (p.documents != nullptr) {
+      const int64_t* const documents = p.documents + b * p.documents_row;
+      const int64_t own = documents[p.offset + t];
+      for (int64_t i = 0; i < count; ++i) scores[i] = documents[u0 + i] == own ? scores[i] : -INFINITE;
+    }
+    if (p.mask != nullptr) {
+      const int64_t* const stride = p.mask_stride;
+      const int64_t start = b * stride[0] + h * stride[1] + t * stride[2] + u0 * stride[3];
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t at = start + i * stride[3];
+        if (p.mask_is_float) {
+          scores[i] += static_cast<const float*>(p.mask)[at];
+        } else {
+          scores[i] = static_cast<const uint8_t*>(p.mask)[at] ? scores[i] : -INFINITE;
+        }
+      }
+    }
+    F largest = L::all(most);
+    bool counts = false;
+    for (int64_t i = 0; i < columns; i += L::W) {
+      const F x = L::load(scores + i);
+      counts |= L::any_above(x, L::all(most + FLOOR));
+      largest = L::max(x, largest);
+    }
+    if (!counts) return;  // every weight is exactly 0
+    float now = most;
+    for (int i = 0; i < L::W; ++i) now = largest[i] > now ? largest[i] : now;
+    const float shift = now == -INFINITE ? 0.0f : now;
+    F weights{};
+    for (int64_t i = 0; i < columns; i += L::W) {
+      const F weight = L::exp(L::load(scores + i) - shift);
+      L::store(scores + i, weight);
+      weights += weight;
+    }
+    if (now != most) {
+      const float factor = L::exp(L::all(most - shift))[0];
+      for (int64_t c = 0; c < width; c += L::W) L::store(sums + c, L::load(sums + c) * factor);
+      total *= factor;
+    }
+    total += sum<L>(weights);
+    most = now;
+    const Rows value_rows = rows_of(p.v, b, kv, u0, u1, v_room, width);
+    add_product<L>(1, width, count, scores, 1, 1, value_rows.data, value_rows.row, sums, width);
+  };
+  for (int64_t i = nearest; i >= first; --i) visit(i);
+  for (int64_t i = nearest + 1; i < stop; ++i) visit(i);
+  finish_row(p, out, (b * p.heads + h) * p.q_len + t, sums, most, total);
+}
+
+}  // namespace
