@@ -100,7 +100,7 @@ def attention(
         documents=documents, mask=mask, sinks=sinks, state=state, scale=scale, dropout_p=dropout_p,
     )  # fmt: skip
     chosen, _ = plan.choose(problem, implementation)
-    if chosen in ("sdpa", "flex"):
+    if chosen in ("cpu", "sdpa", "flex"):
         return plan.run(chosen, _widened(problem, chosen)).to(q.dtype)
     # Autocast would take the bias to half precision on its way into the scores.
     with torch.autocast(q.device.type, enabled=False):
@@ -158,11 +158,11 @@ def _problem(
             scale = scale * factor
     if scale <= 0 and not contextual:  # fused kernels have no such scale; the queries take it
         q, scale = q * scale, 1.0
-    plain = Problem(
-        q, k, v, scale, causal=causal, window=window, documents=documents, mask=mask, sinks=sinks, dropout_p=dropout_p
-    )
     if part is None:
-        return plain
+        return Problem(
+            q, k, v, scale, causal=causal, window=window, documents=documents, mask=mask, sinks=sinks,
+            dropout_p=dropout_p,
+        )  # fmt: skip
     heads = getattr(part, "num_heads", q.shape[1])
     if heads != q.shape[1]:
         raise ValueError(
@@ -174,10 +174,25 @@ def _problem(
             f"attention: got a state of {state.shape[-1]} tokens for {k.shape[-2]} keys, expected one for each key; "
             "carry it through every step beside the KV cache."
         )
-    resolved = _positions(q, k, q_positions, k_positions)
-    return replace(
-        plain, encoding=acts, contextual=contextual, q_positions=resolved[0], k_positions=resolved[1], state=state
-    )
+    starts = _starts(q, k, q_positions, k_positions)
+    i, j = (None, None) if starts is not None else _positions(q, k, q_positions, k_positions)
+    return Problem(
+        q, k, v, scale, acts, contextual, i, j, starts, causal=causal, window=window, documents=documents, mask=mask,
+        sinks=sinks, state=state, dropout_p=dropout_p,
+    )  # fmt: skip
+
+
+def _starts(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positions) -> tuple[int, int] | None:
+    """Where positions start that are consecutive by definition: nothing needs to be made or looked at."""
+    k_start = 0 if k_positions is None else k_positions
+    q_start = q_positions
+    if type(k_start) is not int or k_start < 0:
+        return None
+    if q_start is None:
+        q_start = k_start + k.shape[-2] - q.shape[-2]
+    if type(q_start) is not int or q_start < 0 or (q_positions is None and q.shape[-2] > k.shape[-2]):
+        return None
+    return q_start, k_start
 
 
 def _check_causal_only(
@@ -206,7 +221,7 @@ def _positions(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positi
 def _widened(problem: Problem, implementation: str) -> Problem:
     """The problem in the dtype of the arithmetic: kernels that add a bias in float32 by themselves get the original."""
     dtype = compute_dtype(problem.q.dtype)
-    fused = implementation == "sdpa" or (implementation == "flex" and problem.q.device.type == "cuda")
+    fused = implementation in ("cpu", "sdpa") or (implementation == "flex" and problem.q.device.type == "cuda")
     if dtype == problem.q.dtype or fused:
         return problem
     return replace(problem, q=problem.q.to(dtype), k=problem.k.to(dtype), v=problem.v.to(dtype))

@@ -239,7 +239,12 @@ class ScoreEncoding(Encoding, ABC):
 
     Attributes:
         factors_are_causal: True if :meth:`factors` is right for keys at or before the query alone.
+        bias_is_pure: True promises that :meth:`bias` reads nothing but its arguments, the parameters and buffers, and
+            public attributes; :func:`posenc.attention` then keeps the values by distance of a relative encoding from
+            call to call, as long as none of these has changed.
     """
+
+    bias_is_pure: bool = False
 
     places: tuple[Place, ...] = ("scores",)
     factors_are_causal: bool = False

@@ -115,7 +115,17 @@ def _compile(source: Path, directory: Path, name: str, extra_flags: tuple[str, .
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=directory, suffix=".partial", ignore_cleanup_errors=True) as scratch:
         made = Path(scratch) / f"{name}.so"
-        command = [*compiler, *FLAGS, *extra_flags, "-isystem", str(root / "include"), str(source), "-o", str(made)]
+        command = [
+            *compiler,
+            *FLAGS,
+            *_own_flags(source),
+            *extra_flags,
+            "-isystem",
+            str(root / "include"),
+            str(source),
+            "-o",
+            str(made),
+        ]
         command += ["-L", str(root / "lib"), "-ltorch_cpu"]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
@@ -149,6 +159,12 @@ def key(source: Path, extra_flags: tuple[str, ...] = ()) -> str:
     parts = (*texts, *FLAGS, *extra_flags, platform.machine(), sys.platform)
     digest = hashlib.sha256("\0".join(parts).encode())
     return f"{source.parent.name}-{source.stem}-{digest.hexdigest()[:16]}"
+
+
+def _own_flags(source: Path) -> list[str]:
+    """What the first line of a source asks for after ``// flags:``; it comes after FLAGS, and so prevails."""
+    first = source.read_text().partition("\n")[0]
+    return shlex.split(first.removeprefix("// flags:")) if first.startswith("// flags:") else []
 
 
 def _local_headers(source: Path, seen: set[Path]) -> Iterator[Path]:

@@ -54,6 +54,7 @@ class ALiBi(ScoreEncoding):
 
     relative = True
     factors_are_causal = True
+    bias_is_pure = True
 
     def __init__(self, num_heads: int, *, rule: Rule = "authors") -> None:
         super().__init__()

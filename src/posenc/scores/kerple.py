@@ -51,6 +51,7 @@ class KERPLE(ScoreEncoding):
     """
 
     relative = True
+    bias_is_pure = True
 
     def __init__(self, num_heads: int, *, kernel: Kernel = "log") -> None:
         super().__init__()

@@ -46,6 +46,7 @@ class Sandwich(ScoreEncoding):
     """
 
     relative = True
+    bias_is_pure = True
 
     def __init__(self, num_heads: int, *, code_dim: int = 128) -> None:
         super().__init__()

@@ -60,6 +60,7 @@ class T5Bias(ScoreEncoding):
     """
 
     relative = True
+    bias_is_pure = True
 
     def __init__(
         self,

@@ -12,15 +12,18 @@ SHORT = torch.zeros(1, 8, 16, 16)
 @pytest.mark.parametrize(
     ("encoding", "options", "implementation", "reason"),
     [
-        (None, {"causal": True}, "sdpa", "nothing is added"),
-        (posenc.RoPE(head_dim=16), {"causal": True}, "sdpa", "nothing is added"),
-        (posenc.ALiBi(num_heads=8), {"causal": True}, "blocks", "distance alone"),
-        (posenc.T5Bias(num_heads=8), {"causal": True, "window": 64}, "blocks", "distance alone"),
+        (None, {"causal": True}, "cpu", "nothing but the order of tokens"),
+        (None, {"mask": torch.ones(4096, 4096, dtype=torch.bool)}, "sdpa", "nothing is added"),
+        (posenc.RoPE(head_dim=16), {"causal": True}, "cpu", "nothing but the order of tokens"),
+        (posenc.ALiBi(num_heads=8), {"causal": True}, "cpu", "distance alone"),
+        (posenc.T5Bias(num_heads=8), {"causal": True, "window": 64}, "cpu", "distance alone"),
+        (posenc.T5Bias(num_heads=8), {"causal": True, "dropout_p": 0.1}, "blocks", "distance alone"),
         (posenc.FIRE(num_heads=8), {"causal": True}, "blocks", "made with it, and again in the backward"),
         (posenc.ALiBi(num_heads=8), {"k_positions": torch.arange(4096) * 2}, "blocks", "made with it"),
         (posenc.scores.TUPE(dim=128, num_heads=8, length=4096), {}, "channels", "more channels"),
         (posenc.CoPE(num_heads=8, head_dim=16), {"causal": True}, "blocks", "keeps the memory linear"),
-        (None, {"causal": True, "window": 64}, "blocks", "keeps the memory linear"),
+        (None, {"causal": True, "window": 64}, "cpu", "nothing but the order of tokens"),
+        (None, {"causal": True, "window": 64, "dropout_p": 0.1}, "blocks", "keeps the memory linear"),
     ],
 )
 def test_the_fastest_exact_path_is_taken(
@@ -33,7 +36,7 @@ def test_the_fastest_exact_path_is_taken(
 
 def test_few_scores_are_made_at_once() -> None:
     assert (
-        str(posenc.explain(posenc.attention, SHORT, SHORT, SHORT, posenc.ALiBi(num_heads=8)))
+        str(posenc.explain(posenc.attention, SHORT, SHORT, SHORT, posenc.FIRE(num_heads=8)))
         == "attention: dense, because 2048 scores fit in 0.0 MiB"
     )
 
@@ -43,6 +46,8 @@ def test_few_scores_are_made_at_once() -> None:
     [
         ("sdpa", posenc.ALiBi(num_heads=8), {}, "ALiBi adds to the scores"),
         ("sdpa", None, {"sinks": torch.zeros(8)}, "attention sinks are no part of it"),
+        ("cpu", posenc.FIRE(num_heads=8), {}, "FIRE gives no bias of the distance alone"),
+        ("cpu", posenc.ALiBi(num_heads=8), {"dropout_p": 0.1}, "it has no dropout"),
         ("flex", posenc.CoPE(num_heads=8, head_dim=16), {}, "CoPE reads queries and keys, which no score_mod sees"),
         ("flex", posenc.ALiBi(num_heads=8), {"dropout_p": 0.1}, "FlexAttention has no dropout"),
         ("flex", posenc.T5Bias(num_heads=8), {"causal": True}, "no backward on the CPU"),
@@ -65,7 +70,7 @@ def test_a_bias_that_does_not_separate_has_no_channels() -> None:
 
 
 def test_an_unknown_implementation_is_refused_with_all_names() -> None:
-    with pytest.raises(ValueError, match="got implementation 'flash', expected one of auto, sdpa, blocks, flex"):
+    with pytest.raises(ValueError, match="got implementation 'flash', expected one of auto, cpu, sdpa, blocks, flex"):
         posenc.attention(SHORT, SHORT, SHORT, implementation="flash")
 
 

@@ -1,4 +1,4 @@
-// flags: -O3 -ffp-contract=fast
+// flags: -O3 -ffp-contract=fast -Wno-psabi
 //
 // Attention with a bias of the distance on the CPU, in memory linear in the length, against PyTorch's stable ABI.
 //

@@ -6,10 +6,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from posenc.kernels.biased_attention import blocks, channels, dense, flex
+from posenc.kernels.biased_attention import blocks, channels, dense, flex, fused
 from posenc.kernels.biased_attention.problem import Problem
 
-Implementation = Literal["auto", "sdpa", "blocks", "flex", "channels", "dense"]
+Implementation = Literal["auto", "cpu", "sdpa", "blocks", "flex", "channels", "dense"]
 
 _SMALL = 2**22  # scores: 16 MiB in float32, less than what one layer's activations take
 
@@ -17,6 +17,7 @@ _SMALL = 2**22  # scores: 16 MiB in float32, less than what one layer's activati
 def run(implementation: str, problem: Problem) -> Tensor:
     """The call, taken by that implementation."""
     calls: dict[str, Callable[[Problem], Tensor]] = {
+        "cpu": fused.run,
         "sdpa": dense.sdpa,
         "blocks": blocks.run,
         "flex": flex.run,
@@ -47,6 +48,8 @@ def choose(problem: Problem, implementation: Implementation) -> tuple[str, str]:
 
 
 def _refusal(implementation: str, problem: Problem) -> str | None:
+    if implementation == "cpu":
+        return fused.refusal(problem)
     if implementation == "sdpa":
         if problem.encoding is not None:
             return f"{problem.name} adds to the scores"
@@ -66,7 +69,14 @@ def _refusal(implementation: str, problem: Problem) -> str | None:
 
 
 def _choose(problem: Problem) -> tuple[str, str]:
-    if problem.encoding is None and problem.sinks is None and problem.documents is None and problem.window is None:
+    adds_nothing = problem.encoding is None and problem.sinks is None
+    ordered_only = problem.documents is None and problem.window is None
+    if adds_nothing and ordered_only and (problem.mask is not None or not problem.q.is_cpu):
+        return "sdpa", "nothing is added to the scores"
+    obstacle = fused.refusal(problem) if problem.q.is_cpu else "the tensors are not on the CPU"
+    if obstacle is None:
+        return "cpu", f"{_why_fused(problem)}, and compiled code uses {fused.level()}"
+    if adds_nothing and ordered_only:
         return "sdpa", "nothing is added to the scores"
     scores = problem.q.shape[0] * problem.q.shape[1] * problem.q_len * problem.k_len
     if torch.compiler.is_compiling():
@@ -75,6 +85,8 @@ def _choose(problem: Problem) -> tuple[str, str]:
         return "dense", "under torch.compile the matrix of scores is left to the compiler"
     if scores <= _SMALL:
         return "dense", f"{scores} scores fit in {scores * problem.q.element_size() / 2**20:.1f} MiB"
+    if fused.is_transformed():
+        return "dense", "transforms of torch.func and forward-mode derivatives see through plain torch alone"
     if problem.mask is not None and problem.mask.requires_grad:
         return "dense", "the mask itself is learned"
     if problem.q.device.type == "cuda" and _suits_flex(problem):
@@ -82,6 +94,12 @@ def _choose(problem: Problem) -> tuple[str, str]:
     if problem.encoding is not None and getattr(problem.encoding, "factors_are_exact", False) and problem.sinks is None:
         return "channels", "the bias is itself a product of queries and keys, and rides as more channels of them"
     return "blocks", _why_blocks(problem)
+
+
+def _why_fused(problem: Problem) -> str:
+    if problem.encoding is None:
+        return "nothing but the order of tokens, sinks or a mask is added to the scores"
+    return "the bias depends on the distance alone, so one row of numbers holds all of it"
 
 
 def _suits_flex(problem: Problem) -> bool:

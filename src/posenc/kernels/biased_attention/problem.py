@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posenc.kernels.biased_attention import toeplitz
 from posenc.kernels.biased_attention.content import Content
 
 
@@ -25,6 +26,7 @@ class Problem:
     contextual: bool = False
     q_positions: Tensor | None = None
     k_positions: Tensor | None = None
+    given_starts: tuple[int, int] | None = None  # of consecutive positions that need no tensors
     causal: bool = False
     window: int | None = None
     documents: Tensor | None = None
@@ -93,9 +95,25 @@ class Problem:
     @property
     def positions(self) -> tuple[Tensor, Tensor]:
         """Those of the queries and of the keys; there are some wherever there is an encoding."""
+        if self.given_starts is not None:
+            i, j = self.given_starts
+            device = self.q.device
+            return torch.arange(i, i + self.q_len, device=device), torch.arange(j, j + self.k_len, device=device)
         if self.q_positions is None or self.k_positions is None:
             raise ValueError("attention: an encoding on the scores needs the positions of queries and keys.")
         return self.q_positions, self.k_positions
+
+    @property
+    def starts(self) -> tuple[int, int] | None:
+        """Position of the first query and of the first key, if both go up by one; else None. Values are looked at."""
+        if self.given_starts is not None:
+            return self.given_starts
+        both = self.positions
+        if self.q_len == 0 or self.k_len == 0 or any(x.is_floating_point() for x in both):
+            return None
+        if not all(toeplitz.consecutive(x) for x in both):
+            return None
+        return int(both[0][0]), int(both[1][0])
 
     def bias(self, rows: slice, keys: slice) -> Tensor | None:
         """The bias of a block, ``(*batch, heads, rows, keys)``; None if there is none that positions alone decide."""

@@ -48,9 +48,22 @@ class FlushSubnormals {
 };
 
 template <int BYTES>
+struct Vectors;
+#define VECTORS(bytes)                                      \
+  template <>                                               \
+  struct Vectors<bytes> {                                   \
+    typedef float F __attribute__((vector_size(bytes)));    \
+    typedef int32_t I __attribute__((vector_size(bytes)));  \
+  };
+VECTORS(16)
+VECTORS(32)
+VECTORS(64)
+#undef VECTORS
+
+template <int BYTES>
 struct Lanes {
-  typedef float F __attribute__((vector_size(BYTES)));
-  typedef int32_t I __attribute__((vector_size(BYTES)));
+  using F = typename Vectors<BYTES>::F;
+  using I = typename Vectors<BYTES>::I;
   static constexpr int W = BYTES / 4;              // floats in a vector
   static constexpr int NV = BYTES == 64 ? 4 : 2;   // vectors of a row of a tile: as many as the registers hold
   static constexpr int MR = 6;                     // rows of a tile

@@ -1,0 +1,200 @@
+"""The compiled kernel (cpu.cpp): biases of the distance and masks are added as the scores are made.
+
+Two operators of the dispatcher::
+
+    posenc::_attention             (y, logarithms of the sums of the softmax)
+    posenc::_attention_backward    gradients of q, k, v and the table, channels rounded up to whole vectors
+
+Arguments: ``table (heads, distances)`` float32, entry ``zero + n`` for keys n tokens before the query; ``mask`` of 4
+dimensions, bool (True where a query may see a key) or float32 (added); ``documents (batch or 1, k_len)`` int64;
+``sinks (heads,)``; ``window`` 0 for none; ``skip`` whether to leave out keys whose weights are proved to be 0.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from posenc.kernels import _build
+from posenc.kernels.biased_attention import row_of_distances
+from posenc.kernels.biased_attention.problem import Block, Problem, attend
+
+SOURCE = Path(__file__).with_name("cpu.cpp")
+LEVELS = ("the portable instruction set", "AVX2", "AVX-512")
+
+_ARGUMENTS = (
+    "Tensor q, Tensor k, Tensor v, Tensor? table, int zero, Tensor? mask, Tensor? documents, Tensor? sinks, "
+    "float scale, bool causal, int window, bool skip"
+)
+torch.library.define("posenc::_attention", f"({_ARGUMENTS}) -> (Tensor, Tensor)")
+torch.library.define(
+    "posenc::_attention_backward",
+    "(Tensor gradient, Tensor q, Tensor k, Tensor v, Tensor? table, int zero, Tensor? mask, Tensor? documents, "
+    "Tensor lse, Tensor delta, float scale, bool causal, int window, bool skip, bool learns_table) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+)
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_is_loaded = False
+
+
+def level() -> str:
+    """The instruction set that the compiled kernel uses here, or "" if there is no compiled kernel."""
+    library = _build.load(SOURCE)
+    return "" if library.handle is None else LEVELS[library.handle.posenc_attention_level()]
+
+
+def refusal(problem: Problem) -> str | None:
+    """Why the compiled kernel cannot take this call, or None if it can."""
+    q, k, v = problem.q, problem.k, problem.v
+    if not (q.is_cpu and k.is_cpu and v.is_cpu):
+        return f"the tensors are on {q.device.type}"
+    if q.dtype not in _DTYPES or k.dtype is not q.dtype or v.dtype is not q.dtype:
+        return f"q, k and v are {q.dtype}, {k.dtype} and {v.dtype}, and it takes one of float32, float16 and bfloat16"
+    if problem.dropout_p:
+        return "it has no dropout"
+    if torch.compiler.is_compiling():
+        return "torch.compile cannot see through it"
+    if _is_special(q, k, v):
+        return "transforms of torch.func, forward-mode derivatives and subclasses of Tensor need plain torch"
+    if problem.mask is not None and problem.mask.requires_grad:
+        return "its mask has no gradient there"
+    if problem.encoding is not None and not row_of_distances.suits(problem):
+        return f"{problem.name} gives no bias of the distance alone over consecutive positions"
+    return _not_loaded()
+
+
+def is_transformed() -> bool:
+    """Whether a transform, a forward-mode derivative or a dispatch mode is at work, which a kernel does not see."""
+    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    return forward_ad._current_level >= 0
+
+
+def _is_special(*tensors: Tensor) -> bool:
+    return is_transformed() or any(type(x) not in (Tensor, torch.nn.Parameter) for x in tensors)
+
+
+def _not_loaded() -> str | None:
+    global _is_loaded
+    if _is_loaded:
+        return None
+    library = _build.load(SOURCE)
+    _is_loaded = library.handle is not None
+    return None if _is_loaded else f"the compiled kernel is not to be had: {library.reason}"
+
+
+def run(problem: Problem, *, skip: bool = True) -> Tensor:
+    """Attention in memory linear in the length, forward and backward.
+
+    Args:
+        skip: leave out blocks of keys whose weights are proved to be 0, which changes no bit of the result.
+    """
+    table, zero = row_of_distances.make(problem)
+    sinks = None if problem.sinks is None else problem.sinks.float()
+    q, k, v = problem.q, problem.k, problem.v
+    if torch.is_grad_enabled() and (
+        q.requires_grad
+        or k.requires_grad
+        or v.requires_grad
+        or (table is not None and table.requires_grad)
+        or (sinks is not None and sinks.requires_grad)
+    ):
+        y: Tensor = _Attention.apply(problem, q, k, v, table, zero, sinks, skip)
+        return y
+    forward: Tensor = torch.ops.posenc._attention(q, k, v, table, zero, *_rest(problem, sinks, skip))[0]
+    return forward
+
+
+def _rest(problem: Problem, sinks: Tensor | None, skip: bool) -> tuple[Any, ...]:
+    masks = _mask(problem), _documents(problem)
+    return *masks, sinks, problem.scale, problem.causal, problem.window or 0, skip
+
+
+def _mask(problem: Problem) -> Tensor | None:
+    mask = problem.mask
+    if mask is None:
+        return None
+    mask = mask if mask.dtype == torch.bool else mask.float()
+    return mask.detach().reshape((1,) * (4 - mask.ndim) + mask.shape)
+
+
+def _documents(problem: Problem) -> Tensor | None:
+    if problem.documents is None:
+        return None
+    return problem.documents.to(torch.int64).reshape(-1, problem.k_len).contiguous()
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        problem: Problem,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        table: Tensor | None,
+        zero: int,
+        sinks: Tensor | None,
+        skip: bool,
+    ) -> Tensor:
+        rest = _rest(problem, sinks, skip)
+        y, lse = torch.ops.posenc._attention(q, k, v, table, zero, *rest)
+        ctx.save_for_backward(q, k, v, table, sinks, y, lse, *rest[:2])
+        ctx.problem, ctx.zero, ctx.rest = replace(problem, q=q, k=k, v=v), zero, rest[3:]
+        result: Tensor = y
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, table, sinks, y, lse, mask, documents = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True
+            return _differentiable_backward(ctx, gradient, q, k, v, table, sinks)
+        delta = (y.float() * gradient.float()).sum(dim=-1)
+        wanted = ctx.needs_input_grad
+        gradients = torch.ops.posenc._attention_backward(
+            gradient, q, k, v, table, ctx.zero, mask, documents, lse, delta, *ctx.rest, wanted[4]
+        )
+        dq = gradients[0][..., : q.shape[-1]].to(q.dtype)
+        dk, dv = (_for_kv_heads(x, like) for x, like in zip(gradients[1:3], (k, v), strict=True))
+        dtable = gradients[3].sum(dim=0) if wanted[4] else None
+        dsinks = None
+        if wanted[6]:
+            share = (sinks[:, None] - lse).exp()
+            dsinks = -(share * delta).sum(dim=(0, 2))
+        return None, dq, dk, dv, dtable, None, dsinks, None
+
+
+def _for_kv_heads(gradient: Tensor, like: Tensor) -> Tensor:
+    """Gradients for each head of the queries, summed over those that share keys."""
+    heads = like.shape[1]
+    gradient = gradient[..., : like.shape[-1]]
+    if gradient.shape[1] != heads:
+        gradient = gradient.unflatten(1, (heads, -1)).sum(dim=2)
+    return gradient.to(like.dtype)
+
+
+def _differentiable_backward(
+    ctx: Any, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor | None, sinks: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """Gradients that can be differentiated again: by autograd over the whole matrix of scores."""
+    problem: Problem = ctx.problem
+    rows, keys = slice(0, problem.q_len), slice(0, problem.k_len)
+    bias = None
+    if table is not None:
+        t = torch.arange(problem.q_len)[:, None] + problem.offset
+        distances = ctx.zero + t - torch.arange(problem.k_len)
+        bias = table[:, distances.clamp(0, table.shape[1] - 1)]  # those outside are hidden
+    block = Block((0, problem.q_len), (0, problem.k_len), bias, problem.hidden(rows, keys))
+    plain = replace(problem, encoding=None, contextual=False)
+    with torch.autocast("cpu", enabled=False):
+        y = attend(plain, block, q.float(), k.float(), v.float(), sinks=sinks, state=None).to(q.dtype)
+    inputs = (q, k, v, table, sinks)
+    wanted = [ctx.needs_input_grad[i] for i in (1, 2, 3, 4, 6)]
+    chosen = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
+    grads = iter(torch.autograd.grad(y, chosen, gradient, create_graph=True, allow_unused=True))
+    dq, dk, dv, dtable, dsinks = (next(grads) if needed else None for needed in wanted)
+    return None, dq, dk, dv, dtable, None, dsinks, None
