@@ -37,8 +37,17 @@ def _explain(error: Exception) -> int:
         message, code = str(error), 1
     else:
         raise error
-    print(f"posenc: {message.removeprefix('posenc: ')}", file=sys.stderr)
+    print(f"posenc: {_printable(message.removeprefix('posenc: '))}", file=sys.stderr)
     return code
+
+
+def _printable(message: str) -> str:
+    """A message may quote what a file says; without the lab extra there is nothing that reads files."""
+    try:
+        from posenc.lab.run.printable import printable
+    except ModuleNotFoundError:
+        return message
+    return printable(message)
 
 
 if __name__ == "__main__":

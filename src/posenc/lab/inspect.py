@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, Temperature
@@ -28,6 +27,7 @@ from posenc.frequencies import (
 )
 from posenc.integrations.transformers import Description, LayerGroup, describe
 from posenc.lab.checkpoint.gguf import describe_gguf
+from posenc.lab.run.printable import escape, printable
 
 FloatArray = NDArray[np.float64]
 
@@ -162,7 +162,7 @@ def inspect(
     for group in found:
         _print_group(group, console)
     for part in found.unread:
-        console.print(f"not read: {part}", style="dim", highlight=False)
+        console.print(f"not read: {escape(part)}", style="dim", highlight=False)
     for text in warnings(found):
         console.print(f"[bold]warning[/] {escape(text)}", highlight=False, soft_wrap=True)
     if plot is not None:
@@ -181,7 +181,7 @@ def _print_group(group: LayerGroup, console: Console) -> None:
     found = wavelengths(group)
     if found is not None:
         console.print(_table(found), highlight=False)
-        console.print(_summary(found), style="dim italic", highlight=False, soft_wrap=True)
+        console.print(_summary(found), markup=False, style="dim italic", highlight=False, soft_wrap=True)
 
 
 def facts(group: LayerGroup) -> dict[str, str]:
@@ -303,7 +303,9 @@ def _draw(description: Description, path: Path, *, title: str) -> None:
         if found is None:
             continue
         moving = np.flatnonzero(found.rates)
-        (line,) = axes.plot(moving, found.wavelengths[moving], marker=".", label=_name(group))
+        (line,) = axes.plot(
+            moving, found.wavelengths[moving], marker=".", label=printable(_name(group)).replace("$", r"\$")
+        )
         if found.plain is not None and not np.array_equal(found.plain, found.rates):
             axes.plot(2 * np.pi / found.plain, linestyle=":", color=line.get_color(), label="without the rule")
         windows |= {length for length in (group.trained_length, group.longest) if length is not None}
@@ -313,7 +315,8 @@ def _draw(description: Description, path: Path, *, title: str) -> None:
         axes.axhline(length, linewidth=0.8, color="grey")
         axes.annotate(f"{length} tokens", (0, length), xytext=(2, 2), textcoords="offset points", fontsize=8)
     axes.set_yscale("log")
-    axes.set(xlabel="pair", ylabel="tokens per turn", title=title)
+    axes.set(xlabel="pair", ylabel="tokens per turn")
+    axes.set_title(printable(title), parse_math=False)
     axes.legend(fontsize=8)
     figure.savefig(path)
 

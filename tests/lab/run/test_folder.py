@@ -118,12 +118,43 @@ def test_a_folder_that_holds_a_run_is_not_taken_for_another(prepare) -> None:
         prepare("none")
 
 
+def test_one_of_two_processes_makes_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with (
+        runs.created(folder, "quick"),
+        pytest.raises(RunError, match="another process is at work"),
+        runs.created(folder, "quick"),
+    ):
+        pytest.fail("both went on")
+    with runs.created(folder, "quick"):  # the first made no run of it
+        (folder / "config.json").write_text("{}")
+    with pytest.raises(RunError, match="there is a run already"), runs.created(folder, "quick"):
+        pytest.fail("a run was made twice")
+
+
+@pytest.mark.parametrize("line", ["[1, 2]", "3", "null", '{"step": 1}', "[" * 100_000])
+def test_a_row_that_is_no_event_is_named(tmp_path: Path, line: str) -> None:
+    metrics = runs.Metrics(tmp_path / "metrics.jsonl")
+    metrics.append({"event": "train"})
+    with metrics.path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(RunError, match=r"metrics.jsonl: (line 2 is no object with an event|a line is no JSON)"):
+        metrics.rows()
+    assert metrics.last() is None
+
+
+def test_json_that_is_nested_too_deep_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(RunError, match="the file is damaged"):
+        runs.read_json(tmp_path / "config.json")
+
+
 def test_the_latest_run_is_found_by_its_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError, match="name the folder of a run"):
         runs.find(None)
-    first = runs.create(None, "quick")
-    second = runs.create(None, "quick")
+    with runs.created(None, "quick") as first, runs.created(None, "quick") as second:
+        pass
     assert first != second
     assert runs.find(None) == second
 

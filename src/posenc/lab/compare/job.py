@@ -43,14 +43,14 @@ class Request:
 def prepare(request: Request) -> Path:
     """A new run folder that holds all that its trials need; what cannot run is refused before there is one."""
     config, trials, vocabulary, tokens = _plan(request)
-    run = runs.create(request.folder, request.preset)
-    runs.save_tensors(run / runs.TOKENS, tokens)
-    if vocabulary.tokenizer is not None:
-        runs.write(run / runs.TOKENIZER, vocabulary.tokenizer)
-    for trial in trials:
-        (run / trial.name).mkdir(exist_ok=True)
-        runs.write_json(run / trial.name / runs.CONFIG, trial.to_dict())
-    runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
+    with runs.created(request.folder, request.preset) as run:
+        runs.save_tensors(run / runs.TOKENS, tokens)
+        if vocabulary.tokenizer is not None:
+            runs.write(run / runs.TOKENIZER, vocabulary.tokenizer)
+        for trial in trials:
+            (run / trial.name).mkdir(exist_ok=True)
+            runs.write_json(run / trial.name / runs.CONFIG, trial.to_dict())
+        runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
     return run
 
 

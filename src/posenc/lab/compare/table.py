@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
 from posenc.lab.compare.report import PROTOCOLS, factors, number
+from posenc.lab.run.printable import escape
 
 if TYPE_CHECKING:
     from rich.console import Console

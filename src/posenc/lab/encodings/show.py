@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from posenc.lab.drawing.plots import save
@@ -14,6 +13,7 @@ from posenc.lab.encodings import road
 from posenc.lab.encodings.pictures import changing, pictures_of
 from posenc.lab.encodings.properties import codes_of
 from posenc.lab.encodings.spec import parse
+from posenc.lab.run.printable import escape
 
 SUFFIXES = (".png", ".svg")
 _SHADES = " ░▒▓█"

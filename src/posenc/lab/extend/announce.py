@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 import posenc
 from posenc.lab.checkpoint.memory import needed_memory
@@ -14,6 +13,7 @@ from posenc.lab.extend.config import ExtendConfig, rule_folder
 from posenc.lab.extend.costs import Costs
 from posenc.lab.extend.measure import DEPTHS, asked_lengths, plan, unasked, window_starts
 from posenc.lab.extend.retrieval import TASKS
+from posenc.lab.run.printable import escape
 
 CHUNK = 512
 """Tokens that go through the model at a time."""

@@ -136,11 +136,11 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, C
         trust_remote_code=request.trust_remote_code,
         versions=_versions(),
     )
-    run = runs.create(request.folder, f"{preview.label}-{length}")
-    runs.save_tensors(run / runs.TOKENS, {"tokens": read})
-    for candidate in tried:
-        save_candidate(run, candidate)
-    runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
+    with runs.created(request.folder, f"{preview.label}-{length}") as run:
+        runs.save_tensors(run / runs.TOKENS, {"tokens": read})
+        for candidate in tried:
+            save_candidate(run, candidate)
+        runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
     return run, checkpoint
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 import posenc
 from posenc.lab.checkpoint.memory import check_memory
@@ -26,6 +25,7 @@ from posenc.lab.extend.passage import check_long_enough, documents, tokens
 from posenc.lab.extend.results import probed
 from posenc.lab.extend.table import print_probe
 from posenc.lab.run import folder as runs
+from posenc.lab.run.printable import escape
 from posenc.lab.run.progress import Stages
 
 SUFFIXES = (".png", ".svg", ".json")

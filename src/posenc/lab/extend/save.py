@@ -4,15 +4,19 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from posenc.frequencies import Frequencies
 from posenc.lab.checkpoint.open import Checkpoint, quietly
 from posenc.lab.extend.flags import Setting
 from posenc.lab.extend.flags import flags as flags
 from posenc.lab.run.errors import RunError
+from posenc.lab.run.folder import LOCK
 
 Perplexities = Mapping[str, Mapping[str, float]]
 """Of each rule, by its name, the perplexity of each range of positions."""
@@ -48,23 +52,50 @@ def save(
     """
     check_loads(checkpoint)
     check_free(folder, checkpoint)
+    folder = folder.resolve()  # a link stays, and leads to the model
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        with quietly(), _set(checkpoint, rule, length):
-            checkpoint.model.save_pretrained(partial)
-            checkpoint.tokenizer.save_pretrained(partial)
-        _allow(partial / "tokenizer_config.json", length)
-        (partial / "README.md").write_text(_card(checkpoint, rule, length, name, tuned, perplexities), encoding="utf-8")
-        for file in [*(path for path in partial.rglob("*") if path.is_file()), partial]:
-            _sync(file)
-        partial.replace(folder)
+        with _partial(folder) as partial:
+            with quietly(), _set(checkpoint, rule, length):
+                checkpoint.model.save_pretrained(partial)
+                checkpoint.tokenizer.save_pretrained(partial)
+            _allow(partial / "tokenizer_config.json", length)
+            card = _card(checkpoint, rule, length, name, tuned, perplexities)
+            (partial / "README.md").write_text(card, encoding="utf-8")
+            for file in [*(path for path in partial.rglob("*") if path.is_file()), partial]:
+                _sync(file)
+            (partial / LOCK).unlink()  # no part of the model
+            partial.replace(folder)
+    except SafetensorError as error:
+        raise RunError(
+            f"{folder}: the weights cannot be written ({error}); free some room, or name another."
+        ) from error
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     _sync(folder.parent)
+
+
+@contextlib.contextmanager
+def _partial(folder: Path) -> Iterator[Path]:
+    """An empty folder beside the one to be made, which this process alone writes to.
+
+    What a process that was killed left in it is removed, and so is the folder at the end, if it is still there.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    partial.mkdir(exist_ok=True)
+    lock = FileLock(partial / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(f"{folder}: another process is saving there; wait for it, or name another folder.") from error
+    try:
+        for path in partial.iterdir():
+            if path.name != LOCK:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        yield partial
+    finally:
+        lock.release()
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_free(folder: Path, checkpoint: Checkpoint | None = None) -> None:

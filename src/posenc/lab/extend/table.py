@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
 from posenc.lab.compare.report import BROKE
 from posenc.lab.extend.verdict import HELD
+from posenc.lab.run.printable import escape
 
 if TYPE_CHECKING:
     from rich.console import Console

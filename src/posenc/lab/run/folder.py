@@ -76,9 +76,12 @@ class Metrics:
             return []
         *lines, _ = self.path.read_bytes().split(b"\n")
         try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
+            found = [json.loads(line) for line in lines]
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{self.path}: a line is no JSON ({error}); the file is damaged.") from error
+        if wrong := [number for number, row in enumerate(found, 1) if not isinstance(row, dict) or "event" not in row]:
+            raise RunError(f"{self.path}: line {wrong[0]} is no object with an event; the file is damaged.")
+        return found
 
     def last(self) -> dict[str, Any] | None:
         """The last whole row, read from the end of the file: cheap enough to ask for several times a second."""
@@ -86,10 +89,10 @@ class Metrics:
             with self.path.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
                 *lines, _ = file.read().split(b"\n")
-            row: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
-        except (OSError, ValueError):
+            row = json.loads(lines[-1]) if lines else None
+        except (OSError, ValueError, RecursionError):
             return None
-        return row
+        return row if isinstance(row, dict) and "event" in row else None
 
     def keep(self, rows: list[dict[str, Any]]) -> None:
         """Replace the file by these rows."""
@@ -129,20 +132,40 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: no safetensors file ({error}); the file is damaged.") from error
 
 
-def create(folder: Path | None, preset: str) -> Path:
-    """A new run folder, by default runs/<date-time>-<preset>, to which runs/latest then points."""
-    if folder is None:
-        base = RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{preset}"
-        folder = next(path for path in _numbered(base) if not path.exists())
-    elif (folder / CONFIG).exists():
-        raise RunError(f"{folder}: there is a run already; go on with it by --resume {folder}, or name another folder.")
+@contextlib.contextmanager
+def created(folder: Path | None, preset: str) -> Iterator[Path]:
+    """A new run folder, by default runs/<date-time>-<preset>, to which runs/latest then points.
+
+    It is this process's alone until the block ends, by when it must hold its config.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if folder.parent == RUNS:
-            _point_latest_to(folder)
+        if folder is None:
+            folder = _new(RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{preset}")
+        else:
+            _check_unused(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder, patience=0):
+            _check_unused(folder)  # again: another process may have come first
+            if folder.parent == RUNS:
+                _point_latest_to(folder)
+            yield folder
     except OSError as error:
-        raise _named(error, folder) from error
-    return folder
+        raise error if error.filename else _named(error, folder or RUNS) from error
+
+
+def _check_unused(folder: Path) -> None:
+    if (folder / CONFIG).exists():
+        raise RunError(f"{folder}: there is a run already; go on with it by --resume {folder}, or name another folder.")
+
+
+def _new(base: Path) -> Path:
+    """A folder that was not there: base, or base-2, base-3, ..."""
+    paths = _numbered(base)
+    while True:
+        path = next(paths)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
 
 
 def find(folder: Path | None) -> Path:

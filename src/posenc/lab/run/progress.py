@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from posenc.lab.compare.config import TrainConfig
 from posenc.lab.run import folder as runs
+from posenc.lab.run.printable import escape
 
 SECONDS_BETWEEN_LINES = 15.0
 
