@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from posenc import frequencies, positions, scores, testing  # noqa: F401
+    from posenc import frequencies, nn, positions, scores, testing  # noqa: F401
     from posenc.cached_keys import rerotate as rerotate
     from posenc.catalogue import from_dict as from_dict
     from posenc.catalogue import make as make
@@ -85,6 +85,7 @@ _HOMES = {
     "from_dict": "catalogue",
     "make": "catalogue",
     "names": "catalogue",
+    "nn": "",
     "positions": "",
     "rerotate": "cached_keys",
     "scores": "",

@@ -17,6 +17,10 @@ from posenc.kernels.choice import Choice, explained_by
 from posenc.kernels.precision import compute_dtype
 from posenc.positions import Positions, resolve
 
+_OTHER_ORDER = (
+    "; if q, k and v are (batch, seq, heads, head_dim), transpose(1, 2) each: this takes (batch, heads, seq, head_dim)."
+)
+
 
 def _explain(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding | None = None, **options: Any) -> Choice:
     implementation = options.pop("implementation", "auto")
@@ -167,7 +171,7 @@ def _problem(
     if heads != q.shape[1]:
         raise ValueError(
             f"attention: q has {q.shape[1]} heads but {type(part).__name__} was built for {heads}; build it with "
-            f"num_heads={q.shape[1]}."
+            f"num_heads={q.shape[1]}" + (_OTHER_ORDER if q.shape[2] == heads else ".")
         )
     if state is not None and state.shape[-1] != k.shape[-2]:
         raise ValueError(
@@ -244,7 +248,8 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> None:
     if causal and q.shape[-2] > k.shape[-2]:
         raise ValueError(
             f"attention: got {q.shape[-2]} queries for {k.shape[-2]} keys with causal=True, expected no more queries "
-            "than keys; concatenate the cached keys before the new ones."
+            "than keys; concatenate the cached keys before the new ones"
+            + (_OTHER_ORDER if q.shape[1] == k.shape[1] and q.shape[2] % k.shape[2] == 0 else ".")
         )
 
 

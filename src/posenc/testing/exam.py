@@ -16,6 +16,7 @@ from posenc.encoding import ContextualEncoding, Encoding, ScoreEncoding
 from posenc.testing import compiled
 from posenc.testing.candidate import Candidate, Oracle
 from posenc.testing.comparator import FloatArray, assert_close, assert_matches_oracle, assert_same
+from posenc.testing.layers import LAYER_QUESTIONS
 
 
 def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
@@ -28,7 +29,8 @@ def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
     ones; left padding and batch mates without effect; all forms of positions; positions of 2**20; grouped heads; inputs
     not modified; dtypes, autocast and views; state dict, deepcopy, pickle, meta device and to_dict round trips;
     ``torch.compile(fullgraph=True)`` equal to eager with one graph for all lengths and two for decoding, and the same
-    under ``torch.export``; bad positions refused.
+    under ``torch.export``; bad positions refused; within the layers of :mod:`posenc.nn`, cached equal to uncached, in
+    a window and in a padded batch too, and packed equal to separate documents.
 
     Args:
         encoding: what to examine. What it declares (``places``, ``relative``, ``keys_cacheable``, ``max_positions``)
@@ -430,3 +432,6 @@ def refuses_bad_positions(candidate: Candidate) -> None:
                 raise AssertionError(f"the refusal of {what} does not say what it got: {error}") from error
         else:
             raise AssertionError(f"{what} was not refused")
+
+
+_QUESTIONS.update((question.__name__, question) for question in LAYER_QUESTIONS)
