@@ -20,14 +20,18 @@ Array = NDArray[np.float64]
 Defect = Callable[[ModuleType, str, Array], float]
 
 
-@pytest.fixture(scope="module")
-def tutorial() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("rotate_embeddings", EXAMPLES / "rotate_embeddings.py")
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tutorial() -> ModuleType:
+    return load("rotate_embeddings")
 
 
 @pytest.fixture
@@ -119,3 +123,43 @@ def test_the_program_prints_shapes_values_and_its_check(capsys: pytest.CaptureFi
     assert "(10, 32)" in printed
     assert "turned: norms change" in printed
     assert "rolled: norms change" in printed
+
+
+# Programs on posenc.nn
+
+PROGRAMS = ("gpt", "vit", "encoder_decoder", "diffusion_transformer")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_is_short_and_uses_nothing_of_the_lab(name: str) -> None:
+    text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 120
+    assert "posenc.nn" in text
+    assert "posenc.lab" not in text
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_runs_in_few_steps(name: str) -> None:
+    load(name).main(steps=2)
+
+
+@pytest.mark.slow
+def test_the_gpt_learns() -> None:
+    assert load("gpt").main() < 1.8  # nats a byte; 5.5 is knowing nothing, 2.6 is knowing how often each byte comes
+
+
+@pytest.mark.slow
+def test_the_vision_transformer_learns_and_fitted_positions_carry_it_to_larger_images() -> None:
+    accuracy = load("vit").main()
+    assert accuracy["counted", 10] > 0.8
+    assert accuracy["fitted", 20] > accuracy["counted", 20] + 0.1
+
+
+@pytest.mark.slow
+def test_the_encoder_decoder_spells_numbers_that_it_never_saw() -> None:
+    assert load("encoder_decoder").main() > 0.6
+
+
+@pytest.mark.slow
+def test_the_diffusion_transformer_draws_what_it_is_asked_for() -> None:
+    assert load("diffusion_transformer").main() > 0.8

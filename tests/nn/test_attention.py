@@ -1,5 +1,8 @@
 """The layer against PyTorch's own, against Hugging Face's blocks, and against attention called by hand."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -312,3 +315,11 @@ def test_hooks_and_attention_called_by_hand_refuse_the_other_order_where_it_show
     first = posenc.RoPE(head_dim=8, seq_dim=-3)
     with pytest.raises(ValueError, match=r"along dimension -3 .* build it with seq_dim=-2"):
         first.on_queries_keys(q.transpose(1, 2), torch.zeros(2, 6, 7, 8))
+
+
+def test_the_page_on_your_own_model_is_true() -> None:
+    pytest.importorskip("transformers")
+    page = Path(__file__).parents[2] / "docs" / "howto" / "in_your_model.md"
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        exec(block, names)

@@ -1,7 +1,6 @@
 """Which positions, padding and documents the queries and keys of one call have."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,8 +8,7 @@ from torch import Tensor
 from posenc.positions import Positions
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(NamedTuple):
     """What a call of attention knows about its tokens besides their content.
 
     Attributes:
@@ -90,8 +88,7 @@ def after(
     return Tokens(new, every, mask, ids, following)
 
 
-@dataclass(frozen=True)
-class _Kept:
+class _Kept(NamedTuple):
     """What is known of the cached keys, as tensors with one row for all or one for each."""
 
     k_positions: Tensor
