@@ -1,0 +1,191 @@
+"""What a task of ``posenc compare --task`` is, and how one is found by its name or in a user's file."""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from posenc.lab.encodings.spec import parse
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What decides a trial besides its encoding and its seed. ``length`` is the trained size, in the task's unit.
+
+    AdamW, a linear warm-up of ``warmup`` steps and a linear decay to a tenth of ``learning_rate``.
+    """
+
+    dim: int = 64
+    num_layers: int = 2
+    num_heads: int = 4
+    length: int = 1
+    steps: int = 300
+    batch: int = 64
+    learning_rate: float = 2e-3
+    warmup: int = 30
+    weight_decay: float = 0.01
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            lowest = 0 if name in ("warmup", "weight_decay", "dropout") else 1e-12
+            if not lowest <= value:
+                raise ValueError(f"task: got {name} {value}, expected {'0 or more' if lowest == 0 else 'more than 0'}.")
+        if self.dropout >= 1:
+            raise ValueError(f"task: got dropout {self.dropout}, expected less than 1.")
+        if self.dim % self.num_heads:
+            raise ValueError(f"task: got dim {self.dim} for {self.num_heads} heads, expected a multiple of the heads.")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number about a trained model.
+
+    Attributes:
+        row: how the encoding was used, such as a rule for positions; empty if there is one way.
+        size: the size that was measured, as the report writes it.
+        value: in the task's unit; None if it could not be measured, and then ``note`` says why.
+        trained: whether this is the trained size.
+    """
+
+    row: str
+    size: str
+    value: float | None
+    trained: bool = False
+    note: str = ""
+
+
+class Task(ABC):
+    """A job that encodings are compared at. A subclass is one file in ``lab/compare/tasks``, or a class of a user's.
+
+    Attributes:
+        title: what the model learns, for the heading of the report.
+        encodings: specs of the default encodings, in order. Names that :meth:`model` alone understands are allowed.
+        unit: of every measurement.
+        more_is_better: whether a larger value is.
+        sizes: of the quick preset.
+        expected: what published work found, for the report; empty if there is nothing to compare with.
+    """
+
+    title: ClassVar[str]
+    encodings: ClassVar[tuple[str, ...]]
+    unit: ClassVar[str]
+    more_is_better: ClassVar[bool] = True
+    sizes: ClassVar[Sizes] = Sizes()
+    expected: ClassVar[str] = ""
+
+    def check(self, spec: str) -> str:
+        """The label of an encoding's spec; one that is not known is refused."""
+        parsed = parse(spec)
+        parsed.load()
+        return parsed.label
+
+    @abstractmethod
+    def model(self, spec: str, sizes: Sizes) -> nn.Module:
+        """A model with the encoding of ``spec``; random numbers come from torch's own generator, which is seeded."""
+
+    @abstractmethod
+    def loss(self, model: Any, sizes: Sizes, generator: np.random.Generator) -> Tensor:
+        """The loss on the data of one step, drawn with a generator that depends on the seed and the step alone."""
+
+    @abstractmethod
+    def measure(self, model: Any, spec: str, sizes: Sizes) -> Iterator[Measurement]:
+        """What the trained model does, the trained size first. The model is in eval mode and has no gradients."""
+
+    def example(self, model: Any, spec: str, sizes: Sizes) -> str:
+        """A text for the report that shows what the trained model does; empty for none."""
+        return ""
+
+
+def names() -> tuple[str, ...]:
+    """The tasks that ship."""
+    from posenc.lab.compare import tasks
+
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(tasks.__path__)))
+
+
+def find(name: str) -> Task:
+    """The task of a name, or of a class in a user's file: ``images``, ``mine.py:MyTask``.
+
+    Raises:
+        ValueError: an unknown name, a class that is no task.
+        FileNotFoundError: a file that does not exist.
+    """
+    if ".py:" not in name:
+        if name not in names():
+            raise ValueError(f"--task: got {name!r}, expected text, {', '.join(names())}, or FILE.py:Class.")
+        module = importlib.import_module(f"posenc.lab.compare.tasks.{name}")
+        found = [
+            value
+            for value in vars(module).values()
+            if inspect.isclass(value) and issubclass(value, Task) and value.__module__ == module.__name__
+        ]
+        task: Task = found[0]()
+        return task
+    file, _, cls = name.partition(".py:")
+    path = Path(f"{file}.py")
+    if not path.is_file():
+        raise FileNotFoundError(f"--task: {path} does not exist.")
+    spec = importlib.util.spec_from_file_location(f"posenc_task_{path.stem}", path.resolve())
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--task: {path} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    value = getattr(module, cls, None)
+    if not (inspect.isclass(value) and issubclass(value, Task)):
+        raise ValueError(f"--task: got {name!r}, expected a class that inherits from posenc.lab.compare.task.Task.")
+    own: Task = value()
+    return own
+
+
+def digest(name: str) -> str | None:
+    """SHA-256 of a user's file, by which a resumed run sees that it is still the same."""
+    if ".py:" not in name:
+        return None
+    return hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest()
+
+
+def train(
+    task: Task, spec: str, sizes: Sizes, seed: int, *, stop: Callable[[], bool] = lambda: False
+) -> tuple[nn.Module, list[tuple[int, float]]] | None:
+    """A trained model and the mean loss of every tenth of its steps; None if ordered to stop.
+
+    What happens in a step depends on the seed and the number of the step alone: a trial that is begun again gives the
+    same numbers.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = task.model(spec, sizes)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=sizes.learning_rate, betas=(0.9, 0.95), weight_decay=sizes.weight_decay
+        )
+        losses: list[tuple[int, float]] = []
+        since: list[float] = []
+        for step in range(sizes.steps):
+            if stop():
+                return None
+            warm = min(1.0, (step + 1) / max(1, sizes.warmup))
+            for group in optimizer.param_groups:
+                group["lr"] = sizes.learning_rate * warm * (1.0 - 0.9 * step / sizes.steps)
+            loss = task.loss(model, sizes, np.random.default_rng((seed, step)))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            since.append(loss.item())
+            if (step + 1) % max(1, sizes.steps // 10) == 0 or step + 1 == sizes.steps:
+                losses.append((step + 1, float(np.mean(since))))
+                since = []
+        return model.eval().requires_grad_(False), losses
