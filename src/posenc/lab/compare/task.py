@@ -181,7 +181,7 @@ def train(
                 group["lr"] = sizes.learning_rate * warm * (1.0 - 0.9 * step / sizes.steps)
             loss = task.loss(model, sizes, np.random.default_rng((seed, step)))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             since.append(loss.item())
