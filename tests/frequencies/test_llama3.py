@@ -5,7 +5,7 @@ from posenc.frequencies import Geometric, Llama3
 
 
 @pytest.mark.parametrize("factor", [1.0, 8.0, 32.0])
-@pytest.mark.parametrize(("low", "high", "trained_length"), [(1.0, 4.0, 8192), (2.0, 3.0, 2048)])
+@pytest.mark.parametrize(("low", "high", "trained_length"), [(1.0, 4.0, 8192), (2.0, 3.0, 2048), (1.0, 1.0, 8192), (2.5, 2.5, 4096)])
 def test_agrees_with_transformers(factor, low, high, trained_length, agrees_with_transformers):
     rule = Llama3(factor, trained_length=trained_length, low_freq_factor=low, high_freq_factor=high)
     parameters = {
@@ -36,7 +36,13 @@ def test_factor_one_is_the_plain_rule():
     )
 
 
-@pytest.mark.parametrize(("low", "high"), [(4.0, 1.0), (2.0, 2.0), (0.0, 4.0)])
+@pytest.mark.parametrize(("low", "high"), [(4.0, 1.0), (0.0, 4.0)])
 def test_thresholds_in_the_wrong_order_are_refused(low, high):
-    with pytest.raises(ValueError, match="expected 0 < low_freq_factor < high_freq_factor"):
+    with pytest.raises(ValueError, match="expected 0 < low_freq_factor <= high_freq_factor"):
         Llama3(8, trained_length=8192, low_freq_factor=low, high_freq_factor=high)
+
+
+def test_equal_thresholds_are_a_step():
+    """Llama 4 Scout has 1 and 1."""
+    ratio = Geometric(500_000).inv_freq(128) / Llama3(16, trained_length=8192, high_freq_factor=1.0).inv_freq(128)
+    assert (int((ratio == 1).sum()), int((ratio == 16).sum())) == (35, 29)

@@ -7,7 +7,7 @@ from posenc.frequencies import Geometric, YaRN
 
 
 @pytest.mark.parametrize("factor", [1.0, 4.0, 40.0])
-@pytest.mark.parametrize(("beta_fast", "beta_slow"), [(32, 1), (16, 2)])
+@pytest.mark.parametrize(("beta_fast", "beta_slow"), [(32, 1), (16, 2), (1, 1), (8, 8)])
 @pytest.mark.parametrize("truncate", [True, False])
 @pytest.mark.parametrize("trained_length", [64, 4096, 10**7])
 def test_agrees_with_transformers(factor, beta_fast, beta_slow, truncate, trained_length, agrees_with_transformers):
@@ -114,8 +114,8 @@ def test_keeps_everything_if_every_pair_turns_often_in_the_trained_window(clamp)
 
 
 def test_betas_in_the_wrong_order_are_refused():
-    for fast, slow in ((1, 32), (4, 4), (4, 0)):
-        with pytest.raises(ValueError, match="expected 0 < beta_slow < beta_fast"):
+    for fast, slow in ((1, 32), (4, 0)):
+        with pytest.raises(ValueError, match="expected 0 < beta_slow <= beta_fast"):
             YaRN(4, trained_length=4096, beta_fast=fast, beta_slow=slow)
 
 
@@ -133,3 +133,14 @@ def test_an_unknown_name_is_refused(name):
 def test_a_window_in_which_nothing_turns_is_refused():
     with pytest.raises(ValueError, match=r"got trained_length 6 and beta_slow 1.*more than 6 tokens"):
         YaRN(4, trained_length=6)
+
+
+def test_equal_betas_are_a_step():
+    """Kimi-K2 has 1 and 1."""
+    rule = YaRN(32, trained_length=4096, base=5e4, beta_fast=1.0, beta_slow=1.0, mscale_all_dim=1.0)
+    ratio = Geometric(5e4).inv_freq(64) / rule.inv_freq(64)
+    assert (int((ratio == 1).sum()), int((ratio == 32).sum())) == (20, 12)
+    assert rule.attention_factor == 1.0
+    assert rule.score_factor == pytest.approx(1.81326, abs=1e-5)
+    paper = Geometric(5e4).inv_freq(64) / YaRN(32, trained_length=4096, base=5e4, beta_fast=1, ramp="paper").inv_freq(64)
+    assert (int((paper == 1).sum()), int((paper == 32).sum())) == (20, 12)

@@ -26,11 +26,12 @@ class Llama3(Frequencies):
         factor: :math:`s`, 1 or more: 8 in Llama 3.1, 32 in Llama 3.2. 1 is :class:`Geometric`.
         trained_length: :math:`L`: 8192 in Llama 3. Required.
         low_freq_factor: :math:`l`: fewer turns than this, and the rate is divided.
-        high_freq_factor: :math:`h`: more turns than this, and the rate is kept.
+        high_freq_factor: :math:`h`: more turns than this, and the rate is kept. Equal to ``low_freq_factor`` (Llama 4
+            Scout has 1 and 1), there is a step and nothing between.
         base: :math:`b`, above 1; that of Llama 3 by default.
 
     Raises:
-        ValueError: a factor below 1; no trained_length; ``high_freq_factor`` not above ``low_freq_factor``; base of 1
+        ValueError: a factor below 1; no trained_length; ``high_freq_factor`` below ``low_freq_factor``; base of 1
             or below; an odd ``rotary_dim``.
 
     Example:
@@ -57,15 +58,17 @@ class Llama3(Frequencies):
         check_factor("Llama3", self.factor)
         check_trained_length("Llama3", self.trained_length)
         check_base(self.base)
-        if not 0 < self.low_freq_factor < self.high_freq_factor:
+        if not 0 < self.low_freq_factor <= self.high_freq_factor:
             raise ValueError(
                 f"Llama3: got low_freq_factor {self.low_freq_factor} and high_freq_factor {self.high_freq_factor}, "
-                "expected 0 < low_freq_factor < high_freq_factor; Llama 3.1 has 1 and 4."
+                "expected 0 < low_freq_factor <= high_freq_factor; Llama 3.1 has 1 and 4."
             )
 
     def inv_freq(self, rotary_dim: int, *, length: Length = None) -> NDArray[np.float64]:
         rates = Geometric(self.base).inv_freq(rotary_dim)
         turns = self.trained_length * rates / (2 * math.pi)
+        if self.low_freq_factor == self.high_freq_factor:
+            return np.where(turns >= self.high_freq_factor, rates, rates / self.factor)
         kept = np.clip((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0, 1)
         # Both ends exact: kept is 1 or 0 there, so one of the terms vanishes.
         return kept * rates + (1 - kept) * (rates / self.factor)

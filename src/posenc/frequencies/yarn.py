@@ -49,7 +49,7 @@ class YaRN(Frequencies):
         trained_length: :math:`L`, in tokens. Required.
         base: :math:`b`, above 1.
         beta_fast: turns from which a rate is kept.
-        beta_slow: turns up to which a rate is divided.
+        beta_slow: turns up to which a rate is divided. Equal to ``beta_fast`` (Kimi-K2 has 1 and 1), the ramp is a step.
         ramp: "code" or "paper".
         ends: whether the code's ramp starts and ends at whole pairs ("rounded": floor and ceiling) or between them
             ("exact": gpt-oss; ``truncate: false`` in Hugging Face configs).
@@ -62,7 +62,7 @@ class YaRN(Frequencies):
         attention_factor: :math:`a`, if it is not to come from the formula. Always a number once built.
 
     Raises:
-        ValueError: a factor below 1; no trained_length; ``beta_fast`` not above ``beta_slow``; unknown names; ``ends``
+        ValueError: a factor below 1; no trained_length; ``beta_fast`` below ``beta_slow``; unknown names; ``ends``
             or ``clamp`` with the paper's ramp, which has neither; a window in which no pair turns ``beta_slow`` times.
 
     Example:
@@ -105,10 +105,10 @@ class YaRN(Frequencies):
                 f'YaRN: got ends {self.ends!r} and clamp {self.clamp!r} with ramp="paper", whose ramp runs over turns '
                 'and has no such ends; leave them out, or use ramp="code".'
             )
-        if not 0 < self.beta_slow < self.beta_fast:
+        if not 0 < self.beta_slow <= self.beta_fast:
             raise ValueError(
                 f"YaRN: got beta_fast {self.beta_fast} and beta_slow {self.beta_slow}, expected "
-                "0 < beta_slow < beta_fast; the paper has 32 and 1."
+                "0 < beta_slow <= beta_fast; the paper has 32 and 1."
             )
         if self.trained_length <= 2 * math.pi * self.beta_slow:
             raise ValueError(
@@ -153,6 +153,8 @@ class YaRN(Frequencies):
 
     def _kept_in_paper(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
         turns = self.trained_length * rates / (2 * math.pi)
+        if self.beta_fast == self.beta_slow:
+            return (turns >= self.beta_fast).astype(np.float64)
         return np.clip((turns - self.beta_slow) / (self.beta_fast - self.beta_slow), 0, 1)
 
     def _g(self, weight: float) -> float:
