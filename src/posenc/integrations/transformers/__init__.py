@@ -5,7 +5,7 @@ transformers itself is needed for live models alone.
 
 from posenc.integrations.transformers.description.description import Description as Description
 from posenc.integrations.transformers.description.description import LayerGroup as LayerGroup
-from posenc.integrations.transformers.description.description import describe as describe
+from posenc.integrations.transformers.description.reader import describe as describe
 from posenc.integrations.transformers.live.accelerate import accelerate as accelerate
 from posenc.integrations.transformers.live.extend import extend as extend
 from posenc.integrations.transformers.live.patch import Patch as Patch

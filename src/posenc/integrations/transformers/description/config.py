@@ -1,6 +1,7 @@
-"""A config as a plain dict, from whatever holds it, and its keys under one name each."""
+"""A config as a plain dict, from whatever holds it: its types checked, its parts told apart."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,82 @@ _SIZES = {
         "depth",
         "memory_attention_num_layers",
     ),
-    "max_positions": ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length"),
+    "max_positions": (
+        *("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length"),
+        "max_trained_positions",
+    ),
     "head_dim": ("head_dim", "attention_head_dim", "kv_channels", "d_kv"),
 }
 
+#: Sizes above these are no model's; nothing is sized by what a file says before this is checked.
+_MOST_LAYERS, _WIDEST, _LONGEST = 20_000, 1 << 24, 1 << 53
 
-def read(source: Any) -> dict[str, Any]:
-    """The config of a model, a config object, a mapping, a config.json or the folder that holds one.
+_WIDTHS = {
+    *(name for kind in ("hidden_size", "num_heads", "head_dim") for name in _SIZES[kind]),
+    *("rotary_dim", "qk_rope_head_dim", "qk_nope_head_dim", "global_head_dim", "decoder_attention_heads"),
+    *("relative_attention_num_buckets", "relative_attention_max_distance", "sliding_window_pattern"),
+    *("no_rope_layer_interval", "full_attention_interval", "global_attn_every_n_layers", "attn_layer_period"),
+    *("attn_layer_offset", "projection_dim", "embedding_size", "pad_token_id", "speech_encoder_attention_heads"),
+}
+_LENGTHS = {
+    *(*_SIZES["max_positions"], "original_max_position_embeddings", "max_source_positions", "max_target_positions"),
+    *("alibi_starting_size", "floor_scale", "max_encoder_position_embeddings", "max_decoder_position_embeddings"),
+}
+_LAYERS = {*_SIZES["num_layers"], "decoder_layers", "num_decoder_layers", "num_attention_layers", "n_layers"}
+_NUMBERS = {
+    *("rope_theta", "rotary_emb_base", "rotary_embedding_base", "rope_local_base_freq", "global_rope_theta"),
+    *("local_rope_theta", "compress_rope_theta", "partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_percent"),
+    *("rotary_emb_fraction", "rotary_scaling_factor", "attn_scale", "factor", "attention_factor", "beta_fast"),
+    *("beta_slow", "mscale", "mscale_all_dim", "low_freq_factor", "high_freq_factor", "alpha", "short_mscale"),
+    *("long_mscale", "llama_4_scaling_beta", "alibi_bias_max"),
+}
+_LISTS = {
+    *("layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "full_attn_idxs", "block_types"),
+    *("attn_layer_indices", "mlp_layer_types", "attn_type_list", "block_configs", "compress_ratios"),
+    *("short_factor", "long_factor", "mrope_section", "xdrope_section"),
+}
+_OF_NUMBERS = {
+    *("no_rope_layers", "layer_rope_theta", "full_attn_idxs", "attn_layer_indices", "attn_type_list"),
+    *("short_factor", "long_factor", "mrope_section", "xdrope_section", "compress_ratios"),
+}
+_MAPPINGS = {"rope_parameters", "rope_scaling", "attn_config", "per_layer_config", "yarn", "llama_4_scaling"}
+_TEXTS = {"model_type", "rope_type", "position_embedding_type", "position_embeddings_type", "hybrid_override_pattern"}
+
+_BEARS = re.compile(r"rope(?!rt)|rotary|alibi|position|yarn|theta|logn|ntk", re.IGNORECASE)
+_BEARS_NOT = re.compile(r"dropout|positionwise|position_id_per", re.IGNORECASE)
+
+
+class Keys(dict[str, Any]):
+    """A config that remembers which of its keys were asked for, so that the others can be named as not read."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def not_read(self) -> list[str]:
+        """The keys that bear on positions, say something, and were not asked for."""
+        return [
+            key
+            for key, value in self.items()
+            if key not in self.asked and bears_on_positions(key) and value not in (None, False, "", [], {})
+        ]
+
+
+def bears_on_positions(key: str) -> bool:
+    """Does the name of a key speak of positions?"""
+    return bool(_BEARS.search(key)) and not _BEARS_NOT.search(key)
+
+
+def read(source: Any) -> Any:
+    """The raw config of a mapping, a config.json or the folder that holds one; the config object of a model.
 
     Raises:
         TypeError: something else.
@@ -35,7 +105,7 @@ def read(source: Any) -> dict[str, Any]:
         return _read_file(Path(source))
     config = getattr(source, "config", source)  # a model has one
     if hasattr(config, "to_dict"):
-        return dict(config.to_dict())
+        return config
     raise TypeError(
         f"describe: got a {type(source).__name__}, expected a model, a config, a dict, or a path to config.json or its "
         "folder."
@@ -43,36 +113,115 @@ def read(source: Any) -> dict[str, Any]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    file = path / "config.json" if path.is_dir() else path
+    file = path
+    if path.is_dir():
+        file = next((path / name for name in ("config.json", "params.json") if (path / name).is_file()), path)
+        if file == path and (path / "adapter_config.json").is_file():
+            base = load_json(path / "adapter_config.json").get("base_model_name_or_path")
+            raise ValueError(
+                f"describe: {path} is the folder of an adapter, which has no config of its own; give the folder of "
+                f"its base model, {base!r}."
+            )
+        file = path / "config.json" if file == path else file
     if not file.is_file():
         raise ValueError(f"describe: there is no file {file}; give a config.json or the folder that holds one.")
+    return load_json(file)
+
+
+def load_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no UTF-8
+    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
         raise ValueError(f"describe: {file} holds no JSON ({error}); give a config.json.") from error
     if not isinstance(found, dict):
         raise ValueError(f"describe: {file} holds a {type(found).__name__}, expected an object with model_type.")
     return found
 
 
+def tidy(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that are read here, of the types that they have to have; rotary parameters without their nulls.
+
+    Raises:
+        ValueError: a value of another type, or a size that no model has, with the key.
+    """
+    checked = {str(key): _checked(str(key), value) for key, value in config.items()}
+    for name in ("rope_parameters", "rope_scaling"):
+        if isinstance(checked.get(name), Mapping):
+            checked[name] = _without_nulls(checked[name], name) or None
+    return checked
+
+
+def _without_nulls(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Nulls of a rule say nothing; a kind of layer that is null has no rotation, beside others that have."""
+    if any(isinstance(value, Mapping) for value in parameters.values()):
+        return {
+            str(kind): _without_nulls(tidy(value), kind) if isinstance(value, Mapping) else value
+            for kind, value in parameters.items()
+        }
+    return {
+        str(key): _checked(str(key), value, f"{name}.") for key, value in parameters.items() if value is not None
+    }
+
+
+def _checked(key: str, value: Any, inside: str = "") -> Any:
+    """The value of a key, if its type is right."""
+    if value is None:
+        return None
+    name = inside + key
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if key in _WIDTHS or key in _LENGTHS or key in _LAYERS:
+        if not number or value != value or abs(value) == float("inf") or value != int(value):
+            raise _wrong(name, value, "a whole number")
+        most = _MOST_LAYERS if key in _LAYERS else _WIDEST if key in _WIDTHS else _LONGEST
+        if abs(value) > most:
+            raise ValueError(f"describe: {name} is {value}, expected at most {most}; correct it.")
+        return int(value)
+    if key in _NUMBERS:
+        if not number or value != value or abs(value) > 1e30:
+            raise _wrong(name, value, "a number")
+    elif key in _LISTS:
+        if not isinstance(value, (list, tuple)) or len(value) > _WIDEST:
+            raise _wrong(name, value, "a list")
+        if key in _OF_NUMBERS and not all(isinstance(each, (int, float)) and each == each for each in value):
+            raise _wrong(name, value, "a list of numbers")
+    elif key in _MAPPINGS:
+        if not isinstance(value, Mapping):
+            raise _wrong(name, value, "an object, or null")
+    elif (key in _TEXTS or (inside and key == "type")) and not isinstance(value, str):
+        raise _wrong(name, value, "a text")
+    return value
+
+
+def _wrong(name: str, value: Any, expected: str) -> ValueError:
+    advice = "remove the quotes" if isinstance(value, str) and "number" in expected else "correct it"
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return ValueError(f"describe: {name} is {shown}, a {type(value).__name__}, expected {expected}; {advice}.")
+
+
 def parts(config: Mapping[str, Any], name: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """(name, config) of the config itself and, in order, of every part that has a model type of its own."""
-    found = [(name, {key: value for key, value in config.items() if not _is_part(value)})]
+    """(name, config) of the config itself and, in order, of every part that has a model type or layers of its own."""
+    found = [(name, {key: value for key, value in config.items() if not is_part(key, value)})]
     for key, value in config.items():
-        if _is_part(value):
+        if is_part(key, value):
             # Some parts leave their model type empty; the whole and the key tell it then.
-            own = value if value["model_type"] else {**value, "model_type": f"{config.get('model_type')}.{key}"}
+            own = value if value.get("model_type") else {**value, "model_type": f"{config.get('model_type')}.{key}"}
             found += parts(own, f"{name}.{key}" if name else key)
     return found
 
 
-def _is_part(value: Any) -> bool:
-    return isinstance(value, Mapping) and "model_type" in value
+def is_part(key: str, value: Any) -> bool:
+    """Is this value of a config the config of a part?"""
+    if not isinstance(value, Mapping):
+        return False
+    return "model_type" in value or (key.endswith("_config") and size(value, "num_layers") is not None)
 
 
 def size(config: Mapping[str, Any], name: str) -> Any:
     """``hidden_size``, ``num_heads``, ... under whichever of their names they go, or None."""
-    return next((config[key] for key in _SIZES[name] if config.get(key) is not None), None)
+    found = next((config[key] for key in _SIZES[name] if config.get(key) is not None), None)
+    return None if name == "max_positions" and found is not None and found <= 0 else found
 
 
 def need(config: Mapping[str, Any], name: str) -> Any:
@@ -81,10 +230,25 @@ def need(config: Mapping[str, Any], name: str) -> Any:
     if found is None:
         raise ValueError(
             f"describe: the config of {config.get('model_type')!r} has none of {', '.join(_SIZES[name])}; add one. (A "
-            "config.json may leave out what transformers has defaults for; describe(AutoConfig.from_pretrained(...)) "
-            "fills them in.)"
+            "config.json may leave out what transformers has defaults for; they are filled in where transformers is "
+            "installed and knows the model type.)"
         )
+    if not found > 0:
+        raise ValueError(f"describe: {name} of {config.get('model_type')!r} is {found}, expected above 0; correct it.")
     return found
+
+
+def need_key(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a key that must be there."""
+    if config.get(key) is None:
+        raise ValueError(f"describe: the config of {config.get('model_type')!r} has no {key}; add it.")
+    return config[key]
+
+
+def head_dim(config: Mapping[str, Any]) -> int:
+    """Channels of a head: ``head_dim``, or the width over the number of heads."""
+    found = size(config, "head_dim")
+    return int(found) if found else int(need(config, "hidden_size")) // int(need(config, "num_heads"))
 
 
 def first(config: Mapping[str, Any], *names: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the modelling code of each model type does that its config does not say. Read from transformers 5.23.
+"""What the modelling code of each model type does that its config does not say. Read from transformers' code.
 
 A model type whose config has rotary parameters and that is in no list here does what Llama does: it rotates the whole
 of each head in pairs (c, c + head_dim / 2), by +angle, and its plain rule takes no notice of partial_rotary_factor.
@@ -50,8 +50,18 @@ CORRECTS_SCORES = names("""
     minicpm3 mistral4 mistral_large4_text youtu
 """)
 
-#: Layers of full attention are not rotated, those with a sliding window are.
-NOPE_WHERE_FULL = names("afmoe cohere2 exaone4 exaone4_5_text exaone_moe flint kolibri1")
+#: Which layers are rotated, by type and window: those with a sliding window of their own,
+ROTATED_IF_WINDOWED = names("cohere2 cohere2_moe flint")
+#: those of the type sliding_attention, whatever the window,
+ROTATED_IF_SLIDING = names("afmoe")
+#: or all but those of the type full_attention where others have a window.
+NOPE_WHERE_FULL = names("exaone4 exaone4_5_text exaone_moe kolibri1")
+
+#: Every n-th layer is not rotated (``no_rope_layer_interval``).
+NO_ROPE_INTERVAL = names("llama4_text smollm3")
+
+#: What rotary parameters call kinds of layers, where it is not what ``layer_types`` calls them; "" for all others.
+LABELS = {"deepseek_v4": {"sliding_attention": "main", "": "compress"}}
 
 #: Types of layers that are no attention.
 NO_ATTENTION = names("""
@@ -113,13 +123,38 @@ COORDINATES = {
     "llama4_vision_model": "coordinates count from 1; the class token has 0",
 }
 
+#: The share of a head that is rotated where the config does not say it.
+SHARES = {"mimo_v2_flash": 0.334}
+
+#: Image models whose heads share ``embed_dim``, and not ``hidden_size``.
+WIDTH_IS_EMBED_DIM = names("qwen2_vl_vision")
+
+#: Temperatures: of layers without rotation (``attn_scale``, ``floor_scale``; or the length and strength given here), of
+#: all layers (``llama_4_scaling_beta``), and learned by head.
+LLAMA4_TEMPERATURE = names("llama4_text")
+POWER_TEMPERATURE = {"beam": (2048, 0.1)}
+MISTRAL_TEMPERATURE = names("ministral3 mistral4")
+SSMAX = names("mistral_large4_text")
+
 #: Rotary parameters of the whole that no code reads: those of the parts count.
 PARTS_ALONE = names("blt")
 
 #: An extra learned factor for each rate.
 LEARNED_RATES = names("mistral_large4_text")
 
-#: Nothing of the above: as Llama. (Some of them are in NOPE_WHERE_FULL.)
+#: Published code outside of transformers that is the code of one of its model types.
+SAME_CODE = {"kimi_k2": "deepseek_v3"}
+
+#: Published code outside of transformers that rotates as Llama does; what their layers are, their keys say.
+REMOTE_AS_LLAMA = names("mimo nemotron-nas")
+
+#: Layers differ, and the pattern may be left to the defaults of the config class. Without the class, a config of these
+#: that does not spell the pattern out is not read.
+KINDS_BY_CLASS = names("""
+    KINDS_PLACEHOLDER
+""")
+
+#: Nothing of the above: as Llama. (Some of them leave layers out.)
 AS_LLAMA = names("""
     EvollaModel EvollaModel.protein_encoder_config afmoe apertus arcee aria_text beam bitnet chameleon csm
     csm_depth_decoder_model cwm dbrx deepseek_ocr2_encoder deepseek_ocr2_text dia_decoder dia_encoder diffllama doge
@@ -138,5 +173,5 @@ AS_LLAMA = names("""
     voxtral_realtime_text xcodec2 zamba2
 """)
 
-#: Every rotary model type of transformers 5.23.
-KNOWN = AS_LLAMA | INTERLEAVED | NEGATIVE | PARTIAL | LATENT | SECTIONS.keys() | AXIAL.keys()
+#: Every rotary model type that is known here.
+KNOWN = AS_LLAMA | REMOTE_AS_LLAMA | INTERLEAVED | NEGATIVE | PARTIAL | LATENT | SECTIONS.keys() | AXIAL.keys()

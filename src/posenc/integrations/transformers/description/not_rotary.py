@@ -1,14 +1,14 @@
-"""Models that are not rotary: ALiBi, T5, learned tables, sinusoids."""
+"""Models that are not rotary: ALiBi, T5, Shaw, DeBERTa, learned tables, sinusoids."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
 
-from posenc import ALiBi, Learned, Sinusoidal, T5Bias
+from posenc import ALiBi, Compose, DeBERTa, Learned, NoPE, RoPE, Shaw, Sinusoidal, T5Bias
 from posenc.encoding import Encoding
 from posenc.frequencies import Frequencies, Geometric, Tensor2Tensor
-from posenc.integrations.transformers.description.config import first, need, size
+from posenc.integrations.transformers.description.config import first, head_dim, need, need_key, size
 from posenc.integrations.transformers.description.model_types import names
 
 #: (kind, layers, encoding, length, notes)
@@ -19,7 +19,7 @@ Reader: TypeAlias = Callable[[Mapping[str, Any]], list[Found] | None]
 LEARNED: dict[str, int | None] = {
     **dict.fromkeys(
         names("""
-            albert align_text_model bert blenderbot blenderbot-small chinese_clip_text_model clip_text_model convbert
+            albert align_text_model bert big_bird blenderbot blenderbot-small chinese_clip_text_model clip_text_model convbert
             decision_transformer electra ernie git gpt-sw3 gpt2 gpt_bigcode gpt_neo groupvit_text_model imagegpt
             layoutlm megatron-bert mobilebert nystromformer openai-gpt owlv2_text_model owlvit_text_model rembert
             roc_bert siglip_text_model siglip2_text_model splinter squeezebert visual_bert x_clip_text_model
@@ -29,7 +29,7 @@ LEARNED: dict[str, int | None] = {
     ),
     **dict.fromkeys(names("bart biogpt mbart mvp opt plbart"), 2),
     # Counted from the row after that of padding.
-    **dict.fromkeys(names("camembert data2vec-text esm ibert longformer mpnet roberta xlm-roberta xmod"), None),
+    **dict.fromkeys(names("camembert data2vec-text esm ibert longformer mpnet roberta xlm-roberta xlm-roberta-xl xmod"), None),
 }
 
 #: Sinusoids: their rates, and how many rows come before that of position 0 (None: padding_idx + 1).
@@ -41,12 +41,37 @@ SINUSOIDAL: dict[str, tuple[type[Frequencies], str, int | None]] = {
 }
 
 
+#: Tables of these are as wide as the hidden states, whatever the width of the words.
+WIDE_TABLES = names("mobilebert opt")
+
+#: A bias of T5's form besides the table: buckets and largest distance.
+T5_BESIDES = {"mpnet": (32, 128)}
+
+
+def _table(dim: int, length: int) -> Learned:
+    if length < 1:
+        raise ValueError(f"describe: a table of {length} positions, expected at least 1; correct the lengths.")
+    with torch.device("meta"):  # a config has no weights
+        return Learned(dim, length=length)
+
+
 def _learned(config: Mapping[str, Any]) -> list[Found]:
     model_type = str(config["model_type"])
+    kind = config.get("position_embedding_type")
+    if config.get("alibi_starting_size") is not None:
+        kind = "alibi"
+    if kind not in (None, "absolute"):
+        reader = BY_POSITION_TYPE.get(str(kind))
+        if reader is None:
+            raise ValueError(
+                f"describe: position_embedding_type is {kind!r}, expected absolute or one of "
+                f"{sorted(BY_POSITION_TYPE)}; what the model has is not known."
+            )
+        return reader(config)
     length = int(need(config, "max_positions"))
     dim = need(config, "hidden_size")
-    if model_type != "mobilebert":
-        dim = first(config, "word_embed_proj_dim", "embedding_size", "input_embedding_size") or dim
+    if model_type not in WIDE_TABLES:
+        dim = first(config, "embedding_size", "input_embedding_size") or dim
     offset = LEARNED[model_type]
     notes: tuple[str, ...] = ()
     if offset is None:
@@ -54,9 +79,90 @@ def _learned(config: Mapping[str, Any]) -> list[Found]:
         length -= offset  # whose table counts its first rows
     if offset:
         notes = (f"position p is row p + {offset} of the checkpoint's table",)
-    with torch.device("meta"):  # a config has no weights
-        table = Learned(int(dim), length=length)
-    return [("", _layers(config), table, length, notes)]
+    encoding: Encoding = _table(int(dim), length)
+    if model_type in T5_BESIDES:
+        buckets, farthest = T5_BESIDES[model_type]
+        buckets = int(config.get("relative_attention_num_buckets") or buckets)
+        with torch.device("meta"):
+            bias = T5Bias(int(need(config, "num_heads")), num_buckets=buckets, max_distance=farthest, direction="both")
+        encoding = Compose(encoding, bias)
+    return [("", _layers(config), encoding, length, notes)]
+
+
+def _alibi_both_ways(config: Mapping[str, Any]) -> list[Found]:
+    notes = ("both directions: the bias falls with |i - j|", "transformers' own class would add a table instead")
+    return [("", _layers(config), ALiBi(int(need(config, "num_heads"))), size(config, "max_positions"), notes)]
+
+
+def _rotary_bert(config: Mapping[str, Any]) -> list[Found]:
+    base = float(first(config, "rotary_emb_base", "rope_theta") or 10_000)
+    rope = RoPE(head_dim(config), frequencies=Geometric(base))
+    return [("", _layers(config), rope, size(config, "max_positions"), ())]
+
+
+def _relative_key(config: Mapping[str, Any]) -> list[Found]:
+    length = int(need(config, "max_positions"))
+    with torch.device("meta"):
+        shaw = Shaw(int(need(config, "num_heads")), head_dim(config), reach=max(length - 1, 1), values="none")
+    return [("", _layers(config), shaw, length, ("transformers 5 does not read position_embedding_type",))]
+
+
+def _relative_key_query(config: Mapping[str, Any]) -> list[Found]:
+    raise ValueError(
+        "describe: position_embedding_type is 'relative_key_query', whose table is multiplied with queries and with "
+        "keys, which is no encoding of posenc."
+    )
+
+
+def _no_table(config: Mapping[str, Any]) -> list[Found]:
+    return [("", _layers(config), NoPE(), size(config, "max_positions"), ())]
+
+
+#: ``position_embedding_type`` of BERT and its like, in the code that the checkpoints came with.
+BY_POSITION_TYPE: dict[str, Reader] = {
+    "alibi": _alibi_both_ways,
+    "rotary": _rotary_bert,
+    "rope": _rotary_bert,
+    "relative_key": _relative_key,
+    "relative_key_query": _relative_key_query,
+    "none": _no_table,
+}
+
+
+def _led(config: Mapping[str, Any]) -> list[Found]:
+    dim = int(need(config, "hidden_size"))
+    return [
+        (
+            kind,
+            tuple(range(int(need_key(config, f"{kind}_layers")))),
+            _table(dim, int(need_key(config, f"max_{kind}_position_embeddings"))),
+            int(need_key(config, f"max_{kind}_position_embeddings")),
+            (),
+        )
+        for kind in ("encoder", "decoder")
+    ]
+
+
+def _deberta(config: Mapping[str, Any]) -> list[Found]:
+    """Disentangled attention with both of its terms; other choices have no class here."""
+    dim, heads = int(need(config, "hidden_size")), int(need(config, "num_heads"))
+    length = size(config, "max_positions")
+    if not config.get("relative_attention"):
+        return [("", _layers(config), _table(dim, int(need(config, "max_positions"))), length, ())]
+    terms = config.get("pos_att_type") or []
+    terms = terms.split("|") if isinstance(terms, str) else terms
+    if sorted(terms) != ["c2p", "p2c"]:
+        raise ValueError(f"describe: pos_att_type is {terms}, expected c2p and p2c, the terms of posenc.DeBERTa.")
+    reach = int(config.get("max_relative_positions") or -1)
+    reach = reach if reach > 0 else int(need(config, "max_positions"))
+    buckets = int(config.get("position_buckets") or -1)
+    with torch.device("meta"):
+        if buckets > 0:
+            encoding = DeBERTa(dim, heads, span=buckets, max_distance=reach)
+        else:
+            encoding = DeBERTa(dim, heads, span=reach)
+    notes = ("a table of absolute positions besides",) if config.get("position_biased_input", True) else ()
+    return [("", _layers(config), encoding, length, notes)]
 
 
 def _sinusoidal(config: Mapping[str, Any]) -> list[Found]:
@@ -71,22 +177,19 @@ def _sinusoidal(config: Mapping[str, Any]) -> list[Found]:
 def _sinusoidal_if_asked(key: str) -> Reader:
     def read(config: Mapping[str, Any]) -> list[Found]:
         dim, length = int(need(config, "hidden_size")), int(need(config, "max_positions"))
-        if config.get(key):
-            return [("", _layers(config), Sinusoidal(dim), length, ())]
-        with torch.device("meta"):
-            return [("", _layers(config), Learned(dim, length=length), length, ())]
+        encoding = Sinusoidal(dim) if config.get(key) else _table(dim, length)
+        return [("", _layers(config), encoding, length, ())]
 
     return read
 
 
 def _whisper(config: Mapping[str, Any]) -> list[Found]:
-    dim = int(config["d_model"])
+    dim = int(need(config, "hidden_size"))
     encoder = Sinusoidal(dim, frequencies=Tensor2Tensor(), order="concatenated")
-    with torch.device("meta"):
-        decoder = Learned(dim, length=int(config["max_target_positions"]))
-    layers = tuple(range(config["encoder_layers"])), tuple(range(config["decoder_layers"]))
+    decoder = _table(dim, int(need_key(config, "max_target_positions")))
+    layers = tuple(tuple(range(int(need_key(config, f"{kind}_layers")))) for kind in ("encoder", "decoder"))
     return [
-        ("encoder", layers[0], encoder, int(config["max_source_positions"]), ()),
+        ("encoder", layers[0], encoder, int(need_key(config, "max_source_positions")), ()),
         ("decoder", layers[1], decoder, decoder.length, ()),
     ]
 
@@ -98,8 +201,7 @@ def _alibi(config: Mapping[str, Any]) -> list[Found]:
 def _mpt(config: Mapping[str, Any]) -> list[Found]:
     attention = config.get("attn_config") or {}
     if not attention.get("alibi", True):
-        with torch.device("meta"):
-            table = Learned(int(config["d_model"]), length=int(config["max_seq_len"]))
+        table = _table(int(need(config, "hidden_size")), int(need(config, "max_positions")))
         return [("", _layers(config), table, table.length, ())]
     heads = int(need(config, "num_heads"))
     if attention.get("alibi_bias_max", 8) != 8:
@@ -108,9 +210,11 @@ def _mpt(config: Mapping[str, Any]) -> list[Found]:
 
 
 def _t5(config: Mapping[str, Any]) -> list[Found]:
-    heads, encoder = int(need(config, "num_heads")), int(config["num_layers"])
+    heads, encoder = int(need(config, "num_heads")), int(need(config, "num_layers"))
     decoder = int(config.get("num_decoder_layers") or encoder)
-    buckets, longest = config["relative_attention_num_buckets"], config["relative_attention_max_distance"]
+    # The values of T5's class, where no class fills them in: the key for the distance is newer than the model.
+    buckets = int(config.get("relative_attention_num_buckets") or 32)
+    longest = int(config.get("relative_attention_max_distance") or 128)
     note = ("dot products are not divided by sqrt(head_dim): the bias carries scale='none'",)
     found: list[Found] = []
     for kind, layers, direction in (("encoder", encoder, "both"), ("decoder", decoder, "causal")):
@@ -129,7 +233,7 @@ def _esm(config: Mapping[str, Any]) -> list[Found] | None:
 
 
 def _layers(config: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(range(int(size(config, "num_layers") or 0)))
+    return tuple(range(int(need(config, "num_layers"))))
 
 
 READERS: dict[str, Reader] = {
@@ -144,4 +248,6 @@ READERS: dict[str, Reader] = {
     "mpt": _mpt,
     **dict.fromkeys(names("mt5 pop2piano switch_transformers t5 umt5"), _t5),
     "esm": _esm,
+    "led": _led,
+    **dict.fromkeys(names("deberta deberta-v2"), _deberta),
 }

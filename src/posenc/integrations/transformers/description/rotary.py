@@ -1,159 +1,290 @@
-"""Rotary models whose configs have no rotary parameters, or mean them in a way of their own."""
+"""The rotation of one kind of layer, from its keys: rule, slice, pairing, coordinates, temperature."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from posenc import AxialRoPE, MRoPE, NoPE, RoPE
+from posenc import AxialRoPE, Compose, MRoPE, NoPE, RoPE, SSMax, Temperature
 from posenc.encoding import Encoding
-from posenc.frequencies import Custom, Geometric
-from posenc.integrations.transformers.description.config import need, size
-from posenc.integrations.transformers.description.model_types import NO_ATTENTION
+from posenc.frequencies import Custom, Geometric, LearnedRates, Linear
+from posenc.integrations.transformers.description import model_types as models
+from posenc.integrations.transformers.description.config import first, need, need_key, size
+from posenc.integrations.transformers.description.config import head_dim as plain_head_dim
+from posenc.integrations.transformers.description.layers import Kind, is_nested, rotary_parameters
+from posenc.integrations.transformers.rules.read import Rule, read_rule
 
-#: (kind, layers, encoding, trained length, notes)
-Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
-Reader: TypeAlias = Callable[[Mapping[str, Any]], list[Found] | None]
+Pairing = Literal["half", "interleaved"]
 
-
-def _layers(config: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(range(int(need(config, "num_layers"))))
-
-
-def _head_dim(config: Mapping[str, Any]) -> int:
-    return int(need(config, "hidden_size") // need(config, "num_heads"))
+#: (encoding, trained length, longest, notes)
+Read = tuple[Encoding, int | None, int | None, tuple[str, ...]]
 
 
-def _gptj(config: Mapping[str, Any]) -> list[Found]:
-    head_dim = _head_dim(config)
-    rope = RoPE(head_dim, pairing="interleaved", rotary_dim=config.get("rotary_dim") or head_dim)
-    return [("", _layers(config), rope, size(config, "max_positions"), ("the base is fixed in the code",))]
+def encoding_of(config: Mapping[str, Any], kind: Kind, pairing: Pairing | None, *, by_class: bool) -> Read:
+    """The encoding of a kind of layers.
+
+    Raises:
+        ValueError: keys that contradict each other, are unknown, or are missing.
+    """
+    model_type = str(config.get("model_type"))
+    max_positions = size(config, "max_positions")
+    if not kind.rotated:
+        return with_temperature(NoPE(), model_type, config, {}, rotated=False), max_positions, max_positions, ()
+    parameters = _flat_parameters(config, kind.label)
+    latent = is_latent(model_type, config)
+    width = _head_dim(model_type, config, kind, latent)
+    share = _share(model_type, config, parameters, width, latent=latent, by_class=by_class)
+    rule = read_rule(
+        parameters,
+        where=f"describe: {model_type}" + (f", {kind.label}" if kind.label else ""),
+        base=kind.base if kind.base is not None else _outer_base(config, parameters, kind.label, by_class=by_class),
+        max_positions=max_positions,
+        trained_length=config.get("original_max_position_embeddings"),
+        share=share,
+        corrects_scores=model_type in models.CORRECTS_SCORES,
+    )
+    notes = rule.notes
+    paired = pairing or _pairing(model_type, config)
+    if latent and model_type not in models.KNOWN:
+        notes = (*notes, "softmax scale: taken as plain; DeepSeek's code raises it under YaRN, and the config does not say")
+    rotary_dim, start = _slice(model_type, config, rule, width, share, kind, latent=latent)
+    if rotary_dim % 2:
+        rotary_dim, rule, note = _odd(rule, rotary_dim, width, share)
+        notes = (*notes, note)
+    rotation: Encoding
+    if model_type in models.SECTIONS:
+        rotation = mrope(model_type, parameters, rule, head_dim=width, rotary_dim=rotary_dim, pairing=paired)
+    else:
+        frequencies = rule.frequencies
+        if model_type in models.NEGATIVE:
+            rates = (-frequencies.inv_freq(rotary_dim)).tolist()
+            frequencies = Custom(rates, attention_factor=frequencies.attention_factor)
+            notes = (*notes, f"rotates by -angle, so the rates of {rule.frequencies} have a minus")
+        if model_type in models.LEARNED_RATES:
+            frequencies = LearnedRates(frequencies, parameter="log_scale")
+            notes = (*notes, "each rate has a learned factor, which is 1 until the weights are loaded")
+        if parameters.get("mrope_section") or parameters.get("xdrope_section"):
+            notes = (*notes, *_sections_without_rotation(model_type, config))
+        head = start + rotary_dim if latent else width
+        rotation = RoPE(head, frequencies=frequencies, pairing=paired, rotary_dim=rotary_dim, rotary_start=start)
+    encoding = with_temperature(rotation, model_type, config, parameters, rotated=True)
+    return encoding, rule.trained_length, rule.longest, notes
 
 
-def _roformer(config: Mapping[str, Any]) -> list[Found]:
-    rope = RoPE(_head_dim(config), pairing="interleaved")
-    notes = ("the base is fixed in the code", *(("values are rotated too",) if config.get("rotary_value") else ()))
-    return [("", _layers(config), rope, size(config, "max_positions"), notes)]
+def is_latent(model_type: str, config: Mapping[str, Any]) -> bool:
+    """Is a head plain channels, then rotated ones? By model type, or by the keys of one that is not known."""
+    if model_type in models.KNOWN:
+        return model_type in models.LATENT
+    return bool(config.get("qk_rope_head_dim")) and config.get("qk_nope_head_dim") is not None
 
 
-def _clvp(config: Mapping[str, Any]) -> list[Found]:
-    if not config.get("use_rotary_embedding"):
-        return [("", _layers(config), NoPE(), None, ())]
-    rotary_dim = max(config["projection_dim"] // (2 * config["num_attention_heads"]), 32)
-    rope = RoPE(_head_dim(config), rotary_dim=rotary_dim)
-    return [("", _layers(config), rope, None, ("values are rotated too", "the base is fixed in the code"))]
+def _sections_without_rotation(model_type: str, config: Mapping[str, Any]) -> tuple[str]:
+    if model_type != "hunyuan_vl_text":
+        raise ValueError(f"describe: {model_type!r} does not read mrope_section; remove it.")
+    return (
+        "for a text; the two channels of a pair read different coordinates of an image token, which is no rotation",
+    )
 
 
-def _conformer(config: Mapping[str, Any]) -> list[Found] | None:
-    if config.get("position_embeddings_type") != "rotary":
-        return None  # Transformer-XL's or Shaw's relative positions, or none
-    rope = RoPE(_head_dim(config), frequencies=Geometric(float(config["rotary_embedding_base"])))
-    notes = ("it turns the hidden states before the projections, not queries and keys",)
-    return [("", _layers(config), rope, config.get("max_source_positions"), notes)]
+def _flat_parameters(config: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """The parameters of one kind of layer."""
+    parameters = rotary_parameters(config)
+    if is_nested(parameters):
+        if label not in parameters:
+            raise ValueError(
+                f"describe: rope_parameters has {list(parameters)} and nothing for the layers {label!r}; add it (null "
+                "for layers without rotation)."
+            )
+        return dict(parameters[label])
+    # transformers 4 had two bases and one scaling, that of the layers with full attention.
+    return {} if label == "sliding_attention" and "rope_local_base_freq" in config else parameters
 
 
-def _moonshine(config: Mapping[str, Any]) -> list[Found]:
-    parameters = config["rope_parameters"]
-    found: list[Found] = []
-    for kind in ("encoder", "decoder"):
-        head_dim = config["hidden_size"] // config[f"{kind}_num_attention_heads"]
-        rotary_dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
-        rope = RoPE(
-            head_dim,
-            frequencies=Geometric(parameters["rope_theta"]),
-            pairing="interleaved",
-            rotary_dim=rotary_dim,
+def _outer_base(
+    config: Mapping[str, Any], parameters: Mapping[str, Any], label: str, *, by_class: bool
+) -> float | None:
+    """The base that stands in the config itself, under one of its names."""
+    inside = parameters.get("rope_theta") is not None
+    if inside and (by_class or is_nested(rotary_parameters(config))):
+        return None  # the class has put it inside; what else stands outside is not read by the model
+    if label == "sliding_attention":
+        found = first(config, "rope_local_base_freq", "local_rope_theta")
+        if found is not None:
+            return float(found)
+    found = first(config, "rope_theta", "rotary_emb_base", "rotary_embedding_base", "global_rope_theta")
+    return None if found is None else float(found)
+
+
+def _head_dim(model_type: str, config: Mapping[str, Any], kind: Kind, latent: bool) -> int:
+    if latent:
+        return int(need_key(config, "qk_rope_head_dim"))
+    return int(kind.head_dim) if kind.head_dim else plain_head_dim(config)
+
+
+def _share(
+    model_type: str,
+    config: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    head_dim: int,
+    *,
+    latent: bool,
+    by_class: bool,
+) -> float:
+    """``partial_rotary_factor``, under one of its names."""
+    inside = parameters.get("partial_rotary_factor")
+    names = ("partial_rotary_factor",) if by_class else ("rotary_pct", "rope_pct", "rotary_percent")
+    outside = first(config, "partial_rotary_factor", *names)
+    if inside is not None and outside is not None and inside != outside:
+        raise ValueError(
+            f"describe: partial_rotary_factor is {inside} in the rotary parameters and {outside} beside them; drop one."
         )
-        layers = tuple(range(config[f"{kind}_num_hidden_layers"]))
-        found.append((kind, layers, rope, size(config, "max_positions"), ()))
-    return found
+    found = inside if inside is not None else outside
+    if found is None:
+        found = models.SHARES.get(model_type)
+    given = None if latent else config.get("rotary_dim")
+    if found is None and given is not None and model_type not in models.KNOWN:
+        found = given / head_dim
+    share = 1.0 if found is None else float(found)
+    if not 0 < share <= 1:
+        raise ValueError(f"describe: partial_rotary_factor is {share}, expected above 0 and at most 1.")
+    if given is not None and given != int(head_dim * share):
+        raise ValueError(
+            f"describe: rotary_dim is {given}, and partial_rotary_factor {share} of head_dim {head_dim} is "
+            f"{int(head_dim * share)}; set the factor to {given / head_dim:g} or drop rotary_dim."
+        )
+    return share
 
 
-def _efficientloftr(config: Mapping[str, Any]) -> list[Found]:
-    parameters = config["rope_parameters"]
-    dim = config["hidden_size"]
-    rope = AxialRoPE(dim, frequencies=Geometric(parameters["rope_theta"]), layout="interleaved_alternating")
-    notes = ("rows and columns count from 1", "it turns all channels together, before they are split into heads")
-    return [("", tuple(range(config["num_attention_layers"])), rope, None, notes)]
+def _slice(
+    model_type: str,
+    config: Mapping[str, Any],
+    rule: Rule,
+    head_dim: int,
+    share: float,
+    kind: Kind,
+    *,
+    latent: bool,
+) -> tuple[int, int]:
+    """(rotary_dim, rotary_start) in a head."""
+    if latent:
+        nope = kind.nope_dim if kind.nope_dim is not None else need_key(config, "qk_nope_head_dim")
+        return head_dim, int(nope)
+    if rule.name == "proportional":
+        return head_dim, 0
+    if share != 1 and rule.name == "default" and model_type in models.KNOWN and model_type not in models.PARTIAL:
+        raise ValueError(
+            f"describe: partial_rotary_factor is {share}, and {model_type!r} rotates whole heads under the plain rule "
+            "whatever it says; remove it."
+        )
+    rotary_dim = int(head_dim * share)
+    if not rotary_dim:
+        raise ValueError(
+            f"describe: partial_rotary_factor {share} of head_dim {head_dim} is 0 channels, expected 2 or more."
+        )
+    return rotary_dim, head_dim - rotary_dim if model_type in models.TRAILING else 0
 
 
-def _esmfold2_atoms(config: Mapping[str, Any]) -> list[Found]:
-    head_dim = _head_dim(config) if config.get("head_dim") is None else int(config["head_dim"])
-    of_axis, of_uid = config["num_spatial_rope_pairs_per_axis"], config["num_uid_rope_pairs"]
-    idle = head_dim // 2 - 3 * of_axis - of_uid
-    spatial = [float(config["spatial_rope_base_frequency"]) ** (-i / of_axis) for i in range(of_axis)]
-    identity = [float(config["uid_rope_base_frequency"]) ** (-i / of_uid) for i in range(of_uid)]
-    sections = (of_axis, of_axis, of_axis, of_uid + idle)
-    rope = MRoPE(
+def _odd(rule: Rule, rotary_dim: int, head_dim: int, share: float) -> tuple[int, Rule, str]:
+    """What transformers makes of an odd number of rotated channels: one more, at rates of the odd number."""
+    if not isinstance(rule.frequencies, (Geometric, Linear)) or rotary_dim + 1 > head_dim:
+        raise ValueError(
+            f"describe: partial_rotary_factor {share} of head_dim {head_dim} is {rotary_dim} channels, expected an "
+            "even number, because channels turn in pairs."
+        )
+    base, factor = rule.frequencies.base, float(getattr(rule.frequencies, "factor", 1.0))
+    rates = [base ** (-2 * i / rotary_dim) / factor for i in range((rotary_dim + 1) // 2)]
+    note = f"{rotary_dim} channels are an odd number: the code rotates {rotary_dim + 1}, at base^(-2i/{rotary_dim})"
+    custom = Rule(rule.name, Custom(rates), rule.trained_length, rule.longest, rule.notes)
+    return rotary_dim + 1, custom, note
+
+
+def _pairing(model_type: str, config: Mapping[str, Any]) -> Pairing:
+    if model_type in models.ASKS_ROPE_INTERLEAVE:
+        return "interleaved" if config.get("rope_interleave", True) else "half"
+    return "interleaved" if model_type in models.INTERLEAVED else "half"
+
+
+def mrope(
+    model_type: str, parameters: Mapping[str, Any], rule: Rule, *, head_dim: int, rotary_dim: int, pairing: Pairing
+) -> MRoPE:
+    """The rotation of a text model whose tokens have a time, a height and a width."""
+    layout, default = models.SECTIONS[model_type]
+    sections = tuple(int(s) for s in parameters.get("mrope_section") or parameters.get("xdrope_section") or default)
+    if len(sections) != 3:
+        raise ValueError(f"describe: mrope_section is {list(sections)}, expected three widths; correct it.")
+    if layout == "time_last":
+        sections = (sections[2], *sections[:2])
+    return MRoPE(
         head_dim,
         sections=sections,
-        layout=[axis for axis, width in enumerate(sections) for _ in range(width)],
-        frequencies=Custom([*spatial * 3, *identity, *[0.0] * idle]),
-    )
-    return [("", _layers(config), rope, None, ("coordinates are x, y, z in angstrom and the residue's number",))]
-
-
-def _vjepa2(config: Mapping[str, Any]) -> list[Found]:
-    head_dim = _head_dim(config)
-    rope = AxialRoPE(head_dim, axes=3, layout="interleaved", rotary_dim=3 * 2 * (head_dim // 3 // 2))
-    note = (
-        "what was meant: the model's tables repeat by halves where its pairs are neighbours, so that the two channels "
-        "of a pair turn by different angles, which is no rotation"
-    )
-    return [("", _layers(config), rope, None, (note,))]
-
-
-def _musicflamingo(config: Mapping[str, Any]) -> list[Found]:
-    raise ValueError(
-        "describe: 'musicflamingo' turns channels by angles that are products of a token's time and its position, "
-        "which is no encoding of posenc; the parts of the config have encodings of their own, so describe those."
+        layout=layout,  # type: ignore[arg-type]
+        frequencies=rule.frequencies,
+        pairing=pairing,
+        rotary_dim=rotary_dim,
     )
 
 
-def _lightglue(config: Mapping[str, Any]) -> list[Found]:
-    raise ValueError(
-        "describe: 'lightglue' turns channels by a learned linear map of a keypoint's x and y, the same for all heads, "
-        "which is no encoding of posenc; MixedRoPE has one for each head."
+def axial(model_type: str, config: Mapping[str, Any], parameters: Mapping[str, Any]) -> AxialRoPE:
+    """The rotation of an image model."""
+    layout, order = models.AXIAL[model_type]
+    base = parameters.get("rope_theta", config.get("rope_theta"))
+    if base is None:
+        raise ValueError(f"describe: the config of {model_type!r} has no rope_theta; add it.")
+    head_dim = _axial_head_dim(config)
+    axes = len(order)
+    rotary_dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
+    return AxialRoPE(
+        head_dim,
+        axes=axes,
+        frequencies=Geometric(float(base)),
+        layout=layout,  # type: ignore[arg-type]
+        order=order,
+        rotary_dim=rotary_dim - rotary_dim % (2 * axes),
     )
 
 
-def _seamless(config: Mapping[str, Any]) -> list[Found] | None:
-    speech = {**config, "num_attention_heads": config["speech_encoder_attention_heads"]}
-    found = _conformer({**speech, "num_hidden_layers": config["speech_encoder_layers"]})
-    return found and [("speech_encoder", *found[0][1:])]
+def _axial_head_dim(config: Mapping[str, Any]) -> int:
+    if "memory_attention_hidden_size" in config:  # the part of SAM 2 that rotates is its memory attention
+        width = config["memory_attention_hidden_size"] // config["memory_attention_downsample_rate"]
+        return int(width // config["memory_attention_num_attention_heads"])
+    if "embed_dim" in config and config.get("model_type") in models.WIDTH_IS_EMBED_DIM:
+        return int(config["embed_dim"] // need(config, "num_heads"))
+    return plain_head_dim(config)
 
 
-def reader_of(config: Mapping[str, Any]) -> Reader | None:
-    """The reader for a config, by its model type, or by its keys where parts of models have none."""
-    if "num_spatial_rope_pairs_per_axis" in config:
-        return _esmfold2_atoms
-    return READERS.get(str(config.get("model_type")))
+def with_temperature(
+    encoding: Encoding,
+    model_type: str,
+    config: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    *,
+    rotated: bool,
+) -> Encoding:
+    """The encoding joined with the temperature of its layers, if they have one.
+
+    That of DeepSeek's YaRN is not among them: it is part of the frequency rule.
+    """
+    temperature = _temperature(model_type, config, parameters, rotated=rotated)
+    return encoding if temperature is None else Compose(encoding, temperature)
 
 
-def _without(config: Mapping[str, Any]) -> list[Found]:
-    types = config.get("layer_types") or config.get("layers_block_type")
-    chosen = [i for i, kind in enumerate(types) if kind not in NO_ATTENTION] if types else list(_layers(config))
-    return [("", tuple(chosen), NoPE(), size(config, "max_positions"), ())]
-
-
-def _granitemoehybrid(config: Mapping[str, Any]) -> list[Found] | None:
-    return None if config.get("position_embedding_type") == "rope" else _without(config)
-
-
-def _zamba2(config: Mapping[str, Any]) -> list[Found] | None:
-    return None if config.get("use_mem_rope") else _without(config)
-
-
-READERS: dict[str, Reader] = {
-    **dict.fromkeys(("gptj", "codegen"), _gptj),
-    "roformer": _roformer,
-    "clvp_encoder": _clvp,
-    **dict.fromkeys(("wav2vec2-conformer", "wav2vec2-bert"), _conformer),
-    "moonshine": _moonshine,
-    "efficientloftr": _efficientloftr,
-    "lightglue": _lightglue,
-    "seamless_m4t": _seamless,
-    "musicflamingo": _musicflamingo,
-    "vjepa2": _vjepa2,
-    "granitemoehybrid": _granitemoehybrid,
-    "zamba2": _zamba2,
-    **dict.fromkeys(("glm5_next_text", "jamba", "kimi_linear", "nemotron_h", "zamba"), _without),
-}
+def _temperature(
+    model_type: str, config: Mapping[str, Any], parameters: Mapping[str, Any], *, rotated: bool
+) -> Encoding | None:
+    if model_type in models.LLAMA4_TEMPERATURE and not rotated and config.get("attn_temperature_tuning"):
+        return Temperature("llama4", length=need_key(config, "floor_scale"), strength=need_key(config, "attn_scale"))
+    if model_type in models.POWER_TEMPERATURE and not rotated:
+        length, strength = models.POWER_TEMPERATURE[model_type]
+        return Temperature("power", length=length, strength=strength)
+    if model_type in models.SSMAX:
+        return SSMax(int(need(config, "num_heads")), form="affine")
+    beta = parameters.get("llama_4_scaling_beta")
+    if beta and model_type not in models.MISTRAL_TEMPERATURE:
+        raise ValueError(f"describe: {model_type!r} does not read llama_4_scaling_beta; remove it.")
+    if beta:
+        length = parameters.get("original_max_position_embeddings")
+        if length is None:
+            raise ValueError(
+                "describe: llama_4_scaling_beta needs original_max_position_embeddings, after which the temperature "
+                "rises; add it."
+            )
+        return Temperature("mistral", length=length, strength=beta)
+    return None

@@ -1,0 +1,209 @@
+"""Which layers have attention, and what differs from one layer to another."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from posenc.integrations.transformers.description import model_types as models
+from posenc.integrations.transformers.description.config import need, size
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What may differ from layer to layer.
+
+    Attributes:
+        label: what the config calls this kind of layer.
+        rotated: whether q and k are rotated.
+        base: its own base, if it has one.
+        head_dim: channels of a head, if the config says them.
+        nope_dim: channels before the rotated ones (latent attention), if the config says them.
+    """
+
+    label: str
+    rotated: bool
+    base: float | None
+    head_dim: int | None
+    nope_dim: int | None
+
+
+def is_rotary(config: Mapping[str, Any]) -> bool:
+    """Does this config, without its parts, speak of rotation?"""
+    names = (
+        *("rope_parameters", "rope_scaling", "rope_theta", "rotary_dim", "rotary_emb_base", "rotary_pct"),
+        *("global_rope_theta", "compress_rope_theta", "qk_rope_head_dim"),
+    )
+    return any(config.get(name) is not None for name in names)
+
+
+def rotary_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``rope_parameters``, or ``rope_scaling`` of transformers 4, or nothing."""
+    new, old = config.get("rope_parameters"), config.get("rope_scaling")
+    if new and old and new != old:
+        raise ValueError(
+            "describe: got rope_parameters and rope_scaling, and they differ; rope_scaling is their name before "
+            "transformers 5, so drop it."
+        )
+    return dict(new or old or {})
+
+
+def is_nested(parameters: Mapping[str, Any]) -> bool:
+    """Are these rotary parameters by kind of layer?"""
+    return bool(parameters) and all(value is None or isinstance(value, Mapping) for value in parameters.values())
+
+
+def types_of(config: Mapping[str, Any]) -> list[str] | None:
+    """The type of each layer, from a list of them or from one of the patterns in use; None if no key tells layers apart.
+
+    Raises:
+        ValueError: a list that is shorter than the layers.
+    """
+    for name in ("layer_types", "layers_block_type"):
+        types = config.get(name)
+        if types:
+            count = size(config, "num_layers")
+            if count is not None and len(types) < count:
+                raise ValueError(f"describe: {name} has {len(types)} entries for {count} layers; give one for each.")
+            return [str(each) for each in (types if count is None else types[:count])]
+    for name, pattern in PATTERNS.items():
+        value = config.get(name)
+        if value not in (None, [], 0, ""):
+            count = size(config, "num_layers")
+            return pattern(value, int(count if count is not None else len(value)), config)
+    return None
+
+
+def _at(full: str, other: str) -> Callable[[Any, int, Mapping[str, Any]], list[str]]:
+    return lambda places, count, _: [full if i in places else other for i in range(count)]
+
+
+def _every(full: str, other: str, first: int) -> Callable[[Any, int, Mapping[str, Any]], list[str]]:
+    """Each n-th layer, counted from the first or (-1) ending with the n-th."""
+    return lambda n, count, _: [full if (i - first) % int(n) == 0 else other for i in range(count)]
+
+
+def _letters(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:
+    return ["full_attention" if letter == "*" else "mamba" for letter in str(value).replace("|", "")]
+
+
+def _period(value: Any, count: int, config: Mapping[str, Any]) -> list[str]:
+    offset = int(config.get("attn_layer_offset") or 0)
+    return ["full_attention" if i % int(value) == offset else "mamba" for i in range(count)]
+
+
+def _flags(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:
+    return ["full_attention" if flag else "linear_attention" for flag in value]
+
+
+def _blocks(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:
+    def has_attention(block: Any) -> bool:
+        attention = block.get("attention") if isinstance(block, Mapping) else None
+        attention = attention if isinstance(attention, Mapping) else {}
+        return not (attention.get("no_op") or attention.get("replace_with_linear"))
+
+    return ["full_attention" if has_attention(block) else "mlp" for block in value]
+
+
+def _repeated(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:
+    return [str(value[i % len(value)]) for i in range(count)]
+
+
+#: How configs say which layers are which where they have no list of types; transformers' classes write that list.
+PATTERNS: dict[str, Callable[[Any, int, Mapping[str, Any]], list[str]]] = {
+    "full_attn_idxs": _at("full_attention", "conv"),
+    "attn_layer_indices": _at("full_attention", "mamba"),
+    "full_attention_interval": _every("full_attention", "linear_attention", -1),
+    "sliding_window_pattern": _every("full_attention", "sliding_attention", -1),
+    "global_attn_every_n_layers": _every("full_attention", "sliding_attention", 0),
+    "attn_layer_period": _period,
+    "hybrid_override_pattern": _letters,
+    "attn_type_list": _flags,
+    "block_configs": _blocks,
+    "block_types": _repeated,
+}
+
+
+def all_layers(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The numbers of all layers."""
+    return tuple(range(int(need(config, "num_layers"))))
+
+
+def with_attention(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The layers that have attention."""
+    types = types_of(config)
+    if types is None:
+        return all_layers(config)
+    return tuple(i for i, kind in enumerate(types) if kind not in models.NO_ATTENTION)
+
+
+def kinds(model_type: str, config: Mapping[str, Any], *, by_class: bool) -> dict[Kind, list[int]]:
+    """The layers with attention, by kind.
+
+    Raises:
+        ValueError: a list of one value for each layer that is too short; a pattern that is left to a class that is not
+            there.
+    """
+    found: dict[Kind, list[int]] = {}
+    types = types_of(config)
+    if types is None and not by_class and model_type in models.KINDS_BY_CLASS and not config.get("no_rope_layers"):
+        raise ValueError(
+            f"describe: the layers of {model_type!r} differ, and its config leaves the pattern to transformers' config "
+            "class, which is not there; install transformers, or add layer_types."
+        )
+    layers = range(len(types)) if types else all_layers(config)
+    parameters = rotary_parameters(config)
+    nested = is_nested(parameters) or "rope_local_base_freq" in config or "local_rope_theta" in config
+    for name in ("no_rope_layers", "layer_rope_theta"):
+        given = config.get(name)
+        if given and len(given) < len(layers):
+            raise ValueError(f"describe: {name} has {len(given)} entries for {len(layers)} layers; give one for each.")
+    for index in layers:
+        type_ = types[index] if types else ""
+        if type_ in models.NO_ATTENTION:
+            continue
+        own = dict(config) | dict((config.get("per_layer_config") or {}).get(f"{index:02d}", {}))
+        label = _label(model_type, type_) if nested else ""
+        rotated, base = _is_rotated(model_type, config, parameters, index, type_, label)
+        global_dim = own.get("global_head_dim") if type_ == "full_attention" else None
+        nope = own.get("qk_nope_head_dim")
+        kind = Kind(label if rotated or nested else "", rotated, base, global_dim or size(own, "head_dim"), nope)
+        found.setdefault(kind, []).append(index)
+    return found
+
+
+def _label(model_type: str, type_: str) -> str:
+    if model_type in models.LABELS:
+        return models.LABELS[model_type].get(type_, models.LABELS[model_type][""])
+    return type_
+
+
+def _is_rotated(
+    model_type: str, config: Mapping[str, Any], parameters: Mapping[str, Any], index: int, type_: str, label: str
+) -> tuple[bool, float | None]:
+    """Whether a layer is rotated, and its own base if it has one."""
+    if is_nested(parameters) and label in parameters and parameters[label] is None:
+        return False, None
+    flags = config.get("no_rope_layers")  # 1 where there is rotation, whatever the name says
+    if flags:
+        return bool(flags[index]), None
+    if (interval := config.get("no_rope_layer_interval")) and model_type in models.NO_ROPE_INTERVAL:
+        return (index + 1) % interval != 0, None
+    bases = config.get("layer_rope_theta")
+    if bases:
+        return bases[index] != 0, float(bases[index]) if bases[index] else None
+    if config.get("qk_rope_head_dim") == 0:
+        return False, None
+    windowed = config.get("sliding_window") is not None or "sliding_window" not in config
+    if model_type in models.ROTATED_IF_WINDOWED:
+        return (type_ != "full_attention" and windowed) or _forces_rotation(config, index), None
+    if model_type in models.ROTATED_IF_SLIDING:
+        return type_ == "sliding_attention", None
+    if model_type in models.NOPE_WHERE_FULL and windowed and type_ == "full_attention":
+        return False, None
+    return True, None
+
+
+def _forces_rotation(config: Mapping[str, Any], index: int) -> bool:
+    mlps = config.get("mlp_layer_types") or []
+    dense = index < len(mlps) and mlps[index] == "dense"
+    return bool(dense and config.get("prefix_dense_sliding_window_pattern") == 1)

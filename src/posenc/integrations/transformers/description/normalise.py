@@ -1,0 +1,201 @@
+"""A raw config, filled in by the config class of transformers that owns it."""
+
+import copy
+import importlib.util
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from posenc.integrations.transformers.description.config import (
+    Keys,
+    bears_on_positions,
+    is_part,
+    parts,
+    tidy,
+)
+from posenc.integrations.transformers.description.model_types import SAME_CODE
+
+#: The reading without transformers' class.
+ALONE = "the keys alone"
+
+#: Names from before transformers 5 that its classes turn into ``rope_parameters`` or ``layer_types``.
+_CONSUMED = frozenset(
+    "rope_theta rope_scaling partial_rotary_factor rotary_pct rotary_emb_base rope_local_base_freq global_rope_theta "
+    "local_rope_theta compress_rope_theta rotary_emb_fraction rotary_percent rope_pct".split()
+)
+#: Keys that a class may need to say what its layers are; the others of a config that it refuses are left out.
+_STRUCTURE = re.compile(
+    r"model_type|layer|att|window|head|hidden_size|dim|depth|d_model|d_kv|n_embd|pattern|idxs|block|compress|_config|interval"
+)
+
+
+@dataclass
+class Part:
+    """A part of a model as it is read.
+
+    Attributes:
+        name: the key of its config; "" for the whole.
+        keys: its config.
+        reading: which class filled it in, or :data:`ALONE`.
+        not_read: what could not be used, as text.
+        trouble: why it cannot be read, if so.
+    """
+
+    name: str
+    keys: Keys
+    reading: str
+    not_read: list[str] = field(default_factory=list)
+    trouble: ValueError | None = None
+
+    @property
+    def by_class(self) -> bool:
+        """Whether transformers' class filled it in."""
+        return self.reading != ALONE
+
+    @property
+    def model_type(self) -> str:
+        """Its model type, as in the config."""
+        return str(self.keys.get("model_type"))
+
+
+def config_class(model_type: Any) -> Any:
+    """transformers' config class of a model type; None if transformers is not installed or does not know it."""
+    if not isinstance(model_type, str) or importlib.util.find_spec("transformers") is None:
+        return None
+    from transformers import CONFIG_MAPPING
+
+    model_type = SAME_CODE.get(model_type, model_type)
+    return CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
+
+
+def normalise(source: Any) -> list[Part]:
+    """The parts of a raw config or of a config object, each filled in by its class where there is one."""
+    if not isinstance(source, Mapping):
+        whole = full(source)
+        return [Part(name, Keys(keys), _version()) for name, keys in parts(whole)]
+    raw = dict(source)
+    try:
+        checked = _tidied(raw)
+        whole, left_out = _by_class(checked)
+    except ValueError as trouble:
+        return _part_by_part(raw, trouble)
+    if whole is None:
+        return _part_by_part(raw, None)
+    found = [Part(name, Keys(keys), _version()) for name, keys in parts(whole)]
+    found[0].not_read += left_out
+    for part in found:
+        part.not_read += _dropped(_at(checked, part.name), part.keys)
+    return found
+
+
+def full(config: Any) -> dict[str, Any]:
+    """A config object as a dict, with the layers' types where they are a property."""
+    found = dict(config.to_dict())
+    for name, value in vars(config).items():
+        if hasattr(value, "to_dict") and isinstance(found.get(name), Mapping):
+            found[name] = full(value)
+    for name in ("layers_block_type", "layer_types"):
+        types = None if found.get("layer_types") or found.get("layers_block_type") else getattr(config, name, None)
+        if isinstance(types, (list, tuple)) and types and all(isinstance(each, str) for each in types):
+            found[name] = list(types)
+    return found
+
+
+def _tidied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """:func:`tidy`, for the config and its parts."""
+    return tidy({key: _tidied(value) if is_part(str(key), value) else value for key, value in config.items()})
+
+
+def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+    """The config filled in, and what was left out; None where no class knows it.
+
+    Raises:
+        ValueError: the class refuses it.
+    """
+    cls = config_class(config.get("model_type"))
+    if cls is None:
+        return None, []
+    try:
+        return _built(cls, config), []
+    except ValueError as trouble:
+        structure = {key: value for key, value in config.items() if _STRUCTURE.search(key) or bears_on_positions(key)}
+        if len(structure) == len(config):
+            raise
+        try:
+            return _built(cls, structure), [f"keys that say nothing of positions, one of which is refused: {trouble}"]
+        except ValueError:
+            raise trouble from None
+
+
+def _built(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    import transformers
+
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = full(cls.from_dict(copy.deepcopy(dict(config))))
+    except Exception as error:  # what stands in the way of a config is the library's to say
+        said = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"describe: {cls.__name__} of {_version()} refuses this config: {said}; correct it."
+        ) from error
+    finally:
+        transformers.logging.set_verbosity(level)
+    # A part that keeps the whole's name, or none, has the name of its class then; the whole keeps its own.
+    return found | {"model_type": SAME_CODE.get(str(config["model_type"]), config["model_type"])}
+
+
+def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Part]:
+    """Each part filled in by its own class, or read by its keys alone, or named with its trouble."""
+    found: list[Part] = []
+    named = parts(raw)
+    taken = {name for name, _ in named}
+    for name, keys in named:
+        try:
+            checked = tidy(keys)
+            whole, left_out = _by_class(checked)
+        except ValueError as error:
+            found.append(Part(name, Keys(keys), ALONE, trouble=error))
+            continue
+        if whole is None:
+            found.append(Part(name, Keys(checked), ALONE))
+            continue
+        for inner, own in parts(whole):
+            full_name = ".".join(filter(None, (name, inner)))
+            if not inner or full_name not in taken:  # what a class fills in for parts that the config has is not theirs
+                left = [*left_out, *_dropped(checked, own)] if not inner else []
+                found.append(Part(full_name, Keys(own), _version(), left))
+    if trouble is not None and not any(part.trouble for part in found):
+        found[0].not_read.append(f"the config as a whole: {trouble}")
+    return found
+
+
+def _dropped(raw: Mapping[str, Any], filled: Mapping[str, Any]) -> list[str]:
+    """Keys of the raw config that bear on positions, and that its class took no notice of."""
+    return [
+        f"{key}, which its class drops"
+        for key, value in raw.items()
+        if bears_on_positions(key)
+        and key not in filled
+        and key not in _CONSUMED
+        and value not in (None, False, "", [], {})
+        and not isinstance(value, Mapping)
+    ]
+
+
+def _at(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    for key in name.split(".") if name else ():
+        config = config.get(key) or {}
+        if not isinstance(config, Mapping):
+            return {}
+    return config
+
+
+def _version() -> str:
+    import transformers
+
+    return f"transformers {transformers.__version__}"

@@ -1,0 +1,169 @@
+"""A config, read into the encodings of its layers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from posenc.integrations.transformers.description import model_types as models
+from posenc.integrations.transformers.description.config import read, tidy
+from posenc.integrations.transformers.description.description import Description, LayerGroup
+from posenc.integrations.transformers.description.layers import (
+    all_layers,
+    is_nested,
+    is_rotary,
+    kinds,
+    rotary_parameters,
+    types_of,
+)
+from posenc.integrations.transformers.description.normalise import ALONE, Keys, Part, config_class, normalise
+from posenc.integrations.transformers.description.not_rotary import READERS as NOT_ROTARY
+from posenc.integrations.transformers.description.params_json import NAME, is_params_json, translated
+from posenc.integrations.transformers.description.rotary import Pairing, axial, encoding_of
+from posenc.integrations.transformers.description.without_parameters import reader_of
+
+
+def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
+    """Which encoding each layer of a Hugging Face model has, as posenc objects.
+
+    A raw config (a dict, a file) is filled in by transformers' own config class where transformers is installed and
+    knows the model type: its defaults, its old names, its patterns of layers. No remote code runs, and no network is
+    used. Otherwise the keys are read alone; ``Description.reading`` says which. What only the modelling code says, such
+    as the pairing, is known by model type. One part that cannot be read does not hide the others.
+
+    Args:
+        source: a model, its config, a dict, a ``config.json`` (or Meta's or Mistral's ``params.json``) or its folder.
+        pairing: the pairing of a model type that is not known here, such as one with code of its own.
+
+    Returns:
+        A :class:`Description`.
+
+    Raises:
+        TypeError: another source.
+        ValueError: nothing can be read: keys that are unknown, missing, of a wrong type or contradict each other, with
+            what to change; an unknown model type without ``pairing``; a model without any encoding that is known here.
+
+    Example:
+        >>> config = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
+        ...           "max_position_embeddings": 2048, "rope_theta": 10000.0}
+        >>> (group,) = describe(config)
+        >>> group.layers, group.trained_length, group.encoding.frequencies, group.encoding.pairing
+        ((0, 1), 2048, Geometric(base=10000.0), 'half')
+    """
+    raw = read(source)
+    params = isinstance(raw, Mapping) and is_params_json(raw)
+    if params:
+        keys, not_read = translated(tidy(raw))
+        read_parts = [Part("", Keys(keys), ALONE, not_read)]
+    else:
+        read_parts = normalise(raw)
+    groups: list[LayerGroup] = []
+    unread: list[str] = []
+    troubles: list[ValueError] = []
+    for part in read_parts:
+        try:
+            if part.trouble is not None:
+                raise part.trouble
+            check_contradictions(raw, part)
+            found = _groups(part, "interleaved" if params else pairing)
+        except ValueError as trouble:
+            troubles.append(trouble)
+            unread.append(f"{part.name or 'the whole'}: {part.model_type}: {str(trouble).removeprefix('describe: ')}")
+            continue
+        groups += found
+        prefix = f"{part.name}." if part.name else ""
+        if found or not part.name:
+            unread += [f"{prefix}{text}" for text in part.not_read]
+            unread += [f"{prefix}{key}: not used" for key in part.keys.not_read()]
+        else:
+            unread.append(f"{part.name}: {part.model_type}")
+    whole = read_parts[0]
+    if not groups:
+        raise troubles[0] if troubles else _nothing(whole, unread)
+    model_type = raw.get("model_type") if isinstance(raw, Mapping) else whole.model_type
+    reading = next((part.reading for part in read_parts if part.by_class), ALONE)
+    return Description(NAME if params else str(model_type), tuple(groups), tuple(unread), reading)
+
+
+def _nothing(whole: Part, unread: list[str]) -> ValueError:
+    if whole.keys.get("model_type") is None:
+        return ValueError(
+            "describe: there is no model_type in the config; add it, or say the pairing: pairing=... (--pairing)."
+        )
+    besides = f" Not read: {'; '.join(unread)}." if unread else ""
+    return ValueError(
+        f"describe: the config of {whole.model_type!r} says nothing of a positional encoding that is known here; if it "
+        f"is rotary, expected rope_parameters, or rope_theta and rope_scaling.{besides}"
+    )
+
+
+def check_contradictions(raw: Any, part: Part) -> None:
+    """Refuse a raw config that says two things, of which its class would take one without a word."""
+    if not isinstance(raw, Mapping) or not part.by_class:
+        return
+    config: Any = raw
+    for key in part.name.split(".") if part.name else ():
+        config = config.get(key) if isinstance(config, Mapping) else None
+    if not isinstance(config, Mapping):
+        return
+    flat = {key: config.get(key) for key in ("rope_parameters", "rope_scaling")}
+    if not all(value is None or isinstance(value, Mapping) for value in flat.values()):
+        return
+    parameters = rotary_parameters(flat)
+    if is_nested(parameters):
+        return
+    for key in ("rope_theta", "partial_rotary_factor"):
+        inside, outside = parameters.get(key), config.get(key)
+        if inside is not None and outside is not None and inside != outside:
+            raise ValueError(
+                f"describe: {part.model_type}: {key} is {inside} in the rotary parameters and {outside} beside them, "
+                f"expected one {'base' if key == 'rope_theta' else 'share'}; drop one of them."
+            )
+
+
+def _groups(part: Part, pairing: Pairing | None) -> list[LayerGroup]:
+    model_type, config = part.model_type, part.keys
+    for reader in (reader_of(config), NOT_ROTARY.get(model_type)):
+        if reader is not None and (found := reader(config)) is not None:
+            return [
+                LayerGroup(part.name, kind, layers, encoding, length, length, notes)
+                for kind, layers, encoding, length, notes in found
+            ]
+    if model_type in models.PARTS_ALONE:
+        return []
+    if model_type in models.AXIAL:
+        return _axial_groups(part)
+    if not is_rotary(config):
+        return []
+    if model_type not in models.KNOWN and pairing is None:
+        raise ValueError(_unknown(part))
+    return [
+        LayerGroup(part.name, kind.label, tuple(layers), *encoding_of(config, kind, pairing, by_class=part.by_class))
+        for kind, layers in kinds(model_type, config, by_class=part.by_class).items()
+    ]
+
+
+def _unknown(part: Part) -> str:
+    model_type = part.model_type
+    if part.keys.get("model_type") is None:
+        return "describe: there is no model_type in the config; add it, or say the pairing: pairing=... (--pairing)."
+    if config_class(model_type) is not None:
+        why = f"{model_type!r} is a model type of transformers whose rotation is not known here"
+    else:
+        why = f"{model_type!r} is no model type that is known here"
+    return (
+        f"describe: {why}, and a config does not say in which pairs its code rotates; call "
+        'describe(..., pairing="half") or "interleaved" (posenc diagnose tells which).'
+    )
+
+
+def _axial_groups(part: Part) -> list[LayerGroup]:
+    model_type, config = part.model_type, part.keys
+    note = (models.COORDINATES[model_type],) if model_type in models.COORDINATES else ()
+    parameters = rotary_parameters(config)
+    labelled = parameters if is_nested(parameters) else {"": parameters}
+    types = types_of(config)
+    groups = []
+    for label, own in labelled.items():
+        layers = tuple(i for i, kind in enumerate(types) if kind == label) if label and types else all_layers(config)
+        if own is not None:
+            groups.append(LayerGroup(part.name, label, layers, axial(model_type, config, own), notes=note))
+    return groups
