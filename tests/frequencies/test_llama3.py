@@ -5,7 +5,9 @@ from posenc.frequencies import Geometric, Llama3
 
 
 @pytest.mark.parametrize("factor", [1.0, 8.0, 32.0])
-@pytest.mark.parametrize(("low", "high", "trained_length"), [(1.0, 4.0, 8192), (2.0, 3.0, 2048), (1.0, 1.0, 8192), (2.5, 2.5, 4096)])
+@pytest.mark.parametrize(
+    ("low", "high", "trained_length"), [(1.0, 4.0, 8192), (2.0, 3.0, 2048), (1.0, 1.0, 8192), (2.5, 2.5, 4096)]
+)
 def test_agrees_with_transformers(factor, low, high, trained_length, agrees_with_transformers):
     rule = Llama3(factor, trained_length=trained_length, low_freq_factor=low, high_freq_factor=high)
     parameters = {

@@ -142,5 +142,6 @@ def test_equal_betas_are_a_step():
     assert (int((ratio == 1).sum()), int((ratio == 32).sum())) == (20, 12)
     assert rule.attention_factor == 1.0
     assert rule.score_factor == pytest.approx(1.81326, abs=1e-5)
-    paper = Geometric(5e4).inv_freq(64) / YaRN(32, trained_length=4096, base=5e4, beta_fast=1, ramp="paper").inv_freq(64)
+    step = YaRN(32, trained_length=4096, base=5e4, beta_fast=1, ramp="paper")
+    paper = Geometric(5e4).inv_freq(64) / step.inv_freq(64)
     assert (int((paper == 1).sum()), int((paper == 32).sum())) == (20, 12)

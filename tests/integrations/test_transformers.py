@@ -63,7 +63,7 @@ LONG = {"short_factor": [1.0] * 32, "long_factor": [2.0] * 32, "original_max_pos
         ({"type": "yarn", **YARN}, YaRN(4.0, trained_length=2048)),
         ({"type": "yarn", **YARN, "finetuned": True}, YaRN(4.0, trained_length=2048)),
         ({"type": "yarn", **YARN, "truncate": False}, YaRN(4.0, trained_length=2048, ends="exact")),
-        ({"type": "yarn", **YARN, "factor": None}, YaRN(4.0, trained_length=2048)),
+        ({"type": "yarn", "factor": 4.0}, YaRN(4.0, trained_length=8192)),  # as transformers reads it
         ({"type": "yarn", **YARN, "attention_factor": 1.5}, YaRN(4.0, trained_length=2048, attention_factor=1.5)),
         ({"rope_type": "llama3", **LLAMA3}, Llama3(8.0, trained_length=1024, base=10_000)),
         ({"type": "su", **LONG}, LongRoPE([1.0] * 32, [2.0] * 32, trained_length=2048, factor=4.0)),
@@ -80,8 +80,8 @@ def test_rope_scaling_of_transformers_4_is_read(scaling: Any, expected: Any) -> 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "lacks original_max_position_embeddings"),
         ({"rope_scaling": {"type": "linear"}}, "lacks factor"),
+        ({"rope_scaling": {"type": "yarn", **YARN, "factor": None}}, "lacks factor"),
         ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "expected 1 or more"),
         ({"rope_scaling": {"factor": 2.0}}, "there is a factor and no rope_type"),
         ({"rope_scaling": {"type": "liner", "factor": 2.0}}, "did you mean 'linear'"),
@@ -99,16 +99,16 @@ def test_rope_scaling_of_transformers_4_is_read(scaling: Any, expected: Any) -> 
             {"rope_scaling": {"type": "longrope", **LONG, "long_factor": [1.0] * 8, "short_factor": [1.0] * 8}},
             "use rotary_dim=16",
         ),
-        ({"rope_scaling": {"type": "llama3", **LLAMA3, "low_freq_factor": 9}}, "low_freq_factor < high_freq_factor"),
+        ({"rope_scaling": {"type": "llama3", **LLAMA3, "low_freq_factor": 9}}, "low_freq_factor <= high_freq_factor"),
         ({"rope_parameters": {"rope_theta": 5e5}}, "expected one base"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 2}, "rope_scaling": {"type": "yarn"}}, "they differ"),
         ({"partial_rotary_factor": 0.5}, "rotates whole heads under the plain rule"),
         ({"partial_rotary_factor": 1.5, "rope_scaling": {"type": "linear", "factor": 2.0}}, "at most 1"),
-        ({"partial_rotary_factor": 0.3, "rope_scaling": {"type": "linear", "factor": 2.0}}, "19 channels"),
+        ({"partial_rotary_factor": 0.3, "rope_scaling": {"type": "yarn", **YARN}}, "19 channels"),
         ({"rotary_dim": 32}, "rotary_dim is 32"),
         ({"rope_theta": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "no rope_theta"),
         ({"rope_theta": 0.5}, "expected more than 1"),
-        ({"num_hidden_layers": None}, "none of num_hidden_layers"),
+        ({"num_hidden_layers": None}, "refuses this config: .*num_hidden_layers"),
         ({"model_type": "homemade"}, "pairing="),
         ({"rope_parameters": {"rope_theta": 1e4, "mrope_section": [8, 12, 12]}}, "does not read mrope_section"),
         ({"rope_parameters": {"rope_theta": 1e4, "llama_4_scaling_beta": 0.1}}, "does not read llama_4_scaling_beta"),
@@ -131,14 +131,14 @@ def test_an_unknown_model_type_needs_a_pairing() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["gpt_neox", "stablelm", "phi", "glm"])
-def test_partial_rotation_is_read_under_each_of_its_names(model_type: str) -> None:
-    for key in ("partial_rotary_factor", "rotary_pct"):
-        config = llama(model_type=model_type, **{key: 0.25})
-        assert only_rope(config).rotary_dim == 16
+def test_partial_rotation_is_read_where_the_model_reads_it(model_type: str) -> None:
+    small = llama(model_type=model_type, head_dim=64)
+    assert only_rope({**small, "partial_rotary_factor": 0.25}).rotary_dim == 16
     parameters = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.25}
-    assert only_rope({**LLAMA, "model_type": model_type, "rope_parameters": parameters}).rotary_dim == 16
-    with pytest.raises(ValueError, match="keep one of them"):
-        describe(llama(model_type=model_type, partial_rotary_factor=0.25, rotary_pct=0.5))
+    assert only_rope({**small, "rope_parameters": parameters}).rotary_dim == 16
+    described = describe({**small, "rotary_pct": 0.125})  # GPT-NeoX's own name
+    assert ("rotary_pct: not used" in described.unread) == (model_type != "gpt_neox")
+    assert (described.groups[0].encoding.rotary_dim == 8) == (model_type == "gpt_neox")  # type: ignore[attr-defined]
 
 
 def test_proportional_rotation_spans_the_head() -> None:
@@ -249,7 +249,7 @@ def test_a_temperature_stands_beside_the_rotation_or_alone() -> None:
     (group,) = describe({**LLAMA, "model_type": "ministral3", "rope_parameters": parameters})
     assert isinstance(group.encoding, Compose)
     assert [type(part) for part in group.encoding.parts] == [RoPE, Temperature]
-    (group,) = describe(llama(model_type="mistral_large4_text", qk_rope_head_dim=16, qk_nope_head_dim=48))
+    group = describe(llama(model_type="mistral_large4_text", qk_rope_head_dim=16, qk_nope_head_dim=48)).groups[0]
     assert isinstance(group.encoding, Compose)
     assert isinstance(group.encoding.parts[1], SSMax)
 
@@ -277,7 +277,7 @@ def test_models_that_are_not_rotary_are_read() -> None:
     assert isinstance(bloom.encoding, ALiBi)
     (opt,) = describe({**LLAMA, "model_type": "opt", "word_embed_proj_dim": 32})
     assert isinstance(opt.encoding, Learned)
-    assert (opt.encoding.length, opt.encoding.dim) == (8192, 32)
+    assert (opt.encoding.length, opt.encoding.dim) == (8192, 256)  # its table is as wide as the hidden states
     assert "row p + 2" in opt.notes[0]
     (marian,) = describe({**LLAMA, "model_type": "marian", "d_model": 256, "encoder_layers": 2})
     assert isinstance(marian.encoding, Sinusoidal)
@@ -285,10 +285,14 @@ def test_models_that_are_not_rotary_are_read() -> None:
 
 def test_parts_of_a_model_are_told_apart() -> None:
     text = llama(model_type="qwen2_vl_text", rope_scaling={"type": "mrope", "mrope_section": [8, 12, 12]})
-    vision = {"model_type": "clip_vision_model", "hidden_size": 64, "num_hidden_layers": 2}
+    vision = {"model_type": "clip_vision_model", "hidden_size": 96, "num_hidden_layers": 2}
     described = describe({"model_type": "qwen2_vl", "text_config": text, "vision_config": vision})
+    assert "text_config" in {group.part for group in described}
+    llava = {"model_type": "llava", "text_config": llama(), "vision_config": vision}
+    described = describe(llava)
     assert [group.part for group in described] == ["text_config"]
-    assert described.unread == ("vision_config: clip_vision_model",)
+    assert "vision_config: clip_vision_model" in described.unread
+    assert all(key == "vision_config: clip_vision_model" or "not used" in key for key in described.unread)
 
 
 def test_a_folder_a_file_a_config_and_a_model_are_read_alike(tmp_path: Path) -> None:
@@ -325,11 +329,18 @@ def test_other_sources_are_refused() -> None:
         describe(3)
 
 
-def test_transformers_is_not_imported(tmp_path: Path) -> None:
+def test_without_transformers_the_keys_are_read_alone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(llama()))
+    (tmp_path / "gemma.json").write_text(json.dumps(llama(model_type="gemma3_text", head_dim=64)))
     code = (
-        "import sys; from posenc.integrations.transformers import describe, to_transformers; "
-        f"to_transformers(describe({str(tmp_path)!r})); assert 'transformers' not in sys.modules"
+        "import importlib.util, sys; find = importlib.util.find_spec; "
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'transformers' else find(name, *rest); "
+        "from posenc.integrations.transformers import describe, to_transformers; "
+        f"found = describe({str(tmp_path)!r}); to_transformers(found); "
+        "assert 'transformers' not in sys.modules; assert found.reading == 'the keys alone'\n"
+        f"try: describe({str(tmp_path / 'gemma.json')!r})\n"
+        "except ValueError as error: assert 'install transformers' in str(error)\n"
+        "else: raise SystemExit('layers were claimed that the config does not tell')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -49,7 +49,7 @@ class YaRN(Frequencies):
         trained_length: :math:`L`, in tokens. Required.
         base: :math:`b`, above 1.
         beta_fast: turns from which a rate is kept.
-        beta_slow: turns up to which a rate is divided. Equal to ``beta_fast`` (Kimi-K2 has 1 and 1), the ramp is a step.
+        beta_slow: turns up to which a rate is divided. Equal to ``beta_fast`` (Kimi-K2: 1), there is a step.
         ramp: "code" or "paper".
         ends: whether the code's ramp starts and ends at whole pairs ("rounded": floor and ceiling) or between them
             ("exact": gpt-oss; ``truncate: false`` in Hugging Face configs).

@@ -19,13 +19,13 @@ from posenc.frequencies import (
     Frequencies,
     Geometric,
     LearnedRates,
-    Linear,
     LongRoPE,
     NTKAlpha,
     Proportional,
     YaRN,
 )
 from posenc.integrations.transformers import Description, LayerGroup, describe
+from posenc.integrations.transformers.rules.read import NO_TEMPERATURE
 from posenc.lab.checkpoint.gguf import describe_gguf
 from posenc.lab.run.printable import escape, printable
 
@@ -119,10 +119,9 @@ def _warnings(group: LayerGroup) -> Iterator[str]:
             yield f"YaRN's factor {rule.factor:g} x {trained} is {rule.factor * trained:g}, not {longest}."
         if rule.ramp_ends(rotation.rotary_dim)[0] == 0:
             yield "YaRN's ramp starts at the first pair: no pair keeps its rate. Is the trained length right?"
-        if rule.attention_factor == 1 and rule.score_factor == 1 and rule.factor > 1:
+        plain = rule.attention_factor == 1 and rule.score_factor == 1 and rule.factor > 1
+        if plain and NO_TEMPERATURE not in group.notes:
             yield "YaRN without its temperature: attention_factor is 1."
-    if isinstance(rule, Linear) and rule.factor > 4:
-        yield f"linear scaling by {rule.factor:g} squeezes neighbours together; without training it fails."
     if isinstance(rule, DynamicNTK):
         yield "dynamic NTK changes all rates as a text grows: keys that are cached after rotation go wrong."
     if isinstance(rule, LongRoPE) and rule.switch == "sequence":

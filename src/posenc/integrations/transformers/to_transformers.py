@@ -98,6 +98,11 @@ def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type:
             "frequencies; transformers has no other rotation in its configs."
         )
     frequencies = rotation.frequencies
+    if any("are an odd number" in note for note in group.notes):
+        raise ValueError(
+            "to_transformers: got an odd number of rotated channels, which no rule of transformers says back; give the "
+            "layers an even one."
+        )
     written = write_rule(
         frequencies.start if isinstance(frequencies, LearnedRates) else frequencies,
         rotary_dim=rotation.rotary_dim,

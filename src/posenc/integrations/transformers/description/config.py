@@ -31,7 +31,7 @@ _MOST_LAYERS, _WIDEST, _LONGEST = 20_000, 1 << 24, 1 << 53
 _WIDTHS = {
     *(name for kind in ("hidden_size", "num_heads", "head_dim") for name in _SIZES[kind]),
     *("rotary_dim", "qk_rope_head_dim", "qk_nope_head_dim", "global_head_dim", "decoder_attention_heads"),
-    *("relative_attention_num_buckets", "relative_attention_max_distance", "sliding_window_pattern"),
+    *("relative_attention_num_buckets", "relative_attention_max_distance"),
     *("no_rope_layer_interval", "full_attention_interval", "global_attn_every_n_layers", "attn_layer_period"),
     *("attn_layer_offset", "projection_dim", "embedding_size", "pad_token_id", "speech_encoder_attention_heads"),
 }
@@ -58,6 +58,8 @@ _OF_NUMBERS = {
 }
 _MAPPINGS = {"rope_parameters", "rope_scaling", "attn_config", "per_layer_config", "yarn", "llama_4_scaling"}
 _TEXTS = {"model_type", "rope_type", "position_embedding_type", "position_embeddings_type", "hybrid_override_pattern"}
+
+_CLASS_RULES = ("linear", "dynamic", "yarn", "longrope", "llama3")
 
 _BEARS = re.compile(r"rope(?!rt)|rotary|alibi|position|yarn|theta|logn|ntk", re.IGNORECASE)
 _BEARS_NOT = re.compile(r"dropout|positionwise|position_id_per", re.IGNORECASE)
@@ -140,7 +142,7 @@ def load_json(file: Path) -> dict[str, Any]:
 
 
 def tidy(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that are read here, of the types that they have to have; rotary parameters without their nulls.
+    """The keys that are read here, of the types that they have to have; rotary parameters that say nothing are null.
 
     Raises:
         ValueError: a value of another type, or a size that no model has, with the key.
@@ -148,20 +150,23 @@ def tidy(config: Mapping[str, Any]) -> dict[str, Any]:
     checked = {str(key): _checked(str(key), value) for key, value in config.items()}
     for name in ("rope_parameters", "rope_scaling"):
         if isinstance(checked.get(name), Mapping):
-            checked[name] = _without_nulls(checked[name], name) or None
+            checked[name] = _parameters(checked[name], name) or None
+    count = size(checked, "num_layers")
+    for name in ("no_rope_layers", "layer_rope_theta"):
+        given = checked.get(name)
+        if given and count is not None and len(given) < count:
+            raise ValueError(f"describe: {name} has {len(given)} entries for {count} layers; give one for each.")
     return checked
 
 
-def _without_nulls(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Nulls of a rule say nothing; a kind of layer that is null has no rotation, beside others that have."""
+def _parameters(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Rotary parameters; nothing if all of them are null. A kind of layer that is null has no rotation."""
     if any(isinstance(value, Mapping) for value in parameters.values()):
         return {
-            str(kind): _without_nulls(tidy(value), kind) if isinstance(value, Mapping) else value
+            str(kind): _parameters(tidy(value), kind) if isinstance(value, Mapping) else value
             for kind, value in parameters.items()
         }
-    return {
-        str(key): _checked(str(key), value, f"{name}.") for key, value in parameters.items() if value is not None
-    }
+    return {str(key): _checked(str(key), value, f"{name}.") for key, value in parameters.items() if value is not None}
 
 
 def _checked(key: str, value: Any, inside: str = "") -> Any:

@@ -53,7 +53,7 @@ def is_nested(parameters: Mapping[str, Any]) -> bool:
 
 
 def types_of(config: Mapping[str, Any]) -> list[str] | None:
-    """The type of each layer, from a list of them or from one of the patterns in use; None if no key tells layers apart.
+    """The type of each layer, from a list of them or a pattern; None if no key tells layers apart.
 
     Raises:
         ValueError: a list that is shorter than the layers.
@@ -79,7 +79,15 @@ def _at(full: str, other: str) -> Callable[[Any, int, Mapping[str, Any]], list[s
 
 def _every(full: str, other: str, first: int) -> Callable[[Any, int, Mapping[str, Any]], list[str]]:
     """Each n-th layer, counted from the first or (-1) ending with the n-th."""
-    return lambda n, count, _: [full if (i - first) % int(n) == 0 else other for i in range(count)]
+
+    def types(n: Any, count: int, _: Mapping[str, Any]) -> list[str]:
+        if isinstance(n, str):  # "LLLG": local and global
+            return [full if n[i % len(n)] == "G" else other for i in range(count)]
+        if not isinstance(n, int) or n < 1:
+            raise ValueError(f"describe: the pattern of layers is {n!r}, expected how many layers it has; correct it.")
+        return [full if (i - first) % n == 0 else other for i in range(count)]
+
+    return types
 
 
 def _letters(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:

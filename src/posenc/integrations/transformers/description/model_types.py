@@ -133,7 +133,7 @@ WIDTH_IS_EMBED_DIM = names("qwen2_vl_vision")
 #: all layers (``llama_4_scaling_beta``), and learned by head.
 LLAMA4_TEMPERATURE = names("llama4_text")
 POWER_TEMPERATURE = {"beam": (2048, 0.1)}
-MISTRAL_TEMPERATURE = names("ministral3 mistral4")
+MISTRAL_TEMPERATURE = names("ministral3 mistral4 params.json")
 SSMAX = names("mistral_large4_text")
 
 #: Rotary parameters of the whole that no code reads: those of the parts count.
@@ -151,7 +151,13 @@ REMOTE_AS_LLAMA = names("mimo nemotron-nas")
 #: Layers differ, and the pattern may be left to the defaults of the config class. Without the class, a config of these
 #: that does not spell the pattern out is not read.
 KINDS_BY_CLASS = names("""
-    KINDS_PLACEHOLDER
+    afmoe bailing_hybrid beam bit cohere2 cohere2_moe cwm deepseek_v4 diffusion_gemma_text dots3_note_text
+    embedding_gemma2_text exaone4 exaone_moe flint gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text
+    glm5_next_text gpt_oss granite_swa granitemoe_swa inkling2_text inkling_text jamba kimi_linear kolibri1 lfm3
+    lfm3_vl_vision llama4_text mimo_v2_flash minimax mistral_large4_text modernbert modernbert-decoder
+    muse_glimmer_text muse_glimmer_vision muse_spark_text muse_spark_vision nemotron_h neomme olmo3 olmo_hybrid
+    qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma regnet resnet rt_detr_resnet smollm3
+    t5_gemma_module t5gemma2_decoder t5gemma2_text ultrabert vaultgemma zamba zamba2
 """)
 
 #: Nothing of the above: as Llama. (Some of them leave layers out.)

@@ -2,9 +2,10 @@
 
 import copy
 import importlib.util
+import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,18 +14,19 @@ from posenc.integrations.transformers.description.config import (
     bears_on_positions,
     is_part,
     parts,
+    size,
     tidy,
 )
-from posenc.integrations.transformers.description.model_types import SAME_CODE
+from posenc.integrations.transformers.description.model_types import SAME_CODE, names
 
 #: The reading without transformers' class.
 ALONE = "the keys alone"
 
 #: Names from before transformers 5 that its classes turn into ``rope_parameters`` or ``layer_types``.
-_CONSUMED = frozenset(
-    "rope_theta rope_scaling partial_rotary_factor rotary_pct rotary_emb_base rope_local_base_freq global_rope_theta "
-    "local_rope_theta compress_rope_theta rotary_emb_fraction rotary_percent rope_pct".split()
-)
+_CONSUMED = names("""
+    compress_rope_theta global_rope_theta local_rope_theta partial_rotary_factor rope_local_base_freq rope_pct
+    no_rope_layer_interval rope_scaling rope_theta rotary_emb_base rotary_emb_fraction rotary_pct rotary_percent
+""")
 #: Keys that a class may need to say what its layers are; the others of a config that it refuses are left out.
 _STRUCTURE = re.compile(
     r"model_type|layer|att|window|head|hidden_size|dim|depth|d_model|d_kv|n_embd|pattern|idxs|block|compress|_config|interval"
@@ -67,26 +69,38 @@ def config_class(model_type: Any) -> Any:
     from transformers import CONFIG_MAPPING
 
     model_type = SAME_CODE.get(model_type, model_type)
-    return CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
+    found = [CONFIG_MAPPING[model_type]] if model_type in CONFIG_MAPPING else [None]
+    return found[0]
 
 
 def normalise(source: Any) -> list[Part]:
     """The parts of a raw config or of a config object, each filled in by its class where there is one."""
+    found = _parts_of(source)
+    for part in found:
+        if part.by_class:
+            # What a class has a field for and puts elsewhere is read there.
+            part.keys.asked |= _CONSUMED & set(getattr(config_class(part.model_type), "__dataclass_fields__", ()))
+    return found
+
+
+def _parts_of(source: Any) -> list[Part]:
     if not isinstance(source, Mapping):
         whole = full(source)
         return [Part(name, Keys(keys), _version()) for name, keys in parts(whole)]
     raw = dict(source)
     try:
         checked = _tidied(raw)
-        whole, left_out = _by_class(checked)
+        filled, left_out = _by_class(checked)
     except ValueError as trouble:
         return _part_by_part(raw, trouble)
-    if whole is None:
+    if filled is None:
         return _part_by_part(raw, None)
-    found = [Part(name, Keys(keys), _version()) for name, keys in parts(whole)]
+    found = [Part(name, Keys(keys), _version()) for name, keys in parts(filled)]
     found[0].not_read += left_out
     for part in found:
-        part.not_read += _dropped(_at(checked, part.name), part.keys)
+        # What a flat config says may be put into a part.
+        elsewhere = {key for other in found for key in other.keys} if not part.name else set()
+        part.not_read += _dropped(_at(checked, part.name), {*part.keys, *elsewhere})
     return found
 
 
@@ -121,7 +135,10 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
         return _built(cls, config), []
     except ValueError as trouble:
         structure = {key: value for key, value in config.items() if _STRUCTURE.search(key) or bears_on_positions(key)}
-        if len(structure) == len(config):
+        heads = size(config, "num_heads")
+        if heads and "num_key_value_heads" not in structure:
+            structure["num_key_value_heads"] = heads  # a default that does not divide the heads is no matter here
+        if structure == config:
             raise
         try:
             return _built(cls, structure), [f"keys that say nothing of positions, one of which is refused: {trouble}"]
@@ -133,7 +150,7 @@ def _built(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     import transformers
 
     level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    transformers.logging.set_verbosity(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -174,7 +191,7 @@ def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Pa
     return found
 
 
-def _dropped(raw: Mapping[str, Any], filled: Mapping[str, Any]) -> list[str]:
+def _dropped(raw: Mapping[str, Any], filled: Collection[str]) -> list[str]:
     """Keys of the raw config that bear on positions, and that its class took no notice of."""
     return [
         f"{key}, which its class drops"

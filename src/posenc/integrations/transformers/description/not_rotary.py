@@ -5,11 +5,12 @@ from typing import Any, TypeAlias
 
 import torch
 
-from posenc import ALiBi, Compose, DeBERTa, Learned, NoPE, RoPE, Shaw, Sinusoidal, T5Bias
+from posenc import ALiBi, Compose, Learned, NoPE, RoPE, Sinusoidal, T5Bias
 from posenc.encoding import Encoding
 from posenc.frequencies import Frequencies, Geometric, Tensor2Tensor
 from posenc.integrations.transformers.description.config import first, head_dim, need, need_key, size
 from posenc.integrations.transformers.description.model_types import names
+from posenc.scores import DeBERTa, Shaw
 
 #: (kind, layers, encoding, length, notes)
 Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
@@ -19,17 +20,19 @@ Reader: TypeAlias = Callable[[Mapping[str, Any]], list[Found] | None]
 LEARNED: dict[str, int | None] = {
     **dict.fromkeys(
         names("""
-            albert align_text_model bert big_bird blenderbot blenderbot-small chinese_clip_text_model clip_text_model convbert
-            decision_transformer electra ernie git gpt-sw3 gpt2 gpt_bigcode gpt_neo groupvit_text_model imagegpt
-            layoutlm megatron-bert mobilebert nystromformer openai-gpt owlv2_text_model owlvit_text_model rembert
-            roc_bert siglip_text_model siglip2_text_model splinter squeezebert visual_bert x_clip_text_model
+            albert align_text_model bert big_bird blenderbot blenderbot-small chinese_clip_text_model clip_text_model
+            convbert decision_transformer electra ernie git gpt-sw3 gpt2 gpt_bigcode gpt_neo groupvit_text_model
+            imagegpt layoutlm megatron-bert mobilebert nystromformer openai-gpt owlv2_text_model owlvit_text_model
+            rembert roc_bert siglip_text_model siglip2_text_model splinter squeezebert visual_bert x_clip_text_model
             xclip_text_model
         """),
         0,
     ),
     **dict.fromkeys(names("bart biogpt mbart mvp opt plbart"), 2),
     # Counted from the row after that of padding.
-    **dict.fromkeys(names("camembert data2vec-text esm ibert longformer mpnet roberta xlm-roberta xlm-roberta-xl xmod"), None),
+    **dict.fromkeys(
+        names("camembert data2vec-text esm ibert longformer mpnet roberta xlm-roberta xlm-roberta-xl xmod"), None
+    ),
 }
 
 #: Sinusoids: their rates, and how many rows come before that of position 0 (None: padding_idx + 1).
@@ -55,7 +58,7 @@ def _table(dim: int, length: int) -> Learned:
         return Learned(dim, length=length)
 
 
-def _learned(config: Mapping[str, Any]) -> list[Found]:
+def _learned(config: Mapping[str, Any]) -> list[Found] | None:
     model_type = str(config["model_type"])
     kind = config.get("position_embedding_type")
     if config.get("alibi_starting_size") is not None:

@@ -15,7 +15,7 @@ def is_params_json(config: Mapping[str, Any]) -> bool:
 
 
 def translated(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The keys of a ``config.json`` that mean the same, and the keys that bear on positions and have no meaning here."""
+    """The keys of a ``config.json`` that mean the same, and what bears on positions besides."""
     given = Keys(raw)
     config: dict[str, Any] = {
         "model_type": NAME,

@@ -1,10 +1,11 @@
 """A config, read into the encodings of its layers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from posenc.integrations.transformers.description import model_types as models
-from posenc.integrations.transformers.description.config import read, tidy
+from posenc.integrations.transformers.description.config import Keys, read, tidy
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.layers import (
     all_layers,
@@ -14,11 +15,12 @@ from posenc.integrations.transformers.description.layers import (
     rotary_parameters,
     types_of,
 )
-from posenc.integrations.transformers.description.normalise import ALONE, Keys, Part, config_class, normalise
+from posenc.integrations.transformers.description.normalise import ALONE, Part, config_class, normalise
 from posenc.integrations.transformers.description.not_rotary import READERS as NOT_ROTARY
 from posenc.integrations.transformers.description.params_json import NAME, is_params_json, translated
 from posenc.integrations.transformers.description.rotary import Pairing, axial, encoding_of
 from posenc.integrations.transformers.description.without_parameters import reader_of
+from posenc.integrations.transformers.rules.read import LENGTH_TAKEN, NEEDS_TRAINED_LENGTH, check_keys
 
 
 def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
@@ -60,15 +62,15 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     troubles: list[ValueError] = []
     for part in read_parts:
         try:
+            check_contradictions(raw, part)
             if part.trouble is not None:
                 raise part.trouble
-            check_contradictions(raw, part)
             found = _groups(part, "interleaved" if params else pairing)
         except ValueError as trouble:
             troubles.append(trouble)
             unread.append(f"{part.name or 'the whole'}: {part.model_type}: {str(trouble).removeprefix('describe: ')}")
             continue
-        groups += found
+        groups += _with_note(raw, part, found)
         prefix = f"{part.name}." if part.name else ""
         if found or not part.name:
             unread += [f"{prefix}{text}" for text in part.not_read]
@@ -97,7 +99,7 @@ def _nothing(whole: Part, unread: list[str]) -> ValueError:
 
 def check_contradictions(raw: Any, part: Part) -> None:
     """Refuse a raw config that says two things, of which its class would take one without a word."""
-    if not isinstance(raw, Mapping) or not part.by_class:
+    if not isinstance(raw, Mapping) or not (part.by_class or part.trouble):
         return
     config: Any = raw
     for key in part.name.split(".") if part.name else ():
@@ -117,6 +119,20 @@ def check_contradictions(raw: Any, part: Part) -> None:
                 f"describe: {part.model_type}: {key} is {inside} in the rotary parameters and {outside} beside them, "
                 f"expected one {'base' if key == 'rope_theta' else 'share'}; drop one of them."
             )
+    if parameters and part.model_type not in models.AXIAL:
+        check_keys(parameters, where=f"describe: {part.model_type}")
+
+
+def _with_note(raw: Any, part: Part, groups: list[LayerGroup]) -> list[LayerGroup]:
+    """Say where the class took the length of the whole for a trained length that the config does not give."""
+    if part.name or not part.by_class or not isinstance(raw, Mapping):
+        return groups
+    parameters = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    name = parameters.get("rope_type", parameters.get("type"))
+    given = (parameters.get("original_max_position_embeddings"), raw.get("original_max_position_embeddings"))
+    if name not in NEEDS_TRAINED_LENGTH or given != (None, None):
+        return groups
+    return [replace(group, notes=(*group.notes, LENGTH_TAKEN)) for group in groups]
 
 
 def _groups(part: Part, pairing: Pairing | None) -> list[LayerGroup]:

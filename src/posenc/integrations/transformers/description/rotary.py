@@ -44,7 +44,10 @@ def encoding_of(config: Mapping[str, Any], kind: Kind, pairing: Pairing | None, 
     notes = rule.notes
     paired = pairing or _pairing(model_type, config)
     if latent and model_type not in models.KNOWN:
-        notes = (*notes, "softmax scale: taken as plain; DeepSeek's code raises it under YaRN, and the config does not say")
+        notes = (
+            *notes,
+            "the softmax scale is not known: DeepSeek's code raises it under YaRN, others do not",
+        )
     rotary_dim, start = _slice(model_type, config, rule, width, share, kind, latent=latent)
     if rotary_dim % 2:
         rotary_dim, rule, note = _odd(rule, rotary_dim, width, share)
@@ -280,11 +283,11 @@ def _temperature(
     if beta and model_type not in models.MISTRAL_TEMPERATURE:
         raise ValueError(f"describe: {model_type!r} does not read llama_4_scaling_beta; remove it.")
     if beta:
-        length = parameters.get("original_max_position_embeddings")
-        if length is None:
+        start = parameters.get("original_max_position_embeddings")
+        if start is None:
             raise ValueError(
                 "describe: llama_4_scaling_beta needs original_max_position_embeddings, after which the temperature "
                 "rises; add it."
             )
-        return Temperature("mistral", length=length, strength=beta)
+        return Temperature("mistral", length=start, strength=beta)
     return None

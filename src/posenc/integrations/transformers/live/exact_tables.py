@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from posenc import Compose, MRoPE, RoPE
 from posenc.frequencies import LearnedRates
-from posenc.integrations.transformers.description.description import describe
+from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live.patch import Patch
 
 

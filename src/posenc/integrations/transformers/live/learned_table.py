@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from posenc import Learned
-from posenc.integrations.transformers.description.description import describe
+from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
 from posenc.integrations.transformers.live.patch import Patch
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from posenc import AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, attention
 from posenc.encoding import EmbeddingEncoding, Encoding
 from posenc.frequencies._arguments import check_instance
-from posenc.integrations.transformers.description.description import describe
+from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live.learned_table import config_of, learned_table, position_tables, swap
 from posenc.integrations.transformers.live.patch import Patch, pretrained
 from posenc.integrations.transformers.live.sites import Site, find_sites, run, with_sites

@@ -27,6 +27,14 @@ RULE_ALIASES = {
     "axial": "default",  # two or three axes, which the model type says
     "ntk_alpha": "dynamic",
 }
+#: A note: the config itself turns the temperature of YaRN off.
+NO_TEMPERATURE = "mscale equals mscale_all_dim: no temperature, as intended"
+#: A note: the trained length is that of the whole.
+LENGTH_TAKEN = (
+    "original_max_position_embeddings is not given: max_position_embeddings is taken in its place, as transformers does"
+)
+#: The rules that need the trained length.
+NEEDS_TRAINED_LENGTH = ("yarn", "longrope", "llama3")
 _EVERY_RULE = {
     *("rope_type", "type", "rope_theta", "partial_rotary_factor"),
     *("mrope_section", "mrope_interleaved", "interleaved", "xdrope_section"),  # several axes
@@ -44,6 +52,12 @@ _KEYS: dict[str, set[str]] = {
     "proportional": {"factor", *_LENGTHS},
 }
 _ALPHA = {"alpha", "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", *_LENGTHS}  # Hunyuan's "dynamic"
+_NEEDED = {
+    **dict.fromkeys(("linear", "dynamic"), ("factor",)),
+    "yarn": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "longrope": ("short_factor", "long_factor"),
+}
 _MEANT = {"attn_factor": "attention_factor", "theta": "rope_theta", "base": "rope_theta", "scale": "factor"}
 
 
@@ -91,18 +105,17 @@ def read_rule(
         ValueError: an unknown rule or key, one that contradicts another, or one that is missing.
     """
     given = {key: value for key, value in parameters.items() if value is not None}
-    name = _name(given, where)
-    allowed = _EVERY_RULE | (_ALPHA if name == "dynamic" and "alpha" in given else _KEYS[name])
-    if unknown := sorted(given.keys() - allowed):
-        raise ValueError(_unknown_key(unknown[0], name, allowed, where))
+    name, notes = check_keys(parameters, where=where)
     base = _base(given, base, where)
     original = _trained_length(given, trained_length, where)
-    notes: list[str] = []
-    if name in ("yarn", "longrope", "llama3"):
+    if name in NEEDS_TRAINED_LENGTH:
+        if original is None and max_positions is not None:
+            original = max_positions
+            notes.append(LENGTH_TAKEN)
         if original is None:
             raise ValueError(
-                f"{where}: the rule {name!r} lacks original_max_position_embeddings, the length before the extension; "
-                "add it (transformers takes max_position_embeddings in its place, which is the length after it)."
+                f"{where}: the rule {name!r} lacks original_max_position_embeddings, the length before the extension, "
+                "and max_position_embeddings; add them."
             )
         if max_positions is not None and original > max_positions:
             raise ValueError(
@@ -110,15 +123,14 @@ def read_rule(
                 f"{max_positions}, expected the extended length to be the longer one; exchange them."
             )
     if name == "default":
-        return Rule(name, Geometric(base), max_positions, max_positions)
+        return Rule(name, Geometric(base), max_positions, max_positions, tuple(notes))
     if name == "linear":
-        factor = _need(given, "factor", name, where)
-        return Rule(name, Linear(factor, base=base), _divided(max_positions, factor), max_positions)
+        return _linear(given, base, max_positions, original, notes, where)
     if name == "proportional":
         rule = Proportional(share, base=base, factor=given.get("factor", 1.0))
-        return Rule(name, rule, max_positions, max_positions)
+        return Rule(name, rule, max_positions, max_positions, tuple(notes))
     if name == "dynamic":
-        return _dynamic(given, base, max_positions, original, where)
+        return _dynamic(given, base, max_positions, original, notes, where)
     if name == "llama3":
         rule3 = Llama3(
             _need(given, "factor", name, where),
@@ -127,10 +139,10 @@ def read_rule(
             high_freq_factor=_need(given, "high_freq_factor", name, where),
             base=base,
         )
-        return Rule(name, rule3, original, max_positions)
+        return Rule(name, rule3, original, max_positions, tuple(notes))
     factor = given.get("factor")
     if factor is None:
-        if max_positions is None or original is None:
+        if not original or max_positions is None or original is None:
             raise ValueError(f"{where}: the rule {name!r} lacks factor; add it.")
         factor = max_positions / original
         notes.append(f"factor {factor:g} from max_position_embeddings / original_max_position_embeddings")
@@ -141,6 +153,22 @@ def read_rule(
     return Rule(
         name, _yarn(given, factor, original or 0, base, corrects_scores, notes), original, longest, tuple(notes)
     )
+
+
+def check_keys(parameters: Mapping[str, Any], *, where: str) -> tuple[str, list[str]]:
+    """The name of the rule, and what is not read of its parameters.
+
+    Raises:
+        ValueError: an unknown rule; a key that is missing, or that looks like a mistake.
+    """
+    given = {key: value for key, value in parameters.items() if value is not None}
+    name = _name(given, where)
+    alpha = name == "dynamic" and "alpha" in given
+    allowed = _EVERY_RULE | (_ALPHA if alpha else _KEYS[name])
+    for key in () if alpha else _NEEDED.get(name, ()):
+        if given.get(key) is None:
+            raise ValueError(f"{where}: the rule {name!r} lacks {key}; add it.")
+    return name, [_unknown_key(key, name, allowed, where) for key in sorted(given.keys() - allowed)]
 
 
 def _yarn(
@@ -155,7 +183,10 @@ def _yarn(
         else:
             ratio = (0.1 * mscale * math.log(factor) + 1) / (0.1 * all_dim * math.log(factor) + 1)
             options |= {"mscale": 1.0, "attention_factor": ratio}
-            notes.append("mscale_all_dim lowers cos and sin, and this model does not raise its softmax scale in return")
+            # Equal weights are how a config says that there is to be no temperature.
+            notes.append(
+                NO_TEMPERATURE if ratio == 1 else "mscale_all_dim lowers cos and sin, and not the softmax scale"
+            )
     elif all_dim and corrects_scores:
         # Without mscale, cos and sin carry the whole temperature, and the scores carry theirs besides.
         options |= {"mscale_all_dim": all_dim, "attention_factor": 0.1 * math.log(factor) + 1}
@@ -185,13 +216,49 @@ def _longrope(given: Mapping[str, Any], factor: float, original: int, base: floa
     return LongRoPE(short, long, **options)
 
 
+def _linear(
+    given: Mapping[str, Any],
+    base: float,
+    max_positions: int | None,
+    original: int | None,
+    notes: list[str],
+    where: str,
+) -> Rule:
+    """``max_position_embeddings`` beside a linear factor means the length before or after it, by who wrote it."""
+    factor = _need(given, "factor", "linear", where)
+    rule = Linear(_at_least_one(factor, "linear", where), base=base)
+    if original is not None and original != max_positions:
+        return Rule("linear", rule, original, max_positions, tuple(notes))
+    if max_positions is not None and factor != 1:
+        notes.append(
+            f"max_position_embeddings, {max_positions}, is taken as the length before the scaling, as vLLM does; where "
+            f"the length after it is meant, the model was trained with {round(max_positions / factor)}"
+        )
+    longest = None if max_positions is None else round(max_positions * factor)
+    return Rule("linear", rule, max_positions, longest, tuple(notes))
+
+
+def _at_least_one(factor: float, name: str, where: str) -> float:
+    if not factor >= 1:
+        raise ValueError(
+            f"{where}: the rule {name!r} has factor {factor}, expected 1 or more; a factor below 1 makes the context "
+            f"shorter. llama.cpp's rope-freq-scale is its reciprocal: {1 / factor if factor > 0 else 1:g} for that."
+        )
+    return factor
+
+
 def _dynamic(
-    given: Mapping[str, Any], base: float, max_positions: int | None, original: int | None, where: str
+    given: Mapping[str, Any],
+    base: float,
+    max_positions: int | None,
+    original: int | None,
+    notes: list[str],
+    where: str,
 ) -> Rule:
     if given.get("alpha"):
         ignored = sorted(given.keys() & (_ALPHA - _LENGTHS - {"alpha"}))
-        note = (f"{', '.join(ignored)} do nothing beside alpha",) if ignored else ()
-        return Rule("dynamic", NTKAlpha(given["alpha"], base=base), max_positions, max_positions, note)
+        notes += [f"{', '.join(ignored)} do nothing beside alpha"] if ignored else []
+        return Rule("dynamic", NTKAlpha(given["alpha"], base=base), max_positions, max_positions, tuple(notes))
     factor = _need(given, "factor", "dynamic", where)
     if max_positions is None:
         raise ValueError(f"{where}: the rule 'dynamic' lacks max_position_embeddings, the trained length; add it.")
@@ -200,7 +267,8 @@ def _dynamic(
             f"{where}: original_max_position_embeddings is {original} and max_position_embeddings is {max_positions}; "
             "the rule 'dynamic' starts at max_position_embeddings, so set it to the trained length and drop the other."
         )
-    return Rule("dynamic", DynamicNTK(factor, trained_length=max_positions, base=base), max_positions, None)
+    rule = DynamicNTK(_at_least_one(factor, "dynamic", where), trained_length=max_positions, base=base)
+    return Rule("dynamic", rule, max_positions, None, tuple(notes))
 
 
 def _name(given: Mapping[str, Any], where: str) -> str:
@@ -220,15 +288,17 @@ def _name(given: Mapping[str, Any], where: str) -> str:
 
 
 def _unknown_key(key: str, name: str, allowed: set[str], where: str) -> str:
+    """What to say of a key that the rule does not have; what looks like a mistake is refused."""
     elsewhere = [rule for rule, keys in _KEYS.items() if key in keys]
     if key in _MEANT:
         advice = f"transformers does not read it; write {_MEANT[key]}"
     elif elsewhere:
         advice = f"it belongs to {' and '.join(map(repr, elsewhere))}; remove it, or change rope_type"
+    elif near := difflib.get_close_matches(key, allowed, n=1):
+        advice = f"did you mean {near[0]!r}?"
     else:
-        near = difflib.get_close_matches(key, allowed, n=1)
-        advice = f"did you mean {near[0]!r}?" if near else "remove it"
-    return f"{where}: the rule {name!r} has no key {key!r}, expected one of {sorted(allowed)}; {advice}"
+        return f"not read: {key}, which the rule {name!r} does not have"
+    raise ValueError(f"{where}: the rule {name!r} has no key {key!r}, expected one of {sorted(allowed)}; {advice}")
 
 
 def _base(given: Mapping[str, Any], outside: float | None, where: str) -> float:
@@ -256,7 +326,3 @@ def _need(given: Mapping[str, Any], key: str, name: str, where: str) -> Any:
     if given.get(key) is None:
         raise ValueError(f"{where}: the rule {name!r} lacks {key}; add it.")
     return given[key]
-
-
-def _divided(length: int | None, factor: float) -> int | None:
-    return None if length is None else round(length / factor)

@@ -44,7 +44,12 @@ def write_rule(
         case Linear():
             return {"rope_type": "linear", "rope_theta": frequencies.base, "factor": float(frequencies.factor)}
         case NTKAlpha():
-            return {"rope_type": "dynamic", "rope_theta": frequencies.base, "alpha": float(frequencies.alpha)}
+            return {
+                "rope_type": "dynamic",
+                "rope_theta": frequencies.base,
+                "alpha": float(frequencies.alpha),
+                "factor": 1.0,
+            }
         case DynamicNTK():
             return {"rope_type": "dynamic", "rope_theta": frequencies.base, "factor": float(frequencies.factor)}
         case Llama3():
