@@ -166,7 +166,12 @@ def _parameters(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
             str(kind): _parameters(tidy(value), kind) if isinstance(value, Mapping) else value
             for kind, value in parameters.items()
         }
-    return {str(key): _checked(str(key), value, f"{name}.") for key, value in parameters.items() if value is not None}
+    checked = {
+        str(key): _checked(str(key), value, f"{name}.") for key, value in parameters.items() if value is not None
+    }
+    if checked.get("type") in _CLASS_RULES:  # the old name of the key, which not every class takes
+        checked.setdefault("rope_type", checked["type"])
+    return checked
 
 
 def _checked(key: str, value: Any, inside: str = "") -> Any:
