@@ -97,12 +97,12 @@ def test_bases_by_layer_of_gemma_and_modernbert_before_transformers_5() -> None:
 def test_one_scaling_of_transformers_4_is_for_the_layers_that_had_it() -> None:
     kinds = ["sliding_attention"] * 3 + ["full_attention"]
     olmo = {"model_type": "olmo3", "num_hidden_layers": 4, "layer_types": kinds, "rope_scaling": YARN}
-    sliding, full = describe({**B, **olmo})
+    sliding, full = describe({**B, **olmo, "rope_theta": 5e5})
     assert isinstance(sliding.encoding, RoPE)
     assert isinstance(full.encoding, RoPE)
     assert sliding.layers == (0, 1, 2)
-    assert sliding.encoding.frequencies == Geometric(1e6)
-    assert full.encoding.frequencies == YaRN(8.0, trained_length=8192, base=1e6)
+    assert sliding.encoding.frequencies == Geometric(5e5)
+    assert full.encoding.frequencies == YaRN(8.0, trained_length=8192, base=5e5)
     gemma = {"model_type": "gemma3_text", "num_hidden_layers": 6, "rope_scaling": {"type": "linear", "factor": 8.0}}
     local, distant = describe({**B, **gemma, "head_dim": 64})
     assert isinstance(local.encoding, RoPE)
