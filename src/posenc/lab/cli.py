@@ -120,8 +120,9 @@ def compare(
     from rich.console import Console
 
     from posenc.lab.compare import job
-    from posenc.lab.compare.config import Backend, check_choice
+    from posenc.lab.compare.config import Backend
     from posenc.lab.run import folder as runs
+    from posenc.lab.run.config import check_choice
 
     if backend is not None:
         check_choice("--backend", backend, Backend)
@@ -237,7 +238,7 @@ def diagnose(
     """
     from posenc.kernels.rotate.eager import Pairing
     from posenc.lab import diagnose as job
-    from posenc.lab.compare.config import check_choice
+    from posenc.lab.run.config import check_choice
 
     if expect_pairing is not None:
         check_choice("--expect-pairing", expect_pairing, Pairing)
@@ -283,7 +284,7 @@ def bench(
     from rich.console import Console
 
     from posenc.lab import bench as job
-    from posenc.lab.compare.config import Device, check_choice
+    from posenc.lab.run.config import Device, check_choice
 
     check_choice("bench", what, Literal["rotate", "model"])
     check_choice("--device", device, Device)

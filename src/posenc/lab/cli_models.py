@@ -99,9 +99,9 @@ def extend(
 
     from rich.console import Console
 
-    from posenc.lab.compare.config import check_choice
     from posenc.lab.extend import job
     from posenc.lab.run import folder as runs
+    from posenc.lab.run.config import check_choice
 
     check_choice("--method", method, Literal["lora", "full"])
     if positions is not None:

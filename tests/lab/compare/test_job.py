@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from posenc.lab.compare import jobs
+from posenc.lab.compare.config import is_done
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 
@@ -128,7 +129,7 @@ def test_a_run_that_is_cut_off_and_resumed_has_the_numbers_of_an_unbroken_one(
     else:
         process.kill()
         process.wait()
-    assert not all(runs.is_done(run / f"{label}-seed0") for label in labels)
+    assert not all(is_done(run / f"{label}-seed0") for label in labels)
     resumed = posenc_command("compare", "--resume", "run")
     assert resumed.returncode == 0, resumed.stderr
     for label in labels:

@@ -7,8 +7,9 @@ import torch
 from posenc.lab.compare.config import ModelConfig, Precision, TrainConfig
 from posenc.lab.compare.decoder import build
 from posenc.lab.compare.presets import ROAD
-from posenc.lab.compare.train import Training, batch_at, learning_rate_at
+from posenc.lab.compare.train import Training
 from posenc.lab.encodings.spec import parse
+from posenc.lab.run.schedule import batch_at, learning_rate_at
 
 SIZES = ModelConfig(dim=16, num_layers=1, num_heads=2)
 SCHEDULE = TrainConfig(length=8, batch=4, steps=30, learning_rate=1e-2, warmup=5)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from posenc.lab.compare.config import is_done
 from posenc.lab.compare.train import Training
 from posenc.lab.run import folder as runs
 
@@ -195,7 +196,7 @@ def test_kill_9_at_any_moment_loses_nothing(prepare, finish_trial, numbers) -> N
     )
     chance = random.Random(0)
     killed = 0
-    while not runs.is_done(folder):
+    while not is_done(folder):
         with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE) as process:
             before = (folder / runs.METRICS).stat().st_mtime_ns if (folder / runs.METRICS).exists() else 0
             while process.poll() is None and not (

@@ -15,7 +15,7 @@ from rich.console import Console
 from posenc.frequencies import NTK, Frequencies, Linear, YaRN
 from posenc.lab.extend import config as files
 from posenc.lab.extend import report, results, table
-from posenc.lab.extend.config import ExtendConfig, retrieval_file, rule_folder
+from posenc.lab.extend.config import ExtendConfig, load_config, retrieval_file, rule_folder
 from posenc.lab.extend.verdict import Mean, decide, difference, mean
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
@@ -239,19 +239,19 @@ def test_an_unfinished_run_shows_what_there_is_and_recommends_nothing(tmp_path: 
 
 def test_only_the_best_by_the_probe_get_the_full_pass_unless_the_user_named_them(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {}, chosen=False, full=2)
-    config = results.ExtendConfig.from_dict(runs.read_json(run / runs.CONFIG), where="")
+    config = load_config(run)
     assert results.finalists(run, config) == ["none", "yarn:2", "ntk:2"]
     named = write_run(tmp_path / "named", {})
-    config = results.ExtendConfig.from_dict(runs.read_json(named / runs.CONFIG), where="")
+    config = load_config(named)
     assert results.finalists(named, config) == ["none", "yarn:2", "ntk:2", "linear:2"]
 
 
 def test_what_is_chosen_is_the_only_rule_that_the_user_named_or_the_recommended_one(tmp_path: Path) -> None:
     only = write_run(tmp_path / "only", {}, rules=("none", "linear:2"), windows=False)
-    config = results.ExtendConfig.from_dict(runs.read_json(only / runs.CONFIG), where="")
+    config = load_config(only)
     assert results.chosen(only, config) == "linear:2"
     run = write_run(tmp_path / "run", ALL)
-    config = results.ExtendConfig.from_dict(runs.read_json(run / runs.CONFIG), where="")
+    config = load_config(run)
     assert results.chosen(run, config) == "yarn:2"
     assert results.rule_of(run, "yarn:2") == RULES["yarn:2"]
     assert results.rule_of(run, "none") is None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from posenc.lab.compare.config import load_config
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 
@@ -97,10 +98,10 @@ def test_damaged_tensors_are_one_clear_error(tmp_path: Path) -> None:
 def test_a_run_of_another_format_is_refused(prepare) -> None:
     run = prepare("none")
     config = json.loads((run / "config.json").read_text())
-    assert json.loads(json.dumps(runs.load_config(run).to_dict())) == config
+    assert json.loads(json.dumps(load_config(run).to_dict())) == config
     runs.write_json(run / "config.json", config | {"format": 99, "posenc": "7.0"})
     with pytest.raises(RunError, match=r"got format 99 .* written by posenc 7\.0"):
-        runs.load_config(run)
+        load_config(run)
 
 
 def test_a_config_that_lacks_something_is_refused(prepare) -> None:
@@ -109,7 +110,7 @@ def test_a_config_that_lacks_something_is_refused(prepare) -> None:
     del config["threads"]
     runs.write_json(run / "config.json", config)
     with pytest.raises(RunError, match="threads is missing"):
-        runs.load_config(run)
+        load_config(run)
 
 
 def test_a_folder_that_holds_a_run_is_not_taken_for_another(prepare) -> None:

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from posenc.lab.compare.config import TrainConfig
+from posenc.lab.compare.watch import Standing, Watch
 from posenc.lab.run import folder as runs
 from posenc.lab.run import progress
-from posenc.lab.run.progress import Standing, Watch
 
 CONFIG = TrainConfig(length=10, batch=10, steps=100, learning_rate=0.1)
 ROW = {"event": "train", "step": 40, "loss": 1.5, "seconds": 4.0, "tokens_per_second": 1000.0}

@@ -1,15 +1,14 @@
-"""What a run is told: every number that decides its results, as frozen data that JSON can hold."""
+"""The configuration of a run: every number that decides its results, as frozen data that JSON can hold."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from pathlib import Path
+from typing import Any, Literal
 
-from posenc.lab.run.errors import RunError
+from posenc.lab.run import folder as runs
+from posenc.lab.run.config import Device, from_dict, to_dict
 
-FORMAT = 1
 Precision = Literal["float32", "bfloat16"]
-Device = Literal["cpu", "cuda"]
 Backend = Literal["loky", "ray", "dask"]
 
 
@@ -95,13 +94,6 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         return to_dict("compare", self)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], *, where: str) -> Self:
-        fields = read_fields(cls, "compare", data, where=where)
-        fields["encodings"] = tuple(Entry(**entry) for entry in fields["encodings"])
-        fields["seeds"] = tuple(fields["seeds"])
-        return cls(**_nested(fields))
-
 
 @dataclass(frozen=True)
 class TrialConfig:
@@ -128,43 +120,23 @@ class TrialConfig:
     def to_dict(self) -> dict[str, Any]:
         return to_dict("trial", self)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], *, where: str) -> Self:
-        return cls(**_nested(read_fields(cls, "trial", data, where=where)))
-
-
-def check_choice(name: str, value: str, allowed: Any) -> None:
-    """Refuse a value that a Literal does not have."""
-    if value not in get_args(allowed):
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(get_args(allowed))}.")
-
-
-def to_dict(kind: str, config: Any) -> dict[str, Any]:
-    import posenc
-
-    return {"format": FORMAT, "kind": kind, "posenc": posenc.__version__, **dataclasses.asdict(config)}
-
-
-def read_fields(cls: type[Any], kind: str, data: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    if data.get("format") != FORMAT or data.get("kind") != kind:
-        raise RunError(
-            f"{where}: got format {data.get('format')!r} of kind {data.get('kind')!r}, expected format {FORMAT} of "
-            f"kind {kind!r}; it was written by posenc {data.get('posenc', '(unknown)')}: use that version, or start a "
-            "new run."
-        )
-    names = {field.name for field in dataclasses.fields(cls)}
-    if missing := sorted(names - data.keys()):
-        raise RunError(f"{where}: {', '.join(missing)} is missing; the file is damaged, start a new run.")
-    return {name: data[name] for name in names}
-
-
-def _nested(fields: dict[str, Any]) -> dict[str, Any]:
-    sections = {"model": ModelConfig, "train": TrainConfig, "evaluate": EvaluateConfig}
-    return {key: sections[key](**value) if key in sections else value for key, value in fields.items()}
-
 
 def _check_positive(config: Any, *names: str) -> None:
     for name in names:
         if not (value := getattr(config, name)) > 0:
             section = type(config).__name__.removesuffix("Config").lower()
             raise ValueError(f"{section}: got {name} {value}, expected more than 0.")
+
+
+def load_config(run: Path) -> RunConfig:
+    return from_dict(RunConfig, "compare", runs.read_json(run / runs.CONFIG), where=str(run / runs.CONFIG))
+
+
+def load_trial(folder: Path) -> TrialConfig:
+    return from_dict(TrialConfig, "trial", runs.read_json(folder / runs.CONFIG), where=str(folder / runs.CONFIG))
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a trial has run to its end."""
+    last = runs.Metrics(folder / runs.METRICS).last()
+    return last is not None and last["event"] == "done"

@@ -12,15 +12,17 @@ from rich.console import Console
 
 import posenc
 from posenc.lab.compare import report, speed
-from posenc.lab.compare.config import Backend, Device, Entry, RunConfig, TrialConfig
-from posenc.lab.compare.jobs import cores, run_trials
+from posenc.lab.compare.config import Backend, Entry, RunConfig, TrialConfig, is_done, load_config, load_trial
+from posenc.lab.compare.jobs import run_trials
 from posenc.lab.compare.presets import PRESETS
 from posenc.lab.compare.trial import make_model
+from posenc.lab.compare.watch import Watch
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run import text
+from posenc.lab.run.config import Device
 from posenc.lab.run.errors import Interrupted, RunError
-from posenc.lab.run.progress import Watch
+from posenc.lab.run.signals import cores
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def prepare(request: Request) -> Path:
 
 def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Backend | None = None) -> None:
     """Do what a run still lacks: trials, timing, report. A new run lacks all of it, one that was cut off the rest."""
-    config = runs.load_config(run)
+    config = load_config(run)
     config = dataclasses.replace(config, jobs=jobs or config.jobs, backend=backend or config.backend)
     _introduce(run, config, console)
     how_to_resume = f"go on with: posenc compare --resume {run}"
@@ -64,7 +66,7 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
         _train_all(run, config, console)
         if not (run / runs.SPEED).exists():
             with console.status("Timing the training steps of all encodings in turn"):
-                first_seed = [runs.load_trial(run / f"{e.label}-seed{config.seeds[0]}") for e in config.encodings]
+                first_seed = [load_trial(run / f"{e.label}-seed{config.seeds[0]}") for e in config.encodings]
                 runs.write_json(run / runs.SPEED, speed.measure(run, first_seed))
         with console.status("Writing the report"):
             page = report.write(run)
@@ -80,7 +82,7 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
 
 def _train_all(run: Path, config: RunConfig, console: Console) -> None:
     folders = [run / f"{entry.label}-seed{seed}" for seed in config.seeds for entry in config.encodings]
-    pending = [folder for folder in folders if not runs.is_done(folder)]
+    pending = [folder for folder in folders if not is_done(folder)]
     if not pending:
         return
     with Watch(folders, config.train, console) as watch:

@@ -3,26 +3,21 @@
 import contextlib
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import joblib
 
-from posenc.lab.compare.config import Backend, Device
+from posenc.lab.compare.config import Backend
 from posenc.lab.compare.trial import Outcome, run_trial
 from posenc.lab.run import folder as runs
+from posenc.lab.run.config import Device
 from posenc.lab.run.errors import Interrupted, RunError
+from posenc.lab.run.signals import listening
 
 SECONDS_BETWEEN_LOOKS = 0.2
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return int(joblib.cpu_count())
 
 
 def run_trials(
@@ -75,28 +70,6 @@ def run_trials(
             raise error
         raise RunError(f"a worker died ({type(error).__name__}: {error})") from error
     return results
-
-
-@contextlib.contextmanager
-def listening(act: Callable[[int], object]) -> Iterator[list[int]]:
-    """Let the first Ctrl-C or SIGTERM ``act``, and the second end this process at once.
-
-    The numbers of the signals that came are in the list.
-    """
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if received:
-            os._exit(128 + number)  # workers see that their parent is gone
-        received.append(number)
-        act(number)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

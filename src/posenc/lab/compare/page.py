@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 import posenc
-from posenc.lab.compare.report import HELD, PROTOCOLS, factors, growth, names, times
+from posenc.lab.compare.results import PROTOCOLS, factors, growth
 from posenc.lab.compare.table import best, cell_text, heading
 from posenc.lab.drawing import html as shell
 from posenc.lab.drawing import plots
 from posenc.lab.drawing.html import text
 from posenc.lab.drawing.plots import TIMES
+from posenc.lab.drawing.words import HELD, names, times
 from posenc.lab.encodings.pictures import pictures_of
 from posenc.lab.encodings.properties import EXACT
 

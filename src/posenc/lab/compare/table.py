@@ -6,7 +6,8 @@ from rich import box
 from rich.measure import Measurement
 from rich.table import Table
 
-from posenc.lab.compare.report import PROTOCOLS, factors, number
+from posenc.lab.compare.results import PROTOCOLS, factors
+from posenc.lab.drawing.words import number
 from posenc.lab.run.printable import escape
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from posenc.lab.compare.config import TrialConfig
+from posenc.lab.compare.config import TrialConfig, is_done, load_trial
 from posenc.lab.compare.decoder import Decoder, build
 from posenc.lab.compare.evaluate import evaluate
 from posenc.lab.compare.train import Training
@@ -54,7 +54,7 @@ def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
     try:
         with runs.locked(path):
             runs.clear_partial_writes(path)
-            finished = runs.is_done(path) or _run(path, torch.device(device), ordered_to_stop)
+            finished = is_done(path) or _run(path, torch.device(device), ordered_to_stop)
     except Exception as error:
         return Outcome(path.name, "failed", str(error) if _is_plain(error) else f"{type(error).__name__}: {error}")
     if is_orphan():
@@ -83,7 +83,7 @@ def load_tokens(run: Path, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _run(folder: Path, device: torch.device, ordered_to_stop: Callable[[], bool]) -> bool:
-    config = runs.load_trial(folder)
+    config = load_trial(folder)
     torch.set_num_threads(config.threads)
     checkpoint = folder / runs.CHECKPOINT
     here = environment.describe(threads=config.threads, device=str(device))

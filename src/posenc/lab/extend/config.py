@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from posenc.lab.compare.config import FORMAT, read_fields, to_dict
+from posenc.lab.run import folder as runs
+from posenc.lab.run.config import FORMAT, from_dict, to_dict
 
 KIND = "extend"
 
@@ -23,7 +24,7 @@ TUNING = "tuning.json"
 TUNE_REPORT = "tune.json"
 """What the training did, when all its steps are done."""
 
-__all__ = ["FORMAT", "KIND", "ExtendConfig", "retrieval_file", "rule_folder"]
+__all__ = ["FORMAT", "KIND", "ExtendConfig", "load_config", "retrieval_file", "rule_folder"]
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,11 @@ class ExtendConfig:
     def to_dict(self) -> dict[str, Any]:
         return to_dict(KIND, self)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], *, where: str) -> Self:
-        fields = read_fields(cls, KIND, data, where=where)
-        return cls(**fields | {"text": tuple(fields["text"]), "rules": tuple(fields["rules"])})
+
+def load_config(run: Path) -> ExtendConfig:
+    """The configuration of a run, from its folder."""
+    path = run / runs.CONFIG
+    return from_dict(ExtendConfig, KIND, runs.read_json(path), where=str(path))
 
 
 def rule_folder(run: Path, name: str) -> Path:

@@ -16,12 +16,11 @@ from posenc.lab.checkpoint.fingerprint import check_same, fingerprint
 from posenc.lab.checkpoint.memory import check_memory
 from posenc.lab.checkpoint.open import Checkpoint, is_foreign, open_checkpoint
 from posenc.lab.checkpoint.preview import Preview, look
-from posenc.lab.compare.jobs import cores, listening
 from posenc.lab.extend import config as files
 from posenc.lab.extend import report, results
 from posenc.lab.extend.announce import CHUNK, estimate, introduce
 from posenc.lab.extend.candidates import Candidate, candidates, longrope
-from posenc.lab.extend.config import ExtendConfig, rule_folder
+from posenc.lab.extend.config import ExtendConfig, load_config, rule_folder
 from posenc.lab.extend.costs import measure, operations_of
 from posenc.lab.extend.measure import SHORTEST, Work, applied, save_candidate, unasked
 from posenc.lab.extend.passage import check_long_enough, documents, tokens, training_text
@@ -32,6 +31,7 @@ from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import Interrupted, RunError
 from posenc.lab.run.progress import Stages
+from posenc.lab.run.signals import cores, listening
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def finish(
 ) -> None:
     """Do what a run still lacks, then its report, and what is asked for at its end."""
     processes = processes or Processes()
-    config = ExtendConfig.from_dict(runs.read_json(run / runs.CONFIG), where=str(run / runs.CONFIG))
+    config = load_config(run)
     alone = runs.locked(run, patience=1.0) if processes.is_first else contextlib.nullcontext()
     with listening(_stop) as received, alone:
         try:

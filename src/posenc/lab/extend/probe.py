@@ -13,9 +13,7 @@ import posenc
 from posenc.lab.checkpoint.memory import check_memory
 from posenc.lab.checkpoint.open import open_checkpoint
 from posenc.lab.checkpoint.preview import look
-from posenc.lab.compare.config import FORMAT
-from posenc.lab.compare.jobs import cores
-from posenc.lab.compare.report import finite
+from posenc.lab.drawing.words import finite
 from posenc.lab.extend.announce import UNSET
 from posenc.lab.extend.candidates import Candidate
 from posenc.lab.extend.gaps import Gaps, gap_losses
@@ -25,8 +23,10 @@ from posenc.lab.extend.passage import check_long_enough, documents, tokens
 from posenc.lab.extend.results import probed
 from posenc.lab.extend.table import print_probe
 from posenc.lab.run import folder as runs
+from posenc.lab.run.config import FORMAT
 from posenc.lab.run.printable import escape
 from posenc.lab.run.progress import Stages
+from posenc.lab.run.signals import cores
 
 SUFFIXES = (".png", ".svg", ".json")
 READ = 32_768

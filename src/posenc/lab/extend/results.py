@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 import posenc
 from posenc.frequencies import Frequencies
-from posenc.lab.compare.config import FORMAT
-from posenc.lab.compare.report import finite, names
+from posenc.lab.drawing.words import finite, names
 from posenc.lab.extend import config as files
-from posenc.lab.extend.config import ExtendConfig, retrieval_file, rule_folder
+from posenc.lab.extend.config import ExtendConfig, load_config, retrieval_file, rule_folder
 from posenc.lab.extend.flags import flags
 from posenc.lab.extend.passes import position_bins
 from posenc.lab.extend.retrieval import TASKS
 from posenc.lab.extend.verdict import HELD, Bins, Mean, Nats, decide, difference, excess, holds, mean, worst
 from posenc.lab.extend.words import NOT_FINISHED, perplexities, recommendation, summary
 from posenc.lab.run import folder as runs
+from posenc.lab.run.config import FORMAT
 from posenc.lab.run.errors import RunError
 
 Data = dict[str, Any]
@@ -35,7 +35,7 @@ def collect(run: Path) -> Data:
     Raises:
         RunError: a folder that is no run of ``posenc extend``, a run of another format, a broken file in it.
     """
-    config = ExtendConfig.from_dict(runs.read_json(run / runs.CONFIG), where=str(run / runs.CONFIG))
+    config = load_config(run)
     losses = load_losses(run, config)
     yardstick = load_yardstick(run, config)
     bins = position_bins(config.trained_length, config.length)

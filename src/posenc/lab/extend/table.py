@@ -8,7 +8,7 @@ from rich import box
 from rich.measure import Measurement
 from rich.table import Table
 
-from posenc.lab.compare.report import BROKE
+from posenc.lab.drawing.words import BROKE
 from posenc.lab.extend.verdict import HELD
 from posenc.lab.run.printable import escape
 

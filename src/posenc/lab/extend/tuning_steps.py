@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from posenc.lab.compare.train import batch_at, learning_rate_at
 from posenc.lab.extend.processes import Processes
 from posenc.lab.extend.tuning_config import TuneConfig, TuneStep
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
+from posenc.lab.run.schedule import batch_at, learning_rate_at
 from posenc.positions import skipwise
 
 MOST_SCORED = 4096

@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from posenc.lab.compare.config import RunConfig, TrialConfig
 from posenc.lab.run.errors import RunError
 
 CONFIG = "config.json"
@@ -19,6 +18,7 @@ ENVIRONMENT = "environment.json"
 TOKENS = "tokens.safetensors"
 TOKENIZER = "tokenizer.json"
 SPEED = "speed.json"
+RESULTS = "results.json"
 STOP = "stop"
 LOCK = ".lock"
 
@@ -48,7 +48,7 @@ def clear_partial_writes(folder: Path) -> None:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    write(path, json.dumps(data, indent=2) + "\n")
+    write(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -185,20 +185,6 @@ def kind(run: Path) -> str | None:
     path = run / CONFIG
     found = read_json(path).get("kind") if path.is_file() else None
     return found if isinstance(found, str) else None
-
-
-def load_config(run: Path) -> RunConfig:
-    return RunConfig.from_dict(read_json(run / CONFIG), where=str(run / CONFIG))
-
-
-def load_trial(folder: Path) -> TrialConfig:
-    return TrialConfig.from_dict(read_json(folder / CONFIG), where=str(folder / CONFIG))
-
-
-def is_done(folder: Path) -> bool:
-    """Whether a trial has run to its end."""
-    last = Metrics(folder / METRICS).last()
-    return last is not None and last["event"] == "done"
 
 
 @contextlib.contextmanager

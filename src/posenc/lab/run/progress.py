@@ -6,17 +6,14 @@ others; :class:`Stages` is told by work that is done here, one piece after the o
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from posenc.lab.compare.config import TrainConfig
-from posenc.lab.run import folder as runs
 from posenc.lab.run.printable import escape
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -122,86 +119,6 @@ def said_time(seconds: float) -> str:
     whole = round(seconds)
     hours = f"{whole // 3600}:{whole // 60 % 60:02d}" if whole >= 3600 else str(whole // 60)
     return f"{hours}:{whole % 60:02d} left"
-
-
-@dataclass
-class Standing:
-    """How far a trial is."""
-
-    step: int = 0
-    loss: float | None = None
-    tokens_per_second: float | None = None
-    phase: str = "waiting"
-
-    def update(self, row: dict[str, Any] | None, config: TrainConfig) -> None:
-        """Take in the last row of a trial's metrics; rows before it may have been missed."""
-        if row is None:
-            return
-        if row["event"] == "train":
-            self.step, self.loss, self.tokens_per_second = row["step"], row["loss"], row["tokens_per_second"]
-            self.phase = "training"
-        else:
-            self.step = config.steps
-            self.phase = {"evaluate": "evaluating", "done": "done"}.get(row["event"], self.phase)
-
-    def speed(self) -> str:
-        return "" if self.tokens_per_second is None else f"{self.tokens_per_second / 1000:.1f}k tokens/s"
-
-    def time_left(self, config: TrainConfig) -> str:
-        """Time left, or what is done instead of training."""
-        if self.phase != "training" or not self.tokens_per_second:
-            return self.phase
-        if self.step == config.steps:
-            return "evaluating"
-        return said_time((config.steps - self.step) * config.batch * config.length / self.tokens_per_second)
-
-
-class Watch:
-    """Follows trials by their folders; call :meth:`look` now and then."""
-
-    def __init__(self, folders: Sequence[Path], config: TrainConfig, console: Console) -> None:
-        self.config, self.console = config, console
-        self.standings = {folder: Standing() for folder in folders}
-        for folder, standing in self.standings.items():  # a run that is resumed has got somewhere already
-            for row in runs.Metrics(folder / runs.METRICS).rows():
-                standing.update(row, config)
-        self._several_seeds = len({folder.name.rpartition("-seed")[2] for folder in folders}) > 1
-        self._display = display(console)
-
-    def __enter__(self) -> Self:
-        self._display.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.look()
-        self._display.stop()
-
-    def title(self, folder: Path) -> str:
-        """The label of a trial, with its seed if there are several."""
-        label, _, seed = folder.name.rpartition("-seed")
-        return f"{label} seed {seed}" if self._several_seeds else label
-
-    def look(self) -> None:
-        """Read where all trials are, and show it."""
-        for folder, standing in self.standings.items():
-            if standing.phase != "done":
-                standing.update(runs.Metrics(folder / runs.METRICS).last(), self.config)
-        self._display.show({folder: self._row(folder, standing) for folder, standing in self.standings.items()})
-
-    def _row(self, folder: Path, standing: Standing) -> Row:
-        phases: dict[str, Any] = {"training": "working", "evaluating": "ending"}
-        return Row(
-            title=self.title(folder),
-            unit="step",
-            completed=standing.step,
-            total=self.config.steps,
-            loss=standing.loss,
-            speed=standing.speed(),
-            left=standing.time_left(self.config),
-            phase=phases.get(standing.phase, standing.phase),
-        )
 
 
 class Stage:

@@ -8,10 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-from posenc.lab.extend import encoder as encoder_module
 from posenc.lab.extend.encoder import (
     METHODS,
     PACKAGE,
@@ -27,6 +23,10 @@ from posenc.lab.extend.encoder import (
     table,
     wall,
 )
+from torch import Tensor
+from torch.nn import functional as F
+
+from posenc.lab.extend import encoder as encoder_module
 from posenc.lab.run.errors import RunError
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

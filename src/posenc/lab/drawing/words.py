@@ -1,0 +1,38 @@
+"""Numbers and names as a report says them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HELD, BROKE = 1.10, 1.50
+"""Up to HELD times the perplexity of the trained length an encoding held; from BROKE times on it broke."""
+
+
+def times(ratio: float) -> str:
+    """A ratio as it is said: 0.95 times, 12.3 times."""
+    if not math.isfinite(ratio):
+        return "diverged"
+    return (f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}") + "\u00d7"
+
+
+def number(value: float | None) -> str:
+    """A number of a table: two decimals up to a thousand, then whole, then in powers of ten."""
+    if value is None or not math.isfinite(value):
+        return "diverged"
+    return f"{value:.2f}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.1e}"
+
+
+def names(labels: Sequence[str]) -> str:
+    """Labels in a sentence: one, two and three."""
+    return labels[0] if len(labels) == 1 else ", ".join(labels[:-1]) + " and " + labels[-1]
+
+
+def finite(value: Any) -> Any:
+    """The same data for strict JSON: an infinite or undefined number becomes None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value

@@ -1,0 +1,49 @@
+"""What the configurations of all runs share: the format of their files, and how they are read and written."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_args
+
+import msgspec
+
+from posenc.lab.run.errors import RunError
+
+FORMAT = 1
+
+Device = Literal["cpu", "cuda"]
+T = TypeVar("T")
+
+
+def check_choice(name: str, value: str, allowed: Any) -> None:
+    """Refuse a value that a Literal does not have."""
+    if value not in get_args(allowed):
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(get_args(allowed))}.")
+
+
+def to_dict(kind: str, config: Any) -> dict[str, Any]:
+    """A dataclass as plain data, with the format, the kind and the version that wrote it."""
+    import posenc
+
+    return {"format": FORMAT, "kind": kind, "posenc": posenc.__version__, **msgspec.to_builtins(config)}
+
+
+def from_dict(cls: type[T], kind: str, data: Mapping[str, Any], *, where: str) -> T:
+    """The dataclass that :func:`to_dict` wrote.
+
+    Raises:
+        RunError: another format or kind; a field that is missing or has another type.
+    """
+    if data.get("format") != FORMAT or data.get("kind") != kind:
+        raise RunError(
+            f"{where}: got format {data.get('format')!r} of kind {data.get('kind')!r}, expected format {FORMAT} of "
+            f"kind {kind!r}; it was written by posenc {data.get('posenc', '(unknown)')}: use that version, or start a "
+            "new run."
+        )
+    fields: Any = dataclasses.fields(cls)  # type: ignore[arg-type]
+    required = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
+    if missing := sorted(required - data.keys()):
+        raise RunError(f"{where}: {', '.join(missing)} is missing; the file is damaged, start a new run.")
+    try:
+        return msgspec.convert(data, cls)
+    except msgspec.ValidationError as error:
+        raise RunError(f"{where}: {error}; the file is damaged, start a new run.") from error
