@@ -34,7 +34,7 @@ docs: .venv/installed-all ## the site, every figure and number made on the way
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/installed-all
-	$(BIN)/python -m posenc.lab bench rotate
+	$(BIN)/python -m benchmarks.command rotate
 
 fuzz: .venv/installed ## random calls of the compiled kernel under the sanitizers: minutes
 	$(BIN)/python tests/kernels/fuzz.py --calls 100000

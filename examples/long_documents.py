@@ -1,6 +1,6 @@
 """Long documents under an encoder whose learned table of positions ends: which of them holds this passage?
 
-``python -m posenc.lab.extend.encoder`` measures it on a real encoder and prints a table; ``--help`` says more.
+``python examples/long_documents.py`` measures it on a real encoder and prints a table; ``--help`` says more.
 """
 
 import argparse
@@ -301,7 +301,7 @@ def draw(scores: Sequence[Score], path: Path, *, rows: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m posenc.lab.extend.encoder",
+        prog="python examples/long_documents.py",
         description="An encoder with a learned table of positions, on documents longer than the table.",
     )
     parser.add_argument("model", nargs="?", default=PACKAGE, help="a folder, or a package that ships an encoder")

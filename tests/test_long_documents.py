@@ -1,6 +1,7 @@
 """Passages look for the documents that they are from, under an encoder whose table of positions ends."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,26 +9,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from posenc.lab.extend.encoder import (
-    METHODS,
-    PACKAGE,
-    Encoder,
-    Score,
-    draw,
-    main,
-    make_task,
-    measure,
-    open_encoder,
-    score,
-    shipped_tokens,
-    table,
-    wall,
-)
 from torch import Tensor
 from torch.nn import functional as F
 
-from posenc.lab.extend import encoder as encoder_module
 from posenc.lab.run.errors import RunError
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "long_documents.py"
+_spec = importlib.util.spec_from_file_location("long_documents", EXAMPLE)
+assert _spec is not None and _spec.loader is not None  # noqa: PT018
+encoder_module: Any = importlib.util.module_from_spec(_spec)
+sys.modules["long_documents"] = encoder_module  # dataclasses look their module up by name
+_spec.loader.exec_module(encoder_module)
+METHODS = encoder_module.METHODS
+PACKAGE = encoder_module.PACKAGE
+Encoder = encoder_module.Encoder
+Score = encoder_module.Score
+draw = encoder_module.draw
+main = encoder_module.main
+make_task = encoder_module.make_task
+measure = encoder_module.measure
+open_encoder = encoder_module.open_encoder
+score = encoder_module.score
+shipped_tokens = encoder_module.shipped_tokens
+table = encoder_module.table
+wall = encoder_module.wall
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 

@@ -47,7 +47,7 @@ def test_help_answers_at_once_and_imports_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["compare", "extend", "probe", "report", "show", "inspect", "diagnose", "build", "bench"]
+    "verb", ["compare", "extend", "probe", "report", "show", "inspect", "diagnose", "build", "bench", "list", "explore"]
 )
 def test_every_verb_explains_itself(call, verb: str) -> None:
     code, out, _ = call(verb, "--help")
@@ -102,7 +102,7 @@ def test_bad_input_is_one_message_and_leaves_nothing_behind(call, arguments: lis
     code, out, err = call(*arguments)
     assert code == 1
     assert out == ""
-    assert err.startswith("posenc: ")
+    assert err.startswith(f"posenc {arguments[0]}: ")
     assert message in err
     assert err.count("\n") == 1
     assert not Path("runs").exists()
@@ -152,7 +152,8 @@ def test_a_missing_extra_is_one_sentence(missing: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f'posenc: the command needs {missing}; install the lab extra: pip install "posenc[lab]"\n'
+    told = f'posenc compare: the command needs {missing}; install the lab extra: pip install "posenc[lab]"\n'
+    assert done.stderr == told
 
 
 @pytest.mark.parametrize("missing", ["transformers", "gguf", "accelerate", "peft"])
@@ -163,7 +164,7 @@ def test_a_missing_package_for_real_models_is_one_sentence(call, monkeypatch: py
         raise ModuleNotFoundError(f"No module named '{missing}.utils'", name=f"{missing}.utils")
 
     monkeypatch.setattr(cli, "app", fail)
-    told = f'posenc: the command needs {missing}; install two extras: pip install "posenc[lab,extend]"\n'
+    told = f'posenc extend: the command needs {missing}; install two extras: pip install "posenc[lab,extend]"\n'
     assert call("extend") == (1, "", told)
 
 
@@ -174,4 +175,4 @@ def test_an_interrupted_run_exits_as_the_signal_says(call, monkeypatch: pytest.M
         raise Interrupted("stopped", 2)
 
     monkeypatch.setattr(cli, "app", interrupt)
-    assert call("compare") == (130, "", "posenc: stopped\n")
+    assert call("compare") == (130, "", "posenc compare: stopped\n")

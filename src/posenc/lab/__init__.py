@@ -1,4 +1,45 @@
 """The ``posenc`` command: which encoding should I use, and how did one idea lead to the next, answered by measurement.
 
-Nothing is imported here. ``__main__`` is the one door, ``cli`` declares the verbs, ``compare`` is the main job.
+``__main__`` starts it, ``cli`` declares the verbs, ``compare`` and ``extend`` are the jobs. :func:`load` reads a run.
 """
+
+import os
+from typing import Any
+
+
+def load(run: str | os.PathLike[str]) -> Any:
+    """Every number of a run of ``posenc compare`` or ``posenc extend`` as a tidy table: one number a row.
+
+    Args:
+        run: the folder of the run, such as "runs/latest".
+
+    Returns:
+        A pandas DataFrame if pandas is installed, otherwise a list of dicts with the same columns. The column
+        "measure" names the quantity, "unit" its unit, and "value" is the number; the other columns say what it is a
+        number of (encoding or rule, seed, length, position, ...), and are None where they do not apply.
+
+    Raises:
+        RunError, ValueError: no such folder, or no run that this version can read.
+
+    Example:
+        >>> table = load("runs/latest")  # doctest: +SKIP
+        >>> table[table.measure == "perplexity"].pivot_table("value", "encoding", "length")  # doctest: +SKIP
+    """
+    from pathlib import Path
+
+    from posenc.lab.run import folder as runs
+
+    folder = runs.find(Path(run))
+    job: Any
+    if runs.kind(folder) == "extend":
+        from posenc.lab.extend import report as job
+    else:
+        from posenc.lab.compare import report as job
+    rows = job.rows(folder)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    rows = [{name: row.get(name) for name in columns} for row in rows]
+    try:
+        import pandas
+    except ImportError:
+        return rows
+    return pandas.DataFrame(rows, columns=columns)

@@ -1,16 +1,24 @@
-"""The one door of the ``posenc`` command: every known error leaves through it as one message."""
+"""The start of the ``posenc`` command: an error is one message on stderr and an exit code that is not 0."""
 
+import linecache
 import sys
+from pathlib import Path
+from types import TracebackType
 
-LAB_EXTRA = frozenset({"filelock", "joblib", "matplotlib", "rich", "safetensors", "tokenizers", "typer"})
-
-EXTEND_EXTRA = frozenset({"accelerate", "gguf", "peft", "transformers"})
+LAB_EXTRA = frozenset(
+    {"filelock", "jinja2", "joblib", "matplotlib", "msgspec", "rich", "safetensors", "tokenizers", "typer"}
+)
+EXTEND_EXTRA = frozenset(["accelerate", "gguf", "peft", "transformers"])
+VERBS = ("compare", "extend", "probe", "report", "list", "show", "explore", "inspect", "diagnose", "build", "bench")
+BUG = 70
+"""The exit code of a fault of posenc, which sysexits.h calls EX_SOFTWARE."""
 
 
 def main() -> None:
-    """Run the command line, and turn every known error into one line on stderr and an exit code that is not zero."""
+    """Run the command line."""
     debug = "--debug" in sys.argv  # taken out here, so that it works before the verb and after it
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     try:
         from posenc.lab.cli import app
 
@@ -18,27 +26,42 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        sys.exit(_explain(error))
+        sys.exit(_explain(error, verb if verb in VERBS else ""))
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, verb: str) -> int:
     """Print what went wrong; the exit code."""
     from posenc.lab.run.errors import RunError
 
+    code = 1
     if isinstance(error, RunError):
         message, code = str(error), error.exit_code
     elif isinstance(error, ModuleNotFoundError) and (package := str(error.name).partition(".")[0]) in LAB_EXTRA:
-        message, code = f'the command needs {package}; install the lab extra: pip install "posenc[lab]"', 1
+        message = f'the command needs {package}; install the lab extra: pip install "posenc[lab]"'
     elif isinstance(error, ModuleNotFoundError) and (package := str(error.name).partition(".")[0]) in EXTEND_EXTRA:
-        message, code = f'the command needs {package}; install two extras: pip install "posenc[lab,extend]"', 1
-    elif isinstance(error, OSError) and error.filename is not None:
-        message, code = f"{error.filename}: {error.strerror}", 1
-    elif isinstance(error, (ValueError, TypeError, OSError)):
-        message, code = str(error), 1
+        message = f'the command needs {package}; install two extras: pip install "posenc[lab,extend]"'
+    elif isinstance(error, OSError):
+        message = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+    elif isinstance(error, (ValueError, TypeError)) and _is_ours(error.__traceback__):
+        message = str(error)
     else:
-        raise error
-    print(f"posenc: {_printable(message.removeprefix('posenc: '))}", file=sys.stderr)
+        what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        message, code = f"internal error, a fault of posenc; --debug shows where: {what}", BUG
+    for prefix in ("posenc: ", f"posenc {verb}: ", f"{verb}: "):
+        message = message.removeprefix(prefix) if verb else message.removeprefix("posenc: ")
+    print(_printable(f"posenc {verb}: {message}" if verb else f"posenc: {message}"), file=sys.stderr)
     return code
+
+
+def _is_ours(trace: TracebackType | None) -> bool:
+    """Whether a line of posenc raised it on purpose, as it does where a user can do something about it."""
+    if trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    file = Path(trace.tb_frame.f_code.co_filename)
+    line = linecache.getline(str(file), trace.tb_lineno).strip()
+    return line.startswith("raise ") and Path(__file__).parents[1] in file.parents
 
 
 def _printable(message: str) -> str:

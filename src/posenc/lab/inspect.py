@@ -170,6 +170,25 @@ def inspect(
     return found
 
 
+def as_data(description: Description) -> dict[str, Any]:
+    """What :func:`inspect` prints, as plain data."""
+    groups = []
+    for group in description:
+        found = wavelengths(group)
+        entry: dict[str, Any] = {"name": _name(group), "layers": list(group.layers), "facts": facts(group)}
+        entry["encoding"] = group.encoding.to_dict()
+        if found is not None:
+            entry["rates"] = found.rates.tolist()
+            entry["by_the_rule"] = found.fates()
+        groups.append(entry)
+    return {
+        "model_type": description.model_type,
+        "groups": groups,
+        "unread": list(description.unread),
+        "warnings": warnings(description),
+    }
+
+
 def _print_group(group: LayerGroup, console: Console) -> None:
     console.print()
     console.print(f"[bold]{escape(_name(group))}[/]", highlight=False)

@@ -124,7 +124,7 @@ def test_a_run_that_is_cut_off_and_resumed_has_the_numbers_of_an_unbroken_one(
         assert process.wait(timeout=60) == 130
         assert (
             tmp_path / "stderr.txt"
-        ).read_text() == "posenc: stopped; what is done is kept; go on with: posenc compare --resume run\n"
+        ).read_text() == "posenc compare: stopped; what is done is kept; go on with: posenc compare --resume run\n"
         assert not (run / runs.STOP).exists()
     else:
         process.kill()

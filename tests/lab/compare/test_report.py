@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from posenc.lab.compare import report, table
-from posenc.lab.drawing import plots
+from posenc.lab.compare import report, results, table
+from posenc.lab.compare.request import Request
+from posenc.lab.drawing import plots, words
+from posenc.lab.extend.request import Ending
+from posenc.lab.run.options import command_of
 
 LENGTH, STEPS = 16, 40
 GROWTH = {"none": 6.0, "integer": 900.0, "sinusoidal": 2.0, "learned": None, "rope": 1.3, "alibi": 0.95}
@@ -42,6 +45,7 @@ def write_run(
         "encodings": [{"label": label, "spec": (specs or {}).get(label, label)} for label in labels],
         "seeds": list(seeds),
         "text": {"train": [part], "validation": [part]},
+        "command": "posenc compare none integer",
         "vocabulary": {"kind": "bytes", "size": 256},
         "model": {"dim": 16, "num_layers": 1, "num_heads": 2},
         "train": {"length": LENGTH, "batch": 4, "steps": STEPS, "learning_rate": 0.01},
@@ -283,7 +287,7 @@ def test_a_perplexity_beyond_all_numbers_is_called_diverged(fabricate: Fabricate
 @pytest.mark.parametrize("change", [{"format": 2}, {"kind": "extend"}])
 def test_a_run_of_another_version_is_refused_in_one_sentence(fabricate: Fabricate, change: dict[str, Any]) -> None:
     run = fabricate(("none",), posenc="9.9", **change)
-    for use in (report.write, report.collect, printed):
+    for use in (report.write, results.collect, printed):
         with pytest.raises(ValueError, match=r"expected format 1 and kind 'compare'; posenc '9\.9' wrote it"):
             use(run)
     assert not (run / "report.html").exists()
@@ -294,12 +298,15 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         report.write(tmp_path)
 
 
-def test_the_command_makes_the_same_run_again(fabricate: Fabricate) -> None:
-    config = json.loads((fabricate(("none", "rope"), seeds=(0, 1)) / "config.json").read_text())
-    assert report.command(config) == (
-        "posenc compare none rope --preset quick --text emma.txt --seeds 2 --steps 40 --length 16 --batch 4 "
-        "--learning-rate 0.01 --dim 16 --layers 1 --heads 2 --threads 1"
+def test_the_command_makes_the_same_run_again() -> None:
+    request = Request(
+        specs=["none", "rope:frequencies=Geometric(base=5)"], texts=[Path("my book.txt")], seeds=2, learning_rate=1e-3
     )
+    assert command_of("compare", request) == (
+        "posenc compare none 'rope:frequencies=Geometric(base=5)' --text 'my book.txt' --seeds 2 --learning-rate 0.001"
+    )
+    assert command_of("compare", Request()) == "posenc compare"
+    assert command_of("extend", Ending(save=Path("longer"), tune=5)) == "posenc extend --save longer --tune 5"
 
 
 # The parts of a picture
@@ -323,5 +330,5 @@ def test_an_encoding_has_the_same_hue_in_every_run_and_no_two_share_one() -> Non
     ("value", "text"), [(8.456, "8.46"), (999.9, "999.90"), (12345.6, "12,346"), (3e7, "3.0e+07"), (None, "diverged")]
 )
 def test_numbers_are_rounded_for_reading(value: float | None, text: str) -> None:
-    assert report.number(value) == text
+    assert words.number(value) == text
     assert table.cell_text({"mean": value}) == text

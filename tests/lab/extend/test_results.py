@@ -146,6 +146,7 @@ def write_run(
         "device": "cpu",
         "trust_remote_code": False,
         "versions": {},
+        "command": "posenc extend ./model --to 2048",
     }
     config = ExtendConfig(**given | changes)
     run.mkdir()

@@ -1,13 +1,15 @@
 """What a model says of itself before its weights are read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from posenc import Compose, Learned, NoPE, RoPE
+from posenc.frequencies import Frequencies
 from posenc.integrations.transformers import LayerGroup, describe
 from posenc.lab.checkpoint.find import Place, find
+from posenc.lab.checkpoint.gguf import describe_gguf
 from posenc.lab.checkpoint.gguf_header import GGUF, check_gguf
 from posenc.lab.checkpoint.headers import INDEX, SINGLE, Stored, check_safetensors
 from posenc.lab.run.errors import RunError
@@ -44,6 +46,9 @@ class Preview:
         parameters: numbers in the weights.
         weight_bytes: of the files.
         stored: what most of the weights are stored in, such as "float32", "bfloat16" or "Q4_1".
+        kind: "rotary", or "learned" for a table of positions.
+        frequencies: the rule of a rotary model; None for a table.
+        rotary_dim: rotated channels of a head; None for a table.
     """
 
     source: str
@@ -62,6 +67,9 @@ class Preview:
     parameters: int
     weight_bytes: int
     stored: str
+    kind: Kind = "rotary"
+    frequencies: Frequencies | None = None
+    rotary_dim: int | None = None
 
 
 def look(source: str | Path, *, trust_remote_code: bool = False) -> Preview:
@@ -101,7 +109,7 @@ def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
     if architectures and not own and not any(str(name).endswith(_CAUSAL) for name in architectures):
         raise RunError(f"{source}: {architectures[0]} is no causal language model. {ENCODER}")
     tensors = check_safetensors(folder)
-    _, group = positions(config, source)
+    kind, group = positions(config, source)
     rotation = part(group, RoPE)
     heads = _size(config, source, "num_attention_heads", "n_head", "n_heads", "num_heads")
     hidden = _size(config, source, "hidden_size", "n_embd", "d_model", "embed_dim")
@@ -123,6 +131,9 @@ def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
         parameters=sum(tensor.count for tensor in tensors.values()),
         weight_bytes=sum(tensor.size for tensor in tensors.values()),
         stored=_stored(tensors),
+        kind=kind,
+        frequencies=None if rotation is None else rotation.frequencies,
+        rotary_dim=None if rotation is None else rotation.rotary_dim,
     )
 
 
@@ -136,6 +147,11 @@ def _look_gguf(source: str, place: Place) -> Preview:
     trained = header.get("rope.scaling.original_context_length") or _first(header, "context_length", source)
     if header.get("rope.scaling.type") == "linear" and not header.get("rope.scaling.original_context_length"):
         trained = round(trained / (header.get("rope.scaling.factor") or 1))
+    try:
+        kind, group = positions_of(describe_gguf(place.gguf), source)
+    except ValueError as error:
+        raise RunError(f"{source}: {error}") from error
+    rotation = part(group, RoPE)
     words = header.get("vocab_size") or header.metadata.get("tokenizer.ggml.tokens")
     return Preview(
         source=source,
@@ -154,6 +170,9 @@ def _look_gguf(source: str, place: Place) -> Preview:
         parameters=sum(tensor.count for tensor in header.tensors.values()),
         weight_bytes=sum(tensor.size for tensor in header.tensors.values()),
         stored=_stored(header.tensors),
+        kind=kind,
+        frequencies=None if rotation is None else rotation.frequencies,
+        rotary_dim=None if rotation is None else rotation.rotary_dim,
     )
 
 
@@ -171,9 +190,14 @@ def positions(config: Mapping[str, Any], source: str) -> tuple[Kind, LayerGroup]
     """How a model tells positions: the group of its layers that sees the whole text."""
     try:
         # The pairing matters to no rule, and a model type that is not known is transformers' to refuse.
-        groups = [group for group in describe(config, pairing="half") if not isinstance(group.encoding, NoPE)]
+        return positions_of(describe(config, pairing="half"), source)
     except ValueError as error:
         raise RunError(f"{source}: {error}") from error
+
+
+def positions_of(description: Iterable[LayerGroup], source: str) -> tuple[Kind, LayerGroup]:
+    """:func:`positions`, of a description."""
+    groups = [group for group in description if not isinstance(group.encoding, NoPE)]
     if any(group.part for group in groups):
         raise RunError(f"{source}: a model of several parts ({groups[0].part}, ...); expected one of text alone.")
     rotary = [group for group in groups if part(group, RoPE) is not None]

@@ -74,7 +74,8 @@ class RunConfig:
     """A whole run, as RUN/config.json holds it.
 
     ``threads`` is part of the configuration because sums over threads round differently; ``jobs`` and ``backend``
-    change no number. ``text`` and ``vocabulary`` describe RUN/tokens.safetensors, which the trials read.
+    change no number. ``command`` makes the same run again. ``text`` and ``vocabulary`` describe
+    RUN/tokens.safetensors, which the trials read.
     """
 
     preset: str
@@ -90,6 +91,7 @@ class RunConfig:
     backend: Backend
     device: Device
     precision: Precision
+    command: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return to_dict("compare", self)

@@ -2,10 +2,8 @@
 
 import dataclasses
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -15,31 +13,17 @@ from posenc.lab.compare import report, speed
 from posenc.lab.compare.config import Backend, Entry, RunConfig, TrialConfig, is_done, load_config, load_trial
 from posenc.lab.compare.jobs import run_trials
 from posenc.lab.compare.presets import PRESETS
+from posenc.lab.compare.request import Request as Request
 from posenc.lab.compare.trial import make_model
 from posenc.lab.compare.watch import Watch
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run import text
-from posenc.lab.run.config import Device
+from posenc.lab.run.config import Device, check_choice
 from posenc.lab.run.errors import Interrupted, RunError
+from posenc.lab.run.options import command_of
+from posenc.lab.run.progress import Stages
 from posenc.lab.run.signals import cores
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for; None is what the preset says."""
-
-    specs: Sequence[str] = ()
-    preset: str = "quick"
-    texts: Sequence[Path] = ()
-    vocabulary: str | None = None
-    seeds: int | None = None
-    model: dict[str, int] = dataclasses.field(default_factory=dict)
-    train: dict[str, Any] = dataclasses.field(default_factory=dict)
-    jobs: int | None = None
-    threads: int | None = None
-    backend: Backend = "loky"
-    folder: Path | None = None
 
 
 def prepare(request: Request) -> Path:
@@ -65,9 +49,12 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
     try:
         _train_all(run, config, console)
         if not (run / runs.SPEED).exists():
-            with console.status("Timing the training steps of all encodings in turn"):
-                first_seed = [load_trial(run / f"{e.label}-seed{config.seeds[0]}") for e in config.encodings]
-                runs.write_json(run / runs.SPEED, speed.measure(run, first_seed))
+            first_seed = [load_trial(run / f"{e.label}-seed{config.seeds[0]}") for e in config.encodings]
+            with Stages(console) as stages:
+                stage = stages.begin("timing", speed.WARM_UP + speed.ROUNDS, unit="round")
+                stage.at(0)
+                runs.write_json(run / runs.SPEED, speed.measure(run, first_seed, on_progress=stage.at))
+                stage.done()
         with console.status("Writing the report"):
             page = report.write(run)
     except KeyboardInterrupt:
@@ -101,11 +88,12 @@ def _train_all(run: Path, config: RunConfig, console: Console) -> None:
 
 def _plan(request: Request) -> tuple[RunConfig, list[TrialConfig], text.Vocabulary, dict[str, torch.Tensor]]:
     """Everything that can be refused is refused here, before a folder is made."""
+    check_choice("--backend", request.backend, Backend)
     if request.preset not in PRESETS:
         raise ValueError(f"--preset: got {request.preset!r}, expected one of {', '.join(PRESETS)}.")
     preset = PRESETS[request.preset]
-    model = dataclasses.replace(preset.model, **request.model)
-    train = dataclasses.replace(preset.train, **request.train)
+    model = dataclasses.replace(preset.model, **request.model_sizes())
+    train = dataclasses.replace(preset.train, **request.train_sizes())
     evaluate = dataclasses.replace(preset.evaluate, last=min(preset.evaluate.last, train.length))
     corpus = text.from_files(request.texts) if request.texts else text.shipped()
     vocabulary = text.make_vocabulary(request.vocabulary or preset.vocabulary, corpus.train)
@@ -120,7 +108,9 @@ def _plan(request: Request) -> tuple[RunConfig, list[TrialConfig], text.Vocabula
         raise ValueError(f"--seeds: got {request.seeds}, expected at least 1.")
     device: Device = "cuda" if torch.cuda.is_available() else "cpu"
     job_count = _how_many_jobs(request.jobs, device, trials=len(specs) * len(seeds))
+    threads = request.threads or max(1, cores() // job_count)
     config = RunConfig(
+        command=command_of("compare", dataclasses.replace(request, threads=threads, folder=None, jobs=None)),
         preset=request.preset,
         encodings=tuple(Entry(spec.label, spec.text) for spec in specs),
         seeds=seeds,
@@ -129,9 +119,9 @@ def _plan(request: Request) -> tuple[RunConfig, list[TrialConfig], text.Vocabula
         model=model,
         train=train,
         evaluate=evaluate,
-        threads=request.threads or max(1, cores() // job_count),
+        threads=threads,
         jobs=job_count,
-        backend=request.backend,
+        backend=cast(Backend, request.backend),
         device=device,
         precision="bfloat16" if device == "cuda" else "float32",
     )

@@ -38,7 +38,8 @@ def page(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> str:
         perplexity_title=f"Perplexity at and past the trained length of {length} tokens",
         perplexity_table=_perplexity_table(results, hues),
         perplexity_note=text(_protocols(results)),
-        perplexity_figures="\n".join(_perplexity_figures(results)) or "<p>Nothing was evaluated yet.</p>",
+        perplexity_figures="\n".join(map(shell.figure, _perplexity_figures(results)))
+        or "<p>Nothing was evaluated yet.</p>",
         loss_figure=_loss_figure(results),
         properties_table=_properties_table(results, hues),
         properties_note=_PROPERTIES_NOTE,
@@ -49,6 +50,10 @@ def page(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> str:
         command=text(results["command"]),
         facts=_facts(results),
     )
+
+
+def _joined(pictures: list[plots.Picture]) -> str:
+    return "\n".join(map(shell.figure, pictures))
 
 
 def _subtitle(results: Data) -> str:
@@ -125,7 +130,16 @@ def _perplexity_table(results: Data, hues: Mapping[str, str]) -> str:
     )
 
 
-def _perplexity_figures(results: Data) -> list[str]:
+def figures_of(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> list[plots.Picture]:
+    """All figures of the page."""
+    loss = _loss(results)
+    found = [*_perplexity_figures(results), *([] if loss is None else [loss])]
+    for label, encoding in encodings.items():
+        found += [] if isinstance(encoding, str) else _pictures_of(label, encoding, results["config"])
+    return found
+
+
+def _perplexity_figures(results: Data) -> list[plots.Picture]:
     length = results["config"]["train"]["length"]
     found = []
     for protocol in PROTOCOLS:
@@ -146,10 +160,8 @@ def _perplexity_figures(results: Data) -> list[str]:
             title = f"Perplexity by length, {heading(protocol, results)}: {kept} at {far}{TIMES}"
             what = "every token of each window" if protocol == "windows" else "the same last tokens at every length"
             found.append(
-                shell.figure(
-                    plots.perplexity_by_length(
-                        curves, trained_length=length, title=title, name=protocol, caption=f"Scored: {what}.", ends=ends
-                    )
+                plots.perplexity_by_length(
+                    curves, trained_length=length, title=title, name=protocol, caption=f"Scored: {what}.", ends=ends
                 )
             )
     return found
@@ -163,6 +175,11 @@ def _who_held(results: Data, protocol: str) -> tuple[str, int]:
 
 
 def _loss_figure(results: Data) -> str:
+    loss = _loss(results)
+    return "<p>No step was trained yet.</p>" if loss is None else shell.figure(loss)
+
+
+def _loss(results: Data) -> plots.Picture | None:
     curves: dict[str, list[tuple[float, Any]]] = {}
     window = 1
     for entry in results["encodings"]:
@@ -175,12 +192,12 @@ def _loss_figure(results: Data) -> str:
             window = max(1, len(by_step) // 20)
             curves[entry["label"]] = _smooth(sorted(by_step.items()), window)
     if not curves:
-        return "<p>No step was trained yet.</p>"
+        return None
     last = {label: float(curve[-1][1].mean()) for label, curve in curves.items()}
     low, high = min(last, key=lambda label: last[label]), max(last, key=lambda label: last[label])
     title = f"Loss by step: it ends between {last[low]:.2f} ({low}) and {last[high]:.2f} ({high})"
     caption = f"Running mean over {window} logged steps." if window > 1 else ""
-    return shell.figure(plots.loss_by_step(curves, title=title, caption=caption))
+    return plots.loss_by_step(curves, title=title, caption=caption)
 
 
 def _smooth(rows: list[tuple[float, list[float]]], window: int) -> list[tuple[float, Any]]:
@@ -287,16 +304,7 @@ def _step(at: int, entry: Data, results: Data, encoding: posenc.Encoding | str, 
     place = " and ".join(_PLACES[place] for place in found["places"]) or "nowhere"
     terms = [(name, words[key]) for name, key in (("It fixed", "fixed"), ("It left", "left")) if words[key]]
     terms.append(("Measured", _in_words(entry, found, results)))
-    pictures = pictures_of(
-        encoding,
-        dim=config["model"]["dim"],
-        num_heads=config["model"]["num_heads"],
-        length=min(128, config["train"]["length"]),
-        trained_length=config["train"]["length"],
-    )
-    drawn = "\n".join(
-        shell.figure(plots.Picture(f"{label}-{p.name}", p.title, p.caption, p.draw, p.height)) for p in pictures
-    )
+    drawn = _joined(_pictures_of(label, encoding, config))
     return (
         f"{start}"
         f'<span class="sub">place: {place}{"; " + _paper(words["paper"]) if words["paper"] else ""}</span></header>'
@@ -304,6 +312,18 @@ def _step(at: int, entry: Data, results: Data, encoding: posenc.Encoding | str, 
         f"<dl>{''.join(f'<dt>{term}</dt><dd>{text(said)}</dd>' for term, said in terms)}</dl>"
         f'<div class="figures">{drawn}</div></section>'
     )
+
+
+def _pictures_of(label: str, encoding: posenc.Encoding, config: Data) -> list[plots.Picture]:
+    """The pictures of an encoding, under names that are unique in the run."""
+    pictures = pictures_of(
+        encoding,
+        dim=config["model"]["dim"],
+        num_heads=config["model"]["num_heads"],
+        length=min(128, config["train"]["length"]),
+        trained_length=config["train"]["length"],
+    )
+    return [plots.Picture(f"{label}-{p.name}", p.title, p.caption, p.draw, p.height) for p in pictures]
 
 
 def _paper(paper: str) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,13 @@ import numpy as np
 import torch
 
 import posenc
-from posenc.lab.compare.presets import PRESETS
 from posenc.lab.drawing.words import BROKE, HELD, finite, names, times
 from posenc.lab.encodings import road
 from posenc.lab.encodings.properties import measure
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT
+from posenc.lab.run.config import FORMAT, NO_COMMAND
 from posenc.lab.run.errors import RunError
-from posenc.lab.run.text import SHIPPED_FOR_TRAINING
 
 PROTOCOLS = ("windows", "last")
 
@@ -53,7 +50,7 @@ def measured(run: Path, config: Data | None = None) -> Data:
         "posenc": posenc.__version__,
         "run": run.resolve().name,
         "config": config,
-        "command": command(config),
+        "command": config.get("command") or NO_COMMAND,
         "environment": {},
         "encodings": [],
     }
@@ -240,36 +237,3 @@ def _properties(config: Data, encodings: Mapping[str, posenc.Encoding | str]) ->
             "step": dataclasses.asdict(road.step(encoding)),
         }
     return found
-
-
-def command(config: Data) -> str:
-    """The command that makes the same run again: what differs from the preset, and the threads, which set rounding."""
-    words = ["posenc", "compare"]
-    specs = [entry["spec"] for entry in config["encodings"]]
-    preset = PRESETS.get(config["preset"])
-    words += [] if preset is not None and specs == list(preset.encodings) else specs
-    words += ["--preset", config["preset"]]
-    names = [part["name"] for part in config["text"]["train"]]
-    if names != list(SHIPPED_FOR_TRAINING):
-        words += [word for name in names for word in ("--text", name)]
-    vocabulary = config["vocabulary"]
-    chosen = {
-        "vocabulary": "bytes" if vocabulary["kind"] == "bytes" else str(vocabulary["size"]),
-        "seeds": len(config["seeds"]),
-        "steps": config["train"]["steps"],
-        "length": config["train"]["length"],
-        "batch": config["train"]["batch"],
-        "learning-rate": config["train"]["learning_rate"],
-        "dim": config["model"]["dim"],
-        "layers": config["model"]["num_layers"],
-        "heads": config["model"]["num_heads"],
-    }
-    usual: Data = {}
-    if preset is not None:
-        usual = {"vocabulary": preset.vocabulary, "seeds": preset.seeds, "learning-rate": preset.train.learning_rate}
-        usual |= {name: getattr(preset.train, name) for name in ("steps", "length", "batch")}
-        usual |= {"dim": preset.model.dim, "layers": preset.model.num_layers, "heads": preset.model.num_heads}
-    for name, value in chosen.items():
-        if usual.get(name) != value:
-            words += [f"--{name}", str(value)]
-    return shlex.join([*words, "--threads", str(config["threads"])])

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,9 @@ ROUNDS = 20
 WARM_UP = 3
 
 
-def measure(run: Path, trials: Sequence[TrialConfig]) -> dict[str, dict[str, float]]:
+def measure(
+    run: Path, trials: Sequence[TrialConfig], *, on_progress: Callable[[int], None] = lambda done: None
+) -> dict[str, dict[str, float]]:
     """Median seconds of a training step for each trial's encoding, and its speed as a share of that of ``none``.
 
     In each round every encoding takes one step, ``none`` among them even if the run has none, and is compared with the
@@ -38,6 +40,7 @@ def measure(run: Path, trials: Sequence[TrialConfig]) -> dict[str, dict[str, flo
             took = _time_step(training)
             if round_number >= WARM_UP:
                 seconds[label].append(took)
+        on_progress(round_number + 1)
     return {
         trial.label: {
             "seconds_per_step": statistics.median(seconds[trial.label]),

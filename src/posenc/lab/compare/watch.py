@@ -21,6 +21,7 @@ class Standing:
     loss: float | None = None
     tokens_per_second: float | None = None
     phase: str = "waiting"
+    evaluated: str = ""
 
     def update(self, row: dict[str, Any] | None, config: TrainConfig) -> None:
         """Take in the last row of a trial's metrics; rows before it may have been missed."""
@@ -32,12 +33,16 @@ class Standing:
         else:
             self.step = config.steps
             self.phase = {"evaluate": "evaluating", "done": "done"}.get(row["event"], self.phase)
+            if row["event"] == "evaluate":
+                self.evaluated = f", {row['factor']}x is done"
 
     def speed(self) -> str:
         return "" if self.tokens_per_second is None else f"{self.tokens_per_second / 1000:.1f}k tokens/s"
 
     def time_left(self, config: TrainConfig) -> str:
         """Time left, or what is done instead of training."""
+        if self.phase == "evaluating":
+            return self.phase + self.evaluated
         if self.phase != "training" or not self.tokens_per_second:
             return self.phase
         if self.step == config.steps:

@@ -128,13 +128,14 @@ def svg(picture: Picture) -> str:
 
 
 def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
-    """All pictures as one file, PNG or SVG by its suffix."""
+    """All pictures as one file: PNG, PDF or SVG by its suffix."""
     columns = min(2, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     with _style(heading):
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
         figure = Figure(figsize=(WIDTH * columns, 0.3 + 3.4 * rows), layout=layout)
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        if heading:
+            figure.suptitle(heading, x=0.01, ha="left", fontsize=11, fontweight="bold")
         for at, picture in enumerate(pictures):
             axes = figure.add_subplot(rows, columns, at + 1)
             picture.draw(axes)
@@ -149,6 +150,8 @@ def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
             names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             text = text.replace("<svg ", f"<svg {names}", 1)
             path.write_text(text.replace(">", f"><style>{rule}</style>", 1), encoding="utf-8")
+        elif path.suffix == ".pdf":
+            figure.savefig(path, format="pdf", facecolor="white", metadata={"CreationDate": None})
         else:
             FigureCanvasAgg(figure).print_figure(path, dpi=160, facecolor="white", format="png")
 

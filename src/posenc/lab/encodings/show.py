@@ -15,7 +15,7 @@ from posenc.lab.encodings.properties import codes_of
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run.printable import escape
 
-SUFFIXES = (".png", ".svg")
+SUFFIXES = (".png", ".svg", ".pdf")
 _SHADES = " ░▒▓█"
 _PLACES = {
     "embeddings": "embeddings, once before the first block",
@@ -40,14 +40,14 @@ def show(
         dim: channels of the model it is for.
         heads: query heads of that model.
         length: how many positions to draw, and what an encoding that asks for a length is given.
-        output: a file that ends in .png or .svg.
+        output: a file that ends in .png, .svg or .pdf.
         console: where to draw; the terminal by default.
 
     Raises:
         ValueError: an unknown name, sizes that do not fit, another suffix, or an output for an encoding without codes.
     """
     if output is not None and output.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"show: got output {output}, expected a name that ends in .png or .svg.")
+        raise ValueError(f"show: got output {output}, expected a name that ends in .png, .svg or .pdf.")
     if length < 2:
         raise ValueError(f"show: got length {length}, expected at least 2 positions to draw.")
     console = Console() if console is None else console

@@ -61,11 +61,12 @@ def estimate(run: Path, config: ExtendConfig, costs: Costs) -> str:
         asked = 2 * len(TASKS) - sum(len(TASKS) - len(unasked(run, name)) for name in names)
         parts["retrieval"] = asked * sum(costs.retrieval(n, depths=DEPTHS) for n in asked_lengths(trained, length))
     total = sum(parts.values())
-    said = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items() if seconds)
-    return f"about {_duration(total)}: {said}"
+    said = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if seconds)
+    return f"about {duration(total)}: {said}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as it is estimated: seconds, minutes or hours."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

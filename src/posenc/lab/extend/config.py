@@ -52,6 +52,7 @@ class ExtendConfig:
         device: "cpu" or "cuda".
         trust_remote_code: whether code of the model may run.
         versions: of the packages whose numbers these are.
+        command: the command that makes the same run again.
     """
 
     model: str
@@ -74,6 +75,7 @@ class ExtendConfig:
     device: str
     trust_remote_code: bool
     versions: Mapping[str, str]
+    command: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return to_dict(KIND, self)

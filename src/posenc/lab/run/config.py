@@ -9,6 +9,7 @@ import msgspec
 from posenc.lab.run.errors import RunError
 
 FORMAT = 1
+NO_COMMAND = "(not recorded: an earlier version of posenc wrote this run)"
 
 Device = Literal["cpu", "cuda"]
 T = TypeVar("T")
@@ -24,7 +25,7 @@ def to_dict(kind: str, config: Any) -> dict[str, Any]:
     """A dataclass as plain data, with the format, the kind and the version that wrote it."""
     import posenc
 
-    return {"format": FORMAT, "kind": kind, "posenc": posenc.__version__, **msgspec.to_builtins(config)}
+    return {"format": FORMAT, "kind": kind, "posenc": posenc.__version__, **msgspec.to_builtins(config, enc_hook=str)}
 
 
 def from_dict(cls: type[T], kind: str, data: Mapping[str, Any], *, where: str) -> T:

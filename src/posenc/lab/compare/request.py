@@ -1,0 +1,171 @@
+"""The options of ``posenc compare``, as the command line and Python give them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from posenc.lab.compare.presets import PRESETS
+
+SIZES = "Sizes, where they differ from the preset's"
+WHERE = "Where and how"
+
+
+def _by_preset(section: str, name: str) -> str:
+    """The defaults of a size, for its help."""
+    return ", ".join(f"{getattr(getattr(preset, section), name):g} for {key}" for key, preset in PRESETS.items())
+
+
+def _encodings(incomplete: str) -> list[str]:
+    """The names that complete a SPEC."""
+    from posenc.catalogue import CATALOGUE
+
+    return [row.name for row in CATALOGUE if row.name.startswith(incomplete)]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run of ``posenc compare``. What is None is as the preset says.
+
+    ``model`` and ``train`` replace fields of the preset's :class:`ModelConfig` and :class:`TrainConfig`, those among
+    them that no option of the command line sets.
+    """
+
+    specs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[SPEC]...",
+            help="Encodings: [bold]rope[/], [bold]rope:pairing=interleaved[/], [bold]mine.py:Mine[/] (your own class), "
+            "[bold]mine.py:Mine:width=3[/]. [bold]posenc list[/] shows the names.",
+            show_default="the preset's, from none to alibi",
+            autocompletion=_encodings,
+        ),
+    ] = field(default_factory=list)
+    preset: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(PRESETS), help="Minutes on 2 cores ([bold]quick[/]), or up to an hour and 3 seeds."
+        ),
+    ] = "quick"
+    texts: Annotated[
+        list[Path],
+        typer.Option(
+            "--text",
+            metavar="FILE...",
+            help="Your own text. The last tenth of each file is held out.",
+            show_default="novels that ship",
+        ),
+    ] = field(default_factory=list)
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(metavar="bytes|N", help="Bytes, or N byte pairs learned from the text.", show_default="bytes"),
+    ] = None
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Train each encoding with the seeds 0 to N - 1.",
+            show_default=", ".join(f"{preset.seeds} for {name}" for name, preset in PRESETS.items()),
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Training steps.", rich_help_panel=SIZES, show_default=_by_preset("train", "steps")
+        ),
+    ] = None
+    length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Trained length in tokens.",
+            rich_help_panel=SIZES,
+            show_default=_by_preset("train", "length"),
+        ),
+    ] = None
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Windows in a step.", rich_help_panel=SIZES, show_default=_by_preset("train", "batch")
+        ),
+    ] = None
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="The highest learning rate.",
+            rich_help_panel=SIZES,
+            show_default=_by_preset("train", "learning_rate"),
+        ),
+    ] = None
+    dim: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Channels of the model.", rich_help_panel=SIZES, show_default=_by_preset("model", "dim")
+        ),
+    ] = None
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Layers.", rich_help_panel=SIZES, show_default=_by_preset("model", "num_layers")
+        ),
+    ] = None
+    heads: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Heads.", rich_help_panel=SIZES, show_default=_by_preset("model", "num_heads")),
+    ] = None
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Trials side by side.",
+            rich_help_panel=WHERE,
+            show_default="one for each core, or GPU",
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Threads of each trial. Numbers repeat for the same threads.",
+            rich_help_panel=WHERE,
+            show_default="cores / jobs",
+        ),
+    ] = None
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="loky|ray|dask",
+            help="Processes here (loky), or a cluster: Ray by RAY_ADDRESS, Dask by DASK_SCHEDULER_ADDRESS. The run "
+            "folder must be on a disk that all machines share.",
+            rich_help_panel=WHERE,
+        ),
+    ] = "loky"
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="RUN",
+            help="The folder of the run.",
+            rich_help_panel=WHERE,
+            show_default="runs/<date-time>-<preset>",
+        ),
+    ] = None
+    model: Mapping[str, int] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+    def model_sizes(self) -> dict[str, int]:
+        """What replaces the preset's sizes of the model."""
+        sizes = {"dim": self.dim, "num_layers": self.layers, "num_heads": self.heads}
+        return {**{name: size for name, size in sizes.items() if size is not None}, **self.model}
+
+    def train_sizes(self) -> dict[str, Any]:
+        """What replaces the preset's settings of the training."""
+        names = ("steps", "length", "batch", "learning_rate")
+        sizes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {**sizes, **self.train}

@@ -1,0 +1,36 @@
+"""The figures and the numbers of a run as files."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from posenc.lab.drawing.plots import Picture, save
+from posenc.lab.run import folder as runs
+
+SUFFIXES = (".svg", ".pdf", ".png")
+
+
+def write_plots(pictures: Sequence[Picture], folder: Path) -> list[Path]:
+    """Each picture in each format, as ``folder/<name>.<suffix>``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for picture in pictures:
+        name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in picture.name)
+        for suffix in SUFFIXES:
+            path = folder / f"{name}{suffix}"
+            save([picture], path, heading="")
+            written.append(path)
+    return written
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> int:
+    """A tidy table: one number a row, in the column "value". Returns the number of rows."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    runs.write(path, out.getvalue())
+    return len(rows)

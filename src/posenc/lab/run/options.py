@@ -1,0 +1,119 @@
+"""Options of the command line, each declared once: as a field of the dataclass that the job takes.
+
+A field whose type is ``Annotated[T, typer.Option(...)]`` or ``Annotated[T, typer.Argument(...)]`` is an option or an
+argument of the verb. A field with a plain type can be set from Python only.
+"""
+
+import dataclasses
+import inspect
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand
+from typer.models import ArgumentInfo, OptionInfo
+
+NOT_TEXT = (".gguf", ".json", ".py")
+
+
+class Verb(TyperCommand):
+    """A verb that takes several files after one ``--text``, and whose help shows no type for a flag."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_with_every_text(args)))
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.display_type_rich = lambda ctx: None  # type: ignore[attr-defined]
+        return parameters
+
+
+def _with_every_text(args: list[str]) -> Iterator[str]:
+    """``--text a.txt b.txt`` as ``--text a.txt --text b.txt``: a further word is a text if it is a file, but a model's
+    or a program's."""
+    after_text = False
+    for at, word in enumerate(args):
+        if after_text and args[at - 1] != "--text":
+            path = Path(word)
+            after_text = not word.startswith("-") and path.suffix not in NOT_TEXT and path.is_file()
+            if after_text:
+                yield "--text"
+        after_text = after_text or word == "--text"
+        yield word
+
+
+def options_of(cls: type[Any]) -> dict[str, tuple[Any, ArgumentInfo | OptionInfo]]:
+    """For each field of a dataclass that the command line sets: its type as Typer reads it, and its declaration."""
+    hints = get_type_hints(cls, include_extras=True)
+    annotated = {f.name: hints[f.name] for f in dataclasses.fields(cls) if get_origin(hints[f.name]) is Annotated}
+    return {name: (hint, get_args(hint)[1]) for name, hint in annotated.items()}
+
+
+def takes(**classes: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A verb with the options of these dataclasses, which it gets as arguments of these names.
+
+    Besides, it gets ``given``, the names of the options that stand on the command line, and the options that it
+    declares itself.
+    """
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        fields = {name: {f.name: f for f in dataclasses.fields(cls)} for name, cls in classes.items()}
+        parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+        for name, cls in classes.items():
+            for option, (hint, _) in options_of(cls).items():
+                default = fields[name][option].default
+                default = None if default is dataclasses.MISSING else default
+                kind = inspect.Parameter.KEYWORD_ONLY
+                parameters.append(inspect.Parameter(option, kind, default=default, annotation=hint))
+        own = inspect.signature(verb, eval_str=True).parameters.values()
+        parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name not in {*classes, "given"}]
+
+        def run(ctx: Any, **values: Any) -> None:
+            sources = {name: getattr(ctx.get_parameter_source(name), "name", "") for name in values}
+            made = {}
+            for name, cls in classes.items():
+                chosen = {option: values.pop(option) for option in options_of(cls)}
+                chosen = {option: value for option, value in chosen.items() if value is not None}
+                made[name] = cls(**chosen)
+            given = frozenset(name for name, source in sources.items() if source == "COMMANDLINE")
+            verb(**made, **values, given=given)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.__name__, run.__doc__, run.__module__ = verb.__name__, verb.__doc__, verb.__module__
+        return run
+
+    return decorate
+
+
+def words_of(chosen: Any) -> list[str]:
+    """The words of a command line that say what a dataclass says; what is as by default is left out."""
+    arguments, options = [], []
+    for name, (_, info) in options_of(type(chosen)).items():
+        field = next(f for f in dataclasses.fields(chosen) if f.name == name)
+        value = getattr(chosen, name)
+        made = field.default_factory
+        default: Any = field.default if made is dataclasses.MISSING else made()
+        several = isinstance(value, (list, tuple))
+        if value is None or (list(value) == list(default) if several else value == default):
+            continue
+        values = [str(one) for one in value] if several else [str(value)]
+        if isinstance(info, ArgumentInfo):
+            arguments += values
+            continue
+        declared = [info.default] if isinstance(info.default, str) else []
+        option = [*declared, *(info.param_decls or ()), f"--{name.replace('_', '-')}"][0]
+        if isinstance(value, bool):
+            options.append(option.split("/")[0 if value else 1])
+        else:
+            options += [word for one in values for word in (option, one)]
+    return [*arguments, *options]
+
+
+def command_of(verb: str, *chosen: Any) -> str:
+    """The command that asks for the same."""
+    return shlex.join(["posenc", verb, *(word for one in chosen for word in words_of(one))])
