@@ -1,5 +1,6 @@
 """The command line: help, errors, exit codes."""
 
+import json
 import statistics
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import posenc
+import posenc.catalogue
 from posenc.lab import __main__ as door
 from posenc.lab.run.errors import Interrupted
 
@@ -176,3 +178,70 @@ def test_an_interrupted_run_exits_as_the_signal_says(call, monkeypatch: pytest.M
 
     monkeypatch.setattr(cli, "app", interrupt)
     assert call("compare") == (130, "", "posenc compare: stopped\n")
+
+
+# What every verb has
+
+
+def test_python_m_posenc_is_the_command(call) -> None:
+    done = subprocess.run([sys.executable, "-m", "posenc", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"posenc {posenc.__version__}\n")
+
+
+@pytest.mark.parametrize("verb", ["compare", "extend", "probe", "inspect", "diagnose"])
+def test_results_can_be_had_as_json(call, verb: str) -> None:
+    assert "--json" in call(verb, "--help")[1]
+
+
+def test_help_shows_defaults_and_no_type_of_a_flag(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    for verb in ("compare", "extend", "probe"):
+        out = call(verb, "--help")[1]
+        assert "<bool>" not in out
+        assert "[default:" in out
+
+
+def test_the_lists_name_everything(call) -> None:
+    code, out, _ = call("list", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert [entry["name"] for entry in found["encodings"]] == [row.name for row in posenc.catalogue.CATALOGUE]
+    assert [entry["name"] for entry in found["rules"]] == list(posenc.frequencies.RULES)
+    assert all(entry["summary"] for entries in found.values() for entry in entries)
+    shown = call("list", "rules")[1]
+    assert "YaRN" in shown
+    assert "alibi" not in shown
+    assert call("list", "rulse")[2].startswith("posenc list: got 'rulse'")
+
+
+def test_several_files_may_follow_one_text(call) -> None:
+    Path("a.txt").write_text("one " * 500)
+    Path("b.txt").write_text("two " * 500)
+    code, _, err = call("compare", "none", "--text", "a.txt", "b.txt", "--vocabulary", "12")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "at least 257" in err  # and not that b.txt is no encoding
+
+
+def test_a_fault_of_posenc_is_called_so(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from posenc.lab import cli
+
+    def fail(**_: object) -> None:
+        len(None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cli, "app", fail)
+    code, _, err = call("compare")
+    assert code == 70
+    assert err.startswith("posenc compare: internal error, a fault of posenc; --debug shows where: TypeError")
+
+
+def test_inspect_and_diagnose_give_json(call, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2,
+                    "max_position_embeddings": 128, "rope_theta": 10000.0})
+    )  # fmt: skip
+    code, out, _ = call("inspect", "config.json", "--json")
+    assert code == 0
+    assert json.loads(out)["groups"][0]["encoding"]["name"] == "RoPE"
+    Path("mine.py").write_text("import posenc\nrotate = posenc.RoPE(head_dim=32).rotate\n")
+    code, out, _ = call("diagnose", "mine.py:rotate", "--json")
+    assert (code, json.loads(out)["pairing"]) == (0, "half")

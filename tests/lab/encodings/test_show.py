@@ -74,7 +74,7 @@ def test_an_svg_stands_alone_and_takes_the_theme_of_its_reader(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"output": Path("rope.gif")}, "ends in .png or .svg"),
+        ({"output": Path("rope.gif")}, "ends in .png, .svg or .pdf"),
         ({"length": 1}, "at least 2 positions"),
         ({"dim": 30, "heads": 4}, "multiple of the number of heads"),
     ],
@@ -135,3 +135,22 @@ def test_titles_are_drawn_from_the_numbers() -> None:
     assert "Dot products: the distance alone decides, not where the two tokens stand" in titles["rope"]
     assert "straight penalty" in titles["alibi"][0]
     assert "same along every diagonal" in titles["alibi"][1]
+
+
+def test_what_starts_at_zero_is_drawn_with_random_parameters_and_says_so() -> None:
+    console = Console(file=io.StringIO(), width=160)
+    show("cope", console=console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "start at zero; drawn with random ones" in said
+    cope = posenc.make("cope", dim=32, num_heads=2)
+    assert any(parameter.any() for parameter in pictures.visible(cope).parameters())
+    assert not any(parameter.any() for parameter in cope.parameters())
+    show("learned", console=console)
+    assert "before any training" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_rates_of_a_grid_are_those_of_one_coordinate() -> None:
+    axial = posenc.make("axial", dim=64, num_heads=2)
+    rates = pictures.rates(axial)
+    assert rates is not None
+    assert len(rates) == axial.rotary_dim // axial.axes // 2

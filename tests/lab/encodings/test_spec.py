@@ -110,3 +110,31 @@ def test_options_run_no_code(options: str) -> None:
 def test_an_option_that_the_class_does_not_have_is_refused() -> None:
     with pytest.raises(TypeError, match="got the option 'base'"):
         parse("rope:base=3").build(dim=8, num_heads=2, length=4)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "Geometric", "geometric", "Linear(factor=4)", "Linear(4)", "NTK(2)", "NTKAlpha(2)", "YaRN(4,trained_length=64)",
+        "DynamicNTK(2,trained_length=64)", "Llama3(8,trained_length=64)", "Proportional(0.5)",
+        "LearnedRates(Geometric())",
+        f"LongRoPE({[1] * 16},{[2] * 16},trained_length=64,factor=2)", f"Custom({[1] * 16})", "Tensor2Tensor",
+    ],
+)  # fmt: skip
+def test_every_rule_can_be_named(rule: str) -> None:
+    encoding = parse(f"rope:frequencies={rule}").build(dim=64, num_heads=2, length=64)
+    assert type(encoding.frequencies).__name__.lower() == rule.split("(")[0].lower()
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("yarn", r"YaRN cannot be made of that .* expected YaRN\(factor=\.\.\."),
+        ("yarm", r"there is no rule 'yarm', .*; did you mean YaRN\?"),
+        ("Linear(facto=4)", r"Linear cannot be made of that .* expected Linear\(factor=\.\.\."),
+        ("Ropy(3)", "posenc has no 'Ropy'"),
+    ],
+)
+def test_a_rule_that_cannot_be_made_is_refused(rule: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(f"rope:frequencies={rule}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import posenc
-from posenc.lab.compare.results import PROTOCOLS, factors, growth
+from posenc.lab.compare.results import PROTOCOLS, factors, growth, verdict
 from posenc.lab.compare.table import best, cell_text, heading
 from posenc.lab.drawing import html as shell
 from posenc.lab.drawing import plots
@@ -170,7 +170,8 @@ def _perplexity_figures(results: Data) -> list[plots.Picture]:
 def _who_held(results: Data, protocol: str) -> tuple[str, int]:
     longest = max(factors(results))
     grown = {entry["label"]: growth(entry, results, protocol) for entry in results["encodings"]}
-    held = [label for label, far in grown.items() if far is not None and far[0] == longest and far[1] <= HELD]
+    kept = {entry["label"] for entry in results["encodings"] if verdict(entry, results, protocol) == "held"}
+    held = [label for label, far in grown.items() if far is not None and far[0] == longest and label in kept]
     return (f"{names(held)} hold" + "s" * (len(held) == 1) if held else "no encoding holds"), longest
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -95,6 +95,29 @@ def growth(entry: Data, results: Data, protocol: str = "last") -> tuple[int, flo
     return max(found), last / found[1] if last is not None and math.isfinite(last) else math.inf
 
 
+def verdict(entry: Data, results: Data, protocol: str = "last") -> Literal["held", "rose", "broke", "unclear"]:
+    """What the perplexity did at the longest length, against that at the trained one.
+
+    With several seeds the mean of the log ratios counts, and is "unclear" within two standard errors of a limit
+    (``HELD``, ``BROKE``). With one seed there is no error to know, and the ratio itself counts.
+    """
+    cells = entry["perplexity"][protocol]
+    known = {f: cells[str(f)]["values"] for f in factors(results) if cells.get(str(f), {}).get("values")}
+    if len(known) < 2 or 1 not in known or len(known[max(known)]) != len(known[1]):
+        return "unclear"
+    pairs = zip(known[max(known)], known[1], strict=True)
+    logs = [math.log(far / near) if far is not None and math.isfinite(far) else math.inf for far, near in pairs]
+    middle = float(np.mean(logs))
+    if not math.isfinite(middle):
+        return "broke"
+    error = 2 * float(np.std(logs, ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
+    if middle + error <= math.log(HELD):
+        return "held"
+    if middle - error >= math.log(BROKE):
+        return "broke"
+    return "rose" if middle - error > math.log(HELD) and middle + error < math.log(BROKE) else "unclear"
+
+
 def summary(results: Data) -> list[str]:
     """What the run found, in a few sentences computed from its numbers."""
     config, seeds = results["config"], len(results["config"]["seeds"])
@@ -103,28 +126,36 @@ def summary(results: Data) -> list[str]:
     if unfinished := [entry["label"] for entry in results["encodings"] if entry["state"] != "done"]:
         verb = "is" if len(unfinished) == 1 else "are"
         said.append(f"This run is not finished: {names(unfinished)} {verb} still to be trained to the end.")
-    groups: dict[str, list[tuple[float, str]]] = {"held": [], "rose": [], "broke": []}
+    groups: dict[str, list[tuple[float, str]]] = {"held": [], "rose": [], "broke": [], "unclear": []}
     refuse = [e["label"] for e in results["encodings"] if any("refused" in c for c in e["perplexity"]["last"].values())]
     longest = max(factors(results))
     for entry in results["encodings"]:
         grown = growth(entry, results)
         if grown is not None and grown[0] == longest and entry["label"] not in refuse:
-            kind = "held" if grown[1] <= HELD else "rose" if grown[1] < BROKE else "broke"
-            groups[kind].append((grown[1], entry["label"]))
+            groups[verdict(entry, results)].append((grown[1], entry["label"]))
     parts = []
     for kind, verb in (("held", "kept"), ("rose", "lost some"), ("broke", "broke")):
         if groups[kind]:
             members = [f"{label} ({times(ratio)})" for ratio, label in sorted(groups[kind])]
             object_ = "" if kind != "held" else " its perplexity" if len(members) == 1 else " their perplexity"
             parts.append(f"{names(members)} {verb}{object_}")
+    if groups["unclear"]:
+        members = [f"{label} ({times(ratio)})" for ratio, label in sorted(groups["unclear"])]
+        parts.append(f"of {names(members)} the seeds differ too much to say which")
     if parts:
         said.append(
             f"Trained on {length} tokens and read at {longest * length}, the perplexity there over that at {length} in "
             f"brackets: {'; '.join(parts)}."
         )
-    if refuse:
-        verb = "have" if len(refuse) > 1 else "has"
-        said.append(f"{names(refuse)} {verb} no code past the trained length and cannot go further.")
+    by_end: dict[int, list[str]] = {}
+    for entry in results["encodings"]:
+        if entry["label"] in refuse:
+            read = [cell["length"] for cell in entry["perplexity"]["last"].values() if "refused" not in cell]
+            by_end.setdefault(max(read, default=length), []).append(entry["label"])
+    for end, labels in by_end.items():
+        verb = "have" if len(labels) > 1 else "has"
+        where = "the trained length" if end == length else f"{end} tokens, {end // length} times the trained length,"
+        said.append(f"{names(labels)} {verb} no code past {where} and cannot go further.")
     for protocol in reversed(PROTOCOLS):
         at_one = {e["label"]: e["perplexity"][protocol].get("1", {}).get("mean") for e in results["encodings"]}
         known = sorted((value, label) for label, value in at_one.items() if value is not None and math.isfinite(value))

@@ -1,5 +1,7 @@
 """The pictures of one encoding: its codes, its dot products by distance, and what is special to its place."""
 
+import copy
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -26,6 +28,7 @@ def pictures_of(
     if encoding.max_positions is not None:
         length = min(length, encoding.max_positions)
     if isinstance(encoding.at("scores"), posenc.ContextualEncoding):
+        encoding = visible(encoding)
         return [_score_heatmap(_bias_of_words(encoding, dim=dim, num_heads=num_heads, length=length))]
     codes = codes_of(encoding, torch.arange(length), dim=dim, num_heads=num_heads).numpy()
     found: list[Picture] = []
@@ -48,12 +51,27 @@ def pictures_of(
     return found
 
 
+def visible(encoding: posenc.Encoding) -> posenc.Encoding:
+    """The encoding, or a copy with random parameters if all of its parameters are zero, as CoPE's are before training:
+    then nothing is added to the scores, and there is nothing to see."""
+    parameters = list(encoding.parameters())
+    if not parameters or any(bool(parameter.any()) for parameter in parameters):
+        return encoding
+    drawn = copy.deepcopy(encoding)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in drawn.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return drawn
+
+
 def rates(encoding: posenc.Encoding) -> FloatArray | None:
     """Radians per token of each pair of channels, of an encoding that is written in frequencies."""
     frequencies = getattr(encoding, "frequencies", None)
     width = getattr(encoding, "rotary_dim", getattr(encoding, "dim", None))
     if frequencies is None or width is None:
         return None
+    width //= getattr(encoding, "axes", 1)  # each coordinate of a grid turns a share of the pairs, by the same rates
     inv_freq: FloatArray = frequencies.inv_freq(width)
     return inv_freq
 

@@ -347,10 +347,11 @@ def order_test(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed: int
             (x @ weight).view(1, len(order), num_heads, dim // num_heads).transpose(1, 2).to(x.dtype)
             for weight in weights.to(x.dtype)
         )
-        y = posenc.attention(*encoding.on_queries_keys(q, k), v, encoding, state=encoding.carry(x))
+        y = posenc.attention(*encoding.on_queries_keys(q, k), v, encoding, mask=everything, state=encoding.carry(x))
         return y[0].transpose(0, 1).flatten(1)
 
     original = list(range(len(WORDS)))
+    everything = torch.ones(len(WORDS), len(WORDS), dtype=torch.bool)  # keys after the query, on purpose
     expected = output(original)
     worst = 0.0
     for order in itertools.permutations(original):

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from posenc.lab.drawing.plots import save
 from posenc.lab.encodings import road
-from posenc.lab.encodings.pictures import changing, pictures_of
+from posenc.lab.encodings.pictures import changing, pictures_of, visible
 from posenc.lab.encodings.properties import codes_of
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run.printable import escape
@@ -61,6 +61,12 @@ def show(
         "paper": words.paper or "none given",
         "positions": "no limit by construction" if limit is None else f"{limit}, 0 to {limit - 1}",
     }
+    numbers = sum(parameter.numel() for parameter in encoding.parameters())
+    if numbers and (drawn := visible(encoding)) is not encoding:
+        encoding = drawn
+        facts["untrained"] = f"its {numbers:,} learned numbers start at zero; drawn with random ones"
+    elif numbers:
+        facts["untrained"] = f"its {numbers:,} learned numbers are drawn as they are initialised, before any training"
     console.print(f"[bold]{escape(spec)}[/]  for a model of {dim} channels and {heads} heads", highlight=False)
     grid = Table.grid(padding=(0, 2))
     for name, value in facts.items():

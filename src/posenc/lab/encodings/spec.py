@@ -107,19 +107,51 @@ def _parse_options(text: str, options: str) -> dict[str, Any]:
         raise ValueError(f"{text}: got options {options!r}, expected NAME=VALUE,NAME=VALUE after the colon.") from error
     if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
         raise ValueError(f"{text}: got options {options!r}, expected NAME=VALUE,NAME=VALUE after the colon.")
-    return {str(keyword.arg): _value(text, keyword.value) for keyword in call.keywords}
+    found = {str(keyword.arg): _value(text, keyword.value) for keyword in call.keywords}
+    if isinstance(rule := found.get("frequencies"), str):
+        found["frequencies"] = _rule(text, rule)
+    return found
+
+
+def _rule(text: str, word: str) -> Any:
+    """The rule that a bare word names, if it needs no numbers."""
+    from posenc import frequencies
+
+    plain = word.lower().replace("-", "").replace("_", "")
+    name = next((name for name in frequencies.RULES if name.lower() == plain), None)
+    if name is None:
+        near = difflib.get_close_matches(plain, [rule.lower() for rule in frequencies.RULES], n=1)
+        hint = next((f"; did you mean {rule}?" for rule in frequencies.RULES if rule.lower() in near), "")
+        raise ValueError(f"{text}: there is no rule {word!r}, expected one of {', '.join(frequencies.RULES)}{hint}")
+    return _made(text, getattr(frequencies, name), [], {})
+
+
+def _made(text: str, maker: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
+    """What a call makes; a call that the maker does not take is refused with the signature that it has."""
+    try:
+        return maker(*arguments, **options)
+    except TypeError as error:
+        parameters = inspect.signature(maker).parameters.values()
+        needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+        taken = ", ".join(f"{p.name}=..." if p.name in needed else p.name for p in parameters)
+        raise ValueError(
+            f"{text}: {maker.__name__} cannot be made of that ({error}), expected {maker.__name__}({taken})."
+        ) from error
 
 
 def _value(text: str, node: ast.expr) -> Any:
     if isinstance(node, ast.Name):
         return node.id
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         import posenc
+        from posenc import frequencies
 
-        if node.func.id not in posenc.__all__:
-            raise ValueError(f"{text}: posenc has no {node.func.id!r}; expected a name such as Geometric.")
-        arguments = {str(keyword.arg): _value(text, keyword.value) for keyword in node.keywords}
-        return getattr(posenc, node.func.id)(**arguments)
+        name = node.func.id
+        if name not in posenc.__all__ and name not in frequencies.RULES:
+            raise ValueError(f"{text}: posenc has no {name!r}; expected a name such as Geometric.")
+        maker = getattr(frequencies if name in frequencies.RULES else posenc, name)
+        options = {str(keyword.arg): _value(text, keyword.value) for keyword in node.keywords}
+        return _made(text, maker, [_value(text, one) for one in node.args], options)
     try:
         return ast.literal_eval(node)
     except ValueError as error:

@@ -159,7 +159,8 @@ def nats_text(found: Mapping[str, Any] | None) -> str:
         return "-"
     if found["nats"] is None:
         return "diverged"
-    error = f" ±{found['error']:.3f}" if found["error"] is not None else ""
+    known = found["error"] is not None and math.isfinite(found["error"])
+    error = f" ±{found['error']:.3f}" if known else ""
     return f"{found['nats']:+.3f}{error}"
 
 

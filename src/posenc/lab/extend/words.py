@@ -94,6 +94,11 @@ def perplexity(nats: float) -> float:
     return math.exp(nats) if nats < 700 else math.inf
 
 
+def _spread(error: float | None) -> str:
+    """A standard error, or nothing where there are too few tokens for one."""
+    return "" if error is None or not math.isfinite(error) else f" ± {error:.3f}"
+
+
 def summary(results: Data) -> list[str]:
     """The run in a few sentences computed from its numbers; the first is the recommendation."""
     said = [results["verdict"]["sentence"]]
@@ -113,6 +118,6 @@ def summary(results: Data) -> list[str]:
         verb = "lowered" if beyond["nats"] >= 0 else "raised"
         said.append(
             f"Training with {tuned['rule']} {verb} the loss beyond {results['config']['trained_length']:,} tokens by "
-            f"{abs(beyond['nats']):.3f} ± {beyond['error']:.3f} nats."
+            f"{abs(beyond['nats']):.3f}{_spread(beyond['error'])} nats."
         )
     return said

@@ -1,0 +1,62 @@
+"""The blocks of README and docs: every posenc command names verbs and options that exist, every import resolves."""
+
+import ast
+import importlib
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(kind: str) -> list[Any]:
+    """The fenced blocks of a kind, each with its page and number as its id."""
+    found = []
+    for page in PAGES:
+        for at, block in enumerate(re.findall(rf"```{kind}[^\n]*\n(.*?)```", page.read_text(encoding="utf-8"), re.S)):
+            found.append(pytest.param(block, id=f"{page.relative_to(ROOT)}:{at + 1}"))
+    return found
+
+
+def commands(block: str) -> Iterator[list[str]]:
+    """The words of each posenc command of a console block, without what a comment says."""
+    for line in re.findall(r"^\$ posenc (.*(?:\\\n.*)*)", block, re.M):
+        yield shlex.split(line.replace("\\\n", " "), comments=True)
+
+
+@pytest.mark.parametrize("block", blocks("console"))
+def test_a_command_has_verbs_and_options_that_exist(block: str, tmp_path: Path, monkeypatch: Any) -> None:
+    from typer.main import get_command
+
+    from posenc.lab.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b.txt", "book.txt"):
+        (tmp_path / name).write_text("text")
+    group: Any = get_command(app)
+    for words in commands(block):
+        if words[0].startswith("-"):
+            continue
+        verb = group.commands[words[0]]
+        context = verb.make_context(words[0], list(words[1:]), resilient_parsing=False)
+        assert context.params or words[0] == "bench"
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_a_python_block_parses_and_its_imports_resolve(block: str) -> None:
+    tree = ast.parse(block)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("posenc"):
+            module = importlib.import_module(node.module or "")
+            for alias in node.names:
+                assert hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}")
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "posenc":
+            import posenc
+
+            assert hasattr(posenc, node.attr) or importlib.util.find_spec(f"posenc.{node.attr}"), node.attr
