@@ -99,10 +99,32 @@ class Rotation(QueryKeyEncoding, ABC):
         k_positions: Positions = None,
         length: Length = None,
     ) -> Choice:
-        cos, *_ = self._rows(positions, q, length=length)
-        if not self._is_fused(q, cos):
-            return Choice("rotate", "eager", "there is no kernel for this layout of tokens, blocks and heads")
-        return op.explain(q, k, cos, implementation=self.implementation)
+        together = self._rows_for_both(q, k, positions, k_positions, length)
+        if together is not None:
+            return op.explain(q, k, together[0], implementation=self.implementation)
+        if k_positions is None and not isinstance(positions, Tensor):
+            self._check_lengths(q, k)
+        of_q = self._explain_turn(q, positions, name="q", length=length)
+        where = positions if k_positions is None else k_positions
+        of_k = self._explain_turn(k, where, name="k", role="key", length=length)
+        if of_q.implementation == of_k.implementation:
+            return of_q
+        both = f"{of_q.implementation} for q, {of_k.implementation} for k"
+        return Choice("rotate", both, f"of q: {of_q.why}; of k: {of_k.why}")
+
+    def _explain_turn(
+        self, x: Tensor, positions: Positions, *, name: str, length: Length, role: Role = "query"
+    ) -> Choice:
+        self._check(x, name)
+        cos, *_ = self._rows(positions, x, role=role, length=length)
+        if self._is_fused(x, cos):
+            return op.explain(x, self._nothing(x), cos, implementation=self.implementation)
+        return Choice("rotate", "eager", "there is no kernel for this layout of tokens, blocks and heads")
+
+    def _explain_in_place(self, q: Tensor, k: Tensor, positions: Positions = None, *, length: Length = None) -> Choice:
+        cos, sin, offset, ids = self._rows_in_place(q, k, positions, length)
+        where = (ids, offset, self.rotary_start, self._token_axis or 2)
+        return op.explain_(q, k, cos, sin, *where, implementation=self.implementation)
 
     @explained_by(_explain)
     def on_queries_keys(
@@ -115,19 +137,16 @@ class Rotation(QueryKeyEncoding, ABC):
         length: Length = None,
     ) -> tuple[Tensor, Tensor]:
         """Place 2: q and k, turned. ``length`` is for frequency rules that depend on it."""
-        if k_positions is None and self._go_together(q, k):
-            self._check(q, "q")
-            self._check(k, "k")
-            rows = self._rows(positions, q, length=length)
-            if self._is_fused(q, rows[0]):
-                return self._fused(op.rotate, q, k, *rows)
+        together = self._rows_for_both(q, k, positions, k_positions, length)
+        if together is not None:
+            return self._fused(op.rotate, q, k, *together)
         if k_positions is None and not isinstance(positions, Tensor):
             self._check_lengths(q, k)
         q = self.rotate(q, positions, name="q", length=length)
         k = self.rotate(k, positions if k_positions is None else k_positions, name="k", role="key", length=length)
         return q, k
 
-    @explained_by(_explain)
+    @explained_by(_explain_in_place)
     def on_queries_keys_(
         self,
         q: Float[Tensor, "batch heads seq head_dim"],
@@ -137,6 +156,23 @@ class Rotation(QueryKeyEncoding, ABC):
         length: Length = None,
     ) -> tuple[Tensor, Tensor]:
         """:meth:`on_queries_keys` in place: q and k are overwritten, and returned. No memory is taken."""
+        return self._fused(op.rotate_, q, k, *self._rows_in_place(q, k, positions, length))
+
+    def _rows_for_both(
+        self, q: Tensor, k: Tensor, positions: Positions, k_positions: Positions, length: Length
+    ) -> tuple[Tensor, Tensor, int, Tensor | None] | None:
+        """The rows of the tables if one fused call can turn q and k, or None."""
+        if k_positions is not None or not self._go_together(q, k):
+            return None
+        self._check(q, "q")
+        self._check(k, "k")
+        rows = self._rows(positions, q, length=length)
+        return rows if self._is_fused(q, rows[0]) else None
+
+    def _rows_in_place(
+        self, q: Tensor, k: Tensor, positions: Positions, length: Length
+    ) -> tuple[Tensor, Tensor, int, Tensor | None]:
+        """The rows of the tables for a call in place, or the reason why there is none."""
         self._check(q, "q")
         self._check(k, "k")
         rows = self._rows(positions, q, length=length)
@@ -145,7 +181,7 @@ class Rotation(QueryKeyEncoding, ABC):
                 f"{type(self).__name__}: got {self!r} and q of shape {tuple(q.shape)}, expected a layout that can be "
                 "turned in place; use on_queries_keys."
             )
-        return self._fused(op.rotate_, q, k, *rows)
+        return rows
 
     def rotate(
         self,
@@ -199,8 +235,7 @@ class Rotation(QueryKeyEncoding, ABC):
 
     def _turn(self, x: Tensor, cos: Tensor, sin: Tensor, offset: int, ids: Tensor | None) -> Tensor:
         if self._is_fused(x, cos):
-            nothing = x[:, :0] if self._token_axis == 2 else x[:, :, :0]
-            return self._fused(op.rotate, x, nothing, cos, sin, offset, ids)[0]
+            return self._fused(op.rotate, x, self._nothing(x), cos, sin, offset, ids)[0]
         index = self._seq_index(x)
         return self._turn_plainly(x, *(_align(table, x.ndim, index) for table in (cos, sin)))
 
@@ -226,6 +261,10 @@ class Rotation(QueryKeyEncoding, ABC):
             pairing=self.pairing,
             implementation=self.implementation,
         )
+
+    def _nothing(self, x: Tensor) -> Tensor:
+        """No heads of x, for the second tensor of a call that turns one."""
+        return x[:, :0] if self._token_axis == 2 else x[:, :, :0]
 
     def _is_fused(self, x: Tensor, cos: Tensor) -> bool:
         """Whether the fused operation can turn x: one slice, and the same tables for all heads."""

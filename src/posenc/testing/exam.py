@@ -13,7 +13,7 @@ from torch import Tensor
 
 from posenc.dot_product_attention import attention
 from posenc.encoding import ContextualEncoding, Encoding, ScoreEncoding
-from posenc.testing import compiled
+from posenc.testing import compiled, together
 from posenc.testing.candidate import Candidate, Oracle
 from posenc.testing.comparator import FloatArray, assert_close, assert_matches_oracle, assert_same
 from posenc.testing.layers import LAYER_QUESTIONS
@@ -29,8 +29,10 @@ def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
     ones; left padding and batch mates without effect; all forms of positions; positions of 2**20; grouped heads; inputs
     not modified; dtypes, autocast and views; state dict, deepcopy, pickle, meta device and to_dict round trips;
     ``torch.compile(fullgraph=True)`` equal to eager with one graph for all lengths and two for decoding, and the same
-    under ``torch.export``; bad positions refused; within the layers of :mod:`posenc.nn`, cached equal to uncached, in
-    a window and in a padded batch too, and packed equal to separate documents.
+    under ``torch.export``; bad positions refused; attention, by every implementation that takes it, equal to the
+    softmax of ``on_scores``; the same answer whatever was called before; explanations that agree with the calls; within
+    the layers of :mod:`posenc.nn`, cached equal to uncached, in a window and in a padded batch too, and packed equal to
+    separate documents.
 
     Args:
         encoding: what to examine. What it declares (``places``, ``relative``, ``keys_cacheable``, ``max_positions``)
@@ -54,7 +56,9 @@ def checks(encoding: Encoding, *, oracle: Oracle | None = None) -> Iterator[tupl
         yield name, functools.partial(question, candidate)
 
 
-_QUESTIONS: dict[str, Callable[[Candidate], None]] = {question.__name__: question for question in compiled.QUESTIONS}
+_QUESTIONS: dict[str, Callable[[Candidate], None]] = {
+    question.__name__: question for question in (*compiled.QUESTIONS, *together.QUESTIONS)
+}
 
 
 def _question(function: Callable[[Candidate], None]) -> Callable[["Candidate"], None]:

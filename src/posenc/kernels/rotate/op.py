@@ -98,8 +98,7 @@ def rotate_(
     """
     arguments = (q, k, cos, sin, positions, offset, start, token_dim, _is_interleaved(pairing), inverse)
     gradients = torch.is_grad_enabled()
-    if gradients and (cos.requires_grad or sin.requires_grad):
-        raise ValueError(_NO_TABLE_GRADIENTS)
+    _check_fixed(cos, sin)
     chosen = choose(q, k, cos, implementation)
     if chosen == "eager":
         check_distinct(q, k)
@@ -116,6 +115,30 @@ def rotate_(
 def explain(q: Tensor, k: Tensor, cos: Tensor, *, implementation: Implementation = "auto") -> Choice:
     """Which implementation :func:`rotate` takes for these tensors, and why."""
     return Choice("rotate", *choose_and_say(q, k, cos, implementation))
+
+
+def explain_(
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor | None,
+    offset: int,
+    start: int,
+    token_dim: int,
+    *,
+    implementation: Implementation = "auto",
+) -> Choice:
+    """The same of :func:`rotate_`, which refuses more."""
+    _check_fixed(cos, sin)
+    check(q, k, cos, sin, positions, offset, start, token_dim)
+    check_distinct(q, k)
+    return explain(q, k, cos, implementation=implementation)
+
+
+def _check_fixed(cos: Tensor, sin: Tensor) -> None:
+    if torch.is_grad_enabled() and (cos.requires_grad or sin.requires_grad):
+        raise ValueError(_NO_TABLE_GRADIENTS)
 
 
 def _is_interleaved(pairing: Pairing) -> bool:
