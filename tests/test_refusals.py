@@ -153,7 +153,7 @@ def test_attention_refuses_what_it_would_get_wrong_in_silence():
         posenc.attention(Q, Q, Q, dropout_p=1.5)
     with pytest.raises(TypeError, match=r"got window 2.0"):
         posenc.attention(Q, Q, Q, window=2.0)
-    with pytest.raises(ValueError, match="got v of 8 channels but Shaw adds 16"):
+    with pytest.raises(ValueError, match="got v of 8 channels, expected 16, which Shaw adds to"):
         posenc.attention(Q, Q, Q[..., :8], posenc.scores.Shaw(num_heads=4, head_dim=16))
     assert (
         posenc.attention(Q, Q, Q[..., :8], posenc.scores.Shaw(num_heads=4, head_dim=16, values="none")).shape[-1] == 8

@@ -145,7 +145,7 @@ def _problem(
     adds = part.value_dim if isinstance(part, ContextualEncoding) else None
     if adds not in (None, v.shape[-1]) and v.shape[-1] != q.shape[-1]:  # equal ones are answered as q's
         raise ValueError(
-            f"attention: got v of {v.shape[-1]} channels but {type(part).__name__} adds {adds} to each; "
+            f"attention: got v of {v.shape[-1]} channels, expected {adds}, which {type(part).__name__} adds to; "
             f"build it with head_dim={v.shape[-1]}, or without what it adds to the values."
         )
     contextual = isinstance(part, ContextualEncoding)
@@ -162,6 +162,8 @@ def _problem(
             scale = scale * factor
     if scale <= 0 and not contextual:  # fused kernels have no such scale; the queries take it
         q, scale = q * scale, 1.0
+    if mask is not None and mask.ndim < 4:  # sdpa takes no mask of one dimension
+        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
     if part is None:
         return Problem(
             q, k, v, scale, causal=causal, window=window, documents=documents, mask=mask, sinks=sinks,

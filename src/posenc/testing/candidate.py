@@ -54,13 +54,13 @@ class Candidate:
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
-        for part in getattr(self.encoding, "parts", (self.encoding,)):
+        for part in self.encoding.parts:
             sizes |= {size: getattr(part, size) for size in ("dim", "num_heads", "head_dim") if hasattr(part, size)}
         dim = sizes.get("dim", sizes.get("num_heads", 4) * sizes.get("head_dim", 16))
         self.num_heads = sizes.get("num_heads", dim // sizes["head_dim"] if "head_dim" in sizes else 2 - dim % 2)
         self.head_dim = dim // self.num_heads
         # The fewest heads of k that it takes: one, unless it has something of its own for each.
-        self.kv_heads = getattr(self.encoding, "num_kv_heads", 1)
+        self.kv_heads = max(getattr(part, "num_kv_heads", 1) for part in self.encoding.parts)
         self.projections = {seed: self.random(dim, dim, seed=seed) / dim**0.5 for seed in (1, 2, 3)}
 
     @property
