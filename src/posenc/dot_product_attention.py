@@ -16,6 +16,7 @@ from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
 from posenc.kernels.choice import Choice, explained_by
 from posenc.kernels.precision import compute_dtype
 from posenc.positions import Positions, resolve
+from posenc.positions._resolve import LAST_POSITION
 
 _OTHER_ORDER = (
     "; if q, k and v are (batch, seq, heads, head_dim), transpose(1, 2) each: this takes (batch, heads, seq, head_dim)."
@@ -198,6 +199,8 @@ def _starts(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positions
         q_start = k_start + k.shape[-2] - q.shape[-2]
     if type(q_start) is not int or q_start < 0 or (q_positions is None and q.shape[-2] > k.shape[-2]):
         return None
+    if max(q_start + q.shape[-2], k_start + k.shape[-2]) > LAST_POSITION:
+        return None  # refused where positions are made
     return q_start, k_start
 
 

@@ -30,7 +30,7 @@ def resolve(
         offset = 0 if positions is None else positions
         if offset < 0:
             raise ValueError(f"{name}: got offset {offset}, expected 0 or above; positions count from 0.")
-        if offset > _LAST - length:
+        if offset > LAST_POSITION - length:
             raise ValueError(f"{name}: got offset {offset}, expected at most 2**53, up to which positions are exact.")
         return torch.arange(offset, offset + length, device=device)
     positions = _checked(positions, name)
@@ -88,7 +88,7 @@ def sequence_lengths(positions: Tensor) -> Tensor:
     return last.gather(-1, sequence).floor() + 1 if positions.is_floating_point() else last.gather(-1, sequence) + 1
 
 
-_LAST = 2**53  # float64, in which angles and distances are formed, is exact up to here
+LAST_POSITION = 2**53  # float64, in which angles and distances are formed, is exact up to here
 _DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.float64, torch.float32)
 
 
@@ -111,7 +111,7 @@ def _check_values(positions: Tensor, name: str) -> None:
     if positions.is_floating_point() and not bool(torch.isfinite(positions).all()):
         raise ValueError(f"{name}: got NaN or infinite positions; every position must be a finite number.")
     lowest, highest = (bound.item() for bound in torch.aminmax(positions))
-    if highest > _LAST:
+    if highest > LAST_POSITION:
         raise ValueError(f"{name}: got {highest}, expected at most 2**53, up to which positions are exact.")
     if lowest < 0:
         raise ValueError(
