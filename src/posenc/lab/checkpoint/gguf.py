@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from posenc import MRoPE, RoPE
 from posenc.frequencies import Custom, Frequencies, Geometric, Linear, LongRoPE, YaRN
 from posenc.integrations.transformers import Description, LayerGroup
@@ -90,7 +92,13 @@ def _rule(
     trained = value("rope.scaling.original_context_length", longest)
     notes: tuple[str, ...] = () if value("rope.freq_base") is not None else ("no base is stored: 10000 is understood",)
     if "rope_freqs.weight" in tensors:
-        rates = Geometric(base).inv_freq(rotary_dim) / tensors["rope_freqs.weight"][: rotary_dim // 2]
+        factors = tensors["rope_freqs.weight"][: rotary_dim // 2]
+        if len(factors) < rotary_dim // 2 or not (np.isfinite(factors) & (factors > 0)).all():
+            raise ValueError(
+                f"inspect: {path}: rope_freqs.weight holds {len(factors)} from {factors.min(initial=np.inf):g}, "
+                f"expected {rotary_dim // 2} numbers above 0; the file was altered."
+            )
+        rates = Geometric(base).inv_freq(rotary_dim) / factors
         return Custom(rates.tolist()), trained, (*notes, f"base {base:g}, each rate divided by a stored factor")
     if "rope_factors_long.weight" in tensors:
         lists = [tensors[f"rope_factors_{name}.weight"].tolist() for name in ("short", "long")]
