@@ -101,7 +101,7 @@ _ELSEWHERE = {
     "posenc.positions": "digits dual_chunk from_documents from_lengths from_mask grid grouped multimodal randomized "
     "sequential shard shifted skipwise unshard",
     "posenc.testing": "assert_matches_oracle check_encoding checks",
-    "posenc.integrations.transformers": "Description LayerGroup Patch accelerate describe extend replace "
+    "posenc.integrations.transformers": "Description LayerGroup Patch accelerate check describe extend replace "
     "to_transformers",
     "posenc.lab.diagnose": "diagnose",
 }

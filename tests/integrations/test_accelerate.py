@@ -370,6 +370,7 @@ def test_no_number_in_a_result_is_no_agreement() -> None:
     assert not _close(torch.tensor([inf]), torch.tensor([-inf]))
 
 
+@pytest.mark.filterwarnings("ignore:accelerate. LlamaForCausalLM did not rotate:UserWarning")
 def test_a_model_whose_tables_hold_no_numbers_is_refused() -> None:
     model = families.build("llama")
     model.model.rotary_emb.inv_freq.fill_(float("nan"))

@@ -284,3 +284,37 @@ def test_a_patched_model_may_be_moved_copied_and_trained_and_the_patch_forgotten
     extend(model, Linear(2.0))  # not kept
     extend(model, YaRN(2.0, trained_length=16)).undo()
     assert same(state(model), state(twin))
+
+
+@pytest.mark.parametrize(
+    ("config", "unrotated"),
+    [
+        (lambda: transformers.SmolLM3Config(**MIXED), (3, 7)),
+        (lambda: transformers.Cohere2Config(**MIXED, sliding_window=16), (3, 7)),
+        (lambda: transformers.Llama4TextConfig(**MIXED, head_dim=16, num_local_experts=2, intermediate_size_mlp=48), (3, 7)),
+        (lambda: transformers.Exaone4Config(**MIXED, sliding_window=16, sliding_window_pattern="LLLG"), (3, 7)),
+    ],
+)
+@pytest.mark.parametrize("rule", [YaRN(2.0, trained_length=128, base=1e4), Linear(2.0, base=1e4)], ids=str)
+def test_models_that_mix_rotated_and_unrotated_layers_are_lengthened(
+    config: Any, unrotated: tuple[int, ...], rule: Any, tmp_path: Path
+) -> None:
+    """Two groups of layers with one label, of which one does not rotate: extended, saved, loaded, described the same."""
+    said = config()
+    said.rope_parameters = {"rope_type": "default", "rope_theta": 1e4}
+    model = transformers.AutoModelForCausalLM.from_config(said)
+    before = model.config.to_dict()
+    with extend(model, rule, length=256):
+        groups = list(describe(model))
+        layers = {layer: group for group in groups for layer in group.layers}
+        for layer in range(8):
+            parts = getattr(layers[layer].encoding, "parts", (layers[layer].encoding,))
+            rules = [part.frequencies for part in parts if isinstance(part, RoPE)]
+            assert rules == ([] if layer in unrotated else [rule])
+        model.save_pretrained(tmp_path)
+        ids = torch.arange(1, 9)[None]
+        with torch.no_grad():
+            loaded = type(model).from_pretrained(tmp_path)
+            assert torch.equal(loaded.eval()(ids).logits, model.eval()(ids).logits)
+        assert [group.encoding.to_dict() for group in describe(tmp_path)] == [g.encoding.to_dict() for g in groups]
+    assert model.config.to_dict() == before

@@ -112,6 +112,7 @@ def test_what_its_code_does_not_follow_is_refused_and_nothing_changes(
         assert torch.equal(read(model), untouched)
 
 
+@pytest.mark.filterwarnings("ignore:extend. MineForCausalLM did not rotate:UserWarning")
 def test_rates_that_loading_left_unset_are_set_with_the_rule(load: Open) -> None:
     model, filled = load("base", fills=False), load("base")
     model.model.rotary_emb.inv_freq.fill_(float("nan"))  # what is left there is what memory had

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from posenc.integrations.transformers.live.check import warn_of_findings
 from posenc.integrations.transformers.live.exact_tables import exact_tables
 from posenc.integrations.transformers.live.patch import Patch, pretrained
 from posenc.integrations.transformers.live.sites import Site, find_sites, run, with_sites
@@ -60,6 +61,7 @@ def accelerate(model: Any, *, numerics: Numerics = "transformers", inputs: Mappi
     inner: Any = pretrained(model, "accelerate")
     if numerics not in get_args(Numerics):
         raise ValueError(f"accelerate: got numerics {numerics!r}, expected one of {get_args(Numerics)}.")
+    warn_of_findings(inner, "accelerate")
     refuse = f"accelerate: {type(inner).__name__} cannot be accelerated: "
     try:
         sites = find_sites(inner)

@@ -15,6 +15,7 @@ from posenc.integrations.transformers.description.description import Description
 from posenc.integrations.transformers.description.model_types import CORRECTS_SCORES, NEGATIVE
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
+from posenc.integrations.transformers.live.check import rotation, warn_of_findings
 from posenc.integrations.transformers.live.learned_table import interpolate
 from posenc.integrations.transformers.live.patch import Patch, pretrained
 from posenc.integrations.transformers.rules.write import write_rule
@@ -72,6 +73,7 @@ def extend(
     check_instance("extend", "rule", rule, Frequencies, "YaRN(4, trained_length=8192)")
     if isinstance(rule, LearnedRates):
         raise ValueError(f"extend: got {rule}, expected a rule with fixed rates; no config can say learned ones.")
+    warn_of_findings(inner, "extend")
     groups = _rotary_groups(inner, part)
     config = _config_of(inner, groups[0].part)
     if isinstance(rule, NTKAlpha) and "hunyuan" not in str(config.model_type):
@@ -81,7 +83,7 @@ def extend(
         _set_rule(patch, inner, config, groups, rule, length)
     except Exception as error:
         patch.roll_back()
-        if isinstance(error, (ValueError, TypeError)):
+        if isinstance(error, ValueError):
             raise
         raise ValueError(
             f"extend: {type(inner).__name__} could not be built with {rule}: {type(error).__name__}: {error}"
@@ -114,11 +116,6 @@ def _rotary_groups(model: Any, part: str | None) -> list[LayerGroup]:
 def _described(model: Any) -> Description:
     """What its config says. Its pairs, which the config of foreign code does not say, matter to no rate."""
     return describe(model, pairing="half")
-
-
-def rotation(group: LayerGroup) -> Any:
-    """The rotation of a group, without a temperature beside it."""
-    return group.encoding.parts[0] if isinstance(group.encoding, Compose) else group.encoding
 
 
 def _config_of(model: Any, part: str) -> Any:
@@ -315,10 +312,11 @@ def _check(
     model: Any, rebuilt: list[str], groups: list[LayerGroup], chosen: list[LayerGroup], rule: Frequencies
 ) -> None:
     """Is it the rule that was asked for, and nothing else?"""
-    now = {(group.part, group.label): group for group in _described(model)}
+    # By its layers: those that rotate and those that do not may have one label.
+    now = {(group.part, group.layers): group for group in _described(model)}
     for group in groups:
-        found = now.get((group.part, group.label))
-        if found is None or found.layers != group.layers:
+        found = now.get((group.part, group.layers))
+        if found is None or found.label != group.label:
             raise ValueError(f"extend: with {rule} the config no longer means the same layers {group.label!r}.")
         if isinstance(group.encoding, Compose):
             temperatures = [
@@ -332,7 +330,7 @@ def _check(
                     "trained_length; give the rule the same."
                 )
     for group in chosen:
-        _check_group(model, now[group.part, group.label], rule)
+        _check_group(model, now[group.part, group.layers], rule)
     if not rebuilt and all(rotation(group).frequencies != rule for group in chosen):
         rates = rotation(chosen[0]).frequencies.inv_freq(rotation(chosen[0]).rotary_dim)
         if not np.allclose(abs(rates), rule.inv_freq(rotation(chosen[0]).rotary_dim), rtol=2e-6):

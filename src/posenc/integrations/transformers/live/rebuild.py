@@ -66,13 +66,13 @@ def check_angles(module: nn.Module, rule: Frequencies, width: int) -> None:
         lengths = [trained, 2 * trained, trained // 2]  # a short text after a long one, too
     for length in lengths:
         positions = torch.tensor([0, 1, length // 2, length - 1])
-        tables = _tables(asked, positions, width)
+        tables = tables_of(asked, positions, width)
         if tables is None and (rule.depends_on_length or _lacks_values(module)):
             raise ValueError(
                 f"extend: {name} could not be asked for cos and sin at {length} tokens, expected forward(x, "
                 f"position_ids) of it to show that it turns by {rule}; take another rule."
             )
-        if tables is not None and not _is_turned(tables, positions, rule, width, length):
+        if tables is not None and not is_turned(tables, positions, rule, width, length):
             raise ValueError(f"extend: {name} does not turn by {rule} at {length} tokens; its code knows another rule.")
 
 
@@ -81,18 +81,19 @@ def _lacks_values(module: nn.Module) -> bool:
     return any(isinstance(value, Tensor) and value.is_meta for value in vars(module).values())
 
 
-def _tables(asked: nn.Module, positions: Tensor, width: int) -> tuple[Tensor, Tensor] | None:
+def tables_of(asked: nn.Module, positions: Tensor, width: int, **options: Any) -> tuple[Tensor, Tensor] | None:
     """cos and sin of a rotary module as transformers calls it, (positions, channels) each; None if it is none such."""
     try:
         with torch.no_grad():
-            found = asked(torch.zeros(1, 1, len(positions), width), positions[None])
+            found = asked(torch.zeros(1, 1, len(positions), width), positions[None], **options)
         cos, sin = (table.double().reshape(len(positions), -1) for table in found)
     except Exception:  # whatever foreign code raises when it is called in another way than its own
         return None
     return (cos, sin) if cos.shape == sin.shape and cos.shape[1] in (width // 2, width) else None
 
 
-def _is_turned(tables: tuple[Tensor, Tensor], positions: Tensor, rule: Frequencies, width: int, length: int) -> bool:
+def is_turned(tables: tuple[Tensor, Tensor], positions: Tensor, rule: Frequencies, width: int, length: int) -> bool:
+    """Are these the cosines and sines of the rule at these positions, in one of the two orders of channels?"""
     angles = np.outer(positions.numpy(), rule.inv_freq(width, length=length))
     factor = float(rule.attention_factor_at(length))
     wanted = [torch.from_numpy(factor * part) for part in (np.cos(angles), np.sin(angles))]

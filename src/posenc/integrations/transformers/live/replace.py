@@ -12,6 +12,7 @@ from posenc import AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, attention
 from posenc.encoding import EmbeddingEncoding, Encoding
 from posenc.frequencies._arguments import check_instance
 from posenc.integrations.transformers.description.reader import describe
+from posenc.integrations.transformers.live.check import warn_of_findings
 from posenc.integrations.transformers.live.learned_table import config_of, learned_table, position_tables, swap
 from posenc.integrations.transformers.live.patch import Patch, pretrained
 from posenc.integrations.transformers.live.sites import Site, find_sites, run, with_sites
@@ -66,6 +67,7 @@ def replace(model: Any, encoding: Encoding, *, inputs: Mapping[str, Any] | None 
     """
     inner: Any = pretrained(model, "replace")
     check_instance("replace", "encoding", encoding, Encoding, "posenc.ALiBi(num_heads=8)")
+    warn_of_findings(inner, "replace")
     _check(encoding)
     described = [group.encoding for group in describe(inner)]
     present = [each.parts[0] if isinstance(each, Compose) else each for each in described]

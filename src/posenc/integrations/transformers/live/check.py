@@ -1,0 +1,484 @@
+"""Does a live model rotate as its config says?"""
+
+import copy
+import math
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from posenc import MRoPE, RoPE
+from posenc.frequencies import LearnedRates
+from posenc.integrations.transformers.description.description import LayerGroup, describe
+from posenc.integrations.transformers.description.model_types import COORDINATES, NEGATIVE
+from posenc.integrations.transformers.live import rebuild
+from posenc.integrations.transformers.live.patch import pretrained
+from posenc.integrations.transformers.live.sites import find_sites
+from posenc.integrations.transformers.rotations.recognise import recognise
+
+What = Literal["unset", "rates", "factor", "scale", "pairing", "layers", "length", "tables"]
+
+#: Buffers and tables that bear on positions, by a part of their name.
+_POSITIONS = re.compile(r"rotary|rope|pos|sinus|freq|alibi|wpe", re.IGNORECASE)
+#: Plain attributes of modules that bear on the softmax scale, and on which layers rotate which channels.
+_SCALES = frozenset(["scaling", "softmax_scale", "scale", "attn_scale", "scale_attn", "norm_factor", "inv_norm_factor"])
+_LAYERS = frozenset(
+    ["use_rope", "rotary_dim", "rotary_ndims", "rotary_emb_dim", "layer_type", "attention_type", "sliding_window"]
+)
+
+#: Rates may differ by this share of themselves: what float32 and another machine's power function cost.
+_SHARE = 1e-5
+#: Rates that were rounded to half precision are a finding when they turn a token by more than this, in radians.
+_ANGLE = 0.05
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One way in which a live model does other than its config says.
+
+    Attributes:
+        module: its name in the model.
+        what: "unset", "rates", "factor" (of cos and sin), "scale" (of the softmax), "pairing", "layers", "length" (of
+            a learned table) or "tables" (cos and sin).
+        text: a sentence.
+        layers: those that it concerns, if that is known.
+        angle_error: the largest error of an angle at position ``length``, in radians, if it is one of angles.
+        length: the last position of the longest context that the config says: the trained one, or the extended one.
+    """
+
+    module: str
+    what: What
+    text: str
+    layers: tuple[int, ...] = ()
+    angle_error: float | None = None
+    length: float | None = None
+
+    def __str__(self) -> str:
+        error = ""
+        if self.angle_error is not None and self.length is not None:
+            error = f"; the largest angle error at position {self.length:g} is {self.angle_error:.3g} rad"
+        return f"{self.module}: {self.text}{error}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`check` found.
+
+    Attributes:
+        model_type: as in the config.
+        findings: what is other than the config says; empty for a sound model.
+        checked: what was compared, one line for each module and kind of layer.
+        unchecked: what could not be compared, and why.
+    """
+
+    model_type: str
+    findings: tuple[Finding, ...]
+    checked: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 for a model without findings, 1 otherwise."""
+        return 1 if self.findings else 0
+
+    def lines(self) -> list[str]:
+        """The report as a person reads it."""
+        return [
+            *(f"FOUND        {finding}" for finding in self.findings),
+            *(f"agrees       {line}" for line in self.checked),
+            *(f"not checked  {line}" for line in self.unchecked),
+        ]
+
+
+def check(model: Any) -> Report:
+    """Compare a live model with its config: rates, factors, softmax scales, pairing, tables and their lengths.
+
+    Two references are taken. What transformers would build from the model's present config, on the meta device and
+    filled in as loading does it, says what each buffer and each scale is to be; and :func:`describe` says which rates,
+    factor and pairing each layer has, so that code which does not read a key of its config is found too. The weights
+    are not read and the model is not run.
+
+    A table in bfloat16 or float16 is judged by the angle that it costs at the longest position, and is a finding above
+    0.05 rad: Llama's rates in bfloat16 are one (several radians at 8192 tokens), DINOv3's, whose coordinates end at
+    2 pi, are not.
+
+    Args:
+        model: a model of transformers, or one that wraps it (PEFT).
+
+    Returns:
+        A :class:`Report`; ``report.findings`` is empty if the model does as its config says.
+
+    Raises:
+        TypeError: no model of transformers.
+
+    Example:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> model = LlamaForCausalLM(LlamaConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+        ...                                      num_attention_heads=4, vocab_size=16))
+        >>> check(model).findings
+        ()
+        >>> model.model.rotary_emb.inv_freq.mul_(0.5)[:2]
+        tensor([0.5000, 0.1581])
+        >>> found = check(model).findings[0]
+        >>> found.module, found.what, found.text, found.angle_error
+        ('model.rotary_emb', 'rates', 'inv_freq is 0.5 times what the config says', 1023.5)
+    """
+    inner = pretrained(model, "check")
+    return _Check(inner).report()
+
+
+def warn_of_findings(model: nn.Module, function: str) -> None:
+    """Warn if a model that is about to be changed does other than its config says."""
+    report = check(model)
+    if report.findings:
+        more = f" (and {len(report.findings) - 1} more)" if len(report.findings) > 1 else ""
+        warnings.warn(
+            f"{function}: {type(model).__name__} did not rotate as its config says before this: {report.findings[0]}"
+            f"{more}; check(model) lists everything.",
+            stacklevel=3,
+        )
+
+
+class _Check:
+    """One comparison of a model, with what it found so far."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.findings: list[Finding] = []
+        self.checked: list[str] = []
+        self.unchecked: list[str] = []
+        self.groups: list[tuple[LayerGroup, Any]] = []
+        self.pairs_known = True
+        self.configs: dict[int, Any] = {}
+        for name, module in model.named_modules():  # its own, or that of the nearest module around it
+            around = self.configs.get(id(model.get_submodule(name.rpartition(".")[0]))) if name else None
+            self.configs[id(module)] = getattr(module, "config", None) or around
+
+    def report(self) -> Report:
+        """Compare everything."""
+        self._describe()
+        try:
+            twin = rebuild.build(self.model)
+        except Exception as error:  # whatever the constructor of a model raises
+            self.unchecked.append(f"{type(self.model).__name__}: it cannot be built from its config ({_line(error)})")
+        else:
+            self._buffers(twin)
+            self._attributes(twin)
+            self._lengths(twin)
+        self._rates()
+        self._pairing()
+        model_type = str(getattr(self.model.config, "model_type", ""))
+        return Report(model_type, tuple(self.findings), tuple(self.checked), tuple(self.unchecked))
+
+    def _describe(self) -> None:
+        """The rotary groups of layers, each with the config of its part."""
+        try:
+            described = describe(self.model)
+        except (ValueError, TypeError):
+            self.pairs_known = False
+            try:
+                described = describe(self.model, pairing="half")  # which no rate depends on
+            except (ValueError, TypeError) as error:
+                self.unchecked.append(f"describe cannot read the config: {_line(error)}")
+                return
+        for group in described:
+            if isinstance(rotation(group), (RoPE, MRoPE)):
+                config = self.model.config
+                for name in group.part.split(".") if group.part else ():
+                    config = getattr(config, name, None)
+                self.groups.append((group, config))
+
+    def _groups_of(self, module: nn.Module) -> list[LayerGroup]:
+        """The groups whose config a module has."""
+        own: Any = self.configs.get(id(module))
+        return [group for group, config in self.groups if own is not None and (own is config or _same(own, config))]
+
+    def _reach(self, module: nn.Module, name: str) -> tuple[float, tuple[int, ...]]:
+        """The largest position that the module was trained with, and its layers."""
+        groups = self._groups_of(module)
+        labelled = [group for group in groups if group.label and name.startswith(f"{group.label}_")] or groups
+        if labelled:
+            layers = tuple(sorted({layer for group in labelled for layer in group.layers}))
+            return max((group.longest or group.trained_length or 4096) for group in labelled) - 1, layers
+        own: Any = self.configs.get(id(module)) or self.model.config
+        if "2 pi" in COORDINATES.get(str(getattr(own, "model_type", "")), ""):
+            return 2 * math.pi, ()
+        size, patch = getattr(own, "image_size", None), getattr(own, "patch_size", None)
+        if isinstance(size, int) and isinstance(patch, int):
+            return max(size // patch, 1), ()
+        length = getattr(own, "max_position_embeddings", None)
+        return (length - 1 if isinstance(length, int) else 127), ()
+
+    def _buffers(self, twin: Any) -> None:
+        """Tables that are computed and not stored, against those that loading fills in."""
+        live = dict(self.model.named_modules())
+        for name, fresh in _table_modules(twin):
+            module = live.get(name)
+            if module is None:
+                self.unchecked.append(f"{name}: transformers builds it, and the model has none")
+                continue
+            if unset := [key for key, buffer in module._buffers.items() if buffer is not None and buffer.is_meta]:
+                self._found(module, name, "unset", f"{', '.join(unset)} is on the meta device and holds nothing")
+                continue
+            try:
+                rebuild.fill_rates(twin, {name: fresh})
+            except Exception as error:
+                self.unchecked.append(f"{name}: {_line(error)}")
+                continue
+            before = len(self.findings)
+            for key, wanted in fresh._buffers.items():
+                if wanted is not None and _is_table(fresh, key) and _POSITIONS.search(f"{name}.{key}"):
+                    self._buffer(module, name, key, wanted)
+            if len(self.findings) == before:
+                self.checked.append(f"{name}: {', '.join(k for k in fresh._buffers if _is_table(fresh, k))}")
+
+    def _buffer(self, module: nn.Module, name: str, key: str, wanted: Tensor) -> None:
+        found = module._buffers.get(key)
+        if found is None:
+            self._found(module, name, "rates", f"it has no {key}, a {type(module).__name__} with other tables")
+            return
+        if found.shape != wanted.shape:
+            got, right = tuple(found.shape), tuple(wanted.shape)
+            self._found(module, name, "rates", f"{key} has the shape {got}, and the config says {right}")
+            return
+        values, right_values = _numbers(found), _numbers(wanted)
+        if not np.isfinite(values).all():
+            if np.array_equal(np.isfinite(values), np.isfinite(right_values)):
+                return  # a mask of minus infinities
+            self._found(module, name, "unset", f"{key} holds values that are no finite numbers")
+            return
+        far = np.abs(values - right_values)
+        if (far <= _SHARE * np.abs(right_values) + 1e-12).all() or self._has_grown(module, key, values):
+            return
+        reach, _ = self._reach(module, key)
+        error = float(far.max()) * reach if key.endswith("inv_freq") else None
+        for dtype in (torch.bfloat16, torch.float16):
+            rounded = _numbers(wanted.to(dtype)) if wanted.dtype.is_floating_point else right_values
+            unit = torch.finfo(dtype).eps
+            if (np.abs(values - rounded) <= unit * np.abs(rounded) + 1e-12).all() and _is_of(values, dtype):
+                text = f"{key} was rounded to {str(dtype).removeprefix('torch.')}"
+                if error is None or error <= _ANGLE:
+                    self.checked.append(f"{name}: {text}, which costs at most {error or float(far.max()):.2g} rad")
+                else:
+                    self._found(module, name, "rates", f"{text}: keep it in float32", error, key)
+                return
+        self._found(module, name, "rates", f"{key} {_in_words(values, right_values)}", error, key)
+
+    def _has_grown(self, module: nn.Module, key: str, values: Any) -> bool:
+        """Rules that depend on the length leave the rates of the last sequence behind."""
+        length = getattr(module, "max_seq_len_cached", None)
+        for group in self._groups_of(module):
+            rule = rotation(group).frequencies
+            if rule.depends_on_length and not key.endswith("original_inv_freq"):
+                lengths = [length, 2 * (group.longest or group.trained_length or 4096)]
+                for each in (n for n in lengths if n is not None):
+                    rates = rule.inv_freq(rotation(group).rotary_dim, length=float(each))
+                    if rates.shape == values.shape and np.allclose(values, rates, rtol=_SHARE, atol=0):
+                        return True
+        return False
+
+    def _attributes(self, twin: Any) -> None:
+        """Factors of cos and sin, softmax scales, and which layers rotate what."""
+        live = dict(self.model.named_modules())
+        scales: set[str] = set()
+        for name, fresh in twin.named_modules():
+            module = live.get(name)
+            if module is None or type(module) is not type(fresh):
+                continue
+            for key, right in vars(fresh).items():
+                found = vars(module).get(key, right)
+                plain = isinstance(right, (int, float, str)) and isinstance(found, (int, float, str))
+                what = _what(key)
+                if what is None or not plain:
+                    continue
+                scales.add(f"{type(module).__name__}.{key}")
+                both = isinstance(right, (int, float)) and isinstance(found, (int, float))
+                if found != right and not (both and math.isclose(found, right, rel_tol=1e-5)):
+                    self._found(module, name, what, f"{key} is {_short(found)}, and the config says {_short(right)}")
+        if scales and not any(finding.what in ("factor", "scale", "layers") for finding in self.findings):
+            self.checked.append(f"scales and flags: {', '.join(sorted(scales))}")
+
+    def _lengths(self, twin: Any) -> None:
+        """Learned tables have the rows that the config says, and numbers in them."""
+        live = dict(self.model.named_parameters())
+        for name, fresh in twin.named_parameters():
+            if fresh.ndim < 2 or not _POSITIONS.search(name) or name not in live:
+                continue
+            found = live[name]
+            owner, _, key = name.rpartition(".")
+            module = self.model.get_submodule(owner)
+            if not (isinstance(module, nn.Embedding) or re.search(r"pos\w*emb|embed\w*pos", key)):
+                continue
+            if found.is_meta:
+                self._found(module, name, "unset", "it is on the meta device and holds nothing")
+            elif found.shape != fresh.shape:
+                got, right = tuple(found.shape), tuple(fresh.shape)
+                self._found(module, name, "length", f"the table has the shape {got}, and the config says {right}")
+            else:
+                self.checked.append(f"{name}: a table of {fresh.shape[0]} rows")
+
+    def _rates(self) -> None:
+        """The rule that the config says, by describe, against what the modules keep and what they make of it."""
+        for name, module in rebuild.rotary_modules(self.model).items():
+            if any(finding.module == name for finding in self.findings):
+                continue
+            for group in self._groups_of(module):
+                rule = rotation(group).frequencies
+                if isinstance(rule, LearnedRates) or rule.depends_on_length:
+                    continue
+                width = rotation(group).rotary_dim
+                own = f"{group.label}_inv_freq" if f"{group.label}_inv_freq" in module._buffers else "inv_freq"
+                rates, wanted = module._buffers.get(own), np.abs(rule.inv_freq(width))
+                if rates is None or rates.is_meta:
+                    continue
+                values = np.abs(_numbers(rates))
+                if isinstance(rotation(group), MRoPE):  # whose pairs may be sorted by their coordinate
+                    values, wanted = np.sort(values), np.sort(wanted)
+                if values.shape != wanted.shape:
+                    self.unchecked.append(f"{name}: {own} has {values.size} rates, describe says {wanted.size}")
+                    continue
+                reach = (group.longest or group.trained_length or 4096) - 1
+                error = float(np.abs(values - wanted).max()) * reach
+                coarse = rates.dtype in (torch.bfloat16, torch.float16) or _is_of(values, torch.bfloat16)
+                if not coarse and not np.allclose(values, wanted, rtol=_SHARE, atol=1e-12):
+                    text = f"{own} {_in_words(values, wanted)}: {rule} is not what its code makes of its config"
+                    self._found(module, name, "rates", text, error, own)
+                elif not coarse and not self._turns(module, group, reach):
+                    text = f"its cos and sin are not those of {rule}"
+                    self._found(module, name, "tables", text)
+                else:
+                    layers = f"layers {group.layers[0]} to {group.layers[-1]}" if group.layers else "all layers"
+                    self.checked.append(f"{name}: {layers} rotate by {rule}")
+
+    def _turns(self, module: nn.Module, group: LayerGroup, reach: int) -> bool:
+        """Does the module make the cosines and sines of the rule? True too if it cannot be asked."""
+        turning = rotation(group)
+        if turning.frequencies.needs_whole_head or "forward" in vars(module):
+            return True
+        asked = copy.deepcopy(module).cpu()
+        positions = torch.tensor([0, 1, reach // 2, reach])
+        options = {"layer_type": group.label} if f"{group.label}_inv_freq" in module._buffers else {}
+        tables = rebuild.tables_of(asked, positions, turning.rotary_dim, **options)
+        if tables is None or turning.frequencies.inv_freq(turning.rotary_dim)[0] < 0 or isinstance(turning, MRoPE):
+            return True
+        return rebuild.is_turned(tables, positions, turning.frequencies, turning.rotary_dim, reach)
+
+    def _pairing(self) -> None:
+        """What the attention calls to rotate, against the pairing that the config means."""
+        if not self.pairs_known or not self.groups:
+            return
+        try:
+            sites = find_sites(self.model)
+        except ValueError as error:
+            self.unchecked.append(f"pairing: {_line(error)}")
+            return
+        seen: dict[Any, Any] = {}
+        agreed: set[str] = set()
+        for site in sites:
+            if not type(site.module).__name__.endswith("Attention"):
+                continue  # an indexer, which chooses keys by a rotation of its own
+            groups = self._groups_of(site.module)
+            pairings = {rotation(group).pairing for group in groups}
+            if len(pairings) != 1:
+                continue
+            for _, function in site.functions:
+                if function not in seen:
+                    try:
+                        seen[function] = recognise(function)
+                    except ValueError:
+                        seen[function] = None
+            forms = [seen[function] for _, function in site.functions if seen[function] is not None]
+            if len({form.pairing for form in forms}) != 1:
+                continue  # it chooses as it runs
+            form, right = forms[0], pairings.pop()
+            inverse = str(site.module.config.model_type) in NEGATIVE  # type: ignore[union-attr]
+            if form.pairing != right or form.inverse != inverse:
+                sign = "-" if form.inverse else "+"
+                text = (
+                    f"{site.functions[0][0]} turns pairs by {form.pairing!r} and {sign}angle, and the config means "
+                    f"{right!r} and {'-' if inverse else '+'}angle"
+                )
+                self._found(site.module, site.name, "pairing", text)
+            else:
+                agreed.add(f"{type(site.module).__name__} rotates pairs by {right!r}")
+        self.checked += sorted(agreed)
+
+    def _found(
+        self, module: nn.Module, name: str, what: What, text: str, error: float | None = None, key: str = ""
+    ) -> None:
+        reach, layers = self._reach(module, key)
+        index = getattr(module, "layer_idx", None)
+        layers = (index,) if isinstance(index, int) else layers
+        self.findings.append(Finding(name, what, text, layers, error, reach))
+
+
+def rotation(group: LayerGroup) -> Any:
+    """The rotation of a group, without a temperature beside it."""
+    parts = getattr(group.encoding, "parts", None)
+    return parts[0] if parts else group.encoding
+
+
+def _table_modules(twin: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in twin.named_modules():
+        if any(_is_table(module, key) and _POSITIONS.search(f"{name}.{key}") for key in module._buffers):
+            yield name, module
+
+
+def _is_table(module: nn.Module, key: str) -> bool:
+    """A buffer of numbers that is computed, and not read from the checkpoint."""
+    buffer = module._buffers[key]
+    if buffer is None or not (buffer.is_floating_point() or buffer.is_complex()) or not buffer.ndim:
+        return False
+    return key in module._non_persistent_buffers_set or key.endswith("inv_freq")
+
+
+def _what(key: str) -> What | None:
+    if key.endswith("attention_scaling"):
+        return "factor"
+    return "scale" if key in _SCALES else "layers" if key in _LAYERS else None
+
+
+def _numbers(x: Tensor) -> Any:
+    x = x.detach().cpu()
+    return x.to(torch.complex128).numpy() if x.is_complex() else x.double().numpy()
+
+
+def _is_of(values: Any, dtype: torch.dtype) -> bool:
+    """Could these numbers have been kept in a narrower type without loss?"""
+    if np.iscomplexobj(values):
+        return False
+    x = torch.from_numpy(np.asarray(values))
+    return torch.equal(x.to(dtype).double(), x)
+
+
+def _in_words(values: Any, wanted: Any) -> str:
+    """How the numbers differ."""
+    if not np.abs(values).any():
+        return "is all zeros"
+    moving = np.abs(wanted) > 0
+    ratios = np.real(values[moving] / wanted[moving])
+    if ratios.size and np.allclose(ratios, ratios[0], rtol=1e-4):
+        return f"is {ratios[0]:.4g} times what the config says"
+    if ratios.size:
+        return f"is {ratios.min():.4g} to {ratios.max():.4g} times what the config says"
+    return "differs from what the config says"
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Is one config a copy of the other?"""
+    if type(a) is not type(b):
+        return False
+    return bool(vars(a).get("rope_parameters") == vars(b).get("rope_parameters"))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def _line(error: object) -> str:
+    return (str(error).splitlines() or [""])[0][:200]
