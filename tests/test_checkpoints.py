@@ -164,3 +164,105 @@ def test_a_real_gguf_file_holds_the_weights_that_transformers_reads_from_it() ->
     for ours, theirs in (("attn_q", attention.q_proj), ("attn_k", attention.k_proj)):
         assert torch.equal(converted[f"blk.0.{ours}.weight"], theirs.weight)
         assert not torch.equal(raw[f"blk.0.{ours}.weight"], theirs.weight)
+
+
+def rows(count: int, columns: int = 1) -> Tensor:
+    return torch.arange(float(count * columns)).reshape(count, columns)
+
+
+def test_glm_stacks_and_falcon_and_gpt_neox_group() -> None:
+    """GLM's query_key_value is all queries, all keys, all values: its values are the last rows, and stay."""
+    sizes = {"head_dim": 16, "num_heads": 4, "num_kv_heads": 2}
+    glm = convert_pairing({"self_attention.query_key_value.weight": rows(128)}, to="half", rotary_dim=8, **sizes)
+    moved = (glm["self_attention.query_key_value.weight"] != rows(128)).flatten()
+    assert not moved[96:].any()
+    assert moved.reshape(8, 16).any(1).tolist() == [True] * 6 + [False] * 2
+    falcon = convert_pairing({"h.0.self_attention.query_key_value.weight": rows(128)}, to="half", **sizes)
+    moved = (falcon["h.0.self_attention.query_key_value.weight"] != rows(128)).flatten()
+    assert moved.reshape(8, 16).any(1).tolist() == [True, True, True, False] * 2
+    with pytest.raises(ValueError, match='give fused="stacked" or fused="grouped"'):
+        convert_pairing({"query_key_value.weight": rows(128)}, to="half", **sizes)
+    told = convert_pairing({"query_key_value.weight": rows(128)}, to="half", fused="stacked", **sizes)
+    assert torch.equal(told["query_key_value.weight"][96:], rows(128)[96:])
+    internlm = convert_pairing({"attention.wqkv.weight": rows(128)}, to="half", **sizes)
+    assert torch.equal(internlm["attention.wqkv.weight"], falcon["h.0.self_attention.query_key_value.weight"])
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("blk.0.attn_q.weight.lora_a", "blk.0.attn_q.weight.lora_b"),
+        ("q_proj.lora_A.default.weight", "q_proj.lora_B.default.weight"),
+    ],
+)
+def test_the_matrices_of_adapters_under_each_of_their_names(a: str, b: str) -> None:
+    weights = {a: rows(16, 3), b: rows(16, 4)}
+    converted = convert_pairing(weights, to="interleaved", head_dim=8)
+    assert converted[a] is weights[a]
+    assert not torch.equal(converted[b], weights[b])
+
+
+def quantized(kind: str) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    if kind == "fp8 blocks":
+        weights = {f"{name}_proj.weight": torch.randn(256, 128, generator=draw) for name in "qkv"}
+        weights = {name: weight.to(torch.float8_e4m3fn) for name, weight in weights.items()}
+        return weights | {f"{name}_proj.weight_scale_inv": torch.randn(2, 1, generator=draw) for name in "qkv"}
+    weights = {f"{n}_proj.weight": torch.randint(-127, 127, (256, 8), dtype=torch.int8, generator=draw) for n in "qkv"}
+    weights |= {f"{name}_proj.weight_scale": torch.randn(256, 1, generator=draw) for name in "qkv"}
+    return weights | {f"{name}_proj.input_scale": torch.tensor(0.5) for name in "qkv"}
+
+
+@pytest.mark.parametrize("kind", ["fp8 blocks", "int8 rows"])
+def test_quantized_weights_come_back_bit_for_bit_and_mean_the_same(kind: str) -> None:
+    weights = quantized(kind)
+
+    def dense(name: str, held: dict[str, Tensor]) -> Tensor:
+        scale = held.get(f"{name}.weight_scale", held.get(f"{name}.weight_scale_inv"))
+        assert scale is not None
+        number = held[f"{name}.weight"].float()
+        return number * scale.repeat_interleave(len(number) // len(scale), 0)
+
+    there = convert_pairing(weights, to="interleaved", head_dim=128)
+    plain = {f"{name}_proj.weight": dense(f"{name}_proj", weights) for name in "qkv"}
+    wanted = convert_pairing(plain, to="interleaved", head_dim=128)
+    for name in "qkv":
+        assert torch.equal(dense(f"{name}_proj", there), wanted[f"{name}_proj.weight"])
+    back = convert_pairing(there, to="half", head_dim=128)
+    for name, tensor in weights.items():
+        assert back[name].dtype is tensor.dtype
+        assert torch.equal(back[name].reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)), name
+        assert there[name] is tensor or name.startswith(("q_", "k_"))
+
+
+def test_what_is_touched_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    weights = {"a.q_proj.weight": rows(8), "a.k_proj.bias": rows(8)[:, 0], "a.v_proj.weight": rows(8), "norm": rows(8)}
+    with caplog.at_level("INFO", logger="posenc"):
+        convert_pairing(weights, to="half", head_dim=8)
+    assert "put 2 tensors in the order of 'half': a.q_proj.weight, a.k_proj.bias" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (
+            {"a.q_norm.weight": rows(8)[:, 0], "a.qkv_fused.weight": rows(24)},
+            "qkv_fused.weight seems to make",
+        ),
+        ({"a.q_proj.weight": rows(8), "b.in_q.weight": rows(8)}, "b.in_q.weight seems to make"),
+        ({"a.q_proj.weight": rows(8), "b.q_norm.weight": rows(8)[:, 0]}, "norm of queries or keys that no known"),
+        ({"a.q_norm.weight": rows(8)[:, 0], "a.mixer.weight": rows(24)}, "no projection beside it|that no known"),
+        ({"a.q_proj.qweight": rows(8).int()}, "packed"),
+        ({"q_proj.weight": rows(8), "q_proj.weight_scale_inv": rows(4)}, "scale for each block of 2 rows"),
+    ],
+)
+def test_a_file_that_is_known_by_half_is_refused(weights: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        convert_pairing(weights, to="interleaved", head_dim=8)
+
+
+def test_a_norm_with_a_row_for_each_head_is_turned_along_its_channels() -> None:
+    """As Cohere's: (heads, head_dim)."""
+    weights = {"a.q_norm.weight": rows(2, 4), "a.q_proj.weight": rows(8)}
+    converted = convert_pairing(weights, to="interleaved", head_dim=4)
+    assert converted["a.q_norm.weight"].tolist() == [[0, 2, 1, 3], [4, 6, 5, 7]]

@@ -1,24 +1,61 @@
 """Checkpoints: the order of channels in which rotary weights are stored."""
 
+import logging
 import re
 from collections.abc import Mapping
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from posenc.kernels.rotate.eager import Pairing
 
-_PROJECTIONS = ("q_proj", "k_proj", "wq", "wk", "attn_q", "attn_k", "query", "key", "q_b_proj")
-_NORMS = (
-    *("q_norm", "k_norm", "q_layernorm", "k_layernorm", "query_layernorm", "key_layernorm"),
-    *("attn_q_norm", "attn_k_norm"),
+Fused = Literal["stacked", "grouped"]
+_Kind = Literal["separate", "norm", "shared_key", "stacked", "grouped"]
+
+_log = logging.getLogger("posenc")
+
+#: What the module that owns a tensor is called -> how heads lie in its rows.
+_KINDS: dict[str, _Kind] = {
+    **dict.fromkeys(("q_proj", "k_proj", "wq", "wk", "attn_q", "attn_k", "query", "key", "q_b_proj"), "separate"),
+    **dict.fromkeys(("attn_q_b", "q_lin", "k_lin", "to_q", "to_k", "linear_q", "linear_k"), "separate"),
+    **dict.fromkeys(("q_norm", "k_norm", "q_layernorm", "k_layernorm", "query_layernorm", "key_layernorm"), "norm"),
+    **dict.fromkeys(("attn_q_norm", "attn_k_norm"), "norm"),
+    # Multi-head latent attention: compressed keys and values, then one rotary key.
+    **dict.fromkeys(("kv_a_proj_with_mqa", "attn_kv_a_mqa"), "shared_key"),
+    # All queries, then all keys, then all values: Phi-3, ModernBERT, DBRX, Qwen, GGUF.
+    **dict.fromkeys(("qkv_proj", "Wqkv", "attn_qkv", "c_attn"), "stacked"),
+    # For each key head: its queries, the key, the value: InternLM2, Megatron.
+    **dict.fromkeys(("wqkv", "linear_qkv"), "grouped"),
+}
+#: The name that families use in both ways.
+_EITHER = "query_key_value"
+#: Of queries and keys, and without rotated rows.
+_UNROTATED = frozenset(
+    [
+        *("q_a_proj", "q_a_layernorm", "kv_a_layernorm", "kv_b_proj", "attn_q_a", "attn_q_a_norm", "attn_kv_a_norm"),
+        *("attn_kv_b", "attn_k_b"),
+    ]
 )
-_SHARED_KEY = ("kv_a_proj_with_mqa",)  # multi-head latent attention: compressed keys and values, then one rotary key
-_STACKED = ("qkv_proj", "Wqkv", "attn_qkv")  # all queries, then all keys, then all values
-_GROUPED = ("query_key_value",)  # for each key head: its queries, the key, the value
-_SEPARATE = _PROJECTIONS + _NORMS
-_Kind = Literal["separate", "shared_key", "stacked", "grouped"]
+#: Words in the name of a module that makes queries or keys.
+_SUSPECT = frozenset(["q", "k", "qk", "qkv", "wq", "wk", "wqkv", "query", "key", "queries", "keys"])
+
+#: A tensor of a module: its name, and what of the module it is.
+_TENSOR = re.compile(
+    r"(?P<module>.+?)(?:\.base_layer)?\.(?P<what>weight|bias|lora_[AB](?:\.[^.]+)?\.weight|weight\.lora_[ab]|"
+    r"lora_embedding_[AB](?:\.[^.]+)?|[^.]*(?:scale|zero_point|SCB|amax)[^.]*|q(?:weight|zeros)|g_idx|scales)$"
+)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A tensor of a projection or norm of queries and keys."""
+
+    name: str
+    module: str
+    what: str
+    kind: _Kind
 
 
 def convert_pairing(
@@ -30,6 +67,7 @@ def convert_pairing(
     rotary_start: int = 0,
     num_heads: int | None = None,
     num_kv_heads: int | None = None,
+    fused: Fused | None = None,
     only: str | None = None,
 ) -> dict[str, Tensor]:
     r"""The same model with its query and key channels in the order of the other pairing.
@@ -39,12 +77,16 @@ def convert_pairing(
     Here :math:`W_c` is the row that makes rotated channel c of a head and :math:`r` is ``rotary_dim``; "half" is the
     way back. Queries and keys are put in a new order alike, so no score changes: what a model that rotates pairs
     (c, c + r/2) gives with W, one that rotates pairs (2c, 2c + 1) gives with W'. It applies to the weights, biases and
-    LoRA ``B`` matrices of the query and key projections and to the weights of norms on queries and keys. Everything
-    else, values and output projection among it, passes through as the same tensor.
+    LoRA ``B`` matrices of the query and key projections, to scales with one number for each of their rows (int8), and
+    to the weights of norms on queries and keys. Everything else passes through as the same tensor: values, output
+    projections, LoRA ``A``, scales of a whole tensor or of blocks of rows that the order stays within (fp8).
 
-    Tensors are found by the names in use: ``q_proj`` and ``k_proj``, ``wq`` and ``wk``, ``attn_q`` and ``attn_k``,
-    ``query`` and ``key``, ``q_norm`` and ``k_norm`` and their kin; ``qkv_proj`` and ``Wqkv`` (queries, keys and values
-    stacked); ``query_key_value`` (grouped by key head); ``q_b_proj`` and ``kv_a_proj_with_mqa`` (latent attention).
+    Tensors are found by the names of the modules that own them: ``q_proj`` and ``k_proj``, ``wq`` and ``wk``,
+    ``attn_q`` and ``attn_k``, ``query`` and ``key``, ``q_norm`` and ``k_norm`` and their kin; ``qkv_proj``, ``Wqkv``,
+    ``c_attn`` (queries, keys and values stacked); ``wqkv``, ``linear_qkv`` (grouped by key head); ``query_key_value``,
+    which GPT-NeoX and Falcon group and GLM stacks; ``q_b_proj`` and ``kv_a_proj_with_mqa`` (latent attention). A file
+    with other modules that seem to make queries or keys is refused, because half of a conversion is nonsense. The
+    names of all tensors that were changed go to the logger "posenc", at level INFO.
 
     Args:
         state_dict: the weights; it is not modified.
@@ -54,12 +96,16 @@ def convert_pairing(
         rotary_dim: channels of each head that are rotated; all by default.
         rotary_start: the first rotated channel of a head: 0, or head_dim - rotary_dim for a trailing slice.
         num_heads, num_kv_heads: query and key heads; needed for fused projections alone.
+        fused: how queries, keys and values lie in one projection, where its name does not say: "stacked" (all queries,
+            all keys, all values) or "grouped" (for each key head its queries, the key, the value).
         only: a regular expression; names in which it is not found are passed through. For a model that rotates some
             of its attentions alone.
 
     Raises:
-        ValueError: no tensor with such a name; rows that heads of this size do not fill; a slice that leaves the head;
-            a fused projection without numbers of heads; packed integers.
+        ValueError: no tensor with such a name, or one that seems to make queries or keys and is not known; rows that
+            heads of this size do not fill; a slice that leaves the head; a fused projection without numbers of heads,
+            or of which it is not known whether it is stacked; packed integers; blocks of scales that the order would
+            leave.
 
     Example:
         >>> weights = {"q_proj.weight": torch.arange(4.0)[:, None]}
@@ -71,27 +117,39 @@ def convert_pairing(
     """
     rotary_dim = head_dim if rotary_dim is None else rotary_dim
     _check(to, head_dim, rotary_dim, rotary_start)
-    converted: dict[str, Tensor] = {}
-    found = False
-    for name, tensor in state_dict.items():
-        kind = _kind(name)
-        if kind is None or (only is not None and re.search(only, name) is None):
-            converted[name] = tensor
-            continue
-        if not tensor.is_floating_point():
-            raise ValueError(
-                f"convert_pairing: {name} has dtype {tensor.dtype}, expected a floating one; packed weights mix rows, "
-                "so dequantize them first."
-            )
-        found = True
-        starts = _heads(kind, name, tensor, head_dim, rotary_dim, rotary_start, num_heads, num_kv_heads)
-        converted[name] = tensor[_row_order(len(tensor), starts, rotary_dim, to).to(tensor.device)]
-    if not found:
-        raise ValueError(
-            f"convert_pairing: got {len(state_dict)} tensors and none that makes queries or keys"
-            + ("" if only is None else f" and has {only!r} in its name")
-            + f", expected names with one of {', '.join(_SEPARATE + _SHARED_KEY + _STACKED + _GROUPED)}; rename yours."
-        )
+    if fused is not None and fused not in get_args(Fused):
+        raise ValueError(f"convert_pairing: got fused={fused!r}, expected one of {get_args(Fused)}.")
+    whole = num_heads == num_kv_heads, rotary_dim == head_dim
+    parts = {
+        name: _part(name, fused, *whole) for name in state_dict if only is None or re.search(only, name) is not None
+    }
+    parts = {name: part for name, part in parts.items() if part is not None}
+    _check_known(state_dict, parts, head_dim, only)
+
+    def order_of(part: _Part, rows: int) -> Tensor:
+        starts = _heads(part.kind, part.name, rows, head_dim, rotary_dim, rotary_start, num_heads, num_kv_heads)
+        return _row_order(rows, starts, rotary_dim, to)
+
+    converted: dict[str, Tensor] = dict(state_dict)
+    touched: list[str] = []
+    for name, part in parts.items():
+        if part is None or re.search(r"lora_(embedding_)?[Aa]\b", part.what):
+            continue  # its rows are the rank; the channels of the heads are the rows of B
+        tensor = state_dict[name]
+        if not re.fullmatch(r"weight|bias|lora_B.*|weight\.lora_b", part.what):
+            order = _order_of_scales(part, tensor, state_dict, order_of)
+        else:
+            _check_numbers(name, tensor, part, state_dict)
+            across = part.kind == "norm" and tensor.ndim == 2  # a row of channels for each head
+            order = order_of(part, tensor.shape[-1] if across else len(tensor))
+            if across:
+                converted[name] = tensor[:, order.to(tensor.device)]
+                touched.append(name)
+                continue
+        if order is not None:
+            converted[name] = _rows(tensor, order)
+            touched.append(name)
+    _log.info("convert_pairing: put %d tensors in the order of %r: %s", len(touched), to, ", ".join(touched))
     return converted
 
 
@@ -105,23 +163,120 @@ def _check(to: str, head_dim: int, rotary_dim: int, rotary_start: int) -> None:
         )
 
 
-def _kind(name: str) -> _Kind | None:
-    parts = name.split(".")
-    if "lora_A" in parts:  # its rows are the rank; the channels of the heads are the rows of B
+def _part(name: str, fused: Fused | None, as_many: bool, whole: bool) -> _Part | None:
+    """What a tensor is of queries and keys, or None."""
+    match = _TENSOR.fullmatch(name)
+    module, what = (match["module"], match["what"]) if match is not None else (name, "weight")
+    *path, last = module.split(".")
+    kind = _KINDS.get(last)
+    if kind in ("stacked", "grouped") and fused is not None:
+        kind = fused
+    if last == _EITHER:
+        kind = fused or _either(path[-1] if path else "", as_many, whole)
+        if kind is None:
+            raise ValueError(
+                f"convert_pairing: {name} may be stacked (GLM) or grouped by key head (GPT-NeoX, Falcon), and its name "
+                'does not say; give fused="stacked" or fused="grouped".'
+            )
+    return None if kind is None else _Part(name, module, what, kind)
+
+
+def _either(parent: str, as_many: bool, whole: bool) -> Fused | None:
+    """The layout of query_key_value by the module around it: "attention" in GPT-NeoX; Falcon rotates whole heads, and
+    GLM, which has fewer key heads than query heads, rotates a part of each."""
+    if parent in ("attention", "self_attn"):
+        return "grouped"
+    if parent == "self_attention" and whole:
+        return "grouped"
+    return "stacked" if parent == "self_attention" and not as_many else None
+
+
+def _check_known(
+    state_dict: Mapping[str, Tensor], parts: Mapping[str, _Part | None], head_dim: int, only: str | None
+) -> None:
+    """Refuse a file that has no queries and keys, or some that are not known."""
+    known = ", ".join((*_KINDS, _EITHER))
+    if not parts:
+        raise ValueError(
+            f"convert_pairing: got {len(state_dict)} tensors and none that makes queries or keys"
+            + ("" if only is None else f" and has {only!r} in its name")
+            + f", expected modules named {known}; rename yours."
+        )
+    strange = []
+    for name, tensor in state_dict.items():
+        last = name.removesuffix(".weight").removesuffix(".bias").removesuffix("_weight").rpartition(".")[2]
+        words = set(re.split(r"[_\d]+", last.lower())) & _SUSPECT
+        chosen = only is None or re.search(only, name) is not None
+        if (
+            words
+            and chosen
+            and name not in parts
+            and last not in _UNROTATED
+            and tensor.ndim
+            and len(tensor) >= head_dim
+        ):
+            strange.append(name)
+    blocks = {part.module.rpartition(".")[0] for part in parts.values() if part and part.kind != "norm"}
+    norms = {part.module.rpartition(".")[0]: part.name for part in parts.values() if part and part.kind == "norm"}
+    if strange:
+        raise ValueError(
+            f"convert_pairing: {', '.join(strange[:3])} seem{'s' if len(strange) == 1 else ''} to make queries or "
+            f"keys, expected modules named {known}; rename them, or choose those that rotate by only=..."
+        )
+    if blocks and (alone := sorted(norms.keys() - blocks)):
+        raise ValueError(
+            f"convert_pairing: {norms[alone[0]]} is a norm of queries or keys that no known projection stands beside, "
+            "expected one; rename it, or choose by only=..."
+        )
+    if not blocks and len(norms) < len({name.rpartition(".")[0] for name in state_dict}):
+        raise ValueError(
+            f"convert_pairing: {next(iter(norms.values()))} is known as a norm of queries or keys, and no projection "
+            f"beside it is; expected modules named {known}; rename yours."
+        )
+
+
+def _check_numbers(name: str, tensor: Tensor, part: _Part, state_dict: Mapping[str, Tensor]) -> None:
+    """Refuse rows that are no rows of channels."""
+    scaled = any(other.startswith(f"{part.module}.") and ("scale" in other or "SCB" in other) for other in state_dict)
+    if not tensor.ndim or not (tensor.is_floating_point() or (tensor.dtype is torch.int8 and scaled)):
+        raise ValueError(
+            f"convert_pairing: {name} has dtype {tensor.dtype} and {tensor.ndim} dimensions, expected floating "
+            "numbers, or int8 with a scale for each row; packed weights mix rows, so dequantize them first."
+        )
+
+
+def _order_of_scales(part: _Part, scale: Tensor, state_dict: Mapping[str, Tensor], order_of: Any) -> Tensor | None:
+    """The order of a tensor of scales: that of the rows of its weight, or None if it stays."""
+    weight = state_dict.get(f"{part.module}.weight")
+    if part.what in ("qweight", "qzeros", "g_idx"):
+        raise ValueError(f"convert_pairing: {part.name} is packed, which mixes rows; dequantize the weights first.")
+    if weight is None or scale.numel() == 1 or not scale.ndim or part.what.startswith("input"):
         return None
-    kinds: dict[_Kind, tuple[str, ...]] = {
-        "separate": _SEPARATE,
-        "shared_key": _SHARED_KEY,
-        "stacked": _STACKED,
-        "grouped": _GROUPED,
-    }
-    return next((kind for kind, known in kinds.items() if any(part in known for part in parts)), None)
+    rows = len(weight)
+    order: Tensor = order_of(part, rows)
+    if len(scale) == rows:
+        return order
+    size = -(-rows // len(scale))
+    if torch.equal(order // size, torch.arange(rows) // size):
+        return None
+    raise ValueError(
+        f"convert_pairing: {part.name} has a scale for each block of {size} rows, and the new order would move rows "
+        "from block to block; dequantize the weights first."
+    )
+
+
+def _rows(tensor: Tensor, order: Tensor) -> Tensor:
+    """The rows of a tensor in another order."""
+    order = order.to(tensor.device)
+    if tensor.dtype.itemsize == 1 and tensor.dtype.is_floating_point:  # fp8 is not indexed everywhere
+        return tensor.view(torch.uint8)[order].view(tensor.dtype)
+    return tensor[order]
 
 
 def _heads(
     kind: _Kind,
     name: str,
-    tensor: Tensor,
+    rows: int,
     head_dim: int,
     rotary_dim: int,
     rotary_start: int,
@@ -129,10 +284,9 @@ def _heads(
     num_kv_heads: int | None,
 ) -> list[int]:
     """The row with which the rotated slice of each query and key head starts."""
-    rows = len(tensor)
     if kind == "shared_key":
         return [rows - rotary_dim]
-    if kind == "separate":
+    if kind in ("separate", "norm"):
         if rows % head_dim:
             raise ValueError(
                 f"convert_pairing: {name} has {rows} rows, expected a multiple of head_dim {head_dim}; give the "
