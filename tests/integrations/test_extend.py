@@ -300,7 +300,7 @@ def test_a_patched_model_may_be_moved_copied_and_trained_and_the_patch_forgotten
             lambda: transformers.Llama4TextConfig(**MIXED, head_dim=16, num_local_experts=2, intermediate_size_mlp=48),
             (3, 7),
         ),
-        (lambda: transformers.Exaone4Config(**MIXED, sliding_window=16, sliding_window_pattern="LLLG"), (3, 7)),
+        (lambda: transformers.Exaone4Config(**MIXED, sliding_window=16, sliding_window_pattern=4), (3, 7)),
     ],
 )
 @pytest.mark.parametrize("rule", [YaRN(2.0, trained_length=128, base=1e4), Linear(2.0, base=1e4)], ids=str)
