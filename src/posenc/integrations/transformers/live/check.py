@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from posenc import MRoPE, RoPE
 from posenc.frequencies import LearnedRates
-from posenc.integrations.transformers.description.description import LayerGroup, describe
+from posenc.integrations.transformers.description.description import LayerGroup
 from posenc.integrations.transformers.description.model_types import COORDINATES, NEGATIVE
+from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
 from posenc.integrations.transformers.live.patch import pretrained
 from posenc.integrations.transformers.live.sites import find_sites
