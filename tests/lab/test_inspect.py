@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from posenc import MRoPE, RoPE
+from posenc import ALiBi, Learned, MRoPE, NoPE, RoPE
 from posenc.frequencies import Custom, Geometric, Linear, LongRoPE, YaRN
 from posenc.integrations.transformers import describe
-from posenc.lab.checkpoint.gguf import HALF, INTERLEAVED, SECTIONS, describe_gguf
+from posenc.lab.checkpoint.gguf import ALIBI, HALF, INTERLEAVED, SECTIONS, TABLES, describe_gguf
 from posenc.lab.inspect import facts, inspect, warnings, wavelengths
 
 LLAMA = {
@@ -218,13 +218,19 @@ def test_turns_are_those_of_the_training_not_of_the_rule() -> None:
 def gguf_file(path: Path, arch: str, tensors: dict[str, Any] | None = None, **keys: Any) -> Path:
     gguf = pytest.importorskip("gguf", reason="the gguf package is not installed")
     writer = gguf.GGUFWriter(path, arch)
-    writer.add_block_count(2)
+    writer.add_block_count(keys.pop("block_count", 2))
     writer.add_context_length(8192)
     writer.add_embedding_length(256)
     writer.add_head_count(4)
     for key, value in keys.items():
         name = f"{arch}.{key.replace('__', '.')}"
-        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32, list: writer.add_array}
+        add = {
+            bool: writer.add_bool,
+            str: writer.add_string,
+            float: writer.add_float32,
+            int: writer.add_uint32,
+            list: writer.add_array,
+        }
         add[type(value)](name, value)
     for name, values in (tensors or {"token_embd.weight": [0.0] * 32}).items():
         writer.add_tensor(name, np.array(values, dtype=np.float32))
@@ -287,12 +293,76 @@ def test_sections_of_a_gguf_file_are_read(tmp_path: Path) -> None:
     assert inspect(path, console=console).model_type == "qwen2vl (GGUF)"
 
 
-def test_a_gguf_file_without_rotation_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no rotary one"):
-        describe_gguf(gguf_file(tmp_path / "m.gguf", "gpt2"))
+def rotating(described: Any) -> dict[float, list[int]]:
+    """The layers that rotate, by base."""
+    found: dict[float, list[int]] = {}
+    for group in described:
+        if isinstance(group.encoding, RoPE):
+            found.setdefault(getattr(group.encoding.frequencies, "base", 0.0), []).extend(group.layers)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arch", "count", "keys", "expected"),
+    [
+        (
+            "gemma3",
+            7,
+            {"rope__freq_base": 1e6, "rope__scaling__type": "linear", "rope__scaling__factor": 8.0},
+            {1e4: [0, 1, 2, 3, 4, 6], 1e6: [5]},
+        ),
+        ("gemma3n", 5, {"rope__freq_base": 1e6}, {1e4: [0, 1, 2, 3], 1e6: [4]}),
+        ("modern-bert", 4, {"rope__freq_base": 160000.0}, {160000.0: [0, 3], 1e4: [1, 2]}),
+        ("smollm3", 8, {}, {1e4: [0, 1, 2, 4, 5, 6]}),
+        ("llama4", 4, {}, {1e4: [0, 1, 2]}),
+        ("cohere2", 8, {"attention__sliding_window": 4096}, {1e4: [0, 1, 2, 4, 5, 6]}),
+        ("exaone4", 4, {"attention__sliding_window": 4096}, {1e4: [0, 1, 2]}),
+        ("exaone4", 4, {}, {1e4: [0, 1, 2, 3]}),
+        ("lfm2", 4, {"attention__head_count_kv": [0, 0, 2, 0]}, {1e4: [2]}),
+        ("granitehybrid", 4, {"attention__head_count_kv": [0, 2, 0, 0]}, {1e4: [1]}),
+        ("qwen3next", 8, {}, {1e4: [3, 7]}),
+    ],
+)
+def test_the_layers_of_a_gguf_file_differ_as_its_architecture_says(
+    tmp_path: Path, arch: str, count: int, keys: dict[str, Any], expected: dict[float, list[int]]
+) -> None:
+    described = describe_gguf(gguf_file(tmp_path / "m.gguf", arch, block_count=count, **keys))
+    assert rotating(described) == expected
+    assert "GGUF" in described.reading
+
+
+def test_what_a_gguf_file_says_besides(tmp_path: Path) -> None:
+    path = gguf_file(tmp_path / "m.gguf", "granitehybrid", rope__scaling__finetuned=False)
+    assert [type(group.encoding) for group in describe_gguf(path)] == [NoPE]
+    yarn = {"type": "yarn", "factor": 40.0, "original_context_length": 4096, "yarn_log_multiplier": 0.1}
+    keys = {f"rope__scaling__{key}": value for key, value in yarn.items()}
+    (group,) = describe_gguf(gguf_file(tmp_path / "n.gguf", "deepseek2", rope__dimension_count=32, **keys))
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.frequencies.attention_factor == 1.0
+    assert group.encoding.frequencies.score_factor == pytest.approx(1.87385, abs=1e-5)
+    local, distant = describe_gguf(
+        gguf_file(tmp_path / "g.gguf", "gemma3", block_count=6, rope__scaling__type="linear", rope__scaling__factor=8.0)
+    )
+    assert isinstance(local.encoding, RoPE)
+    assert isinstance(distant.encoding, RoPE)
+    assert local.encoding.frequencies == Geometric(1e4)
+    assert distant.encoding.frequencies == Linear(8.0)
+
+
+@pytest.mark.parametrize(
+    ("arch", "cls"), [("bert", Learned), ("gpt2", Learned), ("bloom", ALiBi), ("mpt", ALiBi), ("jina-bert-v2", ALiBi)]
+)
+def test_gguf_files_without_rotation_are_read(tmp_path: Path, arch: str, cls: type) -> None:
+    (group,) = describe_gguf(gguf_file(tmp_path / "m.gguf", arch))
+    assert isinstance(group.encoding, cls)
+
+
+def test_an_unknown_gguf_architecture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not known here"):
+        describe_gguf(gguf_file(tmp_path / "m.gguf", "wavtokenizer-dec"))
 
 
 def test_the_architectures_are_names_of_gguf() -> None:
     gguf = pytest.importorskip("gguf", reason="the gguf package is not installed")
-    assert (INTERLEAVED | HALF | SECTIONS.keys()) <= set(gguf.MODEL_ARCH_NAMES.values())
+    assert (INTERLEAVED | HALF | SECTIONS.keys() | TABLES | ALIBI) <= set(gguf.MODEL_ARCH_NAMES.values())
     assert not INTERLEAVED & HALF

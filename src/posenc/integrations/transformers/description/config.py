@@ -40,6 +40,7 @@ _LENGTHS = {
     *("alibi_starting_size", "floor_scale", "max_encoder_position_embeddings", "max_decoder_position_embeddings"),
 }
 _LAYERS = {*_SIZES["num_layers"], "decoder_layers", "num_decoder_layers", "num_attention_layers", "n_layers"}
+_BY_STAGE = {name for kind in ("hidden_size", "num_heads", "num_layers") for name in _SIZES[kind]}
 _NUMBERS = {
     *("rope_theta", "rotary_emb_base", "rotary_embedding_base", "rope_local_base_freq", "global_rope_theta"),
     *("local_rope_theta", "compress_rope_theta", "partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_percent"),
@@ -163,7 +164,9 @@ def _parameters(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Rotary parameters; nothing if all of them are null. A kind of layer that is null has no rotation."""
     if any(isinstance(value, Mapping) for value in parameters.values()):
         return {
-            str(kind): _parameters(tidy(value), kind) if isinstance(value, Mapping) else value
+            str(kind): _parameters(tidy(value), kind)
+            if isinstance(_checked(str(kind), value, f"{name}."), Mapping)
+            else value
             for kind, value in parameters.items()
         }
     checked = {
@@ -180,6 +183,8 @@ def _checked(key: str, value: Any, inside: str = "") -> Any:
         return None
     name = inside + key
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, (list, tuple, Mapping)) and key in _BY_STAGE:
+        return value  # image models have stages, each with a size of its own; :func:`size` does not take these
     if key in _WIDTHS or key in _LENGTHS or key in _LAYERS:
         if not number or value != value or abs(value) == float("inf") or value != int(value):
             raise _wrong(name, value, "a whole number")
@@ -230,7 +235,7 @@ def is_part(key: str, value: Any) -> bool:
 
 def size(config: Mapping[str, Any], name: str) -> Any:
     """``hidden_size``, ``num_heads``, ... under whichever of their names they go, or None."""
-    found = next((config[key] for key in _SIZES[name] if config.get(key) is not None), None)
+    found = next((config[key] for key in _SIZES[name] if isinstance(config.get(key), (int, float))), None)
     return None if name == "max_positions" and found is not None and found <= 0 else found
 
 

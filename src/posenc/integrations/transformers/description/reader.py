@@ -182,4 +182,4 @@ def _axial_groups(part: Part) -> list[LayerGroup]:
         layers = tuple(i for i, kind in enumerate(types) if kind == label) if label and types else all_layers(config)
         if own is not None:
             groups.append(LayerGroup(part.name, label, layers, axial(model_type, config, own), notes=note))
-    return groups
+    return sorted(groups, key=lambda group: group.layers[:1])

@@ -1,0 +1,147 @@
+"""Raw configs, config objects and the models' own modules say the same; altered configs are read or refused."""
+
+import copy
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from posenc import Compose, MRoPE, RoPE
+from posenc.integrations.transformers import Description, describe
+
+transformers = pytest.importorskip("transformers")
+
+HUB = [
+    json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "hub_configs.jsonl").read_text().splitlines()
+]
+
+#: Code of their own that transformers does not have, and whose pairing the config does not say.
+REFUSED = {"minimax_m3", "deepseek_ref"}
+
+
+def said(described: Description) -> list[Any]:
+    return [(group.part, group.label, group.layers, group.encoding.to_dict()) for group in described]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("line", HUB, ids=[line["name"] for line in HUB])
+def test_a_released_config_is_read_as_its_object_and_as_its_module(line: dict[str, Any]) -> None:
+    raw = line["config"]
+    if raw["model_type"] in REFUSED:
+        with pytest.raises(ValueError, match="in which pairs its code rotates"):
+            describe(raw)
+        return
+    described = describe(copy.deepcopy(raw))
+    if raw["model_type"] not in transformers.CONFIG_MAPPING:
+        assert described.reading == "the keys alone" or raw["model_type"] == "kimi_k2"
+        return
+    config = transformers.CONFIG_MAPPING[raw["model_type"]].from_dict(copy.deepcopy(raw))
+    assert said(described) == said(describe(config))
+    for part in dict.fromkeys(group.part for group in described):
+        _as_its_module(described, part, config.get_text_config() if part else config, part)
+
+
+def _as_its_module(described: Description, part: str, config: Any, name: str) -> None:
+    """The rates and the factor of the rotary module of a text model, for each kind of layer."""
+    import importlib
+
+    if name not in ("", "text_config"):
+        return
+    module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
+    classes = [cls for key, cls in vars(module).items() if key.endswith("RotaryEmbedding") and "Vision" not in key]
+    for group in described:
+        rotation = group.encoding.parts[0] if isinstance(group.encoding, Compose) else group.encoding
+        if group.part != part or not isinstance(rotation, (RoPE, MRoPE)):
+            continue
+        built = classes[0](config)
+        prefix = f"{group.label}_" if hasattr(built, f"{group.label}_inv_freq") else ""
+        theirs = getattr(built, f"{prefix}inv_freq").double()
+        ours = torch.from_numpy(rotation.frequencies.inv_freq(rotation.rotary_dim))
+        torch.testing.assert_close(theirs, ours, rtol=3e-6, atol=0)
+        assert getattr(built, f"{prefix}attention_scaling") == pytest.approx(rotation.frequencies.attention_factor)
+
+
+def configs() -> dict[str, Any]:
+    found = {}
+    for model_type in sorted(transformers.CONFIG_MAPPING):
+        try:
+            found[model_type] = transformers.CONFIG_MAPPING[model_type]()
+        except Exception:  # some defaults are refused by transformers itself
+            continue
+    return found
+
+
+def outcome(source: Any) -> Any:
+    try:
+        return said(describe(source))
+    except ValueError as error:
+        return str(error)[:60]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_every_default_config_says_the_same_as_its_object() -> None:
+    differing, checked = [], 0
+    for model_type, config in configs().items():
+        raw = json.loads(config.to_json_string(use_diff=False))
+        if raw.get("model_type") != model_type:
+            continue  # another name of a class whose own name is in the file
+        ours, theirs = outcome(raw), outcome(config)
+        checked += not isinstance(ours, str)
+        if ours != theirs:
+            differing.append(model_type)
+    assert differing == []
+    assert checked > 300
+
+
+WORDS = [None, True, False, -1, 0, 1, 2, 3, 7, 0.5, 1e400, -1e400, 10**12, 10**30, "", "yarn", "default", "1", "llama"]
+
+
+def altered(config: Any, chance: random.Random) -> Any:
+    """The config with one to three values changed, keys dropped or keys moved."""
+    config = copy.deepcopy(config)
+    places = [config, *(value for value in config.values() if isinstance(value, dict))]
+    for _ in range(chance.randint(1, 3)):
+        place = chance.choice(places)
+        if not place:
+            continue
+        key = chance.choice(list(place))
+        what = chance.random()
+        if what < 0.2:
+            del place[key]
+        elif what < 0.3:
+            place[chance.choice(["rope_scaling", "rope_parameters", "layer_types", "rotary_dim"])] = place[key]
+        elif what < 0.45:
+            place[key] = chance.choice([[], {}, [1], ["a"], {"type": "yarn"}, {"a": {}}, [[1]], {"rope_type": 3}])
+        else:
+            place[key] = chance.choice(WORDS)
+    return config
+
+
+def try_altered(count: int, seed: int) -> int:
+    chance = random.Random(seed)
+    sources = [line["config"] for line in HUB if len(json.dumps(line)) < 4000]
+    read = 0
+    for _ in range(count):
+        config = altered(chance.choice(sources), chance)
+        try:
+            read += bool(len(describe(config, pairing=chance.choice([None, "half"]))))
+        except ValueError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"{type(error).__name__}: {error}: {json.dumps(config)}") from error
+    return read
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_altered_configs_are_read_or_refused() -> None:
+    assert try_altered(200, seed=0) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_many_altered_configs_are_read_or_refused() -> None:
+    assert try_altered(20_000, seed=1) > 2_000
