@@ -9,7 +9,7 @@ from torch import Tensor
 
 from posenc.encoding import ContextualEncoding, Encoding
 from posenc.frequencies._arguments import check_instance, check_number
-from posenc.kernels.biased_attention import plan
+from posenc.kernels.biased_attention import fused, plan
 from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
@@ -25,7 +25,8 @@ _OTHER_ORDER = (
 
 def _explain(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding | None = None, **options: Any) -> Choice:
     implementation = options.pop("implementation", "auto")
-    return Choice("attention", *plan.choose(_problem(q, k, v, encoding, **options), implementation))
+    chosen, why = plan.choose(_problem(q, k, v, encoding, **options), implementation)
+    return Choice("attention", chosen, f"{why}; compiled code uses {fused.level()}" if chosen == "cpu" else why)
 
 
 @explained_by(_explain)

@@ -75,7 +75,7 @@ def _choose(problem: Problem) -> tuple[str, str]:
         return "sdpa", "nothing is added to the scores"
     obstacle = fused.refusal(problem) if problem.q.is_cpu else "the tensors are not on the CPU"
     if obstacle is None:
-        return "cpu", f"{_why_fused(problem)}, and compiled code uses {fused.level()}"
+        return "cpu", _why_fused(problem)
     if adds_nothing and ordered_only:
         return "sdpa", "nothing is added to the scores"
     scores = problem.q.shape[0] * problem.q.shape[1] * problem.q_len * problem.k_len
