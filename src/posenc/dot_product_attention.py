@@ -79,16 +79,18 @@ def attention(
             alone, and :math:`\tau^s`, which multiplies it too.
         dropout_p: dropout on the weights; pass 0.0 outside training.
         implementation: "auto" takes the fastest exact one (:func:`posenc.explain` says which); a name is taken at its
-            word or refused. "sdpa": PyTorch's own, without a bias. "blocks": blocks of queries, each with its bias,
-            which is made again in the backward. "flex": FlexAttention; no backward on the CPU. "channels": a bias
-            that separates, as extra channels of q and k. "dense": all scores at once, the reference.
+            word or refused. "cpu": compiled code, for no bias or one of the distance. "sdpa": PyTorch's own, without a
+            bias. "blocks": blocks of queries, each with its bias, which is made again in the backward. "flex":
+            FlexAttention; no backward on the CPU. "channels": a bias that separates, as extra channels of q and k.
+            "dense": all scores at once, the reference.
 
     Returns:
         ``(batch, heads, q_len, value_dim)``, in the dtype of q. A query that may see nothing gets zeros.
 
-    Precision: exact for float64 and float32; with a bias, half precision inputs are worked on in float32, because a
-    bias of some hundreds has no fraction left in bfloat16. "channels" rounds the bias with the dot product: its error
-    grows with the position.
+    Precision: exact for float64 and float32, up to rounding; "cpu" takes a weight below exp(-87) of the largest of its
+    query for 0, and rounds half precision once, on the way out. With a bias, half precision inputs are worked on in
+    float32, because a bias of some hundreds has no fraction left in bfloat16. "channels" rounds the bias with the dot
+    product: its error grows with the position.
 
     Raises:
         ValueError: heads, lengths, masks or positions that do not fit; more queries than keys with ``causal`` or
