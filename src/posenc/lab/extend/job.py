@@ -242,6 +242,9 @@ def _tune(
     folder = rule_folder(run, name) / files.TUNED
     positions = ending.positions or ("whole" if config.device == "cuda" else "skipwise")
     window = config.length if positions == "whole" else ending.window or min(512, max(16, config.trained_length // 8))
+    if processes.is_first and (checkpoint_file := folder / runs.CHECKPOINT).exists():
+        steps_done = len(runs.load_tensors(checkpoint_file).get("progress.losses", ()))
+        console.print(f"The training continues after step {steps_done} of {ending.tune}.", highlight=False)
     with Stages(console) as stages:
         stage = stages.begin(f"{name}, training", ending.tune, unit="step")
         stage.at(0)
@@ -273,12 +276,12 @@ def _tune(
 
 def _report(run: Path, config: ExtendConfig, ending: Ending, checkpoint: Checkpoint, console: Console) -> None:
     with console.status("Writing the report"):
-        page = report.write(run)
-    report.print_table(run, console)
+        found = results.collect(run)
+        page = report.write(run, found)
+    report.print_table(run, console, found)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
     if ending.save is not None:
         name = results.chosen(run, config)
-        found = results.collect(run)
         if found["verdict"]["kind"] == "none of them" and not config.chosen and not ending.tune:
             raise RunError(
                 f"--save: no rule holds, so nothing is saved; to have it nevertheless, name one: --rules {name}."

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posenc.lab.extend.results import collect
+from posenc.lab.extend.results import Data, collect
 from posenc.lab.run import folder as runs
 
 if TYPE_CHECKING:
@@ -13,22 +13,25 @@ if TYPE_CHECKING:
     from posenc.lab.drawing.plots import Picture
 
 
-def write(run: Path) -> Path:
-    """Make ``results.json`` and ``report.html`` in the run's folder, and say where the page is."""
+def write(run: Path, results: Data | None = None) -> Path:
+    """Make ``results.json`` and ``report.html`` in the run's folder, and say where the page is.
+
+    ``results`` are those of :func:`collect`, if they were collected already.
+    """
     from posenc.lab.extend.page import page  # draws with matplotlib
 
-    results = collect(run)
+    results = collect(run) if results is None else results
     runs.write(run / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     path = run / "report.html"
     runs.write(path, page(results))
     return path
 
 
-def print_table(run: Path, console: "Console") -> None:
+def print_table(run: Path, console: "Console", results: Data | None = None) -> None:
     """The tables of a run in the terminal, with the recommendation."""
     from posenc.lab.extend.table import print_results
 
-    print_results(collect(run), console)
+    print_results(collect(run) if results is None else results, console)
 
 
 def figures(run: Path) -> "list[Picture]":
