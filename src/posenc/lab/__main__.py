@@ -29,7 +29,7 @@ def main() -> None:
         sys.exit(_explain(error, verb if verb in VERBS else ""))
 
 
-def _explain(error: Exception, verb: str) -> int:
+def _explain(error: Exception, verb: str = "") -> int:
     """Print what went wrong; the exit code."""
     from posenc.lab.run.errors import RunError
 
