@@ -1,7 +1,8 @@
 """What the pages get while the site is built: pictures drawn by the library, and the README as the start page.
 
-``<!-- pictures: rope -->`` becomes what the library draws of it; ``<!-- README -->`` the README, its links made right;
-``<!-- explore: distance -->`` the explorer, opened at that section.
+``<!-- pictures: rope -->`` becomes what the library draws of it; ``<!-- README -->`` and ``<!-- CONTRIBUTING -->``
+those files, their links made right; ``<!-- explore: distance -->`` the explorer, opened at that section. The first use
+of each term of the glossary becomes a link to it.
 """
 
 import html
@@ -32,17 +33,45 @@ STYLE = (
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Called by MkDocs with the text of each page."""
-    if markdown.strip() != "<!-- README -->":
+    page = re.fullmatch(r"<!-- (README|CONTRIBUTING) -->", markdown.strip())
+    if page is None:
         return markdown
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    return re.sub(r"\((CHANGELOG|CONTRIBUTING)\.md\)", lambda m: f"({m[1].lower()}.md)", readme).replace("(docs/", "(")
+    text = (Path(__file__).parent.parent / f"{page[1]}.md").read_text(encoding="utf-8")
+    return re.sub(r"\((CHANGELOG|CONTRIBUTING)\.md\)", lambda m: f"({m[1].lower()}.md)", text).replace("(docs/", "(")
 
 
 def on_page_content(page_html: str, page: Page, **_: object) -> str:
     """Called by MkDocs with the HTML of each page."""
-    page_html = re.sub(r"<!-- explore: (\w+) -->", lambda found: _explorer(found[1], page.url), page_html)
     page_html = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', _formula, page_html, flags=re.S)
+    if page.file.src_uri.startswith(("howto/", "tutorials/", "three_places", "frequencies", "positions")):
+        page_html = _linked(page_html, page.url)
+    page_html = re.sub(r"<!-- explore: (\w+) -->", lambda found: _explorer(found[1], page.url), page_html)
     return re.sub(r"<!-- pictures: (.+?) -->", lambda found: _pictures(found[1]), page_html)
+
+
+def _linked(page_html: str, url: str) -> str:
+    """The page with the first plain use of each term of the glossary as a link."""
+    home, pieces, inside = get_relative_url("glossary/", url), re.split(r"(<[^>]+>)", page_html), 0
+    left = dict(_terms())
+    for index, piece in enumerate(pieces):
+        if tag := re.match(r"<(/?)(a|code|pre|h[1-6]|script|style|svg|math|figure|table|iframe|button)\b", piece):
+            inside += -1 if tag[1] else 1
+        elif not inside and left and not piece.startswith("<"):
+            pattern = rf"\b({'|'.join(sorted(map(re.escape, left), key=len, reverse=True))})(s?)\b"
+
+            def link(found: re.Match[str]) -> str:
+                anchor = left.pop(found[1].lower(), None)
+                title = "What this means: the glossary"
+                return f'<a href="{home}#{anchor}" title="{title}">{found[0]}</a>' if anchor else found[0]
+
+            pieces[index] = re.sub(pattern, link, piece, flags=re.I)
+    return "".join(pieces)
+
+
+def _terms() -> list[tuple[str, str]]:
+    """The terms of the glossary and their anchors."""
+    rows = (Path(__file__).parent / "glossary.md").read_text(encoding="utf-8")
+    return [(name, anchor) for anchor, name in re.findall(r'^\| <a id="([\w-]+)"></a>([^|]+?) \|', rows, flags=re.M)]
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -51,10 +80,10 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 
 def _explorer(section: str, url: str) -> str:
-    at = f"{get_relative_url(EXPLORER, url)}#{section}"
+    home = get_relative_url(EXPLORER, url)
     return (
-        f'<p><a href="{at}">Open the explorer</a> in a window of its own, or turn its controls here:</p>'
-        f'<iframe src="{at}" title="The explorer: RoPE with controls" loading="lazy" '
+        f'<p><a href="{home}">Open the whole explorer</a>, or change its controls here:</p>'
+        f'<iframe src="{home}?view={section}" title="The explorer: RoPE with controls" loading="lazy" '
         'style="width:100%;height:44rem;border:1px solid var(--md-default-fg-color--lightest);border-radius:6px">'
         "</iframe>"
     )

@@ -41,7 +41,8 @@ class Attention(nn.Module):
         dropout: on the attention weights, in training.
         bias: whether q, k and v have a bias.
         out_bias: whether the output has one; as ``bias`` by default.
-        device, dtype: of the parameters.
+        device: of the parameters.
+        dtype: of the parameters.
 
     Shape:
         x ``(batch, seq, dim)``, context ``(batch, context_seq, context_dim)`` -> ``(batch, seq, dim)``

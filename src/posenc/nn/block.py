@@ -28,9 +28,10 @@ class Block(nn.Module):
     With the defaults it is Llama's, with Hugging Face's names, so that ``load_state_dict`` takes the weights of a
     ``LlamaDecoderLayer`` as they are.
 
+    ``dim``, ``num_heads``, ``encoding``, ``num_kv_heads``, ``head_dim``, ``causal``, ``window``, ``qk_norm``, ``sinks``
+    and ``bias`` are those of :class:`posenc.nn.Attention`.
+
     Args:
-        dim, num_heads, encoding, num_kv_heads, head_dim, causal, window, qk_norm, sinks, bias: as
-            :class:`posenc.nn.Attention` has them.
         mlp_dim: channels within the feed-forward network; by default 4 dim for "gelu", and for "swiglu" 8/3 dim
             rounded up to a multiple of 8, which is as many weights.
         activation: "swiglu" or "gelu".

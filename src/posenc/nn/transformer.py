@@ -20,13 +20,13 @@ class Transformer(nn.Module):
     A decoder has ``causal=True``, an encoder has not, and the decoder of an encoder-decoder has besides
     ``cross="attention"``. What comes before (embedding tokens or patches) and after (a head) is the caller's.
 
+    ``dim`` and ``num_heads`` are those of :class:`posenc.nn.Attention`; all arguments that are not listed here are
+    those of :class:`posenc.nn.Block`.
+
     Args:
-        dim, num_heads: as in :class:`posenc.nn.Attention`.
         num_layers: blocks.
         encoding: one for all blocks, or a :class:`posenc.PerLayer`, or None. Its first place is called once, before the
             first block.
-        num_kv_heads, head_dim, causal, window, qk_norm, sinks, bias, mlp_dim, activation, norm, eps, cross,
-            cross_encoding, context_dim, dropout: as in :class:`posenc.nn.Block`.
 
     Example:
         >>> import torch, posenc

@@ -231,6 +231,15 @@ def test_nothing_is_cut_or_unreadable(browser: Any, file: Path, width: int, sche
     page.close()
 
 
+def test_one_section_stands_alone_in_another_page(browser: Any, file: Path) -> None:
+    page = browser.new_page()
+    page.goto(file.as_uri() + "?view=unseen")
+    assert page.locator("main section:visible").count() == 1
+    assert page.is_visible("#unseen")
+    assert page.is_visible("#rule")
+    page.close()
+
+
 def test_rates_of_a_file_rest_the_controls_that_would_change_them(browser: Any, tmp_path: Path) -> None:
     factors = np.linspace(1, 4, 32).tolist()
     scaling = {"rope_type": "longrope", "short_factor": factors, "long_factor": factors, "factor": 4.0}

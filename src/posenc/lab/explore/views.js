@@ -356,5 +356,10 @@ function draw() {
   showControls();
   for (const view of [drawHands, drawWavelengths, drawDistance, drawUnseen, drawRounding, drawOthers, drawPatches, drawQuestions]) view();
 }
+// Within another page, one section is enough: explore.html?view=unseen
+const only = document.getElementById(new URLSearchParams(location.search).get("view") ?? "");
+if (only?.matches("section")) {
+  for (const element of [$("header"), $("footer"), ...$$("main section")]) element.hidden = element !== only;
+}
 addEventListener("resize", () => measure() && draw());
 start(); wire(); measure(); draw();
