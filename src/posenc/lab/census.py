@@ -100,7 +100,11 @@ def _rows_of_its_own(model_type: str, config: Any, own: dict[str, Any], *, has_p
         if found := _classes_or_none(config):
             return [Row(model_type, "", "not covered", "", ", ".join(cls.__name__ for cls in found))]
         return [Row(model_type, "", "not rotary", "", "")]
-    return [_compared(model_type, config, group) for group in described]
+    # The class fills in the parts that were taken out; they have rows of their own.
+    own_groups = [group for group in described if not group.part]
+    if not own_groups:
+        return [Row(model_type, "", "parts only", "", "")]
+    return [_compared(model_type, config, group) for group in own_groups]
 
 
 def _rows_of_nameless_parts(model_type: str, config: Any) -> list[Row]:
