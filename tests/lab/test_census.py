@@ -42,6 +42,11 @@ def test_a_known_bug_is_found() -> None:
     assert "a bug of theirs" in row.note
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_parts_of_a_model_have_rows_of_their_own() -> None:
+    assert [row.status for row in rows_of("llava")] == ["parts only"]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_model_type_agrees_or_is_accounted_for() -> None:
