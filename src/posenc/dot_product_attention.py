@@ -14,7 +14,7 @@ from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
 from posenc.kernels.choice import Choice, explained_by
-from posenc.kernels.precision import compute_dtype
+from posenc.kernels.precision import compute_dtype, without_autocast
 from posenc.positions import Positions, resolve
 from posenc.positions._resolve import LAST_POSITION
 
@@ -108,7 +108,7 @@ def attention(
     if chosen in ("cpu", "sdpa", "flex"):
         return plan.run(chosen, _widened(problem, chosen)).to(q.dtype)
     # Autocast would take the bias to half precision on its way into the scores.
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q.device.type):
         return plan.run(chosen, _widened(problem, chosen)).to(q.dtype)
 
 

@@ -38,7 +38,7 @@ from posenc.frequencies._arguments import check_instance, check_names, check_num
 from posenc.kernels.biased_attention.content import Content, ScoreMod
 from posenc.kernels.biased_attention.score_mod import score_mod
 from posenc.kernels.biased_attention.temperature import Temperatures, combined
-from posenc.kernels.precision import compute_dtype
+from posenc.kernels.precision import compute_dtype, without_autocast
 from posenc.positions import Positions, resolve
 
 Place = Literal["embeddings", "queries_keys", "scores"]
@@ -310,7 +310,7 @@ def _contextual_bias(
     q, k, wide = q.to(dtype), k.to(dtype), scores.to(dtype)
     q_state = None if state is None else state[..., k.shape[-2] - q.shape[-2] :]
     scale = encoding.softmax_scale(q.shape[-1]) if scale is None else scale
-    with torch.autocast(scores.device.type, enabled=False):
+    with without_autocast(scores.device.type):
         return part.contextual_bias(Content(q, k, wide, i, j, scale, q_state, state, offset=k.shape[-2] - q.shape[-2]))
 
 

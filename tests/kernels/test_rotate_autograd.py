@@ -92,7 +92,7 @@ def test_in_place_is_noticed_by_autograd(implementation: str) -> None:
     rotate_(y, y[:, :0], table, table, implementation=implementation)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
-    with pytest.raises(RuntimeError, match="leaf Variable"):
+    with pytest.raises(ValueError, match="is a leaf which requires"):
         rotate_(x, x[:, :0].detach(), table, table, implementation=implementation)
 
 

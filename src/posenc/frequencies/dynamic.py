@@ -1,6 +1,7 @@
 """Dynamic NTK: the base grows with the sequence."""
 
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,5 +59,8 @@ class DynamicNTK(Frequencies):
 
     def inv_freq(self, rotary_dim: int, *, length: Length = None) -> NDArray[np.float64]:
         present = np.maximum(np.asarray(0 if length is None else length, dtype=np.float64), self.trained_length)
-        stretch = self.factor * present / self.trained_length - (self.factor - 1)
-        return stretched("DynamicNTK", self.base, stretch, rotary_dim)
+        return stretched("DynamicNTK", self.base, self.stretch(present), rotary_dim)
+
+    def stretch(self, present: Any) -> Any:
+        """:math:`s(l)` of lengths that are at least the trained one: an array or tensor of any library."""
+        return self.factor * present / self.trained_length - (self.factor - 1)

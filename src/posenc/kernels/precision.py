@@ -1,10 +1,12 @@
 """The numerics of the house: angles in float64, one rounding to the dtype of the arithmetic, one on the way out."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 T = TypeVar("T")
 
@@ -35,8 +37,31 @@ def may_keep() -> bool:
     """Whether tensors made now may serve a later call: not those of a trace, of a transform or of a fake mode."""
     return not (
         torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Arithmetic in the dtypes that it is written in; a device without autocast, such as meta, needs nothing for it."""
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
+
+
+def may_look(x: Tensor) -> bool:
+    """Whether the values of ``x`` may be read: the one place that decides it.
+
+    Not off the CPU, where a look would stall the device; not while something traces; and not where there are no plain
+    values: a fake or meta tensor, a subclass, the wrapper of a transform of torch.func or of forward-mode derivatives.
+    """
+    return (
+        type(x) in (Tensor, torch.nn.Parameter)
+        and x.is_cpu
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not (torch._C._are_functorch_transforms_active() and torch._C._functorch.is_functorch_wrapped_tensor(x))
     )
 
 

@@ -2,8 +2,11 @@
 
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from posenc.kernels.precision import may_look
 
 Positions: TypeAlias = Tensor | int | None
 
@@ -26,7 +29,7 @@ def resolve(
         ValueError: another rank or length; negative, infinite or NaN values, or above 2**53. Values are looked at on
             the CPU only: elsewhere a look would stall the device.
     """
-    if positions is None or (isinstance(positions, int) and not isinstance(positions, bool)):
+    if positions is None or (isinstance(positions, (int, np.integer, torch.SymInt)) and type(positions) is not bool):
         offset = 0 if positions is None else positions
         if offset < 0:
             raise ValueError(f"{name}: got offset {offset}, expected 0 or above; positions count from 0.")
@@ -41,7 +44,7 @@ def resolve(
         )
     if batch is not None and positions.ndim == 2 and positions.shape[0] not in (1, batch):
         raise ValueError(f"{name}: got {positions.shape[0]} rows for a batch of {batch}; give one row for each.")
-    if positions.device.type == "cpu" and not torch.compiler.is_compiling():
+    if may_look(positions):
         _check_values(positions, name)
     return positions.to(device)
 
@@ -71,7 +74,7 @@ def resolve_coordinates(
             f"{name}: got shape {tuple(positions.shape)}, expected ({batch}, {length}, {coordinates}): batch, tokens "
             "and coordinates of each; or one position for each token, which is then all of its coordinates."
         )
-    looks = positions.device.type == "cpu" and not torch.compiler.is_compiling()
+    looks = may_look(positions)
     if looks and positions.is_floating_point() and not bool(torch.isfinite(positions).all()):
         raise ValueError(f"{name}: got NaN or infinite coordinates; every one must be a finite number.")
     return positions.to(device)

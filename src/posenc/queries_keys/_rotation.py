@@ -11,11 +11,12 @@ from torch import Tensor
 from posenc.encoding import QueryKeyEncoding
 from posenc.frequencies import Frequencies, LearnedRates
 from posenc.kernels.choice import Choice, Implementation, explained_by
-from posenc.kernels.precision import LastResult, compute_dtype, may_keep
+from posenc.kernels.precision import LastResult, compute_dtype, may_look
 from posenc.kernels.rotate import op
 from posenc.kernels.rotate.eager import Pairing, rotate
 from posenc.kernels.rotate.tables import Tables
 from posenc.positions import Positions, resolve, resolve_coordinates
+from posenc.queries_keys._rows import TABLE_DTYPES, Rows, align, for_tensor, lifted, lowered, of_table
 
 Role = Literal["query", "key"]
 Numerics = Literal["exact", "transformers"]
@@ -99,32 +100,29 @@ class Rotation(QueryKeyEncoding, ABC):
         k_positions: Positions = None,
         length: Length = None,
     ) -> Choice:
-        together = self._rows_for_both(q, k, positions, k_positions, length)
-        if together is not None:
-            return op.explain(q, k, together[0], implementation=self.implementation)
-        if k_positions is None and not isinstance(positions, Tensor):
-            self._check_lengths(q, k)
-        of_q = self._explain_turn(q, positions, name="q", length=length)
+        if k_positions is None and self._go_together(q, k):
+            return self._explain_rows(q, k, self._rows(positions, q, length=length))
+        self._check_both(q, k, positions, k_positions)
+        of_q = self._explain_rows(q, None, self._rows(positions, q, length=length))
         where = positions if k_positions is None else k_positions
-        of_k = self._explain_turn(k, where, name="k", role="key", length=length)
+        of_k = self._explain_rows(k, None, self._rows(where, k, role="key", length=length))
         if of_q.implementation == of_k.implementation:
             return of_q
-        both = f"{of_q.implementation} for q, {of_k.implementation} for k"
-        return Choice("rotate", both, f"of q: {of_q.why}; of k: {of_k.why}")
-
-    def _explain_turn(
-        self, x: Tensor, positions: Positions, *, name: str, length: Length, role: Role = "query"
-    ) -> Choice:
-        self._check(x, name)
-        cos, *_ = self._rows(positions, x, role=role, length=length)
-        if self._is_fused(x, cos):
-            return op.explain(x, self._nothing(x), cos, implementation=self.implementation)
-        return Choice("rotate", "eager", "there is no kernel for this layout of tokens, blocks and heads")
+        return Choice(
+            "rotate", f"{of_q.implementation} for q, {of_k.implementation} for k", f"of q: {of_q.why}; of k: {of_k.why}"
+        )
 
     def _explain_in_place(self, q: Tensor, k: Tensor, positions: Positions = None, *, length: Length = None) -> Choice:
-        cos, sin, offset, ids = self._rows_in_place(q, k, positions, length)
-        where = (ids, offset, self.rotary_start, self._token_axis or 2)
-        return op.explain_(q, k, cos, sin, *where, implementation=self.implementation)
+        rows = self._rows_in_place(q, k, positions, length)
+        (four_q, axis), (four_k, _) = (lifted(x, self._seq_index(x)) for x in (q, k))
+        where = (rows.ids, rows.first, self.rotary_start, axis)
+        return op.explain_(four_q, four_k, rows.cos, rows.sin, *where, implementation=self.implementation)
+
+    def _explain_rows(self, q: Tensor, k: Tensor | None, rows: Rows) -> Choice:
+        """What :meth:`_rotate_rows` takes for the same arguments."""
+        if not self._is_fused(q, rows):
+            return Choice("rotate", "eager", "there is no kernel for this layout of tokens, blocks and heads")
+        return op.explain(q, q if k is None else k, rows.cos, implementation=self.implementation)
 
     @explained_by(_explain)
     def on_queries_keys(
@@ -137,11 +135,27 @@ class Rotation(QueryKeyEncoding, ABC):
         length: Length = None,
     ) -> tuple[Tensor, Tensor]:
         """Place 2: q and k, turned. ``length`` is for frequency rules that depend on it."""
-        together = self._rows_for_both(q, k, positions, k_positions, length)
-        if together is not None:
-            return self._fused(op.rotate, q, k, *together)
-        if k_positions is None and not isinstance(positions, Tensor):
-            self._check_lengths(q, k)
+        if k_positions is None and self._go_together(q, k):
+            tables, axis = self._shared, self._token_axis
+            if tables is None or axis is None or q.ndim != 4:
+                return self._rotate_rows(q, k, self._rows(positions, q, length=length))
+            # The common case with nothing asked twice: a step of decoding takes as long as its Python.
+            rows = of_table(tables, positions, q, q.shape[axis])
+            if rows is None or type(q) is not Tensor:
+                return self._rotate_rows(q, k, self._rows(positions, q, length=length))
+            return op.rotate(
+                q,
+                k,
+                rows[0],
+                rows[1],
+                positions=rows[3],
+                offset=rows[2],
+                start=self.rotary_start,
+                token_dim=axis,
+                pairing=self.pairing,
+                implementation=self.implementation,
+            )
+        self._check_both(q, k, positions, k_positions)
         q = self.rotate(q, positions, name="q", length=length)
         k = self.rotate(k, positions if k_positions is None else k_positions, name="k", role="key", length=length)
         return q, k
@@ -155,33 +169,13 @@ class Rotation(QueryKeyEncoding, ABC):
         *,
         length: Length = None,
     ) -> tuple[Tensor, Tensor]:
-        """:meth:`on_queries_keys` in place: q and k are overwritten, and returned. No memory is taken."""
-        return self._fused(op.rotate_, q, k, *self._rows_in_place(q, k, positions, length))
+        """:meth:`on_queries_keys` in place: q and k are overwritten, and returned. No memory is taken.
 
-    def _rows_for_both(
-        self, q: Tensor, k: Tensor, positions: Positions, k_positions: Positions, length: Length
-    ) -> tuple[Tensor, Tensor, int, Tensor | None] | None:
-        """The rows of the tables if one fused call can turn q and k, or None."""
-        if k_positions is not None or not self._go_together(q, k):
-            return None
-        self._check(q, "q")
-        self._check(k, "k")
-        rows = self._rows(positions, q, length=length)
-        return rows if self._is_fused(q, rows[0]) else None
-
-    def _rows_in_place(
-        self, q: Tensor, k: Tensor, positions: Positions, length: Length
-    ) -> tuple[Tensor, Tensor, int, Tensor | None]:
-        """The rows of the tables for a call in place, or the reason why there is none."""
-        self._check(q, "q")
-        self._check(k, "k")
-        rows = self._rows(positions, q, length=length)
-        if self.roles_differ or not self._is_fused(q, rows[0]):
-            raise ValueError(
-                f"{type(self).__name__}: got {self!r} and q of shape {tuple(q.shape)}, expected a layout that can be "
-                "turned in place; use on_queries_keys."
-            )
-        return rows
+        Raises:
+            ValueError: before anything is written: a layout that cannot be rotated in place, elements that share
+                memory, within q or k or between them, and tensors that autograd does not let anyone write to.
+        """
+        return self._rotate_rows(q, k, self._rows_in_place(q, k, positions, length), rotate=op.rotate_)
 
     def rotate(
         self,
@@ -204,7 +198,7 @@ class Rotation(QueryKeyEncoding, ABC):
             name: what an error calls ``x``.
         """
         self._check(x, name)
-        return self._turn(x, *self._rows(positions, x, role=role, length=length))
+        return self._rotate_rows(x, None, self._rows(positions, x, role=role, length=length))[0]
 
     def inverse(
         self,
@@ -231,73 +225,92 @@ class Rotation(QueryKeyEncoding, ABC):
 
     def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """The rotated slice of x turned by tables that :meth:`tables` made, the other channels as they are."""
-        return self._turn(x, cos, sin, 0, None)
+        return self._rotate_rows(x, None, Rows(cos, sin))[0]
 
-    def _turn(self, x: Tensor, cos: Tensor, sin: Tensor, offset: int, ids: Tensor | None) -> Tensor:
-        if self._is_fused(x, cos):
-            return self._fused(op.rotate, x, self._nothing(x), cos, sin, offset, ids)[0]
-        index = self._seq_index(x)
-        return self._turn_plainly(x, *(_align(table, x.ndim, index) for table in (cos, sin)))
-
-    def _fused(
-        self,
-        rotate: Callable[..., tuple[Tensor, Tensor]],
-        q: Tensor,
-        k: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        offset: int,
-        ids: Tensor | None,
+    def _rotate_rows(
+        self, q: Tensor, k: Tensor | None, rows: Rows, rotate: Callable[..., tuple[Tensor, Tensor]] = op.rotate
     ) -> tuple[Tensor, Tensor]:
-        return rotate(
-            q,
-            k,
+        """q and, unless it is None, k by the rows of their tokens: where it can be done, in one call."""
+        cos, sin, first, ids = rows
+        axis = self._token_axis
+        if not self._is_fused(q, rows):
+            return self._plain(q, cos, sin), q if k is None else self._plain(k, cos, sin)
+        plain = axis is not None and q.ndim == 4
+        if plain:
+            four_q, four_k = q, k
+        else:
+            index, ndim = self._seq_index(q), q.ndim
+            four_q, axis = lifted(q, index)
+            four_k = None if k is None else lifted(k, index)[0]
+        if four_k is None:
+            four_k = four_q[:, :0] if axis == 2 else four_q[:, :, :0]
+        turned = rotate(
+            four_q,
+            four_k,
             cos,
             sin,
             positions=ids,
-            offset=offset,
+            offset=first,
             start=self.rotary_start,
-            token_dim=self._token_axis,
+            token_dim=axis,
             pairing=self.pairing,
             implementation=self.implementation,
         )
+        if plain:
+            return turned
+        if rotate is op.rotate_:
+            return q, q if k is None else k
+        return lowered(turned[0], ndim, index), lowered(turned[1], ndim, index) if k is not None else q
 
-    def _nothing(self, x: Tensor) -> Tensor:
-        """No heads of x, for the second tensor of a call that turns one."""
-        return x[:, :0] if self._token_axis == 2 else x[:, :, :0]
+    def _plain(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        index = self._seq_index(x)
+        return self._turn_plainly(x, *(for_tensor(align(table, x.ndim, index), x) for table in (cos, sin)))
 
-    def _is_fused(self, x: Tensor, cos: Tensor) -> bool:
+    def _is_fused(self, x: Tensor, rows: Rows) -> bool:
         """Whether the fused operation can turn x: one slice, and the same tables for all heads."""
-        return x.ndim == 4 and cos.ndim < 4 and self.blocks == 1 and self._token_axis is not None
+        return 2 <= x.ndim <= 4 and rows.cos.ndim < 4 and self.blocks == 1 and type(x).__name__ != "DTensor"
 
     def _go_together(self, q: Tensor, k: Tensor) -> bool:
-        """Whether one call can rotate both."""
+        """Whether one call can rotate both, and their shapes and dtypes are right."""
         axis = self._token_axis
-        return (
-            axis is not None
-            and not self.roles_differ
-            and q.ndim == k.ndim == 4
-            and q.dtype is k.dtype
-            and q.shape[axis] == k.shape[axis]
-            and q.shape[0] == k.shape[0]
+        if q.is_nested:
+            return False
+        q_shape, k_shape, dtype = q.shape, k.shape, q.dtype
+        if dtype is not k.dtype or dtype not in TABLE_DTYPES or self.roles_differ or len(q_shape) != len(k_shape):
+            return False
+        if len(q_shape) != 4 or axis is None:  # packed: (seq, heads, head_dim), or (seq, batch, heads, head_dim)
+            if len(q_shape) not in (3, 4) or self._seq_index(q) != 0:
+                return False
+            return q_shape[-1] == k_shape[-1] == self.head_dim and q_shape[:-2] == k_shape[:-2]
+        return q_shape[3] == k_shape[3] == self.head_dim and q_shape[axis] == k_shape[axis] and q_shape[0] == k_shape[0]
+
+    def _rows(self, positions: Positions, x: Tensor, *, role: Role = "query", length: Length = None) -> Rows:
+        """cos, sin, and which of their rows the tokens of ``x`` have."""
+        by_shape = x.ndim == 4 and self._token_axis is not None  # so the operation can name positions that do not fit
+        if self._shared is not None and (by_shape or (x.ndim < 4 and not isinstance(positions, Tensor))):
+            rows = of_table(self._shared, positions, x, x.shape[self._seq_index(x)])
+            if rows is not None:
+                return rows
+        return Rows(*self._cos_sin(positions, x, role=role, length=length))
+
+    def _rows_in_place(self, q: Tensor, k: Tensor, positions: Positions, length: Length) -> Rows:
+        self._check(q, "q")
+        self._check(k, "k")
+        if self._go_together(q, k):
+            rows = self._rows(positions, q, length=length)
+            if self._is_fused(q, rows):
+                return rows
+        raise ValueError(
+            f"{type(self).__name__}: got {self!r}, q {q.dtype} {tuple(q.shape)} and k {k.dtype} {tuple(k.shape)}, "
+            "expected tensors of one dtype, batch and length and a layout that can be turned in place; use "
+            "on_queries_keys."
         )
 
-    def _rows(
-        self, positions: Positions, x: Tensor, *, role: Role = "query", length: Length = None
-    ) -> tuple[Tensor, Tensor, int, Tensor | None]:
-        """cos, sin, and which of their rows the tokens of ``x`` have: the row of the first, or one for each."""
-        if self._shared is not None and self._token_axis is not None and x.ndim == 4 and may_keep():
-            tokens, ids = x.shape[self._token_axis], None
-            rows = tokens
-            if type(positions) is int:
-                rows = tokens + positions if positions >= 0 else -1
-            elif isinstance(positions, Tensor):
-                rows, ids = _rows_needed(positions, x), positions
-            elif positions is not None:
-                rows = -1
-            if rows >= 0 and (made := self._shared.get(rows, x.device, compute_dtype(x.dtype))) is not None:
-                return *made, rows - tokens if ids is None else 0, ids
-        return *self._cos_sin(positions, x, role=role, length=length), 0, None
+    def _check_both(self, q: Tensor, k: Tensor, positions: Positions, k_positions: Positions) -> None:
+        self._check(q, "q")
+        self._check(k, "k")
+        if k_positions is None and not isinstance(positions, Tensor):
+            self._check_lengths(q, k)
 
     def _turn_plainly(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """The same in plain torch, by tables that broadcast with x."""
@@ -311,6 +324,16 @@ class Rotation(QueryKeyEncoding, ABC):
 
     def _check(self, x: Tensor, name: str) -> None:
         cls = type(self).__name__
+        if x.is_nested:
+            raise TypeError(
+                f"{cls}: got a nested tensor for {name}, expected a dense one, because each of its sequences has "
+                "positions of its own; rotate its values() with seq_dim=0 and posenc.positions.from_lengths(...)."
+            )
+        if x.dtype not in TABLE_DTYPES:
+            raise ValueError(
+                f"{cls}: got {name} of {x.dtype}, expected float64, float32, float16 or bfloat16; cast it before the "
+                "rotation and back after it."
+            )
         if x.shape[-1] != self.head_dim:
             raise ValueError(
                 f"{cls}: {name} has head_dim {x.shape[-1]} but this encoding was built for head_dim {self.head_dim}; "
@@ -362,7 +385,7 @@ class Rotation(QueryKeyEncoding, ABC):
             resolved = resolve(positions, tokens, device=x.device, batch=rows, name=name)
         else:
             resolved = resolve_coordinates(positions, tokens, self.coordinates, device=x.device, batch=rows, name=name)
-        if resolved.device.type == "cpu" and not torch.compiler.is_compiling():
+        if may_look(resolved):
             self.check_range(resolved, x.dtype)
         return resolved
 
@@ -401,30 +424,6 @@ class Rotation(QueryKeyEncoding, ABC):
         return self.seq_dim + x.ndim if self.seq_dim < 0 else self.seq_dim
 
 
-def _rows_needed(positions: Tensor, x: Tensor) -> int:
-    """How long a table must be to hold these positions; -1 if they are no rows of a table, or none to look at here."""
-    if type(positions) is not Tensor or not (positions.is_cpu and x.is_cpu):
-        return -1
-    if positions.dtype is not torch.int64 and positions.dtype is not torch.int32:
-        return -1
-    return int(positions.max()) + 1 if positions.numel() else -1  # all else about them is checked by the operation
-
-
-def _align(table: Tensor, ndim: int, seq_index: int) -> Tensor:
-    """``([rows, [heads,]] seq, pairs)`` as a view that broadcasts with x of ``ndim`` dimensions."""
-    if table.ndim == 2:  # the same for all rows and heads
-        return table.view(table.shape[0], *[1] * (ndim - 2 - seq_index), table.shape[1])
-    if table.ndim == 3:
-        table = table[:, None]
-    if ndim == 2:
-        return table[0, 0]
-    if ndim == 3 and seq_index == 0:  # (seq, heads, head_dim)
-        return table[0].transpose(0, 1)
-    if ndim == 3:  # (batch, seq, head_dim), or (heads, seq, head_dim)
-        return table[:, 0] if table.shape[1] == 1 else table[0]
-    return {0: table.permute(2, 0, 1, 3), 1: table.transpose(1, 2)}.get(seq_index, table)
-
-
 def check_fixed(cls: str, frequencies: Frequencies) -> None:
     """Refuse rules that an encoding with fixed rates cannot follow."""
     if frequencies.depends_on_length or isinstance(frequencies, LearnedRates):
@@ -432,21 +431,6 @@ def check_fixed(cls: str, frequencies: Frequencies) -> None:
             f"{cls}: got frequencies {frequencies}, expected a rule with fixed rates; only RoPE takes rates that are "
             "learned or depend on the length."
         )
-
-
-def rates_for(
-    frequencies: Frequencies, rotary_dim: int, length: Tensor
-) -> tuple[Float[Tensor, "*length pairs"], Float[Tensor, "*length 1"]]:
-    """The rates of a rule that depends on the length, and its factor, for each of many lengths."""
-    lengths = length.cpu()
-    if torch.compiler.is_compiling():  # which traces NumPy, but no unique
-        rates = torch.from_numpy(frequencies.inv_freq(rotary_dim, length=lengths.numpy()))
-        factors = torch.from_numpy(frequencies.attention_factor_at(lengths.numpy()))
-    else:
-        distinct, where = torch.unique(lengths, return_inverse=True)
-        rates = torch.from_numpy(frequencies.inv_freq(rotary_dim, length=distinct.numpy()))[where]
-        factors = torch.from_numpy(frequencies.attention_factor_at(distinct.numpy()))[where]
-    return rates.to(length.device), factors[..., None].to(length.device)
 
 
 def check_choice(cls: str, name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -11,7 +11,8 @@ from posenc.kernels.precision import angles, as_float64
 from posenc.kernels.rotate.eager import Pairing
 from posenc.kernels.rotate.tables import Tables
 from posenc.positions import sequence_lengths
-from posenc.queries_keys._rotation import Length, Numerics, Role, Rotation, check_choice, rates_for
+from posenc.queries_keys._rates import RatesByLength
+from posenc.queries_keys._rotation import Length, Numerics, Role, Rotation, check_choice
 
 
 class RoPE(Rotation):
@@ -102,6 +103,9 @@ class RoPE(Rotation):
         self.relative = self.keys_cacheable = not self.frequencies.depends_on_length
         self.scales_scores = self.frequencies.score_factor != 1
         self._inv_freq: tuple[float, ...] = tuple(self.frequencies.inv_freq(self.rotary_dim).tolist())
+        self._by_length = (
+            RatesByLength.of(self.frequencies, self.rotary_dim) if self.frequencies.depends_on_length else None
+        )
         if isinstance(self.frequencies, LearnedRates):
             setattr(self, self.frequencies.parameter, nn.Parameter(torch.empty(self.rotary_dim // 2)))
             self.reset_parameters()
@@ -124,14 +128,14 @@ class RoPE(Rotation):
         factor = torch.tensor(self.frequencies.attention_factor, dtype=torch.float64, device=positions.device)
         if self.numerics == "transformers":
             return positions[..., None].float() * self._inv_freq_in_float32(positions.device), factor.float()
-        if self.frequencies.depends_on_length:
+        if self._by_length is not None:
             if length is None:
                 length = sequence_lengths(positions)
             elif not isinstance(length, Tensor):
                 length = torch.tensor(length, device=positions.device)
             elif length.ndim == 1:  # one for each row
                 length = length[:, None]
-            rates, factors = rates_for(self.frequencies, self.rotary_dim, length)
+            rates, factors = self._by_length.at(length)
             return as_float64(positions)[..., None] * rates, factors
         if not isinstance(self.frequencies, LearnedRates):
             return angles(positions, self._inv_freq), factor

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
+
+from posenc.kernels.precision import may_look
 
 
 def check(name: str, num_heads: int, window: Sequence[int]) -> tuple[int, int]:
@@ -25,7 +26,7 @@ def offsets(name: str, q_positions: Tensor, k_positions: Tensor, window: tuple[i
     """
     places = window[0] * window[1]
     for positions in (q_positions, k_positions):
-        if positions.device.type != "cpu" or torch.compiler.is_compiling() or not positions.numel():
+        if not may_look(positions) or not positions.numel():
             continue
         if (last := positions.max().item()) >= places:
             raise ValueError(

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from posenc.encoding import ContextualEncoding
 from posenc.kernels.biased_attention.content import Content
+from posenc.kernels.precision import without_autocast
 from posenc.scores._distance import distance
 
 
@@ -115,7 +116,7 @@ class DeBERTa(ContextualEncoding):
 
     def _rows_of(self, projection: nn.Linear, dtype: torch.dtype) -> Tensor:
         """``(heads, head_dim, 2 span)``."""
-        with torch.autocast(self.table.device.type, enabled=False):
+        with without_autocast(self.table.device.type):
             flat = F.linear(self.table.to(dtype), projection.weight.to(dtype), projection.bias.to(dtype))
         rows: Tensor = flat.unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)
         return rows

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posenc.encoding import ScoreEncoding
+from posenc.kernels.precision import without_autocast
 from posenc.scores._distance import distance, heads_first, working
 
 
@@ -79,5 +80,5 @@ class FIRE(ScoreEncoding):
         share = (c * far).abs().log1p() / ((c * longest).abs().log1p() + 1e-6)
         # Written out rather than called: autocast must not take the network to half precision.
         inner = (share[..., None] * working(self.hidden.weight)[:, 0] + working(self.hidden.bias)).relu()
-        with torch.autocast(share.device.type, enabled=False):
+        with without_autocast(share.device.type):
             return heads_first(F.linear(inner, working(self.out.weight), working(self.out.bias)))

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from posenc.encoding import ContextualEncoding
 from posenc.kernels.biased_attention.content import Content
+from posenc.kernels.precision import without_autocast
 
 
 class Forgetting(ContextualEncoding):
@@ -80,7 +81,7 @@ class Forgetting(ContextualEncoding):
                 f"Forgetting: got a state of shape {tuple(state.shape)}, expected ({x.shape[0]}, {self.num_heads}, "
                 "tokens so far)."
             )
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device.type):
             dtype = torch.promote_types(torch.float32, x.dtype)
             logits = F.linear(x.to(dtype), self.gate.weight.to(dtype), self.gate.bias.to(dtype))
         faded = F.logsigmoid(logits).transpose(-1, -2).double().cumsum(dim=-1)

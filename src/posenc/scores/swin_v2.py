@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posenc.encoding import ScoreEncoding
+from posenc.kernels.precision import without_autocast
 from posenc.scores._distance import heads_first, working
 from posenc.scores._window import check, offsets
 
@@ -89,7 +90,7 @@ class SwinV2Bias(ScoreEncoding):
         sides = torch.tensor([max(side - 1, 1) for side in self.trained_window], dtype=torch.float64)
         reach = 8 * grid / sides
         spaced = (reach.sign() * reach.abs().log1p() / math.log(8)).to(weight.dtype).to(weight.device)
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight.device.type):
             inner = F.linear(spaced, weight, working(self.hidden.bias)).relu()
             table = 16 * F.linear(inner, working(self.out.weight)).sigmoid()
         dy, dx = offsets("SwinV2Bias", q_positions, k_positions, self.window)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posenc.encoding import ScoreEncoding
+from posenc.kernels.precision import may_look, without_autocast
 from posenc.scores._distance import working
 
 
@@ -84,13 +85,13 @@ class TUPE(ScoreEncoding):
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
         q, k = self.factors(q_positions, k_positions)
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device.type):
             return q @ k.transpose(-1, -2)
 
     def _code(self, positions: Tensor, projection: nn.Linear) -> Tensor:
         _check(positions, self.length)
         rows = working(self.table)[positions.long()]
-        with torch.autocast(rows.device.type, enabled=False):
+        with without_autocast(rows.device.type):
             normed = F.layer_norm(rows, (self.dim,), working(self.norm.weight), working(self.norm.bias), self.norm.eps)
             flat = F.linear(normed, working(projection.weight), working(projection.bias))
         code: Tensor = flat.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
@@ -98,7 +99,7 @@ class TUPE(ScoreEncoding):
 
 
 def _check(positions: Tensor, length: int) -> None:
-    if positions.device.type != "cpu" or torch.compiler.is_compiling() or not positions.numel():
+    if not may_look(positions) or not positions.numel():
         return
     if (last := positions.max().item()) >= length:
         raise ValueError(f"TUPE: got position {last}, expected below the table's length {length}; build a longer one.")

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from posenc.kernels.biased_attention import toeplitz
 from posenc.kernels.biased_attention.problem import Block, Problem, attend, cut
+from posenc.kernels.precision import without_autocast
 
 _BLOCK_BYTES = 32 * 2**20  # of scores: small enough to stay near the cores, large enough for the matrix products
 
@@ -129,7 +130,7 @@ class _Blocks(torch.autograd.Function):
             ]
             bias = None if table is None else _leaf(toeplitz.view(table, rows, keys), wanted[3])
             extra = [_leaf(x, needed) for x, needed in zip((sinks, state), wanted[4:6], strict=True)]
-            with torch.enable_grad(), torch.autocast(q.device.type, enabled=False):
+            with torch.enable_grad(), without_autocast(q.device.type):
                 block = layout.block(rows, keys) if table is None else Block.of(rows, keys, bias, None)
                 y = attend(
                     problem, block, *leaves, sinks=extra[0], state=extra[1], generator=_generator(ctx.seed, rows, q)

@@ -65,6 +65,8 @@ def _refusal(implementation: str, problem: Problem) -> str | None:
             return "its mask has no gradient there"
         if torch.compiler.is_compiling():
             return "torch.compile cannot see through its backward"
+        if fused.is_transformed():
+            return "the transforms of torch.func cannot see through its backward"
     return None
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from posenc.kernels.biased_attention import toeplitz
 from posenc.kernels.biased_attention.content import Content
+from posenc.kernels.precision import may_look
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Problem:
         if self.window is not None:
             first = max(first, rows.start + self.offset - self.window + 1)
             stop = min(stop, rows.stop - 1 + self.offset + self.window)
-        if self.documents is not None and self.documents.device.type == "cpu":
+        if self.documents is not None and may_look(self.documents):
             ids = self.documents[..., self.offset + rows.start : self.offset + rows.stop]
             same = (self.documents >= ids.amin(-1, keepdim=True)) & (self.documents <= ids.amax(-1, keepdim=True))
             present = same.reshape(-1, self.k_len).any(dim=0).nonzero()

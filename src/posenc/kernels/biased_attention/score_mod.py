@@ -5,16 +5,18 @@ from torch import Tensor
 
 from posenc.kernels.biased_attention.content import ScoreMod
 from posenc.kernels.biased_attention.toeplitz import Bias
+from posenc.kernels.precision import may_keep, may_look
 
 
 def score_mod(bias: Bias, q_positions: Tensor, k_positions: Tensor, *, relative: bool) -> ScoreMod:
     """``score + bias`` in the form ``(score, b, h, q_index, k_index) -> score``.
 
     A relative bias over whole positions becomes a table of distances, looked up with one index: linear memory, and
-    gradients that reach the encoding's parameters through the table. Any other bias is looked up in its dense form.
+    gradients that reach the encoding's parameters through the table. Any other bias is looked up in its dense form, and
+    so is every one under torch.compile, where nobody knows how long a table would have to be.
     """
     whole = not (q_positions.is_floating_point() or k_positions.is_floating_point())
-    if relative and whole:
+    if relative and whole and _has_values(q_positions) and _has_values(k_positions):
         return _from_distances(bias, q_positions, k_positions)
     dense = bias(q_positions, k_positions)
     batched = dense.ndim == 4 and dense.shape[0] > 1
@@ -26,9 +28,14 @@ def score_mod(bias: Bias, q_positions: Tensor, k_positions: Tensor, *, relative:
     return add
 
 
+def _has_values(positions: Tensor) -> bool:
+    """Whether the longest distance can be read, at the price of one wait for the device where it is a GPU."""
+    return may_look(positions) or (positions.is_cuda and may_keep())
+
+
 def _from_distances(bias: Bias, q_positions: Tensor, k_positions: Tensor) -> ScoreMod:
-    furthest = max(int((q_positions.max() - k_positions.min()).item()), 0)
-    ahead = max(int((k_positions.max() - q_positions.min()).item()), 0)
+    bounds = torch.stack((q_positions.max() - k_positions.min(), k_positions.max() - q_positions.min()))
+    furthest, ahead = (max(int(bound), 0) for bound in bounds.tolist())
     device = q_positions.device
     zero = torch.zeros(1, dtype=torch.int64, device=device)
     behind = bias(torch.arange(furthest + 1, device=device), zero)[..., :, 0]

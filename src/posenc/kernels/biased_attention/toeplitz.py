@@ -10,12 +10,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from posenc.kernels.precision import may_look
+
 Bias = Callable[[Tensor, Tensor], Tensor]
 
 
 def consecutive(positions: Tensor) -> bool:
     """Whether positions ``(seq,)`` go up by one from token to token. Values are looked at on the CPU only."""
-    if positions.ndim != 1 or positions.device.type != "cpu" or torch.compiler.is_compiling():
+    if positions.ndim != 1 or not may_look(positions):
         return False
     return positions.shape[0] < 2 or bool((positions.diff() == 1).all())
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from posenc.kernels.precision import may_look
+
 
 def check(
     q: Tensor,
@@ -55,7 +57,7 @@ def check(
         raise ValueError(
             f"rotate: got positions of shape {tuple(positions.shape)}, expected ({tokens},) or ({batch}, {tokens})."
         )
-    if positions.is_cpu and positions.numel() and not torch.compiler.is_compiling() and type(positions) is Tensor:
+    if positions.numel() and may_look(positions):
         low, high = (int(bound) for bound in torch.aminmax(positions))
         if low < 0 or high >= rows:
             raise ValueError(
@@ -64,11 +66,88 @@ def check(
             )
 
 
+def check_writable(q: Tensor, k: Tensor) -> None:
+    """Refuse, before anything is written, what cannot be overwritten: by autograd's rules, or because memory is shared.
+
+    Raises:
+        ValueError: a leaf that requires a gradient, or a view of one; an inference tensor outside inference mode;
+            elements of q or k that share memory, within one of them or between the two.
+    """
+    for name, x in (("q", q), ("k", k)):
+        if x.requires_grad and torch.is_grad_enabled() and (x.is_leaf or (x._base is not None and x._base.is_leaf)):
+            raise ValueError(
+                f"rotate_: got {name} that is a leaf which requires a gradient, or a view of one, expected a result of "
+                "a computation to write over; use rotate (on_queries_keys), or torch.no_grad()."
+            )
+        if x.is_inference() and not torch.is_inference_mode_enabled():
+            raise ValueError(
+                f"rotate_: got {name} made under torch.inference_mode() and called outside of it, expected a tensor "
+                "that may be written to; use rotate (on_queries_keys), or stay in inference mode."
+            )
+    check_distinct(q, k)
+
+
 def check_distinct(q: Tensor, k: Tensor) -> None:
     """Refuse to write in place where elements share memory."""
     for name, x in (("q", q), ("k", k)):
-        if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)) and x.numel():
+        if not x.is_contiguous() and x.numel() and _overlaps_itself(x):
             raise ValueError(
                 f"rotate_: got {name} with elements that share memory (was it expanded?), expected distinct ones to "
                 "write in place; clone() it."
             )
+    if not (_has_memory(q) and _has_memory(k)) or not q.numel() or not k.numel():
+        return
+    if q.untyped_storage().data_ptr() == k.untyped_storage().data_ptr() and q.dtype is k.dtype:
+        difference = int(k.storage_offset() - q.storage_offset())
+        if _meet(difference, _axes(q), _axes(k)):
+            raise ValueError(
+                "rotate_: got q and k with elements in common, which would be rotated twice, expected tensors of "
+                "their own or parts of one that do not overlap; clone() one of them."
+            )
+
+
+def _has_memory(x: Tensor) -> bool:
+    return type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta" and not torch.compiler.is_compiling()
+
+
+def _axes(x: Tensor) -> list[tuple[int, int]]:
+    """(stride, size) of the axes with more than one entry, the largest stride first."""
+    return sorted(((s, n) for s, n in zip(x.stride(), x.shape, strict=True) if n > 1), reverse=True)
+
+
+def _overlaps_itself(x: Tensor) -> bool:
+    inner = 0  # the span of the axes inside
+    for stride, size in reversed(_axes(x)):
+        if stride <= inner:
+            break
+        inner += stride * (size - 1)
+    else:
+        return False
+    if 0 in (stride for stride, _ in _axes(x)):
+        return True
+    places = torch.zeros((), dtype=torch.int64)  # strides that interleave: settled by counting
+    for stride, size in _axes(x):
+        places = places[..., None] + stride * torch.arange(size)
+    return bool(places.unique().numel() < places.numel())
+
+
+def _meet(difference: int, q: list[tuple[int, int]], k: list[tuple[int, int]]) -> bool:
+    """Whether an element of q is one of k, which begins ``difference`` elements after q; both by their axes."""
+    q_span, k_span = (sum(stride * (size - 1) for stride, size in axes) for axes in (q, k))
+    if difference > q_span or difference < -k_span:
+        return False
+    if not q and not k:
+        return True
+    if q and k and q[0][0] == k[0][0]:  # the same outer axis: only by how much its index differs matters
+        (stride, q_size), k_size = q[0], k[0][1]
+        q_inner, k_inner = q_span - stride * (q_size - 1), k_span - stride * (k_size - 1)
+        first = max(-(k_size - 1), -((q_inner - difference) // stride))
+        last = min(q_size - 1, (difference + k_inner) // stride)
+        return any(_meet(difference - t * stride, q[1:], k[1:]) for t in range(first, last + 1))
+    if not k or (q and q[0][0] > k[0][0]):
+        stride, size = q[0]
+        inner = q_span - stride * (size - 1)
+        first = max(0, -((inner - difference) // stride))
+        last = min(size - 1, (difference + k_span) // stride)
+        return any(_meet(difference - t * stride, q[1:], k) for t in range(first, last + 1))
+    return _meet(-difference, k, q)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from posenc.kernels.choice import Choice, Implementation
 from posenc.kernels.rotate import eager
-from posenc.kernels.rotate.checks import check, check_distinct
+from posenc.kernels.rotate.checks import check, check_distinct, check_writable
 from posenc.kernels.rotate.choosing import choose, choose_and_say
 from posenc.kernels.rotate.eager import Pairing, fresh, split_pairs
 
@@ -100,15 +100,16 @@ def rotate_(
     gradients = torch.is_grad_enabled()
     _check_fixed(cos, sin)
     chosen = choose(q, k, cos, implementation)
+    check_writable(q, k)
     if chosen == "eager":
-        check_distinct(q, k)
         turned_q, turned_k = eager.rotate_queries_keys(*arguments)
         return q.copy_(turned_q), k.copy_(turned_k)
     if gradients and (q.requires_grad or k.requires_grad):
         others = (*arguments[2:], chosen, implementation)
         return _RotateInPlace.apply(q, *others), _RotateInPlace.apply(k, *others)
     _kernel_(chosen)(*arguments)
-    torch.autograd.graph.increment_version((q, k))
+    if not q.is_inference() and not k.is_inference():
+        torch.autograd.graph.increment_version((q, k))
     return q, k
 
 
@@ -132,7 +133,7 @@ def explain_(
     """The same of :func:`rotate_`, which refuses more."""
     _check_fixed(cos, sin)
     check(q, k, cos, sin, positions, offset, start, token_dim)
-    check_distinct(q, k)
+    check_writable(q, k)
     return explain(q, k, cos, implementation=implementation)
 
 
@@ -275,6 +276,7 @@ def _differentiable_(*arguments: Any) -> None:
     if torch.is_grad_enabled() and any(_learns(x) for x in arguments[:4]):
         if any(_learns(table) for table in arguments[2:4]):
             raise ValueError(_NO_TABLE_GRADIENTS)
+        check_writable(*arguments[:2])
         for x in arguments[:2]:
             _RotateInPlace.apply(x, *arguments[2:], "operator", "auto")
     else:

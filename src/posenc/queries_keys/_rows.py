@@ -1,0 +1,97 @@
+"""Rows of cos and sin: which ones the tokens of a tensor have, and how a tensor is laid out for the fused operation."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from posenc.kernels.precision import may_keep
+from posenc.kernels.rotate.tables import Tables
+from posenc.positions import Positions
+
+#: The dtype of the tables for each dtype of q and k that can be rotated.
+TABLE_DTYPES = {
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+}
+
+
+class Rows(NamedTuple):
+    """cos and sin, and which of their rows the tokens have: those from ``first`` on, or ``ids``."""
+
+    cos: Tensor
+    sin: Tensor
+    first: int = 0
+    ids: Tensor | None = None
+
+
+def of_table(tables: Tables, positions: Positions, x: Tensor, tokens: int) -> Rows | None:
+    """Rows of a table that equal encodings share, for ``tokens`` tokens; None if these positions are none of them."""
+    if not may_keep() or (dtype := TABLE_DTYPES.get(x.dtype)) is None:
+        return None
+    needed, first, ids = tokens, 0, None
+    if type(positions) is int:
+        if positions < 0:
+            return None
+        needed, first = tokens + positions, positions
+    elif positions is not None:
+        if type(positions) is not Tensor or not (positions.is_cpu and x.is_cpu):
+            return None
+        if positions.dtype is not torch.int64 and positions.dtype is not torch.int32:
+            return None
+        count = positions.numel()
+        if not count:
+            return None
+        # All else about them is checked by the operation.
+        needed, ids = int(positions.item() if count == 1 else positions.max()) + 1, positions
+        if needed < 1:
+            return None
+    made = tables.get(needed, x.device, dtype)
+    return None if made is None else Rows(*made, first, ids)
+
+
+def lifted(x: Tensor, seq_index: int) -> tuple[Tensor, int]:
+    """``x`` as a view of four dimensions with the batch first, and its axis of tokens: 1 or 2."""
+    if x.ndim == 2:  # (seq, head_dim)
+        return x[None, None], 2
+    if x.ndim == 3:  # (seq, heads, head_dim), or (batch, seq, head_dim)
+        return (x[None], 1) if seq_index == 0 else (x[:, None], 2)
+    return (x.transpose(0, 1), 1) if seq_index == 0 else (x, seq_index)
+
+
+def lowered(x: Tensor, ndim: int, seq_index: int) -> Tensor:
+    """The inverse of :func:`lifted`."""
+    if ndim == 2:
+        return x[0, 0]
+    if ndim == 3:
+        return x[0] if seq_index == 0 else x[:, 0]
+    return x.transpose(0, 1) if seq_index == 0 else x
+
+
+def align(table: Tensor, ndim: int, seq_index: int) -> Tensor:
+    """``([rows, [heads,]] seq, pairs)`` as a view that broadcasts with x of ``ndim`` dimensions."""
+    if table.ndim == 2:  # the same for all rows and heads
+        return table.view(table.shape[0], *[1] * (ndim - 2 - seq_index), table.shape[1])
+    if table.ndim == 3:
+        table = table[:, None]
+    if ndim == 2:
+        return table[0, 0]
+    if ndim == 3 and seq_index == 0:  # (seq, heads, head_dim)
+        return table[0].transpose(0, 1)
+    if ndim == 3:  # (batch, seq, head_dim), or (heads, seq, head_dim)
+        return table[:, 0] if table.shape[1] == 1 else table[0]
+    return {0: table.permute(2, 0, 1, 3), 1: table.transpose(1, 2)}.get(seq_index, table)
+
+
+def for_tensor(table: Tensor, x: Tensor) -> Tensor:
+    """The table as x needs it: replicated over the mesh of a DTensor, else as it is."""
+    if type(x) is Tensor or type(x).__name__ != "DTensor":
+        return table
+    from torch.distributed.tensor import DTensor, Replicate
+
+    if not isinstance(x, DTensor) or isinstance(table, DTensor):
+        return table
+    mesh = x.device_mesh
+    return DTensor.from_local(table, mesh, [Replicate()] * mesh.ndim, run_check=False)

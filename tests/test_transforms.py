@@ -1,0 +1,227 @@
+"""Whoever runs the library besides plain eager torch: fake tensors, tracers, transforms, meta tensors, subclasses."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention.flex_attention import flex_attention
+
+import posenc
+from posenc.frequencies import DynamicNTK, LongRoPE
+
+# torch.func.jvp compiles its own decompositions by a function that torch calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
+ROTATIONS = {
+    "rope": posenc.RoPE(head_dim=8),
+    "rope with dynamic rates": posenc.RoPE(head_dim=8, frequencies=DynamicNTK(2, trained_length=4)),
+    "rope with two lists": posenc.RoPE(
+        head_dim=8, frequencies=LongRoPE([1.0] * 4, [3.0] * 4, trained_length=4, factor=4, long_attention_factor=1.5)
+    ),
+    "xpos": posenc.XPos(head_dim=8),
+    "axial": posenc.AxialRoPE(head_dim=8),
+}
+BIASES = {
+    "alibi": posenc.ALiBi(num_heads=2),
+    "t5": posenc.T5Bias(num_heads=2),
+    "cope": posenc.CoPE(num_heads=2, head_dim=8),
+    "fire": posenc.FIRE(num_heads=2),
+}
+
+
+def heads(tokens: int = 6, seed: int = 0) -> Tensor:
+    return torch.randn(2, 2, tokens, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", ROTATIONS)
+def test_rotations_under_fake_tensors_tracers_and_transforms(name: str) -> None:
+    rope, q, positions = ROTATIONS[name], heads(), torch.arange(6)
+    expected = rope.rotate(q, positions)
+    with FakeTensorMode():
+        fake = copy.deepcopy(rope).on_queries_keys(torch.empty(2, 2, 6, 8), torch.empty(2, 2, 6, 8), torch.arange(6))
+    assert fake[0].shape == (2, 2, 6, 8)
+    traced = make_fx(lambda q, p: rope.rotate(q, p))(q, positions)
+    torch.testing.assert_close(traced(q, positions), expected)
+    rows = torch.stack((positions, positions + 3))
+    mapped = torch.func.vmap(lambda p: rope.rotate(q, p))(rows)
+    torch.testing.assert_close(mapped, torch.stack([rope.rotate(q, p) for p in rows]))
+    value, tangent = torch.func.jvp(lambda q: rope.rotate(q, positions), (q,), (q,))  # the rotation is linear in q
+    torch.testing.assert_close((value, tangent), (expected, expected))
+    gradient = torch.func.grad(lambda q: rope.rotate(q, positions).square().sum())(q)
+    leaf = q.clone().requires_grad_()
+    rope.rotate(leaf, positions).square().sum().backward()
+    torch.testing.assert_close(gradient, leaf.grad)
+    torch.testing.assert_close(rope.rotate(q, positions), expected)  # nothing of a transform was kept
+
+
+def test_positions_with_a_tangent_leave_nothing_behind() -> None:
+    rope, q, positions = posenc.AxialRoPE(head_dim=8), heads(), torch.arange(6.0)
+    torch.func.jvp(lambda p: rope.rotate(q, p), (positions,), (torch.ones(6),))
+    with torch.autograd.forward_ad.dual_level():
+        assert torch.autograd.forward_ad.unpack_dual(rope.rotate(q, positions)).tangent is None
+
+
+@pytest.mark.parametrize("name", ["rope with dynamic rates", "rope with two lists"])
+def test_rates_that_depend_on_the_length_are_exported(name: str) -> None:
+    class Layer(nn.Module):
+        def forward(self, q: Tensor, positions: Tensor) -> Tensor:
+            return ROTATIONS[name].rotate(q, positions)
+
+    for strict in (False, True):
+        dynamic = ({2: torch.export.Dim.DYNAMIC}, {0: torch.export.Dim.DYNAMIC})
+        program = torch.export.export(Layer(), (heads(3), torch.arange(3)), dynamic_shapes=dynamic, strict=strict)
+        q, positions = heads(7), torch.arange(7)
+        torch.testing.assert_close(program.module()(q, positions), Layer()(q, positions))
+
+
+@pytest.mark.parametrize("name", BIASES)
+def test_attention_on_meta_and_fake_tensors_and_under_grad(name: str) -> None:
+    encoding = BIASES[name]
+    meta = torch.empty(1, 2, 5, 8, device="meta")
+    assert posenc.attention(meta, meta, meta, copy.deepcopy(encoding).to("meta"), causal=True).is_meta
+    with FakeTensorMode():
+        fake = torch.empty(1, 2, 5, 8)
+        assert posenc.attention(fake, fake, fake, type(encoding).from_dict(encoding.to_dict()), causal=True).shape == (
+            (1, 2, 5, 8)
+        )
+
+
+@pytest.mark.parametrize("tokens", [724, 725])
+def test_attention_is_differentiated_by_torch_func_at_any_length(tokens: int) -> None:
+    q = torch.randn(1, 8, tokens, 4)
+    loss = torch.func.grad(lambda q: posenc.attention(q, q, q, posenc.ALiBi(num_heads=8), causal=True).square().sum())
+    leaf = q.clone().requires_grad_()
+    posenc.attention(leaf, leaf, leaf, posenc.ALiBi(num_heads=8), causal=True).square().sum().backward()
+    torch.testing.assert_close(loss(q), leaf.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_refuse_torch_func_in_our_words() -> None:
+    q = torch.randn(1, 2, 5, 4)
+    with pytest.raises(ValueError, match="transforms of torch"):
+        torch.func.grad(lambda q: posenc.attention(q, q, q, posenc.ALiBi(num_heads=2), implementation="blocks").sum())(
+            q
+        )
+
+
+def test_in_place_refuses_before_it_writes() -> None:
+    rope = posenc.RoPE(head_dim=8)
+    leaf = heads().requires_grad_()
+    base = torch.randn(2, 2, 9, 8)
+    with torch.inference_mode():
+        made_in_inference_mode = heads()
+        rope.on_queries_keys_(made_in_inference_mode, heads(seed=1))
+    cases = {
+        "is a leaf which requires a gradient": (leaf, heads()),
+        "or a view of one": (leaf[:], heads()),
+        "k that is a leaf": (heads(), leaf),
+        "q and k with elements in common": (base[:, :, :6], base[:, :, 3:]),
+        "outside of it": (made_in_inference_mode, heads()),
+        "q with elements that share memory": (
+            torch.randn(40).as_strided((1, 2, 3, 8), (8, 4, 8, 1)),
+            heads()[:1, :, :3],
+        ),
+    }
+    for message, (q, k) in cases.items():
+        before = q.detach().clone(), k.detach().clone()
+        with pytest.raises(ValueError, match=message):
+            rope.on_queries_keys_(q, k)
+        assert torch.equal(q, before[0]), message
+        assert torch.equal(k, before[1]), message
+
+
+@pytest.mark.parametrize("axes", [(0, 2, 1, 3), (0, 1, 2, 3)])
+def test_in_place_takes_parts_of_one_projection(axes: tuple[int, ...]) -> None:
+    rope = posenc.RoPE(head_dim=8)
+    fused = torch.randn(2, 5, 6, 8).permute(axes) if axes[1] == 2 else torch.randn(2, 6, 5, 8)
+    q, k = fused[:, :4], fused[:, 4:]
+    alternating = fused[:, ::2], fused[:, 1::2]
+    expected = rope.on_queries_keys(q, k), rope.on_queries_keys(*alternating)
+    kept = fused.clone()
+    for parts, wanted in zip(((q, k), alternating), expected, strict=True):
+        fused.copy_(kept)
+        rope.on_queries_keys_(*parts)
+        torch.testing.assert_close(parts, wanted, rtol=0, atol=0)
+
+
+def test_inference_tensors_rotate_and_a_later_forward_trains() -> None:
+    rope = posenc.RoPE(head_dim=8)
+    with torch.inference_mode():
+        expected = rope.rotate(heads(), torch.arange(6))
+    q = heads().requires_grad_()
+    got = rope.rotate(q, torch.arange(6))
+    got.sum().backward()
+    assert torch.equal(got, expected)
+    assert q.grad is not None
+
+
+def test_whole_numbers_of_numpy_are_offsets() -> None:
+    for encoding in (posenc.RoPE(head_dim=8), posenc.XPos(head_dim=8)):
+        assert torch.equal(encoding.rotate(heads(), np.int64(7)), encoding.rotate(heads(), 7))
+
+
+@pytest.mark.parametrize("seq_dim", [0, -3])
+def test_packed_tokens_take_the_kernel(seq_dim: int) -> None:
+    rope = posenc.RoPE(head_dim=8, seq_dim=seq_dim)
+    q, k = torch.randn(7, 4, 8), torch.randn(7, 2, 8)
+    positions = torch.tensor([0, 1, 2, 0, 1, 2, 3])
+    batched = posenc.RoPE(head_dim=8, seq_dim=-3)
+    for where in (None, 3, positions):
+        for got, wanted in zip(
+            rope.on_queries_keys(q, k, where), batched.on_queries_keys(q[None], k[None], where), strict=True
+        ):
+            assert torch.equal(got, wanted[0])
+    assert (
+        posenc.explain(rope.on_queries_keys, q, k).implementation
+        == posenc.explain(batched.on_queries_keys, q[None], k[None]).implementation
+    )
+    wanted = rope.on_queries_keys(q, k, positions)
+    assert torch.equal(rope.on_queries_keys_(q, k, positions)[0], wanted[0])
+    assert torch.equal(k, wanted[1])
+
+
+def test_an_explanation_is_the_choice_of_the_call() -> None:
+    rope, q = posenc.RoPE(head_dim=8), heads()
+    alone = posenc.explain(rope.on_queries_keys, q, q).implementation
+    assert posenc.explain(rope.on_queries_keys, q, q.bfloat16()).implementation == alone
+    with pytest.raises(ValueError, match="expected tensors of one dtype"):
+        posenc.explain(rope.on_queries_keys_, q, q.bfloat16())
+    xpos = posenc.XPos(head_dim=8)
+    for call in (xpos.on_queries_keys_, lambda q, k: posenc.explain(xpos.on_queries_keys_, q, k)):
+        with pytest.raises(ValueError, match="use on_queries_keys"):
+            call(q, q.clone())
+
+
+def test_what_cannot_be_rotated_is_refused_in_our_words() -> None:
+    rope = posenc.RoPE(head_dim=8)
+    with pytest.raises(ValueError, match=r"got q of torch\.float8_e4m3fn"):
+        rope.on_queries_keys(heads().to(torch.float8_e4m3fn), heads().to(torch.float8_e4m3fn))
+    nested = torch.nested.nested_tensor([torch.randn(2, 3, 8), torch.randn(2, 5, 8)], layout=torch.jagged)
+    with pytest.raises(TypeError, match="got a nested tensor for q, expected a dense one"):
+        rope.on_queries_keys(nested, nested)
+
+
+def test_a_score_mod_is_compiled_whole() -> None:
+    encoding = posenc.ALiBi(num_heads=2)
+
+    def attend(q: Tensor, positions: Tensor) -> Tensor:
+        return flex_attention(q, q, q, score_mod=encoding.score_mod(positions, positions))  # type: ignore[return-value]
+
+    graphs = 0
+
+    def counted(graph: torch.fx.GraphModule, inputs: list[Tensor]):  # type: ignore[no-untyped-def]
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(attend, fullgraph=True, backend=counted)
+    for n in (6, 8, 11):
+        q, positions = heads(n), torch.arange(n)
+        torch._dynamo.mark_dynamic(q, 2)
+        torch._dynamo.mark_dynamic(positions, 0)
+        torch.testing.assert_close(compiled(q, positions), posenc.attention(q, q, q, encoding))
+    assert graphs == 1
