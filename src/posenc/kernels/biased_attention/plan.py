@@ -65,7 +65,7 @@ def _refusal(implementation: str, problem: Problem) -> str | None:
             return "its mask has no gradient there"
         if torch.compiler.is_compiling():
             return "torch.compile cannot see through its backward"
-        if fused.is_transformed():
+        if torch._C._are_functorch_transforms_active():
             return "the transforms of torch.func cannot see through its backward"
     return None
 
