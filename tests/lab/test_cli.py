@@ -49,7 +49,21 @@ def test_help_answers_at_once_and_imports_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["compare", "extend", "probe", "report", "show", "inspect", "diagnose", "build", "bench", "list", "explore"]
+    "verb",
+    [
+        "compare",
+        "extend",
+        "probe",
+        "report",
+        "show",
+        "inspect",
+        "check",
+        "diagnose",
+        "build",
+        "bench",
+        "list",
+        "explore",
+    ],
 )
 def test_every_verb_explains_itself(call, verb: str) -> None:
     code, out, _ = call(verb, "--help")

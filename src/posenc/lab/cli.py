@@ -284,6 +284,29 @@ def inspect(
 
 
 @app.command(cls=Verb)
+def check(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model's folder, a GGUF file, or a package that ships one.")
+    ],
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that it brings.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say whether a model, loaded by transformers, rotates as its config says. Exit code 1 if it does not.
+
+    Example:
+      posenc check ./Llama-3.2-1B
+    """
+    from posenc.lab import check as job
+
+    report = job.check(model, trust_remote_code=trust_remote_code)
+    if as_json:
+        _print_json(report)
+    else:
+        print("\n".join(report.lines()))
+    raise typer.Exit(report.exit_code)
+
+
+@app.command(cls=Verb)
 def diagnose(
     target: Annotated[
         str,

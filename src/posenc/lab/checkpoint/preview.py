@@ -96,7 +96,7 @@ def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
     if not (folder / "config.json").is_file():
         raise RunError(f"{source}: there is no config.json in it; give the folder of a model in Hugging Face format.")
     config = read_json(folder / "config.json")
-    _check_code(folder, config, source, trusted)
+    check_code(folder, config, source, trusted)
     if not any((folder / name).is_file() for name in (SINGLE, INDEX)):
         pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
         what = f"only pickled weights ({pickled[0]}), which can run code, and are not loaded" if pickled else "none"
@@ -176,7 +176,8 @@ def _look_gguf(source: str, place: Place) -> Preview:
     )
 
 
-def _check_code(folder: Path, config: Mapping[str, Any], source: str, trusted: bool) -> None:
+def check_code(folder: Path, config: Mapping[str, Any], source: str, trusted: bool) -> None:
+    """Refuse code that a model brings, or that its config asks a hub for, unless it is trusted."""
     tokenizer = folder / "tokenizer_config.json"
     configs = [config, *([read_json(tokenizer)] if tokenizer.is_file() else [])]
     if not trusted and any(found.get("auto_map") for found in configs):
@@ -184,6 +185,24 @@ def _check_code(folder: Path, config: Mapping[str, Any], source: str, trusted: b
             f"{source}: the model brings code of its own (auto_map in its config), which could do anything; read it, "
             "and give --trust-remote-code to run it."
         )
+    if not trusted and (asked := _code_of_a_hub(config)):
+        raise RunError(
+            f"{source}: its config asks for code of a hub ({asked}), which is not loaded unasked; remove the "
+            "key, or give --trust-remote-code."
+        )
+
+
+def _code_of_a_hub(config: Mapping[str, Any]) -> str:
+    """The key and value that name an implementation of a hub, "owner/name", in the config or one of its parts."""
+    for key, value in config.items():
+        if "implementation" in str(key):
+            named = list(value.values()) if isinstance(value, Mapping) else [value]
+            for each in named:
+                if isinstance(each, str) and "/" in each:
+                    return f"{key}: {each}"
+        if isinstance(value, Mapping) and (inside := _code_of_a_hub(value)):
+            return inside
+    return ""
 
 
 def positions(config: Mapping[str, Any], source: str) -> tuple[Kind, LayerGroup]:

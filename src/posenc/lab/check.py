@@ -1,0 +1,49 @@
+"""`posenc check`: does a model, loaded by transformers, rotate as its config says?"""
+
+import os
+from typing import Any
+
+from posenc.integrations.transformers import Report
+from posenc.integrations.transformers import check as check_model
+from posenc.lab.checkpoint.find import check_digests, find
+from posenc.lab.checkpoint.preview import check_code
+from posenc.lab.run.errors import RunError
+from posenc.lab.run.folder import read_json
+
+
+def check(source: str, *, trust_remote_code: bool = False) -> Report:
+    """Load a model without the network, and compare what it computes with what its config says.
+
+    Args:
+        source: a folder in Hugging Face format, a GGUF file, or the name of an installed package that ships one.
+        trust_remote_code: whether code that the model brings may be run.
+
+    Raises:
+        RunError: no model, one of code that is not trusted, or one that transformers cannot load.
+    """
+    place = find(source)
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code, "dtype": "auto"}
+    if place.gguf is None:
+        file = place.folder / "config.json"
+        if not file.is_file():
+            raise RunError(f"{source}: there is no config.json in it; give the folder of a model.")
+        check_code(place.folder, read_json(file), source, trust_remote_code)
+        options["use_safetensors"] = True
+    else:
+        options["gguf_file"] = place.gguf.name
+    check_digests(place)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing is ever downloaded
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    kinds = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForSpeechSeq2Seq", "AutoModel")
+    reasons: list[str] = []
+    for kind in kinds:
+        try:
+            model = getattr(transformers, kind).from_pretrained(place.folder, **options)
+        except Exception as error:  # another kind of model, or whatever loading raises
+            reasons.append((str(error).splitlines() or [type(error).__name__])[0][:200])
+            continue
+        return check_model(model)
+    raise RunError(f"{source}: transformers cannot load it: {reasons[-1]}")
