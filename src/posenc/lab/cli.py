@@ -299,10 +299,7 @@ def check(
     from posenc.lab import check as job
 
     report = job.check(model, trust_remote_code=trust_remote_code)
-    if as_json:
-        _print_json(report)
-    else:
-        print("\n".join(report.lines()))
+    _print_json(report) if as_json else print("\n".join(report.lines()))
     raise typer.Exit(report.exit_code)
 
 

@@ -100,8 +100,9 @@ class Rotation(QueryKeyEncoding, ABC):
         k_positions: Positions = None,
         length: Length = None,
     ) -> Choice:
-        if k_positions is None and self._go_together(q, k):
-            return self._explain_rows(q, k, self._rows(positions, q, length=length))
+        rows = self._rows_for_both(q, k, positions, k_positions, length)
+        if rows is not None:
+            return self._explain_rows(q, k, rows)
         self._check_both(q, k, positions, k_positions)
         of_q = self._explain_rows(q, None, self._rows(positions, q, length=length))
         where = positions if k_positions is None else k_positions
@@ -135,26 +136,9 @@ class Rotation(QueryKeyEncoding, ABC):
         length: Length = None,
     ) -> tuple[Tensor, Tensor]:
         """Place 2: q and k, turned. ``length`` is for frequency rules that depend on it."""
-        if k_positions is None and self._go_together(q, k):
-            tables, axis = self._shared, self._token_axis
-            if tables is None or axis is None or q.ndim != 4:
-                return self._rotate_rows(q, k, self._rows(positions, q, length=length))
-            # The common case with nothing asked twice: a step of decoding takes as long as its Python.
-            rows = of_table(tables, positions, q, q.shape[axis])
-            if rows is None or type(q) is not Tensor:
-                return self._rotate_rows(q, k, self._rows(positions, q, length=length))
-            return op.rotate(
-                q,
-                k,
-                rows[0],
-                rows[1],
-                positions=rows[3],
-                offset=rows[2],
-                start=self.rotary_start,
-                token_dim=axis,
-                pairing=self.pairing,
-                implementation=self.implementation,
-            )
+        rows = self._rows_for_both(q, k, positions, k_positions, length)
+        if rows is not None:
+            return self._rotate_rows(q, k, rows)
         self._check_both(q, k, positions, k_positions)
         q = self.rotate(q, positions, name="q", length=length)
         k = self.rotate(k, positions if k_positions is None else k_positions, name="k", role="key", length=length)
@@ -283,6 +267,15 @@ class Rotation(QueryKeyEncoding, ABC):
                 return False
             return q_shape[-1] == k_shape[-1] == self.head_dim and q_shape[:-2] == k_shape[:-2]
         return q_shape[3] == k_shape[3] == self.head_dim and q_shape[axis] == k_shape[axis] and q_shape[0] == k_shape[0]
+
+    def _rows_for_both(
+        self, q: Tensor, k: Tensor, positions: Positions, k_positions: Positions, length: Length
+    ) -> Rows | None:
+        """The rows by which one call turns q and k; None where each needs its own."""
+        if k_positions is not None or not self._go_together(q, k):
+            return None
+        rows = self._rows(positions, q, length=length)
+        return rows if self._is_fused(q, rows) else None
 
     def _rows(self, positions: Positions, x: Tensor, *, role: Role = "query", length: Length = None) -> Rows:
         """cos, sin, and which of their rows the tokens of ``x`` have."""

@@ -52,13 +52,13 @@ def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
 def checks(encoding: Encoding, *, oracle: Oracle | None = None) -> Iterator[tuple[str, Callable[[], None]]]:
     """The questions of the exam, as (name, function to call) pairs."""
     candidate = Candidate(encoding, oracle)
-    for name, question in _QUESTIONS.items():
+    # What is wrong by itself is named before what is wrong under a compiler or in company.
+    later = {question.__name__: question for question in (*together.QUESTIONS, *compiled.QUESTIONS)}
+    for name, question in (_QUESTIONS | later).items():
         yield name, functools.partial(question, candidate)
 
 
-_QUESTIONS: dict[str, Callable[[Candidate], None]] = {
-    question.__name__: question for question in (*compiled.QUESTIONS, *together.QUESTIONS)
-}
+_QUESTIONS: dict[str, Callable[[Candidate], None]] = {}
 
 
 def _question(function: Callable[[Candidate], None]) -> Callable[["Candidate"], None]:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,7 +252,9 @@ def _set_rates(model: Any, rotation: RoPE | None, source: str) -> bool:
     if not rates or any(torch.allclose(found.double().cpu(), wanted, rtol=1e-5, atol=0) for found in rates):
         return False  # others may be those of another kind of layers
     try:
-        extend(model, rotation.frequencies)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that the rates are wrong is what this mends, and reports
+            extend(model, rotation.frequencies)
     except ValueError as error:
         raise RunError(f"{source}: its rates are not those of its config when it is loaded, and {error}") from error
     return True
