@@ -1,6 +1,7 @@
 """Attention with a bias: how long it takes, how much memory, and how far channels may be trusted.
 
     python benchmarks/attention.py speed     ratios to causal SDPA without a bias, forward and training, 4096 tokens
+    python benchmarks/attention.py sizes     every size: decode at 64 to 16 384 keys, prefill at 16 to 8192 tokens
     python benchmarks/attention.py memory    peak resident memory of a fresh process, 16 384 and 65 536 tokens
     python benchmarks/attention.py channels  the error of ALiBi and Sandwich as extra channels, by position
     python benchmarks/attention.py window    cost by length with a window: twice the tokens, twice the time
@@ -229,6 +230,66 @@ def window(repeats: int) -> None:
         report("window", interleaved(calls, repeats), "alibi, window 512, 4096")
 
 
+def sizes(longest: int, dtype: torch.dtype) -> None:
+    """Ours against SDPA without a bias, SDPA with the bias ready as a mask, and both products and a softmax by hand."""
+    decode = [(1, n) for n in (64, 256, 1024, 4096, 16_384) if n <= longest]
+    prefill = [(n, n) for n in (16, 64, 256, 1024, 4096, 8192) if n <= longest]
+    for name in ("none", "alibi", "t5", "kerple", "fire", "cope"):
+        for window_size in (None, 256):
+            for kind, shapes in (("forward", decode + prefill), ("training", prefill)):
+                values: dict[str, Any] = {}
+                for q_len, k_len in shapes:
+                    if name in ("fire", "cope") and q_len > 2048:
+                        continue  # the matrix by hand would take more memory than there is
+                    with torch.set_grad_enabled(kind == "training"):
+                        calls = of_one_size(name, q_len, k_len, window_size, dtype, kind == "training")
+                        repeats = max(3, min(200, 2**24 // (q_len * k_len)))
+                        values[f"{q_len} x {k_len}"] = {
+                            what: 1e6 * statistics.median(times) for what, times in interleaved(calls, repeats).items()
+                        }
+                    us = "".join(f"{what} {us:.0f}  " for what, us in values[f"{q_len} x {k_len}"].items())
+                    print(f"  {name:7} window {window_size or '-':>4} {kind:9} {q_len:5} x {k_len:5}  {us}", flush=True)
+                record(f"sizes, {name}, window {window_size}, {kind}, {str(dtype)[6:]}", values)
+
+
+def of_one_size(
+    name: str, q_len: int, k_len: int, window_size: int | None, dtype: torch.dtype, training: bool
+) -> dict[str, Callable[[], Any]]:
+    """The calls of one size. Ours is compared with the reference first: nothing wrong is timed."""
+    torch.manual_seed(0)
+    encoding = posenc.NoPE() if name == "none" else ENCODINGS[name]()
+    q, k, v = (torch.randn(1, HEADS, n, HEAD_DIM, dtype=dtype).requires_grad_(training) for n in (q_len, k_len, k_len))
+    order: dict[str, Any] = {"causal": True, "window": window_size}
+    i, j = torch.arange(k_len - q_len, k_len)[:, None], torch.arange(k_len)
+    seen = (j <= i) if window_size is None else (j <= i) & (i - j < window_size)
+    outputs: dict[str, Callable[[], Tensor]] = {"ours": lambda: posenc.attention(q, k, v, encoding, **order)}
+    plain = window_size is None
+    outputs["sdpa without a bias"] = lambda: F.scaled_dot_product_attention(
+        q, k, v, attn_mask=None if plain else seen, is_causal=plain and q_len > 1
+    )
+    outputs["dense"] = lambda: posenc.attention(q, k, v, encoding, implementation="dense", **order)
+    if name in ("none", "alibi", "t5", "kerple"):
+        bias = encoding.bias(i[:, 0], j)
+        ready = torch.zeros(1, q_len, k_len) if bias is None else bias.detach()
+        ready = ready.masked_fill(~seen, float("-inf")).to(dtype)[None]
+        scale = encoding.softmax_scale(HEAD_DIM)
+        outputs["sdpa with a ready mask"] = lambda: F.scaled_dot_product_attention(q, k, v, ready, scale=scale)
+        outputs["by hand"] = lambda: (q * scale @ k.transpose(-1, -2) + ready).softmax(dim=-1) @ v
+    close(outputs["ours"](), outputs["dense"](), f"{name}, {q_len} x {k_len}", 1e-5 if dtype == torch.float32 else 3e-2)
+    if name in ("none", "alibi", "t5", "kerple"):
+        del outputs["dense"]  # its bias is made anew each time, which nobody would do
+    if not training:
+        return dict(outputs)
+    learned = list(encoding.parameters())
+    gradient = torch.randn_like(q)
+
+    def train(output: Callable[[], Tensor], wanted: list[Tensor]) -> Callable[[], Any]:
+        return lambda: torch.autograd.grad(output(), wanted, gradient)
+
+    ours = ("ours", "dense")
+    return {what: train(y, [q, k, v, *(learned if what in ours else [])]) for what, y in outputs.items()}
+
+
 def status(field: str) -> float:
     """A field of /proc/self/status in MiB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
@@ -303,11 +364,12 @@ def channels() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "every", "memory", "channels", "window", "gpu", "memory-of"])
+    parser.add_argument("what", choices=["speed", "sizes", "every", "memory", "channels", "window", "gpu", "memory-of"])
     parser.add_argument("rest", nargs="*")
     parser.add_argument("--length", type=int, help="4096, and 16 384 for gpu")
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="for gpu; on the CPU forward alone")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="for sizes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -315,6 +377,8 @@ def main() -> None:
     if options.what == "speed":
         speed(length, options.repeats)
         training(length, max(5, options.repeats // 3))
+    elif options.what == "sizes":
+        sizes(options.length or 16_384, getattr(torch, options.dtype))
     elif options.what == "every":
         every_encoding(length, max(3, options.repeats // 3))
     elif options.what == "gpu":

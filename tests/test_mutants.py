@@ -57,7 +57,43 @@ MUTANTS = [
     ),
     ("scores/forgetting.py", "state[..., -1:] + faded", "faded", "scores/test_forgetting.py"),
     ("dot_product_attention.py", "k_len - q_len :]", ":q_len]", "test_dot_product_attention.py"),
-    ("positions/_resolve.py", "offset + length", "offset + length + 1", "positions"),
+    (
+        "positions/_resolve.py",
+        "torch.arange(offset, offset + length,",
+        "torch.arange(offset, offset + length + 1,",
+        "positions",
+    ),
+    (
+        "kernels/biased_attention/temperature.py",
+        "return self.products * self.scores",
+        "return self.products",
+        "conformance/test_pairs.py",
+    ),
+    (
+        "kernels/biased_attention/temperature.py",
+        "scaled(bias.to(products.dtype), temperatures.scores)",
+        "scaled(bias.to(products.dtype), 1.0)",
+        "conformance/test_pairs.py",
+    ),
+    (
+        "kernels/precision.py",
+        "type(kept) is type(positions) and kept == positions",
+        "kept == positions",
+        "test_refusals.py",
+    ),
+    (
+        "compose.py",
+        "for part in self.parts:\n            q, k",
+        "for part in self.parts[:1]:\n            q, k",
+        "conformance/test_pairs.py",
+    ),
+    ("scores/cope.py", "queries + content.offset", "queries", "conformance/test_any_call.py"),
+    (
+        "queries_keys/_rotation.py",
+        "of_k = self._explain_turn(k, where",
+        "of_k = self._explain_turn(k, None",
+        "conformance/test_every_encoding.py",
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from posenc.encoding import ContextualEncoding, Encoding
 from posenc.frequencies._arguments import check_instance, check_number
-from posenc.kernels.biased_attention import plan
+from posenc.kernels.biased_attention import fused, plan
 from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
@@ -25,7 +25,8 @@ _OTHER_ORDER = (
 
 def _explain(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding | None = None, **options: Any) -> Choice:
     implementation = options.pop("implementation", "auto")
-    return Choice("attention", *plan.choose(_problem(q, k, v, encoding, **options), implementation))
+    chosen, why = plan.choose(_problem(q, k, v, encoding, **options), implementation)
+    return Choice("attention", chosen, f"{why}; compiled code uses {fused.level()}" if chosen == "cpu" else why)
 
 
 @explained_by(_explain)
@@ -78,16 +79,18 @@ def attention(
             alone, and :math:`\tau^s`, which multiplies it too.
         dropout_p: dropout on the weights; pass 0.0 outside training.
         implementation: "auto" takes the fastest exact one (:func:`posenc.explain` says which); a name is taken at its
-            word or refused. "sdpa": PyTorch's own, without a bias. "blocks": blocks of queries, each with its bias,
-            which is made again in the backward. "flex": FlexAttention; no backward on the CPU. "channels": a bias
-            that separates, as extra channels of q and k. "dense": all scores at once, the reference.
+            word or refused. "cpu": compiled code, for no bias or one of the distance. "sdpa": PyTorch's own, without a
+            bias. "blocks": blocks of queries, each with its bias, which is made again in the backward. "flex":
+            FlexAttention; no backward on the CPU. "channels": a bias that separates, as extra channels of q and k.
+            "dense": all scores at once, the reference.
 
     Returns:
         ``(batch, heads, q_len, value_dim)``, in the dtype of q. A query that may see nothing gets zeros.
 
-    Precision: exact for float64 and float32; with a bias, half precision inputs are worked on in float32, because a
-    bias of some hundreds has no fraction left in bfloat16. "channels" rounds the bias with the dot product: its error
-    grows with the position.
+    Precision: exact for float64 and float32, up to rounding; "cpu" takes a weight below exp(-87) of the largest of its
+    query for 0, and rounds half precision once, on the way out. With a bias, half precision inputs are worked on in
+    float32, because a bias of some hundreds has no fraction left in bfloat16. "channels" rounds the bias with the dot
+    product: its error grows with the position.
 
     Raises:
         ValueError: heads, lengths, masks or positions that do not fit; more queries than keys with ``causal`` or

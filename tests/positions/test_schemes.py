@@ -265,3 +265,39 @@ def test_each_document_has_its_length() -> None:
     lengths = positions.sequence_lengths(torch.tensor([[0, 1, 2, 0, 1], [0, 0, 0, 1, 2], [5, 6, 7, 8, 9]]))
     assert lengths.tolist() == [[3, 3, 3, 2, 2], [3, 3, 3, 3, 3], [10] * 5]
     assert positions.sequence_lengths(torch.tensor([0.0, 0.5, 1.5])).tolist() == [2, 2, 2]
+
+
+def test_dual_chunks_are_those_of_the_released_code_by_name() -> None:
+    """ChunkLlama's tables at its natural call, chunk_size 3072 and local_window 512: clamped at 3072, not 3071."""
+    from posenc.positions.dual_chunks import distances, dual_chunk
+
+    c, local = 3072, 512
+    s = c - local
+    p = torch.arange(3 * s)
+    code = dual_chunk(p, chunk=s, trained_length=c, clamp="code")
+    theirs = (torch.arange(s) + s).clamp(max=c)
+    assert torch.equal(code.successive[:s], theirs)
+    assert set(code.between.tolist()) == {int(theirs[s - 1])} == {c}
+    paper = dual_chunk(p, chunk=s, trained_length=c)
+    assert int(paper.successive.max()) == int(paper.between.max()) == c - 1
+    assert torch.equal(code.keys, paper.keys)
+    short = dual_chunk(torch.arange(8), chunk=4, trained_length=100, clamp="code")  # 2s - 1 is below c
+    assert set(short.between.tolist()) == {7}
+    apart = distances(torch.arange(12), chunk=4, trained_length=6, clamp="code")
+    assert int(apart.max()) == 6
+    with pytest.raises(ValueError, match="dual_chunk: got clamp 'vllm'"):
+        dual_chunk(p, chunk=4, trained_length=6, clamp="vllm")  # type: ignore[arg-type]
+
+
+def test_skipwise_cuts_where_the_authors_do_by_name() -> None:
+    from posenc.positions import skipwise
+
+    def first_chunks(cuts: str) -> set[int]:
+        generator = torch.Generator().manual_seed(0)
+        drawn = [skipwise(9, target_length=10_000, cuts=cuts, generator=generator) for _ in range(300)]
+        return {int((each.diff() > 1).nonzero()[0]) + 1 for each in drawn if bool((each.diff() > 1).any())}
+
+    assert first_chunks("authors") == {1, 2, 3, 4, 5}
+    assert first_chunks("anywhere") == set(range(1, 9))
+    with pytest.raises(ValueError, match="got cuts 'authors' for 3 chunks"):
+        skipwise(9, target_length=99, chunks=3, cuts="authors")

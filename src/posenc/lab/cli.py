@@ -76,7 +76,7 @@ def compare(
       posenc compare rope mine.py:Mine --text book.txt
       posenc compare --resume
     """
-    from posenc.lab.compare import job
+    from posenc.lab.compare import job, task_job
     from posenc.lab.compare.config import Backend
     from posenc.lab.run import folder as runs
     from posenc.lab.run.config import check_choice
@@ -92,8 +92,14 @@ def compare(
             raise ValueError(f"--resume: got {len(request.specs)} folders, expected one.")
         folder = runs.find(Path(request.specs[0]) if request.specs else None)
         backend: Any = request.backend if "backend" in given else None
-        job.finish(folder, console, jobs=request.jobs, backend=backend)
+        which: Any = task_job if runs.kind(folder) == task_job.KIND else job
+        which.finish(folder, console, jobs=request.jobs, backend=backend)
+    elif request.task != "text":
+        folder = task_job.prepare_request(request, given)
+        task_job.finish(folder, console)
     else:
+        if request.dropout is not None:
+            raise ValueError("--dropout: the decoder of the task text has none; leave it out, or name another --task.")
         folder = job.prepare(request)
         job.finish(folder, console)
     if as_json:
@@ -179,6 +185,8 @@ def report(
     job: Any
     if runs.kind(folder) == "extend":
         from posenc.lab.extend import report as job
+    elif runs.kind(folder) == "task":
+        from posenc.lab.compare import task_report as job
     else:
         from posenc.lab.compare import report as job
     page = job.write(folder)

@@ -1,11 +1,13 @@
 """Dual chunk attention: distances that never leave the trained window."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from posenc.positions._arrays import A, Array, check_at_least, like, tensor
+
+Clamp = Literal["paper", "code"]
 
 
 class DualChunk(NamedTuple):
@@ -17,7 +19,7 @@ class DualChunk(NamedTuple):
     between: Array
 
 
-def dual_chunk(positions: A, *, chunk: int, trained_length: int) -> DualChunk:
+def dual_chunk(positions: A, *, chunk: int, trained_length: int, clamp: Clamp = "paper") -> DualChunk:
     """Positions for dual chunk attention: keys start anew in each chunk, and queries have three sets.
 
     ::
@@ -31,14 +33,18 @@ def dual_chunk(positions: A, *, chunk: int, trained_length: int) -> DualChunk:
     Args:
         positions: ``(seq,)`` or ``(batch, seq)``, from 0 for each document.
         chunk: :math:`s`, tokens of a chunk, below the trained length.
-        trained_length: :math:`c`, the window that the model was trained with.
+        trained_length: :math:`c`, the window that the model was trained with; ``chunk_size`` in ChunkLlama and vLLM,
+            whose ``chunk`` is chunk_size minus local_size.
+        clamp: "paper": the last position is c - 1. "code": it is c, and queries to earlier chunks stand at the last
+            successive position, min(2s - 1, c), as in ChunkLlama (the authors) and vLLM: distances up to c, one more
+            than the window has.
 
     Returns:
-        Four arrays of the same shape and kind: p mod s; the same; min(p mod s + s, c - 1); c - 1. :func:`distances`
-        puts them together.
+        Four arrays of the same shape and kind: p mod s; the same; min(p mod s + s, c - 1); c - 1, or as "code" has it.
+        :func:`distances` puts them together.
 
     Raises:
-        ValueError: a chunk that is not below the trained length.
+        ValueError: a chunk that is not below the trained length; an unknown clamp.
 
     Example:
         >>> import torch
@@ -46,20 +52,25 @@ def dual_chunk(positions: A, *, chunk: int, trained_length: int) -> DualChunk:
         tensor([4, 5, 5, 5, 4, 5, 5, 5])
 
     References:
-        An et al. Training-Free Long-Context Scaling of Large Language Models. 2024. arXiv:2402.17463, section 3.
+        An et al. Training-Free Long-Context Scaling of Large Language Models. 2024. arXiv:2402.17463, section 3;
+        HKUNLP/ChunkLlama, chunkllama_attn_replace.py; vLLM, rotary_embedding/dual_chunk_rope.py.
     """
     given = tensor("dual_chunk", positions, ndim=(1, 2))
     check_at_least("dual_chunk", chunk=(chunk, 1), trained_length=(trained_length, chunk + 1))
+    if clamp not in get_args(Clamp):
+        raise ValueError(f"dual_chunk: got clamp {clamp!r}, expected one of {get_args(Clamp)}.")
+    last = trained_length if clamp == "code" else trained_length - 1
+    furthest = min(2 * chunk - 1, last) if clamp == "code" else last
     keys = given % chunk
     return DualChunk(
         keys=like(keys, positions),
         within=like(keys.clone(), positions),
-        successive=like((keys + chunk).clamp(max=trained_length - 1), positions),
-        between=like(torch.full_like(keys, trained_length - 1), positions),
+        successive=like((keys + chunk).clamp(max=last), positions),
+        between=like(torch.full_like(keys, furthest), positions),
     )
 
 
-def distances(positions: A, *, chunk: int, trained_length: int) -> A:
+def distances(positions: A, *, chunk: int, trained_length: int, clamp: Clamp = "paper") -> A:
     """The distance that each query sees to each key: ``(seq, seq)``, of use where the key is not after the query.
 
     Example:
@@ -69,7 +80,8 @@ def distances(positions: A, *, chunk: int, trained_length: int) -> A:
     """
     given = tensor("dual_chunk", positions, ndim=(1,))
     keys, within, successive, between = (
-        tensor("dual_chunk", part, ndim=(1,)) for part in dual_chunk(given, chunk=chunk, trained_length=trained_length)
+        tensor("dual_chunk", part, ndim=(1,))
+        for part in dual_chunk(given, chunk=chunk, trained_length=trained_length, clamp=clamp)
     )
     apart: Tensor = (given // chunk)[:, None] - (given // chunk)[None, :]
     q = torch.where(apart == 0, within[:, None], torch.where(apart == 1, successive[:, None], between[:, None]))

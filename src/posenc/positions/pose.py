@@ -1,12 +1,14 @@
 """PoSE: a short text in the positions of a long one."""
 
 import itertools
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
 from posenc.positions._arrays import Array, check_at_least
 from posenc.positions._arrays import like as as_given
+
+Cuts = Literal["anywhere", "authors"]
 
 
 def skipwise(
@@ -14,6 +16,7 @@ def skipwise(
     *,
     target_length: int,
     chunks: int = 2,
+    cuts: Cuts = "anywhere",
     generator: torch.Generator | None = None,
     like: Array | None = None,
 ) -> Any:
@@ -27,6 +30,8 @@ def skipwise(
         length: how many tokens there are: the window that is trained in.
         target_length: how long a text the model is to meet.
         chunks: into how many to cut, at random places.
+        cuts: where two chunks part. "anywhere": each place is as likely. "authors": after 1 to (length + 1) // 2
+            tokens, so that the first chunk is the shorter, as their code has it; for two chunks.
         generator: of the random numbers.
         like: a tensor or an array; the result is of its kind. A tensor on the CPU by default.
 
@@ -34,7 +39,8 @@ def skipwise(
         ``(length,)``, int64, from 0 and below target_length, rising.
 
     Raises:
-        ValueError: a target below the length; more chunks than tokens.
+        ValueError: a target below the length; more chunks than tokens; an unknown name, or "authors" for another number
+            than two.
 
     Example:
         >>> import torch
@@ -44,13 +50,18 @@ def skipwise(
 
     References:
         Zhu et al. PoSE: Efficient Context Window Extension of LLMs via Positional Skip-wise Training. 2023.
-        arXiv:2309.10400, section 3.2, equations 3 to 5.
+        arXiv:2309.10400, section 3.2, equations 3 to 5; dwzhu-pku/PoSE, src/train_pose.py.
     """
     check_at_least("skipwise", length=(length, 1), target_length=(target_length, length), chunks=(chunks, 1))
     if chunks > length:
         raise ValueError(f"skipwise: got {chunks} chunks for {length} tokens, expected at most one for each.")
-    cuts = torch.randperm(length - 1, generator=generator)[: chunks - 1].sort().values + 1
-    ends = [0, *cuts.tolist(), length]
+    if cuts not in get_args(Cuts) or (cuts == "authors" and chunks != 2):
+        raise ValueError(f'skipwise: got cuts {cuts!r} for {chunks} chunks, expected "anywhere", or "authors" for 2.')
+    if cuts == "authors":
+        inner = torch.randint(1, (length + 1) // 2 + 1, (1,), generator=generator)
+    else:
+        inner = torch.randperm(length - 1, generator=generator)[: chunks - 1].sort().values + 1
+    ends = [0, *inner.tolist(), length]
     leap, parts = 0, []
     for index, (start, end) in enumerate(itertools.pairwise(ends)):
         if index:  # u_i ~ U{u_(i-1), ..., target - length}

@@ -34,6 +34,15 @@ def test_the_fastest_exact_path_is_taken(
     assert reason in explanation.why
 
 
+def test_few_queries_that_need_gradients_go_to_torch_itself() -> None:
+    q = torch.zeros(1, 2, 64, 8, requires_grad=True)
+    longer = torch.zeros(1, 2, 65, 8, requires_grad=True)
+    assert posenc.explain(posenc.attention, q, q, q, causal=True).implementation == "sdpa"
+    assert posenc.explain(posenc.attention, longer, longer, longer, causal=True).implementation == "cpu"
+    with torch.no_grad():
+        assert posenc.explain(posenc.attention, q, q, q, causal=True).implementation == "cpu"
+
+
 def test_few_scores_are_made_at_once() -> None:
     assert (
         str(posenc.explain(posenc.attention, SHORT, SHORT, SHORT, posenc.FIRE(num_heads=8)))

@@ -187,16 +187,19 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   for (int64_t t = 0; t < rows; ++t) finish_row(p, out, row + t, sums + t * width, most[t], totals[t]);
 }
 
+INLINE float as_number(float x) { return x; }
+INLINE float as_number(uint16_t bits) { return widen(bits, Element::BFLOAT16); }
+
 // Scores of one query and `count` keys, keys side by side.
-template <class L>
-INLINE void dot_products(int64_t count, const float* query, const float* keys, int64_t key_row, int64_t channels,
+template <class L, class T>
+INLINE void dot_products(int64_t count, const float* query, const T* keys, int64_t key_row, int64_t channels,
                          float* scores) {
   using F = typename L::F;
   int64_t u = 0;
   for (; channels % L::W == 0 && u + L::W <= count; u += L::W) {
     F sums[L::W];
     for (int i = 0; i < L::W; ++i) {
-      const float* const key = keys + (u + i) * key_row;
+      const T* const key = keys + (u + i) * key_row;
       F sum{};
       for (int64_t c = 0; c < channels; c += L::W) sum += L::load(key + c) * L::load(query + c);
       sums[i] = sum;
@@ -204,14 +207,45 @@ INLINE void dot_products(int64_t count, const float* query, const float* keys, i
     L::store(scores + u, sum_each<L>(sums));
   }
   for (; u < count; ++u) {
-    const float* const key = keys + u * key_row;
+    const T* const key = keys + u * key_row;
     F sums{};
     int64_t c = 0;
     for (; c + L::W <= channels; c += L::W) sums += L::load(key + c) * L::load(query + c);
     float total = sum<L>(sums);
-    for (; c < channels; ++c) total += key[c] * query[c];
+    for (; c < channels; ++c) total += as_number(key[c]) * query[c];
     scores[u] = total;
   }
+}
+
+// sums += weights . values for one query, four vectors of channels at a time.
+template <class L>
+INLINE void add_values(int64_t count, const float* weights, const uint16_t* values, int64_t value_row, int64_t channels,
+                       float* sums) {
+  using F = typename L::F;
+  int64_t c = 0;
+  for (; c + 4 * L::W <= channels; c += 4 * L::W) {
+    F total[4];
+#pragma GCC unroll 4
+    for (int n = 0; n < 4; ++n) total[n] = L::load(sums + c + n * L::W);
+    for (int64_t u = 0; u < count; ++u) {
+#pragma GCC unroll 4
+      for (int n = 0; n < 4; ++n) total[n] += weights[u] * L::load(values + u * value_row + c + n * L::W);
+    }
+#pragma GCC unroll 4
+    for (int n = 0; n < 4; ++n) L::store(sums + c + n * L::W, total[n]);
+  }
+  for (; c < channels; c += L::W) {
+    F total = L::load(sums + c);
+    for (int64_t u = 0; u < count; ++u) total += weights[u] * L::load(values + u * value_row + c);
+    L::store(sums + c, total);
+  }
+}
+
+// Rows of bfloat16 in whole vectors, which are read where they lie; null for all others.
+template <class L>
+INLINE const uint16_t* bfloat16_rows(const Operand& x, int64_t b, int64_t h, int64_t first) {
+  if (x.element != Element::BFLOAT16 || x.stride[3] != 1 || x.channels % L::W != 0) return nullptr;
+  return static_cast<const uint16_t*>(x.data) + b * x.stride[0] + h * x.stride[1] + first * x.stride[2];
 }
 
 // One query alone, as in a step of decoding: nothing is gained by turning it.
@@ -237,8 +271,12 @@ INLINE void forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
     const int64_t u0 = std::max(keys.first, tile_index * KEYS), u1 = std::min(keys.stop, (tile_index + 1) * KEYS);
     if (u0 >= u1) return;
     const int64_t count = u1 - u0, columns = whole_vectors<L>(count);
-    const Rows key_rows = rows_of(p.k, b, kv, u0, u1, k_room, channels);
-    dot_products<L>(count, query, key_rows.data, key_rows.row, channels, scores);
+    if (const uint16_t* const keys16 = bfloat16_rows<L>(p.k, b, kv, u0)) {
+      dot_products<L>(count, query, keys16, p.k.stride[2], channels, scores);
+    } else {
+      const Rows key_rows = rows_of(p.k, b, kv, u0, u1, k_room, channels);
+      dot_products<L>(count, query, key_rows.data, key_rows.row, channels, scores);
+    }
     for (int64_t i = count; i < columns; ++i) scores[i] = -INFINITE;
     if (p.table != nullptr) {
       const float* const row = p.table + h * p.table_row + p.zero + p.offset + t - u0;
@@ -286,6 +324,9 @@ INLINE void forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
     }
     total += sum<L>(weights);
     most = now;
+    if (const uint16_t* const values16 = bfloat16_rows<L>(p.v, b, kv, u0)) {
+      return add_values<L>(count, scores, values16, p.v.stride[2], width, sums);
+    }
     const Rows value_rows = rows_of(p.v, b, kv, u0, u1, v_room, width);
     add_product<L>(1, width, count, scores, 1, 1, value_rows.data, value_rows.row, sums, width);
   };

@@ -74,6 +74,11 @@ def is_transformed() -> bool:
     return forward_ad._current_level >= 0
 
 
+def needs_gradients(problem: Problem) -> bool:
+    """Whether autograd will ask for the gradient of q, k or v."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in (problem.q, problem.k, problem.v))
+
+
 def _is_special(*tensors: Tensor) -> bool:
     return is_transformed() or any(type(x) not in (Tensor, torch.nn.Parameter) for x in tensors)
 

@@ -11,6 +11,7 @@ from posenc.kernels.biased_attention.problem import Problem
 
 Implementation = Literal["auto", "cpu", "sdpa", "blocks", "flex", "channels", "dense"]
 
+_SHORT = 64  # queries: for more of them the compiled kernel is faster than SDPA, backward included
 _SMALL = 2**22  # scores: 16 MiB in float32, less than what one layer's activations take
 
 
@@ -75,9 +76,11 @@ def _choose(problem: Problem) -> tuple[str, str]:
     ordered_only = problem.documents is None and problem.window is None
     if adds_nothing and ordered_only and (problem.mask is not None or not problem.q.is_cpu):
         return "sdpa", "nothing is added to the scores"
+    if adds_nothing and ordered_only and problem.q_len <= _SHORT and fused.needs_gradients(problem):
+        return "sdpa", "nothing is added to the scores, and its backward has the least to set up for so few queries"
     obstacle = fused.refusal(problem) if problem.q.is_cpu else "the tensors are not on the CPU"
     if obstacle is None:
-        return "cpu", f"{_why_fused(problem)}, and compiled code uses {fused.level()}"
+        return "cpu", _why_fused(problem)
     if adds_nothing and ordered_only:
         return "sdpa", "nothing is added to the scores"
     scores = problem.q.shape[0] * problem.q.shape[1] * problem.q_len * problem.k_len

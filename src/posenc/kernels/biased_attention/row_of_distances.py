@@ -38,8 +38,7 @@ def make(problem: Problem) -> tuple[Tensor | None, int]:
         low, high = max(low, 1 - problem.window), min(high, problem.window - 1)
     low, high = low + shift, high + shift
     encoding = problem.encoding
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in encoding.parameters())
-    if learns or not getattr(encoding, "bias_is_pure", False) or not may_keep():
+    if not getattr(encoding, "bias_is_pure", False) or not may_keep() or _learns(encoding):
         return _row(encoding, low, high), shift - low
     kept = _kept.get(encoding)
     if kept is None or low < kept.low or high > kept.high or not kept.still_holds(encoding):
@@ -59,7 +58,7 @@ class _Kept:
     settings: dict[str, Any]
 
     def still_holds(self, encoding: Any) -> bool:
-        now = [*encoding.parameters(), *encoding.buffers()]
+        now = _tensors(encoding)
         return (
             len(now) == len(self.values)
             and sum(x.numel() for x in now) <= _MOST_PARAMETERS
@@ -74,8 +73,19 @@ class _Kept:
 _kept: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
 
 
+def _learns(encoding: Any) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in _tensors(encoding))
+
+
+def _tensors(encoding: Any) -> list[Tensor]:
+    """Parameters and buffers. Without submodules they are at hand: this runs in every step of decoding."""
+    if encoding._modules:
+        return [*encoding.parameters(), *encoding.buffers()]
+    return [x for x in (*encoding._parameters.values(), *encoding._buffers.values()) if x is not None]
+
+
 def _values(encoding: Any) -> list[Tensor]:
-    return [x.detach().clone() for x in (*encoding.parameters(), *encoding.buffers())]
+    return [x.detach().clone() for x in _tensors(encoding)]
 
 
 def _settings(encoding: Any) -> dict[str, Any]:

@@ -54,6 +54,8 @@ struct Vectors;
   struct Vectors<bytes> {                                   \
     typedef float F __attribute__((vector_size(bytes)));    \
     typedef int32_t I __attribute__((vector_size(bytes)));  \
+    typedef uint32_t U __attribute__((vector_size(bytes))); \
+    typedef uint16_t H __attribute__((vector_size(bytes / 2))); \
   };
 VECTORS(16)
 VECTORS(32)
@@ -72,6 +74,14 @@ struct Lanes {
   static INLINE F load(const float* from) {
     F x;
     std::memcpy(&x, from, sizeof(x));
+    return x;
+  }
+  static INLINE F load(const uint16_t* from) {  // of bfloat16
+    typename Vectors<BYTES>::H half;
+    std::memcpy(&half, from, sizeof(half));
+    const typename Vectors<BYTES>::U bits = __builtin_convertvector(half, typename Vectors<BYTES>::U) << 16;
+    F x;
+    std::memcpy(&x, &bits, sizeof(x));
     return x;
   }
   static INLINE void store(float* to, F x) { std::memcpy(to, &x, sizeof(x)); }

@@ -28,6 +28,7 @@ def run_trials(
     backend: Backend,
     device: Device,
     look: Callable[[], None],
+    run: Callable[..., Outcome] = run_trial,
 ) -> list[Outcome]:
     """Run trials, at most ``jobs`` at a time, and call ``look`` while they run.
 
@@ -48,7 +49,7 @@ def run_trials(
         try:
             with _parallel(backend, jobs, threads):
                 calls = [
-                    joblib.delayed(run_trial)(str(folder), device=_device(device, index), parent=os.getpid())
+                    joblib.delayed(run)(str(folder), device=_device(device, index), parent=os.getpid())
                     for index, folder in enumerate(folders)
                 ]
                 results.extend(joblib.Parallel(batch_size=1)(calls))

@@ -117,6 +117,19 @@ class Request:
         int | None,
         typer.Option(metavar="N", help="Heads.", rich_help_panel=SIZES, show_default=_by_preset("model", "num_heads")),
     ] = None
+    warmup: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps in which the learning rate rises.", rich_help_panel=SIZES)
+    ] = None
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="X", help="Weight decay of AdamW.", rich_help_panel=SIZES)
+    ] = None
+    dropout: Annotated[
+        float | None, typer.Option(metavar="X", help="Dropout in training; not for text.", rich_help_panel=SIZES)
+    ] = None
+    task: Annotated[
+        str,
+        typer.Option(metavar="NAME|FILE.py:Class", help="What is learned: text, images, arithmetic, or your own."),
+    ] = "text"
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -166,6 +179,6 @@ class Request:
 
     def train_sizes(self) -> dict[str, Any]:
         """What replaces the preset's settings of the training."""
-        names = ("steps", "length", "batch", "learning_rate")
+        names = ("steps", "length", "batch", "learning_rate", "warmup", "weight_decay")
         sizes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**sizes, **self.train}

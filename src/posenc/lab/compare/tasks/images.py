@@ -89,7 +89,7 @@ def places(height: int, width: int, rule: str) -> Tensor:
         return posenc.positions.grid(height, width, unit="centred") * SIDE / 2  # type: ignore[no-any-return]
     grid: Tensor = posenc.positions.grid(height, width).double()
     if rule == "fitted":
-        grid = grid * torch.tensor([(SIDE - 1) / (height - 1), (SIDE - 1) / (width - 1)])
+        grid = grid * torch.tensor([(SIDE - 1) / (height - 1), (SIDE - 1) / (width - 1)], dtype=torch.float64)
     return grid
 
 

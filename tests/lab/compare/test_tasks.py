@@ -1,0 +1,163 @@
+"""Tasks of ``posenc compare --task``: found by name or in a file, measured as they say, resumed with equal numbers."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from posenc.lab.compare import task_job, task_report
+from posenc.lab.compare.task import Sizes, find, names, train
+from posenc.lab.compare.tasks import arithmetic, images
+
+OWN = """
+import torch
+from posenc.lab.compare.task import Measurement, Sizes, Task
+
+class Mine(Task):
+    title, unit, encodings, sizes = "A line", "error", ("none", "rope"), Sizes(dim=4, num_heads=2, steps=3, batch=2)
+    more_is_better = False
+
+    def model(self, spec, sizes):
+        return torch.nn.Linear(1, 1)
+
+    def loss(self, model, sizes, generator):
+        x = torch.from_numpy(generator.random((sizes.batch, 1))).float()
+        return ((model(x) - 3 * x) ** 2).mean()
+
+    def measure(self, model, spec, sizes):
+        yield Measurement("", "1x", abs(model.weight.item() - 3), trained=True)
+        yield Measurement("", "2x", None, note="not run")
+
+    def example(self, model, spec, sizes):
+        return "<b>written</b>"
+"""
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_task_is_one_short_file_and_every_default_encoding_runs(name: str) -> None:
+    task = find(name)
+    assert len((Path(images.__file__).parent / f"{name}.py").read_text().splitlines()) <= 200
+    sizes = dataclasses.replace(task.sizes, steps=1, batch=2, dim=16, num_heads=2, num_layers=1)
+    for spec in task.encodings:
+        trained = train(task, spec, sizes, 0)
+        assert trained is not None
+        measured = list(task.measure(trained[0], spec, sizes))
+        assert measured[0].trained
+        assert all(m.value is None or 0 <= m.value <= 100 for m in measured)
+
+
+def test_a_trial_repeats_to_the_bit_and_seeds_differ() -> None:
+    task, sizes = find("images"), dataclasses.replace(Images.sizes, steps=2, batch=4, dim=16, num_heads=2)
+    first, again, other = (train(task, "axial", sizes, seed)[0].state_dict() for seed in (0, 0, 1))  # type: ignore[index]
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+Images = images.Images
+
+
+def test_a_run_of_a_users_task_is_resumed_with_equal_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    request = task_job.Request(task=f"{file}:Mine", seeds=2, jobs=1, threads=1, folder=tmp_path / "run")
+    run = task_job.prepare(request)
+    task_job.finish(run, quiet())
+    whole = (run / "results.json").read_text()
+    assert [row["row"] for row in json.loads(whole)["rows"]] == ["none", "rope"]
+    page = (run / "report.html").read_text()
+    assert "&lt;b&gt;written" in page
+    assert "less is better" in page
+    shutil.copytree(run, tmp_path / "cut")
+    (tmp_path / "cut" / "rope-seed1" / "result.json").unlink()  # as kill -9 within the last trial leaves it
+    task_job.finish(tmp_path / "cut", quiet())
+    assert (tmp_path / "cut" / "results.json").read_text() == whole
+    (run / "rope-seed1" / "result.json").unlink()
+    file.write_text(OWN + "\n")
+    with pytest.raises(Exception, match="has changed since this run began"):
+        task_job.finish(run, quiet())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "imges"}, "got 'imges', expected text, "),
+        ({"specs": ["axial", "axial"]}, "names two encodings"),
+        ({"specs": ["nothing"]}, "no encoding is called 'nothing'"),
+        ({"sizes": {"length": 9}}, "expected 8: the images are 8x8"),
+        ({"sizes": {"colour": 9}}, "got colour, expected one of"),
+        ({"sizes": {"dropout": 1.0}}, r"got dropout 1\.0"),
+        ({"seeds": 0}, "--seeds: got 0"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_there_is_a_folder(change: dict, message: str, tmp_path: Path) -> None:
+    options = {"task": "images", "specs": ["axial"], "folder": tmp_path / "run", **change}
+    with pytest.raises(ValueError, match=message):
+        task_job.prepare(task_job.Request(**options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_digits_are_those_of_the_file() -> None:
+    pictures, labels = images.digits()
+    assert (tuple(pictures.shape), labels.bincount().tolist()) == (
+        (1797, 8, 8), [178, 182, 177, 183, 181, 182, 181, 179, 174, 180],
+    )  # fmt: skip
+    assert (pictures.min(), pictures.max()) == (-1, 1)
+
+
+def test_positions_that_are_fitted_stay_in_the_trained_range() -> None:
+    for rule, highest in (("raw", 15), ("fitted", 7)):
+        assert images.places(16, 8, rule)[..., 0].max().item() == pytest.approx(highest)
+    assert images.places(16, 8, "centred").abs().max() < 4
+
+
+def test_sums_are_right_and_hints_stand_before_their_digits() -> None:
+    tokens, answer = arithmetic.problems("addition", 4, 50, np.random.default_rng(0))
+    for row in tokens.tolist():
+        a, b, c = row[:4], row[5:9], row[10:15]
+        worth = [sum(d * 10**i for i, d in enumerate(number)) for number in (a, b, c)]
+        assert worth[0] + worth[1] == worth[2]
+        assert (row[4], row[9], row[15], answer) == (arithmetic.PLUS, arithmetic.EQUALS, arithmetic.END, 6)
+    marked, kept = arithmetic.hinted(tokens[:1], first=3)
+    assert torch.equal(marked[:, kept], tokens[:1])
+    assert marked[0, ~kept].tolist() == [arithmetic.HINT + 3 + p for p in (0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("spec", arithmetic.Arithmetic.encodings)
+def test_every_scheme_predicts_each_token_and_sees_none_of_it(spec: str) -> None:
+    sizes = Sizes(dim=16, num_heads=2, num_layers=1, length=3)
+    torch.manual_seed(0)
+    model = arithmetic.Adder(spec, sizes).eval()
+    tokens, _ = arithmetic.problems("addition", 3, 2, np.random.default_rng(0))
+    before = model(tokens, np.random.default_rng(1))
+    assert before.shape[:2] == tokens.shape
+    changed = tokens.clone()
+    changed[:, 10] = (changed[:, 10] + 1) % 10
+    after = model(changed, np.random.default_rng(1))
+    same = (after == before).all(dim=-1).all(dim=0)
+    # The logits at index i are those of token i + 1: a change of token 10 is seen from index 10 on, and not before.
+    torch.testing.assert_close(after[:, :10], before[:, :10])
+    assert not bool(same[10])
+
+
+def test_the_summary_names_what_is_best_and_what_holds() -> None:
+    def row(name: str, *values: float) -> dict:
+        sizes = {f"{i + 1}x": {"values": [v], "trained": i == 0, "note": ""} for i, v in enumerate(values)}
+        return {"row": name, "encoding": name, "sizes": sizes}
+
+    results = {
+        "rows": [row("a", 99.0, 20.0), row("b", 95.0, 90.0)], "unit": "% right", "more_is_better": True,
+        "config": {"seeds": [0, 1]},
+    }  # fmt: skip
+    best, past, holds = task_report.summary(results)
+    assert best == "At the trained size a is best: 99.0 % right."
+    assert past == "Past it b is best: never worse than 90.0 % right."
+    assert holds.endswith("every size measured: b.")
