@@ -9,7 +9,6 @@ LAB_EXTRA = frozenset(
     {"filelock", "jinja2", "joblib", "matplotlib", "msgspec", "rich", "safetensors", "tokenizers", "typer"}
 )
 EXTEND_EXTRA = frozenset(["accelerate", "gguf", "peft", "transformers"])
-VERBS = ("compare", "extend", "probe", "report", "list", "show", "explore", "inspect", "diagnose", "build", "bench")
 BUG = 70
 """The exit code of a fault of posenc, which sysexits.h calls EX_SOFTWARE."""
 
@@ -26,7 +25,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        sys.exit(_explain(error, verb if verb in VERBS else ""))
+        sys.exit(_explain(error, verb))
 
 
 def _explain(error: Exception, verb: str = "") -> int:

@@ -1,0 +1,65 @@
+"""The verbs that show what posenc has: list, show, explore."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from posenc.lab.cli.shared import Json, app, console_for, print_json
+from posenc.lab.run.options import Verb
+
+
+@app.command(name="list", cls=Verb)
+def list_names(
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="encodings|rules|positions", help="One of the lists.", show_default="all three"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the encodings, the frequency rules and the position schemes, with one line on each."""
+    from posenc.lab.encodings import listing as job
+
+    lists = job.lists(what)
+    if as_json:
+        print_json(lists)
+    else:
+        job.show(lists, console_for())
+
+
+@app.command(cls=Verb)
+def show(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="An encoding, as [bold]posenc compare[/] takes it.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it into this .png, .svg or .pdf.", show_default=False)
+    ] = None,
+    dim: Annotated[int, typer.Option(metavar="N", help="Channels of the model that it is for.")] = 128,
+    heads: Annotated[int, typer.Option(metavar="N", help="Query heads of that model.")] = 4,
+    length: Annotated[int, typer.Option(metavar="N", help="Positions to draw.")] = 128,
+) -> None:
+    """Draw one encoding: roughly in the terminal, and as pictures in a file.
+
+    Example:
+      posenc show rope --out rope.svg
+    """
+    from posenc.lab.encodings import show as job
+
+    job.show(spec, dim=dim, heads=heads, length=length, output=out, console=console_for())
+
+
+@app.command(cls=Verb)
+def explore(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A rotary encoding, or a model's folder, config.json or GGUF file.")
+    ] = "rope",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page, an .html file.")] = Path("explore.html"),
+) -> None:
+    """Write one page on which RoPE's parameters can be changed, and everything that follows from them is drawn.
+
+    Example:
+      posenc explore Llama-3.2-1B/config.json --out llama.html
+    """
+    from posenc.lab.explore import job
+
+    path = job.explore(target, out)
+    print(f"Page: {path}")

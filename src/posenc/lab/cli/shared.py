@@ -1,0 +1,68 @@
+"""What all verbs share: the app, the options that several take, and where each kind of output goes."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import posenc
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 a word of the command line is not known; "
+    "70 a fault of posenc; 130 and 143 stopped by Ctrl-C or SIGTERM, what was done is kept."
+)
+
+app = typer.Typer(
+    name="posenc",
+    help="Positional encodings for transformers, compared by measurement.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the results as JSON on stdout, and everything else on stderr.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a run: its folder in place of the first argument, or "
+                                      "the latest run.")]  # fmt: skip
+Plots = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write each figure into this folder as SVG, PDF and PNG.", show_default=False),
+]
+Csv = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write every number of the run, one a row.", show_default=False),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"posenc {posenc.__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog=EXIT_CODES)
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")] = False,
+) -> None:
+    """Which positional encoding should I use, and how did one idea lead to the next? Answered by measurement."""
+
+
+def console_for(as_json: bool = False) -> Any:
+    """Where people read: stderr if stdout is for JSON. What is piped is not cut to the width of a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=as_json)
+    if not console.is_terminal:
+        console.width = 1000
+    return console
+
+
+def print_json(data: Any) -> None:
+    """Print results on stdout for a script."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
