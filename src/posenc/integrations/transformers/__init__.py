@@ -3,6 +3,7 @@
 transformers itself is needed for live models alone.
 """
 
+from posenc.integrations.patch import Patch as Patch
 from posenc.integrations.transformers.description.description import Description as Description
 from posenc.integrations.transformers.description.description import LayerGroup as LayerGroup
 from posenc.integrations.transformers.description.reader import describe as describe
@@ -11,6 +12,5 @@ from posenc.integrations.transformers.live.check import Finding as Finding
 from posenc.integrations.transformers.live.check import Report as Report
 from posenc.integrations.transformers.live.check import check as check
 from posenc.integrations.transformers.live.extend import extend as extend
-from posenc.integrations.transformers.live.patch import Patch as Patch
 from posenc.integrations.transformers.live.replace import replace as replace
 from posenc.integrations.transformers.to_transformers import to_transformers as to_transformers

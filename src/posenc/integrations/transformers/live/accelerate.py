@@ -7,9 +7,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.live.check import warn_of_findings
 from posenc.integrations.transformers.live.exact_tables import exact_tables
-from posenc.integrations.transformers.live.patch import Patch, pretrained
+from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.live.sites import Site, find_sites, run, with_sites
 from posenc.integrations.transformers.rotations.adapter import posenc_function
 from posenc.integrations.transformers.rotations.form import Form

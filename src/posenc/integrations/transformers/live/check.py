@@ -18,7 +18,7 @@ from posenc.integrations.transformers.description.description import LayerGroup
 from posenc.integrations.transformers.description.model_types import COORDINATES, NEGATIVE
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
-from posenc.integrations.transformers.live.patch import pretrained
+from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.live.sites import find_sites
 from posenc.integrations.transformers.rotations.recognise import recognise
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from posenc import Compose, MRoPE, RoPE
 from posenc.frequencies import LearnedRates
+from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.reader import describe
-from posenc.integrations.transformers.live.patch import Patch
 
 
 def exact_tables(patch: Patch, model: Any, modules: list[nn.Module]) -> None:

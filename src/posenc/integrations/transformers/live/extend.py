@@ -11,13 +11,14 @@ from torch import nn
 from posenc import Compose, MRoPE, RoPE
 from posenc.frequencies import NTK, DynamicNTK, Frequencies, LearnedRates, LongRoPE, NTKAlpha, Proportional
 from posenc.frequencies._arguments import check_instance
+from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.model_types import CORRECTS_SCORES, NEGATIVE
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
 from posenc.integrations.transformers.live.check import rotation, warn_of_findings
 from posenc.integrations.transformers.live.learned_table import interpolate
-from posenc.integrations.transformers.live.patch import Patch, pretrained
+from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.rules.write import write_rule
 
 #: Keys beside the rule's own, which stay as they are.

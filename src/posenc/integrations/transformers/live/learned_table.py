@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from posenc import Learned
+from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
-from posenc.integrations.transformers.live.patch import Patch
 
 #: What configs call the rows of the table.
 _LENGTHS = (

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from posenc import AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, attention
 from posenc.encoding import EmbeddingEncoding, Encoding
 from posenc.frequencies._arguments import check_instance
+from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live.check import warn_of_findings
 from posenc.integrations.transformers.live.learned_table import config_of, learned_table, position_tables, swap
-from posenc.integrations.transformers.live.patch import Patch, pretrained
+from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.live.sites import Site, find_sites, run, with_sites
 
 #: What the attention is called in transformers' registry.

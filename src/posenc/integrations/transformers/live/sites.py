@@ -5,11 +5,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import CellType, CodeType, FunctionType, MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import nn
+
+from posenc.integrations.copied_functions import around, names_in, with_globals, wrappers_of
 
 #: Names of functions that apply a rotation.
 _ROTATES = re.compile(r"^_?(vision_)?apply_(rotary|multi\w*rope)")
@@ -30,7 +32,7 @@ class Site:
         """The method with other functions behind those names, in the same decorators."""
         twin, inner = with_globals(self.code, names), self.code
         for wrapper in self.wrappers:
-            twin, inner = _around(wrapper, inner, twin), wrapper
+            twin, inner = around(wrapper, inner, twin), wrapper
         return twin
 
 
@@ -69,55 +71,12 @@ def _methods(
                 continue
             functions = tuple(
                 (name, inner.__globals__[name])
-                for name in sorted(_names(inner.__code__))
+                for name in sorted(names_in(inner.__code__))
                 if _ROTATES.match(name) and callable(inner.__globals__.get(name))
             )
             if not functions:
                 continue
-            yield method, inner, functions, _wrappers(value, f"{cls.__name__}.{method}")
-
-
-def _wrappers(function: Any, name: str) -> tuple[FunctionType, ...]:
-    """The decorators around a function, the innermost first."""
-    found: list[FunctionType] = []
-    while hasattr(function, "__wrapped__"):
-        held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-        if not any(value is function.__wrapped__ for value in held):
-            raise ValueError(f"{name} is wrapped by a decorator that does not hold it")
-        found.insert(0, function)
-        function = function.__wrapped__
-    return tuple(found)
-
-
-def _around(wrapper: FunctionType, inner: Callable[..., Any], twin: Callable[..., Any]) -> FunctionType:
-    """A decorator's function around another one than it was made for."""
-    cells = tuple(CellType(twin) if cell.cell_contents is inner else cell for cell in wrapper.__closure__ or ())
-    made = _copied(wrapper, wrapper.__globals__, cells)
-    made.__wrapped__ = twin  # type: ignore[attr-defined]
-    return made
-
-
-def _names(code: CodeType) -> set[str]:
-    inside = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
-    return set(code.co_names).union(*inside)
-
-
-def with_globals(function: FunctionType, names: Mapping[str, Any]) -> FunctionType:
-    """The same code with other functions behind some of its global names.
-
-    Without ``__name__`` among them: torch.compile would look the names up in that module, and find the old ones.
-    """
-    scope = {key: value for key, value in function.__globals__.items() if key != "__name__"} | dict(names)
-    return _copied(function, scope, function.__closure__)
-
-
-def _copied(function: FunctionType, scope: dict[str, Any], cells: tuple[CellType, ...] | None) -> FunctionType:
-    twin = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, cells)
-    twin.__kwdefaults__ = function.__kwdefaults__
-    twin.__dict__.update(function.__dict__)
-    for key in ("__module__", "__qualname__", "__doc__", "__annotations__"):
-        setattr(twin, key, getattr(function, key))
-    return twin
+            yield method, inner, functions, wrappers_of(value, f"{cls.__name__}.{method}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import nn
 
 
 class Patch:
-    """A change to a live model: what :func:`accelerate`, :func:`replace` and :func:`extend` return.
+    """A change to a live model: what ``accelerate``, ``replace`` and ``extend`` of an integration return.
 
     :meth:`undo` takes it back; so does leaving it as a context. Patches of one model are undone last in, first out.
     The model may be used, saved, copied and trained while it is patched.
@@ -95,21 +95,3 @@ _patches: "weakref.WeakKeyDictionary[nn.Module, list[weakref.ref[Patch]]]" = wea
 
 def _living(model: nn.Module) -> list[Patch]:
     return [patch for ref in _patches.get(model, []) if (patch := ref()) is not None]
-
-
-def pretrained(model: Any, function: str) -> nn.Module:
-    """The model of transformers that this is, or that is wrapped in it.
-
-    Raises:
-        TypeError: there is none.
-    """
-    try:
-        from transformers import PreTrainedModel
-    except ImportError as error:
-        raise ImportError(f"{function}: transformers is not installed; pip install transformers.") from error
-
-    if isinstance(model, nn.Module):
-        for module in model.modules():
-            if isinstance(module, PreTrainedModel):
-                return module
-    raise TypeError(f"{function}: got a {type(model).__name__}, expected a model of transformers.")
