@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from posenc import frequencies, nn, positions, scores, testing  # noqa: F401
+    from posenc import embeddings, frequencies, nn, positions, scores, testing  # noqa: F401
     from posenc.cached_keys import rerotate as rerotate
     from posenc.catalogue import from_dict as from_dict
     from posenc.catalogue import make as make
@@ -79,6 +79,7 @@ _HOMES = {
     "YaRN": "frequencies.yarn",
     "attention": "dot_product_attention",
     "convert_pairing": "checkpoints",
+    "embeddings": "",
     "explain": "explanation",
     "frequencies": "",
     "T5Bias": "scores.t5",
@@ -97,6 +98,7 @@ _HOMES_HERE = dict.fromkeys(_HOMES, "posenc")
 #: Public names that people look for here, by the module that has them.
 _ELSEWHERE = {
     "posenc.frequencies": "Custom DynamicNTK Frequencies LearnedRates Linear Llama3 LongRoPE NTK NTKAlpha Proportional",
+    "posenc.embeddings": "LearnedGrid",
     "posenc.scores": "DeBERTa Sandwich Shaw SwinBias SwinV2Bias TransformerXL TUPE",
     "posenc.positions": "digits dual_chunk from_documents from_lengths from_mask grid grouped multimodal randomized "
     "sequential shard shifted skipwise unshard",

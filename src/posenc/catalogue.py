@@ -38,6 +38,7 @@ CATALOGUE: tuple[Row, ...] = (
     Row("binary",     "embeddings.binary:Binary",         "embeddings",   "the position in binary digits",                _FLEETWOOD,         "Binary",        2024),
     Row("sinusoidal", "embeddings.sinusoidal:Sinusoidal", "embeddings",   "sines and cosines of many wavelengths",        "arXiv:1706.03762", "section 3.5",   2017),
     Row("learned",    "embeddings.learned:Learned",       "embeddings",   "a table with a learned row for each position", "arXiv:1705.03122", "section 3.1",   2017),
+    Row("learned_grid", "embeddings.learned_grid:LearnedGrid", "embeddings", "a table with a learned row for each patch",  "arXiv:2010.11929", "equation 1",    2020),
     Row("rope",       "queries_keys.rope:RoPE",           "queries_keys", "pairs of channels turned by the position",     "arXiv:2104.09864", "equation 34",   2021),
     Row("xpos",       "queries_keys.xpos:XPos",           "queries_keys", "turned, and fading with the distance",         "arXiv:2212.10554", "section 3.2",   2022),
     Row("axial",      "queries_keys.axial:AxialRoPE",     "queries_keys", "on a grid, each coordinate turns its pairs",   "arXiv:2403.13298", "section 3.2",   2024),

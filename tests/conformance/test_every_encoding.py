@@ -13,7 +13,7 @@ import posenc
 from posenc import testing
 from posenc.frequencies import DynamicNTK, LearnedRates, LongRoPE, Proportional
 from posenc.oracle import ssmax, temperature
-from posenc.oracle.embeddings import binary, integer, learned, normalized, sinusoidal
+from posenc.oracle.embeddings import binary, integer, learned, learned_grid, normalized, sinusoidal
 from posenc.oracle.queries_keys import axial, mixed, mrope, rope, xpos
 from posenc.oracle.scores import (
     alibi,
@@ -207,6 +207,7 @@ def fox_oracle() -> SimpleNamespace:
 
 
 LEARNED = posenc.Learned(dim=32, length=80)
+LEARNED_GRID = posenc.embeddings.LearnedGrid(dim=32, grid=(9, 8), prefix=1)
 T2T = 10_000 ** (-np.arange(16) / 15)
 
 MIXED = posenc.MixedRoPE(head_dim=16, num_heads=4, num_kv_heads=2)
@@ -228,6 +229,10 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
         added(lambda p: sinusoidal.codes(p, inv_freq=T2T, order="concatenated")),
     ),
     "learned": (LEARNED, added(lambda p: learned.codes(p, table=LEARNED.table.detach().numpy()))),
+    "learned_grid": (
+        LEARNED_GRID,
+        added(lambda p: learned_grid.codes(p, table=LEARNED_GRID.table.detach().numpy())),
+    ),
     "rope": (posenc.RoPE(head_dim=16), rotated(inv_freq=rates(16))),
     "rope interleaved": (
         posenc.RoPE(head_dim=16, pairing="interleaved"),

@@ -1,0 +1,253 @@
+"""A learned table for the patches of an image."""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from posenc.encoding import EmbeddingEncoding
+from posenc.kernels.precision import compute_dtype, may_look
+
+Convention = Literal["transformers", "timm", "dinov2", "dinov2_registers", "siglip2", "google"]
+Mode = Literal["bicubic", "bilinear"]
+
+
+class Resampling(NamedTuple):
+    """How a table is read on another grid; the arguments of :meth:`LearnedGrid.resized`."""
+
+    mode: Mode
+    antialias: bool = False
+    align_corners: bool = False
+    offset: float = 0.0
+
+
+CONVENTIONS: dict[str, Resampling] = {
+    "transformers": Resampling("bicubic"),
+    "timm": Resampling("bicubic", antialias=True),
+    "dinov2": Resampling("bicubic", offset=0.1),
+    "dinov2_registers": Resampling("bicubic", antialias=True),
+    "siglip2": Resampling("bilinear", antialias=True),
+    "google": Resampling("bilinear", align_corners=True),
+}
+
+
+class LearnedGrid(EmbeddingEncoding):
+    r"""A table with one learned row for each patch of an image, and for each token before the patches.
+
+    Place: embeddings. Learned: (prefix + rows x columns) x dim numbers. Relative: no. Keys may be cached: yes.
+
+    .. math::  x_p \leftarrow x_p + W_p, \qquad p = P + yN + x
+
+    Here :math:`p` is the place of a token, :math:`P` is ``prefix``, the patch at row :math:`y` and column :math:`x` of
+    ``grid`` :math:`= (M, N)` comes after those of the rows above it and those to its left, and :math:`W` is ``table``.
+    This is the ``pos_embed`` of ViT, DeiT, BEiT, CLIP, SigLIP and DINOv2, and :meth:`resized` is what these do for
+    images of another size.
+
+    Args:
+        dim: channels of the embedding.
+        grid: rows and columns of patches; (14, 14) is an image of 224 x 224 in patches of 16.
+        prefix: rows of the table for tokens before the patches: 1 for a class token, 0 for none or for one that gets
+            no code.
+        std: standard deviation of the rows at the start, a normal distribution cut at two, 0.02 as in timm.
+
+    Shape:
+        x ``(batch, seq, dim)`` -> the same. Positions are places, ``(seq,)`` or ``(batch, seq)``; without them, the
+        tokens are the prefix and then all patches, row by row.
+
+    Precision: the sum in float32, rounded once to the dtype of x.
+
+    Raises:
+        ValueError: a place past the table, or between two rows; a grid that is no pair of sides of at least 1; x of
+            another width; bad positions.
+
+    Example:
+        >>> import torch
+        >>> vit = LearnedGrid(dim=8, grid=(14, 14), prefix=1)
+        >>> vit.on_embeddings(torch.zeros(1, 197, 8)).shape
+        torch.Size([1, 197, 8])
+        >>> vit.resized(20, 24, convention="timm").table.shape
+        torch.Size([481, 8])
+
+    Differs from the paper: nothing. The paper resizes its table for larger images and does not say how; six ways that
+    are in use are the conventions of :meth:`resized`.
+
+    References:
+        Dosovitskiy et al. An Image is Worth 16x16 Words. 2020. arXiv:2010.11929, equation 1 and section 3.2.
+    """
+
+    def __init__(self, dim: int, *, grid: Sequence[int] = (14, 14), prefix: int = 0, std: float = 0.02) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"LearnedGrid: got dim {dim}, expected at least 1.")
+        if not 0 <= std <= 1e30:
+            raise ValueError(f"LearnedGrid: got std {std}, expected 0 or above, and numbers that float32 holds.")
+        self.dim = dim
+        self.grid = _pair("grid", grid)
+        if prefix < 0:
+            raise ValueError(f"LearnedGrid: got prefix {prefix}, expected 0 or above: how many tokens come first.")
+        self.prefix = prefix
+        self.std = std
+        self.max_positions = prefix + self.grid[0] * self.grid[1]
+        self.table = nn.Parameter(torch.empty(self.max_positions, dim))
+        self.reset_parameters()
+
+    @classmethod
+    def from_table(cls, table: Tensor, *, grid: Sequence[int] | None = None, prefix: int = 0) -> "LearnedGrid":
+        """The encoding whose table is a copy of a checkpoint's, ``(rows, dim)`` or ``(1, rows, dim)``.
+
+        Args:
+            table: the checkpoint's numbers.
+            grid: rows and columns of its patches; a square by default.
+            prefix: how many of its first rows belong to tokens before the patches.
+
+        Raises:
+            ValueError: another shape; a number of rows that is no square, or not what ``grid`` and ``prefix`` say.
+        """
+        rows = table[0] if table.ndim == 3 and table.shape[0] == 1 else table
+        if rows.ndim != 2 or not rows.is_floating_point():
+            raise ValueError(
+                f"LearnedGrid: got a table of {table.dtype} and shape {tuple(table.shape)}, expected floats of shape "
+                "(rows, dim) or (1, rows, dim)."
+            )
+        patches = rows.shape[0] - prefix
+        if grid is None:
+            side = math.isqrt(max(patches, 0))
+            if patches < 1 or side * side != patches:
+                raise ValueError(
+                    f"LearnedGrid: got {rows.shape[0]} rows with a prefix of {prefix}, expected a square of patches "
+                    "after it; give grid=(rows, columns), or another prefix."
+                )
+            grid = (side, side)
+        made = cls(rows.shape[1], grid=grid, prefix=prefix).to(rows)
+        if made.table.shape != rows.shape:
+            raise ValueError(
+                f"LearnedGrid: got {rows.shape[0]} rows, expected {made.max_positions} for a prefix of {prefix} and "
+                f"{made.grid[0]} x {made.grid[1]} patches."
+            )
+        with torch.no_grad():
+            made.table.copy_(rows)
+        return made
+
+    def reset_parameters(self) -> None:
+        """Draw the table anew."""
+        nn.init.trunc_normal_(self.table, std=self.std, a=-2 * self.std, b=2 * self.std)
+
+    def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:
+        if may_look(positions) and positions.numel():
+            self._check(positions)
+        return nn.functional.embedding(positions.long(), self.table)
+
+    def resized(
+        self,
+        height: int,
+        width: int,
+        *,
+        convention: Convention = "transformers",
+        mode: Mode | None = None,
+        antialias: bool | None = None,
+        align_corners: bool | None = None,
+        offset: float | None = None,
+    ) -> "LearnedGrid":
+        """A new encoding for ``height`` x ``width`` patches, its table read between the rows of this one.
+
+        A model gives what it gave in training only if its table is read as its own code reads it:
+
+        ================== ========== ========= ============= ====== =================================================
+        convention         mode       antialias align_corners offset whose code it is
+        ================== ========== ========= ============= ====== =================================================
+        "transformers"     "bicubic"  no        no            0      ViT, DeiT, BEiT, CLIP, SigLIP, DINOv2 in
+                                                                     transformers
+        "timm"             "bicubic"  yes       no            0      timm's resample_abs_pos_embed
+        "dinov2"           "bicubic"  no        no            0.1    DINO and DINOv2 in Meta's own code
+        "dinov2_registers" "bicubic"  yes       no            0      DINOv2 with registers, Meta's and transformers'
+        "siglip2"          "bilinear" yes       no            0      SigLIP 2 (NaFlex)
+        "google"           "bilinear" no        yes           0      ViT in Google's own code
+        ================== ========== ========= ============= ====== =================================================
+
+        The rows of the prefix stay as they are, and a grid of the same size gets the same table. The reading is done in
+        float32 (float64 for a float64 table) and rounded once to the table's dtype.
+
+        Args:
+            height, width: rows and columns of the new grid.
+            convention: a row of the table above; the other arguments change one of its entries.
+            mode: "bicubic" or "bilinear".
+            antialias: whether a smaller grid takes the mean of all old rows in reach, as Pillow does. PyTorch then has
+                another cubic (a = -1/2 instead of -3/4), so that a larger grid has other numbers too.
+            align_corners: whether the corner patches stay on the corner patches, instead of edges on edges.
+            offset: added to the new sides before the steps are measured, and not to the grid.
+
+        Raises:
+            ValueError: sides below 1; an unknown convention or mode; ``align_corners`` together with ``antialias`` or
+                an ``offset``, which have no such form.
+        """
+        how = _resampling(convention, mode=mode, antialias=antialias, align_corners=align_corners, offset=offset)
+        size = _pair("size", (height, width))
+        other = LearnedGrid(self.dim, grid=size, prefix=self.prefix, std=self.std).to(self.table)
+        with torch.no_grad():
+            before, patches = self.table.split((self.prefix, self.grid[0] * self.grid[1]))
+            other.table[: self.prefix] = before
+            other.table[self.prefix :] = patches if size == self.grid else _read(patches, self.grid, size, how)
+        return other
+
+    def _check(self, positions: Tensor) -> None:
+        rows, columns = self.grid
+        if (last := positions.max().item()) >= self.table.shape[0]:
+            raise ValueError(
+                f"LearnedGrid: got position {last}, expected below {self.table.shape[0]}: a prefix of {self.prefix} "
+                f"and {rows} x {columns} patches; for an image of another size use resized(height, width)."
+            )
+        if positions.is_floating_point() and bool((positions != positions.floor()).any()):
+            raise ValueError("LearnedGrid: got positions between two rows, expected whole numbers: places of patches.")
+
+
+def _resampling(
+    convention: Convention,
+    *,
+    mode: Mode | None,
+    antialias: bool | None,
+    align_corners: bool | None,
+    offset: float | None,
+) -> Resampling:
+    """The convention with what was said otherwise."""
+    if convention not in CONVENTIONS:
+        raise ValueError(f"resized: got convention {convention!r}, expected one of {tuple(CONVENTIONS)}.")
+    given: dict[str, Any] = {"mode": mode, "antialias": antialias, "align_corners": align_corners, "offset": offset}
+    how = CONVENTIONS[convention]._replace(**{name: value for name, value in given.items() if value is not None})
+    if how.mode not in get_args(Mode):
+        raise ValueError(f"resized: got mode {how.mode!r}, expected one of {get_args(Mode)}.")
+    if not 0 <= how.offset < 1:
+        raise ValueError(f"resized: got offset {how.offset}, expected a number from 0 to below 1, such as 0.1.")
+    if how.align_corners and (how.antialias or how.offset):
+        raise ValueError(
+            f"resized: got align_corners with antialias {how.antialias} and offset {how.offset}, expected neither: "
+            "they measure from edges, not from corners; leave one of them out."
+        )
+    return how
+
+
+def _read(patches: Tensor, grid: tuple[int, int], size: tuple[int, int], how: Resampling) -> Tensor:
+    """Rows for the patches of ``size``, read from those of ``grid``."""
+    image = patches.to(compute_dtype(patches.dtype)).view(*grid, -1).permute(2, 0, 1)[None]
+    if how.offset:  # as a factor, which PyTorch uses as it is, while a size makes it measure the sides itself
+        factor = tuple((new + how.offset) / old for new, old in zip(size, grid, strict=True))
+        new = nn.functional.interpolate(image, scale_factor=factor, mode=how.mode, antialias=how.antialias)
+    else:
+        new = nn.functional.interpolate(
+            image, size=size, mode=how.mode, antialias=how.antialias, align_corners=how.align_corners
+        )
+    return new[0].permute(1, 2, 0).flatten(0, 1)
+
+
+def _pair(name: str, sides: Sequence[int]) -> tuple[int, int]:
+    """Two sides of at least 1, of a table that can be numbered."""
+    pair = tuple(sides) if isinstance(sides, Sequence) and not isinstance(sides, str) else (sides,)
+    if len(pair) != 2 or any(isinstance(side, bool) or not isinstance(side, Integral) or side < 1 for side in pair):
+        raise ValueError(
+            f"LearnedGrid: got {name} {sides!r}, expected rows and columns of patches, whole and at least 1 each, such "
+            "as (14, 14)."
+        )
+    return int(pair[0]), int(pair[1])
