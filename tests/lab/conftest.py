@@ -64,7 +64,7 @@ def numbers() -> Callable[[Path], list[dict[str, Any]]]:
     """Reads the rows of a trial's metrics without what a clock measured."""
 
     def read(folder: Path) -> list[dict[str, Any]]:
-        clock = ("seconds", "tokens_per_second")
+        clock = ("seconds", "tokens_per_second", "steps_per_second")
         rows = runs.Metrics(folder / runs.METRICS).rows()
         return [{key: value for key, value in row.items() if key not in clock} for row in rows]
 

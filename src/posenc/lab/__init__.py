@@ -33,6 +33,8 @@ def load(run: str | os.PathLike[str]) -> Any:
     job: Any
     if runs.kind(folder) == "extend":
         from posenc.lab.extend import report as job
+    elif runs.kind(folder) == "task":
+        from posenc.lab.compare import task_report as job
     else:
         from posenc.lab.compare import report as job
     rows = job.rows(folder)

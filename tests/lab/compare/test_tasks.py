@@ -10,13 +10,19 @@ import pytest
 import torch
 from rich.console import Console
 
-from posenc.lab.compare import task_job, task_report
-from posenc.lab.compare.task import Sizes, find, names, train
+from posenc.lab import load
+from posenc.lab.compare import task_job, task_report, task_results
+from posenc.lab.compare.task import Sizes, find, names
+from posenc.lab.compare.task_train import Training, train
 from posenc.lab.compare.tasks import arithmetic, images
 
 OWN = """
 import torch
-from posenc.lab.compare.task import Measurement, Sizes, Task
+from posenc.lab.compare.task import Example, Measurement, Sizes, Task
+from posenc.lab.drawing.plots import Picture
+
+def draw(axes):
+    axes.plot([0, 1])
 
 class Mine(Task):
     title, unit, encodings, sizes = "A line", "error", ("none", "rope"), Sizes(dim=4, num_heads=2, steps=3, batch=2)
@@ -33,8 +39,14 @@ class Mine(Task):
         yield Measurement("", "1x", abs(model.weight.item() - 3), trained=True)
         yield Measurement("", "2x", None, note="not run")
 
-    def example(self, model, spec, sizes):
-        return "<b>written</b>"
+    def examples(self, model, spec, sizes):
+        return [Example("3 x", "<b>written</b>")]
+
+    def show(self, model, spec, sizes):
+        return {"weight": model.weight}
+
+    def pictures(self, shown):
+        return [Picture(f"weight {label}", f"Weight of {label}", "", draw) for label in shown]
 """
 
 
@@ -48,16 +60,17 @@ def test_a_task_is_one_short_file_and_every_default_encoding_runs(name: str) -> 
     assert len((Path(images.__file__).parent / f"{name}.py").read_text().splitlines()) <= 200
     sizes = dataclasses.replace(task.sizes, steps=1, batch=2, dim=16, num_heads=2, num_layers=1)
     for spec in task.encodings:
-        trained = train(task, spec, sizes, 0)
-        assert trained is not None
-        measured = list(task.measure(trained[0], spec, sizes))
+        model = train(task, spec, sizes, 0)
+        measured = list(task.measure(model, spec, sizes))
         assert measured[0].trained
-        assert all(m.value is None or 0 <= m.value <= 100 for m in measured)
+        assert {m.unit for m in measured} <= {"", *task.other_units}
+        assert all(m.note if m.value is None else np.isfinite(m.value) for m in measured)
+        assert all(isinstance(value, torch.Tensor) for value in task.show(model, spec, sizes).values())
 
 
 def test_a_trial_repeats_to_the_bit_and_seeds_differ() -> None:
     task, sizes = find("images"), dataclasses.replace(Images.sizes, steps=2, batch=4, dim=16, num_heads=2)
-    first, again, other = (train(task, "axial", sizes, seed)[0].state_dict() for seed in (0, 0, 1))  # type: ignore[index]
+    first, again, other = (train(task, "axial", sizes, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.weight"], other["head.weight"])
 
@@ -77,10 +90,18 @@ def test_a_run_of_a_users_task_is_resumed_with_equal_numbers(tmp_path: Path) -> 
     assert "&lt;b&gt;written" in page
     assert "less is better" in page
     shutil.copytree(run, tmp_path / "cut")
-    (tmp_path / "cut" / "rope-seed1" / "result.json").unlink()  # as kill -9 within the last trial leaves it
+    (tmp_path / "cut" / "rope-seed1" / "results.json").unlink()  # as kill -9 within the last trial leaves it
     task_job.finish(tmp_path / "cut", quiet())
     assert (tmp_path / "cut" / "results.json").read_text() == whole
-    (run / "rope-seed1" / "result.json").unlink()
+    assert {picture.name for picture in task_report.figures(run)} == {
+        "error",
+        "loss",
+        "weight none",
+        "weight rope",
+    }
+    errors = [row for row in load(run) if row["measure"] == "error" and row["size"] == "1x"]
+    assert [(row["encoding"], row["seed"]) for row in errors] == [("none", 0), ("none", 1), ("rope", 0), ("rope", 1)]
+    (run / "rope-seed1" / "results.json").unlink()
     file.write_text(OWN + "\n")
     with pytest.raises(Exception, match="has changed since this run began"):
         task_job.finish(run, quiet())
@@ -148,16 +169,65 @@ def test_every_scheme_predicts_each_token_and_sees_none_of_it(spec: str) -> None
     assert not bool(same[10])
 
 
-def test_the_summary_names_what_is_best_and_what_holds() -> None:
-    def row(name: str, *values: float) -> dict:
-        sizes = {f"{i + 1}x": {"values": [v], "trained": i == 0, "note": ""} for i, v in enumerate(values)}
-        return {"row": name, "encoding": name, "sizes": sizes}
+def test_training_goes_on_from_its_state_to_the_bit_with_dropout() -> None:
+    task = find("images")
+    sizes = dataclasses.replace(task.sizes, steps=6, batch=4, dim=16, num_heads=2, dropout=0.2)
+    unbroken, cut, resumed = (Training(task, "learned", sizes, 0) for _ in range(3))
+    for _ in range(6):
+        unbroken.advance()
+    for _ in range(3):
+        cut.advance()
+    resumed.load({name: value.clone() for name, value in cut.state().items()})
+    torch.rand(1)  # what others draw changes nothing
+    for _ in range(3):
+        resumed.advance()
+    for name, value in resumed.state().items():
+        assert torch.equal(value, unbroken.state()[name]), name
 
-    results = {
-        "rows": [row("a", 99.0, 20.0), row("b", 95.0, 90.0)], "unit": "% right", "more_is_better": True,
-        "config": {"seeds": [0, 1]},
-    }  # fmt: skip
-    best, past, holds = task_report.summary(results)
-    assert best == "At the trained size a is best: 99.0 % right."
-    assert past == "Past it b is best: never worse than 90.0 % right."
-    assert holds.endswith("every size measured: b.")
+
+def test_only_the_matrices_of_layers_decay() -> None:
+    task = find("images")
+    training = Training(task, "learned", dataclasses.replace(task.sizes, dim=16, num_heads=2), 0)
+    decayed = {id(weight) for weight in training.optimizer.param_groups[0]["params"]}
+    names = {name for name, weight in training.model.named_parameters() if id(weight) in decayed}
+    assert "head.weight" in names
+    assert not any(name.endswith("bias") or "norm" in name or name.startswith("code.") for name in names)
+
+
+def test_several_lengths_are_several_rows_each_with_its_own_trained_size(tmp_path: Path) -> None:
+    sizes = {"steps": 2, "batch": 2, "dim": 16, "num_heads": 2, "num_layers": 1}
+    request = task_job.Request("arithmetic", ["rope"], 1, sizes, 1, 1, tmp_path / "run", lengths=(2, 4))
+    run = task_job.prepare(request)
+    task_job.finish(run, quiet())
+    results = json.loads((run / "results.json").read_text())
+    found = {row["row"]: {size for size, c in row["sizes"].items() if c["trained"]} for row in results["rows"]}
+    assert found["rope, length 2, addition"] == {"2 digits"}
+    assert found["rope, length 4, addition"] == {"4 digits"}
+
+
+def row(name: str, *values: list[float]) -> dict:
+    sizes = {f"{i + 1}x": {"values": v, "trained": i == 0, "note": ""} for i, v in enumerate(values)}
+    return {"row": name, "encoding": name, "unit": "% right", "length": 1, "sizes": sizes}
+
+
+def summary(*rows: dict, more: bool = True) -> list[str]:
+    seeds = list(range(len(next(iter(rows[0]["sizes"].values()))["values"])))
+    return task_results.summary(
+        {"rows": rows, "units": {"% right": more}, "config": {"seeds": seeds, "lengths": [1]}}  # type: ignore[dict-item]
+    )
+
+
+def test_the_summary_names_what_is_best_and_what_holds() -> None:
+    best, past, holds = summary(row("a", [98.9, 99.1], [20, 21]), row("b", [95, 95.2], [90, 90.2]))
+    assert best == "At the trained size a is best: 99.0 ± 0.1 % right."
+    assert past == "Past it b is best: never worse than 90.1 ± 0.1 % right."
+    assert holds == "Within a tenth of its value at the trained size at every size: b."
+
+
+def test_what_the_seeds_do_not_tell_apart_is_said_to_be_so() -> None:
+    best, _, none, unclear = summary(row("a", [99, 90], [95, 70]), row("b", [90, 98], [70, 95]))
+    assert best == "At the trained size a is best: 94.5 ± 4.5 % right; b is not told apart from it."
+    assert none == "None stays within a tenth of its value at the trained size at every size."
+    assert unclear == "Within two standard errors of that limit: a and b."
+    *_, holds, one = summary(row("a", [2.0], [2.1]), row("b", [1.9], [2.3]), more=False)
+    assert (holds[-3:], one) == (" a.", "One seed: small differences may be noise.")

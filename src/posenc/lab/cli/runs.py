@@ -53,8 +53,9 @@ def compare(
         folder = task_job.prepare_request(request, given)
         task_job.finish(folder, console)
     else:
-        if request.dropout is not None:
-            raise ValueError("--dropout: the decoder of the task text has none; leave it out, or name another --task.")
+        for name in ("dropout", "lengths"):
+            if name in given:
+                raise ValueError(f"--{name}: not for the task text; leave it out, or name another --task.")
         folder = job.prepare(request)
         job.finish(folder, console)
     if as_json:

@@ -86,6 +86,14 @@ class Request:
             show_default=_by_preset("train", "length"),
         ),
     ] = None
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Several trained lengths, each trained with each encoding; not for text.",
+            rich_help_panel=SIZES,
+        ),
+    ] = None
     batch: Annotated[
         int | None,
         typer.Option(
@@ -171,6 +179,13 @@ class Request:
     ] = None
     model: Mapping[str, int] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+
+    def several_lengths(self) -> list[int]:
+        """The trained lengths of ``--lengths``; none if it was not given."""
+        words = [] if self.lengths is None else self.lengths.split(",")
+        if any(not word.strip().isdecimal() or int(word) < 1 for word in words):
+            raise ValueError(f"--lengths: got {self.lengths!r}, expected numbers with commas, such as 64,128.")
+        return [int(word) for word in words]
 
     def model_sizes(self) -> dict[str, int]:
         """What replaces the preset's sizes of the model."""

@@ -7,16 +7,18 @@ import inspect
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from posenc.lab.encodings.spec import parse
+
+if TYPE_CHECKING:
+    from posenc.lab.drawing.plots import Picture
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,16 @@ class Sizes:
     weight_decay: float = 0.01
     dropout: float = 0.0
 
+    @property
+    def log_every(self) -> int:
+        """Steps between two rows of metrics."""
+        return max(1, self.steps // 50)
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps between two checkpoints."""
+        return max(1, self.steps // 20)
+
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             lowest = 0 if name in ("warmup", "weight_decay", "dropout") else 1e-12
@@ -55,8 +67,9 @@ class Measurement:
     Attributes:
         row: how the encoding was used, such as a rule for positions; empty if there is one way.
         size: the size that was measured, as the report writes it.
-        value: in the task's unit; None if it could not be measured, and then ``note`` says why.
+        value: in its unit; None if it could not be measured, and then ``note`` says why.
         trained: whether this is the trained size.
+        unit: the task's by default, or one of its ``other_units``.
     """
 
     row: str
@@ -64,6 +77,14 @@ class Measurement:
     value: float | None
     trained: bool = False
     note: str = ""
+    unit: str = ""
+
+
+class Example(NamedTuple):
+    """What a trained model wrote; those of several encodings with the same ``given`` stand together in the report."""
+
+    given: str
+    written: str
 
 
 class Task(ABC):
@@ -72,8 +93,9 @@ class Task(ABC):
     Attributes:
         title: what the model learns, for the heading of the report.
         encodings: specs of the default encodings, in order. Names that :meth:`model` alone understands are allowed.
-        unit: of every measurement.
+        unit: of what is measured first of all.
         more_is_better: whether a larger value is.
+        other_units: of what is measured besides, and whether a larger value is better.
         sizes: of the quick preset.
         expected: what published work found, for the report; empty if there is nothing to compare with.
     """
@@ -82,6 +104,7 @@ class Task(ABC):
     encodings: ClassVar[tuple[str, ...]]
     unit: ClassVar[str]
     more_is_better: ClassVar[bool] = True
+    other_units: ClassVar[Mapping[str, bool]] = {}
     sizes: ClassVar[Sizes] = Sizes()
     expected: ClassVar[str] = ""
 
@@ -103,9 +126,17 @@ class Task(ABC):
     def measure(self, model: Any, spec: str, sizes: Sizes) -> Iterator[Measurement]:
         """What the trained model does, the trained size first. The model is in eval mode and has no gradients."""
 
-    def example(self, model: Any, spec: str, sizes: Sizes) -> str:
-        """A text for the report that shows what the trained model does; empty for none."""
-        return ""
+    def examples(self, model: Any, spec: str, sizes: Sizes) -> Sequence[Example]:
+        """What the trained model writes, for the report."""
+        return ()
+
+    def show(self, model: Any, spec: str, sizes: Sizes) -> Mapping[str, Tensor]:
+        """What :meth:`pictures` draws of a trained model; it is kept in the folder of its trial."""
+        return {}
+
+    def pictures(self, shown: Mapping[str, Mapping[str, Tensor]]) -> "Sequence[Picture]":
+        """Figures for the report, from what :meth:`show` gave for each encoding (of the first seed), by its label."""
+        return ()
 
 
 def names() -> tuple[str, ...]:
@@ -155,37 +186,3 @@ def digest(name: str) -> str | None:
     if ".py:" not in name:
         return None
     return hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest()
-
-
-def train(
-    task: Task, spec: str, sizes: Sizes, seed: int, *, stop: Callable[[], bool] = lambda: False
-) -> tuple[nn.Module, list[tuple[int, float]]] | None:
-    """A trained model and the mean loss of every tenth of its steps; None if ordered to stop.
-
-    What happens in a step depends on the seed and the number of the step alone: a trial that is begun again gives the
-    same numbers.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = task.model(spec, sizes)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=sizes.learning_rate, betas=(0.9, 0.95), weight_decay=sizes.weight_decay
-        )
-        losses: list[tuple[int, float]] = []
-        since: list[float] = []
-        for step in range(sizes.steps):
-            if stop():
-                return None
-            warm = min(1.0, (step + 1) / max(1, sizes.warmup))
-            for group in optimizer.param_groups:
-                group["lr"] = sizes.learning_rate * warm * (1.0 - 0.9 * step / sizes.steps)
-            loss = task.loss(model, sizes, np.random.default_rng((seed, step)))
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            since.append(loss.item())
-            if (step + 1) % max(1, sizes.steps // 10) == 0 or step + 1 == sizes.steps:
-                losses.append((step + 1, float(np.mean(since))))
-                since = []
-        return model.eval().requires_grad_(False), losses

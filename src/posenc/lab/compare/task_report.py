@@ -1,4 +1,4 @@
-"""What a run of a task found: a table, a page, and ``results.json``."""
+"""The report of a run of a task: ``results.json``, a page, a table for the terminal, figures and numbers as files."""
 
 from pathlib import Path
 from typing import Any
@@ -8,165 +8,169 @@ from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
 
-from posenc.lab.compare.task import Task, find
+from posenc.lab.compare.task import find
+from posenc.lab.compare.task_results import Data, collect, mean, rows_of, shown, sizes_of, trials
 from posenc.lab.drawing import html as shell
 from posenc.lab.drawing import plots
 from posenc.lab.drawing.html import text
 from posenc.lab.run import folder as runs
 
-RESULTS = "results.json"
-HOLDS = 0.9  # of the value at the trained size, at every other one
-Data = dict[str, Any]
+SHOWN = "shown.safetensors"
 
 
 def write(run: Path) -> Path:
     """Write ``results.json`` and ``report.html``; the page's path."""
-    config = runs.read_json(run / runs.CONFIG)
-    results = collect(run, find(config["task"]), config)
-    runs.write_json(run / RESULTS, results)
+    results = _results(run)
+    runs.write_json(run / runs.RESULTS, results)
     page = run / "report.html"
-    runs.write(page, _page(results))
+    runs.write(page, _page(results, _pictures(run, results)))
     return page
 
 
-def collect(run: Path, task: Task, config: Data) -> Data:
-    """All measurements: a row for each encoding and way of using it, a column for each size, a value for each seed."""
-    rows: dict[str, Data] = {}
-    examples = {}
-    for label in config["encodings"]:
-        for seed in config["seeds"]:
-            result = runs.read_json(run / f"{label}-seed{seed}" / "result.json")
-            if seed == config["seeds"][0] and result["example"]:
-                examples[label] = result["example"]
-            for m in result["measurements"]:
-                name = f"{label}, {m['row']}" if m["row"] else label
-                row = rows.setdefault(name, {"row": name, "encoding": label, "sizes": {}})
-                cell = row["sizes"].setdefault(m["size"], {"values": [], "trained": m["trained"], "note": m["note"]})
-                cell["values"].append(m["value"])
-    results = {
-        "task": config["task"], "title": task.title, "unit": task.unit, "more_is_better": task.more_is_better,
-        "expected": task.expected, "config": config, "rows": list(rows.values()), "examples": examples,
-    }  # fmt: skip
-    return results | {"summary": summary(results)}
-
-
-def mean(cell: Data) -> float | None:
-    """The mean over seeds; None where a seed has no value."""
-    return None if any(v is None for v in cell["values"]) else float(np.mean(cell["values"]))
-
-
-def summary(results: Data) -> list[str]:
-    """What is best at the trained size, and what holds past it."""
-    better = max if results["more_is_better"] else min
-    at = {row["row"]: next((c for c in row["sizes"].values() if c["trained"]), None) for row in results["rows"]}
-    trained = {name: value for name, cell in at.items() if cell and (value := mean(cell)) is not None}
-    if not trained:
-        return ["Nothing was measured at the trained size."]
-    best = better(trained, key=trained.__getitem__)
-    lines = [f"At the trained size {best} is best: {_shown(at[best])} {results['unit']}."]
-    past: dict[str, float] = {}
-    holding = []
-    for row in results["rows"]:
-        others = [mean(c) for c in row["sizes"].values() if not c["trained"]]
-        if row["row"] not in trained or not others or any(v is None for v in others):
-            continue
-        worst = (min if results["more_is_better"] else max)(v for v in others if v is not None)
-        past[row["row"]] = worst
-        ratio = worst / trained[row["row"]] if trained[row["row"]] else 0.0
-        good = trained[row["row"]] >= 0.8 * trained[best] if results["more_is_better"] else True
-        if good and (ratio >= HOLDS if results["more_is_better"] else ratio <= 1 / HOLDS):
-            holding.append(row["row"])
-    if past:
-        first = better(past, key=past.__getitem__)
-        lines.append(f"Past it {first} is best: never worse than {past[first]:.1f} {results['unit']}.")
-    lines.append(
-        f"Within a tenth of their value at the trained size, at every size measured: {', '.join(holding)}."
-        if holding
-        else "None stays within a tenth of its value at the trained size at every size measured."
-    )
-    if len(results["config"]["seeds"]) == 1:
-        lines.append("One seed: small differences may be noise.")
-    return lines
-
-
 def print_table(run: Path, console: Console) -> None:
-    """The table on the console."""
-    results = runs.read_json(run / RESULTS)
-    table = Table(title=f"{results['title']}: {results['unit']}", title_justify="left")
-    table.add_column("encoding")
-    sizes = _sizes(results)
-    for size, trained in sizes.items():
-        table.add_column(f"{size} (trained)" if trained else size, justify="right")
-    for row in results["rows"]:
-        table.add_row(row["row"], *(_shown(row["sizes"].get(size)) for size in sizes))
-    console.print(table)
+    """The tables on the console."""
+    results = _results(run)
+    for unit in results["units"]:
+        rows = rows_of(results, unit)
+        table = Table(title=f"{results['title']}: {unit}", title_justify="left")
+        table.add_column("encoding")
+        sizes = sizes_of(rows)
+        for size, trained in sizes.items():
+            table.add_column(f"{size} (trained)" if trained else size, justify="right")
+        for row in rows:
+            table.add_row(row["row"], *(shown(row["sizes"].get(size)) for size in sizes))
+        console.print(table)
     console.print(" ".join(results["summary"]), highlight=False)
 
 
-def _sizes(results: Data) -> dict[str, bool]:
-    return {size: cell["trained"] for row in results["rows"] for size, cell in row["sizes"].items()}
+def figures(run: Path) -> list[plots.Picture]:
+    """The figures of a run: each unit by size, the loss by step, and the pictures of the task."""
+    results = _results(run)
+    return [*_curves(results), *_pictures(run, results)]
 
 
-def _shown(cell: Data | None) -> str:
-    """Mean and, of several seeds, half the range."""
-    if cell is None or (value := mean(cell)) is None:
-        return "past its table" if cell and "got position" in cell["note"] else "-"
-    if len(cell["values"]) == 1:
-        return f"{value:.1f}"
-    return f"{value:.1f} ± {(max(cell['values']) - min(cell['values'])) / 2:.1f}"
-
-
-def _page(results: Data) -> str:
-    sizes = _sizes(results)
-    better = max if results["more_is_better"] else min
-    best = {
-        size: better(
-            (v for row in results["rows"] if (c := row["sizes"].get(size)) and (v := mean(c)) is not None), default=None
-        )
-        for size in sizes
-    }
-    head = "".join(f"<th>{text(size)}{' (trained)' if trained else ''}</th>" for size, trained in sizes.items())
-    hues = plots.hues(list(dict.fromkeys(row["encoding"] for row in results["rows"])))
-    body = []
+def rows(run: Path) -> list[dict[str, Any]]:
+    """Every number of a run, one a row: see :func:`posenc.lab.load`."""
+    results, found = _results(run), []
     for row in results["rows"]:
-        cells = []
-        for size in sizes:
-            cell = row["sizes"].get(size)
-            mark = ' class="best"' if cell is not None and mean(cell) == best[size] else ""
-            cells.append(f"<td{mark}>{text(_shown(cell))}</td>")
-        body.append(f"<tr><th>{shell.swatch(hues[row['encoding']])}{text(row['row'])}</th>{''.join(cells)}</tr>")
-    examples = "".join(f"<h3>{text(label)}</h3><pre>{text(what)}</pre>" for label, what in results["examples"].items())
+        about = {"encoding": row["encoding"], "way": row["way"], "trained_length": row["length"]}
+        for size, cell in row["sizes"].items():
+            at = {"measure": row["unit"], "unit": row["unit"], "size": size, "trained": cell["trained"]}
+            for seed, value in zip(results["config"]["seeds"], cell["values"], strict=True):
+                found.append({**about, **at, "seed": seed, "value": value})
+    for encoding, seeds in results["losses"].items():
+        for seed, losses in zip(results["config"]["seeds"], seeds, strict=True):
+            for step, loss in losses:
+                at = {"encoding": encoding, "seed": seed, "measure": "training loss", "unit": "", "step": step}
+                found.append({**at, "value": loss})
+    return found
+
+
+def _results(run: Path) -> Data:
+    config = runs.read_json(run / runs.CONFIG)
+    return collect(run, find(config["task"]), config)
+
+
+def _page(results: Data, pictures: list[plots.Picture]) -> str:
+    hues = plots.hues(list(results["config"]["encodings"]))
+    tables = "".join(_table(results, unit, hues) for unit in results["units"])
+    examples = "".join(
+        f'<h3>{text(given)}</h3><dl class="facts">{shell.facts(written)}</dl>'
+        for given, written in results["examples"].items()
+    )
     config = results["config"]
-    facts = {**config["sizes"], "seeds": len(config["seeds"]), "threads": config["threads"], "posenc": config["posenc"]}
+    facts = {
+        "command": config["command"], **config["sizes"], "length": ", ".join(map(str, config["lengths"])),
+        "seeds": len(config["seeds"]), "threads": config["threads"], "posenc": config["posenc"],
+    }  # fmt: skip
     return shell.page(
         Path(__file__).with_name("task.html"),
         title=results["title"],
         summary=text(" ".join(results["summary"])),
         expected=f"<p><b>Published work:</b> {text(results['expected'])}</p>" if results["expected"] else "",
-        unit=text(results["unit"]),
-        direction="more is better" if results["more_is_better"] else "less is better",
-        table=f"<thead><tr><th>encoding</th>{head}</tr></thead><tbody>{''.join(body)}</tbody>",
-        figure=shell.figure(_picture(results, hues)),
-        examples=f"<h2>What each wrote</h2>{examples}" if examples else "",
+        tables=tables,
+        curves="".join(shell.figure(picture) for picture in _curves(results)),
+        pictures=_section("What each looks like", "".join(shell.figure(picture) for picture in pictures), "figures"),
+        examples=_section("What each wrote", examples, "examples"),
         facts=shell.facts(facts),
     )
 
 
-def _picture(results: Data, hues: dict[str, str]) -> plots.Picture:
-    sizes = list(_sizes(results))
+def _section(heading: str, body: str, kind: str) -> str:
+    return f'<h2>{heading}</h2><div class="{kind}">{body}</div>' if body else ""
+
+
+def _table(results: Data, unit: str, hues: dict[str, str]) -> str:
+    rows = rows_of(results, unit)
+    sizes, more = sizes_of(rows), results["units"][unit]
+    best = {}
+    for size in sizes:
+        values = [value for row in rows if (value := mean(row["sizes"].get(size))) is not None]
+        best[size] = (max if more else min)(values, default=None)
+    head = "".join(f"<th>{text(size)}{' (trained)' if trained else ''}</th>" for size, trained in sizes.items())
+    body = []
+    for row in rows:
+        cells = []
+        for size, same in sizes.items():
+            cell = row["sizes"].get(size)
+            mark = ' class="best"' if cell is not None and mean(cell) == best[size] is not None else ""
+            note = "" if same or cell is None or not cell["trained"] else " <small>trained</small>"
+            cells.append(f"<td{mark}>{text(shown(cell))}{note}</td>")
+        body.append(f"<tr><th>{shell.swatch(hues[row['encoding']])}{text(row['row'])}</th>{''.join(cells)}</tr>")
+    direction = "more is better" if more else "less is better"
+    return (
+        f'<p class="note">In {text(unit)}; {direction}.</p><div class="box"><table><thead><tr><th>encoding</th>{head}'
+        f"</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _pictures(run: Path, results: Data) -> list[plots.Picture]:
+    """What the task draws of the first seed."""
+    found = {}
+    config = results["config"]
+    for label, length, seed, folder in trials(run, config):
+        if seed == config["seeds"][0] and length == config["lengths"][0]:
+            found[label] = runs.load_tensors(folder / SHOWN)
+    return list(find(config["task"]).pictures(found))
+
+
+def _curves(results: Data) -> list[plots.Picture]:
+    hues = plots.hues(list(results["config"]["encodings"]))
+    pictures = [_by_size(results, unit, hues) for unit in results["units"]]
+    curves = {}
+    for encoding, seeds in results["losses"].items():
+        if not any(loss is None for losses in seeds for _, loss in losses):
+            steps = [step for step, _ in seeds[0]]
+            curves[encoding] = [(step, np.array([s[i][1] for s in seeds])) for i, step in enumerate(steps)]
+    caption = "The mean over seeds; the band is their range." if len(results["config"]["seeds"]) > 1 else ""
+    if curves:
+        pictures.append(plots.loss_by_step(curves, title="Training loss by step", caption=caption, unit=""))
+    return pictures
+
+
+def _by_size(results: Data, unit: str, hues: dict[str, str]) -> plots.Picture:
+    rows = rows_of(results, unit)
+    sizes = list(sizes_of(rows))
 
     def draw(axes: Axes) -> None:
         styles = ("-", "--", ":", "-.")
         ways: dict[str, int] = {}
-        for row in results["rows"]:
+        for row in rows:
             style = styles[ways.setdefault(row["encoding"], 0) % len(styles)]
             ways[row["encoding"]] += 1
-            points = [(x, v) for x, s in enumerate(sizes) if (c := row["sizes"].get(s)) and (v := mean(c)) is not None]
-            axes.plot(*zip(*points, strict=True), style, marker="o", color=hues[row["encoding"]], label=row["row"])
-        axes.set_xticks(range(len(sizes)), sizes)
-        axes.set_ylabel(results["unit"])
+            cells = [(x, c) for x, s in enumerate(sizes) if mean(c := row["sizes"].get(s)) is not None]
+            x = [place for place, _ in cells]
+            color = hues[row["encoding"]]
+            axes.plot(x, [np.mean(c["values"]) for _, c in cells], style, marker="o", color=color, label=row["row"])
+            if len(results["config"]["seeds"]) > 1:
+                low, high = ([pick(c["values"]) for _, c in cells] for pick in (min, max))
+                axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+        axes.set_xticks(range(len(sizes)), sizes, rotation=20 if sum(map(len, sizes)) > 40 else 0)
+        axes.set_ylabel(unit)
+        axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=7)
 
-    return plots.Picture(
-        f"task {results['task']}", f"{results['unit']} by size", "The mean over seeds. Same hue: same encoding.", draw
-    )
+    caption = "The mean over seeds; the band is their range." if len(results["config"]["seeds"]) > 1 else ""
+    if len({row["encoding"] for row in rows}) < len(rows):
+        caption += " Same hue: same encoding."
+    return plots.Picture(unit, f"{unit} by size", caption.strip(), draw)

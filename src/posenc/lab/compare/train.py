@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posenc.lab.compare.config import Precision, TrainConfig
@@ -14,6 +14,8 @@ from posenc.lab.run.schedule import batch_at, learning_rate_at
 
 class Training:
     """A model, its optimizer, and how far they are."""
+
+    rate = "tokens_per_second"
 
     def __init__(
         self, model: Decoder, tokens: Int[Tensor, " text"], config: TrainConfig, *, seed: int, precision: Precision
@@ -56,35 +58,48 @@ class Training:
         self.loss_sum.zero_()
         return mean
 
+    @property
+    def per_step(self) -> int:
+        """Tokens of a step."""
+        return self.config.batch * self.config.length
+
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, as named tensors."""
-        moments = {
-            f"optimizer.{kind}.{name}": value
-            for name, parameter in self.model.named_parameters()
-            for kind, value in self.optimizer.state[parameter].items()
-        }
-        weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         progress = {"progress.step": torch.tensor(self.step), "progress.loss_sum": self.loss_sum}
-        return {**weights, **moments, **progress}
+        return {**state_of(self.model, self.optimizer), **progress}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go back to where :meth:`state` was taken."""
-        self.model.load_state_dict(_below("model.", state))
-        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
-        order = [names[id(parameter)] for group in self.optimizer.param_groups for parameter in group["params"]]
-        kinds = ("step", "exp_avg", "exp_avg_sq")
-        self.optimizer.load_state_dict(
-            {
-                "state": {
-                    index: {kind: state[f"optimizer.{kind}.{name}"] for kind in kinds}
-                    for index, name in enumerate(order)
-                },
-                "param_groups": self.optimizer.state_dict()["param_groups"],
-            }
-        )
+        load_state(self.model, self.optimizer, state)
         self.step = int(state["progress.step"])
         self.loss_sum.copy_(state["progress.loss_sum"])
 
 
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+def state_of(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """The weights and their moments by name; what several modules share has one name."""
+    moments = {
+        f"optimizer.{kind}.{name}": value
+        for name, parameter in model.named_parameters()
+        for kind, value in optimizer.state[parameter].items()
+    }
+    return {**{f"model.{name}": value for name, value in _weights(model).items()}, **moments}
+
+
+def load_state(model: nn.Module, optimizer: torch.optim.AdamW, state: Mapping[str, Tensor]) -> None:
+    """Give a model and its optimizer back what :func:`state_of` took."""
+    with torch.no_grad():
+        for name, value in _weights(model).items():
+            value.copy_(state[f"model.{name}"])
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    kinds = ("step", "exp_avg", "exp_avg_sq")
+    moments = {
+        index: {kind: state[f"optimizer.{kind}.{name}"] for kind in kinds}
+        for index, name in enumerate(order)
+        if f"optimizer.step.{name}" in state  # a weight that has had no gradient has none
+    }
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

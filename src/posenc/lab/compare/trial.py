@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -39,6 +39,15 @@ def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
         device: where to compute, such as "cpu" or "cuda:1".
         parent: process id of the run; if a worker of its own started this one and it dies, the trial stops.
     """
+
+    def work(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
+        return is_done(path) or _run(path, torch.device(device), ordered_to_stop)
+
+    return run_alone(folder, parent, work)
+
+
+def run_alone(folder: str, parent: int, work: Callable[[Path, Callable[[], bool]], bool]) -> Outcome:
+    """Do a trial's work in its locked folder. The work is told whether to stop, and says whether it came to its end."""
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is for the parent to act on
     path = Path(folder)
@@ -54,7 +63,7 @@ def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
     try:
         with runs.locked(path):
             runs.clear_partial_writes(path)
-            finished = is_done(path) or _run(path, torch.device(device), ordered_to_stop)
+            finished = work(path, ordered_to_stop)
     except Exception as error:
         return Outcome(path.name, "failed", str(error) if _is_plain(error) else f"{type(error).__name__}: {error}")
     if is_orphan():
@@ -87,19 +96,11 @@ def _run(folder: Path, device: torch.device, ordered_to_stop: Callable[[], bool]
     torch.set_num_threads(config.threads)
     checkpoint = folder / runs.CHECKPOINT
     here = environment.describe(threads=config.threads, device=str(device))
-    if checkpoint.exists():
-        _check_versions(runs.read_json(folder / runs.ENVIRONMENT), here)
-    runs.write_json(folder / runs.ENVIRONMENT, here)
     train_tokens, validation_tokens = load_tokens(folder.parent, device)
     model = make_model(config).to(device)
     training = Training(model, train_tokens, config.train, seed=config.seed, precision=config.precision)
-    metrics = runs.Metrics(folder / runs.METRICS)
-    if checkpoint.exists():
-        training.load(runs.load_tensors(checkpoint))
-    rows = [row for row in metrics.rows() if row["event"] == "train" and row["step"] <= training.step]
-    metrics.keep(rows)  # rows past the checkpoint will be written again, with the same numbers
-    before = rows[-1]["seconds"] if rows else 0.0
-    if not _train(training, metrics, checkpoint, before, ordered_to_stop):
+    metrics, before = begin_or_resume(training, folder, here, checkpoint)
+    if not train_to_end(training, metrics, checkpoint, before, ordered_to_stop):
         return False
     runs.save_tensors(folder / runs.MODEL, model.state_dict())
     model.eval()
@@ -127,12 +128,26 @@ def _run(folder: Path, device: torch.device, ordered_to_stop: Callable[[], bool]
     return True
 
 
-def _train(
-    training: Training, metrics: runs.Metrics, checkpoint: Path, before: float, ordered_to_stop: Callable[[], bool]
+class Trained(Protocol):
+    """What is trained step by step, as :func:`train_to_end` sees it."""
+
+    step: int
+    rate: str
+
+    @property
+    def config(self) -> Any: ...
+    @property
+    def per_step(self) -> int: ...
+    def advance(self) -> None: ...
+    def take_mean_loss(self, steps: int) -> float: ...
+    def state(self) -> dict[str, Tensor]: ...
+
+
+def train_to_end(
+    training: Trained, metrics: runs.Metrics, checkpoint: Path, before: float, ordered_to_stop: Callable[[], bool]
 ) -> bool:
     """Train to the last step; False if ordered to stop on the way. A checkpoint stands at the end in either case."""
     config = training.config
-    tokens_per_step = config.batch * config.length
     start = time.perf_counter() - before
     logged_step, logged_at = training.step, time.perf_counter()
 
@@ -152,13 +167,28 @@ def _train(
             now = time.perf_counter()
             if loss != loss or loss == float("inf"):
                 raise RunError(f"the loss is {loss} at step {training.step}; try a smaller --learning-rate.")
-            speed = (training.step - logged_step) * tokens_per_step / (now - logged_at)
+            speed = (training.step - logged_step) * training.per_step / (now - logged_at)
             row = {"event": "train", "step": training.step, "loss": loss}
-            metrics.append({**row, "seconds": round(now - start, 3), "tokens_per_second": round(speed, 1)})
+            metrics.append({**row, "seconds": round(now - start, 3), training.rate: round(speed, 1)})
             logged_step, logged_at = training.step, now
         if training.step % config.checkpoint_every == 0 or last:
             save()
     return True
+
+
+def begin_or_resume(
+    training: Any, folder: Path, here: Mapping[str, Any], checkpoint: Path
+) -> tuple[runs.Metrics, float]:
+    """The metrics of a trial, and its seconds so far; a training whose checkpoint stands goes back to it."""
+    if checkpoint.exists():
+        _check_versions(runs.read_json(folder / runs.ENVIRONMENT), here)
+    runs.write_json(folder / runs.ENVIRONMENT, here)
+    metrics = runs.Metrics(folder / runs.METRICS)
+    if checkpoint.exists():
+        training.load(runs.load_tensors(checkpoint))
+    rows = [row for row in metrics.rows() if row["event"] == "train" and row["step"] <= training.step]
+    metrics.keep(rows)  # rows past the checkpoint will be written again, with the same numbers
+    return metrics, rows[-1]["seconds"] if rows else 0.0
 
 
 def _check_versions(before: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from rich.console import Console
 
 from posenc.lab.compare.config import TrainConfig
+from posenc.lab.compare.task import Sizes
 from posenc.lab.run import folder as runs
 from posenc.lab.run.progress import Row, display, said_time
 
@@ -19,41 +20,50 @@ class Standing:
 
     step: int = 0
     loss: float | None = None
-    tokens_per_second: float | None = None
+    steps_per_second: float | None = None
+    tokens: int = 0
     phase: str = "waiting"
     evaluated: str = ""
 
-    def update(self, row: dict[str, Any] | None, config: TrainConfig) -> None:
+    def update(self, row: dict[str, Any] | None, config: TrainConfig | Sizes) -> None:
         """Take in the last row of a trial's metrics; rows before it may have been missed."""
         if row is None:
             return
         if row["event"] == "train":
-            self.step, self.loss, self.tokens_per_second = row["step"], row["loss"], row["tokens_per_second"]
-            self.phase = "training"
+            self.step, self.loss, self.phase = row["step"], row["loss"], "training"
+            self.tokens = config.batch * config.length if "tokens_per_second" in row else 0
+            rate = row["tokens_per_second"] / self.tokens if self.tokens else row["steps_per_second"]
+            self.steps_per_second = rate
         else:
             self.step = config.steps
-            self.phase = {"evaluate": "evaluating", "done": "done"}.get(row["event"], self.phase)
+            self.phase = {"evaluate": "evaluating", "measure": "evaluating", "done": "done"}.get(
+                row["event"], self.phase
+            )
             if row["event"] == "evaluate":
                 self.evaluated = f", {row['factor']}x is done"
 
     def speed(self) -> str:
-        return "" if self.tokens_per_second is None else f"{self.tokens_per_second / 1000:.1f}k tokens/s"
+        if self.steps_per_second is None:
+            return ""
+        if self.tokens:
+            return f"{self.steps_per_second * self.tokens / 1000:.1f}k tokens/s"
+        return f"{self.steps_per_second:.1f} steps/s"
 
-    def time_left(self, config: TrainConfig) -> str:
+    def time_left(self, config: TrainConfig | Sizes) -> str:
         """Time left, or what is done instead of training."""
         if self.phase == "evaluating":
             return self.phase + self.evaluated
-        if self.phase != "training" or not self.tokens_per_second:
+        if self.phase != "training" or not self.steps_per_second:
             return self.phase
         if self.step == config.steps:
             return "evaluating"
-        return said_time((config.steps - self.step) * config.batch * config.length / self.tokens_per_second)
+        return said_time((config.steps - self.step) / self.steps_per_second)
 
 
 class Watch:
     """Follows trials by their folders; call :meth:`look` now and then."""
 
-    def __init__(self, folders: Sequence[Path], config: TrainConfig, console: Console) -> None:
+    def __init__(self, folders: Sequence[Path], config: TrainConfig | Sizes, console: Console) -> None:
         self.config, self.console = config, console
         self.standings = {folder: Standing() for folder in folders}
         for folder, standing in self.standings.items():  # a run that is resumed has got somewhere already

@@ -230,7 +230,7 @@ def perplexity_by_length(
     return Picture(name, title, caption, draw, height=3.3)
 
 
-def loss_by_step(curves: Mapping[str, Curve], *, title: str, caption: str = "") -> Picture:
+def loss_by_step(curves: Mapping[str, Curve], *, title: str, caption: str = "", unit: str = "nats a token") -> Picture:
     """One line for each encoding; the first steep steps are cut off at the top."""
 
     def draw(axes: Axes) -> None:
@@ -241,7 +241,7 @@ def loss_by_step(curves: Mapping[str, Curve], *, title: str, caption: str = "") 
         axes.set_xlim(0, last * 1.01)
         axes.grid(axis="y")
         axes.set_xlabel("training step")
-        axes.set_ylabel("training loss (nats a token)")
+        axes.set_ylabel(f"training loss ({unit})" if unit else "training loss")
         _lines(axes, curves, markers=False, notes={})
 
     return Picture("loss", title, caption, draw, height=3.3)
