@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import posenc
 from posenc import RoPE
+from posenc import frequencies as rules
 from posenc.lab.diagnose import diagnose
 
 
@@ -112,6 +114,35 @@ def that_rolls_instead_of_rotating(x: Tensor, positions: Tensor) -> Tensor:
     return (x * angle.cos() + x.roll(1, dims=-1) * angle.sin()).to(x.dtype)
 
 
+def with_cos_and_sin_swapped(x: Tensor, positions: Tensor) -> Tensor:
+    turned = half(x, -positions)
+    a, b = turned.chunk(2, dim=-1)
+    return torch.cat((-b, a), dim=-1)
+
+
+def that_counts_from_one(x: Tensor, positions: Tensor) -> Tensor:
+    return half(x, positions, shift=1.0)
+
+
+def that_counts_from_minus_one(x: Tensor, positions: Tensor) -> Tensor:
+    return half(x, positions, shift=-1.0)
+
+
+def with_an_inverted_ramp(x: Tensor, positions: Tensor) -> Tensor:
+    plain, ramped = posenc.Geometric().inv_freq(x.shape[-1]), posenc.YaRN(8, trained_length=4096).inv_freq(x.shape[-1])
+    angle = positions.double()[..., None] * torch.from_numpy(plain**2 / 8 / ramped)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+def with_the_tables_of_the_other_pairing(x: Tensor, positions: Tensor) -> Tensor:
+    angle = positions.double()[..., None] * torch.from_numpy(posenc.Geometric().inv_freq(x.shape[-1]))
+    angle = torch.cat((angle, angle), dim=-1)
+    turned = torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2)
+    return (x * angle.cos() + turned * angle.sin()).to(x.dtype)
+
+
 def with_longer_keys(q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     positions = positions[:, None]
     return half(q, positions), 2 * half(k, positions)
@@ -126,6 +157,11 @@ def with_longer_keys(q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, T
         (that_adds_the_position, "not linear"),
         (with_squared_positions, "distance alone"),
         (that_rolls_instead_of_rotating, "no rotation"),
+        (with_cos_and_sin_swapped, "cos and sin are swapped"),
+        (that_counts_from_one, "turns position 0 as position 1 must"),
+        (that_counts_from_minus_one, "turns position 0 as position -1 must"),
+        (with_an_inverted_ramp, "the fastest pair turns 8 times slower"),
+        (with_the_tables_of_the_other_pairing, "tables laid out for the other pairing"),
         (with_longer_keys, "otherwise than queries"),
     ],
 )
@@ -220,3 +256,10 @@ def test_a_function_for_one_width_alone_is_called_with_it_or_the_width_is_asked_
 def test_a_function_that_moves_position_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="at position 0"):
         diagnose(lambda x, positions: half(x, positions, shift=1.0))
+
+
+@pytest.mark.parametrize(
+    "rule", [rules.YaRN(8, trained_length=4096), rules.Linear(8), rules.NTK(8), rules.Llama3(8, trained_length=8192)]
+)
+def test_a_sound_rule_is_no_inverted_ramp(rule: rules.Frequencies) -> None:
+    assert not diagnose(RoPE(head_dim=64, frequencies=rule).rotate).faults

@@ -1,0 +1,5 @@
+"""`posenc diagnose`: what does an unknown rotation do?"""
+
+from posenc.lab.diagnose.findings import Diagnosis, diagnose
+
+__all__ = ["Diagnosis", "diagnose"]
