@@ -255,7 +255,7 @@ def test_a_function_for_one_width_alone_is_called_with_it_or_the_width_is_asked_
 
 def test_a_function_that_moves_position_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="at position 0"):
-        diagnose(lambda x, positions: half(x, positions, shift=1.0))
+        diagnose(lambda x, positions: half(x, positions, shift=0.3))
 
 
 @pytest.mark.parametrize(
