@@ -37,6 +37,7 @@ types: .venv/installed
 	$(BIN)/mypy
 
 docs: .venv/installed-all ## the site, every figure and number made on the way
+	$(BIN)/python docs/notebooks.py --run
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/installed-all
