@@ -97,7 +97,8 @@ _HOMES_HERE = dict.fromkeys(_HOMES, "posenc")
 
 #: Public names that people look for here, by the module that has them.
 _ELSEWHERE = {
-    "posenc.frequencies": "Custom DynamicNTK Frequencies LearnedRates Linear Llama3 LongRoPE NTK NTKAlpha Proportional",
+    "posenc.frequencies": "Custom DynamicNTK Frequencies LearnedRates Linear Llama3 LongRoPE NTK NTKAlpha NTKMixed "
+    "Proportional",
     "posenc.embeddings": "LearnedGrid",
     "posenc.scores": "DeBERTa Sandwich Shaw SwinBias SwinV2Bias TransformerXL TUPE",
     "posenc.positions": "digits dual_chunk from_documents from_lengths from_mask grid grouped multimodal randomized "

@@ -1,7 +1,12 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from posenc.frequencies import NTK, Geometric, NTKAlpha
+from posenc.frequencies import NTK, Geometric, Linear, NTKAlpha, NTKMixed
+
+RELEASED = json.loads((Path(__file__).parent.parent / "golden" / "ntk_mixed.json").read_text())["values"]
 
 # The base that each factor leads to at 128 channels and base 10000: Peng et al., arXiv 2309.00071, section 3.1,
 # evaluated in float64.
@@ -43,3 +48,25 @@ def test_alpha_is_what_transformers_makes_of_hunyuan():
     )
     theirs = HunYuanDenseV1RotaryEmbedding(config).inv_freq.double().numpy()
     np.testing.assert_allclose(NTKAlpha(1000).inv_freq(64), theirs, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("case", RELEASED, ids=lambda case: f"{case['by']} {case['mixed_b']}")
+def test_the_fixed_and_the_mixed_rule_are_those_of_released_code(case):
+    rule = NTKMixed(case["factor"], case["mixed_b"] or 1.0, base=case["base"])
+    np.testing.assert_allclose(rule.inv_freq(case["rotary_dim"]), case["inv_freq"], rtol=1e-6, atol=0)
+
+
+def test_the_fixed_rule_is_a_larger_base_and_one_divisor_for_all():
+    expected = Geometric(8 * 10_000).inv_freq(64) / 8 ** (2 / 64)
+    np.testing.assert_allclose(NTKMixed(8).inv_freq(64), expected, rtol=1e-14, atol=0)
+    assert NTKMixed(8).inv_freq(64)[-1] == pytest.approx(Geometric().inv_freq(64)[-1] / 8, rel=1e-14)
+
+
+def test_a_small_exponent_comes_near_to_interpolation():
+    np.testing.assert_allclose(NTKMixed(8, 1e-9).inv_freq(64), Linear(8).inv_freq(64), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("exponent", [0, -1.0])
+def test_an_exponent_out_of_range_is_refused(exponent):
+    with pytest.raises(ValueError, match="NTKMixed: got exponent"):
+        NTKMixed(2, exponent)

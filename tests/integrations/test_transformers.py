@@ -24,7 +24,18 @@ from posenc import (
     Temperature,
     YaRN,
 )
-from posenc.frequencies import NTK, Custom, DynamicNTK, Linear, Llama3, LongRoPE, NTKAlpha, Proportional, Tensor2Tensor
+from posenc.frequencies import (
+    NTK,
+    Custom,
+    DynamicNTK,
+    Linear,
+    Llama3,
+    LongRoPE,
+    NTKAlpha,
+    NTKMixed,
+    Proportional,
+    Tensor2Tensor,
+)
 from posenc.integrations.transformers import describe, to_transformers
 
 LLAMA = {
@@ -438,3 +449,18 @@ def test_what_is_written_means_the_same_to_transformers(frequencies: Any) -> Non
 def test_what_transformers_does_not_have_is_not_written(encoding: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         to_transformers(encoding)
+
+
+@pytest.mark.parametrize(("mixed_b", "exponent"), [(None, 1.0), (0.75, 0.75)])
+def test_the_rule_that_vllm_calls_ntk_is_read(mixed_b: float | None, exponent: float) -> None:
+    rule = {"rope_type": "ntk", "factor": 4.0} | ({} if mixed_b is None else {"mixed_b": mixed_b})
+    config = {
+        **{"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2},
+        **{"max_position_embeddings": 4096, "rope_theta": 500.0, "rope_scaling": rule},
+    }
+    (group,) = describe(config).groups
+    assert group.encoding.frequencies == NTKMixed(4.0, exponent, base=500.0)
+    assert (group.trained_length, group.longest) == (4096, 16384)
+    assert any("transformers does not have it" in note for note in group.notes)
+    with pytest.raises(ValueError, match="the rule 'ntk' lacks factor"):
+        describe(config | {"rope_scaling": {"rope_type": "ntk"}})

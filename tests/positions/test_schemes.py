@@ -1,6 +1,9 @@
 """Which number a token gets: each scheme by hand, against its authors' words, and as NumPy."""
 
 import itertools
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,13 @@ from hypothesis import strategies as st
 import posenc
 from posenc import positions
 from posenc.positions.dual_chunks import distances
+
+
+def golden(name: str) -> list[dict[str, Any]]:
+    values: list[dict[str, Any]] = json.loads((Path(__file__).parent.parent / "golden" / f"{name}.json").read_text())[
+        "values"
+    ]
+    return values
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -287,6 +297,29 @@ def test_dual_chunks_are_those_of_the_released_code_by_name() -> None:
     assert int(apart.max()) == 6
     with pytest.raises(ValueError, match="dual_chunk: got clamp 'vllm'"):
         dual_chunk(p, chunk=4, trained_length=6, clamp="vllm")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("case", golden("chunkllama_positions"), ids=lambda case: f"{case['chunk_size']}")
+def test_dual_chunks_by_code_are_those_behind_chunkllamas_tables(case: dict[str, Any]) -> None:
+    size = case["chunk_size"]
+    ours = positions.dual_chunk(
+        torch.arange(case["tokens"]), chunk=size - case["local_window"], trained_length=size, clamp="code"
+    )
+    for name in ("keys", "within", "successive", "between"):
+        assert getattr(ours, name).tolist() == case[name], name
+
+
+@pytest.mark.parametrize("case", golden("pose_cuts"), ids=lambda case: f"{case['length']}")
+def test_cuts_and_leaps_of_pose_are_those_that_the_authors_code_drew(case: dict[str, Any]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    length, target = case["length"], case["target_length"]
+    cuts, leaps = set(), set()
+    for _ in range(1000):
+        drawn = positions.skipwise(length, target_length=target, cuts="authors", generator=generator)
+        leaps.add(int(drawn[-1]) - (length - 1))
+        cuts |= {int(at) + 1 for at in (drawn.diff() > 1).nonzero()}
+    assert sorted(cuts) == case["first_chunks"]
+    assert [min(leaps), max(leaps)] == case["leaps"]
 
 
 def test_skipwise_cuts_where_the_authors_do_by_name() -> None:

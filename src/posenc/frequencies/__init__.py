@@ -10,6 +10,7 @@ from posenc.frequencies.llama3 import Llama3 as Llama3
 from posenc.frequencies.longrope import LongRoPE as LongRoPE
 from posenc.frequencies.ntk import NTK as NTK
 from posenc.frequencies.ntk import NTKAlpha as NTKAlpha
+from posenc.frequencies.ntk import NTKMixed as NTKMixed
 from posenc.frequencies.proportional import Proportional as Proportional
 from posenc.frequencies.tensor2tensor import Tensor2Tensor as Tensor2Tensor
 from posenc.frequencies.yarn import YaRN as YaRN
@@ -19,6 +20,7 @@ RULES = (
     "Linear",
     "NTK",
     "NTKAlpha",
+    "NTKMixed",
     "DynamicNTK",
     "YaRN",
     "Llama3",

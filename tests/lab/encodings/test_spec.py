@@ -115,7 +115,8 @@ def test_an_option_that_the_class_does_not_have_is_refused() -> None:
 @pytest.mark.parametrize(
     "rule",
     [
-        "Geometric", "geometric", "Linear(factor=4)", "Linear(4)", "NTK(2)", "NTKAlpha(2)", "YaRN(4,trained_length=64)",
+        "Geometric", "geometric", "Linear(factor=4)", "Linear(4)", "NTK(2)", "NTKAlpha(2)", "NTKMixed(2,0.625)",
+        "YaRN(4,trained_length=64)",
         "DynamicNTK(2,trained_length=64)", "Llama3(8,trained_length=64)", "Proportional(0.5)",
         "LearnedRates(Geometric())",
         f"LongRoPE({[1] * 16},{[2] * 16},trained_length=64,factor=2)", f"Custom({[1] * 16})", "Tensor2Tensor",

@@ -16,13 +16,14 @@ from posenc.frequencies import (
     Llama3,
     LongRoPE,
     NTKAlpha,
+    NTKMixed,
     Proportional,
     YaRN,
 )
 
 Setting = Frequencies | Literal["interpolate"] | None
 
-_BUILT_ON_A_BASE = (Geometric, Linear, NTK, NTKAlpha, DynamicNTK, YaRN, Llama3, LongRoPE)
+_BUILT_ON_A_BASE = (Geometric, Linear, NTK, NTKAlpha, NTKMixed, DynamicNTK, YaRN, Llama3, LongRoPE)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from posenc.frequencies import (
     Llama3,
     LongRoPE,
     NTKAlpha,
+    NTKMixed,
     Proportional,
     YaRN,
 )
@@ -46,6 +47,7 @@ _KEYS: dict[str, set[str]] = {
     "default": _LENGTHS,
     "linear": {"factor", *_LENGTHS},
     "dynamic": {"factor", *_LENGTHS},
+    "ntk": {"factor", "mixed_b", *_LENGTHS},  # vLLM's, which transformers does not have
     "yarn": {*_YARN, *_LENGTHS},
     "longrope": {"short_factor", "long_factor", "factor", "attention_factor", "short_mscale", "long_mscale", *_LENGTHS},
     "llama3": {"factor", "low_freq_factor", "high_freq_factor", *_LENGTHS},
@@ -53,7 +55,7 @@ _KEYS: dict[str, set[str]] = {
 }
 _ALPHA = {"alpha", "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", *_LENGTHS}  # Hunyuan's "dynamic"
 _NEEDED = {
-    **dict.fromkeys(("linear", "dynamic"), ("factor",)),
+    **dict.fromkeys(("linear", "dynamic", "ntk"), ("factor",)),
     "yarn": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     "longrope": ("short_factor", "long_factor"),
@@ -126,6 +128,8 @@ def read_rule(
         return Rule(name, Geometric(base), max_positions, max_positions, tuple(notes))
     if name == "linear":
         return _linear(given, base, max_positions, original, notes, where)
+    if name == "ntk":
+        return _ntk(given, base, max_positions, notes, where)
     if name == "proportional":
         rule = Proportional(share, base=base, factor=given.get("factor", 1.0))
         return Rule(name, rule, max_positions, max_positions, tuple(notes))
@@ -236,6 +240,15 @@ def _linear(
         )
     longest = None if max_positions is None else round(max_positions * factor)
     return Rule("linear", rule, max_positions, longest, tuple(notes))
+
+
+def _ntk(given: Mapping[str, Any], base: float, max_positions: int | None, notes: list[str], where: str) -> Rule:
+    """vLLM's: ``max_position_embeddings`` is the length before it."""
+    factor = _at_least_one(_need(given, "factor", "ntk", where), "ntk", where)
+    notes.append("the rule 'ntk' is vLLM's; transformers does not have it")
+    longest = None if max_positions is None else round(max_positions * factor)
+    rule = NTKMixed(factor, given.get("mixed_b", 1.0), base=base)
+    return Rule("ntk", rule, max_positions, longest, tuple(notes))
 
 
 def _at_least_one(factor: float, name: str, where: str) -> float:
