@@ -76,7 +76,7 @@ MUTANTS = [
         "conformance/test_pairs.py",
     ),
     (
-        "kernels/precision.py",
+        "kernels/kept.py",
         "type(kept) is type(positions) and kept == positions",
         "kept == positions",
         "test_refusals.py",

@@ -228,3 +228,15 @@ def test_a_dimension_that_is_not_there_is_refused():
         unshard([])
     with pytest.raises(ValueError, match="expected all alike"):
         unshard([torch.arange(3), torch.arange(2)])
+
+
+@pytest.mark.parametrize("implementation", ["cpu", "triton"])
+def test_a_kernel_that_was_asked_for_is_not_replaced_where_there_is_none_for_the_layout(implementation):
+    x = torch.randn(2, 3, 4, 5, 8)
+    rope = posenc.RoPE(8, implementation=implementation)
+    for call in (rope.rotate, rope.inverse, lambda x: rope.on_queries_keys(x, x)):
+        with pytest.raises(ValueError, match=f"got implementation '{implementation}' and a tensor of 5 dimensions"):
+            call(x)
+    with pytest.raises(ValueError, match="there is no kernel for this layout"):
+        posenc.explain(rope.on_queries_keys, x, x)
+    assert posenc.RoPE(8).rotate(x).shape == x.shape

@@ -70,7 +70,7 @@ def rerotate(
         old.resolve(old_positions, k, name="old_positions"), role="key", length=old_length
     )
     after, factor_after = new.phases(new.resolve(new_positions, k, name="new_positions"), role="key", length=new_length)
-    return new.turn(k, *new.tables(after.double() - before.double(), factor_after / factor_before, k))
+    return new.rotate_by(k, after.double() - before.double(), factor_after / factor_before)
 
 
 def _rotation(encoding: Encoding) -> Rotation:

@@ -1,14 +1,12 @@
 """The numerics of the house: angles in float64, one rounding to the dtype of the arithmetic, one on the way out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-
-T = TypeVar("T")
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -63,48 +61,3 @@ def may_look(x: Tensor) -> bool:
         and torch._C._len_torch_dispatch_stack() == 0
         and not (torch._C._are_functorch_transforms_active() and torch._C._functorch.is_functorch_wrapped_tensor(x))
     )
-
-
-class LastResult:
-    """Keeps the last result for the last positions, so that all layers of one forward share one computation.
-
-    Never part of a state dict, a copy or a pickle.
-    """
-
-    def __init__(self) -> None:
-        self._entry: tuple[Any, Tensor | int | None, int, Any] | None = None
-
-    def get(self, positions: Tensor | int | None, key: Any, make: Callable[[], T]) -> T:
-        """``make()``, or what it gave last time if positions and key are still the same."""
-        if not may_keep() or not _can_be_kept(positions):
-            return make()
-        entry = self._entry
-        if entry is not None and entry[0] == key and _same(entry[1], entry[2], positions):
-            kept_result: T = entry[3]
-            return kept_result
-        with torch.inference_mode(False), torch.no_grad():  # so that a later forward may train with it
-            result = make()
-        kept = positions.clone() if isinstance(positions, Tensor) and positions.device.type == "cpu" else positions
-        version = positions._version if isinstance(positions, Tensor) and kept is positions else 0
-        self._entry = (key, kept, version, result)
-        return result
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return (LastResult, ())
-
-
-def _can_be_kept(positions: Tensor | int | None) -> bool:
-    if not isinstance(positions, Tensor):
-        return True
-    if type(positions) is not Tensor or positions.requires_grad or positions.device.type == "meta":
-        return False
-    # Off the CPU, sameness is judged by identity and version, and inference tensors have no version.
-    return positions.device.type == "cpu" or not positions.is_inference()
-
-
-def _same(kept: Tensor | int | None, version: int, positions: Tensor | int | None) -> bool:
-    if not isinstance(kept, Tensor) or not isinstance(positions, Tensor):
-        return kept is positions or (type(kept) is type(positions) and kept == positions)  # True is no 1
-    if kept.device.type == "cpu":
-        return kept.dtype == positions.dtype and torch.equal(kept, positions)
-    return kept is positions and positions._version == version

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from posenc.kernels.precision import may_keep
+from posenc.kernels.rotate.eager import Pairing, rotate
 from posenc.kernels.rotate.tables import Tables
 from posenc.positions import Positions
 
@@ -50,6 +51,23 @@ def of_table(tables: Tables, positions: Positions, x: Tensor, tokens: int) -> Ro
             return None
     made = tables.get(needed, x.device, dtype)
     return None if made is None else Rows(*made, first, ids)
+
+
+def tokens_at(x: Tensor, seq_dim: int) -> int:
+    """The dimension of the tokens. A head that stands alone, (seq, head_dim), has no other."""
+    if x.ndim == 2:
+        return 0
+    return seq_dim + x.ndim if seq_dim < 0 else seq_dim
+
+
+def plainly(x: Tensor, cos: Tensor, sin: Tensor, pairing: Pairing, start: int, blocks: int) -> Tensor:
+    """The rotation of a slice in plain torch, by tables that broadcast with x; in ``blocks`` parts, paired each."""
+    if blocks == 1:
+        return rotate(x, cos, sin, pairing=pairing, start=start)
+    width = 2 * cos.shape[-1]
+    before, inside, after = x.split((start, width, x.shape[-1] - start - width), dim=-1)
+    parts = (t.unflatten(-1, (blocks, -1)) for t in (inside, cos, sin))
+    return torch.cat((before, rotate(*parts, pairing=pairing).flatten(-2), after), dim=-1)
 
 
 def lifted(x: Tensor, seq_index: int) -> tuple[Tensor, int]:

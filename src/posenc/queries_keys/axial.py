@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from posenc.frequencies import Frequencies, Geometric
+from posenc.frequencies.base import check_choice
 from posenc.kernels.precision import as_float64
 from posenc.kernels.rotate.eager import Pairing
-from posenc.queries_keys._rotation import Length, Role, Rotation, check_choice, check_fixed
+from posenc.queries_keys._checks import check_fixed
+from posenc.queries_keys._rotation import Length, Role, Rotation
 
 Layout = Literal[
     "half",

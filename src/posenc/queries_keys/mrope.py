@@ -6,8 +6,10 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from posenc.frequencies import Frequencies, Geometric
+from posenc.frequencies.base import check_choice
 from posenc.kernels.rotate.eager import Pairing
-from posenc.queries_keys._rotation import Length, Role, Rotation, check_choice, check_fixed
+from posenc.queries_keys._checks import check_fixed
+from posenc.queries_keys._rotation import Length, Role, Rotation
 from posenc.queries_keys.axial import angles_by_axis
 
 Layout = Literal["chunked", "interleaved", "time_last"]

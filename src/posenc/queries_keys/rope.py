@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from posenc.frequencies import Frequencies, Geometric, LearnedRates
+from posenc.frequencies.base import check_choice
 from posenc.kernels.choice import Implementation
 from posenc.kernels.precision import angles, as_float64
 from posenc.kernels.rotate.eager import Pairing
 from posenc.kernels.rotate.tables import Tables
 from posenc.positions import sequence_lengths
 from posenc.queries_keys._rates import RatesByLength
-from posenc.queries_keys._rotation import Length, Numerics, Role, Rotation, check_choice
+from posenc.queries_keys._rotation import Length, Numerics, Role, Rotation
 
 
 class RoPE(Rotation):

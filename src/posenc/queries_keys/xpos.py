@@ -8,7 +8,8 @@ from torch import Tensor
 from posenc.frequencies import Frequencies, Geometric
 from posenc.kernels.precision import angles, as_float64
 from posenc.kernels.rotate.eager import Pairing
-from posenc.queries_keys._rotation import Length, Role, Rotation, check_fixed
+from posenc.queries_keys._checks import check_fixed
+from posenc.queries_keys._rotation import Length, Role, Rotation
 
 
 class XPos(Rotation):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from posenc.kernels.biased_attention.problem import Problem
+from posenc.kernels.kept import Slot
 from posenc.kernels.precision import may_keep
 
 _MOST_PARAMETERS = 4096  # whose values are compared before a kept row is used
@@ -40,12 +41,15 @@ def make(problem: Problem) -> tuple[Tensor | None, int]:
     encoding = problem.encoding
     if not getattr(encoding, "bias_is_pure", False) or not may_keep() or _learns(encoding):
         return _row(encoding, low, high), shift - low
-    kept = _kept.get(encoding)
+    slot = _kept.get(encoding)
+    kept = None if slot is None else slot.get()
     if kept is None or low < kept.low or high > kept.high or not kept.still_holds(encoding):
         wide_low, wide_high = _rounded(low, high)
         with torch.inference_mode(False), torch.no_grad():
             row = _row(encoding, wide_low, wide_high)
-        kept = _kept[encoding] = _Kept(row, wide_low, wide_high, _values(encoding), _settings(encoding))
+        kept = _Kept(row, wide_low, wide_high, _values(encoding), _settings(encoding))
+        slot = _kept.setdefault(encoding, Slot())
+        slot.put(kept, row, *kept.values)
     return kept.row, shift - kept.low
 
 
@@ -70,7 +74,7 @@ class _Kept:
         )
 
 
-_kept: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
+_kept: weakref.WeakKeyDictionary[Any, Slot[_Kept]] = weakref.WeakKeyDictionary()
 
 
 def _learns(encoding: Any) -> bool:

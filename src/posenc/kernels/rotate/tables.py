@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from posenc.kernels.kept import Slot
 from posenc.kernels.precision import angles
 
-#: A table grows no further than this: positions beyond are worked out for each forward.
+#: A table grows no further than this: positions beyond are worked out for each forward. All that is kept has a bound
+#: besides, ``kept.MAX_BYTES``.
 MAX_BYTES = 32 << 20
 _FIRST_ROWS = 2048
 
@@ -24,7 +26,7 @@ class Tables:
     def __init__(self, inv_freq: Sequence[float], factor: float) -> None:
         self._inv_freq = tuple(inv_freq)
         self._factor = factor
-        self._made: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._made: dict[tuple[torch.device, torch.dtype], Slot[tuple[Tensor, Tensor]]] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -38,7 +40,8 @@ class Tables:
 
     def get(self, rows: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
         """cos and sin, ``(rows or more, pairs)``; None if that many rows would be too large a table."""
-        made = self._made.get((device, dtype))
+        slot = self._made.get((device, dtype))
+        made = None if slot is None else slot.get()
         if made is not None and made[0].shape[0] >= rows:
             return made
         most = MAX_BYTES // (2 * len(self._inv_freq) * dtype.itemsize)
@@ -48,7 +51,8 @@ class Tables:
             return self._grow(rows, most, device, dtype)
 
     def _grow(self, rows: int, most: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        made = self._made.get((device, dtype))
+        slot = self._made.setdefault((device, dtype), Slot())
+        made = slot.get()
         have = 0 if made is None else made[0].shape[0]
         if made is not None and have >= rows:
             return made
@@ -57,7 +61,7 @@ class Tables:
             angle = angles(torch.arange(have, rows, device=device), self._inv_freq)
             cos, sin = ((f * self._factor).to(dtype).to(device) for f in (angle.cos(), angle.sin()))
             made = (cos, sin) if made is None else (torch.cat((made[0], cos)), torch.cat((made[1], sin)))
-        self._made[device, dtype] = made
+        slot.put(made, *made)
         return made
 
     def __reduce__(self) -> tuple[object, ...]:  # a copy or a pickle carries the rule, not the rows

@@ -1,0 +1,72 @@
+"""What rotations refuse: shapes, dtypes and rules that do not go with them."""
+
+from torch import Tensor
+
+from posenc.frequencies import Frequencies, LearnedRates
+from posenc.queries_keys._rows import TABLE_DTYPES, tokens_at
+
+
+def check_layout(cls: str, head_dim: int, rotary_dim: int, rotary_start: int, seq_dim: int) -> None:
+    """Refuse a slice that does not fit into a head, and a dimension that cannot be that of the tokens."""
+    if rotary_dim % 2 or not 2 <= rotary_dim <= head_dim:
+        raise ValueError(
+            f"{cls}: got rotary_dim {rotary_dim} for head_dim {head_dim}, expected an even number from 2 to "
+            f"{head_dim}, because channels turn in pairs; "
+            + (f"use rotary_dim={head_dim - head_dim % 2}." if head_dim > 1 else "use a head_dim of at least 2.")
+        )
+    if not 0 <= rotary_start <= head_dim - rotary_dim:
+        raise ValueError(
+            f"{cls}: got rotary_start {rotary_start} for rotary_dim {rotary_dim} and head_dim {head_dim}, "
+            f"expected 0 to {head_dim - rotary_dim}, so that the slice fits into the head; the last channels "
+            f"are rotary_start={head_dim - rotary_dim}."
+        )
+    if seq_dim not in (-4, -3, -2, 0, 1, 2):
+        raise ValueError(
+            f"{cls}: got seq_dim {seq_dim}, expected -2 for (batch, heads, seq, head_dim), -3 for (batch, seq, "
+            "heads, head_dim) or -4 for (seq, batch, heads, head_dim)."
+        )
+
+
+def check_tensor(cls: str, name: str, x: Tensor, head_dim: int, seq_dim: int) -> None:
+    """Refuse queries or keys of another width, dtype or layout; an error calls them ``name``."""
+    if x.is_nested:
+        raise TypeError(
+            f"{cls}: got a nested tensor for {name}, expected a dense one, because each of its sequences has "
+            "positions of its own; rotate its values() with seq_dim=0 and posenc.positions.from_lengths(...)."
+        )
+    if x.dtype not in TABLE_DTYPES:
+        raise ValueError(
+            f"{cls}: got {name} of {x.dtype}, expected float64, float32, float16 or bfloat16; cast it before the "
+            "rotation and back after it."
+        )
+    if x.shape[-1] != head_dim:
+        raise ValueError(
+            f"{cls}: {name} has head_dim {x.shape[-1]} but this encoding was built for head_dim {head_dim}; "
+            f"build it with head_dim={x.shape[-1]}"
+            + (f", or rotary_dim={head_dim} to rotate part of each head." if x.shape[-1] > head_dim else ".")
+        )
+    if not 0 <= tokens_at(x, seq_dim) < x.ndim - 1:
+        raise ValueError(
+            f"{cls}: {name} has shape {tuple(x.shape)}, expected tokens along dimension {seq_dim} and "
+            "channels along the last; build it with another seq_dim."
+        )
+
+
+def check_lengths(cls: str, q: Tensor, k: Tensor, seq_dim: int) -> None:
+    """Refuse queries and keys of two lengths for which one offset was given."""
+    q_tokens, k_tokens = q.shape[tokens_at(q, seq_dim)], k.shape[tokens_at(k, seq_dim)]
+    if q_tokens != k_tokens:
+        raise ValueError(
+            f"{cls}: got q of {q_tokens} tokens and k of {k_tokens} without k_positions, expected "
+            "as many of both; give positions and k_positions (cross-attention), or, if the shapes are (batch, seq, "
+            "heads, head_dim), build it with seq_dim=-3."
+        )
+
+
+def check_fixed(cls: str, frequencies: Frequencies) -> None:
+    """Refuse rules that an encoding with fixed rates cannot follow."""
+    if frequencies.depends_on_length or isinstance(frequencies, LearnedRates):
+        raise ValueError(
+            f"{cls}: got frequencies {frequencies}, expected a rule with fixed rates; only RoPE takes rates that are "
+            "learned or depend on the length."
+        )
