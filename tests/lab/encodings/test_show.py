@@ -154,3 +154,16 @@ def test_the_rates_of_a_grid_are_those_of_one_coordinate() -> None:
     rates = pictures.rates(axial)
     assert rates is not None
     assert len(rates) == axial.rotary_dim // axial.axes // 2
+
+
+def test_what_a_run_has_trained_is_drawn(prepare, finish_trial) -> None:
+    run = prepare("learned", "rope")
+    assert finish_trial(run / "learned-seed0").status == "done"
+    before, after = shown("learned", dim=16, heads=2, length=8), shown("learned", width=300, run=run)
+    assert "before any training" in before
+    assert f"its 128 learned numbers are those of {run}" in after
+    assert before.splitlines()[-3:] != after.splitlines()[-3:]
+    with pytest.raises(ValueError, match="has no trained alibi, expected one of learned; train it"):
+        shown("alibi", run=run)
+    with pytest.raises(ValueError, match="has no trained rope"):  # it is not done
+        shown("rope", run=run)

@@ -36,15 +36,20 @@ def show(
     dim: Annotated[int, typer.Option(metavar="N", help="Channels of the model that it is for.")] = 128,
     heads: Annotated[int, typer.Option(metavar="N", help="Query heads of that model.")] = 4,
     length: Annotated[int, typer.Option(metavar="N", help="Positions to draw.")] = 128,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Draw it as a run of compare has trained it.", show_default=False),
+    ] = None,
 ) -> None:
     """Draw one encoding: roughly in the terminal, and as pictures in a file.
 
-    Example:
+    Examples:
       posenc show rope --out rope.svg
+      posenc show learned --run runs/latest
     """
     from posenc.lab.encodings import show as job
 
-    job.show(spec, dim=dim, heads=heads, length=length, output=out, console=console_for())
+    job.show(spec, dim=dim, heads=heads, length=length, output=out, run=run, console=console_for())
 
 
 @app.command(cls=Verb)

@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from posenc.encoding import Encoding
 from posenc.lab.drawing.plots import save
 from posenc.lab.encodings import road
 from posenc.lab.encodings.pictures import changing, pictures_of, visible
 from posenc.lab.encodings.properties import codes_of
 from posenc.lab.encodings.spec import parse
+from posenc.lab.run import folder as runs
 from posenc.lab.run.printable import escape
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -31,6 +33,7 @@ def show(
     heads: int = 4,
     length: int = 128,
     output: Path | None = None,
+    run: Path | None = None,
     console: Console | None = None,
 ) -> None:
     """Draw one encoding: roughly in the terminal, and its pictures as PNG or SVG if there is an ``output``.
@@ -41,17 +44,23 @@ def show(
         heads: query heads of that model.
         length: how many positions to draw, and what an encoding that asks for a length is given.
         output: a file that ends in .png, .svg or .pdf.
+        run: a run of ``posenc compare`` that has trained this encoding: it is drawn as it was after training, for the
+            model and the length of that run.
         console: where to draw; the terminal by default.
 
     Raises:
-        ValueError: an unknown name, sizes that do not fit, another suffix, or an output for an encoding without codes.
+        ValueError: an unknown name, sizes that do not fit, another suffix, an output for an encoding without codes, or
+            a run that has not trained this encoding.
     """
     if output is not None and output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"show: got output {output}, expected a name that ends in .png, .svg or .pdf.")
     if length < 2:
         raise ValueError(f"show: got length {length}, expected at least 2 positions to draw.")
     console = Console() if console is None else console
-    encoding = parse(spec).build(dim=dim, num_heads=heads, length=length)
+    if run is None:
+        encoding = parse(spec).build(dim=dim, num_heads=heads, length=length)
+    else:
+        encoding, dim, heads = _trained(spec, run)
     words = road.step(encoding)
     limit = encoding.max_positions
     nowhere = "the softmax, as a temperature" if encoding.scales_scores else "nowhere"
@@ -62,7 +71,9 @@ def show(
         "positions": "no limit by construction" if limit is None else f"{limit}, 0 to {limit - 1}",
     }
     numbers = sum(parameter.numel() for parameter in encoding.parameters())
-    if numbers and (drawn := visible(encoding)) is not encoding:
+    if run is not None:
+        facts["trained"] = f"its {numbers:,} learned numbers are those of {run}" if numbers else "it learns nothing"
+    elif numbers and (drawn := visible(encoding)) is not encoding:
         encoding = drawn
         facts["untrained"] = f"its {numbers:,} learned numbers start at zero; drawn with random ones"
     elif numbers:
@@ -95,6 +106,29 @@ def show(
         heading = f"{spec}  ({words.formula})"
         save(pictures_of(encoding, dim=dim, num_heads=heads, length=shown), output, heading=heading)
         console.print(f"Drawn: {output}", highlight=False, soft_wrap=True)
+
+
+def _trained(spec: str, run: Path) -> tuple[Encoding, int, int]:
+    """The encoding after the training of a run, with the channels and the heads of its model."""
+    done = []
+    for folder in sorted(run.glob("*-seed*")):
+        config, weights = runs.read_json(folder / runs.CONFIG), folder / runs.MODEL
+        model = config.get("model")
+        if not isinstance(model, dict) or not weights.is_file():
+            continue  # another task's trial, or one that is not done
+        if spec not in (config["label"], config["spec"]):
+            done.append(config["label"])
+            continue
+        dim, heads, length = model["dim"], model["num_heads"], config["train"]["length"]
+        encoding = parse(config["spec"]).build(dim=dim, num_heads=heads, length=length)
+        prefix = "encoding."
+        state = {k.removeprefix(prefix): v for k, v in runs.load_tensors(weights).items() if k.startswith(prefix)}
+        encoding.load_state_dict(state)
+        return encoding, dim, heads
+    raise ValueError(
+        f"show: {run} has no trained {spec}, expected one of {', '.join(dict.fromkeys(done)) or 'its encodings'}; "
+        f"train it: posenc compare {spec}."
+    )
 
 
 def drawing(values: NDArray[np.float64], *, width: int, height: int) -> list[str]:
