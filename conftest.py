@@ -12,6 +12,8 @@ if importlib.util.find_spec("triton") is None:
     collect_ignore += ["src/posenc/kernels/rotate/triton.py"]  # which has doctests collected, and so is imported
 elif not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+if importlib.util.find_spec("diffusers") is None:
+    collect_ignore += ["src/posenc/integrations/diffusers"]  # whose examples build its models
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

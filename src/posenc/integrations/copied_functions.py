@@ -20,12 +20,13 @@ def wrappers_of(function: Any, name: str) -> tuple[FunctionType, ...]:
 def around(wrapper: FunctionType, inner: Callable[..., Any], twin: Callable[..., Any]) -> FunctionType:
     """A decorator's function around another one than it was made for."""
     cells = tuple(CellType(twin) if cell.cell_contents is inner else cell for cell in wrapper.__closure__ or ())
-    made = _copied(wrapper, wrapper.__globals__, cells)
+    made = copied(wrapper, wrapper.__globals__, cells)
     made.__wrapped__ = twin  # type: ignore[attr-defined]
     return made
 
 
 def names_in(code: CodeType) -> set[str]:
+    """The names that the code of a function looks up, and those of functions inside it."""
     inside = [names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
     return set(code.co_names).union(*inside)
 
@@ -36,11 +37,18 @@ def with_globals(function: FunctionType, names: Mapping[str, Any]) -> FunctionTy
     Without ``__name__`` among them: torch.compile would look the names up in that module, and find the old ones.
     """
     scope = {key: value for key, value in function.__globals__.items() if key != "__name__"} | dict(names)
-    return _copied(function, scope, function.__closure__)
+    return copied(function, scope, function.__closure__)
 
 
-def _copied(function: FunctionType, scope: dict[str, Any], cells: tuple[CellType, ...] | None) -> FunctionType:
-    twin = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, cells)
+def copied(
+    function: FunctionType,
+    scope: dict[str, Any],
+    cells: tuple[CellType, ...] | None,
+    *,
+    code: CodeType | None = None,
+) -> FunctionType:
+    """The function with other globals, cells or code."""
+    twin = FunctionType(code or function.__code__, scope, function.__name__, function.__defaults__, cells)
     twin.__kwdefaults__ = function.__kwdefaults__
     twin.__dict__.update(function.__dict__)
     for key in ("__module__", "__qualname__", "__doc__", "__annotations__"):
