@@ -55,8 +55,9 @@ def quiet() -> Console:
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_task_is_one_short_file_and_every_default_encoding_runs(name: str) -> None:
+def test_a_task_is_one_short_file_and_every_default_encoding_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task = find(name)
+    monkeypatch.setattr(type(task), "asked", 4, raising=False)
     assert len((Path(images.__file__).parent / f"{name}.py").read_text().splitlines()) <= 200
     sizes = dataclasses.replace(task.sizes, steps=1, batch=2, dim=16, num_heads=2, num_layers=1)
     for spec in task.encodings:

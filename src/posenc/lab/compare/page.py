@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import posenc
+from posenc.lab.compare import continuation
 from posenc.lab.compare.results import PROTOCOLS, factors, growth, verdict
 from posenc.lab.compare.table import best, cell_text, heading
 from posenc.lab.drawing import html as shell
@@ -41,6 +42,7 @@ def page(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> str:
         perplexity_figures="\n".join(map(shell.figure, _perplexity_figures(results)))
         or "<p>Nothing was evaluated yet.</p>",
         loss_figure=_loss_figure(results),
+        continuation=continuation.section(results),
         properties_table=_properties_table(results, hues),
         properties_note=_PROPERTIES_NOTE,
         steps="\n".join(

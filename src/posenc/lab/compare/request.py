@@ -136,7 +136,10 @@ class Request:
     ] = None
     task: Annotated[
         str,
-        typer.Option(metavar="NAME|FILE.py:Class", help="What is learned: text, images, arithmetic, or your own."),
+        typer.Option(
+            metavar="NAME|FILE.py:Class",
+            help="What is learned: text, translation, summarisation, retrieval, arithmetic, images, or your own.",
+        ),
     ] = "text"
     jobs: Annotated[
         int | None,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import posenc
+from posenc.lab.compare import continuation
 from posenc.lab.drawing.words import BROKE, HELD, finite, names, times
 from posenc.lab.encodings import road
 from posenc.lab.encodings.properties import measure
@@ -57,6 +58,7 @@ def measured(run: Path, config: Data | None = None) -> Data:
     for given in config["encodings"]:
         folders = [run / f"{given['label']}-seed{seed}" for seed in config["seeds"]]
         seeds = [_seed(folder, seed, config) for folder, seed in zip(folders, config["seeds"], strict=True)]
+        written, *_ = [seed.pop("continuation") for seed in seeds]
         for folder in folders:
             if not results["environment"] and (folder / runs.ENVIRONMENT).exists():
                 results["environment"] = runs.read_json(folder / runs.ENVIRONMENT)
@@ -68,6 +70,7 @@ def measured(run: Path, config: Data | None = None) -> Data:
                 "perplexity": {protocol: _over_seeds(seeds, protocol) for protocol in PROTOCOLS},
                 "parameters_added": next((s["parameters_added"] for s in seeds if s["state"] == "done"), None),
                 "speed": speed.get(given["label"]),
+                "continuation": written and continuation.parts(run, written, config["train"]["length"]),
                 "seeds": seeds,
             }
         )
@@ -202,6 +205,7 @@ def _seed(folder: Path, seed: int, config: Data) -> Data:
         "steps_planned": config["train"]["steps"],
         "loss": sorted(loss.items()),
         "evaluate": evaluate,
+        "continuation": next((row["tokens"] for row in rows if row["event"] == "continuation"), None),
         "parameters": done and done.get("parameters"),
         "parameters_added": done and done.get("parameters_added"),
         "seconds": done and done.get("seconds"),

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from posenc.lab.compare import continuation
 from posenc.lab.compare.config import TrialConfig, is_done, load_trial
 from posenc.lab.compare.decoder import Decoder, build
 from posenc.lab.compare.evaluate import evaluate
@@ -115,6 +116,14 @@ def _run(folder: Path, device: torch.device, ordered_to_stop: Callable[[], bool]
         metrics.append(row)
         if ordered_to_stop():
             return False
+    written = continuation.write(
+        model,
+        validation_tokens,
+        length=config.train.length,
+        max_positions=model.encoding.max_positions,
+        precision=config.precision,
+    )
+    metrics.append({"event": "continuation", "tokens": written})
     metrics.append(
         {
             "event": "done",

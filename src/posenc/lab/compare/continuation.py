@@ -1,0 +1,68 @@
+"""A continuation of the held-out text that a trained decoder writes, to the trained length and past it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from posenc.lab.compare.config import Precision
+from posenc.lab.drawing.html import text
+from posenc.lab.run import folder as runs
+
+FACTOR, TEMPERATURE = 4, 0.7
+
+
+@torch.no_grad()
+def write(
+    model: nn.Module, tokens: Int[Tensor, " text"], *, length: int, max_positions: int | None, precision: Precision
+) -> list[int]:
+    """The first half of the trained length of the text, and what the model writes after it, to ``FACTOR`` times the
+    trained length or the end of its table. Every encoding draws with the same random numbers."""
+    longest = FACTOR * length if max_positions is None else min(FACTOR * length, max_positions)
+    written = tokens[: max(1, length // 2)].long()[None]
+    for chance in np.random.default_rng(0).random(longest - written.shape[1]):
+        with torch.autocast(written.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = model(written)[0, -1]
+        shares = (logits.double() / TEMPERATURE).softmax(-1).cumsum(-1)
+        drawn = torch.searchsorted(shares, chance * shares[-1]).clamp(max=len(shares) - 1)
+        written = torch.cat((written, drawn.view(1, 1)), dim=1)
+    tokens_written: list[int] = written[0].tolist()
+    return tokens_written
+
+
+def parts(run: Path, written: list[int], length: int) -> dict[str, str]:
+    """The given text, what was written within the trained length, and what was written past it."""
+    given = max(1, length // 2)
+    cut = {"given": written[:given], "within": written[given:length], "past": written[length:]}
+    return {name: _decoded(run, tokens) for name, tokens in cut.items()}
+
+
+def _decoded(run: Path, tokens: list[int]) -> str:
+    if not (run / runs.TOKENIZER).exists():
+        return bytes(tokens).decode(errors="replace")
+    import tokenizers
+
+    decoded: str = tokenizers.Tokenizer.from_file(str(run / runs.TOKENIZER)).decode(tokens)
+    return decoded
+
+
+def section(results: Mapping[str, Any]) -> str:
+    """What each encoding wrote, for the page; empty if none has."""
+    shown = {e["label"]: e["continuation"] for e in results["encodings"] if e.get("continuation")}
+    if not shown:
+        return ""
+    rows = "".join(
+        f'<dt>{text(label)}</dt><dd>{text(made["within"])}<span class="past">{text(made["past"])}</span></dd>'
+        for label, made in shown.items()
+    )
+    given = next(iter(shown.values()))["given"]
+    return (
+        '<h2 id="continuation">What each writes</h2><p class="note">The held-out text begins: '
+        f"<q>{text(given)}</q> What the first seed writes after it, drawn with the same random numbers; what stands "
+        f'<span class="past">past the trained length</span> is underlined, to {FACTOR} times of it or the end of a '
+        f'table.</p><dl class="facts written">{rows}</dl>'
+    )

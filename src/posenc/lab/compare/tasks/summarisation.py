@@ -1,0 +1,70 @@
+"""Documentation to its one line: docstrings of NumPy, SciPy, scikit-learn and six more packages."""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from posenc.lab.compare.sequences import Pairs, Pieces, TextToText, table
+from posenc.lab.compare.task import Sizes
+from posenc.lab.compare.text_scores import rouge_l
+
+HELD_OUT = 192  # the last rows
+PIECES = 2000
+FACTORS = (1, 2, 4)
+
+
+@functools.cache
+def docstrings() -> tuple[Pieces, Pairs, Pairs]:
+    """Byte pairs, the docstrings that are trained on, and those of files that are held out."""
+    rows = table("docstrings.tsv.gz")
+    pieces = Pieces([text for _, *texts in rows[:-HELD_OUT] for text in texts], PIECES)
+    train, held = (
+        Pairs(
+            pieces.encode([text for *_, text in side]),
+            pieces.encode([line for _, line, _ in side]),
+            [(text, line) for _, line, text in side],
+        )
+        for side in (rows[:-HELD_OUT], rows[-HELD_OUT:])
+    )
+    return pieces, train, held
+
+
+@functools.cache
+def cut(length: int) -> Pairs:
+    """What is trained on: the first tokens of each docstring."""
+    train = docstrings()[1]
+    return train.at(range(len(train.sources)), cut=length)
+
+
+class Summarisation(TextToText):
+    title = "A function's documentation to its first line"
+    encodings = ("none", "sinusoidal", "rope", "alibi", "t5")
+    unit = "ROUGE-L"
+    other_units: ClassVar[Mapping[str, bool]] = {"nats a token": False}
+    sizes = Sizes(
+        dim=64, num_layers=2, num_heads=4, length=64, steps=500, batch=48, learning_rate=4e-3, warmup=60, dropout=0.1
+    )
+
+    def data(self) -> tuple[Pieces, Pairs, Pairs]:
+        return docstrings()
+
+    def trained_on(self, sizes: Sizes) -> Pairs:
+        return cut(sizes.length)
+
+    def questions(self, sizes: Sizes) -> Iterator[tuple[str, Pairs]]:
+        """The same documents at every size, cut off after so many tokens."""
+        held = docstrings()[2]
+        long = [i for i, source in enumerate(held.sources) if len(source) >= max(FACTORS) * sizes.length]
+        if len(long) < 3:
+            raise ValueError(
+                f"--length: got {sizes.length}, expected less: too few docstrings have {max(FACTORS)} times so many "
+                "tokens."
+            )
+        for factor in FACTORS:
+            yield f"{factor * sizes.length} tokens", held.at(long[: self.asked], cut=factor * sizes.length)
+
+    def score(self, written: Sequence[str], wanted: Sequence[str]) -> float:
+        return rouge_l(written, wanted)
+
+    def shorter(self, source: str, pairs: Pairs) -> str:
+        return f"{source[:120]} …"

@@ -1,0 +1,94 @@
+"""English to Spanish: verses of the King James Version and of the Reina-Valera of 1909."""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from posenc.lab.compare.sequences import EncoderDecoder, Pairs, Pieces, TextToText, table
+from posenc.lab.compare.task import Sizes
+from posenc.lab.compare.text_scores import chrf
+from posenc.lab.drawing.plots import DIVERGING, Picture
+
+HELD_OUT = ("2Sam", "Ruth")  # books
+PIECES = 2000
+
+
+@functools.cache
+def verses() -> tuple[Pieces, Pairs, Pairs]:
+    """Byte pairs of both languages, the books that are trained on, and those that are held out."""
+    rows = table("verses.tsv.gz")
+    pieces = Pieces([text for book, *texts in rows if book not in HELD_OUT for text in texts], PIECES)
+    sides = ([row for row in rows if (row[0] in HELD_OUT) == held] for held in (False, True))
+    train, held = (
+        Pairs(
+            pieces.encode([en for _, en, _ in side]),
+            pieces.encode([es for *_, es in side]),
+            [(en, es) for _, en, es in side],
+        )
+        for side in sides
+    )
+    return pieces, train, held
+
+
+@functools.cache
+def short(length: int) -> Pairs:
+    """The verses to train on that are no longer."""
+    _, train, _ = verses()
+    return train.at([i for i, source in enumerate(train.sources) if len(source) <= length])
+
+
+class Translation(TextToText):
+    title = "English to Spanish, verse by verse"
+    encodings = ("none", "sinusoidal", "rope", "alibi", "t5")
+    unit = "chrF"
+    other_units: ClassVar[Mapping[str, bool]] = {"nats a token": False}
+    sizes = Sizes(
+        dim=64, num_layers=2, num_heads=4, length=32, steps=500, batch=64, learning_rate=4e-3, warmup=60, dropout=0.1
+    )
+
+    def data(self) -> tuple[Pieces, Pairs, Pairs]:
+        return verses()
+
+    def trained_on(self, sizes: Sizes) -> Pairs:
+        if len(short(sizes.length).sources) < 500:
+            raise ValueError(f"--length: got {sizes.length}, expected at least 12: fewer than 500 verses are so short.")
+        return short(sizes.length)
+
+    def questions(self, sizes: Sizes) -> Iterator[tuple[str, Pairs]]:
+        held = verses()[2]
+        for factor in (1, 2, 3):
+            low, high = (factor - 1) * sizes.length, factor * sizes.length
+            chosen = [i for i, source in enumerate(held.sources) if low < len(source) <= high]
+            if chosen:
+                yield f"{low + 1}-{high} tokens", held.at(chosen[: self.asked])
+
+    def score(self, written: Sequence[str], wanted: Sequence[str]) -> float:
+        return chrf(written, wanted)
+
+    def show(self, model: EncoderDecoder, spec: str, sizes: Sizes) -> Mapping[str, Tensor]:
+        held = verses()[2]
+        at = min(range(len(held.sources)), key=lambda i: len(held.sources[i]) + len(held.targets[i]))
+        source, target = held.sources[at], held.targets[at]
+        tokens = {"source": torch.tensor(source), "target": torch.tensor(target)}
+        return {**tokens, "attention": model.looks(source, target)}
+
+    def pictures(self, shown: Mapping[str, Mapping[str, Tensor]]) -> Sequence[Picture]:
+        return [_attention(label, values) for label, values in shown.items()]
+
+
+def _attention(label: str, values: Mapping[str, Tensor]) -> Picture:
+    pieces = verses()[0]
+    columns, rows = ([pieces.decode([token]) for token in values[name].tolist()] for name in ("source", "target"))
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(values["attention"].numpy(), cmap=DIVERGING, vmin=-1, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(rows)), rows)
+        axes.tick_params(length=0)
+
+    caption = "Before each token of the verse in Spanish (rows), the share of the attention on each token in English."
+    return Picture(f"attention {label}", f"Where {label} looks", caption, draw, height=3.6)
