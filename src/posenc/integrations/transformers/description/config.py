@@ -170,7 +170,9 @@ def _parameters(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
             for kind, value in parameters.items()
         }
     checked = {
-        str(key): _checked(str(key), value, f"{name}.") for key, value in parameters.items() if value is not None
+        str(key): _checked(str(key), value, f"{name}.")
+        for key, value in parameters.items()
+        if value is not None or (key == "factor" and any(each is not None for each in parameters.values()))
     }
     if checked.get("type") in _CLASS_RULES:  # the old name of the key, which not every class takes
         checked.setdefault("rope_type", checked["type"])

@@ -16,29 +16,28 @@ INTERLEAVED = names("""
     deepseek_v2 deepseek_v4 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text glm glm4 glm4v_text glm_ocr_text helium
     llama4_text moonshine moonshine_streaming openai_privacy_filter pe_audio_encoder pe_audio_video_encoder
     pe_video_encoder
-    axk2 bailing_hybrid deepseek_v32 dots3_note_text glm_moe_dsa longcat_flash mistral_large4_text
+    axk2 bailing_hybrid deepseek_v32 dots3_note_text glm_moe_dsa hy_v4_vl_text longcat_flash mistral_large4_text
 """)
 
 #: Pairs (2c, 2c + 1) if ``rope_interleave`` is true, which it is by default, and halves if not.
-ASKS_ROPE_INTERLEAVE = names("axk1 deepseek_v3 glm4_moe_lite mistral4 youtu")
+ASKS_ROPE_INTERLEAVE = names("axk1 deepseek_v3 glm4_moe_lite mistral4 sarvam_mla youtu")
 
 #: Turned by -angle.
 NEGATIVE = names("nanochat")
 
 #: The plain rule honours ``partial_rotary_factor``; scaled rules do so in every model.
 PARTIAL = names("""
-    bamba deepseek_v4 diffusion_gemma_text dots3_note_audio_encoder dots3_note_text glm glm4 glm4_moe
-    glm4_moe_lite glm4v_moe_text glm4v_text glm_image_text glm_ocr_text glmasr_encoder gpt_neox gpt_neox_japanese
-    laguna mellum mimo_v2_flash minimax_m2 minimax_m3_vl_text moonshine moonshine_streaming nemotron
-    nemotron3_5_transcribe_asr_audio nemotron3_5_transcribe_word_timestamp nemotron3_diarization_audio neomme persimmon
-    phi phi3 phi4_multimodal qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma solar_open stablelm
-    step3p5 zaya
+    bamba deepseek_v4 diffusion_gemma_text dots3_note_audio_encoder dots3_note_text glm glm4 glm4_moe glm4_moe_lite
+    glm4v_moe_text glm4v_text glm_image_text glm_ocr_text glmasr_encoder gpt_neox gpt_neox_japanese laguna mellum
+    mimo_v2_flash minimax_m2 minimax_m3_vl_text moonshine moonshine_streaming nemotron nemotron3_5_transcribe_asr_audio
+    nemotron3_5_transcribe_word_timestamp nemotron3_diarization_audio neomme persimmon phi phi3 phi4_multimodal
+    qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma sarvam_moe solar_open stablelm step3p5 zaya
 """)
 
 #: Multi-head latent attention: a head is ``qk_nope_head_dim`` plain channels, then ``qk_rope_head_dim`` rotated ones.
 LATENT = names("""
     axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots3_note_text glm4_moe_lite glm_moe_dsa hy_v4
-    longcat_flash minicpm3 mistral4 mistral_large4_text youtu
+    hy_v4_vl_text longcat_flash minicpm3 mistral4 mistral_large4_text sarvam_mla youtu
 """)
 
 #: The last channels of each head are rotated, and the rest comes first.
@@ -46,14 +45,14 @@ TRAILING = LATENT | names("deepseek_v4")
 
 #: The softmax scale is multiplied by g(mscale_all_dim)^2 under YaRN.
 CORRECTS_SCORES = names("""
-    axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa hy_v4 longcat_flash
-    minicpm3 mistral4 mistral_large4_text youtu
+    axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa hy_v4 hy_v4_vl_text
+    longcat_flash minicpm3 mistral4 mistral_large4_text sarvam_mla youtu
 """)
 
 #: Which layers are rotated, by type and window: those with a sliding window of their own,
 ROTATED_IF_WINDOWED = names("cohere2 cohere2_moe flint")
 #: those of the type sliding_attention, whatever the window,
-ROTATED_IF_SLIDING = names("afmoe")
+ROTATED_IF_SLIDING = names("afmoe lara_mini")
 #: or all but those of the type full_attention where others have a window.
 NOPE_WHERE_FULL = names("exaone4 exaone4_5_text exaone_moe kolibri1")
 
@@ -85,6 +84,7 @@ SECTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
         ("interleaved", (24, 20, 20)),
     ),
     **dict.fromkeys(names("qwen3_5_moe_text qwen3_5_text qwen4_exp_text"), ("interleaved", (11, 11, 10))),
+    "hy_v4_vl_text": ("interleaved", (12, 10, 10)),
     "ernie4_5_vl_moe_text": ("time_last", (22, 22, 20)),
 }
 
@@ -151,32 +151,31 @@ REMOTE_AS_LLAMA = names("mimo nemotron-nas")
 #: Layers differ, and the pattern may be left to the defaults of the config class. Without the class, a config of these
 #: that does not spell the pattern out is not read.
 KINDS_BY_CLASS = names("""
-    afmoe bailing_hybrid beam bit cohere2 cohere2_moe cwm deepseek_v4 diffusion_gemma_text dots3_note_text
+    afmoe bailing_hybrid beam bit cohere2 cohere2_moe cwm deepseek_v4 diffusion_gemma_text dory dots3_note_text
     embedding_gemma2_text exaone4 exaone_moe flint gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text
-    glm5_next_text gpt_oss granite_swa granitemoe_swa inkling2_text inkling_text jamba kimi_linear kolibri1 lfm3
-    lfm3_vl_vision llama4_text mimo_v2_flash minimax mistral_large4_text modernbert modernbert-decoder
-    muse_glimmer_text muse_glimmer_vision muse_spark_text muse_spark_vision nemotron_h neomme olmo3 olmo_hybrid
-    qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma regnet resnet rt_detr_resnet smollm3
-    t5_gemma_module t5gemma2_decoder t5gemma2_text ultrabert vaultgemma zamba zamba2
+    glm5_next_text gpt_oss granite_swa granitemoe_swa inkling2_loop_text inkling2_text inkling_text jamba kimi_linear
+    kolibri1 lara_mini lfm3 lfm3_vl_vision llama4_text mimo_v2_flash minimax mistral_large4_text modernbert
+    modernbert-decoder muse_glimmer_text muse_glimmer_vision muse_spark_text muse_spark_vision nemotron_h neomme olmo3
+    olmo_hybrid qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma regnet resnet rt_detr_resnet
+    smollm3 t5_gemma_module t5gemma2_decoder t5gemma2_text ultrabert vaultgemma zamba zamba2
 """)
 
 #: Nothing of the above: as Llama. (Some of them leave layers out.)
 AS_LLAMA = names("""
-    EvollaModel EvollaModel.protein_encoder_config afmoe apertus arcee aria_text beam bitnet chameleon csm
-    csm_depth_decoder_model cwm dbrx deepseek_ocr2_encoder deepseek_ocr2_text dia_decoder dia_encoder diffllama doge
-    dots1 embedding_gemma2_text emu3_text_model esm esmc eurobert evolla evolla.protein_encoder_config exaone4
-    exaone_moe falcon falcon_h1 flex_olmo flint gemma gemma2 gemma3_text gemma3n_text gemma4_text
+    EvollaModel EvollaModel.protein_encoder_config afmoe apertus apertus1p5_text arcee aria_text beam bitnet chameleon
+    csm csm_depth_decoder_model cwm dbrx deepseek_ocr2_encoder deepseek_ocr2_text dia_decoder dia_encoder diffllama doge
+    dory dots1 embedding_gemma2_text emu3_text_model esm esmc eurobert evolla evolla.protein_encoder_config exaone
+    exaone4 exaone_moe falcon falcon_h1 flex_olmo flint gemma gemma2 gemma3_text gemma3n_text gemma4_text
     gemma4_unified_text gpt_oss gradium_phonon_tts granite granite4_vision_text granite_docling_text granite_swa
     granitemoe granitemoe_swa granitemoehybrid granitemoeshared gte higgs_audio_v2 hrm_text hunyuan_v1_dense
     hunyuan_v1_moe hunyuan_vl_text hy_v3 hyperclovax idefics internlm3 iquestcoder jais2 jetmoe jina_embeddings_v3
-    kolibri1 kyutai_speech_to_text lasr_encoder lfm2 lfm2_moe lfm3 llama mimi mimi_decoder mimi_encoder minimax
-    ministral ministral3 mistral mixtral mllama_text_model modernbert modernbert-decoder molmo2_text moshi
+    kolibri1 kyutai_speech_to_text lara_mini lasr_encoder lfm2 lfm2_moe lfm3 llama mimi mimi_decoder mimi_encoder
+    minimax ministral ministral3 mistral mixtral mllama_text_model modernbert modernbert-decoder molmo2_text moshi
     muse_glimmer_assistant muse_glimmer_text muse_spark_text neucodec nomic_bert olmo olmo2 olmo3 olmo_hybrid olmoe
-    phimoe pocket_tts pocket_tts_audio_tokenizer pocket_tts_audio_tokenizer_decoder
-    pocket_tts_audio_tokenizer_encoder qwen2 qwen2_5_omni_dit qwen2_moe qwen3 qwen3_moe
-    qwen3_omni_moe.code2wav_config qwen3_omni_moe_talker_code_predictor seed_oss smollm3 starcoder2 t5_gemma_module
-    t5gemma2_decoder t5gemma2_text timesfm2_5 ultrabert unlimited_ocr_text vaultgemma voxtral_realtime_encoder
-    voxtral_realtime_text xcodec2 zamba2
+    phimoe pocket_tts pocket_tts_audio_tokenizer pocket_tts_audio_tokenizer_decoder pocket_tts_audio_tokenizer_encoder
+    qwen2 qwen2_5_omni_dit qwen2_moe qwen3 qwen3_moe qwen3_omni_moe.code2wav_config qwen3_omni_moe_talker_code_predictor
+    seed_oss smollm3 starcoder2 t5_gemma_module t5gemma2_decoder t5gemma2_text timesfm2_5 ultrabert unlimited_ocr_text
+    vaultgemma voxtral_realtime_encoder voxtral_realtime_text xcodec2 zamba2
 """)
 
 #: Every rotary model type that is known here.

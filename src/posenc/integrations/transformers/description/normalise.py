@@ -110,9 +110,13 @@ def full(config: Any) -> dict[str, Any]:
     for name, value in vars(config).items():
         if hasattr(value, "to_dict") and isinstance(found.get(name), Mapping):
             found[name] = full(value)
+    # Its own numbers count, and not those that it writes: Dory writes each half of a layer as a layer.
+    if isinstance(found.get("num_hidden_layers"), int):
+        found["num_hidden_layers"] = config.num_hidden_layers
     for name in ("layers_block_type", "layer_types"):
-        types = None if found.get("layer_types") or found.get("layers_block_type") else getattr(config, name, None)
-        if isinstance(types, (list, tuple)) and types and all(isinstance(each, str) for each in types):
+        types = getattr(config, name, None)
+        free = found.get(name) or not (found.get("layer_types") or found.get("layers_block_type"))
+        if free and isinstance(types, (list, tuple)) and types and all(isinstance(each, str) for each in types):
             found[name] = list(types)
     return found
 

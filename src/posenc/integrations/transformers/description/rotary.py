@@ -52,9 +52,12 @@ def encoding_of(config: Mapping[str, Any], kind: Kind, pairing: Pairing | None, 
     if rotary_dim % 2:
         rotary_dim, rule, note = _odd(rule, rotary_dim, width, share)
         notes = (*notes, note)
+    head = start + rotary_dim if latent else width
     rotation: Encoding
     if model_type in models.SECTIONS:
-        rotation = mrope(model_type, parameters, rule, head_dim=width, rotary_dim=rotary_dim, pairing=paired)
+        rotation = mrope(
+            model_type, parameters, rule, head_dim=head, rotary_dim=rotary_dim, start=start, pairing=paired
+        )
     else:
         frequencies = rule.frequencies
         if model_type in models.NEGATIVE:
@@ -66,7 +69,6 @@ def encoding_of(config: Mapping[str, Any], kind: Kind, pairing: Pairing | None, 
             notes = (*notes, "each rate has a learned factor, which is 1 until the weights are loaded")
         if parameters.get("mrope_section") or parameters.get("xdrope_section"):
             notes = (*notes, *_sections_without_rotation(model_type, config))
-        head = start + rotary_dim if latent else width
         rotation = RoPE(head, frequencies=frequencies, pairing=paired, rotary_dim=rotary_dim, rotary_start=start)
     encoding = with_temperature(rotation, model_type, config, parameters, rotated=True)
     return encoding, rule.trained_length, rule.longest, notes
@@ -206,7 +208,14 @@ def _pairing(model_type: str, config: Mapping[str, Any]) -> Pairing:
 
 
 def mrope(
-    model_type: str, parameters: Mapping[str, Any], rule: Rule, *, head_dim: int, rotary_dim: int, pairing: Pairing
+    model_type: str,
+    parameters: Mapping[str, Any],
+    rule: Rule,
+    head_dim: int,
+    rotary_dim: int,
+    *,
+    start: int,
+    pairing: Pairing,
 ) -> MRoPE:
     """The rotation of a text model whose tokens have a time, a height and a width."""
     layout, default = models.SECTIONS[model_type]
@@ -222,6 +231,7 @@ def mrope(
         frequencies=rule.frequencies,
         pairing=pairing,
         rotary_dim=rotary_dim,
+        rotary_start=start,
     )
 
 

@@ -170,7 +170,8 @@ def check_keys(parameters: Mapping[str, Any], *, where: str) -> tuple[str, list[
     alpha = name == "dynamic" and "alpha" in given
     allowed = _EVERY_RULE | (_ALPHA if alpha else _KEYS[name])
     for key in () if alpha else _NEEDED.get(name, ()):
-        if given.get(key) is None:
+        computed = name == "yarn" and key in parameters  # null: max_position_embeddings / the trained length
+        if given.get(key) is None and not computed:
             raise ValueError(f"{where}: the rule {name!r} lacks {key}; add it.")
     return name, [_unknown_key(key, name, allowed, where) for key in sorted(given.keys() - allowed)]
 

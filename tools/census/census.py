@@ -1,4 +1,4 @@
-"""`posenc census`: does posenc read every model type of the installed transformers as that model computes itself?"""
+"""Does posenc read every model type of the installed transformers as that model computes itself?"""
 
 import copy
 import dataclasses
@@ -13,12 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, Sinusoidal, T5Bias
+from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, Sinusoidal, SSMax, T5Bias, Temperature
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup, describe
-from posenc.lab import census_special
-from posenc.lab.census_configs import DIFFERENCES, REPAIRS, VARIANTS
-from posenc.lab.census_special import Rotation, rotation_of
+from tools.census import comparisons
+from tools.census.comparisons import Rotation, rotation_of
+from tools.census.configs import DIFFERENCES, REPAIRS, VARIANTS
 
 Status = Literal["agreed", "differs", "not covered", "not rotated", "not rotary", "parts only", "not built"]
 
@@ -81,17 +81,16 @@ def rows_of(model_type: str) -> list[Row]:
 
 def rows_of_config(model_type: str, config: Any) -> list[Row]:
     """The rows of a config; those of its parts are rows of their own model types."""
-    whole = config.to_dict()
-    own = {key: value for key, value in whole.items() if not (isinstance(value, dict) and "model_type" in value)}
-    own["model_type"] = model_type
+    raw = config.to_dict() | {"model_type": model_type}
     nameless = _rows_of_nameless_parts(model_type, config)
-    rows = _rows_of_its_own(model_type, config, own, has_parts=len(own) < len(whole))
+    rows = _rows_of_its_own(model_type, config, raw)
     return nameless + [row for row in rows if not nameless or row.status != "parts only"]
 
 
-def _rows_of_its_own(model_type: str, config: Any, own: dict[str, Any], *, has_parts: bool) -> list[Row]:
+def _rows_of_its_own(model_type: str, config: Any, raw: dict[str, Any]) -> list[Row]:
+    has_parts = any(isinstance(value, dict) and "model_type" in value for value in raw.values())
     try:
-        described = describe(own)
+        described = describe(raw)
     except ValueError as error:
         if "says nothing of a positional encoding" not in str(error):
             return [Row(model_type, "", "not covered", "", "", note=_first_line(error))]
@@ -100,8 +99,10 @@ def _rows_of_its_own(model_type: str, config: Any, own: dict[str, Any], *, has_p
         if found := _classes_or_none(config):
             return [Row(model_type, "", "not covered", "", ", ".join(cls.__name__ for cls in found))]
         return [Row(model_type, "", "not rotary", "", "")]
-    # The class fills in the parts that were taken out; they have rows of their own.
-    own_groups = [group for group in described if not group.part]
+    for text in described.unread:
+        if text.startswith("the whole: "):
+            return [Row(model_type, "", "not covered", "", "", note=_first_line(text))]
+    own_groups = [group for group in described if not group.part]  # parts have rows of their own
     if not own_groups:
         return [Row(model_type, "", "parts only", "", "")]
     return [_compared(model_type, config, group) for group in own_groups]
@@ -124,16 +125,16 @@ def _compared(model_type: str, config: Any, group: LayerGroup) -> Row:
     try:
         rotation = rotation_of(group.encoding)
         module, error, positions = _compare(model_type, config, group, rotation)
-        if isinstance(group.encoding, Compose):
+        if isinstance(group.encoding, Compose) and any(part.scales_scores for part in group.encoding.parts[1:]):
             temperature = next(
                 p for p in group.encoding.parts if p.scales_scores and not isinstance(p, (RoPE, AxialRoPE, MRoPE))
             )
-            found = census_special.temperature_error(config, temperature)
+            found = comparisons.temperature_error(config, temperature)
             error = max(error, found or 0.0)
             note += f"temperature {temperature}" + (" not compared: learned, or inline" if found is None else "")
         scale = _score_factor_error(config, rotation)
         error = max(error, scale)
-    except census_special.NotComparableError as reason:
+    except comparisons.NotComparableError as reason:
         return Row(model_type, group.label, "not covered", text, "", note=str(reason))
     except Exception as trouble:  # a census goes on
         note = f"{type(trouble).__name__}: {_first_line(trouble)}"
@@ -148,14 +149,16 @@ def _compare(
     model_type: str, config: Any, group: LayerGroup, rotation: Rotation | None
 ) -> tuple[str, float, int | None]:
     name = "esmfold2" if model_type.startswith("esmfold2") else model_type
-    if name in census_special.COMPARISONS and rotation is not None:
-        return census_special.COMPARISONS[name](config, group)
+    if name in comparisons.COMPARISONS and rotation is not None:
+        return comparisons.COMPARISONS[name](config, group)
     if rotation is not None:
         return _compare_rotation(config, group, rotation)
     parts = group.encoding.parts if isinstance(group.encoding, Compose) else (group.encoding,)
     if isinstance(parts[0], NoPE):
         return "none", 0.0, None
-    return _compare_other(config, parts[0])
+    found = [_compare_other(config, each) for each in parts if not isinstance(each, (SSMax, Temperature))]
+    names, errors, lasts = zip(*found, strict=True)
+    return " and ".join(names), max(errors), min(lasts)
 
 
 def _score_factor_error(config: Any, rotation: Rotation | None) -> float:
@@ -224,7 +227,7 @@ def _their_matrices(
     positions: Tensor,
 ) -> Tensor:
     """R(p) of the model, (positions, head_dim, head_dim), with its order of output channels undone."""
-    tables = census_special.tables(module, positions, label, torch.zeros(1, 1))
+    tables = comparisons.tables(module, positions, label, torch.zeros(1, 1))
     last_error: Exception | None = None
     for width in dict.fromkeys((rotation.head_dim, rotation.rotary_dim)):
         for heads_first in (True, False):
@@ -234,7 +237,7 @@ def _their_matrices(
                 last_error = error
                 continue
             return _in_our_order(images)
-    raise census_special.NotComparableError(f"cannot call {apply.__name__}: {_first_line(last_error)}")
+    raise comparisons.NotComparableError(f"cannot call {apply.__name__}: {_first_line(last_error)}")
 
 
 def _images(
@@ -279,7 +282,7 @@ def _rotary_classes(config: Any) -> list[type[nn.Module]]:
 def _classes_or_none(config: Any) -> list[type[nn.Module]]:
     try:
         return _rotary_classes(config)
-    except census_special.NotComparableError:
+    except comparisons.NotComparableError:
         return []
 
 
@@ -302,7 +305,7 @@ def _rotary_module(config: Any) -> nn.Module:
         except Exception:  # written for another config
             continue
         return built
-    raise census_special.NotComparableError("no rotary class of its module takes this config")
+    raise comparisons.NotComparableError("no rotary class of its module takes this config")
 
 
 def _apply_function(config: Any) -> Callable[..., Any]:
@@ -323,7 +326,7 @@ def _apply_function(config: Any) -> Callable[..., Any]:
         if hasattr(module, name):
             function: Callable[..., Any] = getattr(module, name)
             return function
-    raise census_special.NotComparableError(f"{module.__name__} has no function that applies the rotation")
+    raise comparisons.NotComparableError(f"{module.__name__} has no function that applies the rotation")
 
 
 def modeling(config: Any) -> Any:
@@ -334,20 +337,20 @@ def modeling(config: Any) -> Any:
         from transformers import MODEL_MAPPING
 
         if type(config) not in MODEL_MAPPING:
-            raise census_special.NotComparableError("transformers has a config and no model") from None
+            raise comparisons.NotComparableError("transformers has a config and no model") from None
         return importlib.import_module(MODEL_MAPPING[type(config)].__module__)
 
 
 def _compare_other(config: Any, encoding: Encoding) -> tuple[str, float, int]:
     if isinstance(encoding, ALiBi):
-        return census_special.compare_alibi(config, encoding)
+        return comparisons.compare_alibi(config, encoding)
     if isinstance(encoding, T5Bias):
-        return census_special.compare_t5(config, encoding)
+        return comparisons.compare_t5(config, encoding)
     if isinstance(encoding, Sinusoidal):
-        return census_special.compare_sinusoidal(config, encoding)
+        return comparisons.compare_sinusoidal(config, encoding)
     if isinstance(encoding, Learned):
-        return census_special.compare_learned(config, encoding)
-    raise census_special.NotComparableError(f"no comparison for {type(encoding).__name__}")
+        return comparisons.compare_learned(config, encoding)
+    raise comparisons.NotComparableError(f"no comparison for {type(encoding).__name__}")
 
 
 def _in_short(encoding: Encoding) -> str:
@@ -374,7 +377,7 @@ def as_markdown(rows: list[Row]) -> str:
         "# Census of model types",
         "",
         "Every model type of the installed transformers, at its default config and some variants: what `describe`",
-        "makes of it, compared with what the model's own module computes. Made by `python -m posenc.lab.census`.",
+        "makes of it, compared with what the model's own module computes. Made by `python -m tools.census`.",
         "",
         f"transformers {transformers.__version__}, {types} model types, {len(rows)} rows: "
         + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
@@ -413,12 +416,3 @@ def as_markdown(rows: list[Row]) -> str:
         names = [row.model_type for row in rows if row.status == status]
         lines += ["", f"## {title} ({len(names)})", "", ", ".join(names) + "."]
     return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Print the census."""
-    print(as_markdown(list(census())), end="")
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,7 @@ from typing import Any
 
 #: Default configs that their own models cannot run, or that contradict themselves: what is put in, and why.
 REPAIRS: dict[str, tuple[dict[str, Any], str]] = {
+    "bamba": ({"attn_layer_indices": [9, 18, 27]}, "no layer of the default has attention; with the released ones"),
     "cohere_compass_text": (
         {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 50_000.0}}},
         "the default has no rotary parameters; with some",
@@ -14,6 +15,15 @@ REPAIRS: dict[str, tuple[dict[str, Any], str]] = {
     "glm4v_text": (
         {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}},
         "the default's sections are half as many as its pairs; with the released factor 0.5",
+    ),
+    "glm_image": (
+        {
+            "text_config": {
+                "model_type": "glm_image_text",
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5},
+            }
+        },
+        "as glm_image_text",
     ),
     "glm_image_text": (
         {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}},

@@ -74,6 +74,8 @@ def compare_alibi(config: Any, encoding: ALiBi) -> Compared:
 def compare_t5(config: Any, encoding: T5Bias) -> Compared:
     """The bias that the model's own attention makes of a random table, which its buckets index."""
     module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
+    if hasattr(module, "MPNetEncoder"):
+        return _mpnet(module.MPNetEncoder(config), encoding)
     name, cls = next((n, c) for n, c in vars(module).items() if hasattr(c, "compute_bias"))
     config.is_decoder = encoding.direction == "causal"
     attention = cls(config, has_relative_attention_bias=True, layer_idx=0)
@@ -86,6 +88,16 @@ def compare_t5(config: Any, encoding: T5Bias) -> Compared:
     seen = torch.ones(length, length, dtype=torch.bool)
     seen = seen.tril() if config.is_decoder else seen
     return f"{name}.compute_bias", float(((bias - theirs).abs() * seen).max() / 1e-6), length - 1
+
+
+def _mpnet(encoder: Any, encoding: T5Bias) -> Compared:
+    length = 512
+    ours = T5Bias.from_dict(encoding.to_dict())
+    with torch.no_grad():
+        ours.table.copy_(encoder.relative_attention_bias.weight)
+        theirs = encoder.compute_position_bias(torch.zeros(1, length, 1))[0]
+        error = (ours.bias(torch.arange(length), torch.arange(length)) - theirs).abs().max()
+    return "compute_position_bias", float(error / 1e-6), length - 1
 
 
 def compare_sinusoidal(config: Any, encoding: Sinusoidal) -> Compared:
