@@ -92,7 +92,7 @@ def test_rope_scaling_of_transformers_4_is_read(scaling: Any, expected: Any) -> 
     ("keys", "message"),
     [
         ({"rope_scaling": {"type": "linear"}}, "lacks factor"),
-        ({"rope_scaling": {"type": "yarn", **YARN, "factor": None}}, "lacks factor"),
+        ({"rope_scaling": {"type": "yarn", "original_max_position_embeddings": 2048}}, "lacks factor"),
         ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "expected 1 or more"),
         ({"rope_scaling": {"factor": 2.0}}, "there is a factor and no rope_type"),
         ({"rope_scaling": {"type": "liner", "factor": 2.0}}, "did you mean 'linear'"),

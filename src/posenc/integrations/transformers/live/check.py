@@ -397,7 +397,7 @@ class _Check:
             if len({form.pairing for form in forms}) != 1:
                 continue  # it chooses as it runs
             form, right = forms[0], pairings.pop()
-            inverse = str(site.module.config.model_type) in NEGATIVE  # type: ignore[union-attr]
+            inverse = str(getattr(self.configs[id(site.module)], "model_type", "")) in NEGATIVE
             if form.pairing != right or form.inverse != inverse:
                 sign = "-" if form.inverse else "+"
                 text = (
