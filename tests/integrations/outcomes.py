@@ -3,12 +3,14 @@
 ``python -m tests.integrations.outcomes`` writes the lists for docs/howto/accelerate.md.
 """
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from posenc.integrations.transformers.description.model_types import names
 
-#: The version whose model types these are.
-VERSION = "5.23.0"
+#: The version whose model types these are: the one that is pinned.
+VERSION = re.findall(r"^transformers==(.*)", (Path(__file__).parents[2] / "constraints.txt").read_text(), re.M)[0]
 
 #: Patched, and nothing that a model gives changes.
 SUPPORTED = names(

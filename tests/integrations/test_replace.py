@@ -247,7 +247,7 @@ def test_a_patch_that_touches_nothing_is_an_error() -> None:
         ("gpt2", lambda: posenc.Learned(64, length=16), "expected 128"),
         ("bloom", posenc.NoPE, "with model: ALiBi, expected one learned table"),
         ("t5", posenc.NoPE, "T5Bias"),
-        ("gptj", lambda: posenc.ALiBi(4), "written out in its module"),
+        ("openai-gpt", lambda: posenc.ALiBi(4), "written out in its module"),
         ("gemma2", lambda: posenc.ALiBi(4), "its scores are capped"),
         ("mistral", lambda: posenc.FIRE(4), "behind a sliding window"),
         ("roformer", lambda: posenc.ALiBi(4), "cannot be taken out"),
