@@ -14,7 +14,7 @@ from rich.console import Console
 from posenc import ALiBi, Learned, MRoPE, NoPE, RoPE
 from posenc.frequencies import Custom, Geometric, Linear, LongRoPE, YaRN
 from posenc.integrations.transformers import describe
-from posenc.lab.checkpoint.gguf import ALIBI, HALF, INTERLEAVED, SECTIONS, TABLES, describe_gguf
+from posenc.lab.checkpoint.gguf import describe_gguf
 from posenc.lab.inspect import facts, inspect, warnings, wavelengths
 
 LLAMA = {
@@ -360,9 +360,3 @@ def test_gguf_files_without_rotation_are_read(tmp_path: Path, arch: str, cls: ty
 def test_an_unknown_gguf_architecture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not known here"):
         describe_gguf(gguf_file(tmp_path / "m.gguf", "wavtokenizer-dec"))
-
-
-def test_the_architectures_are_names_of_gguf() -> None:
-    gguf = pytest.importorskip("gguf", reason="the gguf package is not installed")
-    assert (INTERLEAVED | HALF | SECTIONS.keys() | TABLES | ALIBI) <= set(gguf.MODEL_ARCH_NAMES.values())
-    assert not INTERLEAVED & HALF

@@ -165,11 +165,17 @@ def kinds(model_type: str, config: Mapping[str, Any], *, by_class: bool) -> dict
         given = config.get(name)
         if given and len(given) < len(layers):
             raise ValueError(f"describe: {name} has {len(given)} entries for {len(layers)} layers; give one for each.")
+    # The layers are written as "5" or "05", by how many there are.
+    own_keys = {
+        int(index): dict(keys)
+        for index, keys in (config.get("per_layer_config") or {}).items()
+        if str(index).isdecimal() and isinstance(keys, Mapping)
+    }
     for index in layers:
         type_ = types[index] if types else ""
         if type_ in models.NO_ATTENTION:
             continue
-        own = dict(config) | dict((config.get("per_layer_config") or {}).get(f"{index:02d}", {}))
+        own = dict(config) | own_keys.get(index, {})
         label = _label(model_type, type_) if nested else ""
         rotated, base = _is_rotated(model_type, config, parameters, index, type_, label)
         global_dim = own.get("global_head_dim") if type_ == "full_attention" else None

@@ -137,7 +137,7 @@ def _share(
     inside = parameters.get("partial_rotary_factor")
     names = ("partial_rotary_factor",) if by_class else ("rotary_pct", "rope_pct", "rotary_percent")
     outside = first(config, "partial_rotary_factor", *names)
-    if inside is not None and outside is not None and inside != outside:
+    if inside is not None and outside is not None and inside != outside and not by_class:
         raise ValueError(
             f"describe: partial_rotary_factor is {inside} in the rotary parameters and {outside} beside them; drop one."
         )

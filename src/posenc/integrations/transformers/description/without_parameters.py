@@ -127,6 +127,12 @@ def _without(config: Mapping[str, Any]) -> list[Found]:
     return [("", with_attention(config), NoPE(), size(config, "max_positions"), ())]
 
 
+def _by_head(config: Mapping[str, Any]) -> list[Found]:
+    config.get("rope_theta"), config.get("rope_parameters")
+    note = "its code turns each head by the head's number, queries and keys alike, which changes no product of them"
+    return [("", _layers(config), NoPE(), size(config, "max_positions"), (note,))]
+
+
 def _granitemoehybrid(config: Mapping[str, Any]) -> list[Found] | None:
     return None if config.get("position_embedding_type") == "rope" else _without(config)
 
@@ -191,5 +197,6 @@ READERS: dict[str, Reader] = {
     "zamba2": _zamba2,
     "nomic_bert": _nomic_bert,
     "qwen": _qwen,
+    **dict.fromkeys(("neucodec", "xcodec2"), _by_head),
     **dict.fromkeys(("glm5_next_text", "jamba", "kimi_linear", "nemotron_h", "zamba"), _without),
 }
