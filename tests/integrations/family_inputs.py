@@ -63,7 +63,7 @@ def _grids(config: Any, accepted: Any) -> dict[str, Any]:
     channels = getattr(vision, "in_channels", 3)
     frames = getattr(vision, "temporal_patch_size", getattr(vision, "patch_temporal", 1))
     patches = drawn(ROWS * SIDE**2, channels * frames * vision.patch_size**2)
-    if "input_ids" not in accepted:
+    if accepted and "input_ids" not in accepted:
         name = "hidden_states" if "hidden_states" in accepted else "pixel_values"
         return {name: patches, next(key for key in accepted if "grid" in key): grid}
     merge = getattr(vision, "spatial_merge_size", getattr(vision, "merge_size", 2))
@@ -204,7 +204,14 @@ def _pairs_of_images(config: Any) -> dict[str, Any]:
     return {"pixel_values": drawn(1, 2, 3, 64, 64).abs()}
 
 
+def _rows_with_newlines(config: Any) -> dict[str, Any]:
+    side = SIDE // config.vision_config.spatial_merge_size
+    found = _grids(config, ())
+    return found | {"input_ids": with_tokens(config.image_token_id, side * (side + 1))}
+
+
 OWN: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "hy_v4_vl": _rows_with_newlines,
     "evolla": _protein,
     "blt": lambda config: {"input_ids": tokens(), "use_cache": False},
     "csm": lambda config: {

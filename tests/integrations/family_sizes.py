@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from posenc.integrations.transformers.description.model_types import SECTIONS
+from posenc.integrations.transformers.description.model_types import LATENT, SECTIONS
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "decoder_hidden_size"), 64),
@@ -36,6 +36,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("head_dim", "attention_head_dim", "kv_channels", "global_head_dim", "v_head_dim"), 16),
     **dict.fromkeys(("swa_head_dim", "swa_v_head_dim", "index_head_dim", "indexer_head_dim", "linear_head_dim"), 16),
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "embed_vocab_size", "text_vocab_size"), 99),
+    **dict.fromkeys(("unpadded_vocab_size",), 99),
     **dict.fromkeys(("t2u_vocab_size", "unit_hifi_gan_vocab_size", "codebook_vocab_size"), 99),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "original_max_position_embeddings", "max_seq_len"), 128),
     **dict.fromkeys(("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts", "n_routed_expert"), 4),
@@ -159,6 +160,14 @@ ALSO: dict[str, dict[str, Any]] = {
     "ernie4_5_vl_moe_text": {
         "moe_intermediate_size": [48, 48],
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2]},
+    },
+    "apertus1p5": {
+        **{"text_config": {"vocab_size": 240}, "audio_config": {"codebook_dim": 64}},
+        **{"image_token_offset": 99, "audio_token_offset": 163},
+    },
+    "dory": {
+        **{"num_hidden_layers": 3, "n_input_layers": 1, "n_output_layers": 1},
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     },
     "esm": {"vocab_size": 99, "position_embedding_type": "rotary", "pad_token_id": 0, "mask_token_id": 1},
     "esmc": {"num_key_value_heads": 4},
@@ -336,7 +345,7 @@ def _rope(config: Any, options: dict[str, Any], model_type: str) -> dict[str, An
     found = copy.deepcopy(getattr(config, "rope_parameters", None))
     if not isinstance(found, dict):
         return {}
-    head_dim = options.get("head_dim") or 16
+    head_dim = options.get("qk_rope_head_dim" if model_type in LATENT else "head_dim") or 16
     if model_type in SECTIONS and not any(isinstance(value, dict) for value in found.values()):
         found["mrope_section"] = None
     for parameters in [found, *found.values()]:

@@ -8,6 +8,9 @@ from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric, LearnedRates, Llama3, LongRoPE, Proportional, YaRN
 from posenc.integrations.transformers.description import model_types as models
 from posenc.integrations.transformers.description.description import Description, LayerGroup
+from posenc.integrations.transformers.description.layers import is_nested, rotary_parameters
+from posenc.integrations.transformers.description.normalise import config_class, normalise, spelled_out
+from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.rules.write import write_rule
 
 #: Keys of older configs that the new ones stand for.
@@ -44,6 +47,7 @@ def to_transformers(
         >>> to_transformers(rope)["max_position_embeddings"]
         131072
     """
+    config = None if config is None else spelled_out(config)
     groups = _groups(described, part)
     rotary = [group for group in groups if not isinstance(_rotation(group.encoding), NoPE)]
     if not rotary:
@@ -53,8 +57,9 @@ def to_transformers(
     model_type = str((config or {}).get("model_type"))
     written: dict[str, Any] = {}
     if any(group.label for group in groups) and model_type not in _FLAT_WITH_LABELS:
-        parameters = {group.label: _parameters(group, config, model_type) for group in groups if group.label}
-        written["rope_parameters"] = parameters
+        written["rope_parameters"] = _of_other_kinds(config) | {
+            group.label: _parameters(group, config, model_type) for group in groups if group.label
+        }
     else:
         written["rope_parameters"] = _parameters(rotary[0], config, model_type)
         written |= {} if model_type in _FLAT_WITH_LABELS else _by_layer(groups, rotary, config)
@@ -67,7 +72,46 @@ def to_transformers(
         written |= _temperature_keys(group.encoding)
     if config is None:
         return written
-    return {key: value for key, value in config.items() if key not in _OLD} | written
+    found = {key: value for key, value in config.items() if key not in _OLD} | written
+    if isinstance(described, Description):
+        _check_said_back(groups, found)
+    return found
+
+
+def _of_other_kinds(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The parameters of kinds of layers that the config's class has and this model has none of."""
+    if not config or config_class(config.get("model_type")) is None:
+        return {}
+    whole = normalise(config)[0]
+    parameters = rotary_parameters(whole.keys)
+    return parameters if whole.by_class and is_nested(parameters) else {}
+
+
+def _check_said_back(groups: list[LayerGroup], written: dict[str, Any]) -> None:
+    """Refuse what the config class of transformers does not load, or what it loads as another encoding."""
+    model_type = written.get("model_type")
+    if config_class(model_type) is None:
+        return
+    in_whole = not any(group.part for group in groups)
+    try:
+        loaded = [group for group in describe(written) if not group.part]
+    except ValueError as error:
+        if in_whole:
+            raise ValueError(
+                f"to_transformers: what was written for {model_type!r} cannot be read back: {error}"
+            ) from error
+        return
+    if not loaded and not in_whole:
+        return  # a part that has the model type of the whole is not read alone
+    meant, back = (
+        {layer: group.encoding.to_dict() for group in each for layer in group.layers} for each in (groups, loaded)
+    )
+    if meant != back:
+        layer = next(layer for layer in sorted(meant | back) if meant.get(layer) != back.get(layer))
+        raise ValueError(
+            f"to_transformers: the config class of {model_type!r} reads what was written for layer {layer} as "
+            f"{back.get(layer)}, expected {meant.get(layer)}; its config cannot say this encoding."
+        )
 
 
 def _groups(described: Encoding | Description, part: str | None) -> list[LayerGroup]:

@@ -60,6 +60,8 @@ _OF_NUMBERS = {
 _MAPPINGS = {"rope_parameters", "rope_scaling", "attn_config", "per_layer_config", "yarn", "llama_4_scaling"}
 _TEXTS = {"model_type", "rope_type", "position_embedding_type", "position_embeddings_type", "hybrid_override_pattern"}
 
+#: Names of rules that transformers' classes took once, or never.
+_OLD_RULES = {"su": "longrope", "deepseek_yarn": "yarn"}
 _CLASS_RULES = ("linear", "dynamic", "yarn", "longrope", "llama3")
 
 _BEARS = re.compile(r"rope(?!rt)|rotary|alibi|position|yarn|theta|logn|ntk", re.IGNORECASE)
@@ -174,6 +176,9 @@ def _parameters(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
         for key, value in parameters.items()
         if value is not None or (key == "factor" and any(each is not None for each in parameters.values()))
     }
+    for key in ("type", "rope_type"):
+        if checked.get(key) in _OLD_RULES:
+            checked[key] = _OLD_RULES[checked[key]]
     if checked.get("type") in _CLASS_RULES:  # the old name of the key, which not every class takes
         checked.setdefault("rope_type", checked["type"])
     return checked

@@ -17,6 +17,7 @@ from posenc.integrations.transformers.description.config import (
     size,
     tidy,
 )
+from posenc.integrations.transformers.description.layers import types_of
 from posenc.integrations.transformers.description.model_types import SAME_CODE, names
 
 #: The reading without transformers' class.
@@ -126,6 +127,15 @@ def _tidied(config: Mapping[str, Any]) -> dict[str, Any]:
     return tidy({key: _tidied(value) if is_part(str(key), value) else value for key, value in config.items()})
 
 
+def spelled_out(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config with layer_types in the place of a pattern in letters ("LLLG"), which classes count with."""
+    if not isinstance(config.get("sliding_window_pattern"), str):
+        return config
+    found = {key: value for key, value in config.items() if key != "sliding_window_pattern"}
+    found["layer_types"] = config.get("layer_types") or types_of(config)
+    return found
+
+
 def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
     """The config filled in, and what was left out; None where no class knows it.
 
@@ -135,6 +145,7 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
     cls = config_class(config.get("model_type"))
     if cls is None:
         return None, []
+    config = spelled_out(config)
     try:
         return _built(cls, config), []
     except ValueError as trouble:
