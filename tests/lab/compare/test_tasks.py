@@ -12,9 +12,9 @@ from rich.console import Console
 
 from posenc.lab import load
 from posenc.lab.compare import task_job, task_report, task_results
-from posenc.lab.compare.task import Sizes, find, names
+from posenc.lab.compare.task import find, names
 from posenc.lab.compare.task_train import Training, train
-from posenc.lab.compare.tasks import arithmetic, images
+from posenc.lab.compare.tasks import images
 
 OWN = """
 import torch
@@ -125,49 +125,6 @@ def test_what_cannot_run_is_refused_before_there_is_a_folder(change: dict, messa
     with pytest.raises(ValueError, match=message):
         task_job.prepare(task_job.Request(**options))
     assert not (tmp_path / "run").exists()
-
-
-def test_the_digits_are_those_of_the_file() -> None:
-    pictures, labels = images.digits()
-    assert (tuple(pictures.shape), labels.bincount().tolist()) == (
-        (1797, 8, 8), [178, 182, 177, 183, 181, 182, 181, 179, 174, 180],
-    )  # fmt: skip
-    assert (pictures.min(), pictures.max()) == (-1, 1)
-
-
-def test_positions_that_are_fitted_stay_in_the_trained_range() -> None:
-    for rule, highest in (("raw", 15), ("fitted", 7)):
-        assert images.places(16, 8, rule)[..., 0].max().item() == pytest.approx(highest)
-    assert images.places(16, 8, "centred").abs().max() < 4
-
-
-def test_sums_are_right_and_hints_stand_before_their_digits() -> None:
-    tokens, answer = arithmetic.problems("addition", 4, 50, np.random.default_rng(0))
-    for row in tokens.tolist():
-        a, b, c = row[:4], row[5:9], row[10:15]
-        worth = [sum(d * 10**i for i, d in enumerate(number)) for number in (a, b, c)]
-        assert worth[0] + worth[1] == worth[2]
-        assert (row[4], row[9], row[15], answer) == (arithmetic.PLUS, arithmetic.EQUALS, arithmetic.END, 6)
-    marked, kept = arithmetic.hinted(tokens[:1], first=3)
-    assert torch.equal(marked[:, kept], tokens[:1])
-    assert marked[0, ~kept].tolist() == [arithmetic.HINT + 3 + p for p in (0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4)]
-
-
-@pytest.mark.parametrize("spec", arithmetic.Arithmetic.encodings)
-def test_every_scheme_predicts_each_token_and_sees_none_of_it(spec: str) -> None:
-    sizes = Sizes(dim=16, num_heads=2, num_layers=1, length=3)
-    torch.manual_seed(0)
-    model = arithmetic.Adder(spec, sizes).eval()
-    tokens, _ = arithmetic.problems("addition", 3, 2, np.random.default_rng(0))
-    before = model(tokens, np.random.default_rng(1))
-    assert before.shape[:2] == tokens.shape
-    changed = tokens.clone()
-    changed[:, 10] = (changed[:, 10] + 1) % 10
-    after = model(changed, np.random.default_rng(1))
-    same = (after == before).all(dim=-1).all(dim=0)
-    # The logits at index i are those of token i + 1: a change of token 10 is seen from index 10 on, and not before.
-    torch.testing.assert_close(after[:, :10], before[:, :10])
-    assert not bool(same[10])
 
 
 def test_training_goes_on_from_its_state_to_the_bit_with_dropout() -> None:

@@ -1,6 +1,7 @@
 """Adding two numbers whose digits are reversed, and copying one, past the number of digits of training."""
 
 from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -13,43 +14,66 @@ from posenc.lab.compare.task import Measurement, Sizes, Task
 from posenc.lab.encodings.spec import parse
 from posenc.nn import Transformer
 
-PLUS, EQUALS, COPIES, END, HINT = 10, 11, 12, 13, 14
+PLUS, EQUALS, COPIES, END, PADDING, HINT = range(10, 16)
 FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0)
 LONGEST = 4  # times the trained number of digits: what abacus, randomized and hints prepare for
+DIGITS = "% of the digits right"
 SCHEMES = ("abacus", "randomized", "hints")
-Numbers = NDArray[np.int64]
+Integers = NDArray[np.int64]
 
 
-def problems(kind: str, digits: int, count: int, generator: np.random.Generator) -> tuple[Tensor, int]:
-    """``(count, length)`` tokens, lowest digit first, and how many of the last ones are the answer.
+class Problems(NamedTuple):
+    """``(count, length)`` tokens, padding last, and which of them the model has to say."""
 
-    Addition is ``a+b=c;`` where c has one digit more than a and b, copying is ``a>a;``.
+    tokens: Tensor
+    answer: Tensor
+
+
+def problems(copies: NDArray[np.bool_], digits: Integers, generator: np.random.Generator) -> Problems:
+    """Addition is ``a+b=c;`` where c has one digit more than a and b, copying is ``a>a;``; the lowest digit is first.
+
+    Args:
+        copies: ``(count,)``: which rows are to copy.
+        digits: ``(count,)``: of each number.
+        generator: of the numbers.
     """
-    a = generator.integers(0, 10, (count, digits))
-    end = np.full((count, 1), END)
-    if kind == "copying":
-        return torch.from_numpy(np.hstack((a, np.full((count, 1), COPIES), a, end))), digits + 1
-    b = generator.integers(0, 10, (count, digits))
-    c, carry = np.zeros((count, digits + 1), dtype=np.int64), np.zeros(count, dtype=np.int64)
-    for place in range(digits):
-        total = a[:, place] + b[:, place] + carry
-        c[:, place], carry = total % 10, total // 10
-    c[:, -1] = carry
-    plus, equals = np.full((count, 1), PLUS), np.full((count, 1), EQUALS)
-    return torch.from_numpy(np.hstack((a, plus, b, equals, c, end))), digits + 2
+    count, longest = len(digits), int(digits.max())
+    kept = np.arange(longest) < digits[:, None]
+    a, b = (np.where(kept, generator.integers(0, 10, (count, longest)), 0) for _ in range(2))
+    total = np.zeros((count, longest + 1), dtype=np.int64)
+    for place in range(longest):
+        total[:, place] += a[:, place] + b[:, place]
+        total[:, place + 1], total[:, place] = np.divmod(total[:, place], 10)
+    said = np.where(copies[:, None], np.pad(a, ((0, 0), (0, 1))), total)
+    column, adds = np.ones((count, 1), dtype=np.int64), ~copies[:, None]
+    parts: list[tuple[Integers, NDArray[np.bool_], bool]] = [
+        (a, kept, False),
+        (np.where(adds, PLUS, COPIES), column > 0, False),
+        (b, kept & adds, False),
+        (column * EQUALS, adds, False),
+        (said, np.arange(longest + 1) < digits[:, None] + adds, True),
+        (column * END, column > 0, True),
+    ]
+    tokens = np.hstack([part for part, _, _ in parts])
+    answer = np.hstack([mask & is_answer for _, mask, is_answer in parts])
+    return _packed(
+        torch.from_numpy(tokens), torch.from_numpy(answer), torch.from_numpy(np.hstack([m for _, m, _ in parts]))
+    )
 
 
-def hinted(tokens: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """A token for the place of each digit before it, and where the original tokens are."""
-    place = posenc.positions.digits(tokens < 10)
-    parts, kept = [], []
-    for column in range(tokens.shape[1]):
-        if bool(tokens[0, column] < 10):
-            parts.append(HINT + first + place[:, column] - 1)
-            kept.append(False)
-        parts.append(tokens[:, column])
-        kept.append(True)
-    return torch.stack(parts, dim=1), torch.tensor(kept)
+def hinted(given: Problems, first: Tensor) -> Problems:
+    """A token for the place of each digit before it, from ``first`` on; those of the answer are to be said too."""
+    place = posenc.positions.digits(given.tokens < 10)
+    both = torch.stack((HINT + first[:, None] + place - 1, given.tokens), dim=-1).flatten(1)
+    kept = torch.stack((place > 0, given.tokens != PADDING), dim=-1).flatten(1)
+    return _packed(both, given.answer.repeat_interleave(2, dim=1) & kept, kept)
+
+
+def _packed(tokens: Tensor, answer: Tensor, kept: Tensor) -> Problems:
+    """The tokens that are kept moved to the left, and padding after them."""
+    order = (~kept).long().argsort(dim=1, stable=True)[:, : int(kept.sum(dim=1).max())]
+    tokens = tokens.masked_fill(~kept, PADDING).gather(1, order)
+    return Problems(tokens, (answer & kept).gather(1, order))
 
 
 class Adder(nn.Module):
@@ -57,55 +81,56 @@ class Adder(nn.Module):
 
     def __init__(self, spec: str, sizes: Sizes) -> None:
         super().__init__()
-        self.spec, places = spec, LONGEST * sizes.length + 1
-        self.longest = 3 * places + 3
-        self.places = places
+        self.spec, self.places = spec, LONGEST * sizes.length + 1
+        self.longest = 3 * self.places + 3
         encoding: posenc.Encoding | None = None
         if spec == "randomized":
             encoding = posenc.RoPE(head_dim=sizes.dim // sizes.num_heads)
         elif spec not in SCHEMES:
             encoding = parse(spec).build(dim=sizes.dim, num_heads=sizes.num_heads, length=3 * sizes.length + 4)
         self.max_positions = None if encoding is None else encoding.max_positions
-        self.abacus = posenc.Learned(dim=sizes.dim, length=2 * places + 1, std=1.0) if spec == "abacus" else None
-        self.embedding = nn.Embedding(HINT + 2 * places, sizes.dim)
+        self.abacus = posenc.Learned(dim=sizes.dim, length=self.places + 1, std=1.0) if spec == "abacus" else None
+        words = HINT + (self.places if spec == "hints" else 0)
+        self.embedding = nn.Embedding(words, sizes.dim)
         self.decoder = Transformer(
             sizes.dim, sizes.num_heads, sizes.num_layers, encoding, causal=True, dropout=sizes.dropout
         )
-        self.head = nn.Linear(sizes.dim, HINT)
+        self.head = nn.Linear(sizes.dim, words)
 
-    def forward(self, tokens: Tensor, generator: np.random.Generator, *, first: int = 0) -> Tensor:
-        """Logits of the token after each; ``first`` is the place of the lowest digit for abacus and hints."""
-        kept = None
-        x = tokens
-        if self.spec == "hints":
-            x, kept = hinted(tokens, first)
-            # What comes next is asked for at the hint, where there is one: the token before the next kept one.
-            kept = torch.cat((kept[1:], torch.tensor([True])))
-        x = self.embedding(x)
-        positions = None
+    def written(self, given: Problems, generator: np.random.Generator) -> tuple[Problems, Tensor]:
+        """The problems as the scheme writes them, and the place of the lowest digit of each row: 0 after training.
+
+        In training it is drawn, so that the model meets the places of longer numbers.
+        """
+        first = torch.zeros(len(given.tokens), dtype=torch.int64)
+        if self.training:
+            highest = self.places - posenc.positions.digits(given.tokens < 10).amax(dim=1)
+            first = torch.from_numpy(generator.integers(0, highest.numpy() + 1))
+        return (hinted(given, first) if self.spec == "hints" else given), first
+
+    def forward(self, tokens: Tensor, first: Tensor, generator: np.random.Generator) -> Tensor:
+        """Logits of the token after each."""
+        x, positions = self.embedding(tokens), None
         if self.abacus is not None:
-            x = self.abacus.on_embeddings(x, posenc.positions.digits(tokens < 10, offset=first))
+            place = posenc.positions.digits(tokens < 10)
+            x = self.abacus.on_embeddings(x, torch.where(place > 0, place + first[:, None], 0))
         if self.spec == "randomized":
-            drawn = np.sort(generator.choice(self.longest, tokens.shape[1], replace=False))
-            positions = torch.from_numpy(drawn)
-        features = self.decoder(x, positions=positions)
-        if kept is not None:
-            features = features[:, kept]
-            if features.shape[1] > tokens.shape[1]:  # the hint of the first digit, which nothing asks for
-                features = features[:, 1:]
-        logits: Tensor = self.head(features)
+            drawn = generator.random((len(tokens), self.longest)).argsort(axis=1)[:, : tokens.shape[1]]
+            positions = torch.from_numpy(np.sort(drawn, axis=1))
+        logits: Tensor = self.head(self.decoder(x, positions=positions))
         return logits
 
 
 class Arithmetic(Task):
     title = "Addition with reversed digits, and copying"
-    encodings = ("none", "learned", "rope", "alibi", "abacus", "randomized", "hints")
+    encodings = ("none", "learned", "rope", "abacus", "randomized", "hints")
     unit = "% exactly right"
-    sizes = Sizes(length=5, steps=1500, batch=64, learning_rate=3e-3, warmup=50)
+    other_units: ClassVar = {DIGITS: True}
+    sizes = Sizes(length=10, steps=1600, batch=64, learning_rate=3e-3, warmup=100)
     expected = (
         "RoPE and a learned table fail past the trained number of digits, where abacus (McLeish et al. 2024, "
-        "arXiv:2405.17399) and randomized positions (Ruoss et al. 2023, arXiv:2305.16843) go further; no encoding is "
-        "best everywhere (Kazemnejad et al. 2023, arXiv:2305.19466)."
+        "arXiv:2405.17399; all digits of a sum) and randomized positions (Ruoss et al. 2023, arXiv:2305.16843; the "
+        "share of tokens) go further; no encoding is best everywhere (Kazemnejad et al. 2023, arXiv:2305.19466)."
     )
 
     def check(self, spec: str) -> str:
@@ -115,24 +140,29 @@ class Arithmetic(Task):
         return Adder(spec, sizes)
 
     def loss(self, model: Adder, sizes: Sizes, generator: np.random.Generator) -> Tensor:
-        kind = ("addition", "copying")[int(generator.integers(4) == 0)]
-        digits = int(generator.integers(1, sizes.length + 1))
-        tokens, answer = problems(kind, digits, sizes.batch, generator)
-        first = int(generator.integers(0, model.places - digits)) if model.spec in ("abacus", "hints") else 0
-        logits = model(tokens[:, :-1], generator, first=first)[:, -answer:]
-        return F.cross_entropy(logits.flatten(0, 1), tokens[:, -answer:].flatten())
+        copies = generator.random(sizes.batch) < 0.25
+        given = problems(copies, generator.integers(1, sizes.length + 1, sizes.batch), generator)
+        (tokens, answer), first = model.written(given, generator)
+        said = answer[:, 1:]
+        return F.cross_entropy(model(tokens[:, :-1], first, generator)[said], tokens[:, 1:][said])
 
     def measure(self, model: Adder, spec: str, sizes: Sizes) -> Iterator[Measurement]:
         for kind in ("addition", "copying"):
             for factor in FACTORS:
-                digits = round(factor * sizes.length)
+                digits, size = round(factor * sizes.length), f"{factor:g}x"
                 generator = np.random.default_rng(digits)
-                tokens, answer = problems(kind, digits, 200, generator)
-                size = f"{digits} digits"
+                given = problems(np.full(200, kind == "copying"), np.full(200, digits), generator)
+                (tokens, answer), first = model.written(given, generator)
                 if model.max_positions is not None and tokens.shape[1] - 1 > model.max_positions:
-                    yield Measurement(kind, size, None, note=f"got position {model.max_positions}, past its table")
+                    note = f"got position {model.max_positions}, past its table"
+                    yield Measurement(kind, size, None, note=note)
+                    yield Measurement(kind, size, None, note=note, unit=DIGITS)
                     continue
                 # All tokens right given the right ones before is all tokens right when it writes by itself.
-                guesses = model(tokens[:, :-1], generator)[:, -answer:].argmax(-1)
-                right = (guesses == tokens[:, -answer:]).all(dim=1)
-                yield Measurement(kind, size, 100 * right.double().mean().item(), trained=factor == 1.0)
+                guesses = model(tokens[:, :-1], first, generator).argmax(-1)
+                right, said = guesses == tokens[:, 1:], answer[:, 1:]
+                is_digit = said & (tokens[:, 1:] < 10)
+                exact = (right | ~said).all(dim=1).double().mean().item()
+                yield Measurement(kind, size, 100 * exact, trained=factor == 1.0)
+                share = right[is_digit].double().mean().item()
+                yield Measurement(kind, size, 100 * share, trained=factor == 1.0, unit=DIGITS)

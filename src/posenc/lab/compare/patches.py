@@ -1,0 +1,148 @@
+"""Images of UCI's digits in patches, and what tells a transformer where a patch is, in images of any size."""
+
+import functools
+import gzip
+from importlib import resources
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import posenc
+from posenc.embeddings import LearnedGrid
+from posenc.lab.encodings.spec import parse
+
+SIDE, CLASSES = 8, 10
+SIZES = ((8, 8), (12, 12), (16, 16), (8, 16))
+NUMBERS = ("raw", "fitted", "centred")
+TABLES = ("bicubic", "in one dimension")
+
+
+@functools.cache
+def digits() -> tuple[Tensor, Tensor]:
+    """The images ``(1797, 8, 8)`` from -1 to 1, and their digits, in the order of the file."""
+    data = resources.files("posenc.lab") / "data" / "digits.csv.gz"
+    table = np.loadtxt(gzip.decompress(data.read_bytes()).decode().splitlines(), delimiter=",", dtype=np.int64)
+    images = torch.from_numpy(table[:, :-1]).float().view(-1, SIDE, SIDE) / 8 - 1
+    return images, torch.from_numpy(table[:, -1])
+
+
+@functools.cache
+def split() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Images and digits to train with, and every fifth to test with, so that all writers are in both."""
+    images, labels = digits()
+    tested = torch.arange(len(images)) % 5 == 4
+    return (images[~tested], labels[~tested]), (images[tested], labels[tested])
+
+
+def resized(images: Tensor, height: int, width: int) -> Tensor:
+    """``(count, rows, columns)`` at another size, bicubically."""
+    if images.shape[1:] == (height, width):
+        return images
+    larger = F.interpolate(images[:, None], size=(height, width), mode="bicubic", align_corners=False)
+    return larger[:, 0].clamp(-1, 1)
+
+
+def patched(images: Tensor, patch: int) -> Tensor:
+    """``(count, rows, columns)`` -> ``(count, patches, patch * patch)``, row by row."""
+    return F.unfold(images[:, None], patch, stride=patch).transpose(1, 2)
+
+
+def joined(patches: Tensor, height: int, width: int, patch: int) -> Tensor:
+    """The images of ``height`` x ``width`` pixels that :func:`patched` cut up."""
+    return F.fold(patches.transpose(1, 2), (height, width), patch, stride=patch)[:, 0]
+
+
+def numbers(height: int, width: int, side: int, rule: str) -> Tensor:
+    """The coordinates of the patches of an image, for a model that was trained on ``side`` x ``side`` of them.
+
+    ``raw`` counts them, ``fitted`` puts the first and the last where they were in training, ``centred`` puts the centre
+    of each where that part of the image had its centre. All are the same at the trained size.
+
+    Returns:
+        ``(1, height * width, 2)``.
+    """
+    grid: Tensor = posenc.positions.grid(height, width).double()
+    sizes = torch.tensor([height, width], dtype=torch.float64)
+    if rule == "fitted":
+        return grid * (side - 1) / (sizes - 1)
+    if rule == "centred":
+        return (grid + 0.5) * side / sizes - 0.5
+    return grid
+
+
+class Sines(nn.Module):
+    """Sines of the row on half of the channels, and of the column on the others."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.sines = posenc.Sinusoidal(dim=dim // 2, frequencies=posenc.Geometric(base=100))
+
+    def forward(self, grid: Tensor) -> Tensor:
+        return torch.cat([self.sines.codes(grid[..., axis]) for axis in (0, 1)], dim=-1).float()
+
+
+class Where(nn.Module):
+    """What tells the patches of an image apart: an encoding, and the rules by which a larger image may be numbered.
+
+    ``learned`` and ``sincos`` are a table and sines of two dimensions. An encoding of two coordinates is given rows
+    and columns, any other the place in the order of reading.
+
+    Args:
+        spec: an encoding.
+        dim: channels of the model.
+        num_heads: of its attention.
+        side: patches along each side of an image in training.
+    """
+
+    def __init__(self, spec: str, *, dim: int, num_heads: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.rules: tuple[str, ...] = ("",)
+        self.encoding: posenc.Encoding | None = None  # for the layers
+        self.code: nn.Module | None = None  # for the patches
+        if spec == "learned":
+            self.code, self.rules = LearnedGrid(dim, grid=(side, side), std=0.2), TABLES
+        elif spec == "sincos":
+            self.code, self.rules = Sines(dim), NUMBERS
+        elif spec == "axial":  # wavelengths of a grid, not of a book
+            self.encoding = posenc.AxialRoPE(head_dim=dim // num_heads, frequencies=posenc.Geometric(base=100))
+        else:
+            encoding = parse(spec).build(dim=dim, num_heads=num_heads, length=side * side)
+            if "embeddings" in encoding.places:
+                self.code = encoding
+            else:
+                self.encoding = encoding
+        if getattr(self.encoding, "coordinates", None) == 2:
+            self.rules = NUMBERS
+
+    def forward(self, x: Tensor, height: int, width: int, rule: str = "") -> tuple[Tensor, Tensor | None]:
+        """The patches ``(batch, height * width, dim)`` with their code, if it is added, and positions for the layers.
+
+        Without a rule it is the first, which at the trained size is like all others.
+        """
+        rule = rule or self.rules[0]
+        if isinstance(self.code, LearnedGrid):
+            return x + self._rows(self.code, height, width, rule), None
+        if isinstance(self.code, posenc.Encoding):
+            return self.code.on_embeddings(x), None
+        if self.rules != NUMBERS:
+            return x, None
+        grid = numbers(height, width, self.side, rule)
+        return (x, grid) if self.code is None else (x + self.code(grid), None)
+
+    def _rows(self, table: LearnedGrid, height: int, width: int, rule: str) -> Tensor:
+        if (height, width) == (self.side, self.side):
+            return table.table
+        if rule == "in one dimension":  # as if the table were one of a text
+            with torch.no_grad():
+                text = posenc.Learned(dim=table.dim, length=len(table.table))
+                text.table.copy_(table.table)
+            return text.resized(height * width).table
+        return table.resized(height, width).table
+
+
+def check(spec: str) -> str | None:
+    """The label of a name that :class:`Where` alone knows; None for any other."""
+    return spec if spec in ("learned", "sincos") else None
