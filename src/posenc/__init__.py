@@ -99,8 +99,8 @@ _HOMES_HERE = dict.fromkeys(_HOMES, "posenc")
 _ELSEWHERE = {
     "posenc.frequencies": "Custom DynamicNTK Frequencies LearnedRates Linear Llama3 LongRoPE NTK NTKAlpha NTKMixed "
     "Proportional",
-    "posenc.embeddings": "LearnedGrid",
-    "posenc.scores": "DeBERTa Sandwich Shaw SwinBias SwinV2Bias TransformerXL TUPE",
+    "posenc.embeddings": "FourierFeatures LearnedGrid SinusoidalGrid Timesteps",
+    "posenc.scores": "DeBERTa DecomposedBias LeViTBias Sandwich Shaw SwinBias SwinV2Bias TransformerXL TUPE",
     "posenc.positions": "digits dual_chunk from_documents from_lengths from_mask grid grouped multimodal randomized "
     "sequential shard shifted skipwise unshard",
     "posenc.testing": "assert_matches_oracle check_encoding checks",

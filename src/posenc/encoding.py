@@ -39,7 +39,7 @@ from posenc.kernels.biased_attention.content import Content, ScoreMod
 from posenc.kernels.biased_attention.score_mod import score_mod
 from posenc.kernels.biased_attention.temperature import Temperatures, combined
 from posenc.kernels.precision import compute_dtype, without_autocast
-from posenc.positions import Positions, resolve
+from posenc.positions import Positions, resolve, resolve_coordinates
 
 Place = Literal["embeddings", "queries_keys", "scores"]
 Multiplies = Literal["products", "scores"]
@@ -192,10 +192,16 @@ class Encoding(nn.Module):
 
 
 class EmbeddingEncoding(Encoding, ABC):
-    """Place 1: a code is added to each embedding. A subclass sets ``dim`` and defines :meth:`codes`."""
+    """Place 1: a code is added to each embedding. A subclass sets ``dim`` and defines :meth:`codes`.
+
+    Attributes:
+        coordinates: how many numbers the position of a token has. With more than one, :meth:`codes` gets them in the
+            last dimension, and positions of a text are all of a token's coordinates.
+    """
 
     places: tuple[Place, ...] = ("embeddings",)
     dim: int
+    coordinates: int = 1
 
     @abstractmethod
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:
@@ -207,9 +213,14 @@ class EmbeddingEncoding(Encoding, ABC):
                 f"{type(self).__name__}: x has {x.shape[-1]} channels but this encoding was built for dim "
                 f"{self.dim}; build it with dim={x.shape[-1]}."
             )
-        resolved = resolve(
-            positions, x.shape[-2], device=x.device, name="positions", batch=x.shape[0] if x.ndim == 3 else None
-        )
+        batch = x.shape[0] if x.ndim == 3 else None
+        if self.coordinates == 1:
+            resolved = resolve(positions, x.shape[-2], device=x.device, batch=batch)
+        else:
+            resolved = resolve_coordinates(
+                positions, x.shape[-2], self.coordinates, device=x.device, batch=1 if batch is None else batch
+            )
+            resolved = resolved[0] if x.ndim == 2 and resolved.ndim == 3 else resolved
         codes = self.codes(resolved).to(compute_dtype(x.dtype)).to(x.device)
         return (x + codes).to(x.dtype)
 

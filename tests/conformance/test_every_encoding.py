@@ -13,15 +13,27 @@ import posenc
 from posenc import testing
 from posenc.frequencies import DynamicNTK, LearnedRates, LongRoPE, Proportional
 from posenc.oracle import ssmax, temperature
-from posenc.oracle.embeddings import binary, integer, learned, learned_grid, normalized, sinusoidal
+from posenc.oracle.embeddings import (
+    binary,
+    fourier,
+    integer,
+    learned,
+    learned_grid,
+    normalized,
+    sinusoidal,
+    sinusoidal_grid,
+    timesteps,
+)
 from posenc.oracle.queries_keys import axial, mixed, mrope, rope, xpos
 from posenc.oracle.scores import (
     alibi,
     cope,
     deberta,
+    decomposed,
     fire,
     forgetting,
     kerple,
+    levit,
     sandwich,
     shaw,
     swin,
@@ -119,6 +131,11 @@ KERPLE_LOG = posenc.KERPLE(num_heads=4)
 KERPLE_POWER = posenc.KERPLE(num_heads=4, kernel="power")
 FIRE = posenc.FIRE(num_heads=4, threshold=8.0)
 SWIN = randomized(posenc.scores.SwinBias(num_heads=4, window=(7, 5)))
+BEIT = randomized(posenc.scores.SwinBias(num_heads=4, window=(7, 5), prefix=1))
+LEVIT = randomized(posenc.scores.LeViTBias(num_heads=4, window=(7, 5)))
+DECOMPOSED = randomized(posenc.scores.DecomposedBias(num_heads=4, head_dim=16, window=(7, 5)))
+MVIT = randomized(posenc.scores.DecomposedBias(num_heads=4, head_dim=16, window=(7, 5), prefix=1))
+FOURIER = posenc.embeddings.FourierFeatures(dim=32, bandwidth=0.3)
 SWIN_V2 = posenc.scores.SwinV2Bias(num_heads=4, window=(7, 5), trained_window=(4, 4), width=16)
 TUPE = randomized(posenc.scores.TUPE(dim=32, num_heads=4, length=80), 0.2)
 SHAW = posenc.scores.Shaw(num_heads=4, head_dim=16, reach=3)
@@ -146,6 +163,24 @@ def fire_oracle() -> SimpleNamespace:
         )  # fmt: skip
 
     return SimpleNamespace(bias=bias)
+
+
+def decomposed_oracle(encoding: posenc.scores.DecomposedBias) -> SimpleNamespace:
+    return contextual(
+        lambda c: decomposed.bias(
+            c["q"],
+            c["q_positions"],
+            c["k_positions"],
+            rows=numbers(encoding.rows),
+            columns=numbers(encoding.columns),
+            prefix=encoding.prefix,
+        )
+    )
+
+
+def spread(codes: Callable[..., np.ndarray], coordinates: int, **options: object) -> SimpleNamespace:
+    """An oracle of place 1 from the codes of coordinates. The exam's positions are those of a text: one for all."""
+    return added(lambda p: codes(np.stack([p] * coordinates, axis=-1), **options))
 
 
 def tupe_oracle() -> SimpleNamespace:
@@ -227,6 +262,20 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     "sinusoidal as in tensor2tensor": (
         posenc.Sinusoidal(dim=32, frequencies=posenc.Tensor2Tensor(), order="concatenated"),
         added(lambda p: sinusoidal.codes(p, inv_freq=T2T, order="concatenated")),
+    ),
+    "sinusoidal_grid": (
+        posenc.embeddings.SinusoidalGrid(dim=32),
+        spread(sinusoidal_grid.codes, 2, inv_freq=[rates(16)] * 2),
+    ),
+    "sinusoidal_grid as in cogvideox": (
+        posenc.embeddings.SinusoidalGrid.as_in("cogvideox", 32),
+        spread(sinusoidal_grid.codes, 3, inv_freq=[rates(8), rates(12), rates(12)], order=(0, 2, 1)),
+    ),
+    "fourier": (FOURIER, spread(fourier.codes, 2, directions=FOURIER._b)),
+    "timesteps": (posenc.embeddings.Timesteps(dim=32), added(lambda p: timesteps.codes(p, dim=32))),
+    "timesteps as in ddpm, scaled": (
+        posenc.embeddings.Timesteps(dim=32, order="sin_cos", shift=1, scale=0.3),
+        added(lambda p: timesteps.codes(p, dim=32, order="sin_cos", shift=1, scale=0.3)),
     ),
     "learned": (LEARNED, added(lambda p: learned.codes(p, table=LEARNED.table.detach().numpy()))),
     "learned_grid": (
@@ -331,6 +380,10 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     "sandwich": (posenc.scores.Sandwich(num_heads=4), biased(sandwich.bias, num_heads=4, code_dim=128)),
     "fire": (FIRE, fire_oracle()),
     "swin": (SWIN, biased(swin.bias, table=SWIN.table, window=(7, 5))),
+    "swin with a class token": (BEIT, biased(swin.bias, table=BEIT.table, window=(7, 5), prefix=1)),
+    "levit": (LEVIT, biased(levit.bias, table=LEVIT.table, grid=(7, 5))),
+    "decomposed": (DECOMPOSED, decomposed_oracle(DECOMPOSED)),
+    "decomposed with a class token": (MVIT, decomposed_oracle(MVIT)),
     "swin_v2": (SWIN_V2, swin_v2_oracle()),
     "tupe": (TUPE, tupe_oracle()),
     "shaw": (SHAW, shaw_oracle(SHAW)),

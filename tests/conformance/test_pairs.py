@@ -20,6 +20,8 @@ OPTIONS: dict[str, dict[str, object]] = {
     "mrope": {"sections": (1, 1, 2)},
     "swin": {"window": (5, 5)},
     "swin_v2": {"window": (5, 5), "width": 8},
+    "levit": {"window": (5, 5)},
+    "decomposed": {"window": (5, 5)},
     "tupe": {"length": 80},
     "deberta": {"span": 4},
     "temperature": {"form": "inkling", "length": 3, "strength": 0.5},

@@ -4,9 +4,11 @@ from posenc.kernels.biased_attention.content import Content, ScoreMod
 from posenc.scores.alibi import ALiBi
 from posenc.scores.cope import CoPE
 from posenc.scores.deberta import DeBERTa
+from posenc.scores.decomposed import DecomposedBias
 from posenc.scores.fire import FIRE
 from posenc.scores.forgetting import Forgetting
 from posenc.scores.kerple import KERPLE
+from posenc.scores.levit import LeViTBias
 from posenc.scores.sandwich import Sandwich
 from posenc.scores.shaw import Shaw
 from posenc.scores.swin import SwinBias
@@ -23,7 +25,9 @@ __all__ = [
     "CoPE",
     "Content",
     "DeBERTa",
+    "DecomposedBias",
     "Forgetting",
+    "LeViTBias",
     "Sandwich",
     "ScoreMod",
     "Shaw",

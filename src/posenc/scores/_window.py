@@ -18,22 +18,37 @@ def check(name: str, num_heads: int, window: Sequence[int]) -> tuple[int, int]:
     return (int(pair[0]), int(pair[1]))
 
 
-def offsets(name: str, q_positions: Tensor, k_positions: Tensor, window: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """(rows, columns) between query and key, int64, of positions that count along the rows.
+def check_prefix(name: str, prefix: int, most: int | None = None) -> int:
+    """How many tokens stand before the window."""
+    if prefix < 0 or (most is not None and prefix > most):
+        expected = "0 or above" if most is None else f"0 to {most}"
+        raise ValueError(f"{name}: got prefix {prefix}, expected {expected}: how many tokens come before the places.")
+    return prefix
+
+
+def offsets(
+    name: str, q_positions: Tensor, k_positions: Tensor, window: tuple[int, int], *, prefix: int = 0
+) -> tuple[Tensor, Tensor]:
+    """(rows, columns) between query and key, int64, of positions that count along the rows, after the ``prefix``.
+
+    They mean nothing where one of the two is of the prefix.
 
     Raises:
         ValueError: a position past the window, or one that is not whole. Looked at on the CPU only.
     """
-    places = window[0] * window[1]
+    places = prefix + window[0] * window[1]
     for positions in (q_positions, k_positions):
         if not may_look(positions) or not positions.numel():
             continue
         if (last := positions.max().item()) >= places:
+            before = f" after {prefix}" if prefix else ""
             raise ValueError(
-                f"{name}: got position {last}, expected below {places}: a window of {window[0]} x {window[1]} places."
+                f"{name}: got position {last}, expected below {places}: a window of {window[0]} x {window[1]} places"
+                f"{before}."
             )
         if positions.is_floating_point() and bool((positions != positions.floor()).any()):
             raise ValueError(f"{name}: got a fractional position, expected whole ones: a place in the window.")
-    i, j = q_positions.long()[..., :, None], k_positions.long()[..., None, :]
+    i, j = ((positions.long() - prefix).clamp(min=0) for positions in (q_positions, k_positions))
+    i, j = i[..., :, None], j[..., None, :]
     columns = window[1]
     return i // columns - j // columns, i % columns - j % columns

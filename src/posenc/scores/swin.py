@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from posenc.encoding import ScoreEncoding
 from posenc.scores._distance import heads_first, working
-from posenc.scores._window import check, offsets
+from posenc.scores._window import check, check_prefix, offsets
 
 
 class SwinBias(ScoreEncoding):
-    r"""A learned number for each offset of two places in a window of an image.
+    r"""A learned number for each offset of two places in a window of an image, and for the class token before it.
 
     Place: scores. Learned: ``table``. Relative: in rows and columns, not in the places' numbers.
     Keys may be cached: yes.
@@ -23,36 +23,44 @@ class SwinBias(ScoreEncoding):
     Here :math:`i, j` number the places of query and key along the rows, :math:`y_p = \lfloor p/N \rfloor` and
     :math:`x_p = p \bmod N` are their row and column, :math:`(M, N)` is ``window`` and :math:`w` is ``table``.
 
+    With ``prefix=1`` (BEiT) position 0 is a class token, the places of the window follow it, and three more rows of the
+    table are for what has no offset: the class token's query with any place, any place's query with the class token,
+    and the class token with itself.
+
     Args:
         num_heads: number of heads.
-        window: rows and columns.
+        window: rows and columns; Swin's (7, 7), or all the patches of an image in BEiT, such as (14, 14).
+        prefix: 1 for a class token before the window, 0 for none.
 
     Shape:
         bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``, all positions below
-        rows times columns
+        prefix + rows times columns
 
     Precision: a number of the table, unrounded.
 
     Raises:
-        ValueError: ``num_heads`` or a side below 1; positions past the window or between places.
+        ValueError: ``num_heads`` or a side below 1; another prefix; positions past the window or between places.
 
     Example:
         >>> SwinBias(num_heads=2, window=(7, 7)).bias(torch.arange(49), torch.arange(49)).shape
         torch.Size([2, 49, 49])
 
-    Differs from the paper: nothing.
+    Differs from the paper: nothing. The class token's rows are those of BEiT's code.
 
     References:
         Liu et al. Swin Transformer: Hierarchical Vision Transformer using Shifted Windows. 2021. arXiv:2103.14030,
         equation 4; microsoft/Swin-Transformer, models/swin_transformer.py.
+        Bao et al. BEiT: BERT Pre-Training of Image Transformers. 2021. arXiv:2106.08254; microsoft/unilm, beit.
     """
 
-    def __init__(self, num_heads: int, *, window: Sequence[int] = (7, 7)) -> None:
+    def __init__(self, num_heads: int, *, window: Sequence[int] = (7, 7), prefix: int = 0) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.window = check("SwinBias", num_heads, window)
-        self.max_positions = self.window[0] * self.window[1]
-        self.table = nn.Parameter(torch.empty((2 * self.window[0] - 1) * (2 * self.window[1] - 1), num_heads))
+        self.prefix = check_prefix("SwinBias", prefix, most=1)
+        self.max_positions = prefix + self.window[0] * self.window[1]
+        self._offsets = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
+        self.table = nn.Parameter(torch.empty(self._offsets + 3 * prefix, num_heads))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -60,6 +68,11 @@ class SwinBias(ScoreEncoding):
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
-        dy, dx = offsets("SwinBias", q_positions, k_positions, self.window)
+        dy, dx = offsets("SwinBias", q_positions, k_positions, self.window, prefix=self.prefix)
         rows, columns = self.window
-        return heads_first(working(self.table)[(dy + rows - 1) * (2 * columns - 1) + dx + columns - 1])
+        row = (dy + rows - 1) * (2 * columns - 1) + dx + columns - 1
+        if self.prefix:
+            from_token, to_token = (q_positions < 1)[..., :, None], (k_positions < 1)[..., None, :]
+            row = torch.where(from_token, self._offsets + 2 * to_token.long(), row)
+            row = torch.where(to_token & ~from_token, self._offsets + 1, row)
+        return heads_first(working(self.table)[row])

@@ -1,0 +1,69 @@
+"""LeViT's attention bias."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from posenc.encoding import ScoreEncoding
+from posenc.scores._distance import working
+from posenc.scores._window import check, offsets
+
+
+class LeViTBias(ScoreEncoding):
+    r"""A learned number for each pair of distances along the rows and the columns of a grid: the same in a mirror.
+
+    Place: scores. Learned: ``table``. Relative: in rows and columns, not in the places' numbers.
+    Keys may be cached: yes.
+
+    .. math::  s_{hij} \leftarrow s_{hij} + w_{h,\,|y_i - y_j|\,N + |x_i - x_j|}
+
+    Here :math:`i, j` number the places of query and key along the rows, :math:`y_p = \lfloor p/N \rfloor` and
+    :math:`x_p = p \bmod N` are their row and column, :math:`(M, N)` is ``window`` and :math:`w` is ``table``, M N
+    numbers for each head: a quarter of what :class:`SwinBias` learns, which tells left from right.
+
+    LeViT's downsampling layers ask with every second row and column: give their queries the places that they have among
+    the keys. EfficientFormer and TinyViT have the same bias.
+
+    Args:
+        num_heads: number of heads.
+        window: rows and columns; LeViT has (14, 14) at first, for images of 224 x 224.
+
+    Shape:
+        bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``, all positions below
+        rows times columns
+
+    Precision: a number of the table, unrounded.
+
+    Raises:
+        ValueError: ``num_heads`` or a side below 1; positions past the window or between places.
+
+    Example:
+        >>> bias = LeViTBias(num_heads=2, window=(14, 14))
+        >>> every_second = torch.arange(196).view(14, 14)[::2, ::2].flatten()
+        >>> bias.bias(every_second, torch.arange(196)).shape
+        torch.Size([2, 49, 196])
+
+    Differs from the paper: nothing.
+
+    References:
+        Graham et al. LeViT: a Vision Transformer in ConvNet's Clothing for Faster Inference. 2021. arXiv:2104.01136,
+        section 4.2, attention bias; facebookresearch/LeViT, levit.py.
+    """
+
+    def __init__(self, num_heads: int, *, window: Sequence[int] = (14, 14)) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window = check("LeViTBias", num_heads, window)
+        self.max_positions = self.window[0] * self.window[1]
+        self.table = nn.Parameter(torch.empty(num_heads, self.max_positions))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Zero, as in LeViT."""
+        nn.init.zeros_(self.table)
+
+    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
+        dy, dx = offsets("LeViTBias", q_positions, k_positions, self.window)
+        return working(self.table)[:, dy.abs() * self.window[1] + dx.abs()].movedim(0, -3)
