@@ -85,6 +85,24 @@ def test_detr_is_transformers(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(made("detr", 32, *shape), expected, **CLOSE)
 
 
+def test_detr_counts_the_pixels_of_padded_images() -> None:
+    detr = pytest.importorskip("transformers.models.detr.modeling_detr")
+    theirs = detr.DetrSinePositionEmbedding(num_position_features=16, normalize=True)
+    mask = torch.zeros(2, 6, 8, dtype=torch.bool)
+    mask[0, :6, :5] = mask[1, :4, :8] = True
+    expected = theirs(torch.Size((2, 3, 6, 8)), torch.device("cpu"), torch.float32, mask).flatten(2).mT
+    coordinates = SinusoidalGrid.coordinates_as_in("detr", 6, 8, mask=mask)
+    got = SinusoidalGrid.as_in("detr", 32).codes(coordinates).float()
+    real = mask.flatten(1)
+    torch.testing.assert_close(got[real], expected[real], **CLOSE)
+    whole = SinusoidalGrid.coordinates_as_in("detr", 6, 8, mask=torch.ones(1, 6, 8))
+    assert torch.equal(whole, SinusoidalGrid.coordinates_as_in("detr", 6, 8))
+    with pytest.raises(ValueError, match=r"got a mask of shape \(2, 6, 8\) for 'mae', expected one for 'detr' alone"):
+        SinusoidalGrid.coordinates_as_in("mae", 6, 8, mask=mask)
+    with pytest.raises(ValueError, match=r"expected one for 'detr' alone, of shape \(batch, 6, 9\)"):
+        SinusoidalGrid.coordinates_as_in("detr", 6, 9, mask=mask)
+
+
 @pytest.mark.parametrize("shape", [(16, 16), (24, 20)])
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_pixart_is_diffusers(shape: tuple[int, int], scale: float) -> None:

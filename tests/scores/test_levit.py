@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests import peers
 from torch import Tensor
 
 import posenc
+from posenc.oracle.scores import levit as oracle
 
 
 def test_timms_levit_gives_the_same_with_its_biases_replaced() -> None:
@@ -36,6 +38,15 @@ def test_timms_levit_gives_the_same_with_its_biases_replaced() -> None:
             layer.get_attention_biases = lambda device, e=encoding, at=at, keys=keys: e.bias(at, keys)
         got = model(image)
     assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("window", [(3, 5), (5, 2)])
+def test_a_grid_that_is_no_square_has_the_oracles_bias(window: tuple[int, int]) -> None:
+    encoding = posenc.scores.LeViTBias(num_heads=2, window=window)
+    torch.nn.init.normal_(encoding.table)
+    places = torch.arange(window[0] * window[1])
+    expected = oracle.bias(places.numpy(), places[:4].numpy(), table=encoding.table.detach().numpy(), grid=window)
+    np.testing.assert_allclose(encoding.bias(places, places[:4]).detach().numpy(), expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("positions", [torch.tensor([196]), torch.tensor([0.5])])

@@ -60,6 +60,17 @@ def test_with_and_without_a_class_token_it_is_timms(window: tuple[int, int], pre
     assert torch.equal(encoding.bias(places[2:5], places[:1]), theirs.get_bias()[0, :, 2:5, :1])
 
 
+@pytest.mark.parametrize("window", [(4, 4), (3, 5)])
+def test_it_is_maxvits_with_its_table_turned_round(window: tuple[int, int]) -> None:
+    """MaxViT counts the offset from the query to the key, and keeps heads first."""
+    theirs = peers.timm("layers.pos_embed_rel").RelPosBiasTf(window_size=window, num_heads=2)
+    table = theirs.relative_position_bias_table.flip(1, 2).permute(1, 2, 0).flatten(0, 1)
+    encoding = posenc.scores.SwinBias(num_heads=2, window=window)
+    encoding.load_state_dict({"table": table})
+    places = torch.arange(window[0] * window[1])
+    torch.testing.assert_close(encoding.bias(places, places), theirs.get_bias().view(2, len(places), -1))
+
+
 def test_beit_gives_the_same_with_its_bias_replaced() -> None:
     transformers = pytest.importorskip("transformers")
     beit = pytest.importorskip("transformers.models.beit.modeling_beit")

@@ -162,6 +162,7 @@ class SinusoidalGrid(EmbeddingEncoding):
         scale: float = 1.0,
         time_scale: float = 1.0,
         table: int | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """The coordinates that a known model gives its patches: ``(1, patches, axes)`` in float64.
 
@@ -174,10 +175,13 @@ class SinusoidalGrid(EmbeddingEncoding):
                 ``interpolation_scale`` (``spatial_interpolation_scale``).
             time_scale: "cogvideox": the same for frames (``temporal_interpolation_scale``).
             table: "sd3": patches along a side of its table (``pos_embed_max_size``), whose middle is cut out.
+            mask: "detr": ``(batch, rows, columns)``, True where a padded image has pixels. The coordinates are then
+                those within each image, ``(batch, patches, 2)``.
 
         Raises:
             ValueError: a shape of another number of axes; ``base`` or ``table`` missing, or given where they are
-                nothing; an image larger than the table; a scale that is not above 0.
+                nothing; an image larger than the table; a scale that is not above 0; a mask of another shape, or of
+                another model.
         """
         plan = _plan(convention)
         asked = {"base": base, "table": table}
@@ -196,8 +200,13 @@ class SinusoidalGrid(EmbeddingEncoding):
                     raise ValueError(f"coordinates_as_in: got {name} {value}, expected above 0.")
         places: Tensor = grid(*shape).double()
         sides = torch.tensor(shape, dtype=torch.float64)
+        if mask is not None and (convention != "detr" or mask.ndim != 3 or mask.shape[1:] != shape):
+            raise ValueError(
+                f"coordinates_as_in: got a mask of shape {tuple(mask.shape)} for {convention!r}, expected one for "
+                f"'detr' alone, of shape (batch, {', '.join(map(str, shape))})."
+            )
         if convention == "detr":
-            return (places + 1) / (sides + 1e-6) * (2 * math.pi)
+            return _within(places + 1, sides) if mask is None else _counted(mask.double())
         if convention == "pixart":
             return places / (sides / float(base or 1)) / scale
         if convention == "sd3":
@@ -225,6 +234,17 @@ class SinusoidalGrid(EmbeddingEncoding):
             return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)
         blocks = angle.split([self.widths[axis] // 2 for axis in self.order], dim=-1)
         return torch.cat([part for block in blocks for part in (block.sin(), block.cos())], dim=-1)
+
+
+def _within(counts: Tensor, last: Tensor) -> Tensor:
+    """DETR's share of a whole turn."""
+    return counts / (last + 1e-6) * (2 * math.pi)
+
+
+def _counted(mask: Tensor) -> Tensor:
+    """DETR's coordinates of padded images: rows and columns are counted where there are pixels."""
+    y, x = mask.cumsum(1), mask.cumsum(2)
+    return torch.stack((_within(y, y[:, -1:]), _within(x, x[..., -1:])), dim=-1).flatten(1, 2)
 
 
 def _plan(convention: Convention) -> _Plan:

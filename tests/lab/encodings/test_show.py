@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 from rich.console import Console
 
 import posenc
-from posenc.lab.encodings import pictures
+from posenc.lab.encodings import grid_pictures, pictures
 from posenc.lab.encodings.show import drawing, show
+from posenc.lab.encodings.spec import parse
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -167,3 +169,43 @@ def test_what_a_run_has_trained_is_drawn(prepare, finish_trial) -> None:
         shown("alibi", run=run)
     with pytest.raises(ValueError, match="has no trained rope"):  # it is not done
         shown("rope", run=run)
+
+
+# Encodings of grids
+
+
+@pytest.mark.parametrize(
+    ("spec", "first", "second"),
+    [
+        ("sinusoidal_grid", "most alike in its own row and column", "each follows the rows or the columns"),
+        ("fourier", "the nearer, the more alike, in any direction", "waves in many directions"),
+        ("learned_grid", "no other is like it", "each patch has a number of its own"),
+        ("levit", "the same to the left and to the right", "4 heads"),
+        ("swin:window=(6,9),prefix=1", "a number for each offset", "4 heads"),
+        ("decomposed", "a number for the row, plus one for the column", "4 heads"),
+    ],
+)
+def test_an_encoding_of_a_grid_is_drawn_as_maps(spec: str, first: str, second: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoding = parse(spec).build(dim=64, num_heads=4, length=64)
+    titles = [picture.title for picture in pictures.pictures_of(encoding, dim=64, num_heads=4, length=64)]
+    assert len(titles) == 2
+    assert first in titles[0]
+    assert second in titles[1]
+    shown(spec, output=tmp_path / "grid.svg")
+    assert ET.fromstring((tmp_path / "grid.svg").read_text()).tag.endswith("svg")
+
+
+def test_the_map_is_of_the_place_in_the_middle() -> None:
+    encoding = posenc.scores.SwinBias(num_heads=2, window=(3, 5), prefix=1)
+    bias = encoding.bias(torch.tensor([8]), torch.arange(1, 16)).detach().view(2, 3, 5).numpy()
+    drawn = grid_pictures._bias_from_the_middle(encoding, (3, 5), dim=8, num_heads=2)
+    np.testing.assert_allclose(drawn, bias, rtol=1e-6)
+
+
+def test_a_video_is_drawn_by_its_first_frame() -> None:
+    video = posenc.embeddings.SinusoidalGrid.as_in("cogvideox", 64)
+    codes = grid_pictures._codes(video)
+    assert codes is not None
+    assert codes.shape == (16, 16, 64)
+    assert not codes[..., :8].any()  # the sines of time 0

@@ -17,9 +17,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 TIMES = "\u00d7"
@@ -154,6 +155,23 @@ def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
             figure.savefig(path, format="pdf", facecolor="white", metadata={"CreationDate": None})
         else:
             FigureCanvasAgg(figure).print_figure(path, dpi=160, facecolor="white", format="png")
+
+
+def heatmap(axes: Axes, values: NDArray[np.float64], *, square: bool = False) -> None:
+    """Numbers as colours with a bar: blue above zero, orange below, the page's own ground at zero and at NaN."""
+    aspect: Any = "equal" if square else "auto"
+    image = axes.imshow(values, cmap=DIVERGING, norm=CenteredNorm(), aspect=aspect, interpolation="none")
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_linewidth(0.5)
+    figure = axes.get_figure()
+    if figure is not None:
+        bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02)
+        bar.outline.set_linewidth(0.5)
+        bar.locator = MaxNLocator(4)
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        if low < high:
+            bar.ax.set_ylim(min(low, 0.0), max(high, 0.0))
+        bar.update_ticks()
 
 
 def _wrapped(title: str, width: int = 44) -> str:

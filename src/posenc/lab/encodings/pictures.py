@@ -5,13 +5,13 @@ import copy
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 import posenc
-from posenc.lab.drawing.plots import DIVERGING, GRID, HUES, INK, MUTED, Picture, spread
+from posenc.lab.drawing.plots import GRID, HUES, INK, MUTED, Picture, heatmap, spread
+from posenc.lab.encodings.grid_pictures import grid_pictures
 from posenc.lab.encodings.properties import codes_of
 
 FloatArray = NDArray[np.float64]
@@ -25,6 +25,8 @@ def pictures_of(
     """What there is to see of an encoding, over the first ``length`` positions; nothing for one that does nothing."""
     if not encoding.places:
         return []
+    if (maps := grid_pictures(visible(encoding), dim=dim, num_heads=num_heads)) is not None:
+        return maps
     if encoding.max_positions is not None:
         length = min(length, encoding.max_positions)
     if isinstance(encoding.at("scores"), posenc.ContextualEncoding):
@@ -71,7 +73,8 @@ def rates(encoding: posenc.Encoding) -> FloatArray | None:
     width = getattr(encoding, "rotary_dim", getattr(encoding, "dim", None))
     if frequencies is None or width is None:
         return None
-    width //= getattr(encoding, "axes", 1)  # each coordinate of a grid turns a share of the pairs, by the same rates
+    axes = getattr(encoding, "axes", 1)  # each coordinate of a grid turns a share of the pairs, by the same rates
+    width = width // axes if isinstance(axes, int) else axes[0]
     inv_freq: FloatArray = frequencies.inv_freq(width)
     return inv_freq
 
@@ -82,21 +85,6 @@ def wavelengths(encoding: posenc.Encoding) -> FloatArray | None:
         return np.exp2(np.arange(1, encoding.dim + 1, dtype=np.float64))
     inv_freq = rates(encoding)
     return None if inv_freq is None else 2 * np.pi / inv_freq
-
-
-def _heatmap(axes: Axes, values: FloatArray) -> None:
-    image = axes.imshow(values, cmap=DIVERGING, norm=CenteredNorm(), aspect="auto", interpolation="none")
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set_linewidth(0.5)
-    figure = axes.get_figure()
-    if figure is not None:
-        bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02)
-        bar.outline.set_linewidth(0.5)
-        bar.locator = MaxNLocator(4)
-        low, high = float(values.min()), float(values.max())
-        if low < high:
-            bar.ax.set_ylim(min(low, 0.0), max(high, 0.0))
-        bar.update_ticks()
 
 
 def changing(codes: FloatArray) -> FloatArray:
@@ -111,7 +99,7 @@ def _codes(codes: FloatArray, *, waves: bool) -> Picture:
     cut = shown.shape[1] < codes.shape[1]
 
     def draw(axes: Axes) -> None:
-        _heatmap(axes, shown)
+        heatmap(axes, shown)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(f"channel (of {codes.shape[1]}: the others do not change here)" if cut else "channel")
         axes.set_ylabel("position")
@@ -268,7 +256,7 @@ def _bias_of_words(encoding: posenc.Encoding, *, dim: int, num_heads: int, lengt
 
 def _score_heatmap(bias: FloatArray) -> Picture:
     def draw(axes: Axes) -> None:
-        _heatmap(axes, bias[0])
+        heatmap(axes, bias[0])
         axes.set_xlabel("key j")
         axes.set_ylabel("query i")
 
