@@ -27,7 +27,7 @@ gives both; ``kernels/biased_attention/temperature.py`` is the formula.
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -64,6 +64,7 @@ class Encoding(nn.Module):
         scales_scores: True if :meth:`temperature` gives anything.
         multiplies: what the temperature multiplies: the scaled dot products alone ("products"), or the scores, which
             are these plus the bias ("scores").
+        takes_several_rules: True if ``frequencies`` may be a list of rules, one for each coordinate.
     """
 
     places: tuple[Place, ...] = ()
@@ -73,13 +74,15 @@ class Encoding(nn.Module):
     causal_only: bool = False
     scales_scores: bool = False
     multiplies: Multiplies = "products"
+    takes_several_rules: ClassVar[bool] = False
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         """Check the names, numbers and rules among the arguments before the constructor runs."""
         check_names(cls, options)
         check_numbers(cls, args, options)
-        if options.get("frequencies") is not None and "frequencies" in _parameters(cls):
-            check_instance(cls.__name__, "frequencies", options["frequencies"], Frequencies, "Geometric(base=500_000)")
+        if (rule := options.get("frequencies")) is not None and "frequencies" in _parameters(cls):
+            for each in rule if cls.takes_several_rules and isinstance(rule, (list, tuple)) else (rule,):
+                check_instance(cls.__name__, "frequencies", each, Frequencies, "Geometric(base=500_000)")
         return super().__new__(cls)
 
     def on_embeddings(self, x: Float[Tensor, "*batch seq dim"], positions: Positions = None) -> Tensor:
@@ -183,8 +186,10 @@ class Encoding(nn.Module):
     def from_dict(cls: type[E], data: Mapping[str, Any]) -> E:
         """The encoding that :meth:`to_dict` described."""
         arguments = check_keys(cls.__name__, data, set(_parameters(cls)), required=_required(cls))
-        if isinstance(arguments.get("frequencies"), Mapping):
-            arguments["frequencies"] = Frequencies.from_dict(arguments["frequencies"])
+        if isinstance(rules := arguments.get("frequencies"), Mapping):
+            arguments["frequencies"] = Frequencies.from_dict(rules)
+        elif cls.takes_several_rules and isinstance(rules, list):
+            arguments["frequencies"] = [Frequencies.from_dict(rule) for rule in rules]
         return cls(**arguments)
 
     def extra_repr(self) -> str:

@@ -335,6 +335,15 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
         for layout in get_args(Layout)
     },
     **{
+        f"axial with widths and rules of each axis in {layout}": (
+            posenc.AxialRoPE(
+                head_dim=24, axes=(4, 12, 8), layout=layout, frequencies=[posenc.Geometric(b) for b in (9, 1000, 50)]
+            ),
+            rotated(axial.rotate, coordinates=3, base=(9, 1000, 50), layout=layout, widths=(4, 12, 8)),
+        )
+        for layout in ("half", "half_per_axis", "interleaved")
+    },
+    **{
         f"mrope in {layout}": (
             posenc.MRoPE(head_dim=24, sections=sections, layout=layout),
             rotated(mrope.rotate, coordinates=3, inv_freq=rates(24), sections=sections, layout=layout),

@@ -1,6 +1,7 @@
 """Axial RoPE: its layouts against the models that use them, its identities, its refusals."""
 
-from typing import get_args
+import json
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -118,6 +119,64 @@ def of_kimi() -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
+VIDEO = torch.cartesian_prod(torch.arange(5), torch.arange(8), torch.arange(6))  # (frame, row, column)
+
+
+def in_diffusers(module: str) -> Any:
+    return pytest.importorskip(f"diffusers.models.{module}", reason="diffusers is not installed")
+
+
+def turned_by_diffusers(tables: Any, *, half: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """A video of VIDEO's size with heads of 128, and what diffusers makes of it with tables of its own."""
+    q = torch.randn(1, 2, len(VIDEO), tables[0].shape[-1], generator=torch.Generator().manual_seed(0))
+    return q, in_diffusers("embeddings").apply_rotary_emb(q, tables, use_real_unbind_dim=-2 if half else -1)
+
+
+def of_flux() -> tuple[torch.Tensor, torch.Tensor]:
+    q, theirs = turned_by_diffusers(
+        in_diffusers("transformers.transformer_flux").FluxPosEmbed(10_000, [16, 56, 56])(VIDEO.float())
+    )
+    return theirs, posenc.AxialRoPE(128, axes=(16, 56, 56), layout="interleaved").rotate(q, VIDEO[None])
+
+
+def of_wan() -> tuple[torch.Tensor, torch.Tensor]:
+    module = in_diffusers("transformers.transformer_wan").WanRotaryPosEmbed(128, (1, 2, 2), 1024)
+    q, theirs = turned_by_diffusers([table[0, :, 0] for table in module(torch.zeros(1, 16, 5, 16, 12))])
+    return theirs, posenc.AxialRoPE(128, axes=(44, 42, 42), layout="interleaved").rotate(q, VIDEO[None])
+
+
+def of_hunyuan_video() -> tuple[torch.Tensor, torch.Tensor]:
+    module = in_diffusers("transformers.transformer_hunyuan_video").HunyuanVideoRotaryPosEmbed(
+        2, 1, [16, 56, 56], 256.0
+    )
+    q, theirs = turned_by_diffusers(module(torch.zeros(1, 16, 5, 16, 12)))
+    ours = posenc.AxialRoPE(128, axes=(16, 56, 56), layout="interleaved", frequencies=posenc.Geometric(256))
+    return theirs, ours.rotate(q, VIDEO[None])
+
+
+def of_cogvideox() -> tuple[torch.Tensor, torch.Tensor]:
+    tables = in_diffusers("embeddings").get_3d_rotary_pos_embed(64, ((0, 0), (8, 6)), (8, 6), 5, use_real=True)
+    q, theirs = turned_by_diffusers(tables)
+    return theirs, posenc.AxialRoPE(64, axes=(16, 24, 24), layout="interleaved").rotate(q, VIDEO[None])
+
+
+def of_cosmos() -> tuple[torch.Tensor, torch.Tensor]:
+    """The rule of time is NTK by 2; frames are counted at 24 to the second."""
+    module = in_diffusers("transformers.transformer_cosmos").CosmosRotaryPosEmbed(128, rope_scale=(2.0, 1.0, 1.0))
+    q, theirs = turned_by_diffusers(module(torch.zeros(1, 4, 5, 16, 12), fps=30), half=True)
+    rules = (posenc.frequencies.NTK(2), posenc.Geometric(), posenc.Geometric())
+    where = VIDEO * torch.tensor([24 / 30, 1, 1], dtype=torch.float64)
+    return theirs, posenc.AxialRoPE(128, axes=(44, 42, 42), frequencies=rules).rotate(q, where[None])
+
+
+@pytest.mark.parametrize(
+    "model", [of_flux, of_wan, of_hunyuan_video, of_cogvideox, of_cosmos], ids=lambda f: f.__name__[3:]
+)
+def test_widths_are_those_of_a_model_of_diffusers(model) -> None:  # type: ignore[no-untyped-def]
+    theirs, ours = model()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=4e-6)  # the angles of some are formed in float32
+
+
 @pytest.mark.parametrize(
     "model", [of_qwen2_vl, of_gemma4, of_pixtral, of_sam2, of_llama4, of_neomme, of_kimi], ids=lambda f: f.__name__[3:]
 )
@@ -133,6 +192,77 @@ def test_agrees_with_the_oracle_on_a_grid(layout: str, dtype: torch.dtype) -> No
     expected = oracle.rotate(q.double().numpy(), GRID.numpy(), layout=layout)
     scale = abs(expected).max(axis=-1, keepdims=True) * 8
     assert_matches_oracle(rope(layout).rotate(q, GRID[None]), expected, dtype=dtype, scale=scale)
+
+
+@pytest.mark.parametrize("layout", ["half", "half_per_axis", "interleaved"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_widths_and_rules_of_each_axis_agree_with_the_oracle(layout: str, dtype: torch.dtype) -> None:
+    q = queries(dtype)
+    where = torch.cartesian_prod(torch.arange(5), torch.arange(7), torch.tensor([-3]))
+    encoding = rope(layout, axes=(4, 16, 12), frequencies=[posenc.Geometric(base) for base in (100, 10_000, 7)])
+    expected = oracle.rotate(
+        q.double().numpy(), where.numpy(), layout=layout, widths=(4, 16, 12), base=(100, 10_000, 7)
+    )
+    scale = abs(expected).max(axis=-1, keepdims=True) * 8
+    assert_matches_oracle(encoding.rotate(q, where[None]), expected, dtype=dtype, scale=scale)
+    assert encoding.axis_of_pair == (0,) * 2 + (1,) * 8 + (2,) * 6
+
+
+@pytest.mark.parametrize("layout", ["half", "half_per_axis", "interleaved"])
+def test_equal_widths_are_what_a_number_of_axes_is(layout: str) -> None:
+    q = queries()
+    assert torch.equal(rope(layout, axes=(16, 16)).rotate(q, GRID[None]), rope(layout).rotate(q, GRID[None]))
+    assert rope(layout).widths == (16, 16)
+
+
+def test_widths_and_rules_stay_with_their_coordinate_under_another_order() -> None:
+    rules = (posenc.Geometric(100), posenc.Geometric(7))
+    encoding = rope("interleaved", axes=(8, 24), order=(1, 0), frequencies=rules)
+    q = queries()
+    wide = posenc.RoPE(24, frequencies=rules[1], pairing="interleaved").rotate(q[..., :24], GRID[:, 1])
+    narrow = posenc.RoPE(8, frequencies=rules[0], pairing="interleaved").rotate(q[..., 24:], GRID[:, 0])
+    torch.testing.assert_close(encoding.rotate(q, GRID[None]), torch.cat((wide, narrow), dim=-1))
+
+
+def test_a_rule_on_some_axes_leaves_the_others_as_they_were() -> None:
+    plain = posenc.AxialRoPE(128, axes=(44, 42, 42), layout="interleaved")
+    rules = (posenc.Geometric(), posenc.frequencies.NTK(2), posenc.frequencies.NTK(2))
+    space = posenc.AxialRoPE(128, axes=(44, 42, 42), layout="interleaved", frequencies=rules)
+    q = torch.randn(1, 2, 9, 128)
+    frames = torch.zeros(1, 9, 3)
+    frames[..., 0] = torch.arange(9)
+    assert torch.equal(space.rotate(q, frames), plain.rotate(q, frames))
+    rows = frames.roll(1, dims=-1)
+    assert not torch.equal(space.rotate(q, rows), plain.rotate(q, rows))
+
+
+def test_the_factor_of_a_rule_multiplies_the_channels_of_its_axis_alone() -> None:
+    yarn = posenc.YaRN(4, trained_length=64)
+    encoding = posenc.AxialRoPE(32, axes=(8, 24), frequencies=(posenc.Geometric(), yarn), layout="half_per_axis")
+    q = queries()
+    turned = encoding.rotate(q, GRID[None])
+    torch.testing.assert_close(turned[..., :8].norm(dim=-1), q[..., :8].norm(dim=-1))
+    torch.testing.assert_close(turned[..., 8:].norm(dim=-1), yarn.attention_factor * q[..., 8:].norm(dim=-1))
+    torch.testing.assert_close(encoding.inverse(turned, GRID[None]), q)
+
+
+def test_rules_of_each_axis_survive_a_dictionary() -> None:
+    encoding = rope("interleaved", axes=(8, 24), frequencies=(posenc.Geometric(9), posenc.frequencies.NTK(2)))
+    data = json.loads(json.dumps(encoding.to_dict()))
+    assert data["axes"] == [8, 24]
+    again = posenc.AxialRoPE.from_dict(data)
+    assert (again.axes, again.frequencies) == (encoding.axes, encoding.frequencies)
+    assert torch.equal(again.rotate(queries(), GRID[None]), encoding.rotate(queries(), GRID[None]))
+
+
+def test_a_list_of_rules_and_what_is_no_number_of_axes_are_refused() -> None:
+    with pytest.raises(TypeError, match="RoPE: got a value of type list as frequencies"):
+        posenc.RoPE(32, frequencies=[posenc.Geometric()])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="got the class Geometric as frequencies"):
+        posenc.AxialRoPE(32, frequencies=[posenc.Geometric, posenc.Geometric])  # type: ignore[list-item]
+    for axes in (2.0, True, "2"):
+        with pytest.raises(TypeError, match=f"got axes {axes!r}, expected the number of coordinates"):
+            posenc.AxialRoPE(32, axes=axes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -178,8 +308,26 @@ def test_a_slice_in_the_middle_can_be_paired_per_axis() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head_dim": 30}, "got 30 rotated channels for 2 axes, expected a multiple of 4, .*use rotary_dim=28"),
-        ({"head_dim": 32, "axes": 3}, "use rotary_dim=30"),
+        ({"head_dim": 30}, r"got 30 rotated channels for 2 axes, .* such as axes=\(16, 14\)"),
+        ({"head_dim": 128, "axes": 3}, r"give the width of each in channels, such as axes=\(44, 42, 42\)"),
+        ({"head_dim": 4, "axes": 3}, "each with at least 2 channels"),
+        ({"head_dim": 128, "axes": (16, 56, 50)}, "sum to 122 channels, for 128 .* sum to 128, or rotary_dim=122"),
+        ({"head_dim": 128, "axes": (16, 56, 60)}, "sum to 132 channels, for 128 .* give widths that sum to 128.$"),
+        ({"head_dim": 128, "axes": (15, 57, 56)}, "an even number of at least 2"),
+        ({"head_dim": 128, "axes": (0, 64, 64)}, "an even number of at least 2"),
+        ({"head_dim": 128, "axes": ()}, r"got axes \(\), expected the width of each axis"),
+        ({"head_dim": 128, "axes": (16.0, 56, 56)}, "got a width in axes 16.0, expected a whole number"),
+        ({"head_dim": 32, "axes": (8, 24), "layout": "half_alternating"}, "expected widths that are all the same"),
+        ({"head_dim": 32, "axes": (8, 24), "layout": "dealt_half"}, "expected widths that are all the same"),
+        ({"head_dim": 32, "frequencies": [posenc.Geometric()]}, "got 1 rules of frequencies for 2 axes"),
+        (
+            {"head_dim": 32, "layout": "dealt_half", "frequencies": [posenc.Geometric(), posenc.Geometric(9)]},
+            "expected one rule",
+        ),
+        (
+            {"head_dim": 32, "frequencies": [posenc.Geometric(), posenc.frequencies.DynamicNTK(2, trained_length=9)]},
+            "expected a rule with fixed rates",
+        ),
         ({"head_dim": 32, "layout": "hw"}, "got layout 'hw', expected one of"),
         ({"head_dim": 32, "order": (0, 0)}, r"got order \(0, 0\), expected each of 0 to 1 once"),
         ({"head_dim": 32, "axes": 0}, "for 0 axes"),

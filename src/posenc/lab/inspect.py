@@ -1,7 +1,7 @@
 """`posenc inspect`: what is a model's positional encoding, and which settings of it are known to be wrong?"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,10 +93,11 @@ def wavelengths(group: LayerGroup) -> Wavelengths | None:
     rotation = _rotation(group.encoding)
     if rotation is None:
         return None
+    if isinstance(rotation, AxialRoPE):
+        ladders = dict.fromkeys(zip(rotation.rules, rotation.widths, strict=True))  # each that differs
+        return Wavelengths(np.concatenate([rule.inv_freq(width) for rule, width in ladders]), None, None)
     rule = rotation.frequencies
     length = group.longest if rule.depends_on_length else None
-    if isinstance(rotation, AxialRoPE):
-        return Wavelengths(np.array(rotation.frequencies.inv_freq(rotation.rotary_dim // rotation.axes)), None, None)
     rates = rule.inv_freq(rotation.rotary_dim, length=length)
     base = getattr(rule.start if isinstance(rule, LearnedRates) else rule, "base", None)
     plain = Geometric(base).inv_freq(rotation.rotary_dim) if base is not None else None
@@ -110,7 +111,7 @@ def warnings(description: Description) -> list[str]:
 
 def _warnings(group: LayerGroup) -> Iterator[str]:
     rotation = _rotation(group.encoding)
-    if rotation is None:
+    if rotation is None or isinstance(rotation, AxialRoPE):  # whose lengths are not numbers of tokens
         return
     rule = rotation.frequencies
     trained, longest = group.trained_length, group.longest
@@ -209,11 +210,11 @@ def facts(group: LayerGroup) -> dict[str, str]:
     parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
     found = {"encoding": " and ".join(type(part).__name__ for part in parts)}
     if rotation is not None:
-        rule = rotation.frequencies
+        rules = rotation.rules if isinstance(rotation, AxialRoPE) else (rotation.frequencies,)
         slice_ = f"{rotation.rotary_start} to {rotation.rotary_start + rotation.rotary_dim - 1}"
         found |= {
-            "rule": _rule_in_words(rule),
-            "base": _base_in_words(rule),
+            "rule": _each(rules, _rule_in_words),
+            "base": _each(rules, _base_in_words),
             "pairing": {
                 "half": f"half: channel c with c + {rotation.rotary_dim // 2}",
                 "interleaved": "interleaved: channel 2c with 2c + 1",
@@ -221,10 +222,12 @@ def facts(group: LayerGroup) -> dict[str, str]:
             "rotated channels": f"{slice_} of {rotation.head_dim}"
             if rotation.rotary_dim != rotation.head_dim
             else f"all {rotation.head_dim}",
-            "cos and sin": f"times {rule.attention_factor:.6g}",
+            "cos and sin": _each(rules, lambda rule: f"times {rule.attention_factor:.6g}"),
         }
         if isinstance(rotation, (AxialRoPE, MRoPE)):
             found["coordinates"] = f"{rotation.coordinates}, laid out {rotation.layout}"
+        if isinstance(rotation, AxialRoPE) and len(set(rotation.widths)) > 1:
+            found["channels of each"] = " / ".join(map(str, rotation.widths))
     found["temperature"] = _temperature_in_words(encoding)
     if isinstance(encoding, Learned):
         found["positions"] = f"0 to {encoding.length - 1}, no more"
@@ -235,6 +238,12 @@ def facts(group: LayerGroup) -> dict[str, str]:
     if group.notes:
         found["notes"] = "; ".join(group.notes)
     return found
+
+
+def _each(rules: tuple[Frequencies, ...], words: Callable[[Frequencies], str]) -> str:
+    """What is said of the rule, or of the rule of each coordinate where they differ."""
+    said = [words(rule) for rule in rules]
+    return said[0] if len(set(said)) == 1 else " / ".join(said)
 
 
 def _rule_in_words(rule: Frequencies) -> str:
@@ -264,8 +273,8 @@ def _temperature_in_words(encoding: Encoding) -> str:
     for part in parts:
         if isinstance(part, Temperature):
             words.append(f"by position, {part}")
-        elif part.scales_scores and (rotation := _rotation(part)) is not None:
-            words.append(f"scores times {rotation.frequencies.score_factor:.6g}")
+        elif part.scales_scores and isinstance(part, RoPE):
+            words.append(f"scores times {part.frequencies.score_factor:.6g}")
         elif part.scales_scores:
             words.append(f"learned, {type(part).__name__}")
     return " and ".join(words) or "none"

@@ -45,7 +45,7 @@ class Rotation(QueryKeyEncoding, ABC):
         rotary_start: the first of those.
         pairing: which two channels make a pair.
         seq_dim: the dimension of q and k along which the tokens lie.
-        blocks: in how many equal parts the rotated slice is paired, each for itself.
+        blocks: the pairs of the parts of the rotated slice that are paired each for itself; none if it is one.
         coordinates: how many numbers the position of a token has; None for one.
         roles_differ: True if queries and keys turn differently.
         implementation: how they are turned: "auto", "eager", "cpu" or "triton".
@@ -53,7 +53,7 @@ class Rotation(QueryKeyEncoding, ABC):
 
     numerics: Numerics = "exact"
     implementation: Implementation = "auto"
-    blocks: int = 1
+    blocks: tuple[int, ...] = ()
     coordinates: int | None = None
     roles_differ: ClassVar[bool] = False
     _shared: Tables | None = None  # rows for the positions 0, 1, 2, ..., where rates are fixed
@@ -258,7 +258,7 @@ class Rotation(QueryKeyEncoding, ABC):
 
     def _is_fused(self, x: Tensor, rows: Rows) -> bool:
         """Whether the fused operation can turn x: one slice, and the same tables for all heads."""
-        return 2 <= x.ndim <= 4 and rows.cos.ndim < 4 and self.blocks == 1 and type(x).__name__ != "DTensor"
+        return 2 <= x.ndim <= 4 and rows.cos.ndim < 4 and not self.blocks and type(x).__name__ != "DTensor"
 
     def _go_together(self, q: Tensor, k: Tensor) -> bool:
         """Whether one call can rotate both, and their shapes and dtypes are right."""

@@ -60,14 +60,15 @@ def tokens_at(x: Tensor, seq_dim: int) -> int:
     return seq_dim + x.ndim if seq_dim < 0 else seq_dim
 
 
-def plainly(x: Tensor, cos: Tensor, sin: Tensor, pairing: Pairing, start: int, blocks: int) -> Tensor:
-    """The rotation of a slice in plain torch, by tables that broadcast with x; in ``blocks`` parts, paired each."""
-    if blocks == 1:
+def plainly(x: Tensor, cos: Tensor, sin: Tensor, pairing: Pairing, start: int, blocks: tuple[int, ...]) -> Tensor:
+    """The rotation of a slice in plain torch, by tables that broadcast with x; in blocks of pairs, paired each."""
+    if not blocks:
         return rotate(x, cos, sin, pairing=pairing, start=start)
-    width = 2 * cos.shape[-1]
-    before, inside, after = x.split((start, width, x.shape[-1] - start - width), dim=-1)
-    parts = (t.unflatten(-1, (blocks, -1)) for t in (inside, cos, sin))
-    return torch.cat((before, rotate(*parts, pairing=pairing).flatten(-2), after), dim=-1)
+    rest = x.shape[-1] - start - 2 * cos.shape[-1]
+    before, *inside, after = x.split((start, *(2 * pairs for pairs in blocks), rest), dim=-1)
+    tables = zip(cos.split(blocks, dim=-1), sin.split(blocks, dim=-1), strict=True)
+    turned = (rotate(part, *table, pairing=pairing) for part, table in zip(inside, tables, strict=True))
+    return torch.cat((before, *turned, after), dim=-1)
 
 
 def lifted(x: Tensor, seq_index: int) -> tuple[Tensor, int]:

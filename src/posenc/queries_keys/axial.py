@@ -1,5 +1,6 @@
 """RoPE for grids: each coordinate turns pairs of its own."""
 
+import numbers
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from posenc.frequencies import Frequencies, Geometric
+from posenc.frequencies._arguments import check_number
 from posenc.frequencies.base import check_choice
 from posenc.kernels.precision import as_float64
 from posenc.kernels.rotate.eager import Pairing
@@ -53,46 +55,55 @@ class AxialRoPE(Rotation):
         \mathrm{angle}_c = x_{a(c)}\,\omega_c
 
     Here :math:`x_0, x_1, \dots` are the coordinates of the token, in patches or whatever they are given in,
-    :math:`a(c)` is the coordinate that belongs to pair c, and :math:`\omega_c` is in radians per unit of it. With
-    :math:`A` = ``axes``, :math:`n` pairs in all and :math:`m = n / A` for each coordinate, ``layout`` says which is
-    which:
+    :math:`a(c)` is the coordinate that belongs to pair c, and :math:`\omega_c` is in radians per unit of it.
+    Coordinate a has :math:`r_a` channels, its width, and so :math:`m_a = r_a / 2` pairs; :math:`n` is the number of all
+    pairs, :math:`A` that of the coordinates. ``layout`` says which pair is which. Pair c is the t-th of its coordinate:
 
-    ========================= ============= ============================ ======================== ===================
-    layout                    a(c)          rate                         channels of pair c       seen in
-    ========================= ============= ============================ ======================== ===================
-    "half"                    c div m       inv_freq(2m)[c mod m]        c, c + n                 Qwen2-VL, 22 others
-    "half_per_axis"           c div m       inv_freq(2m)[c mod m]        half within each axis    Gemma 4
-    "interleaved"             c div m       inv_freq(2m)[c mod m]        2c, 2c + 1               SAM 2, Llama 4
-    "half_alternating"        c mod A       inv_freq(2m)[c div A]        c, c + n                 Kimi K2.5
-    "interleaved_alternating" c mod A       inv_freq(2m)[c div A]        2c, 2c + 1               RoPE-ViT's paper
-    "dealt_half"              c div m       inv_freq(2n)[A(c mod m) + a] c, c + n                 Pixtral
-    "dealt_half_alternating"  c mod A       inv_freq(2n)[c]              c, c + n                 NeoMME
-    ========================= ============= ============================ ======================== ===================
+    ========================= ================== ===================== ===================== =======================
+    layout                    order of the pairs rate                  channels of pair c    seen in
+    ========================= ================== ===================== ===================== =======================
+    "half"                    axis after axis    inv_freq_a(r_a)[t]    c, c + n              Qwen2-VL, Cosmos
+    "half_per_axis"           axis after axis    inv_freq_a(r_a)[t]    half within each axis Gemma 4, Allegro
+    "interleaved"             axis after axis    inv_freq_a(r_a)[t]    2c, 2c + 1            SAM 2, Flux, Wan
+    "half_alternating"        a = c mod A        inv_freq_a(r_a)[t]    c, c + n              Kimi K2.5
+    "interleaved_alternating" a = c mod A        inv_freq_a(r_a)[t]    2c, 2c + 1            RoPE-ViT's paper, LTX
+    "dealt_half"              axis after axis    inv_freq(2n)[A t + a] c, c + n              Pixtral
+    "dealt_half_alternating"  a = c mod A        inv_freq(2n)[c]       c, c + n              NeoMME
+    ========================= ================== ===================== ===================== =======================
 
-    "Shared" layouts give every coordinate the same ladder of rates; "dealt" ones deal out one ladder in turn.
+    "Shared" layouts give every coordinate a whole ladder of rates; "dealt" ones deal out one ladder in turn.
 
     Args:
         head_dim: channels of each head.
-        axes: :math:`A`: 2 for images, 3 for videos and volumes.
+        axes: how many coordinates share the channels equally (2 for images, 3 for videos and volumes), or the width of
+            each in channels: ``(16, 56, 56)`` is 16 for the first, 56 for the second and the third (Flux), and
+            ``(44, 42, 42)`` is Wan's. Widths are even and sum to ``rotary_dim``.
         frequencies: the rule of the rates; ``Geometric(base=10_000)``. RoPE-ViT and Gemma 4 have
-            ``Geometric(base=100)``.
-        layout: one of the table's.
-        order: which coordinate comes first, second, ...; (1, 0) is "w before h" for positions (h, w).
-        rotary_dim: rotate only so many channels, a multiple of 2 axes; by default all from ``rotary_start`` on.
+            ``Geometric(base=100)``. Or a rule for each coordinate: ``(Geometric(), NTK(2), NTK(2))`` stretches height
+            and width, and leaves the time as it was.
+        layout: one of the table's. Widths that differ go axis after axis.
+        order: which coordinate comes first, second, ...; (1, 0) is "w before h" for positions (h, w). Widths and rules
+            stay with their coordinates.
+        rotary_dim: rotate only so many channels; by default all from ``rotary_start`` on.
         rotary_start: the first of those.
         seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
 
+    Attributes:
+        widths: the channels of each coordinate.
+        rules: the rule of each coordinate.
+
     Shape:
         q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
-        positions ``(batch, seq, axes)`` or ``(1, seq, axes)``, integer or float, negative too, as
+        positions ``(batch, seq, A)`` or ``(1, seq, A)``, integer or float, negative too, as
         ``posenc.positions.grid`` gives them; ``(seq,)`` or ``(batch, seq)`` are taken for all coordinates alike.
 
     Precision: angles in float64; cos and sin rounded once to float32; the rotation in float32, rounded once to the
         dtype of q and k; float64 throughout for float64.
 
     Raises:
-        ValueError: channels that do not share out evenly; an unknown layout; an order that is none; frequencies that
-            depend on the length; q or k of another ``head_dim``; bad positions.
+        ValueError: widths that are odd or do not sum to the rotated channels; widths or rules that differ in a layout
+            that deals pairs out in turn; an unknown layout; an order that is none; frequencies that depend on the
+            length; q or k of another ``head_dim``; bad positions.
 
     Example:
         >>> import torch
@@ -100,22 +111,27 @@ class AxialRoPE(Rotation):
         >>> one_token = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
         >>> rope.rotate(one_token, torch.tensor([[[0, 2]]]))  # row 0, column 2: the second pair turns
         tensor([[[ 1.0000, -0.4161,  0.0000,  0.9093]]])
+        >>> flux = AxialRoPE(128, axes=(16, 56, 56), layout="interleaved")
+        >>> [flux.axis_of_pair.count(axis) for axis in range(3)]
+        [8, 28, 28]
 
     Differs from the paper: RoPE-ViT writes "interleaved_alternating", and its code is "interleaved"; the other layouts
-    are those of later models.
+    and the widths that differ are those of later models.
 
     References:
-        Heo et al. Rotary Position Embedding for Vision Transformer. 2024. arXiv:2403.13298, section 3.2.
+        Heo et al. Rotary Position Embedding for Vision Transformer. 2024. arXiv:2403.13298, section 3.2. Widths:
+        Black Forest Labs, flux, modules/layers.py, EmbedND; Wan-AI, Wan2.1, modules/model.py, rope_apply.
     """
 
     relative = True
+    takes_several_rules = True
 
     def __init__(
         self,
         head_dim: int,
         *,
-        axes: int = 2,
-        frequencies: Frequencies | None = None,
+        axes: int | Sequence[int] = 2,
+        frequencies: Frequencies | Sequence[Frequencies] | None = None,
         layout: Layout = "half",
         order: Sequence[int] | None = None,
         rotary_dim: int | None = None,
@@ -127,42 +143,113 @@ class AxialRoPE(Rotation):
         super().__init__(
             head_dim, pairing=plan.pairing, rotary_dim=rotary_dim, rotary_start=rotary_start, seq_dim=seq_dim
         )
-        self.axes = self.coordinates = axes
-        self.frequencies = Geometric() if frequencies is None else frequencies
-        self.layout = layout
-        self.order = tuple(range(axes)) if order is None else tuple(order)
-        if axes < 1 or self.rotary_dim % (2 * axes):
-            raise ValueError(
-                f"AxialRoPE: got {self.rotary_dim} rotated channels for {axes} axes, expected a multiple of "
-                f"{2 * axes}, so that each axis has pairs of its own; use "
-                f"rotary_dim={self.rotary_dim // (2 * max(axes, 1)) * 2 * axes} to leave the last channels as they are."
+        if isinstance(axes, bool) or not isinstance(axes, (numbers.Integral, list, tuple)):
+            raise TypeError(
+                f"AxialRoPE: got axes {axes!r}, expected the number of coordinates, or the width of each in channels, "
+                "such as (16, 56, 56)."
             )
-        if sorted(self.order) != list(range(axes)):
-            raise ValueError(f"AxialRoPE: got order {self.order}, expected each of 0 to {axes - 1} once.")
-        check_fixed("AxialRoPE", self.frequencies)
-        pairs = self.rotary_dim // 2
-        of_axis = pairs // axes
-        self.blocks = axes if plan.paired_per_axis else 1
-        axis = [c // of_axis if plan.order == "blocks" else c % axes for c in range(pairs)]
-        rung = [c % of_axis if plan.order == "blocks" else c // axes for c in range(pairs)]
-        if plan.rates == "shared":
-            rates = self.frequencies.inv_freq(2 * of_axis)[rung]
+        self.axes = tuple(axes) if isinstance(axes, (list, tuple)) else int(axes)
+        self.widths = _widths(self.axes, self.rotary_dim, head_dim)
+        self.coordinates = len(self.widths)
+        self.layout = layout
+        self.order = tuple(range(self.coordinates)) if order is None else tuple(order)
+        if sorted(self.order) != list(range(self.coordinates)):
+            raise ValueError(f"AxialRoPE: got order {self.order}, expected each of 0 to {self.coordinates - 1} once.")
+        self.frequencies, self.rules = _rules(frequencies, self.coordinates)
+        if (plan.order == "alternating" or plan.rates == "dealt") and len(set(self.widths)) > 1:
+            raise ValueError(
+                f'AxialRoPE: got widths {self.widths} with layout "{layout}", which deals pairs out in turn, expected '
+                'widths that are all the same; use "interleaved", "half" or "half_per_axis".'
+            )
+        if plan.rates == "dealt" and len(set(self.rules)) > 1:
+            raise ValueError(
+                f'AxialRoPE: got {len(self.rules)} rules with layout "{layout}", which deals out the rates of one, '
+                "expected one rule."
+            )
+        in_order = [self.widths[axis] // 2 for axis in self.order]
+        if plan.paired_per_axis:
+            self.blocks = tuple(in_order)
+        if plan.order == "blocks":
+            of_pair = [(block, t) for block, pairs in enumerate(in_order) for t in range(pairs)]
         else:
-            rates = self.frequencies.inv_freq(self.rotary_dim)[[axes * r + a for r, a in zip(rung, axis, strict=True)]]
-        self._axis_of_pair = [self.order[a] for a in axis]
-        self._inv_freq: tuple[float, ...] = tuple(rates.tolist())
+            of_pair = [(block, t) for t in range(in_order[0]) for block in range(self.coordinates)]
+        self._axis_of_pair = tuple(self.order[block] for block, _ in of_pair)
+        if plan.rates == "dealt":
+            rates = self.rules[0].inv_freq(self.rotary_dim)
+            self._inv_freq = tuple(float(rates[self.coordinates * t + block]) for block, t in of_pair)
+        else:
+            ladders = [rule.inv_freq(width) for rule, width in zip(self.rules, self.widths, strict=True)]
+            self._inv_freq = tuple(float(ladders[self.order[block]][t]) for block, t in of_pair)
+        factors = tuple(self.rules[axis].attention_factor for axis in self._axis_of_pair)
+        self._factor = factors[0] if len(set(factors)) == 1 else factors
 
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
-        return angles_by_axis(positions, self._axis_of_pair, self._inv_freq, self.frequencies.attention_factor)
+        return angles_by_axis(positions, self._axis_of_pair, self._inv_freq, self._factor)
 
     @property
     def axis_of_pair(self) -> tuple[int, ...]:
         """Which coordinate turns each pair."""
-        return tuple(self._axis_of_pair)
+        return self._axis_of_pair
+
+
+def _widths(axes: int | tuple[int, ...], rotated: int, head_dim: int) -> tuple[int, ...]:
+    """The channels of each coordinate, checked."""
+    if isinstance(axes, int):
+        if axes < 1 or rotated < 2 * axes:
+            raise ValueError(
+                f"AxialRoPE: got {rotated} rotated channels for {axes} axes, expected 1 axis or more, each with at "
+                "least 2 channels."
+            )
+        if rotated % (2 * axes):
+            raise ValueError(
+                f"AxialRoPE: got {rotated} rotated channels for {axes} axes, which cannot share them equally in pairs; "
+                f"give the width of each in channels, such as axes={_shares(rotated, axes)}."
+            )
+        return _shares(rotated, axes)
+    for width in axes:
+        check_number("AxialRoPE", "a width in axes", width, whole=True)
+    if not axes or min(axes) < 2 or any(width % 2 for width in axes):
+        raise ValueError(
+            f"AxialRoPE: got axes {axes}, expected the width of each axis in channels, an even number of at least 2, "
+            f"because channels turn in pairs; such as axes={_shares(rotated, max(len(axes), 2))}."
+        )
+    if sum(axes) != rotated:
+        raise ValueError(
+            f"AxialRoPE: got axes {axes}, widths that sum to {sum(axes)} channels, for {rotated} rotated channels of "
+            f"head_dim {head_dim}; give widths that sum to {rotated}"
+            + (f", or rotary_dim={sum(axes)} to leave the other channels as they are." if sum(axes) < rotated else ".")
+        )
+    return tuple(int(width) for width in axes)
+
+
+def _shares(channels: int, axes: int) -> tuple[int, ...]:
+    """Even widths that are as equal as they can be, what is over with the first, as Wan has them."""
+    each = channels // (2 * axes) * 2
+    return (channels - (axes - 1) * each, *(axes - 1) * (each,))
+
+
+def _rules(
+    given: Frequencies | Sequence[Frequencies] | None, axes: int
+) -> tuple[Frequencies | tuple[Frequencies, ...], tuple[Frequencies, ...]]:
+    """The rules as they were given, and one for each coordinate, checked."""
+    kept: Frequencies | tuple[Frequencies, ...]
+    if given is None or isinstance(given, Frequencies):
+        kept = Geometric() if given is None else given
+        rules: tuple[Frequencies, ...] = (kept,) * axes
+    else:
+        kept = rules = tuple(given)
+    if len(rules) != axes:
+        raise ValueError(
+            f"AxialRoPE: got {len(rules)} rules of frequencies for {axes} axes, expected one for all of them, or one "
+            "for each."
+        )
+    for rule in rules:
+        check_fixed("AxialRoPE", rule)
+    return kept, rules
 
 
 def angles_by_axis(
-    positions: Tensor, axis_of_pair: Sequence[int], inv_freq: Sequence[float], factor: float
+    positions: Tensor, axis_of_pair: Sequence[int], inv_freq: Sequence[float], factor: float | Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     """Angles ``(..., seq, pairs)`` from coordinates ``(..., seq, axes)``, and the factor of the rule, in float64."""
     exact = as_float64(positions)

@@ -58,3 +58,24 @@ def test_a_dealt_ladder_is_that_of_one_rope_if_the_coordinates_are_equal(layout:
     np.testing.assert_allclose(
         axial.rotate(x, np.stack((p, p), axis=1), layout=layout), rope.rotate(x, p, inv_freq=rates), atol=1e-14
     )
+
+
+@pytest.mark.parametrize("layout", ["half", "half_per_axis", "interleaved"])
+def test_widths_that_differ_give_each_axis_a_rope_of_its_own(layout: str) -> None:
+    """In another order of channels for "half", whose pairs run across the whole head."""
+    x = np.random.default_rng(0).standard_normal((5, 16))
+    where = np.random.default_rng(1).integers(-9, 9, (5, 3))
+    widths, bases = (2, 4, 10), (10.0, 100.0, 3.0)
+    turned = axial.rotate(x, where, base=bases, layout=layout, widths=widths)
+    for axis, (width, base) in enumerate(zip(widths, bases, strict=True)):
+        first = sum(widths[:axis])
+        channels = np.arange(first, first + width)
+        if layout == "half":
+            channels = np.concatenate((channels[: width // 2] - first // 2, channels[: width // 2] - first // 2 + 8))
+        alone = rope.rotate(
+            x[:, channels],
+            where[:, axis],
+            inv_freq=base ** (-np.arange(width // 2) / (width // 2)),
+            pairing="interleaved" if layout == "interleaved" else "half",
+        )
+        np.testing.assert_allclose(turned[:, channels], alone, atol=1e-14)

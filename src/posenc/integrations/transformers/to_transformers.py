@@ -133,7 +133,12 @@ def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type:
         return None
     if isinstance(rotation, AxialRoPE) and isinstance(rotation.frequencies, Geometric):
         written: dict[str, Any] = {"rope_type": "axial", "rope_theta": rotation.frequencies.base}
-        if rotation.rotary_dim < rotation.head_dim - 2 * rotation.axes:
+        if len(set(rotation.widths)) > 1:
+            raise ValueError(
+                f"to_transformers: got an AxialRoPE with widths {rotation.widths}, expected widths that are all the "
+                "same; transformers has no others in its configs."
+            )
+        if rotation.rotary_dim < rotation.head_dim - 2 * len(rotation.widths):
             written["partial_rotary_factor"] = rotation.rotary_dim / rotation.head_dim
         return written
     if not isinstance(rotation, (RoPE, MRoPE)):

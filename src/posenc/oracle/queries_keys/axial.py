@@ -1,46 +1,57 @@
 """Axial RoPE: on a grid, each coordinate turns pairs of its own."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 
 def rotate(
-    x: npt.ArrayLike, coordinates: npt.ArrayLike, *, base: float = 10_000, layout: str = "half"
+    x: npt.ArrayLike,
+    coordinates: npt.ArrayLike,
+    *,
+    base: float | Sequence[float] = 10_000,
+    layout: str = "half",
+    widths: Sequence[int] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Queries or keys, coordinate `axis` of a token turning n of the pairs, pair t of them at its own rate.
+    """Queries or keys, coordinate `axis` of a token turning n(axis) of the pairs, pair t of them at its own rate.
 
         angle(axis, t) = coordinate(axis) w(axis, t)
-        w(axis, t) = base^(-t / n)                                 each axis has the whole ladder of rates
+        w(axis, t) = base(axis)^(-t / n(axis))                     each axis has the whole ladder of rates
         w(axis, t) = base^(-(axes t + axis) / (axes n))            "dealt": one ladder, its rungs dealt out in turn
 
-    `x` is (..., seq, head_dim) and `coordinates` is (seq, axes). With d = head_dim, N = axes n = d / 2 pairs in all,
-    and `layout` naming the channels (a, b) of pair t of an axis:
+    `x` is (..., seq, head_dim) and `coordinates` is (seq, axes). n(axis) is half of `widths[axis]`, or the same for all
+    axes. With N = n(0) + n(1) + ... pairs in all, S(axis) = n(0) + ... + n(axis - 1) of them before an axis, and
+    `layout` naming the channels (a, b) of pair t of an axis:
 
-        half                      c = axis n + t                   (c, c + N)        Qwen2-VL: [h w | h w]
-        half_per_axis             c = 2 n axis + t                 (c, c + n)        Gemma 4:  [h | h] [w | w]
-        interleaved               c = axis n + t                   (2 c, 2 c + 1)    SAM 2, Llama 4: h h h h w w w w
+        half                      c = S(axis) + t                  (c, c + N)        Qwen2-VL: [h w | h w]
+        half_per_axis             c = 2 S(axis) + t                (c, c + n)        Gemma 4:  [h | h] [w | w]
+        interleaved               c = S(axis) + t                  (2 c, 2 c + 1)    SAM 2, Flux: h h h h w w w w
         half_alternating          c = axes t + axis                (c, c + N)        Kimi K2.5: [h w h w | h w h w]
         interleaved_alternating   c = axes t + axis                (2 c, 2 c + 1)    RoPE-ViT: h h w w h h w w
         dealt_half                as half, dealt                                     Pixtral
         dealt_half_alternating    as half_alternating, dealt                         NeoMME
 
-    Reference: Heo et al., arXiv 2403.13298, section 3.2, equations 5 and 6.
+    Reference: Heo et al., arXiv 2403.13298, section 3.2, equations 5 and 6; for widths that differ, Black Forest Labs,
+    flux, EmbedND.
     """
     x = np.asarray(x, dtype=np.float64)
     where = np.asarray(coordinates, dtype=np.float64)
     axes = where.shape[-1]
     pairs = x.shape[-1] // 2
-    n = pairs // axes
+    of_axis = [pairs // axes] * axes if widths is None else [width // 2 for width in widths]
+    bases = [base] * axes if isinstance(base, (int, float)) else list(base)
     y = x.copy()
     for axis in range(axes):
+        n, before = of_axis[axis], sum(of_axis[:axis])
         for t in range(n):
             if layout.startswith("dealt"):
-                w = base ** (-(axes * t + axis) / (axes * n))
+                w = bases[axis] ** (-(axes * t + axis) / (axes * n))
             else:
-                w = base ** (-t / n)
-            c = axes * t + axis if layout.endswith("alternating") else axis * n + t
+                w = bases[axis] ** (-t / n)
+            c = axes * t + axis if layout.endswith("alternating") else before + t
             if layout == "half_per_axis":
-                a = 2 * n * axis + t
+                a = 2 * before + t
                 b = a + n
             elif layout.startswith("interleaved"):
                 a, b = 2 * c, 2 * c + 1
