@@ -246,6 +246,7 @@ LEARNED_GRID = posenc.embeddings.LearnedGrid(dim=32, grid=(9, 8), prefix=1)
 T2T = 10_000 ** (-np.arange(16) / 15)
 
 MIXED = posenc.MixedRoPE(head_dim=16, num_heads=4, num_kv_heads=2)
+MIXED_3 = posenc.MixedRoPE(head_dim=16, num_heads=4, num_kv_heads=2, axes=3)
 LEARNED_RATES = posenc.RoPE(head_dim=16, frequencies=LearnedRates(parameter="rates"))
 SSMAX = posenc.SSMax(num_heads=4, form="affine")
 with torch.no_grad():
@@ -333,7 +334,12 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
             rotated(axial.rotate, coordinates=3, base=100, layout=layout),
         )
         for layout in get_args(Layout)
+        if layout != "half_across_heads"
     },
+    "axial in half_across_heads": (
+        posenc.AxialRoPE(head_dim=16, axes=3, layout="half_across_heads", num_kv_heads=2),
+        None,
+    ),
     **{
         f"axial with widths and rules of each axis in {layout}": (
             posenc.AxialRoPE(
@@ -354,7 +360,12 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
         posenc.MRoPE(head_dim=16, sections=(2, 3, 3), pairing="interleaved"),
         rotated(mrope.rotate, coordinates=3, inv_freq=rates(16), sections=(2, 3, 3), pairing="interleaved"),
     ),
+    "mrope in heads": (
+        posenc.MRoPE(head_dim=16, sections=(1, 1, 0), layout="heads"),
+        rotated(mrope.rotate, coordinates=3, inv_freq=rates(16), sections=(1, 1, 0), layout="heads"),
+    ),
     "mixed": (MIXED, rotated(mixed.rotate, coordinates=2, rates=MIXED.rates.detach().double().numpy())),
+    "mixed of three": (MIXED_3, rotated(mixed.rotate, coordinates=3, rates=MIXED_3.rates.detach().double().numpy())),
     **{
         f"temperature as in {form}": (
             posenc.Temperature(form, length=8),

@@ -1,6 +1,7 @@
 """Axial RoPE: its layouts against the models that use them, its identities, its refusals."""
 
 import json
+import math
 from typing import Any, get_args
 
 import pytest
@@ -11,7 +12,7 @@ from posenc.oracle.queries_keys import axial as oracle
 from posenc.queries_keys.axial import Layout
 from posenc.testing import assert_matches_oracle
 
-LAYOUTS = get_args(Layout)
+LAYOUTS = tuple(layout for layout in get_args(Layout) if layout != "half_across_heads")  # whose heads differ
 GRID = torch.cartesian_prod(torch.arange(5), torch.arange(7))  # (row, column) of 35 patches
 HEAD_DIM = 32
 
@@ -246,6 +247,37 @@ def test_the_factor_of_a_rule_multiplies_the_channels_of_its_axis_alone() -> Non
     torch.testing.assert_close(encoding.inverse(turned, GRID[None]), q)
 
 
+def test_a_ladder_across_heads_is_that_of_ltx_2() -> None:
+    ltx2 = in_diffusers("transformers.transformer_ltx2")
+    module = ltx2.LTX2AudioVideoRotaryPosEmbed(
+        512, theta=100.0, rope_type="split", num_attention_heads=4, causal_offset=1
+    )
+    corners = module.prepare_video_coords(1, 3, 8, 6, "cpu")
+    cos, sin = module(corners)
+    q = torch.randn(1, 4, 144, 128, generator=torch.Generator().manual_seed(0))
+    a, b = q.chunk(2, dim=-1)
+    theirs = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    where = corners.double().mean(-1).mT / torch.tensor([20, 2048, 2048]) * 2 - 1
+    rates = posenc.frequencies.Logspaced(math.pi / 2, 50 * math.pi)
+    ours = posenc.AxialRoPE(128, axes=3, layout="half_across_heads", num_kv_heads=4, frequencies=rates)
+    torch.testing.assert_close(ours.rotate(q, where), theirs, rtol=0, atol=1e-4)  # their angles are float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_a_ladder_across_heads_agrees_with_the_oracle(dtype: torch.dtype) -> None:
+    """Four query heads, two key heads, 32 pairs for three coordinates: two of them stand still."""
+    q = torch.randn(1, 2, 35, HEAD_DIM, generator=torch.Generator().manual_seed(1)).to(dtype)
+    where = torch.cartesian_prod(torch.arange(5), torch.arange(7), torch.tensor([-3]))
+    encoding = posenc.AxialRoPE(HEAD_DIM, axes=3, layout="half_across_heads", num_kv_heads=2)
+    expected = oracle.rotate_across_heads(q.double().numpy(), where.numpy())
+    scale = abs(expected).max(axis=-1, keepdims=True) * 8
+    assert_matches_oracle(encoding.rotate(q, where[None]), expected, dtype=dtype, scale=scale)
+    grouped = encoding.rotate(q.repeat_interleave(2, dim=1), where[None])
+    assert torch.equal(grouped, encoding.rotate(q, where[None]).repeat_interleave(2, dim=1))
+    assert encoding.widths == (20, 20, 20)
+    assert len(encoding.axis_of_pair) == 32
+
+
 def test_rules_of_each_axis_survive_a_dictionary() -> None:
     encoding = rope("interleaved", axes=(8, 24), frequencies=(posenc.Geometric(9), posenc.frequencies.NTK(2)))
     data = json.loads(json.dumps(encoding.to_dict()))
@@ -320,6 +352,13 @@ def test_a_slice_in_the_middle_can_be_paired_per_axis() -> None:
         ({"head_dim": 32, "axes": (8, 24), "layout": "half_alternating"}, "expected widths that are all the same"),
         ({"head_dim": 32, "axes": (8, 24), "layout": "dealt_half"}, "expected widths that are all the same"),
         ({"head_dim": 32, "frequencies": [posenc.Geometric()]}, "got 1 rules of frequencies for 2 axes"),
+        ({"head_dim": 32, "num_kv_heads": 2}, 'got num_kv_heads 2 with layout "half", in which all heads turn alike'),
+        ({"head_dim": 32, "layout": "half_across_heads"}, "got num_kv_heads None .* expected the number of key heads"),
+        ({"head_dim": 32, "layout": "half_across_heads", "num_kv_heads": 0}, "got num_kv_heads 0"),
+        (
+            {"head_dim": 32, "layout": "half_across_heads", "num_kv_heads": 2, "axes": (32, 32)},
+            "expected a number of axes",
+        ),
         (
             {"head_dim": 32, "layout": "dealt_half", "frequencies": [posenc.Geometric(), posenc.Geometric(9)]},
             "expected one rule",

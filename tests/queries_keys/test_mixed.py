@@ -77,3 +77,46 @@ def test_what_cannot_be_built_is_refused(options: dict[str, object], message: st
 def test_heads_without_rates_are_refused() -> None:
     with pytest.raises(ValueError, match="got 3 heads, expected a multiple of 2"):
         posenc.MixedRoPE(head_dim=8, num_heads=2).rotate(torch.zeros(1, 3, 20, 8), WHERE)
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_any_number_of_coordinates_agrees_with_the_oracle(axes: int) -> None:
+    rope = posenc.MixedRoPE(head_dim=16, num_heads=4, num_kv_heads=2, axes=axes)
+    x = torch.randn(2, 4, 20, 16, dtype=torch.float64)
+    where = torch.randn(1, 20, axes, dtype=torch.float64)
+    expected = oracle.rotate(x.numpy(), where[0].numpy(), rates=rope.rates.detach().double().numpy())
+    torch.testing.assert_close(rope.rotate(x, where), torch.from_numpy(expected))
+
+
+def test_three_axes_start_as_an_axial_rope_turned_by_a_rotation_of_each_head() -> None:
+    """64 pairs: 22 along the first direction, 21 along each of the others, at right angles."""
+    rope = posenc.MixedRoPE(head_dim=128, num_heads=5, axes=3)
+    rates = rope.rates.detach().double().permute(1, 2, 0)  # (heads, pairs, axes)
+    lengths = torch.cat([10 ** (-torch.arange(n, dtype=torch.float64) / n) for n in (22, 21, 21)])
+    torch.testing.assert_close(rates.norm(dim=-1), lengths.expand(5, 64), rtol=1e-6, atol=0)
+    unit = rates / rates.norm(dim=-1, keepdim=True)
+    frame = unit[:, [0, 22, 43]]
+    torch.testing.assert_close(frame @ frame.mT, torch.eye(3).double().expand(5, 3, 3), rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.linalg.det(frame), torch.ones(5).double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(unit[:, :22], unit[:, :1].expand(5, 22, 3), rtol=0, atol=1e-6)
+    assert len(set(unit[:, 0, 0].tolist())) == 5
+
+
+@pytest.mark.filterwarnings("ignore:In CPU autocast")
+def test_three_axes_are_mochi() -> None:
+    mochi = pytest.importorskip("diffusers.models.transformers.transformer_mochi", reason="diffusers is not installed")
+    module = mochi.MochiRoPE()
+    rope = posenc.MixedRoPE(head_dim=128, num_heads=4, axes=3)
+    cos, sin = module(rope.rates.detach(), 3, 8, 6, dtype=torch.float32)
+    x = torch.randn(1, 4, 144, 128)
+    even, odd = x[..., 0::2], x[..., 1::2]
+    cos, sin = cos.transpose(0, 1), sin.transpose(0, 1)
+    theirs = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    where = module._get_positions(3, 8, 6, dtype=torch.float32)[None]
+    torch.testing.assert_close(rope.rotate(x, where), theirs, rtol=0, atol=2e-4)  # their angles are float32
+
+
+def test_axes_that_do_not_fit_are_refused() -> None:
+    for axes in (0, 5):
+        with pytest.raises(ValueError, match=f"got 8 rotated channels for {axes} axes"):
+            posenc.MixedRoPE(head_dim=8, num_heads=2, axes=axes)

@@ -144,3 +144,37 @@ def test_any_other_layout_can_be_given_pair_by_pair() -> None:
 def test_what_cannot_be_built_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         posenc.MRoPE(head_dim=HEAD_DIM, **options)  # type: ignore[arg-type]
+
+
+def test_each_head_may_go_by_one_coordinate() -> None:
+    """MHRoPE: eight key heads, two by time, three by height, three by width; two query heads for each."""
+    rope = posenc.MRoPE(head_dim=12, sections=(2, 3, 3), layout="heads")
+    q, k = torch.randn(2, 16, 20, 12), torch.randn(2, 8, 20, 12)
+    where = torch.randint(0, 9, (2, 20, 3))
+    turned_q, turned_k = rope.on_queries_keys(q, k, where)
+    plain = posenc.RoPE(head_dim=12)
+    for head, axis in enumerate((0, 0, 1, 1, 1, 2, 2, 2)):
+        own = where[..., axis]
+        torch.testing.assert_close(turned_k[:, head], plain.rotate(k[:, head, None], own)[:, 0])
+        group = slice(2 * head, 2 * head + 2)
+        torch.testing.assert_close(turned_q[:, group], plain.rotate(q[:, group], own))
+    assert torch.equal(rope.rotate(k), plain.rotate(k))  # a text
+
+
+def test_heads_are_those_of_the_authors() -> None:
+    """Their tables: the angles of each coordinate, repeated for its heads. JJJYmmm/Multimodal-RoPEs, mhrope.py."""
+    rope = posenc.MRoPE(head_dim=12, sections=(2, 3, 3), layout="heads")
+    where = torch.randint(0, 9, (2, 20, 3))
+    freqs = where.permute(2, 0, 1)[..., None].double() * torch.tensor(posenc.Geometric().inv_freq(12))
+    theirs = torch.cat([freqs[m, :, None].repeat(1, n, 1, 1) for m, n in enumerate((2, 3, 3))], dim=1)
+    torch.testing.assert_close(rope.phases(where)[0], theirs)
+
+
+def test_the_error_names_the_sections_that_a_layout_gives() -> None:
+    """As transformers would silently take them: a config whose sections do not fit the layout."""
+    with pytest.raises(ValueError, match=r"gives its coordinates \(11, 11, 10\) pairs.*give sections=\(11, 11, 10\)"):
+        posenc.MRoPE(head_dim=64, sections=(8, 12, 12), layout="interleaved")
+    posenc.MRoPE(head_dim=64, sections=(11, 11, 10), layout="interleaved")
+    for sections in ((), (0, 0, 0), (1, -1, 1)):
+        with pytest.raises(ValueError, match="expected the key heads of each coordinate"):
+            posenc.MRoPE(head_dim=64, sections=sections, layout="heads")

@@ -48,6 +48,7 @@ class Rotation(QueryKeyEncoding, ABC):
         blocks: the pairs of the parts of the rotated slice that are paired each for itself; none if it is one.
         coordinates: how many numbers the position of a token has; None for one.
         roles_differ: True if queries and keys turn differently.
+        heads_differ: True if the heads do.
         implementation: how they are turned: "auto", "eager", "cpu" or "triton".
     """
 
@@ -56,6 +57,7 @@ class Rotation(QueryKeyEncoding, ABC):
     blocks: tuple[int, ...] = ()
     coordinates: int | None = None
     roles_differ: ClassVar[bool] = False
+    heads_differ: bool = False
     _shared: Tables | None = None  # rows for the positions 0, 1, 2, ..., where rates are fixed
 
     def __init__(
@@ -324,8 +326,9 @@ class Rotation(QueryKeyEncoding, ABC):
         if isinstance(length, Tensor) or next(self.parameters(), None) is not None:
             return make()
         who = role if self.roles_differ else None
-        # q and k share their tables, so the number of heads is no part of the key.
-        key = (*self._tokens_and_rows(x), x.ndim, x.dtype, x.device, length, who, inverse)
+        # q and k share their tables where all heads turn alike, so the number of heads is then no part of the key.
+        heads = x.shape if self.heads_differ else None
+        key = (*self._tokens_and_rows(x), heads, x.ndim, x.dtype, x.device, length, who, inverse)
         return self._last.get(positions, key, make)
 
     def resolve(self, positions: Positions, x: Tensor, *, name: str = "positions") -> Tensor:

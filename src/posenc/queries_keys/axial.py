@@ -23,6 +23,7 @@ Layout = Literal[
     "interleaved_alternating",
     "dealt_half",
     "dealt_half_alternating",
+    "half_across_heads",
 ]
 
 
@@ -33,6 +34,7 @@ class _Plan(NamedTuple):
     order: Literal["blocks", "alternating"]
     pairing: Pairing
     paired_per_axis: bool = False
+    across_heads: bool = False
 
 
 _PLANS: dict[str, _Plan] = {
@@ -43,6 +45,7 @@ _PLANS: dict[str, _Plan] = {
     "interleaved_alternating": _Plan("shared", "alternating", "interleaved"),
     "dealt_half": _Plan("dealt", "blocks", "half"),
     "dealt_half_alternating": _Plan("dealt", "alternating", "half"),
+    "half_across_heads": _Plan("shared", "alternating", "half", across_heads=True),
 }
 
 
@@ -69,9 +72,12 @@ class AxialRoPE(Rotation):
     "interleaved_alternating" a = c mod A        inv_freq_a(r_a)[t]    2c, 2c + 1            RoPE-ViT's paper, LTX
     "dealt_half"              axis after axis    inv_freq(2n)[A t + a] c, c + n              Pixtral
     "dealt_half_alternating"  a = c mod A        inv_freq(2n)[c]       c, c + n              NeoMME
+    "half_across_heads"       a = c mod A        inv_freq_a(r_a)[t]    half within each head LTX-2
     ========================= ================== ===================== ===================== =======================
 
-    "Shared" layouts give every coordinate a whole ladder of rates; "dealt" ones deal out one ladder in turn.
+    "Shared" layouts give every coordinate a whole ladder of rates; "dealt" ones deal out one ladder in turn. With
+    "half_across_heads" the pairs of all heads are counted as one row, so that heads differ: the first head has the
+    first rates of the ladders. The first pairs stand still if the axes cannot share all of them equally.
 
     Args:
         head_dim: channels of each head.
@@ -87,6 +93,7 @@ class AxialRoPE(Rotation):
         rotary_dim: rotate only so many channels; by default all from ``rotary_start`` on.
         rotary_start: the first of those.
         seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
+        num_kv_heads: the number of key heads, for "half_across_heads" alone.
 
     Attributes:
         widths: the channels of each coordinate.
@@ -137,6 +144,7 @@ class AxialRoPE(Rotation):
         rotary_dim: int | None = None,
         rotary_start: int = 0,
         seq_dim: int = -2,
+        num_kv_heads: int | None = None,
     ) -> None:
         check_choice("AxialRoPE", "layout", layout, get_args(Layout))
         plan = _PLANS[layout]
@@ -149,7 +157,17 @@ class AxialRoPE(Rotation):
                 "such as (16, 56, 56)."
             )
         self.axes = tuple(axes) if isinstance(axes, (list, tuple)) else int(axes)
-        self.widths = _widths(self.axes, self.rotary_dim, head_dim)
+        self.num_kv_heads = num_kv_heads
+        self.heads_differ = plan.across_heads
+        if plan.across_heads:
+            self.widths = _widths_across_heads(self.axes, self.rotary_dim, num_kv_heads)
+        elif num_kv_heads is not None:
+            raise ValueError(
+                f'AxialRoPE: got num_kv_heads {num_kv_heads} with layout "{layout}", in which all heads turn alike; '
+                'leave it out, or give layout="half_across_heads".'
+            )
+        else:
+            self.widths = _widths(self.axes, self.rotary_dim, head_dim)
         self.coordinates = len(self.widths)
         self.layout = layout
         self.order = tuple(range(self.coordinates)) if order is None else tuple(order)
@@ -176,19 +194,25 @@ class AxialRoPE(Rotation):
         self._axis_of_pair = tuple(self.order[block] for block, _ in of_pair)
         if plan.rates == "dealt":
             rates = self.rules[0].inv_freq(self.rotary_dim)
-            self._inv_freq = tuple(float(rates[self.coordinates * t + block]) for block, t in of_pair)
+            self._inv_freq: tuple[float, ...] = tuple(
+                float(rates[self.coordinates * t + block]) for block, t in of_pair
+            )
         else:
             ladders = [rule.inv_freq(width) for rule, width in zip(self.rules, self.widths, strict=True)]
             self._inv_freq = tuple(float(ladders[self.order[block]][t]) for block, t in of_pair)
+        if plan.across_heads:  # those that are over stand still, and come first
+            over = self.rotary_dim // 2 * (num_kv_heads or 1) - len(of_pair)
+            self._axis_of_pair = (0,) * over + self._axis_of_pair
+            self._inv_freq = (0.0,) * over + self._inv_freq
         factors = tuple(self.rules[axis].attention_factor for axis in self._axis_of_pair)
         self._factor = factors[0] if len(set(factors)) == 1 else factors
 
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
-        return angles_by_axis(positions, self._axis_of_pair, self._inv_freq, self._factor)
+        return angles_by_axis(positions, self._axis_of_pair, self._inv_freq, self._factor, heads=self.num_kv_heads)
 
     @property
     def axis_of_pair(self) -> tuple[int, ...]:
-        """Which coordinate turns each pair."""
+        """Which coordinate turns each pair; those of one key head after the other where heads differ."""
         return self._axis_of_pair
 
 
@@ -222,6 +246,18 @@ def _widths(axes: int | tuple[int, ...], rotated: int, head_dim: int) -> tuple[i
     return tuple(int(width) for width in axes)
 
 
+def _widths_across_heads(axes: int | tuple[int, ...], rotated: int, heads: int | None) -> tuple[int, ...]:
+    """The channels of each coordinate in all heads together, as many as they can share equally."""
+    if not isinstance(axes, int) or axes < 1:
+        raise ValueError(f'AxialRoPE: got axes {axes} with layout "half_across_heads", expected a number of axes.')
+    if heads is None or heads < 1 or rotated * heads < 2 * axes:
+        raise ValueError(
+            f'AxialRoPE: got num_kv_heads {heads} with layout "half_across_heads", expected the number of key heads, '
+            "over which the ladders run."
+        )
+    return (rotated * heads // (2 * axes) * 2,) * axes
+
+
 def _shares(channels: int, axes: int) -> tuple[int, ...]:
     """Even widths that are as equal as they can be, what is over with the first, as Wan has them."""
     each = channels // (2 * axes) * 2
@@ -249,10 +285,22 @@ def _rules(
 
 
 def angles_by_axis(
-    positions: Tensor, axis_of_pair: Sequence[int], inv_freq: Sequence[float], factor: float | Sequence[float]
+    positions: Tensor,
+    axis_of_pair: Sequence[int],
+    inv_freq: Sequence[float],
+    factor: float | Sequence[float],
+    *,
+    heads: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Angles ``(..., seq, pairs)`` from coordinates ``(..., seq, axes)``, and the factor of the rule, in float64."""
+    """Angles from coordinates ``(..., seq, axes)``, and the factor of the rule, in float64.
+
+    Angles are ``(..., seq, pairs)``, or ``(rows, heads, seq, pairs)`` if there are pairs for each of several heads.
+    """
     exact = as_float64(positions)
     chosen = exact[..., torch.tensor(axis_of_pair, device=exact.device)]
     rates = torch.tensor(inv_freq, dtype=torch.float64, device=exact.device)
-    return chosen * rates, torch.tensor(factor, dtype=torch.float64, device=exact.device)
+    angle, magnitude = chosen * rates, torch.tensor(factor, dtype=torch.float64, device=exact.device)
+    if heads is None:
+        return angle, magnitude
+    angle = angle.unflatten(-1, (heads, -1)).transpose(-3, -2)
+    return (angle if angle.ndim == 4 else angle[None]), magnitude

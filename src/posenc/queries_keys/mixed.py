@@ -13,36 +13,41 @@ from posenc.queries_keys._rotation import Length, Role, Rotation
 class MixedRoPE(Rotation):
     r"""RoPE-Mixed: each pair of each head turns along a direction in the image that is learned.
 
-    Place: queries_keys. Learned: 2 x num_kv_heads x rotary_dim / 2 rates. Relative: yes. Keys may be cached: yes.
+    Place: queries_keys. Learned: axes x num_kv_heads x rotary_dim / 2 rates. Relative: yes. Keys may be cached: yes.
 
     .. math::
-        \mathrm{angle}_{hc} = x\,\theta^x_{hc} + y\,\theta^y_{hc}
+        \mathrm{angle}_{hc} = \sum_a x_a\,\theta^a_{hc}
 
-    Here :math:`x, y` are the coordinates of the token, :math:`\theta` is ``rates``, in radians per unit of them,
-    :math:`h` is the head and :math:`c` the pair. Axial RoPE has one of the two at 0 and so knows no diagonal. At the
-    start the rates of a head are those of an axial RoPE of base ``base``, all turned by one random angle.
+    Here :math:`x_0, x_1, \dots` are the coordinates of the token, :math:`\theta` is ``rates``, in radians per unit of
+    them, :math:`h` is the head and :math:`c` the pair. Axial RoPE has all but one of them at 0 and so knows no
+    diagonal. At the start the rates of a head are those of an axial RoPE of base ``base``, all turned by one random
+    rotation of the coordinates.
 
     Args:
         head_dim: channels of each head.
         num_heads: heads of q.
         num_kv_heads: heads of k, each with rates of its own, which the query heads of its group share; num_heads by
             default.
-        base: of the lengths of the directions at the start: base^(-4t / rotary_dim) for t = 0, ..., rotary_dim / 4 - 1.
+        axes: coordinates of a token: 2 for images, 3 for videos (Mochi).
+        base: of the lengths of the directions at the start: base^(-t / n) for t = 0, ..., n - 1 along each of them,
+            where n is the number of its pairs; those that cannot be shared equally go to the first.
         pairing: "interleaved" as in the authors' code, or "half".
-        rotary_dim: rotate only so many channels, a multiple of 4; by default all from ``rotary_start`` on.
+        rotary_dim: rotate only so many channels, a multiple of 4 if there are two axes; by default all from
+            ``rotary_start`` on.
         rotary_start: the first of those.
         seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
 
     Shape:
         q ``(batch, heads, q_len, head_dim)``, k ``(batch, num_kv_heads, k_len, head_dim)``; the same on the way out.
-        positions ``(batch, seq, 2)`` or ``(1, seq, 2)``, as ``posenc.positions.grid`` gives them; ``(seq,)`` or
-        ``(batch, seq)`` are taken for both coordinates.
+        positions ``(batch, seq, axes)`` or ``(1, seq, axes)``, as ``posenc.positions.grid`` gives them; ``(seq,)`` or
+        ``(batch, seq)`` are taken for all coordinates.
 
     Precision: angles in float64 from the rates as they are stored; keep those in float32 (bfloat16 rates are off by a
         radian 250 patches away); the rotation in float32, rounded once to the dtype of q and k.
 
     Raises:
-        ValueError: channels that are no multiple of 4; heads that do not fit; bad positions.
+        ValueError: channels that are no multiple of 4, or fewer than 2 for each axis; heads that do not fit; bad
+            positions.
 
     Example:
         >>> rope = MixedRoPE(head_dim=8, num_heads=2)
@@ -50,14 +55,15 @@ class MixedRoPE(Rotation):
         torch.Size([2, 2, 4])
 
     Differs from the paper: with grouped heads, of which the paper has none, a group shares its rates; queries and keys
-    could not meet otherwise.
+    could not meet otherwise. Three coordinates are Mochi's, whose rates start at 0.
 
     References:
         Heo et al. Rotary Position Embedding for Vision Transformer. 2024. arXiv:2403.13298, section 3.3;
-        naver-ai/rope-vit, models/vit_rope.py, init_random_2d_freqs.
+        naver-ai/rope-vit, models/vit_rope.py, init_random_2d_freqs. Genmo, mochi, rope_mixed.py.
     """
 
     relative = True
+    heads_differ = True
 
     def __init__(
         self,
@@ -65,6 +71,7 @@ class MixedRoPE(Rotation):
         *,
         num_heads: int,
         num_kv_heads: int | None = None,
+        axes: int = 2,
         base: float = 10.0,
         pairing: Pairing = "interleaved",
         rotary_dim: int | None = None,
@@ -72,7 +79,12 @@ class MixedRoPE(Rotation):
         seq_dim: int = -2,
     ) -> None:
         super().__init__(head_dim, pairing=pairing, rotary_dim=rotary_dim, rotary_start=rotary_start, seq_dim=seq_dim)
-        if self.rotary_dim % 4:
+        if axes < 1 or self.rotary_dim < 2 * axes:
+            raise ValueError(
+                f"MixedRoPE: got {self.rotary_dim} rotated channels for {axes} axes, expected 1 axis or more, each "
+                "with at least 2 channels."
+            )
+        if axes == 2 and self.rotary_dim % 4:
             raise ValueError(
                 f"MixedRoPE: got {self.rotary_dim} rotated channels, expected a multiple of 4: pairs come with "
                 f"another at right angles; use rotary_dim={self.rotary_dim // 4 * 4}."
@@ -86,20 +98,19 @@ class MixedRoPE(Rotation):
         if not base > 1:
             raise ValueError(f"MixedRoPE: got base {base}, expected more than 1, such as 10.")
         self.base = base
-        self.coordinates = 2
-        self.rates = nn.Parameter(torch.empty(2, self.num_kv_heads, self.rotary_dim // 2))
+        self.axes = self.coordinates = axes
+        self.rates = nn.Parameter(torch.empty(axes, self.num_kv_heads, self.rotary_dim // 2))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw a direction for each head anew."""
-        pairs = self.rotary_dim // 4
-        lengths = self.base ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
-        turn = 2 * math.pi * torch.rand(self.num_kv_heads, 1, dtype=torch.float64)
-        across = turn + math.pi / 2
-        x = torch.cat((lengths * turn.cos(), lengths * across.cos()), dim=-1)
-        y = torch.cat((lengths * turn.sin(), lengths * across.sin()), dim=-1)
+        """Draw the directions of each head anew."""
+        least, over = divmod(self.rotary_dim // 2, self.axes)
+        counts = [least + (over if axis == 0 else 0) for axis in range(self.axes)]
+        lengths = [self.base ** (-torch.arange(n, dtype=torch.float64) / n) for n in counts]
+        directions = _rotations(self.num_kv_heads, self.axes)
+        rates = torch.cat([directions[:, :, a, None] * lengths[a] for a in range(self.axes)], dim=-1)
         with torch.no_grad():
-            self.rates.copy_(torch.stack((x, y)))
+            self.rates.copy_(rates.transpose(0, 1))
 
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
         exact = as_float64(positions)
@@ -107,3 +118,15 @@ class MixedRoPE(Rotation):
             exact = exact[None]
         angle = torch.einsum("rsa,ahp->rhsp", exact, self.rates.to(exact))
         return angle, torch.ones((), dtype=torch.float64, device=angle.device)
+
+
+def _rotations(count: int, axes: int) -> Tensor:
+    """Random rotations ``(count, axes, axes)`` of the coordinates, whose columns are directions at right angles."""
+    if axes == 2:
+        turn = 2 * math.pi * torch.rand(count, dtype=torch.float64)
+        across = turn + math.pi / 2
+        first, second = torch.stack((turn.cos(), turn.sin()), -1), torch.stack((across.cos(), across.sin()), -1)
+        return torch.stack((first, second), dim=-1)
+    q, r = torch.linalg.qr(torch.randn(count, axes, axes, dtype=torch.float64))
+    q = q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]  # evenly over all orthogonal matrices
+    return torch.cat((q[..., :1] * torch.linalg.det(q)[:, None, None], q[..., 1:]), dim=-1)

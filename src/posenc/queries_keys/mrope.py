@@ -12,7 +12,7 @@ from posenc.queries_keys._checks import check_fixed
 from posenc.queries_keys._rotation import Length, Role, Rotation
 from posenc.queries_keys.axial import angles_by_axis
 
-Layout = Literal["chunked", "interleaved", "time_last"]
+Layout = Literal["chunked", "interleaved", "time_last", "heads"]
 
 
 class MRoPE(Rotation):
@@ -32,11 +32,13 @@ class MRoPE(Rotation):
       t
       all others, so that each coordinate has fast and slow rates.
     - "time_last" (VideoRoPE, Ernie 4.5 VL): h w h w ... on the H + W fastest pairs, t on the slowest.
+    - "heads" (MHRoPE): the first T key heads go by t on all their pairs, the next H heads by h, the last W by w, each
+      with the query heads of its group.
 
     Args:
         head_dim: channels of each head.
-        sections: pairs of each coordinate; they sum to rotary_dim / 2.
-        layout: "chunked", "interleaved" or "time_last", or the coordinate of each pair as a sequence.
+        sections: pairs of each coordinate, which sum to rotary_dim / 2; key heads of each with layout "heads".
+        layout: "chunked", "interleaved", "time_last" or "heads", or the coordinate of each pair as a sequence.
         frequencies: the rule of the rates; ``Geometric(base=10_000)``.
         pairing: "half" (Qwen, Hugging Face), or "interleaved" (GLM-4V, Ernie 4.5 VL).
         rotary_dim: rotate only so many channels of each head; by default all from ``rotary_start`` on.
@@ -69,7 +71,8 @@ class MRoPE(Rotation):
     References:
         Wang et al. Qwen2-VL. 2024. arXiv:2409.12191, section 2.1 ("chunked"). Huang et al. Revisiting Multimodal
         Positional Encoding in Vision-Language Models. 2025. arXiv:2510.23095 ("interleaved"). Wei et al. VideoRoPE.
-        2025. arXiv:2502.05173, section 4 ("time_last").
+        2025. arXiv:2502.05173, section 4 ("time_last"). "heads" is MHRoPE of arXiv:2510.23095;
+        JJJYmmm/Multimodal-RoPEs, freq_allocation/mhrope.py.
     """
 
     relative = True
@@ -91,28 +94,41 @@ class MRoPE(Rotation):
         self.layout = layout if isinstance(layout, str) else tuple(layout)
         self.frequencies = Geometric() if frequencies is None else frequencies
         self.coordinates = len(self.sections)
+        self.heads_differ = self.layout == "heads"
+        self.num_kv_heads = sum(self.sections) if self.heads_differ else None
         check_fixed("MRoPE", self.frequencies)
+        self._inv_freq: tuple[float, ...] = tuple(self.frequencies.inv_freq(self.rotary_dim).tolist())
+        self._axis_of_pair = self._read_sections()
+
+    def _read_sections(self) -> tuple[int, ...]:
+        """The coordinate of each pair, those of head after head where heads differ."""
         pairs = self.rotary_dim // 2
+        if self.layout == "heads":
+            if not self.sections or min(self.sections) < 0 or sum(self.sections) < 1:
+                raise ValueError(f"MRoPE: got sections {self.sections}, expected the key heads of each coordinate.")
+            return tuple(axis for axis, heads in enumerate(self.sections) for _ in range(heads * pairs))
         if sum(self.sections) != pairs or not self.sections or min(self.sections) < 0:
             raise ValueError(
                 f"MRoPE: got sections {self.sections}, which sum to {sum(self.sections)}, for {self.rotary_dim} "
                 f"rotated channels, expected a sum of {pairs}: each pair goes by one coordinate."
             )
-        self._axis_of_pair = _axes(self.sections, self.layout)
-        counts = tuple(self._axis_of_pair.count(axis) for axis in range(self.coordinates))
+        of_pair = _axes(self.sections, self.layout)
+        counts = tuple(of_pair.count(axis) for axis in range(len(self.sections)))
         if counts != self.sections:
             raise ValueError(
                 f"MRoPE: got sections {self.sections} with layout {self.layout!r}, which gives its coordinates "
-                f"{counts} pairs; expected these to be the sections."
+                f"{counts} pairs; expected these to be the sections: give sections={counts}."
             )
-        self._inv_freq: tuple[float, ...] = tuple(self.frequencies.inv_freq(self.rotary_dim).tolist())
+        return of_pair
 
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
-        return angles_by_axis(positions, self._axis_of_pair, self._inv_freq, self.frequencies.attention_factor)
+        heads = self.num_kv_heads
+        rates = self._inv_freq * (heads or 1)
+        return angles_by_axis(positions, self._axis_of_pair, rates, self.frequencies.attention_factor, heads=heads)
 
     @property
     def axis_of_pair(self) -> tuple[int, ...]:
-        """Which coordinate turns each pair."""
+        """Which coordinate turns each pair; with layout "heads" those of one key head after the other."""
         return self._axis_of_pair
 
 

@@ -60,7 +60,7 @@ class Candidate:
         self.num_heads = sizes.get("num_heads", dim // sizes["head_dim"] if "head_dim" in sizes else 2 - dim % 2)
         self.head_dim = dim // self.num_heads
         # The fewest heads of k that it takes: one, unless it has something of its own for each.
-        self.kv_heads = max(getattr(part, "num_kv_heads", 1) for part in self.encoding.parts)
+        self.kv_heads = max(getattr(part, "num_kv_heads", None) or 1 for part in self.encoding.parts)
         self.projections = {seed: self.random(dim, dim, seed=seed) / dim**0.5 for seed in (1, 2, 3)}
 
     @property

@@ -79,3 +79,20 @@ def test_widths_that_differ_give_each_axis_a_rope_of_its_own(layout: str) -> Non
             pairing="interleaved" if layout == "interleaved" else "half",
         )
         np.testing.assert_allclose(turned[:, channels], alone, atol=1e-14)
+
+
+def test_a_ladder_across_heads_is_one_rope_over_their_pairs_if_the_coordinates_are_equal() -> None:
+    """Three heads of four pairs, two axes: six rungs, each of them twice."""
+    x = np.random.default_rng(0).standard_normal((1, 3, 5, 8))
+    p = np.arange(5)
+    turned = axial.rotate_across_heads(x, np.stack((p, p), axis=1))
+    rates = np.repeat(10_000 ** (-np.arange(6) / 6), 2).reshape(3, 4)
+    for head in range(3):
+        alone = rope.rotate(x[:, head], p, inv_freq=rates[head])
+        np.testing.assert_allclose(turned[:, head], alone, atol=1e-14)
+
+
+def test_the_first_pairs_stand_still_where_axes_cannot_share_them() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 8))
+    turned = axial.rotate_across_heads(x, np.full((5, 3), 2.0))
+    assert (turned != x).reshape(2, 5, 2, 4).any(axis=(1, 2)).tolist() == [[False, False, True, True], [True] * 4]

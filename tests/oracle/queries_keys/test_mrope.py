@@ -34,3 +34,8 @@ def test_a_text_is_rotated_as_by_rope(pairing: str) -> None:
 def test_an_unknown_layout_is_refused() -> None:
     with pytest.raises(ValueError, match="layout is 'thw'"):
         mrope.axis_of_pair(0, sections=(1, 1, 1), layout="thw")
+
+
+def test_a_head_goes_by_the_coordinate_of_its_key_head() -> None:
+    axes = [mrope.axis_of_head(head, heads=16, sections=(2, 3, 3)) for head in range(16)]
+    assert axes == [0] * 4 + [1] * 6 + [2] * 6

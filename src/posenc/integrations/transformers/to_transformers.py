@@ -133,10 +133,10 @@ def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type:
         return None
     if isinstance(rotation, AxialRoPE) and isinstance(rotation.frequencies, Geometric):
         written: dict[str, Any] = {"rope_type": "axial", "rope_theta": rotation.frequencies.base}
-        if len(set(rotation.widths)) > 1:
+        if len(set(rotation.widths)) > 1 or rotation.heads_differ:
             raise ValueError(
-                f"to_transformers: got an AxialRoPE with widths {rotation.widths}, expected widths that are all the "
-                "same; transformers has no others in its configs."
+                f"to_transformers: got an AxialRoPE with widths {rotation.widths} in the layout {rotation.layout!r}, "
+                "expected widths and heads that are all the same; transformers has no others in its configs."
             )
         if rotation.rotary_dim < rotation.head_dim - 2 * len(rotation.widths):
             written["partial_rotary_factor"] = rotation.rotary_dim / rotation.head_dim
@@ -163,6 +163,11 @@ def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type:
     elif rotation.rotary_dim != rotation.head_dim and not isinstance(frequencies, Proportional):
         written["partial_rotary_factor"] = rotation.rotary_dim / rotation.head_dim
     if isinstance(rotation, MRoPE):
+        if rotation.layout == "heads":
+            raise ValueError(
+                'to_transformers: got an MRoPE with layout "heads", expected heads that are all the same; transformers '
+                "has no others in its configs."
+            )
         sections = rotation.sections
         written["mrope_section"] = list(sections if rotation.layout != "time_last" else (*sections[1:], sections[0]))
     for extra in group.encoding.parts[1:] if isinstance(group.encoding, Compose) else ():

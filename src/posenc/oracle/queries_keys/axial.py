@@ -1,7 +1,5 @@
 """Axial RoPE: on a grid, each coordinate turns pairs of its own."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -10,9 +8,9 @@ def rotate(
     x: npt.ArrayLike,
     coordinates: npt.ArrayLike,
     *,
-    base: float | Sequence[float] = 10_000,
+    base: float | tuple[float, ...] = 10_000,
     layout: str = "half",
-    widths: Sequence[int] | None = None,
+    widths: tuple[int, ...] | None = None,
 ) -> npt.NDArray[np.float64]:
     """Queries or keys, coordinate `axis` of a token turning n(axis) of the pairs, pair t of them at its own rate.
 
@@ -40,7 +38,7 @@ def rotate(
     axes = where.shape[-1]
     pairs = x.shape[-1] // 2
     of_axis = [pairs // axes] * axes if widths is None else [width // 2 for width in widths]
-    bases = [base] * axes if isinstance(base, (int, float)) else list(base)
+    bases = base if isinstance(base, tuple) else (base,) * axes
     y = x.copy()
     for axis in range(axes):
         n, before = of_axis[axis], sum(of_axis[:axis])
@@ -60,4 +58,32 @@ def rotate(
             angle = where[..., axis] * w
             y[..., a] = x[..., a] * np.cos(angle) - x[..., b] * np.sin(angle)
             y[..., b] = x[..., a] * np.sin(angle) + x[..., b] * np.cos(angle)
+    return y
+
+
+def rotate_across_heads(
+    x: npt.ArrayLike, coordinates: npt.ArrayLike, *, base: float = 10_000
+) -> npt.NDArray[np.float64]:
+    """Queries or keys whose heads differ: one ladder for each axis runs over the pairs of all heads together.
+
+        angle(pair) = coordinate(c mod axes) base^(-(c div axes) / n)      c = pair - (pairs - axes n)
+
+    `x` is (batch, heads, seq, head_dim). Pairs are counted over all heads, n = pairs div axes, and the first pairs -
+    axes n stand still. Pair p is in head p div (head_dim / 2), on its channels p mod (head_dim / 2) and that plus
+    head_dim / 2.
+
+    Reference: diffusers, transformer_ltx2.py, LTX2AudioVideoRotaryPosEmbed, rope_type "split".
+    """
+    x = np.asarray(x, dtype=np.float64)
+    where = np.asarray(coordinates, dtype=np.float64)
+    heads, half, axes = x.shape[1], x.shape[-1] // 2, where.shape[-1]
+    n, over = divmod(heads * half, axes)
+    y = x.copy()
+    for pair in range(over, heads * half):
+        head, a = divmod(pair, half)
+        t, axis = divmod(pair - over, axes)
+        angle = where[..., axis] * base ** (-t / n)
+        first, second = x[:, head, :, a], x[:, head, :, a + half]
+        y[:, head, :, a] = first * np.cos(angle) - second * np.sin(angle)
+        y[:, head, :, a + half] = first * np.sin(angle) + second * np.cos(angle)
     return y

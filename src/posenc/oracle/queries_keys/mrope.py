@@ -27,6 +27,17 @@ def axis_of_pair(pair: int, *, sections: tuple[int, ...], layout: str = "chunked
     raise ValueError(f"mrope: layout is {layout!r}, expected 'chunked', 'interleaved' or 'time_last'")
 
 
+def axis_of_head(head: int, *, heads: int, sections: tuple[int, ...]) -> int:
+    """MHRoPE: which coordinate turns all pairs of a head. `sections` are key heads, and `heads` are those of `x`.
+
+    Query head h goes by the coordinate of its key head, h // (heads / kv_heads).
+
+    Reference: Huang et al., arXiv 2510.23095; JJJYmmm/Multimodal-RoPEs, freq_allocation/mhrope.py.
+    """
+    kv_head = head // (heads // sum(sections))
+    return int(np.searchsorted(np.cumsum(sections), kv_head, side="right"))
+
+
 def rotate(
     x: npt.ArrayLike,
     coordinates: npt.ArrayLike,
@@ -41,11 +52,20 @@ def rotate(
         angle(pair) = coordinate(axis_of_pair(pair)) w(pair)       w = `inv_freq` in radians per step
 
     `x` is (..., seq, head_dim) and `coordinates` is (seq, 3): time, height, width. In a text the three are equal, and
-    this is RoPE.
+    this is RoPE. With layout "heads", `x` is (batch, heads, seq, head_dim), and each head goes by one coordinate.
 
     Reference: as above.
     """
     x = np.asarray(x, dtype=np.float64)
+    if layout == "heads":
+        heads = x.shape[1]
+        axes = [axis_of_head(head, heads=heads, sections=sections) for head in range(heads)]
+        alone = [tuple(len(np.asarray(inv_freq)) * (axis == own) for own in range(3)) for axis in axes]
+        turned = [
+            rotate(x[:, head], coordinates, inv_freq=inv_freq, sections=alone[head], pairing=pairing)
+            for head in range(heads)
+        ]
+        return np.stack(turned, axis=1)
     where = np.asarray(coordinates, dtype=np.float64)
     w = np.asarray(inv_freq, dtype=np.float64)
     n = len(w)
