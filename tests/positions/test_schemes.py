@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,117 @@ def test_a_centred_grid_is_that_of_dinov3() -> None:
     torch.testing.assert_close(positions.grid(3, 5, unit="centred")[0], theirs)
 
 
+@pytest.mark.parametrize("normalize", ["separate", "max", "min"])
+def test_a_centred_grid_is_that_of_dinov3_in_timm_for_each_way_to_normalise(normalize: str) -> None:
+    """Through the rotation, since timm's module gives sines and cosines of 2 pi x / period alone."""
+    timm = peers.timm("layers.pos_embed_sincos")
+    module = timm.RotaryEmbeddingDinoV3(64, normalize_coords=normalize).eval()
+    sines, cosines = module.get_embed([8, 6]).double().chunk(2, dim=-1)
+    where = positions.grid(8, 6, unit="centred", normalize=normalize.replace("separate", "each"))
+    rates = 2 * math.pi * posenc.Geometric(100).inv_freq(32)
+    angle, _ = posenc.AxialRoPE(64, frequencies=posenc.frequencies.Custom(rates)).phases(where)
+    torch.testing.assert_close(torch.cat((angle, angle), -1)[0].sin(), sines, rtol=0, atol=3e-6)
+    torch.testing.assert_close(torch.cat((angle, angle), -1)[0].cos(), cosines, rtol=0, atol=3e-6)
+
+
+def test_a_fitted_grid_is_that_of_eva_in_timm() -> None:
+    timm = peers.timm("layers.pos_embed_sincos")
+    module = timm.RotaryEmbeddingCat(64, in_pixels=False, feat_shape=[8, 6], ref_feat_shape=[4, 4])
+    q = torch.randn(1, 2, 48, 64, generator=torch.Generator().manual_seed(0))
+    ours = posenc.AxialRoPE(64, layout="interleaved").rotate(q, positions.grid(8, 6, fit=(4, 4)))
+    torch.testing.assert_close(ours, timm.apply_rot_embed_cat(q, module.get_embed()), rtol=0, atol=3e-6)
+
+
+def test_fitted_grids_lie_as_their_names_say() -> None:
+    """Two patches laid upon four, and an axis that is left alone."""
+    assert positions.grid(3, 2, fit=(None, 4))[0, :2].tolist() == [[0, 0], [0, 2]]
+    assert positions.grid(3, 2, fit=(None, 4), align="middles")[0, :2].tolist() == [[0, 0.5], [0, 2.5]]
+    assert positions.grid(3, 2, fit=(None, 4), align="ends")[0, :2].tolist() == [[0, 0], [0, 3]]
+    assert positions.grid(3, 4, fit=(3, 4)).dtype == torch.int64
+    assert positions.grid(1, fit=(4,), align="ends")[0].tolist() == [[0]]
+    # torchvision and torch resample images by their middles: the coordinate of a new pixel in the old image.
+    row = torch.arange(4.0)[None, None, None]
+    smaller = torch.nn.functional.interpolate(row, size=(1, 2), mode="bilinear", align_corners=False).flatten()
+    torch.testing.assert_close(positions.grid(2, fit=(4,), align="middles")[0, :, 0].float(), smaller)
+    ends = torch.nn.functional.interpolate(row, size=(1, 3), mode="bilinear", align_corners=True).flatten()
+    torch.testing.assert_close(positions.grid(3, fit=(4,), align="ends")[0, :, 0].float(), ends)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 1)])
+def test_a_grid_from_its_centre_is_that_of_qwen_image(size: tuple[int, int]) -> None:
+    """The frames count from 0; rows and columns from the middle, so that they are negative before it."""
+    qwen = pytest.importorskip("diffusers.models.transformers.transformer_qwenimage", reason="no diffusers")
+    turns, _ = qwen.QwenEmbedRope(10000, [16, 56, 56], scale_rope=True)([(1, *size)], "cpu", max_txt_seq_len=5)
+    where = positions.grid(1, *size, origin=("start", "centre", "centre"))
+    angle, _ = posenc.AxialRoPE(128, axes=(16, 56, 56), layout="interleaved").phases(where)
+    torch.testing.assert_close(torch.view_as_real(turns)[..., 1].double(), angle[0].sin(), rtol=0, atol=3e-6)
+    assert where.dtype == torch.int64
+    assert int(where.min()) == -math.ceil(max(size) / 2)
+
+
+def test_a_grid_from_its_middle_with_steps_is_that_of_mochi() -> None:
+    mochi = pytest.importorskip("diffusers.models.transformers.transformer_mochi", reason="diffusers is not installed")
+    theirs = mochi.MochiRoPE()._get_positions(3, 9, 6, dtype=torch.float64)
+    step = (192 * 192 / (9 * 6)) ** 0.5
+    ours = positions.grid(3, 9, 6, origin=("start", "middle", "middle"), step=(1, step, step))
+    torch.testing.assert_close(ours[0], theirs)
+    assert positions.grid(3, 5, origin="middle")[0, [0, -1]].tolist() == [[-1, -2], [1, 2]]
+
+
+def test_each_axis_has_its_own_start_and_step() -> None:
+    where = positions.grid(3, 2, start=(-1, 5), step=(7, 1))
+    assert where[0].tolist() == [[-1, 5], [-1, 6], [6, 5], [6, 6], [13, 5], [13, 6]]
+    assert positions.grid(3, 2, step=0.5).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "options", [{"shift": 0.3}, {"jitter": 1.5}, {"rescale": 2.0}, {"shift": 0.1, "jitter": 2.0, "rescale": 1.2}]
+)
+def test_augmented_coordinates_are_those_of_dinov3(options: dict[str, float]) -> None:
+    from transformers.models.dinov3_vit.modeling_dinov3_vit import augment_patches_center_coordinates
+
+    where = positions.grid(5, 7, prefix=2, suffix=1, unit="centred")
+    torch.manual_seed(3)
+    theirs = augment_patches_center_coordinates(where[0, 2:-1], **options)
+    ours = positions.augmented(where, prefix=2, suffix=1, generator=torch.Generator().manual_seed(3), **options)
+    torch.testing.assert_close(ours[0, 2:-1], theirs)
+    assert torch.equal(ours[0, [0, 1, -1]], where[0, [0, 1, -1]])
+    assert not torch.equal(ours, where)
+
+
+def test_augmented_coordinates_stay_within_their_limits_and_differ_from_row_to_row() -> None:
+    where = positions.grid(4, 6, unit="centred").expand(500, 24, 2)  # none of them is 0
+    before = where.clone()
+    generator = torch.Generator().manual_seed(0)
+    moved = positions.augmented(where, shift=0.25, generator=generator) - where
+    assert (moved - moved[:, :1]).abs().max() < 1e-12  # one shift for all patches of a row
+    assert 0.24 < moved.abs().max() <= 0.25
+    stretched = positions.augmented(where, jitter=2.0, generator=generator) / where
+    assert 0.5 <= stretched.min() < 0.51 < 1.98 < stretched.max() <= 2
+    assert not torch.allclose(stretched[:, :1, 0], stretched[:, :1, 1])
+    scaled = positions.augmented(where, rescale=2.0, generator=generator) / where
+    assert (scaled - scaled[:, :1, :1]).abs().max() < 1e-12
+    assert torch.equal(where, before)
+    assert torch.equal(positions.augmented(where), where)
+    assert positions.augmented(positions.grid(2, 2)).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shift": -0.1}, "got shift -0.1, expected 0 or more"),
+        ({"jitter": 0.5}, "got jitter 0.5, expected 1 or more"),
+        ({"rescale": float("inf")}, "got rescale inf"),
+        ({"prefix": -1}, "got prefix -1"),
+    ],
+)
+def test_augmentations_that_do_not_exist_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        positions.augmented(positions.grid(2, 2), **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="got shape"):
+        positions.augmented(torch.zeros(4, 2))
+
+
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
@@ -166,7 +278,19 @@ def test_a_centred_grid_is_that_of_dinov3() -> None:
         ((3, 0), {}, "got size 0"),
         ((3,), {"prefix": -1}, "got prefix -1"),
         ((3,), {"unit": "pixels"}, "got unit 'pixels'"),
-        ((3,), {"unit": "centred", "start": 1}, "got start 1"),
+        ((3,), {"unit": "centred", "start": 1}, 'got start with unit "centred"'),
+        ((3,), {"unit": "centred", "origin": "centre"}, 'got origin with unit "centred"'),
+        ((3,), {"unit": "centred", "fit": (4,)}, 'got fit with unit "centred"'),
+        ((3,), {"unit": "centred", "step": 2}, 'got step with unit "centred"'),
+        ((3,), {"normalize": "max"}, "got normalize 'max' without unit=\"centred\""),
+        ((3,), {"unit": "centred", "normalize": "all"}, "got normalize 'all'"),
+        ((3,), {"origin": "corner"}, "got origin 'corner'"),
+        ((3,), {"fit": (4,), "align": "corners"}, "got align 'corners'"),
+        ((3,), {"fit": (0,)}, "got fit 0"),
+        ((3, 3), {"fit": (4,)}, "got 1 values of fit for 2 axes"),
+        ((3, 3), {"step": (1, 2, 3)}, "got 3 values of step for 2 axes"),
+        ((3,), {"step": float("nan")}, "got step nan"),
+        ((3,), {"start": "one"}, "got start 'one'"),
     ],
 )
 def test_grids_that_do_not_exist_are_refused(shape: tuple[int, ...], options: dict[str, object], message: str) -> None:

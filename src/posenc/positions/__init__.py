@@ -9,7 +9,9 @@ from posenc.positions._resolve import resolve_coordinates as resolve_coordinates
 from posenc.positions._resolve import sequence_lengths as sequence_lengths
 from posenc.positions.abacus import digits as digits
 from posenc.positions.dual_chunks import dual_chunk as dual_chunk
+from posenc.positions.grids import augmented as augmented
 from posenc.positions.grids import grid as grid
+from posenc.positions.modalities import hunyuan_vl as hunyuan_vl
 from posenc.positions.modalities import multimodal as multimodal
 from posenc.positions.packed import from_documents as from_documents
 from posenc.positions.packed import from_lengths as from_lengths

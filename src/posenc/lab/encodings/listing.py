@@ -11,8 +11,8 @@ PLACES = {
     "scores": "scores",
 }
 _SCHEMES = (
-    "sequential", "from_lengths", "from_documents", "from_mask", "grid", "multimodal", "shifted", "skipwise",
-    "randomized", "grouped", "dual_chunk", "digits", "shard",
+    "sequential", "from_lengths", "from_documents", "from_mask", "grid", "augmented", "multimodal", "hunyuan_vl",
+    "shifted", "skipwise", "randomized", "grouped", "dual_chunk", "digits", "shard",
 )  # fmt: skip
 
 
