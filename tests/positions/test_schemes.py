@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import posenc
 from posenc import positions
 from posenc.positions.dual_chunks import distances
+from tests import peers
 
 
 def golden(name: str) -> list[dict[str, Any]]:
@@ -221,6 +222,7 @@ def test_each_axis_has_its_own_start_and_step() -> None:
     where = positions.grid(3, 2, start=(-1, 5), step=(7, 1))
     assert where[0].tolist() == [[-1, 5], [-1, 6], [6, 5], [6, 6], [13, 5], [13, 6]]
     assert positions.grid(3, 2, step=0.5).dtype == torch.float64
+    assert positions.grid(4, step=0.8, start=0.1)[0, :, 0].tolist() == [0.1 + 0.8 * i for i in range(4)]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def grid(
         if normalize != "each":
             raise ValueError(f'grid: got normalize {normalize!r} without unit="centred", which it divides; give both.')
         axes = [
-            first + apart * _along(size, zero, whole, align)
+            _placed(_along(size, zero, whole, align), first, apart)
             for size, first, apart, zero, whole in zip(shape, starts, steps, origins, trained, strict=True)
         ]
     if any(axis.is_floating_point() for axis in axes):
@@ -206,6 +206,13 @@ def _centred(shape: tuple[int, ...], normalize: Normalize) -> list[Tensor]:
     """The middles of the patches, the whole of the chosen size from -1 to 1."""
     whole = {"each": shape, "max": (max(shape),) * len(shape), "min": (min(shape),) * len(shape)}[normalize]
     return [(2 * torch.arange(n).double() + 1) / size - 1 for n, size in zip(shape, whole, strict=True)]
+
+
+def _placed(along: Tensor, start: float, step: float) -> Tensor:
+    """The coordinates at their start and with their step; whole numbers stay so, others are float64."""
+    if all(isinstance(number, int) for number in (start, step)):
+        return start + step * along
+    return start + step * along.double()
 
 
 def _along(size: int, origin: Origin, trained: int | None, align: Align) -> Tensor:

@@ -296,7 +296,7 @@ def _row(kinds: list[int], blocks: dict[int, Iterator[Tensor]], text_goes_on: Ne
 
     def put(block: Tensor) -> None:
         nonlocal place
-        parts.append(block + place)
+        parts.append(block.double() + place)
         place += (block[:, 1:] if text_goes_on == "after_space" else block).max().item() + 1
 
     after_sound = False  # whether a video with its sound came last
@@ -324,7 +324,7 @@ def _row(kinds: list[int], blocks: dict[int, Iterator[Tensor]], text_goes_on: Ne
         else:
             raise ValueError(f"multimodal: got kind {kind}, expected 0 (text), 1 (image), 2 (video) or 3 (sound).")
         after_sound = mixed
-    return torch.cat([part.double() for part in parts]) if parts else torch.empty(0, 3, dtype=torch.float64)
+    return torch.cat(parts) if parts else torch.empty(0, 3, dtype=torch.float64)
 
 
 def _sounds(kinds: list[int], start: int) -> bool:
