@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from tests import peers
 
 from posenc import AxialRoPE
 from posenc.frequencies import Linspaced, Logspaced, Tensor2Tensor
@@ -32,7 +33,7 @@ def test_logarithms_need_rates_above_0(first: float, last: float) -> None:
 
 @pytest.mark.parametrize("linear", [True, False])
 def test_are_the_bands_of_pixels_in_timm(linear: bool) -> None:
-    timm = pytest.importorskip("timm.layers.pos_embed_sincos", reason="timm is not installed")
+    timm = peers.timm("layers.pos_embed_sincos")
     theirs = timm.pixel_freq_bands(16, max_freq=224.0, linear_bands=linear).double().numpy()
     ours = (Linspaced if linear else Logspaced)(math.pi, 112 * math.pi)
     np.testing.assert_allclose(ours.inv_freq(32), theirs, rtol=1e-6)

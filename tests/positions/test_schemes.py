@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import peers
 
 import posenc
 from posenc import positions
 from posenc.positions.dual_chunks import distances
-from tests import peers
 
 
 def golden(name: str) -> list[dict[str, Any]]:
