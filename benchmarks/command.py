@@ -1,6 +1,6 @@
-"""The rotation against its peers, and what a whole model gains: ``python -m benchmarks.command``, or ``posenc bench``.
+"""The rotation against its peers, a whole model, and blocks of diffusers: ``python -m benchmarks.command``.
 
-Both run from a checkout of the repository.
+Also ``posenc bench``. Both run from a checkout of the repository.
 """
 
 import json
@@ -16,12 +16,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def bench(
     what: Annotated[
-        Literal["rotate", "model"], typer.Argument(help="The rotation against other libraries, or a whole small model.")
+        Literal["rotate", "model", "blocks"],
+        typer.Argument(help="The rotation against other libraries, a whole small model, or blocks of Flux and Wan."),
     ] = "rotate",
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the rotation runs.")] = "cpu",
     rounds: Annotated[
         int | None,
-        typer.Option(metavar="N", help="How often each library takes its turn.", show_default="60, and 5 for a model"),
+        typer.Option(
+            metavar="N", help="How often each library takes its turn.", show_default="60, 5 for a model, 15 for blocks"
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(metavar="N", help="Threads of the CPU.")] = 2,
     only: Annotated[str, typer.Option(metavar="WORD", help="Only cases whose name contains this.")] = "",
@@ -35,6 +38,9 @@ def bench(
     console = Console()
     if what == "model":
         _model(rounds=rounds or 5, threads=threads, output=out, console=console)
+        return
+    if what == "blocks":
+        _blocks(rounds=rounds or 15, threads=threads, only=only, output=out, console=console)
         return
     import torch
 
@@ -76,6 +82,51 @@ def _model(*, rounds: int, threads: int, output: Path | None, console: Any) -> N
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text("".join(json.dumps(line) + "\n" for line in (where, *module.as_lines(gains))))
+        console.print(f"Written to {output}")
+
+
+def _blocks(*, rounds: int, threads: int, only: str, output: Path | None, console: Any) -> None:
+    from dataclasses import asdict
+
+    import torch
+    from rich import box
+    from rich.table import Table
+
+    from benchmarks import blocks
+    from posenc.lab.run.environment import describe
+
+    if lacking := blocks.missing():
+        raise SystemExit(f"posenc bench blocks: install what is missing: pip install {' '.join(lacking)}")
+    torch.set_num_threads(threads)
+    where = describe(threads=threads, device="cpu") | {"load": os.getloadavg()[0], "rounds": rounds}
+    console.print(f"Blocks of diffusers on {where['cpu']}, {threads} threads, load {where['load']:.2f}")
+    gains = blocks.measure(rounds=rounds, only=only)
+    table = Table(
+        "block",
+        "dtype",
+        "rotation, diffusers",
+        "posenc",
+        "times",
+        "block, diffusers",
+        "posenc",
+        "times",
+        box=box.SIMPLE,
+    )
+    for gain in gains:
+        table.add_row(
+            f"{gain.block}, {gain.tokens} tokens, {gain.heads} heads",
+            gain.dtype,
+            f"{1e3 * gain.rotation_theirs:.2f} ms",
+            f"{1e3 * gain.rotation_ours:.2f} ms",
+            f"{gain.rotation_ratio:.1f}",
+            f"{1e3 * gain.block_theirs:.0f} ms",
+            f"{1e3 * gain.block_ours:.0f} ms",
+            f"{gain.block_ratio:.3f}",
+        )
+    console.print(table)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text("".join(json.dumps(line) + "\n" for line in (where, *(asdict(gain) for gain in gains))))
         console.print(f"Written to {output}")
 
 

@@ -11,7 +11,9 @@ from posenc.lab.run.options import Verb
 
 @app.command(cls=Verb)
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A model's folder, a config.json or a GGUF file.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A model's or pipeline's folder, a config.json or a GGUF file.")
+    ],
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw the wavelengths into this .png or .svg.", show_default=False),

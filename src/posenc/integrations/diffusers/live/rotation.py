@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from posenc.integrations.diffusers.live.reading import Given, Reading, readings, take
+from posenc.kernels.kept import Slot
 from posenc.kernels.precision import compute_dtype, may_keep
 
 #: Tables that are kept in the form that the fused operation wants: those of images and texts, of two resolutions.
@@ -37,7 +38,7 @@ class Rotation:
         self.settled: dict[Hashable, Reading | None] = {}
         self.exact = True
         self.left: list[str] = []
-        self._kept: dict[Hashable, tuple[Any, tuple[Tensor, Tensor]]] = {}
+        self._kept: dict[Hashable, tuple[Any, Slot[tuple[Tensor, Tensor]]]] = {}
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         if torch.compiler.is_compiling() or not may_keep():
@@ -80,12 +81,18 @@ class Rotation:
         dtype, device = compute_dtype(given.heads[0].dtype), given.heads[0].device
         if any(table.requires_grad and torch.is_grad_enabled() for table in given.tables):
             return reading.tables(given, dtype, device)
-        key = (tuple((id(t), None if t.is_inference() else t._version) for t in given.tables), dtype, device, reading)
-        kept = self._kept.get(key)
-        if kept is not None and all(ref() is t for ref, t in zip(kept[0], given.tables, strict=True)):
-            return kept[1]
+        versions = tuple((id(t), None if t.is_inference() else t._version) for t in given.tables)
+        key = (versions, dtype, device, reading, torch.is_inference_mode_enabled())
+        if key in self._kept:
+            of, slot = self._kept[key]
+            made = slot.get()
+            if made is not None and all(ref() is t for ref, t in zip(of, given.tables, strict=True)):
+                return made
         made = reading.tables(given, dtype, device)
+        self._kept = {key: kept for key, kept in self._kept.items() if all(ref() is not None for ref in kept[0])}
         while len(self._kept) >= _KEPT:
             del self._kept[next(iter(self._kept))]
-        self._kept[key] = (tuple(weakref.ref(t) for t in given.tables), made)
+        slot = Slot()
+        slot.put(made, *made)
+        self._kept[key] = (tuple(weakref.ref(t) for t in given.tables), slot)
         return made
