@@ -63,13 +63,11 @@ def numbers(height: int, width: int, side: int, rule: str) -> Tensor:
     Returns:
         ``(1, height * width, 2)``.
     """
-    grid: Tensor = posenc.positions.grid(height, width).double()
-    sizes = torch.tensor([height, width], dtype=torch.float64)
-    if rule == "fitted":
-        return grid * (side - 1) / (sizes - 1)
-    if rule == "centred":
-        return (grid + 0.5) * side / sizes - 0.5
-    return grid
+    if rule == "raw":
+        grid: Tensor = posenc.positions.grid(height, width)
+    else:
+        grid = posenc.positions.grid(height, width, fit=(side, side), align="ends" if rule == "fitted" else "middles")
+    return grid.double()
 
 
 class Sines(nn.Module):

@@ -10,40 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import posenc
 from posenc.lab.compare import patches
+from posenc.lab.compare.diffusion import Block, Conditions
 from posenc.lab.compare.patches import CLASSES, SIDE, Where
 from posenc.lab.compare.task import Measurement, Sizes, Task
 from posenc.lab.compare.task_train import seeded
 from posenc.lab.drawing.plots import Picture
 from posenc.lab.drawing.tiles import tiles
-from posenc.nn import Attention
 
 PATCH = 2
 SHOWN = ((8, 8), (12, 12), (16, 16))
 SAMPLES, DRAWN = 200, 20
 DISTANCE = "Frechet distance"
-
-
-class Block(nn.Module):
-    """Attention and a feed-forward network, scaled, shifted and gated by time and class (adaLN-Zero)."""
-
-    def __init__(self, sizes: Sizes, encoding: posenc.Encoding | None) -> None:
-        super().__init__()
-        dim = sizes.dim
-        self.attention = Attention(dim, sizes.num_heads, encoding, qk_norm="rms", dropout=sizes.dropout)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
-        self.modulation = nn.Linear(dim, 6 * dim)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-
-    def forward(self, x: Tensor, condition: Tensor, positions: Tensor | None) -> Tensor:
-        shift, scale, gate, shift_2, scale_2, gate_2 = self.modulation(F.silu(condition))[:, None].chunk(6, dim=-1)
-        y = F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
-        x = x + gate * self.attention(y, positions=positions)
-        y = F.layer_norm(x, x.shape[-1:]) * (1 + scale_2) + shift_2
-        result: Tensor = x + gate_2 * self.mlp(y)
-        return result
 
 
 class DiT(nn.Module):
@@ -54,16 +32,14 @@ class DiT(nn.Module):
         dim = sizes.dim
         self.where = Where(spec, dim=dim, num_heads=sizes.num_heads, side=SIDE // PATCH)
         self.patches, self.out = nn.Linear(PATCH * PATCH, dim), nn.Linear(dim, PATCH * PATCH)
-        self.classes = nn.Embedding(CLASSES, dim)
-        self.time = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.clock = posenc.Sinusoidal(dim=dim)
+        self.conditions = Conditions(dim, CLASSES)
         self.blocks = nn.ModuleList(Block(sizes, self.where.encoding) for _ in range(sizes.num_layers))
 
     def forward(self, images: Tensor, t: Tensor, labels: Tensor, rule: str = "") -> Tensor:
         height, width = images.shape[1:]
         x = self.patches(patches.patched(images, PATCH))
         x, positions = self.where(x, height // PATCH, width // PATCH, rule)
-        condition = self.time(self.clock.codes(1000 * t).to(x.dtype)) + self.classes(labels)
+        condition = self.conditions(t, labels)
         for block in self.blocks:
             x = block(x, condition, positions)
         return patches.joined(self.out(F.layer_norm(x, x.shape[-1:])), height, width, PATCH)

@@ -1,0 +1,196 @@
+"""A digit that moves around a ring: flow matching of 8 frames, read at 16 with several rules for the time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import posenc
+from posenc.frequencies import NTK, Frequencies, Geometric, Linear, RIFLEx
+from posenc.lab.compare import patches
+from posenc.lab.compare.diffusion import Block, Conditions
+from posenc.lab.compare.patches import SIDE
+from posenc.lab.compare.task import Measurement, Sizes, Task
+from posenc.lab.compare.task_train import seeded
+from posenc.lab.drawing.plots import Picture
+from posenc.lab.drawing.tiles import tiles
+from posenc.lab.encodings.spec import parse
+from posenc.nn import Attention
+
+WIDTH, PATCH = 16, 4  # of the ring in pixels: one turn in 16 frames
+FACTOR, VIDEOS = 2, 48
+BASE, STEP = 100.0, 2
+"""Of the time, and its units in a frame: the second pair then turns once in 10 frames, the nearest to the 8 trained."""
+
+REPEATS = "% of the new frames that repeat the one 8 before"
+
+
+def moving(images: Tensor, starts: Tensor, ways: Tensor, frames: int) -> Tensor:
+    """Each image on a ring, one pixel further in every frame: ``(count, frames, 8, 16)``; way 0 is left, 1 is right."""
+    ring = F.pad(images, (0, WIDTH - SIDE), value=-1.0)
+    places = starts[:, None] + (2 * ways - 1)[:, None] * torch.arange(frames)
+    columns = (torch.arange(WIDTH) - places[..., None]) % WIDTH
+    return ring[:, None].expand(-1, frames, -1, -1).gather(3, columns[:, :, None].expand(-1, -1, SIDE, -1))
+
+
+def place(videos: Tensor, images: Tensor) -> Tensor:
+    """The column of the ring where each frame of ``(count, frames, 8, 16)`` is most like the image."""
+    still = torch.zeros(len(images), dtype=torch.int64)
+    every = moving(images, still, still + 1, WIDTH)
+    likeness = torch.einsum("nfhw,nphw->nfp", videos, every)
+    return likeness.argmax(-1)
+
+
+def near(one: Tensor, other: Tensor) -> Tensor:
+    """Whether two places are at most one pixel apart on the ring."""
+    apart = (one - other) % WIDTH
+    return torch.minimum(apart, WIDTH - apart) <= 1
+
+
+class VideoDiT(nn.Module):
+    """The velocity from noise to a video whose first frame is given, of a point between them, the time and the way."""
+
+    def __init__(self, spec: str, sizes: Sizes) -> None:
+        super().__init__()
+        dim = sizes.dim
+        self.spec, self.head_dim, self.trained = spec, dim // sizes.num_heads, sizes.length
+        encoding = (
+            self.rotation("as trained")
+            if spec == "axial"
+            else parse(spec).build(dim=dim, num_heads=sizes.num_heads, length=sizes.length * SIDE * WIDTH // PATCH**2)
+        )
+        if encoding.places == ("embeddings",):
+            raise ValueError(f"--task video: got {spec}, expected an encoding of the layers, such as axial or rope.")
+        self.patches, self.out = nn.Linear(PATCH * PATCH, dim), nn.Linear(dim, PATCH * PATCH)
+        self.given = nn.Parameter(torch.zeros(dim))
+        self.conditions = Conditions(dim, 2)
+        self.blocks = nn.ModuleList(Block(sizes, encoding) for _ in range(sizes.num_layers))
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """How the clock may be set for a longer video."""
+        return ("as trained", "RIFLEx", "NTK", "Linear") if self.spec == "axial" else ("",)
+
+    def rotation(self, rule: str) -> posenc.AxialRoPE:
+        """Half of the channels for the time; rows and columns are the same under every rule."""
+        width, space = self.head_dim // 2, Geometric(base=BASE)
+        pair = RIFLEx.nearest(STEP * self.trained, rotary_dim=width, base=BASE)
+        rates: dict[str, Frequencies] = {
+            "RIFLEx": RIFLEx(pair, STEP * FACTOR * self.trained, base=BASE),
+            "NTK": NTK(FACTOR, base=BASE),
+            "Linear": Linear(FACTOR, base=BASE),
+        }
+        axes = (width, self.head_dim // 4, self.head_dim // 4)
+        return posenc.AxialRoPE(self.head_dim, axes=axes, frequencies=(rates.get(rule, space), space, space))
+
+    def use(self, rule: str) -> None:
+        """Set the clock."""
+        if self.spec == "axial":
+            for module in self.modules():
+                if isinstance(module, Attention):
+                    module.encoding = self.rotation(rule)
+
+    def forward(self, videos: Tensor, t: Tensor, ways: Tensor) -> Tensor:
+        """Of all frames; that of the first is without meaning."""
+        count, frames = videos.shape[:2]
+        x = self.patches(patches.patched(videos.flatten(0, 1), PATCH)).unflatten(0, (count, frames))
+        x = torch.cat((x[:, :1] + self.given, x[:, 1:]), dim=1).flatten(1, 2)
+        positions = None
+        if self.spec == "axial":
+            positions = posenc.positions.grid(frames, SIDE // PATCH, WIDTH // PATCH, step=(STEP, 1, 1))
+        condition = self.conditions(t, ways)
+        for block in self.blocks:
+            x = block(x, condition, positions)
+        flat = self.out(F.layer_norm(x, x.shape[-1:])).unflatten(1, (frames, -1)).flatten(0, 1)
+        velocity: Tensor = patches.joined(flat, SIDE, WIDTH, PATCH).unflatten(0, (count, frames))
+        return velocity
+
+    @torch.no_grad()
+    def sample(self, first: Tensor, ways: Tensor, frames: int, *, steps: int = 20) -> Tensor:
+        """Videos that go on from their first frames, from noise that torch's own generator draws, by Euler's method."""
+        x = torch.randn(len(first), frames, SIDE, WIDTH)
+        for step in range(steps):
+            x[:, 0] = first
+            x = x + self(x, torch.full((len(first),), step / steps), ways) / steps
+        x[:, 0] = first
+        return x.clamp(-1, 1)
+
+
+def tested(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Digits that training never saw, where they start and which way they go."""
+    _, (images, _) = patches.split()
+    numbers = torch.arange(count)
+    return images[:count], 5 * numbers % WIDTH, numbers % 2
+
+
+class Video(Task):
+    title = "A digit that moves around a ring, trained on 8 frames"
+    encodings = ("axial", "rope", "none")
+    unit = "% of the new frames in place"
+    other_units: ClassVar = {REPEATS: False}
+    sizes = Sizes(num_layers=3, steps=1500, batch=32, learning_rate=2e-3, warmup=50, length=8)
+    expected = (
+        "Longer videos than those of training repeat themselves with the rates as trained, go in slow motion with "
+        "rates that are divided, and do neither with RIFLEx (Zhao et al. 2025, arXiv:2502.15894)."
+    )
+
+    def model(self, spec: str, sizes: Sizes) -> nn.Module:
+        if not 2 <= sizes.length <= WIDTH // FACTOR:
+            raise ValueError(f"--length: got {sizes.length}, expected 2 to {WIDTH // FACTOR} frames: the ring has 16.")
+        return VideoDiT(spec, sizes)
+
+    def loss(self, model: VideoDiT, sizes: Sizes, generator: np.random.Generator) -> Tensor:
+        (images, _), _ = patches.split()
+        chosen, starts, ways = (
+            torch.from_numpy(generator.integers(0, high, sizes.batch)) for high in (len(images), WIDTH, 2)
+        )
+        videos = moving(images[chosen], starts, ways, sizes.length)
+        noise = torch.from_numpy(generator.standard_normal(videos.shape, dtype=np.float32))
+        t = torch.from_numpy(generator.random(sizes.batch, dtype=np.float32))
+        between = (1 - t[:, None, None, None]) * noise + t[:, None, None, None] * videos
+        between[:, 0] = videos[:, 0]
+        return F.mse_loss(model(between, t, ways)[:, 1:], (videos - noise)[:, 1:])
+
+    def measure(self, model: VideoDiT, spec: str, sizes: Sizes) -> Iterator[Measurement]:
+        trained, longer = sizes.length, FACTOR * sizes.length
+        right = self._in_place(model, trained)[0]
+        for rule in model.rules:
+            model.use(rule)
+            yield Measurement(rule, f"{trained} frames", 100 * right, trained=True)
+            placed, again = self._in_place(model, longer)
+            yield Measurement(rule, f"{longer} frames", 100 * placed)
+            yield Measurement(rule, f"{longer} frames", 100 * again, unit=REPEATS)
+
+    def _in_place(self, model: VideoDiT, frames: int) -> tuple[float, float]:
+        """The share of frames past the trained ones (or of all) in place, and of those that repeat an earlier one."""
+        images, starts, ways = tested(VIDEOS)
+        truth = moving(images, starts, ways, frames)
+        with seeded(frames):
+            at = place(model.sample(truth[:, 0], ways, frames), images)
+        new = model.trained if frames > model.trained else 1
+        right = near(at, place(truth, images))[:, new:].double().mean().item()
+        return right, near(at[:, new:], at[:, : frames - new]).double().mean().item()
+
+    def show(self, model: VideoDiT, spec: str, sizes: Sizes) -> Mapping[str, Tensor]:
+        images, starts, ways = tested(2)
+        frames = FACTOR * sizes.length
+        truth = moving(images, starts, ways, frames)
+        shown = {"truth": truth[1]}
+        for rule in model.rules:
+            model.use(rule)
+            with seeded(frames):
+                shown[rule or spec] = model.sample(truth[:, 0], ways, frames)[1]
+        return {name: (video + 1) / 2 for name, video in shown.items()}
+
+    def pictures(self, shown: Mapping[str, Mapping[str, Tensor]]) -> Sequence[Picture]:
+        found = []
+        for label, videos in shown.items():
+            count = len(videos["truth"])
+            rows = {name: video[::2] for name, video in videos.items()}
+            caption = "Every other frame, from the first, which is given; training had 8."
+            columns = [str(frame) for frame in range(1, count + 1, 2)]
+            found.append(tiles(f"video {label}", f"{label}: 16 frames", rows, columns=columns, caption=caption))
+        return found
