@@ -63,7 +63,7 @@ def _grids(config: Any, accepted: Any) -> dict[str, Any]:
     channels = getattr(vision, "in_channels", 3)
     frames = getattr(vision, "temporal_patch_size", getattr(vision, "patch_temporal", 1))
     patches = drawn(ROWS * SIDE**2, channels * frames * vision.patch_size**2)
-    if accepted and "input_ids" not in accepted:
+    if "input_ids" not in accepted:
         name = "hidden_states" if "hidden_states" in accepted else "pixel_values"
         return {name: patches, next(key for key in accepted if "grid" in key): grid}
     merge = getattr(vision, "spatial_merge_size", getattr(vision, "merge_size", 2))
@@ -206,8 +206,9 @@ def _pairs_of_images(config: Any) -> dict[str, Any]:
 
 def _rows_with_newlines(config: Any) -> dict[str, Any]:
     side = SIDE // config.vision_config.spatial_merge_size
-    found = _grids(config, ())
-    return found | {"input_ids": with_tokens(config.image_token_id, side * (side + 1))}
+    ids = with_tokens(config.image_token_id, side * (side + 1))
+    kinds = (ids == config.image_token_id).long()
+    return _grids(config, ("input_ids",)) | {"input_ids": ids, "mm_token_type_ids": kinds}
 
 
 OWN: dict[str, Callable[[Any], dict[str, Any]]] = {

@@ -24,10 +24,9 @@ from posenc.frequencies import (
     Proportional,
     YaRN,
 )
-from posenc.integrations.transformers import Description, LayerGroup, describe
+from posenc.integrations.transformers import Description, LayerGroup
 from posenc.integrations.transformers.rules.read import NO_TEMPERATURE
-from posenc.lab.checkpoint.gguf import describe_gguf
-from posenc.lab.checkpoint.pipeline import describe_diffusers
+from posenc.lab.checkpoint.read import read
 from posenc.lab.run.printable import escape, printable
 
 FloatArray = NDArray[np.float64]
@@ -143,8 +142,9 @@ def inspect(
     """Print what a model's positional encoding is. It works offline, and needs neither weights nor transformers.
 
     Args:
-        path: a folder with a ``config.json``, such a file, a GGUF file (with the package ``gguf``), or the folder of a
-            pipeline or model of diffusers, where that is installed.
+        path: a folder with a ``config.json``, such a file, a GGUF file (with the package ``gguf``), the name of an
+            installed package that ships one of them, or the folder of a pipeline or model of diffusers, where that is
+            installed.
         plot: draw the wavelengths into this file, .png or .svg.
         pairing: the pairing of a model type that is not known.
         console: where to print; the terminal by default.
@@ -155,10 +155,9 @@ def inspect(
     Raises:
         ValueError: no such file, nothing known in it, keys that contradict each other, another suffix of ``plot``.
     """
-    path = Path(path)
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise ValueError(f"inspect: got plot {plot}, expected a name that ends in .png or .svg.")
-    found = _described(path, pairing)
+    found = read(path, pairing=pairing)
     console = Console() if console is None else console
     console.print(f"[bold]{escape(str(path))}[/]  {escape(found.model_type)}", highlight=False, soft_wrap=True)
     for group in found:
@@ -171,12 +170,6 @@ def inspect(
         _draw(found, plot, title=found.model_type)
         console.print(f"Drawn: {plot}", highlight=False, soft_wrap=True)
     return found
-
-
-def _described(path: Path, pairing: Any) -> Description:
-    if path.suffix == ".gguf":
-        return describe_gguf(path)
-    return describe_diffusers(path, pairing=pairing) or describe(path, pairing=pairing)
 
 
 def as_data(description: Description) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from posenc.integrations.transformers.description.config import load_json
 from posenc.lab.run.errors import RunError
 
 
@@ -36,6 +37,8 @@ def find(source: str) -> Place:
     if path.is_file():
         if path.suffix == ".gguf":
             return Place(path.parent, path, path.stem, {})
+        if path.name == "config.json":
+            return _in_folder(path.parent, _label(path.parent.absolute()), {})
         raise RunError(f"{source}: a model is a folder with config.json, or a .gguf file; give one of them.")
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", source):
         return _in_package(source)
@@ -53,7 +56,11 @@ def _label(folder: Path) -> str:
 
 def _in_folder(folder: Path, label: str, digests: Mapping[Path, Any]) -> Place:
     if (folder / "adapter_config.json").exists():
-        raise RunError(f"{folder}: it holds an adapter; merge it into its model first (merge_and_unload of peft).")
+        base = load_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        raise RunError(
+            f"{folder}: it holds an adapter of {base!r}; merge it into that model first (merge_and_unload of peft), or "
+            "give that model."
+        )
     files = sorted(folder.glob("*.gguf"))
     if (folder / "config.json").exists() or not files:
         return Place(folder, None, label, digests)

@@ -11,12 +11,32 @@ from posenc.lab.run.options import Verb
 
 @app.command(cls=Verb)
 def inspect(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A model's or pipeline's folder, a config.json or a GGUF file.")
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model's or pipeline's folder, a config.json, a GGUF file, or a package that ships one.",
+        ),
     ],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Say where this other one differs, layer by layer.", show_default=False),
+    ] = None,
+    to: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="With --against: positions up to N tokens.",
+            show_default="the longest context that one of the two was made for",
+        ),
+    ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw the wavelengths into this .png or .svg.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Draw the wavelengths, or the difference of the angles, into this .png or .svg.",
+            show_default=False,
+        ),
     ] = None,
     pairing: Annotated[
         str | None,
@@ -28,16 +48,33 @@ def inspect(
 ) -> None:
     """Say what a model's positional encoding is, layer by layer, and warn of settings known to be wrong.
 
-    Works offline and reads no weights.
+    With --against, say where two checkpoints differ, and by which angle at which position: a draft and its target, a
+    model before and after a conversion. Exit code 1 if they differ. Works offline and reads no weights.
 
-    Example:
+    Examples:
       posenc inspect Llama-3.2-1B/config.json --plot wavelengths.svg
+      posenc inspect Llama-3.2-1B --against llama-3.2-1b.gguf --to 131072
     """
+    from posenc.lab import against as comparing
     from posenc.lab import inspect as job
+    from posenc.lab.checkpoint.read import read
 
-    described = job.inspect(path, plot=plot, pairing=pairing, console=console_for(as_json))
+    if against is None:
+        if to is not None:
+            raise ValueError("--to: it says how far two models are compared; give the other one with --against.")
+        described = job.inspect(model, plot=plot, pairing=pairing, console=console_for(as_json))
+        if as_json:
+            print_json(job.as_data(described))
+        return
+    both: Any = [read(source, pairing=pairing) for source in (model, against)]
+    found = comparing.compare(*both, to=to)
+    if plot is not None:
+        comparing.draw(found, plot)
     if as_json:
-        print_json(job.as_data(described))
+        print_json(comparing.as_data(found))
+    else:
+        comparing.show(found, console_for())
+    raise typer.Exit(found.exit_code)
 
 
 @app.command(cls=Verb)

@@ -1,5 +1,6 @@
 """`posenc explore`: write the page, with its controls at the numbers of a model or an encoding."""
 
+import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ import posenc
 from posenc import Compose, Geometric, MixedRoPE, RoPE, YaRN, catalogue
 from posenc.encoding import Encoding, ScoreEncoding
 from posenc.frequencies import NTK, Frequencies, Linear, Llama3
-from posenc.integrations.transformers import LayerGroup, describe
-from posenc.lab.checkpoint.gguf import describe_gguf
+from posenc.integrations.transformers import LayerGroup
+from posenc.lab.checkpoint.read import read
 from posenc.lab.encodings.spec import parse
+from posenc.lab.run.errors import RunError
 
 SCRIPTS = ("maths.js", "views.js")
 TRAINED = 4096
@@ -83,8 +85,14 @@ def explore(target: str = "rope", out: Path = Path("explore.html")) -> Path:
 def _start(target: str) -> Start:
     path = Path(target)
     if path.exists() or path.suffix in (".json", ".gguf"):
-        return _of_model(path)
-    encoding = parse(target).build(dim=HEADS * 128, num_heads=HEADS, length=TRAINED)
+        return _of_model(target)
+    try:
+        spec = parse(target)
+    except ValueError:
+        with contextlib.suppress(RunError):
+            return _of_model(target)  # the name of a package
+        raise
+    encoding = spec.build(dim=HEADS * 128, num_heads=HEADS, length=TRAINED)
     rotation = _rotation(encoding)
     if rotation is None:
         raise ValueError(
@@ -95,8 +103,8 @@ def _start(target: str) -> Start:
     return Start(target, rotation, trained, round(trained * getattr(rotation.frequencies, "factor", 1)))
 
 
-def _of_model(path: Path) -> Start:
-    description = describe_gguf(path) if path.suffix == ".gguf" else describe(path)
+def _of_model(path: str) -> Start:
+    description = read(path)
     rotated = [(group, rotation) for group in description if (rotation := _rotation(group.encoding)) is not None]
     if not rotated:
         kinds = sorted({type(group.encoding).__name__ for group in description})
@@ -107,7 +115,7 @@ def _of_model(path: Path) -> Start:
     group, rotation = max(rotated, key=lambda pair: len(pair[0].layers))
     trained = group.trained_length or group.longest or TRAINED
     others = [_layers(other) for other in description if other is not group]
-    note = f"Starts with {_layers(group)} of {path.name}."
+    note = f"Starts with {_layers(group)} of {Path(path).name}."
     if others:
         note += f" Not shown: {'; '.join(others)}."
     return Start(description.model_type, rotation, trained, max(group.longest or trained, trained), note)

@@ -117,7 +117,9 @@ def next_logits(model: Any, tokens: Tensor, *, cache: Any, keep: int | None = No
     """
     if keep is not None and "logits_to_keep" in inspect.signature(model.forward).parameters:
         more["logits_to_keep"] = keep
-    logits: Tensor = model(input_ids=tokens, past_key_values=cache, use_cache=True, **more).logits
+    # The argument has another name since transformers 5.24.
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    logits: Tensor = model(input_ids=tokens, **{name: cache}, use_cache=True, **more).logits
     return logits if keep is None else logits[:, -keep:]
 
 

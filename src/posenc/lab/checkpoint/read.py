@@ -1,0 +1,27 @@
+"""The description of whatever a model is given as: one door for every verb that reads no weights."""
+
+from pathlib import Path
+from typing import Any
+
+from posenc.integrations.transformers import Description, describe
+from posenc.lab.checkpoint.find import find
+from posenc.lab.checkpoint.gguf import describe_gguf
+from posenc.lab.checkpoint.pipeline import describe_diffusers
+
+
+def read(source: str | Path, *, pairing: Any = None) -> Description:
+    """What a folder, a config.json or params.json, a GGUF file, or an installed package that ships one says of itself.
+
+    The folder may be a pipeline or a model of diffusers, where that is installed.
+
+    Raises:
+        RunError: there is none, or several; a damaged GGUF file.
+        ValueError: nothing that is known in it; an adapter's folder, with the name of its base.
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf":
+        return describe_gguf(path)
+    if path.suffix == ".json" or (path.is_dir() and any(path.glob("*.json"))):
+        return describe_diffusers(path, pairing=pairing) or describe(path, pairing=pairing)
+    place = find(str(source))  # a folder with a GGUF file, or a package
+    return describe_gguf(place.gguf) if place.gguf is not None else describe(place.folder, pairing=pairing)

@@ -1,0 +1,98 @@
+"""Two checkpoints are compared layer by layer; every verb takes what any other takes."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.lab.test_inspect import gguf_file
+
+from posenc.frequencies import Geometric, YaRN
+from posenc.integrations.transformers import describe
+from posenc.lab import __main__ as door
+from posenc.lab.against import compare
+from posenc.lab.checkpoint.read import read
+from posenc.lab.run.errors import RunError
+
+LLAMA: dict[str, Any] = {
+    **{"model_type": "llama", "hidden_size": 256, "num_attention_heads": 4, "num_hidden_layers": 2},
+    **{"max_position_embeddings": 8192, "rope_theta": 10000.0},
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
+
+
+def test_the_same_model_in_two_forms_is_the_same(tmp_path: Path) -> None:
+    found = compare(describe(LLAMA), read(gguf_file(tmp_path / "m.gguf", "llama")))
+    (layers,) = found.layers
+    assert (layers.layers, layers.differs, found.exit_code) == ((0, 1), False, 0)
+    assert layers.aside[0].startswith("pairs are half in A and interleaved in B")
+
+
+def test_a_scaling_that_was_dropped_is_found_with_its_angle_and_its_factor() -> None:
+    found = compare(describe({**LLAMA, "rope_scaling": YARN}), describe(LLAMA), to=8192)
+    (layers,) = found.layers
+    assert found.positions == (4, 16, 64, 256, 1024, 4096, 8191)
+    assert layers.angles is not None
+    assert layers.pair is not None
+    far = abs(YaRN(4.0, trained_length=2048).inv_freq(64) - Geometric().inv_freq(64))
+    assert layers.pair == far.argmax()
+    assert layers.angles[-1] == pytest.approx(8191 * far.max())
+    assert layers.angles[-1] / layers.angles[0] == pytest.approx(8191 / 4)
+    assert layers.others == ("cos and sin times 1.13863 in A and 1 in B",)
+    assert found.exit_code == 1
+
+
+def test_layers_that_rotate_in_one_alone_are_found() -> None:
+    smol = {**LLAMA, "model_type": "smollm3", "num_hidden_layers": 8}
+    found = compare(describe(smol), describe({**smol, "model_type": "llama"}))
+    assert [(each.layers, each.differs) for each in found.layers] == [((0, 1, 2, 4, 5, 6), False), ((3, 7), True)]
+    assert found.layers[1].others == ("B rotates and the other does not",)
+    deeper = compare(describe(LLAMA), describe({**LLAMA, "num_hidden_layers": 3}))
+    assert [each.others for each in deeper.layers] == [(), ("A has no such layers, or no attention in them",)]
+    part = compare(describe(LLAMA), describe({**LLAMA, "head_dim": 128}))
+    assert "head_dim is 64 in A and 128 in B" in part.layers[0].others
+    with pytest.raises(ValueError, match="--to 1"):
+        compare(describe(LLAMA), describe(LLAMA), to=1)
+
+
+def test_one_door_for_whatever_a_model_is_given_as(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    for source in (tmp_path, str(tmp_path / "config.json"), tmp_path / "config.json"):
+        assert read(source).model_type == "llama"
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    gguf_file(folder / "m.gguf", "llama")
+    assert read(folder).model_type == read(folder / "m.gguf").model_type == "llama (GGUF)"
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base"}))
+    with pytest.raises(ValueError, match="'org/base'"):
+        read(adapter)
+    with pytest.raises(RunError, match="no such folder or file, and no such package"):
+        read("no-such-package-anywhere")
+
+
+def test_the_command_shows_draws_and_says_by_its_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.json").write_text(json.dumps(LLAMA))
+    Path("b.json").write_text(json.dumps({**LLAMA, "rope_scaling": YARN}))
+
+    def call(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["posenc", *words])
+        with pytest.raises(SystemExit) as ended:
+            door.main()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), capsys.readouterr().out
+
+    code, out = call("inspect", "a.json", "--against", "b.json", "--to", "8192", "--plot", "d.svg")
+    assert code == 1
+    assert "2 layers differ, at positions up to 8191" in out
+    assert "at 8191" in out
+    assert Path("d.svg").read_text().startswith("<?xml")
+    code, out = call("inspect", "a.json", "--against", "a.json", "--json")
+    assert (code, json.loads(out)["differs"]) == (0, False)
+    code, out = call("inspect", "a.json", "--to", "5")
+    assert code == 1
