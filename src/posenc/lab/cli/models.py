@@ -1,4 +1,4 @@
-"""The verbs that read what others made: inspect, check, diagnose."""
+"""The verbs that read what others made: inspect, check, diagnose, vectors, verify."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -138,3 +138,64 @@ def diagnose(
     else:
         print("\n".join(diagnosis.lines()))
     raise typer.Exit(diagnosis.exit_code)
+
+
+@app.command(cls=Verb)
+def vectors(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model's folder, a config.json, a GGUF file, or a package that ships one."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for vectors.npz and vectors.json.")],
+    positions: Annotated[
+        str, typer.Option(metavar="P,P,...", help="Where the tokens of q and k stand.")
+    ] = "0,1,4095,131071",
+    pairing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="half|interleaved", help="The pairing of a model type that is not known.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Write golden vectors for whoever writes the model anew elsewhere: rates, cos and sin, q and k before and after.
+
+    For each kind of layer, with its temperature and factors, in float64; the formulas stand in vectors.json in words.
+
+    Example:
+      posenc vectors Llama-3.2-1B/config.json --positions 0,1,4095,131071 --out golden
+    """
+    from posenc.lab import vectors as job
+
+    try:
+        where = [int(each) for each in positions.split(",")]
+    except ValueError:
+        raise ValueError(f"--positions: got {positions!r}, expected whole numbers with commas between them.") from None
+    written = job.write(model, out, where, pairing=pairing)
+    print(f"{len(written['kinds'])} kinds of layers: {out / job.NUMBERS}, {out / job.WORDS}")
+    for text in written["left_out"]:
+        print(f"left out: {text}")
+
+
+@app.command(cls=Verb)
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What [bold]posenc vectors[/] wrote.")],
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="TARGET", help="[bold]module:function[/] or [bold]file.py:function[/]: f(q, k, positions[, layer])."
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Say what a function makes of golden vectors, and what it does wrong. Exit code 1 if it differs.
+
+    Example:
+      posenc verify golden --against port.py:rotate
+    """
+    from posenc.lab import vectors as job
+
+    verdicts = job.verify(folder, against)
+    print_json(verdicts) if as_json else print("\n".join(verdict.line() for verdict in verdicts))
+    raise typer.Exit(int(any(verdict.differs for verdict in verdicts)))

@@ -1,0 +1,293 @@
+"""`posenc vectors` and `posenc verify`: what a model's rotation must give, for whoever writes it anew elsewhere.
+
+They are made by the formulas of the oracle, in float64, and share no line with posenc's own encodings.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from posenc import Compose, MRoPE, NoPE, RoPE, Temperature
+from posenc.frequencies import LearnedRates
+from posenc.integrations.transformers import LayerGroup
+from posenc.integrations.transformers.rotations.signature import load
+from posenc.lab.checkpoint.read import read
+from posenc.lab.run.errors import RunError
+from posenc.oracle import temperature as oracle_temperature
+from posenc.oracle.queries_keys import mrope as oracle_mrope
+from posenc.oracle.queries_keys import rope as oracle_rope
+
+NUMBERS, WORDS = "vectors.npz", "vectors.json"
+#: Of two heads, so that a layout with heads and tokens exchanged is found out.
+HEADS = 2
+
+Array = npt.NDArray[Any]
+
+FORMULA = (
+    "angle[p, c] = positions[p] * inv_freq[c]; cos = attention_factor * cos(angle), sin = attention_factor * "
+    "sin(angle); for each pair c of channels (a, b): after[a] = before[a] cos - before[b] sin, after[b] = before[a] "
+    "sin + before[b] cos; channels outside of the slice are unchanged, and not multiplied by the factor"
+)
+PAIRS = {
+    "half": "pair c is channels (rotary_start + c, rotary_start + c + rotary_dim / 2)",
+    "interleaved": "pair c is channels (rotary_start + 2 c, rotary_start + 2 c + 1)",
+}
+
+
+def write(source: str | Path, out: Path, positions: Sequence[int], *, pairing: Any = None) -> dict[str, Any]:
+    """Write the vectors of each kind of layer of a model: ``vectors.npz``, and ``vectors.json`` with the formulas.
+
+    Args:
+        source: whatever :func:`posenc.lab.checkpoint.read.read` takes.
+        out: the folder to make; it must be new or empty.
+        positions: where the tokens of q and k stand.
+        pairing: the pairing of a model type that is not known.
+
+    Returns:
+        What ``vectors.json`` holds.
+
+    Raises:
+        ValueError: no positions, or one below 0; a model without layers that rotate by one position.
+        RunError: a folder that holds something.
+    """
+    if not positions or min(positions) < 0:
+        raise ValueError(f"vectors: got positions {list(positions)}, expected at least one, from 0 on.")
+    if max(positions) >= 1 << 53:
+        raise ValueError(f"vectors: got position {max(positions)}, expected less than 2**53.")
+    described = read(source, pairing=pairing)
+    arrays: dict[str, Array] = {}
+    kinds: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    for group in described:
+        made = _kind(group, np.array(positions, dtype=np.int64))
+        if made is None:
+            left_out.append(f"{group.part or 'the model'}, {group.label or 'all'}: {type(group.encoding).__name__}")
+            continue
+        name = f"kind{len(kinds)}"
+        words, numbers = made
+        kinds.append({"name": name, **words})
+        arrays |= {f"{name}.{key}": value for key, value in numbers.items()}
+    if not any(kind["rotates"] for kind in kinds):
+        raise ValueError(
+            f"vectors: {source} has no layers that rotate by one position, only {', '.join(left_out) or 'none'}; "
+            "posenc inspect says what it has."
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"vectors: {out} holds something already; give a new folder, or an empty one.")
+    out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {
+        "model_type": described.model_type,
+        "positions": [int(position) for position in positions],
+        "layout": "q and k are (batch 1, heads 2, tokens, head_dim); token t stands at positions[t]",
+        "formula": FORMULA,
+        "kinds": kinds,
+        "left_out": left_out,
+    }
+    np.savez(out / NUMBERS, positions=np.array(positions, dtype=np.int64), **arrays)  # type: ignore[arg-type]
+    (out / WORDS).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
+
+
+def _kind(group: LayerGroup, positions: Array) -> tuple[dict[str, Any], dict[str, Array]] | None:
+    """The words and numbers of one kind of layer; None for encodings of other forms."""
+    parts = group.encoding.parts if isinstance(group.encoding, Compose) else (group.encoding,)
+    rotation, others = parts[0], parts[1:]
+    if not isinstance(rotation, (RoPE, MRoPE, NoPE)) or not all(isinstance(each, Temperature) for each in others):
+        return None
+    words: dict[str, Any] = {
+        **{"part": group.part, "label": group.label, "layers": list(group.layers)},
+        **{"rotates": not isinstance(rotation, NoPE), "trained_length": group.trained_length},
+        "notes": list(group.notes),
+    }
+    numbers: dict[str, Array] = {}
+    draw = np.random.default_rng(0)
+    width = 64 if isinstance(rotation, NoPE) else rotation.head_dim
+    before = [draw.standard_normal((1, HEADS, len(positions), width)).astype(np.float32) for _ in range(2)]
+    numbers["q"], numbers["k"] = before
+    if isinstance(rotation, NoPE):
+        numbers["q_after"], numbers["k_after"] = (x.astype(np.float64) for x in before)
+    else:
+        meant = _words(rotation, int(positions.max()) + 1)
+        rates = np.array(meant.pop("inv_freq"))
+        angle = positions[:, None].astype(np.float64) * rates
+        factor = meant["attention_factor"]
+        numbers |= {"inv_freq": rates, "cos": factor * np.cos(angle), "sin": factor * np.sin(angle)}
+        numbers["q_after"], numbers["k_after"] = (turned(x, positions, meant, rates) for x in before)
+        words |= meant
+        words["pairs"] = PAIRS[rotation.pairing]
+    for each in (part for part in others if isinstance(part, Temperature)):
+        given: dict[str, Any] = {"form": each.form, "length": each.length, "strength": each.strength}
+        words["temperature"] = given | {"formula": "the scores of the query at position p are times temperature[p]"}
+        numbers["temperature"] = oracle_temperature.temperature(positions, **given)
+    return words, numbers
+
+
+def _words(rotation: RoPE | MRoPE, length: int) -> dict[str, Any]:
+    rule = rotation.frequencies
+    rule = rule.start if isinstance(rule, LearnedRates) else rule
+    found: dict[str, Any] = {
+        **{"head_dim": rotation.head_dim, "rotary_dim": rotation.rotary_dim, "rotary_start": rotation.rotary_start},
+        **{"pairing": rotation.pairing, "rule": repr(rule), "base": getattr(rule, "base", None)},
+        "attention_factor": float(rule.attention_factor_at(length)),
+        "scores_times": float(rule.score_factor),
+        "inv_freq": rule.inv_freq(rotation.rotary_dim, length=float(length)).tolist(),
+    }
+    if isinstance(rotation, MRoPE):
+        found |= {"sections": list(rotation.sections), "section_layout": rotation.layout}
+    return found
+
+
+def turned(x: Array, positions: Array, meant: dict[str, Any], rates: Array) -> Array:
+    """Queries or keys after the rotation that the words mean, by the oracle."""
+    start, width = meant["rotary_start"], meant["rotary_dim"]
+    inner = x[..., start : start + width].astype(np.float64)
+    if "sections" in meant:
+        rotated = oracle_mrope.rotate(
+            inner,
+            np.stack([positions] * 3, axis=-1),
+            inv_freq=rates,
+            sections=tuple(meant["sections"]),
+            layout=meant["section_layout"],
+            pairing=meant["pairing"],
+        )
+    else:
+        rotated = oracle_rope.rotate(inner, positions, inv_freq=rates, pairing=meant["pairing"])
+    found = x.astype(np.float64).copy()
+    found[..., start : start + width] = meant["attention_factor"] * rotated
+    return found
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a function makes of the vectors of one kind of layer.
+
+    Attributes:
+        name: of the kind.
+        layers: its layers.
+        errors: (position, largest error of q and k as a share of the largest number there).
+        allowed: the same that arithmetic in float32 may cost.
+        reason: what it does instead, if that is known; "" otherwise.
+    """
+
+    name: str
+    layers: tuple[int, ...]
+    errors: tuple[tuple[int, float], ...]
+    allowed: tuple[float, ...]
+    reason: str
+
+    @property
+    def differs(self) -> bool:
+        """Whether an error is more than float32 costs."""
+        return any(not error <= most for (_, error), most in zip(self.errors, self.allowed, strict=True))
+
+    def line(self) -> str:
+        """As a person reads it."""
+        where, worst = max(self.errors, key=lambda pair: np.inf if np.isnan(pair[1]) else pair[1])
+        layers = f"layers {self.layers[0]} to {self.layers[-1]}" if self.layers else "all layers"
+        verdict = "DIFFERS" if self.differs else "agrees "
+        text = f"{verdict}  {self.name}, {layers}: error {worst:.2g} at position {where}"
+        return f"{text}; {self.reason}" if self.differs and self.reason else text
+
+
+def verify(folder: Path, target: str | Callable[..., Any]) -> list[Verdict]:
+    """Call a function with the vectors of each kind of layer, and compare.
+
+    The function is called as ``f(q, k, positions)`` and returns q and k after the rotation; if it has a parameter
+    ``layer``, it gets the number of a layer of that kind. q and k are torch tensors (1, 2, tokens, head_dim) in
+    float32, and positions is a tensor (tokens,) of int64; what comes back may be torch, NumPy or what becomes NumPy.
+
+    Args:
+        folder: what :func:`write` wrote.
+        target: ``module:function``, ``file.py:function``, or the function.
+
+    Raises:
+        ValueError: no such function, or one that cannot be called so.
+        RunError: no vectors in the folder.
+    """
+    words, numbers = _read(folder)
+    function = load(target) if isinstance(target, str) else target
+    return [_verdict(kind, numbers, function) for kind in words["kinds"]]
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    try:
+        words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+        with np.load(folder / NUMBERS, allow_pickle=False) as file:
+            numbers = {name: file[name] for name in file.files}
+        for kind in words["kinds"]:
+            for key in ("q", "k", "q_after", "k_after"):
+                numbers[f"{kind['name']}.{key}"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"verify: {folder} holds no vectors ({error}); write them with posenc vectors.") from error
+    return words, numbers
+
+
+def _verdict(kind: dict[str, Any], numbers: dict[str, Array], function: Callable[..., Any]) -> Verdict:
+    import torch
+
+    name, positions = kind["name"], numbers["positions"]
+    q, k, *after = (numbers[f"{name}.{key}"] for key in ("q", "k", "q_after", "k_after"))
+    given = [torch.from_numpy(x.copy()) for x in (q, k, positions)]
+    options = {"layer": kind["layers"][0]} if "layer" in inspect.signature(function).parameters else {}
+    try:
+        result = function(*given, **options)
+        got = [np.asarray(x.detach().cpu() if hasattr(x, "detach") else x, dtype=np.float64) for x in result]
+    except Exception as error:
+        raise ValueError(
+            f"verify: f(q, k, positions) with q {q.shape} and positions {positions.shape} raised "
+            f"{type(error).__name__}: {str(error)[:200]}; write a function around it that takes these."
+        ) from error
+    if len(got) != 2 or any(x.shape != right.shape for x, right in zip(got, after, strict=False)):
+        shapes = [x.shape for x in got]
+        raise ValueError(f"verify: the function gave shapes {shapes}, expected q and k of {q.shape}; return both.")
+    errors = _errors(got, after)
+    angle = positions[:, None] * np.abs(numbers.get(f"{name}.inv_freq", np.zeros(1)))
+    # Angles in float32, the recipe in common use, are wrong by half a unit of their last place.
+    allowed = 1e-5 + 1.5e-7 * angle.max(axis=-1)
+    pairs = tuple((int(p), float(e)) for p, e in zip(positions, errors, strict=True))
+    found = Verdict(name, tuple(kind["layers"]), pairs, tuple(allowed.tolist()), "")
+    if not found.differs or not kind["rotates"]:
+        return found
+    for words, other in _alternatives(kind, numbers):
+        if (_errors(got, other) <= allowed).all():
+            return Verdict(name, found.layers, pairs, found.allowed, words)
+    return found
+
+
+def _errors(got: Sequence[Array], right: Sequence[Array]) -> Array:
+    """By token, as a share of the largest number."""
+    each = [np.abs(x - y).max(axis=(0, 1, 3)) / np.abs(y).max(axis=(0, 1, 3)) for x, y in zip(got, right, strict=True)]
+    found: Array = np.maximum(*each)
+    return found
+
+
+def _alternatives(kind: dict[str, Any], numbers: dict[str, Array]) -> Iterator[tuple[str, list[Array]]]:
+    """What porters get wrong, in words, with what it gives."""
+    name, positions = kind["name"], numbers["positions"]
+    before, rates = [numbers[f"{name}.q"], numbers[f"{name}.k"]], numbers[f"{name}.inv_freq"]
+
+    def by(changes: dict[str, Any], *, rates: Array = rates, positions: Array = positions) -> list[Array]:
+        return [turned(x, positions, kind | changes, rates) for x in before]
+
+    other = "interleaved" if kind["pairing"] == "half" else "half"
+    yield "it leaves q and k unrotated", [x.astype(np.float64) for x in before]
+    yield f"it takes pairs as {other!r}, expected {kind['pairing']!r}", by({"pairing": other})
+    yield "it turns by -angle", by({}, rates=-rates)
+    yield f"it turns by -angle, and takes pairs as {other!r}", by({"pairing": other}, rates=-rates)
+    if kind["attention_factor"] != 1:
+        yield f"cos and sin lack the factor {kind['attention_factor']:g}", by({"attention_factor": 1.0})
+    if kind["rotary_start"]:
+        yield f"it rotates the first channels, expected those from {kind['rotary_start']} on", by({"rotary_start": 0})
+    if kind["base"]:
+        plain = kind["base"] ** (-np.arange(0, kind["rotary_dim"], 2) / kind["rotary_dim"])
+        yield f"it has the plain rates of base {kind['base']:g}, expected {kind['rule']}", by({}, rates=plain)
+        bare = by({"attention_factor": 1.0}, rates=plain)
+        yield f"it has the plain rates of base {kind['base']:g} and no factor, expected {kind['rule']}", bare
+    for shift in (1, -1):
+        yield f"its positions are {shift:+d}", by({}, positions=positions + shift)
