@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from posenc import Compose, MRoPE, RoPE
-from posenc.integrations.transformers import Description, describe
+from posenc.integrations.transformers import Description, describe, to_transformers
 
 transformers = pytest.importorskip("transformers")
 
@@ -95,6 +95,26 @@ def test_every_default_config_says_the_same_as_its_object() -> None:
             differing.append(model_type)
     assert differing == []
     assert checked > 300
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_every_default_config_that_is_written_is_loaded_and_means_the_same() -> None:
+    differing, written, refused = [], 0, 0
+    for model_type, config in configs().items():
+        raw = config.to_dict() | {"model_type": model_type}
+        try:
+            described = describe(raw)
+            found = to_transformers(described, raw, part="")
+        except ValueError:  # no encoding, none of the whole, or none that a config can say
+            refused += 1
+            continue
+        written += 1
+        loaded = transformers.CONFIG_MAPPING[model_type].from_dict(found)
+        if [g for g in said(describe(loaded)) if not g[0]] != [g for g in said(described) if not g[0]]:
+            differing.append(model_type)
+    assert differing == []
+    assert written > 220
 
 
 WORDS = [None, True, False, -1, 0, 1, 2, 3, 7, 0.5, 1e400, -1e400, 10**12, 10**30, "", "yarn", "default", "1", "llama"]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from posenc import ALiBi, Compose, Learned, NoPE, RoPE, T5Bias, Temperature
+from posenc import ALiBi, Compose, Learned, NoPE, RoPE, Sinusoidal, T5Bias, Temperature
 from posenc.frequencies import DynamicNTK, Geometric, Linear, Llama3, YaRN
-from posenc.integrations.transformers import Description, describe
+from posenc.integrations.transformers import Description, describe, to_transformers
 from posenc.scores import DeBERTa
 
 pytest.importorskip("transformers")
@@ -295,3 +295,71 @@ def test_tables_and_biases_of_models_that_said_nothing() -> None:
         relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=256, max_relative_positions=512
     )
     assert isinstance(describe(deberta).groups[0].encoding, DeBERTa)
+
+
+def test_what_a_model_has_instead_is_said() -> None:
+    import transformers
+
+    described = describe(transformers.MusicgenConfig())
+    (group,) = (group for group in described if group.part == "decoder")
+    assert isinstance(group.encoding, Sinusoidal)
+    assert group.notes == ("its cosines come before its sines",)
+    for config, words in (
+        (transformers.Wav2Vec2Config(), "a convolution over the frames"),
+        (transformers.XLNetConfig(), "Transformer-XL's relative positions"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            describe(config)
+    codec = transformers.CONFIG_MAPPING["xcodec2"]()
+    assert isinstance(describe(codec).groups[0].encoding, NoPE)  # it turns heads by their number
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "phi3", "rope_scaling": {"type": "su", "short_factor": [1.0] * 32, "long_factor": [2.0] * 32}},
+        {"model_type": "exaone4", "num_hidden_layers": 8, "sliding_window": 4096, "sliding_window_pattern": "LLLG"},
+        {"model_type": "gemma3_text", "head_dim": 64, "num_hidden_layers": 6, "rope_local_base_freq": 10000},
+        {"model_type": "gemma3_text", "head_dim": 64, "rope_scaling": {"type": "linear", "factor": 8.0}},
+        {"model_type": "modernbert", "rope_theta": None, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0},
+        {"model_type": "olmo3", "layer_types": ["sliding_attention"] * 3 + ["full_attention"], "rope_scaling": YARN},
+        {"model_type": "llama4_text", "num_hidden_layers": 8, "no_rope_layers": []},
+        {"model_type": "smollm3", "num_hidden_layers": 8},
+        {"model_type": "cohere2", "num_hidden_layers": 8, "sliding_window": 4096, "sliding_window_pattern": 4},
+        {"model_type": "hunyuan_v1_dense", "rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0}},
+        {"model_type": "deepseek_v4", "head_dim": 512, "qk_rope_head_dim": 64, "rope_scaling": YARN},
+        {
+            "model_type": "qwen2",
+            "rope_scaling": {"type": "yarn", "factor": None, "original_max_position_embeddings": 8192},
+        },
+    ],
+    ids=lambda config: config["model_type"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_written_is_loaded_and_means_the_same(config: dict[str, Any]) -> None:
+    import transformers
+
+    raw = {**B, "num_hidden_layers": 4, "pad_token_id": 0, "original_max_position_embeddings": None, **config}
+    if config["model_type"] == "phi3":
+        raw["original_max_position_embeddings"] = 4096
+    described = describe(raw)
+    written = to_transformers(described, raw)
+    loaded = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(json.loads(json.dumps(written)))
+    again = describe(loaded)
+    assert [(g.layers, g.encoding.to_dict()) for g in again] == [(g.layers, g.encoding.to_dict()) for g in described]
+
+
+def test_what_the_class_would_read_otherwise_is_not_written() -> None:
+    llama4 = {**B, "model_type": "llama4_text", "num_hidden_layers": 8}
+    smol = describe({**B, "model_type": "smollm3", "num_hidden_layers": 8, "no_rope_layers": [1, 0] * 4})
+    with pytest.raises(ValueError, match="its config cannot say this encoding"):
+        to_transformers(smol, {**llama4, "model_type": "llama"})
+
+
+def test_layers_with_keys_of_their_own_by_either_way_of_writing_the_number() -> None:
+    import transformers
+
+    for count in (2, 12):
+        config = transformers.Gemma4TextConfig(num_hidden_layers=count, head_dim=64, hidden_size=64)
+        widths = {group.label: group.encoding.head_dim for group in describe(config)}  # type: ignore[attr-defined]
+        assert widths == {"sliding_attention": 64, "full_attention": 512}

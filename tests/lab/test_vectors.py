@@ -26,7 +26,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "cohere": ({"layer_norm_eps": 1e-5}, "Cohere"),
     "glm4": ({"head_dim": 64, "partial_rotary_factor": 0.5}, "Glm4"),
     "gemma3_text": ({"head_dim": 64, "sliding_window": 512, "sliding_window_pattern": 6}, "Gemma3"),
-    "qwen3_vl_text": ({"head_dim": 128, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}, "Qwen3VLText"),
+    "qwen3_vl_text": (
+        {"head_dim": 128, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}},
+        "Qwen3VLText",
+    ),
 }
 
 

@@ -29,7 +29,8 @@ PYTHONS_OWN = (
     "unsupported operand",
     "has no attribute",
     "unpack",
-    "NoneType",
+    "'NoneType' object",
+    "type 'NoneType'",
 )
 EXTREME: tuple[Any, ...] = (
     *(0, -1, 1, 3, 2**31, 10**8, 4 * 10**12, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf")),

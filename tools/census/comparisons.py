@@ -120,10 +120,13 @@ def compare_sinusoidal(config: Any, encoding: Sinusoidal) -> Compared:
         name = next(iter(classes))
         cls: Any = classes[name]
         if hasattr(cls, "get_embedding"):
-            theirs = cls.get_embedding(length, encoding.dim, None)
+            asks = "padding_idx" in inspect.signature(cls.get_embedding).parameters
+            theirs = cls.get_embedding(length, encoding.dim, *((None,) if asks else ()))
         else:
             built = cls(length, encoding.dim)
             theirs = (built.create_weight if hasattr(built, "create_weight") else built._init_weight)()
+    if "musicgen" in module.__name__:  # cosines first
+        theirs = torch.cat(theirs.chunk(2, dim=-1)[::-1], dim=-1)
     return name, _codes_error(theirs, encoding), length - 1
 
 

@@ -205,7 +205,7 @@ def _checked(key: str, value: Any, inside: str = "") -> Any:
     elif key in _LISTS:
         if not isinstance(value, (list, tuple)) or len(value) > _WIDEST:
             raise _wrong(name, value, "a list")
-        if key in _OF_NUMBERS and not all(isinstance(each, (int, float)) and each == each for each in value):
+        if key in _OF_NUMBERS and not all(isinstance(each, (int, float)) and abs(each) < 1e30 for each in value):
             raise _wrong(name, value, "a list of numbers")
     elif key in _MAPPINGS:
         if not isinstance(value, Mapping):

@@ -177,6 +177,12 @@ def _sinusoidal(config: Mapping[str, Any]) -> list[Found]:
     return [("", _layers(config), encoding, size(config, "max_positions"), notes)]
 
 
+def _musicgen(config: Mapping[str, Any]) -> list[Found]:
+    encoding = Sinusoidal(int(need(config, "hidden_size")), frequencies=Tensor2Tensor(), order="concatenated")
+    notes = ("its cosines come before its sines",)
+    return [("", _layers(config), encoding, size(config, "max_positions"), notes)]
+
+
 def _sinusoidal_if_asked(key: str) -> Reader:
     def read(config: Mapping[str, Any]) -> list[Found]:
         dim, length = int(need(config, "hidden_size")), int(need(config, "max_positions"))
@@ -239,6 +245,23 @@ def _layers(config: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(range(int(need(config, "num_layers"))))
 
 
+#: What has no encoding of posenc: what it has instead.
+INSTEAD = {
+    **dict.fromkeys(
+        names("data2vec-audio hubert omniasr_audio sew sew-d unispeech unispeech-sat wav2vec2 wavlm"),
+        "a convolution over the frames, num_conv_pos_embeddings wide, and no table",
+    ),
+    "xlnet": "Transformer-XL's relative positions in both directions, with a term for segments besides",
+    **dict.fromkeys(
+        names("inkling_text inkling2_text inkling2_loop_text"),
+        "a bias by distance that is computed from the hidden states",
+    ),
+    **dict.fromkeys(
+        names("nemotron_asr_streaming_encoder parakeet_encoder"),
+        "Transformer-XL's relative positions in both directions",
+    ),
+}
+
 READERS: dict[str, Reader] = {
     **dict.fromkeys(LEARNED, _learned),
     **dict.fromkeys(SINUSOIDAL, _sinusoidal),
@@ -246,6 +269,7 @@ READERS: dict[str, Reader] = {
     "xlm": _sinusoidal_if_asked("sinusoidal_embeddings"),
     "flaubert": _sinusoidal_if_asked("sinusoidal_embeddings"),
     "whisper": _whisper,
+    **dict.fromkeys(names("musicgen_decoder musicgen_melody_decoder"), _musicgen),
     "bloom": _alibi,
     "falcon": _falcon,
     "mpt": _mpt,

@@ -16,6 +16,7 @@ from posenc.integrations.transformers.description.layers import (
     types_of,
 )
 from posenc.integrations.transformers.description.normalise import ALONE, Part, config_class, normalise
+from posenc.integrations.transformers.description.not_rotary import INSTEAD
 from posenc.integrations.transformers.description.not_rotary import READERS as NOT_ROTARY
 from posenc.integrations.transformers.description.params_json import NAME, is_params_json, translated
 from posenc.integrations.transformers.description.rotary import Pairing, axial, encoding_of
@@ -76,7 +77,8 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
             unread += [f"{prefix}{text}" for text in part.not_read]
             unread += [f"{prefix}{key}: not used" for key in part.keys.not_read()]
         else:
-            unread.append(f"{part.name}: {part.model_type}")
+            instead = INSTEAD.get(part.model_type)
+            unread.append(f"{part.name}: {part.model_type}" + (f": {instead}" if instead else ""))
     whole = read_parts[0]
     if not groups:
         raise troubles[0] if troubles else _nothing(whole, unread)
@@ -89,6 +91,11 @@ def _nothing(whole: Part, unread: list[str]) -> ValueError:
     if whole.keys.get("model_type") is None:
         return ValueError(
             "describe: there is no model_type in the config; add it, or say the pairing: pairing=... (--pairing)."
+        )
+    if whole.model_type in INSTEAD:
+        return ValueError(
+            f"describe: the config of {whole.model_type!r} says nothing of a positional encoding that is known here; "
+            f"its code has {INSTEAD[whole.model_type]}."
         )
     besides = f" Not read: {'; '.join(unread)}." if unread else ""
     return ValueError(
