@@ -4,6 +4,7 @@
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 
@@ -25,19 +26,10 @@ def load(run: str | os.PathLike[str]) -> Any:
         >>> table = load("runs/latest")  # doctest: +SKIP
         >>> table[table.measure == "perplexity"].pivot_table("value", "encoding", "length")  # doctest: +SKIP
     """
-    from pathlib import Path
-
     from posenc.lab.run import folder as runs
 
     folder = runs.find(Path(run))
-    job: Any
-    if runs.kind(folder) == "extend":
-        from posenc.lab.extend import report as job
-    elif runs.kind(folder) == "task":
-        from posenc.lab.compare import task_report as job
-    else:
-        from posenc.lab.compare import report as job
-    rows = job.rows(folder)
+    rows = report_of(folder).rows(folder)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     rows = [{name: row.get(name) for name in columns} for row in rows]
     try:
@@ -45,3 +37,16 @@ def load(run: str | os.PathLike[str]) -> Any:
     except ImportError:
         return rows
     return pandas.DataFrame(rows, columns=columns)
+
+
+def report_of(run: Path) -> Any:
+    """The module that writes the report of a run: its functions are write, print_table, figures and rows."""
+    from posenc.lab.run import folder as runs
+
+    if runs.kind(run) == "extend":
+        from posenc.lab.extend import report
+    elif runs.kind(run) == "task":
+        from posenc.lab.compare import task_report as report
+    else:
+        from posenc.lab.compare import report
+    return report

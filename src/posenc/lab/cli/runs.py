@@ -134,17 +134,12 @@ def report(
     Examples:
       posenc report runs/latest --plots figures --csv numbers.csv
     """
+    from posenc.lab import report_of
     from posenc.lab.run import folder as runs
 
     console = console_for(as_json)
     folder = runs.find(run)
-    job: Any
-    if runs.kind(folder) == "extend":
-        from posenc.lab.extend import report as job
-    elif runs.kind(folder) == "task":
-        from posenc.lab.compare import task_report as job
-    else:
-        from posenc.lab.compare import report as job
+    job = report_of(folder)
     page = job.write(folder)
     job.print_table(folder, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
