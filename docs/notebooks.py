@@ -1,6 +1,6 @@
 """The tutorials as notebooks, made from the pages: ``python docs/notebooks.py`` writes them, ``--run`` runs them too.
 
-A page's blocks of Python become cells; what a page hides becomes a cell whose output is shown as Markdown. A notebook
+A page's blocks of Python become cells; what a page hides becomes a cell whose output is shown as Markdown or HTML. A notebook
 is stored without outputs: they are made where it runs.
 """
 
@@ -14,7 +14,7 @@ import nbformat
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 NOTEBOOKS = ROOT / "examples" / "notebooks"
-PAGES = ("from_integer_to_rope", "from_rope_to_a_million_tokens", "exercises")
+PAGES = ("from_integer_to_rope", "from_rope_to_a_million_tokens", "one_patch_in_an_image", "exercises")
 SITE = "https://posenc.readthedocs.io/en/latest"
 
 #: In a page: a block that is run, with its options and its code, or what the library draws there.
@@ -40,7 +40,7 @@ os.chdir(next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder 
 def as_markdown(line, cell):
     with capture_output() as said:
         get_ipython().run_cell(cell).raise_error()
-    display(Markdown(said.stdout))"""
+    display((HTML if said.stdout.startswith("<") else Markdown)(said.stdout))"""
 _EXPLORER = """\
 from IPython.display import IFrame
 from posenc.lab.explore.job import explore
