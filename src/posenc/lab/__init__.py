@@ -43,6 +43,7 @@ def report_of(run: Path) -> Any:
     """The module that writes the report of a run: its functions are write, print_table, figures and rows."""
     from posenc.lab.run import folder as runs
 
+    report: Any
     if runs.kind(run) == "extend":
         from posenc.lab.extend import report
     elif runs.kind(run) == "task":
