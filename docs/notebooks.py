@@ -1,7 +1,7 @@
 """The tutorials as notebooks, made from the pages: ``python docs/notebooks.py`` writes them, ``--run`` runs them too.
 
-A page's blocks of Python become cells; what a page hides becomes a cell whose output is shown as Markdown or HTML. A notebook
-is stored without outputs: they are made where it runs.
+A page's blocks of Python become cells; what a page hides becomes a cell whose output is shown as Markdown or HTML. A
+notebook is stored without outputs: they are made where it runs.
 """
 
 import argparse
