@@ -311,6 +311,19 @@ def test_a_score_depends_on_the_offset_along_each_axis_alone(layout: str) -> Non
     torch.testing.assert_close(scores(GRID[None] * 0.5 - 0.25), scores(GRID[None] * 0.5))
 
 
+def test_negative_coordinates_may_come_in_every_form() -> None:
+    """A line from -1 to 1 along one axis: as the connectors of LTX-2 number a text."""
+    line = torch.linspace(-1, 1, 35, dtype=torch.float64)
+    q = queries(torch.float64)
+    one = rope("interleaved", axes=1)
+    assert torch.equal(one.rotate(q, line), one.rotate(q, line[None, :, None]))
+    assert torch.equal(one.rotate(q, line[None]), one.rotate(q, line))
+    both = rope("half")
+    assert torch.equal(both.rotate(q, line), both.rotate(q, torch.stack((line, line), dim=-1)[None]))
+    with pytest.raises(ValueError, match=r"got -1\.0, expected 0 or above"):  # a text, where -1 is a mistake
+        posenc.MRoPE(HEAD_DIM, sections=(4, 6, 6)).rotate(q, line)
+
+
 def test_a_row_and_a_column_turn_pairs_of_their_own() -> None:
     for layout in LAYOUTS:
         encoding = rope(layout)

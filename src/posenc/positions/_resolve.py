@@ -12,7 +12,13 @@ Positions: TypeAlias = Tensor | int | None
 
 
 def resolve(
-    positions: Positions, length: int, *, device: torch.device, name: str = "positions", batch: int | None = None
+    positions: Positions,
+    length: int,
+    *,
+    device: torch.device,
+    name: str = "positions",
+    batch: int | None = None,
+    signed: bool = False,
 ) -> Tensor:
     """Positions as a tensor ``(length,)`` or ``(batch, length)`` on ``device``.
 
@@ -23,6 +29,7 @@ def resolve(
         device: where the tokens are.
         name: what an error calls the argument.
         batch: the number of rows that ``(batch, seq)`` positions must match, if that is known.
+        signed: whether a tensor may have negative values.
 
     Raises:
         TypeError: positions of another type: bfloat16 cannot tell 257 from 256, nor float16 2049 from 2048.
@@ -45,12 +52,19 @@ def resolve(
     if batch is not None and positions.ndim == 2 and positions.shape[0] not in (1, batch):
         raise ValueError(f"{name}: got {positions.shape[0]} rows for a batch of {batch}; give one row for each.")
     if may_look(positions):
-        _check_values(positions, name)
+        _check_values(positions, name, signed=signed)
     return positions.to(device)
 
 
 def resolve_coordinates(
-    positions: Positions, length: int, coordinates: int, *, device: torch.device, batch: int, name: str = "positions"
+    positions: Positions,
+    length: int,
+    coordinates: int,
+    *,
+    device: torch.device,
+    batch: int,
+    name: str = "positions",
+    signed: bool = False,
 ) -> Tensor:
     """Positions of several coordinates as a tensor ``(length, coordinates)`` or ``(batch, length, coordinates)``.
 
@@ -60,13 +74,14 @@ def resolve_coordinates(
         length, coordinates, batch: what the shape must be.
         device: where the tokens are.
         name: what an error calls the argument.
+        signed: whether one number for each token may be negative too, because it is no position in a text.
 
     Raises:
         TypeError: positions of another type, as in :func:`resolve`.
         ValueError: another rank or length; infinite or NaN values, and negative ones in a text.
     """
     if not isinstance(positions, Tensor) or positions.ndim < 3:
-        text = resolve(positions, length, device=device, name=name, batch=batch)
+        text = resolve(positions, length, device=device, name=name, batch=batch, signed=signed)
         return text[..., None].expand(*text.shape, coordinates)
     positions = _checked(positions, name)
     if positions.ndim != 3 or positions.shape[1:] != (length, coordinates) or positions.shape[0] not in (1, batch):
@@ -108,7 +123,7 @@ def _checked(positions: object, name: str) -> Tensor:
     )
 
 
-def _check_values(positions: Tensor, name: str) -> None:
+def _check_values(positions: Tensor, name: str, *, signed: bool) -> None:
     if positions.numel() == 0:
         return
     if positions.is_floating_point() and not bool(torch.isfinite(positions).all()):
@@ -116,7 +131,7 @@ def _check_values(positions: Tensor, name: str) -> None:
     lowest, highest = (bound.item() for bound in torch.aminmax(positions))
     if highest > LAST_POSITION:
         raise ValueError(f"{name}: got {highest}, expected at most 2**53, up to which positions are exact.")
-    if lowest < 0:
+    if lowest < 0 and not signed:
         raise ValueError(
             f"{name}: got {lowest}, expected 0 or above; shift all positions by {-lowest} (to a relative encoding only "
             "differences matter), and give padding any position of 0 or above."

@@ -49,6 +49,7 @@ class Rotation(QueryKeyEncoding, ABC):
         coordinates: how many numbers the position of a token has; None for one.
         roles_differ: True if queries and keys turn differently.
         heads_differ: True if the heads do.
+        signed: True if positions may be negative in every form of a tensor, because they are no places in a text.
         implementation: how they are turned: "auto", "eager", "cpu" or "triton".
     """
 
@@ -58,6 +59,7 @@ class Rotation(QueryKeyEncoding, ABC):
     coordinates: int | None = None
     roles_differ: ClassVar[bool] = False
     heads_differ: bool = False
+    signed: ClassVar[bool] = False
     _shared: Tables | None = None  # rows for the positions 0, 1, 2, ..., where rates are fixed
 
     def __init__(
@@ -337,7 +339,9 @@ class Rotation(QueryKeyEncoding, ABC):
         if self.coordinates is None:
             resolved = resolve(positions, tokens, device=x.device, batch=rows, name=name)
         else:
-            resolved = resolve_coordinates(positions, tokens, self.coordinates, device=x.device, batch=rows, name=name)
+            resolved = resolve_coordinates(
+                positions, tokens, self.coordinates, device=x.device, batch=rows, name=name, signed=self.signed
+            )
         if may_look(resolved):
             self.check_range(resolved, x.dtype)
         return resolved

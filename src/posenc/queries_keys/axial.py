@@ -101,8 +101,8 @@ class AxialRoPE(Rotation):
 
     Shape:
         q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
-        positions ``(batch, seq, A)`` or ``(1, seq, A)``, integer or float, negative too, as
-        ``posenc.positions.grid`` gives them; ``(seq,)`` or ``(batch, seq)`` are taken for all coordinates alike.
+        positions ``(batch, seq, A)`` or ``(1, seq, A)``, as ``posenc.positions.grid`` gives them; ``(seq,)`` or
+        ``(batch, seq)`` are taken for all coordinates alike. All may be integer or float, and negative.
 
     Precision: angles in float64; cos and sin rounded once to float32; the rotation in float32, rounded once to the
         dtype of q and k; float64 throughout for float64.
@@ -131,6 +131,7 @@ class AxialRoPE(Rotation):
     """
 
     relative = True
+    signed = True
     takes_several_rules = True
 
     def __init__(

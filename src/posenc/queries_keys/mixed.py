@@ -63,6 +63,7 @@ class MixedRoPE(Rotation):
     """
 
     relative = True
+    signed = True
     heads_differ = True
 
     def __init__(
