@@ -369,7 +369,7 @@ class Rotation(QueryKeyEncoding, ABC):
         heads = 1 if x.ndim == 2 else x.shape[index - 1 if index == x.ndim - 2 else x.ndim - 2]
         if heads % kv_heads:
             raise ValueError(
-                f"{type(self).__name__}: got {heads} heads, expected a multiple of {kv_heads}, for which there are "
-                "rates; build it with num_kv_heads set to the heads of k."
+                f"{type(self).__name__}: got {heads} heads, expected a multiple of {kv_heads}, the key heads for which "
+                "there are rates; build it for the heads of k."
             )
         return heads // kv_heads

@@ -120,11 +120,22 @@ def test_an_option_that_the_class_does_not_have_is_refused() -> None:
         "DynamicNTK(2,trained_length=64)", "Llama3(8,trained_length=64)", "Proportional(0.5)",
         "LearnedRates(Geometric())",
         f"LongRoPE({[1] * 16},{[2] * 16},trained_length=64,factor=2)", f"Custom({[1] * 16})", "Tensor2Tensor",
+        "RIFLEx(2,50)", "Linspaced(0,1)", "Logspaced(1,100)",
     ],
 )  # fmt: skip
 def test_every_rule_can_be_named(rule: str) -> None:
     encoding = parse(f"rope:frequencies={rule}").build(dim=64, num_heads=2, length=64)
     assert type(encoding.frequencies).__name__.lower() == rule.split("(")[0].lower()
+
+
+def test_each_axis_may_have_a_rule_and_a_width() -> None:
+    encoding = parse("axial:axes=(8,24),layout=interleaved,frequencies=(geometric,NTK(2))").build(
+        dim=64, num_heads=2, length=64
+    )
+    assert encoding.axes == (8, 24)
+    assert [type(rule).__name__ for rule in encoding.frequencies] == ["Geometric", "NTK"]
+    with pytest.raises(ValueError, match=r"such as axes=\(12, 10, 10\)"):
+        parse("axial:axes=3").build(dim=64, num_heads=2, length=64)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ def _parse_options(text: str, options: str) -> dict[str, Any]:
     found = {str(keyword.arg): _value(text, keyword.value) for keyword in call.keywords}
     if isinstance(rule := found.get("frequencies"), str):
         found["frequencies"] = _rule(text, rule)
+    elif isinstance(rule, tuple):  # one for each coordinate
+        found["frequencies"] = tuple(_rule(text, each) if isinstance(each, str) else each for each in rule)
     return found
 
 
@@ -152,6 +154,8 @@ def _value(text: str, node: ast.expr) -> Any:
         maker = getattr(frequencies if name in frequencies.RULES else posenc, name)
         options = {str(keyword.arg): _value(text, keyword.value) for keyword in node.keywords}
         return _made(text, maker, [_value(text, one) for one in node.args], options)
+    if isinstance(node, ast.Tuple) and any(isinstance(one, ast.Call) for one in node.elts):
+        return tuple(_value(text, one) for one in node.elts)
     try:
         return ast.literal_eval(node)
     except ValueError as error:
