@@ -17,7 +17,8 @@ class Docstrings(griffe.Extension):
 
 
 def to_markdown(text: str) -> str:
-    """``:math:`` and ``.. math::`` as TeX between dollars, roles as links, and the example as a block of code."""
+    """``:math:`` and ``.. math::`` as TeX between dollars, roles as links, tables, the example as a block of code."""
+    text = re.sub(r"^( *)(=+(?: +=+)+)\n((?:.*\n)+?)\1\2\n((?:.*\n)+?)\1\2$", _table, text, flags=re.M)
     text = re.sub(r"\.\. math::\n?((?:[ \t]+.*\n|[ \t]*.+\n)(?:[ \t]+\S.*\n)*)", _block, text)
     text = re.sub(r":math:`([^`]+)`", r"\\(\1\\)", text, flags=re.S)
     text = re.sub(r":(?:class|func|meth):`(?:posenc\.)?([\w.]+)`", r"`\1`", text)
@@ -27,3 +28,19 @@ def to_markdown(text: str) -> str:
 
 def _block(found: re.Match[str]) -> str:
     return f"\n$$\n{' '.join(found[1].split())}\n$$\n"
+
+
+def _table(found: re.Match[str]) -> str:
+    """A table whose columns stand below and above rules of equal signs, with bars between its cells."""
+    indent = found[1]
+    starts = [rule.start() for rule in re.finditer("=+", found[2])]
+    rows: list[list[str]] = []
+    for line in (found[3] + found[4]).splitlines():
+        text = line.removeprefix(indent)
+        cells = [text[a:b].strip().replace("|", "&#124;") for a, b in zip(starts, [*starts[1:], None], strict=True)]
+        if cells[0] or not rows:
+            rows.append(cells)
+        else:  # a row that goes on in a second line
+            rows[-1] = [f"{above} {below}".strip() for above, below in zip(rows[-1], cells, strict=True)]
+    rows.insert(1, ["---"] * len(starts))
+    return "\n".join(f"{indent}| {' | '.join(cells)} |" for cells in rows)

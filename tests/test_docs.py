@@ -60,3 +60,15 @@ def test_a_python_block_parses_and_its_imports_resolve(block: str) -> None:
             import posenc
 
             assert hasattr(posenc, node.attr) or importlib.util.find_spec(f"posenc.{node.attr}"), node.attr
+
+
+def test_a_table_of_a_docstring_becomes_one_of_markdown() -> None:
+    pytest.importorskip("griffe")
+    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs" / "docstrings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    docstrings = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(docstrings)
+    text = "Before.\n\n==== =====\nname what\n==== =====\na    ``b`` or\n     |c|\nd    e\n==== =====\n\nAfter.\n"
+    expected = "| name | what |\n| --- | --- |\n| a | `b` or &#124;c&#124; |\n| d | e |"
+    assert docstrings.to_markdown(text) == f"Before.\n\n{expected}\n\nAfter.\n"

@@ -29,7 +29,7 @@ class Timesteps(EmbeddingEncoding):
     diffusers' ``Timesteps``   order     shift seen in
     ========================== ========= ===== ==================================================
     flip True, shift 0         "cos_sin" 0     Stable Diffusion 1 to 3, Flux, Wan, PixArt, and most
-    flip True, shift 1         "cos_sin" 1     DiT
+    flip True, shift 1         "cos_sin" 1     DiT in diffusers
     flip False, shift 1        "sin_cos" 1     DDPM's own code, Kandinsky 3
     flip False, shift 0        "sin_cos" 0     ERNIE-Image
     ========================== ========= ===== ==================================================

@@ -141,3 +141,20 @@ def test_the_pictures_are_drawn_from_what_is_kept(name: str) -> None:
             assert text.count("<image") == 10 * (2 + 2 * rules)
         else:
             assert all(rule in text for rule in NUMBERS)
+
+
+def test_a_code_of_two_coordinates_is_given_rows_and_columns() -> None:
+    for spec in ("sincos", "sinusoidal_grid:layout=interleaved,frequencies=Geometric(base=100)"):
+        where = Where(spec, dim=8, num_heads=1, side=4)
+        assert where.rules == patches.NUMBERS
+        x = torch.zeros(1, 15, 8)
+        assert where.code is not None
+        expected = where.code.on_embeddings(x, patches.numbers(3, 5, 4, "fitted"))
+        assert torch.equal(where(x, 3, 5, "fitted")[0], expected)
+        assert not torch.equal(expected, where.code.on_embeddings(x))
+
+
+def test_a_table_of_another_grid_is_refused() -> None:
+    assert Where("learned_grid:grid=(4,4)", dim=8, num_heads=1, side=4).rules == patches.TABLES
+    with pytest.raises(ValueError, match=r"got a table for 14 x 14 patches, expected 4 x 4; say grid=\(4,4\)"):
+        Where("learned_grid", dim=8, num_heads=1, side=4)

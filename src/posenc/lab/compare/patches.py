@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import posenc
-from posenc.embeddings import LearnedGrid
+from posenc.embeddings import LearnedGrid, SinusoidalGrid
 from posenc.lab.encodings.spec import parse
 
 SIDE, CLASSES = 8, 10
@@ -70,17 +70,6 @@ def numbers(height: int, width: int, side: int, rule: str) -> Tensor:
     return grid.double()
 
 
-class Sines(nn.Module):
-    """Sines of the row on half of the channels, and of the column on the others."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.sines = posenc.Sinusoidal(dim=dim // 2, frequencies=posenc.Geometric(base=100))
-
-    def forward(self, grid: Tensor) -> Tensor:
-        return torch.cat([self.sines.codes(grid[..., axis]) for axis in (0, 1)], dim=-1).float()
-
-
 class Where(nn.Module):
     """What tells the patches of an image apart: an encoding, and the rules by which a larger image may be numbered.
 
@@ -99,11 +88,11 @@ class Where(nn.Module):
         self.side = side
         self.rules: tuple[str, ...] = ("",)
         self.encoding: posenc.Encoding | None = None  # for the layers
-        self.code: nn.Module | None = None  # for the patches
+        self.code: posenc.Encoding | None = None  # for the patches
         if spec == "learned":
-            self.code, self.rules = LearnedGrid(dim, grid=(side, side), std=0.2), TABLES
+            self.code = LearnedGrid(dim, grid=(side, side), std=0.2)
         elif spec == "sincos":
-            self.code, self.rules = Sines(dim), NUMBERS
+            self.code = SinusoidalGrid(dim, frequencies=posenc.Geometric(base=100), layout="interleaved")
         elif spec == "axial":  # wavelengths of a grid, not of a book
             self.encoding = posenc.AxialRoPE(head_dim=dim // num_heads, frequencies=posenc.Geometric(base=100))
         else:
@@ -112,7 +101,14 @@ class Where(nn.Module):
                 self.code = encoding
             else:
                 self.encoding = encoding
-        if getattr(self.encoding, "coordinates", None) == 2:
+        if isinstance(self.code, LearnedGrid):
+            if self.code.grid != (side, side):
+                raise ValueError(
+                    f"{spec}: got a table for {self.code.grid[0]} x {self.code.grid[1]} patches, expected {side} x "
+                    f"{side}; say grid=({side},{side})."
+                )
+            self.rules = TABLES
+        elif getattr(self.encoding or self.code, "coordinates", None) == 2:
             self.rules = NUMBERS
 
     def forward(self, x: Tensor, height: int, width: int, rule: str = "") -> tuple[Tensor, Tensor | None]:
@@ -123,12 +119,8 @@ class Where(nn.Module):
         rule = rule or self.rules[0]
         if isinstance(self.code, LearnedGrid):
             return x + self._rows(self.code, height, width, rule), None
-        if isinstance(self.code, posenc.Encoding):
-            return self.code.on_embeddings(x), None
-        if self.rules != NUMBERS:
-            return x, None
-        grid = numbers(height, width, self.side, rule)
-        return (x, grid) if self.code is None else (x + self.code(grid), None)
+        grid = numbers(height, width, self.side, rule) if self.rules == NUMBERS else None
+        return (x, grid) if self.code is None else (self.code.on_embeddings(x, grid), None)
 
     def _rows(self, table: LearnedGrid, height: int, width: int, rule: str) -> Tensor:
         if (height, width) == (self.side, self.side):

@@ -1,5 +1,6 @@
 """The pictures of an encoding of a grid: maps of an image, as its patches lie."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -122,7 +123,7 @@ def _biases(bias: FloatArray) -> list[Picture]:
 
 def _tiles(maps: list[FloatArray]) -> Callable[[Axes], None]:
     """A function that draws maps side by side."""
-    across = min(4, len(maps))
+    across = math.ceil(len(maps) ** 0.5)
     rows, columns = maps[0].shape
     down = -(-len(maps) // across)
     sheet = np.full((down * (rows + 1) - 1, across * (columns + 1) - 1), np.nan)
