@@ -44,11 +44,11 @@ bench: .venv/installed-all
 	$(BIN)/python -m benchmarks.command rotate
 
 fuzz: .venv/installed ## random calls of the compiled kernel under the sanitizers: minutes
-	$(BIN)/python tests/kernels/fuzz.py --calls 100000
+	$(BIN)/python -m tests.kernels.fuzzing --calls 100000
 
-reliability: .venv/installed ## 20 000 damaged files, 100 000 calls under the sanitizers: minutes
+reliability: .venv/installed ## 20 000 damaged files, 100 000 calls of each kernel under the sanitizers
 	$(BIN)/python -m tests.reliability --files 20000
-	$(BIN)/python tests/kernels/fuzz.py --calls 100000
+	$(BIN)/python -m tests.kernels.fuzzing --calls 100000
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

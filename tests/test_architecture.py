@@ -309,3 +309,15 @@ def test_every_public_name_has_a_docstring(name: str) -> None:
 @pytest.mark.parametrize("path", [p for p in SRC.rglob("*.py") if "testing" not in p.parts], ids=str)
 def test_a_users_mistake_is_never_an_assert(path: Path) -> None:
     assert not [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
+
+
+@pytest.mark.parametrize("name", sorted({row.load().__name__ for row in CATALOGUE} | {"Compose"}))
+def test_every_encoding_is_marked_final(name: str) -> None:
+    classes = {row.load().__name__: row.load() for row in CATALOGUE} | {"Compose": posenc.Compose}
+    assert getattr(classes[name], "__final__", False)
+
+
+@pytest.mark.parametrize("name", ["posenc.scores.Content", "posenc.scores.ScoreMod", "posenc.explanation.Choice"])
+def test_what_users_subclass_with_has_a_public_home(name: str) -> None:
+    home, _, attribute = name.rpartition(".")
+    assert hasattr(importlib.import_module(home), attribute)

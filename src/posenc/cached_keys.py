@@ -74,9 +74,9 @@ def rerotate(
 
 
 def _rotation(encoding: Encoding) -> Rotation:
-    for part in getattr(encoding, "parts", (encoding,)):
-        if isinstance(part, Rotation):
-            return part
+    found = encoding.at("queries_keys") if isinstance(encoding, Encoding) else None
+    if isinstance(found, Rotation):
+        return found
     raise TypeError(
         f"rerotate: got {type(encoding).__name__}, which rotates no keys, expected a rotation such as RoPE or a "
         "composition with one; keys of other encodings do not depend on positions."

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from posenc.frequencies._arguments import check_instance
 from posenc.positions import Positions
 
 
+@final
 class Compose(Encoding):
     """Encodings of different places, joined: each hook goes to the encoding that acts there.
 

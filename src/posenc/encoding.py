@@ -15,9 +15,9 @@ At the third place most encodings look at positions alone, and two arguments are
 at what the tokens say are :class:`ContextualEncoding`; what such a one must remember besides keys and values travels
 in an explicit state (:meth:`Encoding.carry`).
 
-Every encoding of the library is a final class. Most stand below one of these four; NoPE, Temperature, SSMax and Compose
-stand directly below :class:`Encoding`, because they add nothing at a place of their own. The rotations share one more
-abstract class, ``Rotation``, below :class:`QueryKeyEncoding`.
+Every encoding of the library is a final class, and is marked so: write another below one of these four. NoPE,
+Temperature, SSMax and Compose stand directly below :class:`Encoding`, because they add nothing at a place of their own.
+The rotations share one more abstract class, ``Rotation``, below :class:`QueryKeyEncoding`.
 
 The scores of a query i, :math:`z_{ij} = \tau^s_i\,(\tau^p_i\, s\, q_i \cdot k_j + b_{ij})`, have two temperatures:
 :math:`\tau^p` multiplies the scaled dot products alone and :math:`\tau^s` the bias too. :meth:`Encoding.temperatures`
@@ -35,7 +35,8 @@ from torch import Tensor, nn
 
 from posenc.frequencies import Frequencies
 from posenc.frequencies._arguments import check_instance, check_names, check_numbers
-from posenc.kernels.biased_attention.content import Content, ScoreMod
+from posenc.kernels.biased_attention.content import Content as Content
+from posenc.kernels.biased_attention.content import ScoreMod as ScoreMod
 from posenc.kernels.biased_attention.score_mod import score_mod
 from posenc.kernels.biased_attention.temperature import Temperatures, combined
 from posenc.kernels.precision import compute_dtype, without_autocast

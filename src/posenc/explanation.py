@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from posenc.kernels.choice import Choice
+from posenc.kernels.choice import Choice as Choice
 
 
 def explain(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Choice:

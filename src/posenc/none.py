@@ -1,8 +1,11 @@
 """No positional encoding."""
 
+from typing import final
+
 from posenc.encoding import Encoding
 
 
+@final
 class NoPE(Encoding):
     """No positional encoding: all three hooks are the identity, and order can enter by the causal mask alone.
 

@@ -1,6 +1,6 @@
 """Scalable softmax: a learned temperature for each head."""
 
-from typing import Literal, get_args
+from typing import Literal, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from posenc.kernels.precision import as_float64
 Form = Literal["proportional", "affine"]
 
 
+@final
 class SSMax(Encoding):
     r"""Scalable softmax: the temperature of a head grows with the logarithm of how many tokens there are so far.
 

@@ -1,7 +1,7 @@
 """A softmax that is sharpened as the context grows."""
 
 import math
-from typing import Literal, get_args
+from typing import Literal, final, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +12,7 @@ from posenc.kernels.precision import as_float64
 Form = Literal["llama4", "mistral", "inkling", "power", "log"]
 
 
+@final
 class Temperature(Encoding):
     r"""A temperature by position: the later a query, the sharper its softmax, because it has more keys to choose from.
 

@@ -4,22 +4,28 @@ A draw is made from its number alone: ``draw(4711)`` runs that one again.
 """
 
 import copy
+import itertools
 import math
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import posenc
-from posenc.frequencies import Linear, Llama3
+from posenc.frequencies import DynamicNTK, Frequencies, Linear, Llama3, LongRoPE, NTKMixed, Proportional
+from posenc.oracle.queries_keys import axial, mixed, mrope, xpos
 from posenc.oracle.queries_keys import rope as rope_oracle
+from posenc.queries_keys.axial import Layout
 
 HEADS = (1, 2, 4)
 EMBEDDINGS = ("integer", "normalized", "binary", "sinusoidal", "learned", None, None)
-SCORES = ("alibi", "t5", "kerple", "fire", "sandwich", "shaw", "cope", "transformer_xl", "deberta", "forgetting", None)
+SCORES = (
+    *("alibi", "t5", "kerple", "fire", "sandwich", "shaw", "cope", "transformer_xl", "deberta", "forgetting"),
+    *("swin", "swin_v2", "tupe", None),
+)
 IMPLEMENTATIONS = ("auto", "auto", "dense", "blocks", "channels", "sdpa")
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-4, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 
@@ -40,25 +46,23 @@ def chance(draw: random.Random, share: float) -> bool:
     return draw.random() < share
 
 
-def drawn_encoding(draw: random.Random, heads: int, head_dim: int, length: int) -> posenc.Encoding:
+def drawn_encoding(draw: random.Random, heads: int, kv_heads: int, head_dim: int, length: int) -> posenc.Encoding:
     dim = heads * head_dim
     options: dict[str, dict[str, Any]] = {
         "normalized": {"length": 64}, "learned": {"length": length},
         "t5": {"direction": draw.choice(("causal", "both"))},
         "kerple": {"kernel": draw.choice(("log", "power"))}, "fire": {"width": 4, "threshold": 9.0},
         "sandwich": {"code_dim": 8}, "cope": {"length": draw.choice((1, 4, 64))}, "deberta": {"span": 4},
+        "swin": {"window": (2, -(-length // 2))}, "swin_v2": {"window": (-(-length // 3), 3), "width": 4},
+        "tupe": {"length": length},
         "shaw": {"reach": 3, "values": draw.choice(("learned", "none")), "beyond": draw.choice(("last", "nothing"))},
     }  # fmt: skip
     parts: list[posenc.Encoding] = []
     for name in (draw.choice(EMBEDDINGS), draw.choice(SCORES)):
         if name is not None and not (name in ("sinusoidal", "transformer_xl") and dim % 2):
             parts.append(posenc.make(name, dim=dim, num_heads=heads, **options.get(name, {})))
-    if chance(draw, 0.6):
-        yarn = posenc.YaRN(4.0, trained_length=64, mscale_all_dim=draw.choice((0.0, 1.0)))
-        rules = (None, posenc.Geometric(base=100.0), Linear(2.0), yarn, Llama3(2, trained_length=64, base=1e4))
-        slices: dict[str, int] = draw.choice(({}, {"rotary_dim": 2}, {"rotary_dim": 2, "rotary_start": head_dim - 2}))
-        pairing = draw.choice(("half", "interleaved"))
-        parts.append(posenc.RoPE(head_dim, frequencies=draw.choice(rules), pairing=pairing, **slices))
+    if chance(draw, 0.7):
+        parts.append(drawn_rotation(draw, heads, kv_heads, head_dim))
     if chance(draw, 0.3):
         multiplies = draw.choice(("products", "scores"))
         parts.append(
@@ -72,6 +76,44 @@ def drawn_encoding(draw: random.Random, heads: int, head_dim: int, length: int) 
     for parameter in encoding.parameters():
         nn.init.uniform_(parameter, 0.05, 0.4, generator=generator)
     return encoding
+
+
+def drawn_rotation(draw: random.Random, heads: int, kv_heads: int, head_dim: int) -> posenc.Encoding:
+    pairing = draw.choice(("half", "interleaved"))
+    pairs = head_dim // 2
+    kind = draw.choice(("rope", "rope", "rope", "xpos", "axial", "mrope", "mixed"))
+    if kind == "xpos":
+        return posenc.XPos(head_dim, scale_base=draw.choice((64.0, 512.0)), centre=draw.choice((0, 7)), pairing=pairing)
+    if kind == "axial" and pairs % 2 == 0:
+        return posenc.AxialRoPE(head_dim, layout=draw.choice(get_args(Layout)))
+    if kind == "mrope":
+        sections, layout = draw.choice(
+            (((pairs, 0, 0), "chunked"), ((pairs - pairs // 2, pairs // 2, 0), "chunked"))
+            if pairs < 4
+            else (((2, 1, 1), "chunked"), ((2, 1, 1), "interleaved"), ((2, 1, 1), "time_last"))
+        )
+        return posenc.MRoPE(head_dim, sections=sections, layout=layout, pairing=pairing)
+    if kind == "mixed" and pairs % 2 == 0:
+        return posenc.MixedRoPE(head_dim, num_heads=heads, num_kv_heads=kv_heads, pairing=pairing)
+    whole: tuple[Frequencies, ...] = (
+        Proportional(0.5),
+        LongRoPE([1.5] * pairs, [1.0 + n for n in range(pairs)], trained_length=8, factor=4),
+        *([DynamicNTK(2.0, trained_length=8)] if pairs > 1 else []),
+    )
+    if chance(draw, 0.4):
+        return posenc.RoPE(head_dim, frequencies=draw.choice(whole), pairing=pairing)
+    yarn = posenc.YaRN(4.0, trained_length=64, mscale_all_dim=draw.choice((0.0, 1.0)))
+    llama3 = Llama3(2, trained_length=64, base=1e4)
+    rules = (None, posenc.Geometric(base=100.0), Linear(2.0), yarn, llama3, NTKMixed(4.0, 0.75))
+    slices: dict[str, int] = draw.choice(({}, {"rotary_dim": 2}, {"rotary_dim": 2, "rotary_start": head_dim - 2}))
+    return posenc.RoPE(head_dim, frequencies=draw.choice(rules), pairing=pairing, **slices)
+
+
+def drawn_coordinates(draw: random.Random, coordinates: int, batch: int, length: int, seed: int) -> Tensor:
+    """Whole numbers or floats, the same in all rows or not, some below zero."""
+    generator = torch.Generator().manual_seed(seed)
+    made = torch.randint(-3, 30, (draw.choice((1, batch)), length, coordinates), generator=generator)
+    return draw.choice((made, made.int(), made.double() + 0.25))
 
 
 def drawn_positions(draw: random.Random, batch: int, length: int) -> Any:
@@ -96,7 +138,7 @@ def drawn(seed: int) -> Call:
         return made.transpose(1, 2).contiguous().transpose(1, 2) if chance(draw, 0.2) and len(shape) == 4 else made
 
     call = Call(
-        drawn_encoding(draw, heads, head_dim, k_len),
+        drawn_encoding(draw, heads, kv_heads, head_dim, k_len),
         tensor(batch, heads, k_len, head_dim),
         tensor(batch, kv_heads, k_len, head_dim),
         tensor(batch, kv_heads, k_len, value_dim),
@@ -105,6 +147,10 @@ def drawn(seed: int) -> Call:
     options = call.options
     options["positions"] = drawn_positions(draw, batch, k_len)
     options["q_len"] = q_len
+    rotation = call.encoding.at("queries_keys")
+    coordinates = getattr(rotation, "coordinates", None)
+    if coordinates is not None and chance(draw, 0.7):
+        options["coordinates"] = drawn_coordinates(draw, coordinates, batch, k_len, seed)
     options["causal"] = chance(draw, 0.6)
     options["implementation"] = draw.choice(IMPLEMENTATIONS)
     if chance(draw, 0.25):
@@ -126,7 +172,7 @@ def ours(call: Call) -> Tensor:
     options = dict(call.options)
     positions, q_len, encoding = options.pop("positions"), options.pop("q_len"), call.encoding
     x = encoding.on_embeddings(call.x, positions)
-    q, k = encoding.on_queries_keys(call.q, call.k, positions)
+    q, k = encoding.on_queries_keys(call.q, call.k, options.pop("coordinates", positions))
     q = q[:, :, q.shape[2] - q_len :]
     where = positions
     if isinstance(positions, Tensor):
@@ -154,7 +200,8 @@ def by_hand(call: Call) -> Tensor:
     q, k, v = (t.double() for t in (call.q, call.k, call.v))
     rope = encoding.at("queries_keys")
     if rope is not None:
-        q, k = (rotated(rope, t, j) for t in (q, k))
+        where = options.get("coordinates", j)
+        q, k = (rotated(rope, t, where, role) for t, role in ((q, "query"), (k, "key")))
     q, k = q.to(call.q.dtype).double(), k.to(call.k.dtype).double()  # rotated tensors are rounded once
     q = q[:, :, k_len - q_len :]
     k, v = (t.repeat_interleave(heads // t.shape[1], dim=1) for t in (k, v))
@@ -198,13 +245,50 @@ def by_hand(call: Call) -> Tensor:
     return torch.cat(((y if more is None else y + more).flatten(), x.flatten()))
 
 
-def rotated(rope: posenc.Encoding, x: Tensor, positions: Tensor) -> Tensor:
-    """The oracle's rotation of the slice, times the rule's factor."""
+def rotated(rope: posenc.Encoding, x: Tensor, positions: Tensor, role: str) -> Tensor:
+    """The oracle's rotation of each row, times the rule's factor."""
+    if isinstance(rope, posenc.MixedRoPE | posenc.AxialRoPE | posenc.MRoPE):
+        if positions.ndim < 3:  # a text
+            positions = positions[..., None].expand(*positions.shape, rope.coordinates or 1)
+            positions = positions if positions.ndim == 3 else positions[None]
+    elif positions.ndim == 1:
+        positions = positions[None]
+    rows = zip(x.numpy(), positions.expand(x.shape[0], *positions.shape[1:]).numpy(), strict=True)
+    return torch.stack([torch.from_numpy(_row(rope, row, where, role)) for row, where in rows])
+
+
+def _row(rope: Any, x: Any, where: Any, role: str) -> Any:
+    """One row of the batch, ``(heads, seq, head_dim)``, all channels of which are rotated, or a slice."""
+    if isinstance(rope, posenc.XPos):
+        rule = {"gamma": rope.gamma, "scale_base": rope.scale_base, "centre": rope.centre, "pairing": rope.pairing}
+        return xpos.rotate(x, where, inv_freq=rope.frequencies.inv_freq(rope.rotary_dim), role=role, **rule)
+    if isinstance(rope, posenc.AxialRoPE):
+        return axial.rotate(x, where, base=rope.frequencies.base, layout=rope.layout)
+    if isinstance(rope, posenc.MRoPE):
+        inv_freq = rope.frequencies.inv_freq(rope.rotary_dim)
+        options = {"sections": rope.sections, "layout": rope.layout, "pairing": rope.pairing}
+        return mrope.rotate(x, where, inv_freq=inv_freq, **options)
+    if isinstance(rope, posenc.MixedRoPE):
+        rates = rope.rates.detach().double()
+        of_x = rates if role == "query" or rates.shape[1] == x.shape[0] else rates[:, : x.shape[0]]
+        return mixed.rotate(x[None], where, rates=of_x.numpy(), pairing=rope.pairing)[0]
     start, dim, rule = rope.rotary_start, rope.rotary_dim, rope.frequencies
-    before, inside, after = x.split((start, dim, x.shape[-1] - start - dim), dim=-1)
-    where = positions.expand(x.shape[0], -1) if positions.ndim == 2 else positions
-    turned = rope_oracle.rotate(inside.numpy(), where.numpy(), inv_freq=rule.inv_freq(dim), pairing=rope.pairing)
-    return torch.cat((before, rule.attention_factor * torch.from_numpy(turned), after), dim=-1)
+    turned = x.copy()
+    for length in set(sequence_lengths(where)) if rule.depends_on_length else {None}:
+        at = [length is None or each == length for each in sequence_lengths(where)]
+        inv_freq, factor = rule.inv_freq(dim, length=length), float(rule.attention_factor_at(length))
+        part = rope_oracle.rotate(x[..., start : start + dim], where, inv_freq=inv_freq, pairing=rope.pairing)
+        turned[:, at, start : start + dim] = factor * part[:, at]
+    return turned
+
+
+def sequence_lengths(positions: Any) -> list[int]:
+    """For each token how long the sequence is in which it stands: one begins where positions fall."""
+    starts = [0] + [t for t in range(1, len(positions)) if positions[t] < positions[t - 1]] + [len(positions)]
+    lengths: list[int] = []
+    for start, stop in itertools.pairwise(starts):
+        lengths += [int(max(positions[start:stop])) + 1] * (stop - start)
+    return lengths
 
 
 def spoiled(call: Call, draw: random.Random) -> str:

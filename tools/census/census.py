@@ -153,7 +153,7 @@ def _compare(
         return comparisons.COMPARISONS[name](config, group)
     if rotation is not None:
         return _compare_rotation(config, group, rotation)
-    parts = group.encoding.parts if isinstance(group.encoding, Compose) else (group.encoding,)
+    parts = group.encoding.parts
     if isinstance(parts[0], NoPE):
         return "none", 0.0, None
     found = [_compare_other(config, each) for each in parts if not isinstance(each, (SSMax, Temperature))]

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, RoPE, Sinusoidal, T5Bias
+from posenc import ALiBi, AxialRoPE, Learned, MRoPE, RoPE, Sinusoidal, T5Bias
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup
 
@@ -25,8 +25,8 @@ Compared: TypeAlias = tuple[str, float, int]
 
 def rotation_of(encoding: Encoding) -> Rotation | None:
     """The rotation in an encoding, alone or among others."""
-    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
-    return next((part for part in parts if isinstance(part, (RoPE, AxialRoPE, MRoPE))), None)
+    found = encoding.at("queries_keys")
+    return found if isinstance(found, (RoPE, AxialRoPE, MRoPE)) else None
 
 
 def _rotation(group: LayerGroup) -> Rotation:

@@ -1,5 +1,7 @@
 """The position in binary digits."""
 
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -8,6 +10,7 @@ from posenc.encoding import EmbeddingEncoding
 from posenc.kernels.precision import as_float64
 
 
+@final
 class Binary(EmbeddingEncoding):
     r"""The position in binary, one digit a channel, the fastest digit first.
 

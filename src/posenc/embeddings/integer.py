@@ -1,5 +1,7 @@
 """The simplest code: the position itself."""
 
+from typing import final
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from posenc.encoding import EmbeddingEncoding
 from posenc.kernels.precision import as_float64
 
 
+@final
 class Integer(EmbeddingEncoding):
     r"""The position itself, added to every channel.
 

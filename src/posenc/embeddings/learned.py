@@ -1,5 +1,7 @@
 """A learned table of positions."""
 
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from posenc.encoding import EmbeddingEncoding
 from posenc.kernels.precision import may_look
 
 
+@final
 class Learned(EmbeddingEncoding):
     r"""A table with one learned row for each position.
 

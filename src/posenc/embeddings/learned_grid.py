@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ CONVENTIONS: dict[str, Resampling] = {
 }
 
 
+@final
 class LearnedGrid(EmbeddingEncoding):
     r"""A table with one learned row for each patch of an image, and for each token before the patches.
 

@@ -1,5 +1,7 @@
 """The position as a share of a length."""
 
+from typing import final
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from posenc.encoding import EmbeddingEncoding
 from posenc.kernels.precision import as_float64
 
 
+@final
 class Normalized(EmbeddingEncoding):
     r"""The position as a share of a fixed length, added to every channel.
 

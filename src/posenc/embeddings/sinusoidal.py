@@ -1,6 +1,6 @@
 """The sinusoidal code of the first Transformer."""
 
-from typing import Literal, get_args
+from typing import Literal, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from posenc.kernels.precision import angles
 Order = Literal["interleaved", "concatenated"]
 
 
+@final
 class Sinusoidal(EmbeddingEncoding):
     r"""The position as the hands of many clocks: a sine and a cosine for each of dim / 2 rates.
 

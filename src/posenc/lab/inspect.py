@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, Temperature
+from posenc import ALiBi, AxialRoPE, Learned, MRoPE, NoPE, RoPE, Temperature
 from posenc.encoding import Encoding
 from posenc.frequencies import (
     Custom,
@@ -208,8 +208,7 @@ def facts(group: LayerGroup) -> dict[str, str]:
     """What is known of a group of layers, as words."""
     encoding = group.encoding
     rotation = _rotation(encoding)
-    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
-    found = {"encoding": " and ".join(type(part).__name__ for part in parts)}
+    found = {"encoding": " and ".join(type(part).__name__ for part in encoding.parts)}
     if rotation is not None:
         rules = rotation.rules if isinstance(rotation, AxialRoPE) else (rotation.frequencies,)
         slice_ = f"{rotation.rotary_start} to {rotation.rotary_start + rotation.rotary_dim - 1}"
@@ -269,9 +268,8 @@ def _base_in_words(rule: Frequencies) -> str:
 
 
 def _temperature_in_words(encoding: Encoding) -> str:
-    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
     words = []
-    for part in parts:
+    for part in encoding.parts:
         if isinstance(part, Temperature):
             words.append(f"by position, {part}")
         elif part.scales_scores and isinstance(part, RoPE):
@@ -350,8 +348,8 @@ def _draw(description: Description, path: Path, *, title: str) -> None:
 
 
 def _rotation(encoding: Encoding) -> RoPE | AxialRoPE | MRoPE | None:
-    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
-    return next((part for part in parts if isinstance(part, (RoPE, AxialRoPE, MRoPE))), None)
+    found = encoding.at("queries_keys")
+    return found if isinstance(found, (RoPE, AxialRoPE, MRoPE)) else None
 
 
 def _name(group: LayerGroup) -> str:

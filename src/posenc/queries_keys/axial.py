@@ -2,7 +2,7 @@
 
 import numbers
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, final, get_args
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ _PLANS: dict[str, _Plan] = {
 }
 
 
+@final
 class AxialRoPE(Rotation):
     r"""RoPE for images, videos and volumes: each coordinate of a token turns its own share of the pairs.
 

@@ -1,6 +1,7 @@
 """RoPE-Mixed: directions in the image are learned."""
 
 import math
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from posenc.kernels.rotate.eager import Pairing
 from posenc.queries_keys._rotation import Length, Role, Rotation
 
 
+@final
 class MixedRoPE(Rotation):
     r"""RoPE-Mixed: each pair of each head turns along a direction in the image that is learned.
 

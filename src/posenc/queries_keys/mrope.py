@@ -1,7 +1,7 @@
 """Multimodal RoPE: one ladder of rates, shared out among time, height and width."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, final, get_args
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from posenc.queries_keys.axial import angles_by_axis
 Layout = Literal["chunked", "interleaved", "time_last", "heads"]
 
 
+@final
 class MRoPE(Rotation):
     r"""Multimodal RoPE: the rates of one text RoPE, each turned by the time, the height or the width of a token.
 

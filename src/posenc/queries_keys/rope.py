@@ -1,6 +1,6 @@
 """Rotary position embedding."""
 
-from typing import get_args
+from typing import final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from posenc.queries_keys._rates import RatesByLength
 from posenc.queries_keys._rotation import Length, Numerics, Role, Rotation
 
 
+@final
 class RoPE(Rotation):
     r"""Rotary position embedding: each pair of channels of a query or key turns by an angle that its position sets.
 

@@ -1,6 +1,7 @@
 """xPos: RoPE whose pairs also fade with the distance."""
 
 import math
+from typing import final
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from posenc.queries_keys._checks import check_fixed
 from posenc.queries_keys._rotation import Length, Role, Rotation
 
 
+@final
 class XPos(Rotation):
     r"""Extrapolatable position embedding: RoPE in which a score fades with the distance, fast pairs soonest.
 

@@ -1,7 +1,7 @@
 """Attention with linear biases."""
 
 import math
-from typing import Literal, get_args
+from typing import Literal, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from posenc.kernels.precision import as_float64
 Rule = Literal["authors", "mpt", "geometric"]
 
 
+@final
 class ALiBi(ScoreEncoding):
     r"""Attention with linear biases: each head fades with distance at its own rate.
 

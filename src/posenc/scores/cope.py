@@ -1,5 +1,7 @@
 """CoPE: contextual positions."""
 
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from posenc.encoding import ContextualEncoding
 from posenc.kernels.biased_attention.content import Content
 
 
+@final
 class CoPE(ContextualEncoding):
     r"""A query counts those tokens that matter to it, and the count is the position of the key.
 

@@ -1,5 +1,7 @@
 """DeBERTa's disentangled attention."""
 
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from posenc.kernels.precision import without_autocast
 from posenc.scores._distance import distance
 
 
+@final
 class DeBERTa(ContextualEncoding):
     r"""Words look at distances and distances at words, each through projections of their own.
 

@@ -1,5 +1,7 @@
 """FIRE: functional interpolation of relative positions."""
 
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from posenc.kernels.precision import without_autocast
 from posenc.scores._distance import distance, heads_first, working
 
 
+@final
 class FIRE(ScoreEncoding):
     r"""A small network reads the distance as a share of the longest one, so no length is out of its range.
 

@@ -1,5 +1,7 @@
 """The forgetting transformer's gate."""
 
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from posenc.kernels.biased_attention.content import Content
 from posenc.kernels.precision import without_autocast
 
 
+@final
 class Forgetting(ContextualEncoding):
     r"""Each token says, for each head, how much of what came before it is to be kept (FoX).
 

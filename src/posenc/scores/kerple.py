@@ -1,6 +1,6 @@
 """KERPLE: kernelized relative positions."""
 
-from typing import Literal, get_args
+from typing import Literal, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ Kernel = Literal["log", "power"]
 _LEAST = 1e-2
 
 
+@final
 class KERPLE(ScoreEncoding):
     r"""Distances through a kernel whose shape each head learns: a logarithm or a power.
 

@@ -1,5 +1,7 @@
 """Sandwich: sinusoids on both sides of the scores."""
 
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,6 +11,7 @@ from posenc.kernels.precision import as_float64
 from posenc.scores._distance import distance
 
 
+@final
 class Sandwich(ScoreEncoding):
     r"""The dot product of two sinusoidal codes as a bias, each head weighing it less than the one before.
 

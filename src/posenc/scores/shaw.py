@@ -1,6 +1,6 @@
 """Shaw's relative position representations."""
 
-from typing import Literal, get_args
+from typing import Literal, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ Values = Literal["learned", "none"]
 Beyond = Literal["last", "nothing"]
 
 
+@final
 class Shaw(ContextualEncoding):
     r"""A learned vector for each clipped distance is added to the key, and another one to the value.
 

@@ -1,6 +1,7 @@
 """Swin's relative position bias."""
 
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from posenc.scores._distance import heads_first, working
 from posenc.scores._window import check, check_prefix, offsets
 
 
+@final
 class SwinBias(ScoreEncoding):
     r"""A learned number for each offset of two places in a window of an image, and for the class token before it.
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from posenc.scores._distance import heads_first, working
 from posenc.scores._window import check, offsets
 
 
+@final
 class SwinV2Bias(ScoreEncoding):
     r"""A small network over log-spaced offsets gives the bias, so that a window of another size is near at hand.
 

@@ -1,6 +1,6 @@
 """T5's relative position bias."""
 
-from typing import Literal, get_args
+from typing import Literal, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ Direction = Literal["causal", "both"]
 Scale = Literal["sqrt", "none"]
 
 
+@final
 class T5Bias(ScoreEncoding):
     r"""A learned number for each bucket of distances: near distances have one each, far ones share.
 

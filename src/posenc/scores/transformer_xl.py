@@ -1,5 +1,7 @@
 """Transformer-XL's relative positions."""
 
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from posenc.kernels.biased_attention.content import Content
 from posenc.kernels.precision import angles
 
 
+@final
 class TransformerXL(ContextualEncoding):
     r"""A sinusoidal code of the distance is a second key, and two learned vectors are a second query.
 

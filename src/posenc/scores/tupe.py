@@ -1,5 +1,7 @@
 """TUPE: untied positions."""
 
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from posenc.kernels.precision import may_look, without_autocast
 from posenc.scores._distance import working
 
 
+@final
 class TUPE(ScoreEncoding):
     r"""Positions attend to positions with projections of their own, and the words do not take part.
 

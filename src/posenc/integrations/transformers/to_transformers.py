@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from posenc import AxialRoPE, Compose, MRoPE, NoPE, RoPE, SSMax, Temperature
+from posenc import AxialRoPE, MRoPE, NoPE, RoPE, SSMax, Temperature
 from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric, LearnedRates, Llama3, LongRoPE, Proportional, YaRN
 from posenc.integrations.transformers.description import model_types as models
@@ -124,7 +124,7 @@ def _groups(described: Encoding | Description, part: str | None) -> list[LayerGr
 
 
 def _rotation(encoding: Encoding) -> Encoding:
-    return encoding.parts[0] if isinstance(encoding, Compose) else encoding
+    return encoding.at("queries_keys") or encoding.parts[0]
 
 
 def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type: str) -> dict[str, Any] | None:
@@ -170,7 +170,7 @@ def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type:
             )
         sections = rotation.sections
         written["mrope_section"] = list(sections if rotation.layout != "time_last" else (*sections[1:], sections[0]))
-    for extra in group.encoding.parts[1:] if isinstance(group.encoding, Compose) else ():
+    for extra in group.encoding.parts[1:]:
         if isinstance(extra, Temperature) and extra.form == "mistral":
             written["llama_4_scaling_beta"] = extra.strength
             written.setdefault("original_max_position_embeddings", extra.length)
@@ -225,7 +225,7 @@ def _made_for(rotation: Encoding) -> int | None:
 
 
 def _temperature_keys(encoding: Encoding) -> dict[str, Any]:
-    for extra in encoding.parts[1:] if isinstance(encoding, Compose) else ():
+    for extra in encoding.parts[1:]:
         if isinstance(extra, SSMax) or (isinstance(extra, Temperature) and extra.form in ("mistral", "power")):
             continue  # written beside the rule, or part of the model's code
         if isinstance(extra, Temperature) and extra.form == "llama4":

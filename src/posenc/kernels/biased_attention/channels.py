@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from posenc.kernels.biased_attention.dense import sdpa
 from posenc.kernels.biased_attention.problem import Problem
+from posenc.kernels.precision import may_look
 
 
 def refusal(problem: Problem) -> str | None:
@@ -16,15 +17,19 @@ def refusal(problem: Problem) -> str | None:
         return "attention sinks are no part of the plain kernels"
     if not getattr(problem.encoding, "factors_are_causal", False):
         return None
-    if torch.compiler.is_compiling():
-        return "its factors hold for keys at or before the query, and under torch.compile nobody looks at positions"
     if not problem.causal:
         return "its factors hold for keys at or before the query, and causal is not set"
+    looked_at = (problem.q_positions, problem.k_positions, problem.documents)
+    if problem.given_starts is None and not all(may_look(x) for x in looked_at if x is not None):
+        return "its factors hold for keys at or before the query, and positions on a GPU or traced are not looked at"
     return "a key before its query has a higher position, where its factors do not hold" if _falls(problem) else None
 
 
 def _falls(problem: Problem) -> bool:
     """Whether a key has a lower position than one before it in its document, or a query than its own key."""
+    if problem.given_starts is not None:
+        i_start, j_start = problem.given_starts
+        return i_start < j_start + problem.offset
     i, j = problem.positions
     falls = j.diff(dim=-1) < 0
     if problem.documents is not None:

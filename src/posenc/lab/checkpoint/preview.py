@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from posenc import Compose, Learned, NoPE, RoPE
+from posenc import Learned, NoPE, RoPE
 from posenc.frequencies import Frequencies
 from posenc.integrations.transformers import LayerGroup, describe
 from posenc.lab.checkpoint.find import Place, find
@@ -233,8 +233,7 @@ def positions_of(description: Iterable[LayerGroup], source: str) -> tuple[Kind, 
 
 def part(group: LayerGroup, kind: type[Any]) -> Any:
     """The part of a group's encoding that is of this kind."""
-    parts = group.encoding.parts if isinstance(group.encoding, Compose) else (group.encoding,)
-    return next((part for part in parts if isinstance(part, kind)), None)
+    return next((part for part in group.encoding.parts if isinstance(part, kind)), None)
 
 
 def _trained(group: LayerGroup, source: str) -> int:

@@ -13,7 +13,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 import posenc
-from posenc import Compose, Geometric, MixedRoPE, RoPE, YaRN, catalogue
+from posenc import Geometric, MixedRoPE, RoPE, YaRN, catalogue
 from posenc.encoding import Encoding, ScoreEncoding
 from posenc.frequencies import NTK, Frequencies, Linear, Llama3
 from posenc.integrations.transformers import LayerGroup
@@ -128,8 +128,8 @@ def _layers(group: LayerGroup) -> str:
 
 
 def _rotation(encoding: Encoding) -> RoPE | None:
-    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
-    return next((part for part in parts if isinstance(part, RoPE)), None)
+    found = encoding.at("queries_keys")
+    return found if isinstance(found, RoPE) else None
 
 
 def _render(start: Start) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from posenc import Compose, MRoPE, RoPE
+from posenc import MRoPE, RoPE
 from posenc.frequencies import LearnedRates
 from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.reader import describe
@@ -33,7 +33,7 @@ def _rotations(module: Any) -> dict[str | None, RoPE | MRoPE]:
     name = type(module).__name__
     found: dict[str | None, RoPE | MRoPE] = {}
     for group in describe(module.config) if hasattr(module, "config") else ():
-        turning = group.encoding.parts[0] if isinstance(group.encoding, Compose) else group.encoding
+        turning = group.encoding.at("queries_keys")
         if group.part == "" and isinstance(turning, (RoPE, MRoPE)):
             found[group.label or None] = turning
     if not found:

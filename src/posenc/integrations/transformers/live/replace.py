@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from posenc import AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, attention
+from posenc import AxialRoPE, Learned, MRoPE, NoPE, RoPE, attention
 from posenc.encoding import EmbeddingEncoding, Encoding
 from posenc.frequencies._arguments import check_instance
 from posenc.integrations.patch import Patch
@@ -17,6 +17,7 @@ from posenc.integrations.transformers.live.check import warn_of_findings
 from posenc.integrations.transformers.live.learned_table import config_of, learned_table, position_tables, swap
 from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.live.sites import Site, find_sites, run, with_sites
+from posenc.kernels.precision import may_look
 
 #: What the attention is called in transformers' registry.
 NAME = "posenc"
@@ -70,8 +71,7 @@ def replace(model: Any, encoding: Encoding, *, inputs: Mapping[str, Any] | None 
     check_instance("replace", "encoding", encoding, Encoding, "posenc.ALiBi(num_heads=8)")
     warn_of_findings(inner, "replace")
     _check(encoding)
-    described = [group.encoding for group in describe(inner)]
-    present = [each.parts[0] if isinstance(each, Compose) else each for each in described]
+    present = [group.encoding.at("queries_keys") for group in describe(inner)]
     patch = Patch(inner, f"replace the encoding of {type(inner).__name__} by {type(encoding).__name__}")
     try:
         if any(isinstance(each, (RoPE, MRoPE, AxialRoPE)) for each in present):
@@ -86,8 +86,7 @@ def replace(model: Any, encoding: Encoding, *, inputs: Mapping[str, Any] | None 
 
 def _check(encoding: Encoding) -> None:
     name = type(encoding).__name__
-    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
-    for part in parts:
+    for part in encoding.parts:
         if type(part).carry is not Encoding.carry:
             raise ValueError(f"replace: {name} carries something of the tokens besides keys, which no cache keeps.")
         if isinstance(part, MRoPE) or getattr(part, "coordinates", None) is not None:
@@ -147,8 +146,7 @@ def _unturned(function: Callable[..., Any]) -> Callable[..., Any]:
 def _out_of_table(patch: Patch, model: Any, encoding: Encoding, inputs: Mapping[str, Any] | None) -> None:
     part, rows = learned_table(model, "replace", "cannot take the encoding out of")
     tables = position_tables(model, part, rows)
-    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
-    added = [each for each in parts if isinstance(each, EmbeddingEncoding)]
+    added = [each for each in encoding.parts if isinstance(each, EmbeddingEncoding)]
     for table in tables:
         weight = table.weight.detach().clone()
         weight[-rows:] = _codes(added[0], rows, table.embedding_dim).to(weight) if added else 0
@@ -238,12 +236,11 @@ def _mask(*args: Any, **options: Any) -> Any:
 
 def _check_positions(module: Any, args: Any, options: dict[str, Any]) -> None:
     """Positions are counted by place: refuse others, but for those of tokens that a mask hides."""
-    if torch.compiler.is_compiling():
-        return
-    if args:
+    if args and not torch.compiler.is_compiling():
         options = inspect.signature(module.forward).bind_partial(*args, **options).arguments
     given, mask = options.get("position_ids"), options.get("attention_mask")
-    if given is None or given.shape[-1] < 2:
+    # One look a forward, on a GPU too: documents in a pack would be read as one, and nothing else would say so.
+    if given is None or given.shape[-1] < 2 or not may_look(given.cpu()):
         return
     place = given - torch.arange(given.shape[-1], device=given.device)
     if isinstance(mask, Tensor) and mask.ndim == 2:

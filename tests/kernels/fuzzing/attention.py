@@ -1,0 +1,203 @@
+"""Random calls of the compiled attention, forward and backward."""
+
+import math
+import random
+from typing import Any
+
+import torch
+from tests.kernels.fuzzing.tensors import HUGE, spoiled, strided
+from torch import Tensor
+
+from posenc.kernels.biased_attention import fused
+
+SOURCE, LEVELS, SET_LEVEL = fused.SOURCE, len(fused.LEVELS), "posenc_attention_set_level"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+TOLERANCE = {torch.float32: 2e-4, torch.float16: 5e-3, torch.bfloat16: 4e-2}
+Q, K, V, TABLE, ZERO, MASK, DOCUMENTS, SINKS, SCALE, CAUSAL, WINDOW, SKIP = range(12)
+
+
+def good_call() -> tuple[Any, list[Any]]:
+    """An operator and arguments that it must take."""
+    forward = good_arguments()
+    if random.random() < 0.5:
+        return torch.ops.posenc._attention, forward
+    q, k, v, table, zero, mask, documents, _, scale, causal, window, skip = forward
+    with torch.no_grad():
+        y, lse = torch.ops.posenc._attention(*forward)
+    gradient = strided(torch.randn(y.shape).to(y.dtype))
+    delta = (y.float() * gradient.float()).sum(-1)
+    learns = table is not None and random.random() < 0.5
+    rest = (scale, causal, window, skip, learns)
+    return torch.ops.posenc._attention_backward, [
+        *(gradient, q, k, v, table, zero, mask, documents, lse, delta),
+        *rest,
+    ]
+
+
+def good_arguments() -> list[Any]:
+    dtype = random.choice(DTYPES)
+    batch, kv_heads, groups = random.choice((0, 1, 1, 2)), random.choice((1, 1, 2)), random.choice((1, 1, 2, 3))
+    heads = kv_heads * groups
+    k_len = random.choice((0, 1, 2, 3, 5, 17, 64, 127, 128, 129, 130, 200))
+    q_len = random.choice((k_len, k_len, 1, 2, 4, 5, 63, 64, 65))
+    causal = random.random() < 0.5
+    by_order = causal or random.random() < 0.5
+    if by_order:
+        q_len = min(q_len, k_len)
+    head_dim, value_dim = (random.choice((1, 3, 8, 15, 16, 17, 32, 40)) for _ in range(2))
+    if random.random() < 0.02:
+        batch, k_len, head_dim = 2, 600, 64  # enough work for several threads
+        q_len = min(q_len, k_len)
+    window = random.choice((0, 0, 1, 2, 5, 64, 100, 10**9)) if q_len <= k_len else 0
+    low, high = (0 if causal else 1 - q_len), max(k_len, 1) - 1
+    if not causal:
+        low = min(low, k_len - q_len - max(k_len, 1) + 1)
+    if window:
+        low, high = max(low, 1 - window), min(high, window - 1)
+    table, zero = None, 0
+    if random.random() < 0.6:
+        before, after = random.randrange(4), random.randrange(4)
+        zero = max(0, -low) + before
+        steep = random.choice((0.01, 1.0, 30.0))  # the last makes weights that are 0, and tiles that are left out
+        away = (torch.arange(zero + high + after + 1) - zero).abs().clamp(max=500).float()
+        table = random.choice((-steep, 0.1, 0.0)) * away + torch.randn(heads, away.numel())
+        if random.random() < 0.3:
+            table = torch.cat((table, table), 1)[:, : table.shape[1]]  # rows with a gap between them
+    shape = [random.choice((1, size)) for size in (batch, heads, q_len, k_len)]
+    mask = random.choice((None, None, torch.rand(shape) > 0.3, torch.randn(shape)))
+    documents = None
+    if q_len <= k_len and random.random() < 0.3:
+        documents = torch.randint(0, 3, (random.choice((1, batch)), k_len)).sort(-1).values
+    return [
+        strided(torch.randn(batch, heads, q_len, head_dim).to(dtype)),
+        strided(torch.randn(batch, kv_heads, k_len, head_dim).to(dtype)),
+        strided(torch.randn(batch, kv_heads, k_len, value_dim).to(dtype)),
+        table,
+        zero,
+        None if mask is None else strided(mask),
+        documents,
+        torch.randn(heads) if random.random() < 0.2 else None,
+        random.choice((head_dim**-0.5, 1.0, 1e-3)),
+        causal,
+        window,
+        random.random() < 0.7,
+    ]
+
+
+def may_refuse(operator: Any, error: Exception) -> bool:
+    return False
+
+
+def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
+    """What is wrong with the result of a good call, against the formula in float64; gradients by autograd."""
+    if operator is torch.ops.posenc._attention:
+        want = dense(*(x.double() for x in arguments[:3]), *arguments[3:11])
+        return _far(result[0], want, "y", arguments[Q].dtype)
+    gradient, q, k, v, table, zero, mask, documents = arguments[:8]
+    scale, causal, window, _, learns = arguments[10:]
+    if not k.shape[2] or not q.numel() or not v.numel():
+        return None
+    leaves = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    learned = None if table is None else table.double().requires_grad_()
+    # lse and delta were made with or without sinks: their share is known from the sum of the weights without them
+    with torch.enable_grad():
+        z = scores(*leaves[:2], learned, zero, mask, documents, scale, causal, window)
+        weights = (z - arguments[8].double()[..., None]).exp().nan_to_num(0.0)
+        pulled = (gradient.double() @ leaves[2].repeat_interleave(q.shape[1] // k.shape[1], 1).mT).detach()
+        of_z = weights.detach() * (pulled - arguments[9].double()[..., None])
+        seen = z.isfinite()
+        (z.masked_fill(~seen, 0.0) * of_z.masked_fill(~seen, 0.0)).sum().backward()
+    of_v = weights.detach().mT @ gradient.double()
+    groups = q.shape[1] // k.shape[1]
+    got_k, got_v = (result[i][..., : x.shape[-1]].unflatten(1, (-1, groups)).sum(2) for i, x in ((1, k), (2, v)))
+    wanted = [
+        ("dq", result[0][..., : q.shape[-1]], leaves[0].grad),
+        ("dk", got_k, leaves[1].grad),
+        ("dv", got_v, of_v.unflatten(1, (-1, groups)).sum(2)),
+    ]
+    if learns and learned is not None and learned.grad is not None:
+        wanted.append(("dtable", result[3].sum(0), learned.grad))
+    return next((said for name, got, want in wanted if (said := _far(got, want, name, q.dtype)) is not None), None)
+
+
+def _far(got: Tensor, want: Tensor | None, name: str, dtype: torch.dtype) -> str | None:
+    if want is None or not want.numel():
+        return None
+    unit = max(1.0, float(want.abs().max()))
+    error = float((got.double() - want).abs().max()) / unit
+    return None if error <= TOLERANCE[dtype] else f"{name} is off by {error:.2e} of {unit:.2e}"
+
+
+def scores(
+    q: Tensor,
+    k: Tensor,
+    table: Tensor | None,
+    zero: int,
+    mask: Tensor | None,
+    documents: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int,
+) -> Tensor:
+    """The scores of all pairs, minus infinity where a query may not see a key."""
+    q_len, k_len = q.shape[2], k.shape[2]
+    z: Tensor = scale * q @ k.repeat_interleave(q.shape[1] // k.shape[1], 1).mT
+    t, u = torch.arange(q_len)[:, None] + k_len - q_len, torch.arange(k_len)[None]
+    if table is not None:
+        z = z + table[:, (zero + t - u).clamp(0, table.shape[1] - 1)]
+    seen = torch.ones_like(z, dtype=torch.bool)
+    if causal:
+        seen = seen & (u <= t)
+    if window:
+        seen = seen & ((t - u).abs() < window)
+    if documents is not None:
+        own = documents[:, k_len - q_len :]
+        seen = seen & (own[:, None, :, None] == documents[:, None, None])
+    if mask is not None and mask.dtype == torch.bool:
+        seen = seen & mask
+    elif mask is not None:
+        z = z + mask
+    return z.masked_fill(~seen, -math.inf)
+
+
+def dense(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor | None,
+    zero: int,
+    mask: Tensor | None,
+    documents: Tensor | None,
+    sinks: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int,
+) -> Tensor:
+    """Attention as the formula has it; zeros for a query that sees nothing."""
+    z = scores(q, k, table, zero, mask, documents, scale, causal, window)
+    if sinks is not None:
+        z = torch.cat((z, sinks.double()[:, None, None].expand(*z.shape[:3], 1)), -1)
+    weights = z.softmax(-1)[..., : k.shape[2]].nan_to_num(0.0)
+    y: Tensor = weights @ v.repeat_interleave(q.shape[1] // k.shape[1], 1)
+    return y
+
+
+def spoil(good: list[Any]) -> list[Any]:
+    """The arguments with one or two that are wrong."""
+    bad = list(good)
+    for _ in range(random.choice((1, 1, 2))):
+        which = random.randrange(len(bad))
+        value = bad[which]
+        if isinstance(value, bool):
+            bad[which] = random.choice((2, None, "yes", 1.5, not value))
+        elif isinstance(value, int):
+            bad[which] = random.choice((*HUGE, random.randrange(-3, 300), None, 0.5, True))
+        elif isinstance(value, float):
+            bad[which] = random.choice((0.0, -1.0, math.nan, math.inf, 1e308, None, "1", 3))
+        elif value is None:
+            bad[which] = random.choice(
+                (torch.ones(1, 1, 1, 1), torch.zeros(3, 5), torch.ones(2), torch.zeros(1, 4, dtype=torch.int64), 1.0)
+            )
+        else:
+            bad[which] = spoiled(value)
+    return bad
