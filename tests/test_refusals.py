@@ -240,3 +240,13 @@ def test_a_kernel_that_was_asked_for_is_not_replaced_where_there_is_none_for_the
     with pytest.raises(ValueError, match="there is no kernel for this layout"):
         posenc.explain(rope.on_queries_keys, x, x)
     assert posenc.RoPE(8).rotate(x).shape == x.shape
+
+
+@pytest.mark.parametrize("encoding", [None, posenc.NoPE(), posenc.RoPE(8)])
+@pytest.mark.parametrize("positions", [True, -1, [0, 1, 2], torch.arange(4), torch.arange(3).bfloat16(), 2**60])
+def test_positions_that_nothing_reads_are_refused_too(encoding, positions):
+    q = torch.randn(1, 2, 3, 8)
+    for name in ("q_positions", "k_positions"):
+        with pytest.raises((TypeError, ValueError), match=f"{name}: got"):
+            posenc.attention(q, q, q, encoding, causal=True, **{name: positions})
+    posenc.attention(q, q, q, encoding, causal=True, q_positions=5, k_positions=torch.arange(3))

@@ -169,6 +169,8 @@ def _problem(
     if mask is not None and mask.ndim < 4:  # sdpa takes no mask of one dimension
         mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
     if part is None:
+        _check_unread(q, "q_positions", q_positions)
+        _check_unread(k, "k_positions", k_positions)
         return Problem(
             q, k, v, scale, causal=causal, window=window, documents=documents, mask=mask, sinks=sinks,
             dropout_p=dropout_p,
@@ -205,6 +207,12 @@ def _starts(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positions
     if max(q_start + q.shape[-2], k_start + k.shape[-2]) > LAST_POSITION:
         return None  # refused where positions are made
     return q_start, k_start
+
+
+def _check_unread(x: Tensor, name: str, positions: Positions) -> None:
+    """Refuse positions that are none, where nothing reads them and so nothing else would."""
+    if positions is not None and not (type(positions) is int and 0 <= positions <= LAST_POSITION - x.shape[-2]):
+        resolve(positions, x.shape[-2], device=x.device, name=name, batch=x.shape[0])
 
 
 def _check_causal_only(

@@ -23,9 +23,7 @@ MORE: dict[str, Callable[[], posenc.Encoding | posenc.PerLayer]] = {
     "a temperature": lambda: posenc.Compose(posenc.RoPE(4), posenc.Temperature("log", length=4)),
     "dynamic": lambda: posenc.RoPE(4, frequencies=DynamicNTK(2.0, trained_length=8)),
     "longrope": lambda: posenc.RoPE(4, frequencies=LongRoPE([1.0, 1.0], [1.0, 4.0], trained_length=8, factor=4)),
-    "per layer": lambda: posenc.PerLayer(
-        {"a": posenc.RoPE(4), "b": posenc.NoPE()}, pattern=["a", "b"], num_layers=2
-    ),
+    "per layer": lambda: posenc.PerLayer({"a": posenc.RoPE(4), "b": posenc.NoPE()}, pattern=["a", "b"], num_layers=2),
 }
 QUICK = ("rope", "alibi", "two places")
 

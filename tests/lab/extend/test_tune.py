@@ -417,7 +417,7 @@ SCRIPT = """
     import sys, torch
     from pathlib import Path
     sys.path.insert(0, {here!r})
-    from test_tuning import tiny, tuned, weights
+    from test_tune import tiny, tuned, weights
     from safetensors.torch import save_file
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])

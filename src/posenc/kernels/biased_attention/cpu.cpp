@@ -121,10 +121,10 @@ std::ostream& operator<<(std::ostream& text, const Shape& shape) {
   return text << ")";
 }
 
-bool is_countable(const Tensor& x) {
+bool is_countable(std::initializer_list<int64_t> sizes) {
   int64_t product = 64;  // bytes, with room to spare
-  for (int64_t i = 0; i < x.dim(); ++i) {
-    if (__builtin_mul_overflow(product, std::max<int64_t>(x.size(i), 1), &product)) return false;
+  for (const int64_t size : sizes) {
+    if (__builtin_mul_overflow(product, std::max<int64_t>(size, 1), &product)) return false;
   }
   return true;
 }
@@ -132,7 +132,7 @@ bool is_countable(const Tensor& x) {
 Operand operand(const char* name, const Tensor& x) {
   REQUIRE(x.is_cpu(), "got ", name, " on another device, expected all tensors on the CPU.");
   REQUIRE(x.dim() == 4, "got ", name, " of shape ", Shape{x}, ", expected 4 dimensions.");
-  REQUIRE(is_countable(x), "got ", name, " of shape ", Shape{x}, ", expected fewer elements.");
+  REQUIRE(is_countable({x.size(0), x.size(1), x.size(2), x.size(3)}), "got ", name, " of shape ", Shape{x}, ", expected fewer elements.");
   const ScalarType dtype = x.scalar_type();
   REQUIRE(dtype == ScalarType::Float || dtype == ScalarType::Half || dtype == ScalarType::BFloat16, "got ", name,
           " of another dtype, expected float32, float16 or bfloat16.");
@@ -153,7 +153,7 @@ Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, const std::op
   p.q = operand("q", q), p.k = operand("k", k), p.v = operand("v", v);
   p.batch = q.size(0), p.heads = p.q.heads, p.q_len = p.q.tokens, p.k_len = p.k.tokens;
   p.offset = p.k_len - p.q_len;
-  p.scale = float(scale), p.causal = causal, p.window = window;
+  p.scale = float(scale), p.causal = causal;
   REQUIRE(k.size(0) == p.batch && v.size(0) == p.batch && p.k.channels == p.q.channels && p.v.heads == p.k.heads &&
               p.v.tokens == p.k_len && p.k.heads > 0 && p.heads % p.k.heads == 0,
           "got q ", Shape{q}, ", k ", Shape{k}, ", v ", Shape{v},
@@ -161,6 +161,12 @@ Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, const std::op
   REQUIRE(p.k.element == p.q.element && p.v.element == p.q.element, "got q, k and v of different dtypes, expected one.");
   REQUIRE(!causal || p.q_len <= p.k_len, "got more queries than keys with causal, expected no more.");
   REQUIRE(window >= 0, "got window ", window, ", expected at least 1, or 0 for none.");
+  // What is made is as large as parts of q, k and v together, whose tokens may all be one in memory.
+  const int64_t widest = std::max(p.q.channels, p.v.channels) + 64;
+  REQUIRE(is_countable({p.batch, p.heads, std::max(p.q_len, p.k_len), widest}), "got q ", Shape{q}, ", k ", Shape{k},
+          ", v ", Shape{v}, ", expected fewer elements.");
+  p.window = std::min(window, p.q_len + p.k_len + 1);  // a wider one hides nothing either, and sums could overflow
+  window = p.window;
   const int64_t low = causal ? 0 : 1 - std::max<int64_t>(p.k_len, 1) + p.offset, high = std::max<int64_t>(p.k_len, 1) - 1;
   if (table.has_value()) {
     REQUIRE(table->is_cpu() && table->scalar_type() == ScalarType::Float && table->dim() == 2 &&
@@ -169,7 +175,10 @@ Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, const std::op
             ", distances) without gaps, on the CPU.");
     const int64_t least = window ? std::max(low, 1 - window) : low, most = window ? std::min(high, window - 1) : high;
     REQUIRE(zero >= 0 && zero < table->size(1) && least + zero >= 0 && most < table->size(1) - zero,
-            "got a table of ", table->size(1), " distances from ", -zero, " on, expected ", least, " to ", most, ".");
+            "got a table of ", table->size(1), " distances with 0 at entry ", zero, ", expected those from ", least, " to ",
+            most, ".");
+    REQUIRE(is_countable({p.batch, p.heads, table->size(1)}), "got a table of shape ", Shape{*table},
+            ", expected fewer distances.");
     p.table = static_cast<const float*>(table->const_data_ptr());
     p.table_row = table->stride(0), p.zero = zero;
   }
