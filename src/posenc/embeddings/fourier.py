@@ -1,7 +1,7 @@
 """Fourier features of a point."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, final, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from posenc.kernels.precision import as_float64
 Order = Literal["cos_sin", "sin_cos"]
 
 
+@final
 class FourierFeatures(EmbeddingEncoding):
     r"""A point of space as cosines and sines along many directions, which by default are random.
 

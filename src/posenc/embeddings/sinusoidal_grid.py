@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,7 @@ _PLANS: dict[str, _Plan] = {
 }
 
 
+@final
 class SinusoidalGrid(EmbeddingEncoding):
     r"""The sinusoidal code in two or three dimensions: sines and cosines of each coordinate, side by side.
 

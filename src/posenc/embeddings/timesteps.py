@@ -1,6 +1,6 @@
 """The sinusoidal code of diffusion's time."""
 
-from typing import Literal, get_args
+from typing import Literal, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from posenc.kernels.precision import angles
 Order = Literal["cos_sin", "sin_cos"]
 
 
+@final
 class Timesteps(EmbeddingEncoding):
     r"""The time of a diffusion or flow as a sinusoidal code, as diffusion models read it before their first layer.
 

@@ -1,6 +1,7 @@
 """The decomposed bias of MViTv2, ViTDet and SAM."""
 
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from posenc.kernels.biased_attention.content import Content
 from posenc.scores._window import check, check_prefix, offsets
 
 
+@final
 class DecomposedBias(ContextualEncoding):
     r"""Each query meets a learned vector for its distance in rows, and another for its distance in columns.
 

@@ -1,6 +1,7 @@
 """LeViT's attention bias."""
 
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from posenc.scores._distance import working
 from posenc.scores._window import check, offsets
 
 
+@final
 class LeViTBias(ScoreEncoding):
     r"""A learned number for each pair of distances along the rows and the columns of a grid: the same in a mirror.
 
