@@ -160,12 +160,50 @@ def test_the_numbers_do_not_depend_on_how_many_run_side_by_side(prepare, numbers
     assert found[0] == found[1]
 
 
+TASK = ("--task=images", "--dim=16", "--heads=2", "--layers=1", "--batch=8", "--dropout=0.1")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_ray_runs_the_same_command(posenc_command, tiny, tmp_path: Path, numbers) -> None:
-    pytest.importorskip("ray")
-    for backend in ("loky", "ray"):
-        done = posenc_command("compare", "none", "rope", *tiny, "--jobs=2", f"--backend={backend}", f"--out={backend}")
+@pytest.mark.parametrize("backend", ["ray", "dask"])
+@pytest.mark.parametrize("task", ["text", "images"])
+def test_a_cluster_runs_the_same_command_with_equal_numbers(
+    posenc_command, tiny, tmp_path: Path, numbers, backend: str, task: str
+) -> None:
+    pytest.importorskip({"ray": "ray", "dask": "distributed"}[backend])
+    sizes = tiny if task == "text" else (*TASK, "--steps=40")
+    for where in ("loky", backend):
+        done = posenc_command("compare", "none", "rope", *sizes, "--jobs=2", f"--backend={where}", f"--out={where}")
         assert done.returncode == 0, done.stderr
     for trial in ("none-seed0", "rope-seed0"):
-        assert numbers(tmp_path / "ray" / trial) == numbers(tmp_path / "loky" / trial)
+        assert numbers(tmp_path / backend / trial) == numbers(tmp_path / "loky" / trial)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ctrl-c", "kill -9"])
+def test_a_task_that_is_cut_off_and_resumed_has_the_numbers_of_an_unbroken_one(
+    begin, posenc_command, tmp_path: Path, numbers, how: str
+) -> None:
+    run, arguments = tmp_path / "run", ("none", "axial", *TASK, "--steps=600", "--jobs=2", "--threads=1")
+    done = posenc_command("compare", *arguments, "--out=unbroken")
+    assert done.returncode == 0, done.stderr
+    process = begin(*arguments, "--out=run")
+    wait_for(lambda: any(step > 150 for step in steps_done(run)))
+    if how == "ctrl-c":
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert "go on with: posenc compare --resume run" in (tmp_path / "stderr.txt").read_text()
+    else:
+        process.kill()
+        process.wait()
+    trials = [run / f"{label}-seed0" for label in ("none", "axial")]
+    assert not any((trial / runs.RESULTS).exists() for trial in trials)
+    assert any((trial / runs.CHECKPOINT).exists() for trial in trials)
+    resumed = posenc_command("compare", "--resume", "run")
+    assert resumed.returncode == 0, resumed.stderr
+    for trial in trials:
+        unbroken = tmp_path / "unbroken" / trial.name
+        assert numbers(trial) == numbers(unbroken)
+        assert (trial / runs.MODEL).read_bytes() == (unbroken / runs.MODEL).read_bytes()
+    results = [json.loads((tmp_path / name / runs.RESULTS).read_text())["rows"] for name in ("run", "unbroken")]
+    assert results[0] == results[1]
