@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from posenc.lab.compare import task_job, task_report, task_results
 from posenc.lab.compare.task import find, names
 from posenc.lab.compare.task_train import Training, train
 from posenc.lab.compare.tasks import images
+from posenc.lab.run import folder as runs
 
 OWN = """
 import torch
@@ -143,6 +145,47 @@ def test_training_goes_on_from_its_state_to_the_bit_with_dropout() -> None:
         assert torch.equal(value, unbroken.state()[name]), name
 
 
+class Killed(BaseException):
+    """As abrupt as a signal can be within one process."""
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "kill -9"])
+def test_a_trial_that_is_cut_off_in_training_goes_on_from_its_checkpoint_to_the_bit(
+    tmp_path: Path, numbers, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    sizes = {"steps": 40, "batch": 4, "dim": 16, "num_heads": 2, "num_layers": 1, "dropout": 0.1}
+    cut, unbroken = (
+        task_job.prepare(task_job.Request("images", ["learned"], 1, sizes, 1, 1, tmp_path / name)) / "learned-seed0"
+        for name in ("cut", "unbroken")
+    )
+
+    def run(folder: Path) -> str:
+        return task_job.run_task_trial(str(folder), device="cpu", parent=os.getpid()).status
+
+    assert run(unbroken) == "done"
+    advance, taken = Training.advance, []
+
+    def counted(training: Training) -> None:
+        taken.append(training.step)
+        if len(taken) == 26:
+            if how == "kill -9":
+                raise Killed
+            (cut.parent / runs.STOP).touch()
+        advance(training)
+
+    monkeypatch.setattr(Training, "advance", counted)
+    if how == "kill -9":
+        with pytest.raises(Killed):
+            run(cut)
+    else:
+        assert run(cut) == "stopped"
+        (cut.parent / runs.STOP).unlink()
+    assert run(cut) == "done"
+    assert taken[26:] == list(range(24 if how == "kill -9" else 26, 40))  # a checkpoint every second step
+    assert numbers(cut) == numbers(unbroken)
+    assert (cut / runs.MODEL).read_bytes() == (unbroken / runs.MODEL).read_bytes()
+
+
 def test_only_the_matrices_of_layers_decay() -> None:
     task = find("images")
     training = Training(task, "learned", dataclasses.replace(task.sizes, dim=16, num_heads=2), 0)
@@ -154,13 +197,13 @@ def test_only_the_matrices_of_layers_decay() -> None:
 
 def test_several_lengths_are_several_rows_each_with_its_own_trained_size(tmp_path: Path) -> None:
     sizes = {"steps": 2, "batch": 2, "dim": 16, "num_heads": 2, "num_layers": 1}
-    request = task_job.Request("arithmetic", ["rope"], 1, sizes, 1, 1, tmp_path / "run", lengths=(2, 4))
+    request = task_job.Request("retrieval", ["rope"], 1, sizes, 1, 1, tmp_path / "run", lengths=(8, 16))
     run = task_job.prepare(request)
     task_job.finish(run, quiet())
     results = json.loads((run / "results.json").read_text())
     found = {row["row"]: {size for size, c in row["sizes"].items() if c["trained"]} for row in results["rows"]}
-    assert found["rope, length 2, addition"] == {"2 digits"}
-    assert found["rope, length 4, addition"] == {"4 digits"}
+    assert found["rope, length 8"] == {"8 pairs"}
+    assert found["rope, length 16"] == {"16 pairs"}
 
 
 def row(name: str, *values: list[float]) -> dict:

@@ -83,9 +83,10 @@ def summary(results: Data) -> list[str]:
     lengths = results["config"]["lengths"]
     for unit, more_is_better in results["units"].items():
         for length in lengths:
-            where = f"Trained at {length}: " if len(lengths) > 1 else ""
             said = _about(rows_of(results, unit, length), unit, more_is_better)
-            lines += [f"{where}{said[0]}", *said[1:]] if said else []
+            if said and len(lengths) > 1:
+                said[0] = f"Trained at {length}: {said[0][0].lower()}{said[0][1:]}"
+            lines += said
     if len(results["config"]["seeds"]) == 1:
         lines.append("One seed: small differences may be noise.")
     return lines
