@@ -15,7 +15,8 @@ import torch
 from tests.integrations.diffusers.models import Small, build, outputs
 from tests.integrations.diffusers.more_models import ALL
 
-from posenc import AxialRoPE, MRoPE
+from posenc import AxialRoPE, MRoPE, Sinusoidal
+from posenc.embeddings import LearnedGrid, SinusoidalGrid
 from posenc.encoding import Encoding
 from posenc.integrations.diffusers import accelerate, check, describe, extend
 
@@ -27,17 +28,11 @@ REASONS = {
     "AceStepTransformer1DModel": "a function makes the tables: RoPE in halves, over the places of a sequence",
     "AllegroTransformer3DModel": "the pipeline gives tables and the place of each token in them",
     "AnyFlowFARTransformer3DModel": "a chunk of compressed frames has coordinates between those of the others",
-    "AuraFlowTransformer2DModel": "no rotation: a learned table is added to the patches",
-    "CogView3PlusTransformer2DModel": "no rotation: a sinusoidal table is added to the patches",
-    "DiTTransformer2DModel": "no rotation: a sinusoidal table is added to the patches",
     "DreamLiteTransformer2DModel": "no rotation",
     "HunyuanDiT2DModel": "the pipeline makes the tables",
     "JoyImageEditPlusTransformer3DModel": "a method makes the tables for each range of patches",
-    "LatteTransformer3DModel": "no rotation: sinusoidal tables are added to patches and frames",
     "LuminaNextDiT2DModel": "the pipeline makes the tables",
-    "PixArtTransformer2DModel": "no rotation: a sinusoidal table is added to the patches",
     "PriorTransformer": "no rotation: a learned table is added to the tokens",
-    "SD3Transformer2DModel": "no rotation: a sinusoidal table is added to the patches",
     "SanaTransformer2DModel": "no rotation: positions come from convolutions",
     "StableAudioDiTModel": "the pipeline makes the tables",
     "WanAnimate2Transformer3DModel": "the rotation is written out in the attention",
@@ -128,6 +123,8 @@ def _extended(model: object) -> str:
     """With the rules that it has: posenc's tables in the place of its own."""
     for part in describe(model):
         encoding = part.encoding
+        if encoding.places == ("embeddings",):
+            return ""
         if isinstance(encoding, AxialRoPE):
             rules = dict(zip(part.axes, encoding.rules, strict=True))
         elif hasattr(encoding, "frequencies"):
@@ -153,6 +150,10 @@ def _words(encoding: Encoding) -> str:
         return f"{name} {'/'.join(map(str, encoding.widths))}, {encoding.layout}, {said}"
     if isinstance(encoding, MRoPE):
         return f"{name} {'/'.join(map(str, encoding.sections))} pairs, {encoding.frequencies}"
+    if isinstance(encoding, LearnedGrid):
+        return f"{name} {encoding.dim}"
+    if isinstance(encoding, (Sinusoidal, SinusoidalGrid)):
+        return f"{name} {getattr(encoding, 'dim', '')}, added to the patches"
     rule = getattr(encoding, "frequencies", None)
     return f"{name} {getattr(encoding, 'rotary_dim', '')}, {type(rule).__name__ if rule is not None else 'learned'}"
 
@@ -177,7 +178,7 @@ def as_markdown(rows: list[Row]) -> str:
         "table ends, and what `accelerate` and `extend` do to a small model of it with random weights. Made by",
         "`python -m tests.integrations.diffusers.census`.",
         "",
-        f"diffusers {diffusers.__version__}, {len(rows)} classes: the rotation of {read} is described. "
+        f"diffusers {diffusers.__version__}, {len(rows)} classes: the encoding of {read} is described. "
         f"Of {len(run)} that were run, {len(fast)} are accelerated, {same} of them with the same bits, "
         f"and {extended} are extended.",
         "",

@@ -610,7 +610,66 @@ MORE: dict[str, Small] = {
     ),
 }
 
-ALL = {**FAMILIES, **MORE, **REFUSED}
+#: Models that add a table to their patches, and turn nothing.
+_ADD: dict[str, Any] = _LAYERS | {"attention_head_dim": 16, "patch_size": 2, "sample_size": 8}
+_NORM = {"norm_type": "ada_norm_single", "num_embeds_ada_norm": 8, "cross_attention_dim": 32, "out_channels": 8}
+
+ADDED: dict[str, Small] = {
+    "sd3": REFUSED["sd3"],
+    "dit": Small(
+        "DiTTransformer2DModel",
+        _ADD | {"norm_type": "ada_norm_zero", "num_embeds_ada_norm": 8, "out_channels": 8},
+        lambda: {
+            "hidden_states": numbers(1, 4, 8, 8),
+            "timestep": torch.tensor([5]),
+            "class_labels": torch.tensor([3]),
+        },
+    ),
+    "pixart": Small(
+        "PixArtTransformer2DModel",
+        _ADD | _NORM | {"caption_channels": 8, "use_additional_conditions": False},
+        lambda: _picture(timestep=torch.tensor([5]), added_cond_kwargs={"resolution": None, "aspect_ratio": None}),
+    ),
+    "latte": Small(
+        "LatteTransformer3DModel",
+        _ADD | _NORM | {"caption_channels": 8, "norm_elementwise_affine": False, "video_length": 3},
+        lambda: {
+            "hidden_states": numbers(1, 4, 3, 8, 8),
+            "encoder_hidden_states": numbers(1, 5, 8),
+            "timestep": torch.tensor([5]),
+        },
+    ),
+    "auraflow": Small(
+        "AuraFlowTransformer2DModel",
+        {
+            "sample_size": 8,
+            "in_channels": 4,
+            "num_mmdit_layers": 1,
+            "num_single_dit_layers": 1,
+            "attention_head_dim": 8,
+            "num_attention_heads": 2,
+            "caption_projection_dim": 16,
+            "joint_attention_dim": 8,
+            "pos_embed_max_size": 64,
+        },
+        _picture,
+    ),
+    "cogview3plus": Small(
+        "CogView3PlusTransformer2DModel",
+        _LAYERS
+        | {
+            "attention_head_dim": 16,
+            "text_embed_dim": 8,
+            "time_embed_dim": 8,
+            "condition_dim": 4,
+            "pos_embed_max_size": 8,
+            "sample_size": 8,
+        },
+        lambda: _picture(**_SIZES),
+    ),
+}
+
+ALL = {**FAMILIES, **MORE, **REFUSED, **ADDED}
 
 
 def _allegro_tables() -> Any:

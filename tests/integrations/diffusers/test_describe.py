@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from tests.integrations.diffusers.models import FAMILIES, REFUSED, build, flat, outputs
+from tests.integrations.diffusers.more_models import ADDED
 from torch import Tensor
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
 from posenc import AxialRoPE  # noqa: E402
+from posenc.embeddings import SinusoidalGrid  # noqa: E402
 from posenc.frequencies import NTK, Geometric, RIFLEx  # noqa: E402
 from posenc.integrations.diffusers import check, describe, extend  # noqa: E402
 from posenc.integrations.diffusers.description.families import FAMILIES as ROWS  # noqa: E402
@@ -45,6 +47,18 @@ def test_the_tables_of_a_model_are_those_of_its_description(family: str) -> None
     assert report.checked or family == "cogvideox"
 
 
+@pytest.mark.parametrize("family", sorted(ADDED))
+def test_a_table_that_is_added_is_that_of_its_description(family: str) -> None:
+    model = build(ADDED[family])
+    report = check(model)
+    assert not report.findings
+    assert len(report.checked) == (0 if family == "auraflow" else 2 if family == "latte" else 1)
+    if report.checked:
+        module = model.patch_embed if hasattr(model, "patch_embed") else model.pos_embed
+        next(module.buffers()).mul_(1.01)
+        assert "off by up to" in check(model).findings[0].text
+
+
 def test_tables_that_were_spoiled_are_found() -> None:
     model = build(FAMILIES["wan"])
     model.rope.freqs_cos.mul_(1.01)
@@ -71,7 +85,10 @@ def test_facts_of_released_configs() -> None:
     qwen = describe({"_class_name": "QwenImageTransformer2DModel"}).parts[0]
     assert qwen.ends == (4096,) * 3
     assert describe({"_class_name": "ZImageTransformer2DModel"}).parts[0].ends == (1024, 512, 512)
-    assert describe({"_class_name": "CogVideoXTransformer3DModel"}).parts == ()
+    assert describe({"_class_name": "CogVideoXTransformer3DModel"}).parts[0].ends == (13, 30, 45)
+    stable = describe({"_class_name": "SD3Transformer2DModel"}).parts[0]
+    assert isinstance(stable.encoding, SinusoidalGrid)
+    assert stable.ends == (96, 96)
 
 
 def test_a_table_ends_where_the_description_says() -> None:
@@ -163,7 +180,7 @@ def test_the_tables_of_an_extended_model_are_those_of_the_rule() -> None:
         ("ltx", {"time": NTK(2)}, {}, "does not start from"),
         ("flux", NTK(2), {"size": 2048}, "expected height and width"),
         ("flux", NTK(2), {"frames": 0}, "expected how many"),
-        ("sd3", NTK(2), {"frames": 9}, "makes tables that are known here"),
+        ("sd3", NTK(2), {"frames": 9}, "pos_embed: a table that is added"),
         ("ernie_image", NTK(2), {"size": (8, 8)}, "two channels of a pair turn by different angles"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from posenc.integrations.diffusers.description.added import ADDED, Added
 from posenc.integrations.diffusers.description.description import Description, Part
 from posenc.integrations.diffusers.description.families import FAMILIES
 from posenc.integrations.diffusers.description.tables import Row, Turning
@@ -60,6 +61,9 @@ def describe(model: Any) -> Description:
         axes = row.axes_of(encoding)
         ends = (None,) * len(axes) if row.ends is None or changed is not None else row.ends(module)
         found.append(Part(name, type(module).__name__, encoding, axes, row.positions, ends, row.notes))
+    for name, module, added in tables_added(built):
+        kind, ends = type(module).__name__, added.ends(module, built)
+        found.append(Part(name, kind, added.encoding(module, built), added.axes, added.positions, ends))
     known = {part.module for part in found}
     for name, module in built.named_modules():
         kind = type(module).__name__
@@ -74,6 +78,14 @@ def modules(model: Any) -> Iterator[tuple[str, Any, Row]]:
     for name, module in (*model.named_modules(), *held):
         row = FAMILIES.get(type(module).__name__)
         if row is not None and row.applies(model):
+            yield name, module, row
+
+
+def tables_added(model: Any) -> Iterator[tuple[str, Any, Added]]:
+    """What adds a table to the patches of a model, with its row."""
+    for name, module in model.named_modules():
+        row = ADDED.get(type(module).__name__)
+        if row is not None and row.applies(module, model):
             yield name, module, row
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from posenc.integrations.diffusers.description.reader import modules, replaced
+from posenc.integrations.diffusers.description.reader import modules, replaced, tables_added
 from posenc.integrations.diffusers.description.tables import Row, Turning
 from posenc.integrations.diffusers.live.model import diffusers_model
 from posenc.integrations.transformers.live.check import Finding, Report
@@ -59,6 +59,14 @@ def check(model: Any) -> Report:
             checked.append(f"{name}: {encoding}")
         else:
             findings.append(Finding(name, "tables", f"its tables {error}"))
+    for name, module, added in tables_added(inner):
+        name = name or type(inner).__name__
+        if added.coordinates(module, inner) is None:
+            unchecked.append(f"{name}: its table is learned")
+        elif (error := added.difference(module, inner)) is not None:
+            findings.append(Finding(name, "tables", f"its table {error}"))
+        else:
+            checked.append(f"{name}: {added.encoding(module, inner)}")
     if not (findings or checked or unchecked):
         unchecked.append(f"{type(inner).__name__}: none of its modules makes tables that are known here")
     return Report(type(inner).__name__, tuple(findings), tuple(checked), tuple(unchecked))

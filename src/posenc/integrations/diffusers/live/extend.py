@@ -8,7 +8,7 @@ from torch import nn
 
 from posenc import AxialRoPE, MRoPE, RoPE
 from posenc.frequencies import Frequencies
-from posenc.integrations.diffusers.description.reader import describe, modules, replaced
+from posenc.integrations.diffusers.description.reader import describe, modules, replaced, tables_added
 from posenc.integrations.diffusers.description.tables import Row, Turning
 from posenc.integrations.diffusers.live.check import arguments, difference, tensors_in
 from posenc.integrations.diffusers.live.model import diffusers_model
@@ -63,7 +63,7 @@ def extend(
     name = type(inner).__name__
     found = list(modules(inner))
     if not found:
-        unread = describe(inner).unread
+        unread = describe(inner).unread + tuple(f"{where}: a table that is added" for where, *_ in tables_added(inner))
         raise ValueError(
             f"extend: none of the modules of {name} makes tables that are known here"
             + (f" ({'; '.join(unread)})" if unread else "")
