@@ -96,7 +96,7 @@ def test_detr_counts_the_pixels_of_padded_images() -> None:
     real = mask.flatten(1)
     torch.testing.assert_close(got[real], expected[real], **CLOSE)
     whole = SinusoidalGrid.coordinates_as_in("detr", 6, 8, mask=torch.ones(1, 6, 8))
-    assert torch.equal(whole, SinusoidalGrid.coordinates_as_in("detr", 6, 8))
+    torch.testing.assert_close(whole, SinusoidalGrid.coordinates_as_in("detr", 6, 8))
     with pytest.raises(ValueError, match=r"got a mask of shape \(2, 6, 8\) for 'mae', expected one for 'detr' alone"):
         SinusoidalGrid.coordinates_as_in("mae", 6, 8, mask=mask)
     with pytest.raises(ValueError, match=r"expected one for 'detr' alone, of shape \(batch, 6, 9\)"):
@@ -181,6 +181,17 @@ def test_a_rule_of_frequencies_stretches_all_axes() -> None:
     torch.testing.assert_close(linear.codes(grid(4, 4) * 2), plain.codes(grid(4, 4)))
 
 
+def test_a_rule_for_time_alone_leaves_rows_and_columns() -> None:
+    rule = posenc.frequencies.Linear(2)
+    plain = SinusoidalGrid.as_in("cogvideox", 32)
+    slowed = SinusoidalGrid.as_in("cogvideox", 32, frequencies=[rule, posenc.Geometric(), posenc.Geometric()])
+    places = grid(4, 3, 3).double()
+    twice = places * torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(slowed.codes(twice), plain.codes(places))
+    assert posenc.from_dict(slowed.to_dict()).to_dict() == slowed.to_dict()
+    assert torch.equal(posenc.from_dict(slowed.to_dict()).codes(places), slowed.codes(places))  # type: ignore[attr-defined]
+
+
 def test_detr_ends_at_a_whole_turn() -> None:
     coordinates = SinusoidalGrid.coordinates_as_in("detr", 10, 20)[0]
     torch.testing.assert_close(coordinates[-1], torch.full((2,), 2 * math.pi, dtype=torch.float64), rtol=1e-6, atol=0)
@@ -212,6 +223,7 @@ def test_channels_that_do_not_share_out_are_refused(dim: int, axes: Any, message
     [
         (lambda: SinusoidalGrid(16, layout="half"), "got layout 'half', expected one of"),  # type: ignore[arg-type]
         (lambda: SinusoidalGrid(16, order=(0, 0)), r"got order \(0, 0\), expected each of 0 to 1 once"),
+        (lambda: SinusoidalGrid(16, frequencies=[posenc.Geometric()] * 3), "got 3 rules of frequencies for 2 coord"),
         (lambda: SinusoidalGrid.as_in("vit", 16), "got convention 'vit', expected one of"),  # type: ignore[arg-type]
         (lambda: SinusoidalGrid.as_in("cogvideox", 24), "got dim 24, expected a multiple of 16"),
         (lambda: SinusoidalGrid(16).codes(torch.zeros(3)), r"shape \(3,\), expected 2 coordinates"),

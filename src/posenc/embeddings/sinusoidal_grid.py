@@ -64,7 +64,8 @@ class SinusoidalGrid(EmbeddingEncoding):
         dim: channels of the embedding.
         axes: how many coordinates share them evenly, or the even number of channels of each coordinate, which sum to
             ``dim``.
-        frequencies: the rule of the rates; ``Geometric(base=10_000)``.
+        frequencies: the rule of the rates; ``Geometric(base=10_000)``. Or a rule for each coordinate:
+            ``(NTK(2), Geometric(), Geometric())`` stretches the time alone.
         layout: one of the table's.
         order: which coordinate comes first, second, ...; (1, 0) is "x before y" for positions (y, x).
 
@@ -76,8 +77,8 @@ class SinusoidalGrid(EmbeddingEncoding):
     Precision: angles in float64, the sum with x in float32, rounded once to the dtype of x.
 
     Raises:
-        ValueError: channels that do not share out evenly; an unknown layout; an order that is none; x of another width;
-            bad positions.
+        ValueError: channels that do not share out evenly; rules that are neither one nor one for each coordinate; an
+            unknown layout; an order that is none; x of another width; bad positions.
 
     Example:
         >>> from posenc.positions import grid
@@ -97,12 +98,14 @@ class SinusoidalGrid(EmbeddingEncoding):
         Peebles and Xie. Scalable Diffusion Models with Transformers. 2022. arXiv:2212.09748, section 3.2.
     """
 
+    takes_several_rules = True
+
     def __init__(
         self,
         dim: int,
         *,
         axes: int | Sequence[int] = 2,
-        frequencies: Frequencies | None = None,
+        frequencies: Frequencies | Sequence[Frequencies] | None = None,
         layout: Layout = "concatenated",
         order: Sequence[int] | None = None,
     ) -> None:
@@ -111,7 +114,14 @@ class SinusoidalGrid(EmbeddingEncoding):
         self.widths = _widths(dim, axes)
         self.axes = axes if isinstance(axes, int) else self.widths
         self.coordinates = len(self.widths)
-        self.frequencies = Geometric() if frequencies is None else frequencies
+        given = Geometric() if frequencies is None else frequencies
+        self.frequencies = given if isinstance(given, Frequencies) else tuple(given)
+        rules = (given,) * self.coordinates if isinstance(given, Frequencies) else tuple(given)
+        if len(rules) != self.coordinates:
+            raise ValueError(
+                f"SinusoidalGrid: got {len(rules)} rules of frequencies for {self.coordinates} coordinates, expected "
+                "one for all of them, or one for each."
+            )
         if layout not in get_args(Layout):
             raise ValueError(f"SinusoidalGrid: got layout {layout!r}, expected one of {get_args(Layout)}.")
         self.layout = layout
@@ -123,7 +133,7 @@ class SinusoidalGrid(EmbeddingEncoding):
         self._axis_of_pair: list[int] = []
         self._inv_freq: list[float] = []
         for axis in self.order:
-            rates = self.frequencies.inv_freq(self.widths[axis]).tolist()
+            rates = rules[axis].inv_freq(self.widths[axis]).tolist()
             self._axis_of_pair += [axis] * len(rates)
             self._inv_freq += rates
 
@@ -199,26 +209,28 @@ class SinusoidalGrid(EmbeddingEncoding):
                 check_number("coordinates_as_in", name, value)
                 if value <= 0:
                     raise ValueError(f"coordinates_as_in: got {name} {value}, expected above 0.")
-        places: Tensor = grid(*shape).double()
-        sides = torch.tensor(shape, dtype=torch.float64)
         if mask is not None and (convention != "detr" or mask.ndim != 3 or mask.shape[1:] != shape):
             raise ValueError(
                 f"coordinates_as_in: got a mask of shape {tuple(mask.shape)} for {convention!r}, expected one for "
                 f"'detr' alone, of shape (batch, {', '.join(map(str, shape))})."
             )
+        if mask is not None:
+            return _counted(mask.double())
+        first, step = [0.0] * len(shape), [1.0] * len(shape)
         if convention == "detr":
-            return _within(places + 1, sides) if mask is None else _counted(mask.double())
-        if convention == "pixart":
-            return places / (sides / float(base or 1)) / scale
-        if convention == "sd3":
-            whole = int(table or 1)
+            first = step = [_TURN / (side + _EPSILON) for side in shape]
+        elif convention == "pixart":
+            step = [(base or 1) / side / scale for side in shape]
+        elif convention == "sd3":
+            whole = table or 1
             if max(shape) > whole:
                 raise ValueError(f"coordinates_as_in: got shape {shape}, expected sides of at most {whole}, the table.")
-            first = torch.tensor([(whole - side) // 2 for side in shape], dtype=torch.float64)
-            return (places + first) / (whole / float(base or 1)) / scale
-        if convention == "cogvideox":
-            return places / torch.tensor([time_scale, scale, scale], dtype=torch.float64)
-        return places
+            step = [(base or 1) / whole / scale] * 2
+            first = [(whole - side) // 2 * step[0] for side in shape]
+        elif convention == "cogvideox":
+            step = [1 / time_scale, 1 / scale, 1 / scale]
+        places: Tensor = grid(*shape, start=first, step=step)
+        return places.double()
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*points dim"]:
         if positions.ndim == 0 or positions.shape[-1] != self.coordinates:
@@ -237,15 +249,15 @@ class SinusoidalGrid(EmbeddingEncoding):
         return torch.cat([part for block in blocks for part in (block.sin(), block.cos())], dim=-1)
 
 
-def _within(counts: Tensor, last: Tensor) -> Tensor:
-    """DETR's share of a whole turn."""
-    return counts / (last + 1e-6) * (2 * math.pi)
+_TURN, _EPSILON = 2 * math.pi, 1e-6  # of DETR: the last row and the last column are at nearly a whole turn
 
 
 def _counted(mask: Tensor) -> Tensor:
     """DETR's coordinates of padded images: rows and columns are counted where there are pixels."""
     y, x = mask.cumsum(1), mask.cumsum(2)
-    return torch.stack((_within(y, y[:, -1:]), _within(x, x[..., -1:])), dim=-1).flatten(1, 2)
+    ends = y[:, -1:], x[..., -1:]
+    parts = [counts * (_TURN / (end + _EPSILON)) for counts, end in zip((y, x), ends, strict=True)]
+    return torch.stack(parts, dim=-1).flatten(1, 2)
 
 
 def _plan(convention: Convention) -> _Plan:
