@@ -278,6 +278,18 @@ def test_a_ladder_across_heads_agrees_with_the_oracle(dtype: torch.dtype) -> Non
     assert len(encoding.axis_of_pair) == 32
 
 
+def test_ernie_image_turns_the_channels_of_a_pair_by_different_angles_which_is_no_rotation() -> None:
+    ernie = in_diffusers("transformers.transformer_ernie_image")
+    where = torch.cat((torch.zeros(35, 1), GRID), dim=1)
+    angle = ernie.ErnieImageEmbedND3(128, 256, (32, 48, 48))(where[None])[0, :, 0]
+    q = torch.randn(35, 128, generator=torch.Generator().manual_seed(0))
+    a, b = q.chunk(2, dim=-1)
+    turned = q * angle.cos() + torch.cat((-b, a), dim=-1) * angle.sin()  # as in the processor of its attention
+    assert (turned.norm(dim=-1) / q.norm(dim=-1) - 1).abs().max() > 0.05
+    first, second = angle.chunk(2, dim=-1)
+    assert not torch.allclose(first, second)
+
+
 def test_rules_of_each_axis_survive_a_dictionary() -> None:
     encoding = rope("interleaved", axes=(8, 24), frequencies=(posenc.Geometric(9), posenc.frequencies.NTK(2)))
     data = json.loads(json.dumps(encoding.to_dict()))
