@@ -15,7 +15,7 @@ from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
 from posenc.kernels.choice import Choice, explained_by
 from posenc.kernels.precision import compute_dtype, without_autocast
-from posenc.positions import Positions, resolve
+from posenc.positions import Positions, resolve, resolve_coordinates
 from posenc.positions._resolve import LAST_POSITION
 
 _OTHER_ORDER = (
@@ -211,7 +211,9 @@ def _starts(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positions
 
 def _check_unread(x: Tensor, name: str, positions: Positions) -> None:
     """Refuse positions that are none, where nothing reads them and so nothing else would."""
-    if positions is not None and not (type(positions) is int and 0 <= positions <= LAST_POSITION - x.shape[-2]):
+    if isinstance(positions, Tensor) and positions.ndim == 3:  # coordinates, which another place reads
+        resolve_coordinates(positions, x.shape[-2], positions.shape[-1], device=x.device, name=name, batch=x.shape[0])
+    elif positions is not None and not (type(positions) is int and 0 <= positions <= LAST_POSITION - x.shape[-2]):
         resolve(positions, x.shape[-2], device=x.device, name=name, batch=x.shape[0])
 
 

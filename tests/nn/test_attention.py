@@ -320,3 +320,29 @@ def test_the_page_on_your_own_model_is_true() -> None:
     names: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         exec(block, names)
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        posenc.AxialRoPE(8),
+        posenc.MixedRoPE(8, num_heads=4),
+        posenc.embeddings.SinusoidalGrid(32),
+        posenc.Compose(posenc.embeddings.SinusoidalGrid(32), posenc.AxialRoPE(8)),
+    ],
+    ids=lambda encoding: type(encoding).__name__,
+)
+def test_the_patches_of_an_image_have_rows_and_columns(encoding: posenc.Encoding) -> None:
+    """Which the layers hand to whoever reads them; that the attention itself reads none must not refuse them."""
+    torch.manual_seed(0)
+    model = Transformer(32, 4, 2, encoding).double()
+    x = torch.randn(2, 20, 32, dtype=torch.float64)
+    grid = posenc.positions.grid(4, 5)
+    mixed_up = torch.randperm(20)
+    y = model(x, positions=grid)
+    torch.testing.assert_close(model(x[:, mixed_up], positions=grid[:, mixed_up]), y[:, mixed_up])
+    assert not torch.allclose(model(x, positions=grid.flip(-1)), y)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        posenc.attention(*torch.zeros(3, 1, 4, 20, 8), encoding, q_positions=grid * torch.nan)
+    with pytest.raises(ValueError, match=r"got shape \(1, 20, 2\), expected \(1, 19, 2\)"):
+        posenc.attention(*torch.zeros(3, 1, 4, 19, 8), encoding, k_positions=grid)
