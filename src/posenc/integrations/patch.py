@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Patch:
@@ -64,6 +64,19 @@ class Patch:
             self.step(lambda: setattr(target, name, value), lambda: setattr(target, name, before))
         else:
             self.step(lambda: setattr(target, name, value), lambda: delattr(target, name))
+
+    def swap(self, tensors: dict[str, Any], key: str, new: Tensor | None) -> None:
+        """Put another tensor in the place of one of a module's; going back, the old one follows to its device."""
+        before = tensors[key]
+
+        def undo() -> None:
+            present = tensors[key]
+            tensors[key] = before
+            if before is not None and present is not None and before.device != present.device:
+                moved = before.to(present.device)
+                tensors[key] = nn.Parameter(moved) if isinstance(before, nn.Parameter) else moved
+
+        self.step(lambda: tensors.__setitem__(key, new), undo)
 
     def commit(self) -> "Patch":
         """All parts are done.

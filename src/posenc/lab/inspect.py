@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from posenc import ALiBi, AxialRoPE, Learned, MRoPE, NoPE, RoPE, Temperature
+from posenc.embeddings import LearnedGrid
 from posenc.encoding import Encoding
 from posenc.frequencies import (
     Custom,
@@ -28,6 +29,7 @@ from posenc.integrations.transformers import Description, LayerGroup
 from posenc.integrations.transformers.rules.read import NO_TEMPERATURE
 from posenc.lab.checkpoint.read import read
 from posenc.lab.run.printable import escape, printable
+from posenc.scores import SwinBias, SwinV2Bias
 
 FloatArray = NDArray[np.float64]
 
@@ -143,8 +145,8 @@ def inspect(
 
     Args:
         path: a folder with a ``config.json``, such a file, a GGUF file (with the package ``gguf``), the name of an
-            installed package that ships one of them, or the folder of a pipeline or model of diffusers, where that is
-            installed.
+            installed package that ships one of them, the folder of a pipeline or model of diffusers, or the name of a
+            model of timm, where those are installed.
         plot: draw the wavelengths into this file, .png or .svg.
         pairing: the pairing of a model type that is not known.
         console: where to print; the terminal by default.
@@ -229,8 +231,9 @@ def facts(group: LayerGroup) -> dict[str, str]:
         if isinstance(rotation, AxialRoPE) and len(set(rotation.widths)) > 1:
             found["channels of each"] = " / ".join(map(str, rotation.widths))
     found["temperature"] = _temperature_in_words(encoding)
-    if isinstance(encoding, Learned):
-        found["positions"] = f"0 to {encoding.length - 1}, no more"
+    found |= {name: value for part in parts for name, value in _places(part).items()}
+    if group.positions:
+        found["positions"] = group.positions
     if group.trained_length is not None:
         found["trained with"] = f"{group.trained_length} tokens"
     if group.longest is not None:
@@ -244,6 +247,20 @@ def _each(rules: tuple[Frequencies, ...], words: Callable[[Frequencies], str]) -
     """What is said of the rule, or of the rule of each coordinate where they differ."""
     said = [words(rule) for rule in rules]
     return said[0] if len(set(said)) == 1 else " / ".join(said)
+
+
+def _places(encoding: Encoding) -> dict[str, str]:
+    """What an encoding that has a table can tell apart."""
+    match encoding:
+        case Learned():
+            return {"positions": f"0 to {encoding.length - 1}, no more"}
+        case LearnedGrid(grid=(rows, columns), prefix=prefix):
+            after = f" after {prefix} other token{'s' if prefix > 1 else ''}" if prefix else ""
+            return {"positions": f"{rows} x {columns} patches{after}, no more"}
+        case SwinBias(window=(rows, columns)) | SwinV2Bias(window=(rows, columns)):
+            return {"window": f"{rows} x {columns} patches"}
+        case _:
+            return {}
 
 
 def _rule_in_words(rule: Frequencies) -> str:

@@ -7,12 +7,15 @@ from posenc.integrations.transformers import Description, describe
 from posenc.lab.checkpoint.find import find
 from posenc.lab.checkpoint.gguf import describe_gguf
 from posenc.lab.checkpoint.pipeline import describe_diffusers
+from posenc.lab.checkpoint.timm_library import describe_name
+from posenc.lab.run.errors import RunError
 
 
 def read(source: str | Path, *, pairing: Any = None) -> Description:
     """What a folder, a config.json or params.json, a GGUF file, or an installed package that ships one says of itself.
 
-    The folder may be a pipeline or a model of diffusers, where that is installed.
+    The folder may be a pipeline or a model of diffusers, and a name that is no file's a model of timm, where those are
+    installed.
 
     Raises:
         RunError: there is none, or several; a damaged GGUF file.
@@ -23,5 +26,11 @@ def read(source: str | Path, *, pairing: Any = None) -> Description:
         return describe_gguf(path)
     if path.suffix == ".json" or (path.is_dir() and any(path.glob("*.json"))):
         return describe_diffusers(path, pairing=pairing) or describe(path, pairing=pairing)
-    place = find(str(source))  # a folder with a GGUF file, or a package
+    try:
+        place = find(str(source))  # a folder with a GGUF file, or a package
+    except RunError as error:
+        found = None if path.exists() or path.parent != Path() else describe_name(str(source), otherwise=error)
+        if found is None:
+            raise
+        return found
     return describe_gguf(place.gguf) if place.gguf is not None else describe(place.folder, pairing=pairing)

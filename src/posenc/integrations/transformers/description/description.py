@@ -18,6 +18,8 @@ class LayerGroup:
         trained_length: tokens that the model was trained with before any extension, if the config says.
         longest: tokens that it was made for, if the config says.
         notes: what a reader should know besides.
+        positions: where its tokens stand, as an expression of :mod:`posenc.positions`
+            ("grid(14, 14, prefix=1)"); "" where tokens are counted.
     """
 
     part: str
@@ -27,6 +29,7 @@ class LayerGroup:
     trained_length: int | None = None
     longest: int | None = None
     notes: tuple[str, ...] = ()
+    positions: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from posenc.integrations.transformers.description import model_types as models
 from posenc.integrations.transformers.description.config import Keys, read, tidy
 from posenc.integrations.transformers.description.description import Description, LayerGroup
+from posenc.integrations.transformers.description.images import READERS as IMAGES
 from posenc.integrations.transformers.description.layers import (
     all_layers,
     is_nested,
@@ -144,7 +145,7 @@ def _with_note(raw: Any, part: Part, groups: list[LayerGroup]) -> list[LayerGrou
 
 def _groups(part: Part, pairing: Pairing | None) -> list[LayerGroup]:
     model_type, config = part.model_type, part.keys
-    for reader in (reader_of(config), NOT_ROTARY.get(model_type)):
+    for reader in (reader_of(config), NOT_ROTARY.get(model_type), IMAGES.get(model_type)):
         if reader is not None and (found := reader(config)) is not None:
             return [
                 LayerGroup(part.name, kind, layers, encoding, length, length, notes)

@@ -148,7 +148,7 @@ def _both(
         except (TypeError, ValueError) as error:
             raise ValueError(f"{site.name} calls its function in a way that is not known here ({error})") from error
         for a, b in results:
-            if a.shape != b.shape or a.dtype is not b.dtype or not _close(a, b):
+            if a.shape != b.shape or a.dtype is not b.dtype or not close(a, b):
                 raise ValueError(f"in {site.name} its function gives something else than a rotation by its tables")
             if a.numel() and not a.isfinite().any():
                 raise ValueError(
@@ -161,7 +161,7 @@ def _both(
     return call
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def close(a: Tensor, b: Tensor) -> bool:
     """Equal, but for products that were rounded one by one; NaN and infinity where the other has the same."""
     finite = a.isfinite() & b.isfinite()
     if not torch.equal(a[~finite].nan_to_num(nan=0.5), b[~finite].nan_to_num(nan=0.5)):

@@ -17,6 +17,7 @@ from posenc.integrations.transformers.description.model_types import CORRECTS_SC
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
 from posenc.integrations.transformers.live.check import rotation, warn_of_findings
+from posenc.integrations.transformers.live.image_size import resize
 from posenc.integrations.transformers.live.learned_table import interpolate
 from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.rules.write import write_rule
@@ -30,14 +31,23 @@ _WINDOWED = ("sliding", "chunked", "local", "main")
 
 
 def extend(
-    model: Any, rule: Frequencies | Literal["interpolate"], *, length: int | None = None, part: str | None = None
+    model: Any,
+    rule: Frequencies | Literal["interpolate"] | None = None,
+    *,
+    length: int | None = None,
+    size: tuple[int, int] | int | None = None,
+    by: str | Frequencies = "bicubic",
+    part: str | None = None,
 ) -> Patch:
-    """Set the frequency rule of a live model, and its config with it.
+    """Set the frequency rule of a live model, or the size of image that it takes, and its config with it.
 
     The rates are those that transformers itself makes from the new config, so the model computes what it will compute
     when it was saved and loaded again, without posenc. Where a model has rules by kind of layer (Gemma 3), those of
     layers with a sliding window stay. A model with code of its own follows the rules that its code knows; the rates
     that came out are compared with the rule, and another result is refused.
+
+    A model of images (ViT, DeiT, CLIP, SigLIP, DINOv2, BEiT, VideoMAE, AST) takes images of one size, with a row of its
+    table for each patch. ``size`` reads the table on the grid of another size, and biases by offset too.
 
     Args:
         model: a model of transformers, or one that wraps it (PEFT).
@@ -45,6 +55,10 @@ def extend(
             ``length`` rows: the first and last keep their place, and those between are drawn linearly.
         length: tokens that the model is to take. It becomes ``max_position_embeddings``; only for
             :class:`posenc.frequencies.DynamicNTK`, where that is the trained length, it does not.
+        size: (height, width) in pixels, or one number for both; for AST, mel bins and frames. Instead of a rule.
+        by: how a table is read: "bicubic" as transformers does it, "bilinear" (with antialias), or a convention of
+            :meth:`posenc.embeddings.LearnedGrid.resized`, such as "timm"; or a frequency rule for a model that
+            rotates by row and column (DINOv3), whose tables are read bicubic then.
         part: which part of a model whose config has several rotary ones, as :func:`describe` calls it.
 
     Returns:
@@ -69,8 +83,14 @@ def extend(
         2048
     """
     inner = pretrained(model, "extend")
+    if size is not None:
+        if rule is not None or length is not None:
+            raise ValueError(f"extend: got size {size!r} and rule {rule} or length {length}, expected size alone.")
+        return resize(inner, size, by, part)
     if rule == "interpolate":
         return interpolate(inner, length)
+    if rule is None:
+        raise ValueError("extend: got neither a rule nor a size, expected one: a frequency rule, or size=(448, 336).")
     check_instance("extend", "rule", rule, Frequencies, "YaRN(4, trained_length=8192)")
     if isinstance(rule, LearnedRates):
         raise ValueError(f"extend: got {rule}, expected a rule with fixed rates; no config can say learned ones.")

@@ -148,16 +148,4 @@ def swap(patch: Patch, tensors: dict[str, Any], key: str, new: Tensor, shape: to
     """Put another tensor in a tensor's place."""
     if new.shape != shape:
         raise ValueError(f"extend: a table grew to {tuple(new.shape)}, and transformers expects {tuple(shape)}.")
-    before = tensors[key]
-
-    def undo() -> None:
-        present = tensors[key]
-        tensors[key] = before
-        if before.device != present.device:
-            tensors[key] = (
-                nn.Parameter(before.to(present.device))
-                if isinstance(before, nn.Parameter)
-                else before.to(present.device)
-            )
-
-    patch.step(lambda: tensors.__setitem__(key, new), undo)
+    patch.swap(tensors, key, new)

@@ -138,7 +138,9 @@ def rates_filled(twin: Any, module: nn.Module) -> nn.Module:
     return module
 
 
-def differing_values(before: nn.Module, after: nn.Module) -> dict[tuple[str, str], Any]:
+def differing_values(
+    before: nn.Module, after: nn.Module, kinds: tuple[type, ...] = (int, float, str)
+) -> dict[tuple[str, str], Any]:
     """(module, attribute) -> value: plain values, such as a softmax scale, that follow from a change of config."""
     earlier, changed = dict(before.named_modules()), {}
     for name, module in after.named_modules():
@@ -146,6 +148,6 @@ def differing_values(before: nn.Module, after: nn.Module) -> dict[tuple[str, str
             continue
         old = vars(earlier[name])
         for key, value in vars(module).items():
-            if isinstance(value, (int, float, str)) and key in old and old[key] != value and not key.startswith("_"):
+            if isinstance(value, kinds) and key in old and old[key] != value and not key.startswith("_"):
                 changed[name, key] = value
     return changed

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from posenc import AxialRoPE, Learned, MRoPE, NoPE, RoPE, attention
 from posenc.encoding import EmbeddingEncoding, Encoding
 from posenc.frequencies._arguments import check_instance
+from posenc.integrations.image_positions import Places
 from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live.check import warn_of_findings
+from posenc.integrations.transformers.live.image_tables import image_grid, take_out_of_grid
 from posenc.integrations.transformers.live.learned_table import config_of, learned_table, position_tables, swap
 from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.live.sites import Site, find_sites, run, with_sites
@@ -24,19 +26,24 @@ NAME = "posenc"
 
 
 class Held:
-    """An encoding that a module refers to without owning it: the model does."""
+    """An encoding that a module refers to without owning it: the model does; and where the tokens of an image stand."""
 
-    def __init__(self, encoding: Encoding) -> None:
-        self.encoding = encoding
+    def __init__(self, encoding: Encoding, places: Places | None = None) -> None:
+        self.encoding, self.places = encoding, places
 
 
-def replace(model: Any, encoding: Encoding, *, inputs: Mapping[str, Any] | None = None) -> Patch:
+def replace(
+    model: Any, encoding: Encoding, *, positions: Tensor | None = None, inputs: Mapping[str, Any] | None = None
+) -> Patch:
     """Take the encoding out of a live model and put another in its place.
 
     A rotation is taken out of every attention that has one; a learned table is overwritten. An encoding of the
     embeddings is written into the learned table. One of the queries and keys or of the scores goes into an attention
     function of posenc's, after the cache, so keys are cached as they were projected, and any way of generating works.
     Parameters of the encoding become the model's (``posenc_encoding``) and are trained with it.
+
+    In a model of images (ViT, DeiT, CLIP, SigLIP, DINOv2, DINOv3, VideoMAE, AST) an encoding of two coordinates gets
+    the row and column of each patch; tokens before the patches stand at 0, where nothing turns.
 
     The model has been trained with its own encoding: expect it to be worse until it was trained on. To lengthen a
     context by another frequency rule take :func:`extend`, whose result plain transformers can load; this one's must be
@@ -47,6 +54,8 @@ def replace(model: Any, encoding: Encoding, *, inputs: Mapping[str, Any] | None 
         encoding: any of the queries and keys or of the scores: RoPE, xPos, ALiBi, T5, FIRE, KERPLE, CoPE, ...;
             :class:`posenc.NoPE` for none; where there is a learned table, one of the embeddings too. One that depends
             on more than distances needs a model without sliding windows.
+        positions: where the tokens of an image stand instead, ``(1, tokens, coordinates)``, as
+            ``posenc.positions.grid(14, 14, prefix=1, unit="centred")`` gives them.
         inputs: arguments of the model for one run, by which is checked that the encoding acts in every attention; by
             default five tokens.
 
@@ -70,30 +79,40 @@ def replace(model: Any, encoding: Encoding, *, inputs: Mapping[str, Any] | None 
     inner: Any = pretrained(model, "replace")
     check_instance("replace", "encoding", encoding, Encoding, "posenc.ALiBi(num_heads=8)")
     warn_of_findings(inner, "replace")
-    _check(encoding)
-    present = [group.encoding.at("queries_keys") for group in describe(inner)]
+    described = describe(inner)
+    grid = image_grid(inner, described)
+    _check(encoding, of_images=grid is not None)
+    present = [group.encoding.at("queries_keys") for group in described]
+    if positions is not None and grid is None:
+        raise ValueError("replace: got positions for a model that reads no images, whose tokens are counted.")
+    places = None if grid is None else Places(encoding, grid, positions)
     patch = Patch(inner, f"replace the encoding of {type(inner).__name__} by {type(encoding).__name__}")
     try:
         if any(isinstance(each, (RoPE, MRoPE, AxialRoPE)) for each in present):
-            _out_of_rotary(patch, inner, encoding, inputs)
+            _out_of_rotary(patch, inner, Held(encoding, places), inputs)
+        elif grid is not None:
+            take_out_of_grid(patch, inner, described, encoding)
+            if set(encoding.places) - {"embeddings"}:
+                _into_attention(patch, inner, Held(encoding, places), None, inputs)
         else:
-            _out_of_table(patch, inner, encoding, inputs)
+            _out_of_table(patch, inner, Held(encoding), inputs)
     except Exception:
         patch.roll_back()
         raise
     return patch.commit()
 
 
-def _check(encoding: Encoding) -> None:
+def _check(encoding: Encoding, *, of_images: bool) -> None:
     name = type(encoding).__name__
     for part in encoding.parts:
         if type(part).carry is not Encoding.carry:
             raise ValueError(f"replace: {name} carries something of the tokens besides keys, which no cache keeps.")
-        if isinstance(part, MRoPE) or getattr(part, "coordinates", None) is not None:
+        if not of_images and (isinstance(part, MRoPE) or (getattr(part, "coordinates", None) or 1) > 1):
             raise ValueError(f"replace: {name} reads several coordinates of a token, expected one.")
 
 
-def _out_of_rotary(patch: Patch, model: Any, encoding: Encoding, inputs: Mapping[str, Any] | None) -> None:
+def _out_of_rotary(patch: Patch, model: Any, held: Held, inputs: Mapping[str, Any] | None) -> None:
+    encoding = held.encoding
     if "embeddings" in encoding.places:
         raise ValueError(
             f"replace: {type(encoding).__name__} acts on the embeddings, and the model has no table of positions to "
@@ -112,7 +131,7 @@ def _out_of_rotary(patch: Patch, model: Any, encoding: Encoding, inputs: Mapping
         names = {name: _unturned(function) for name, function in site.functions}
         patch.assign(site.module, site.method, MethodType(site.rebuilt(names), site.module))
     if encoding.places:
-        _into_attention(patch, model, encoding, [site.module for site in chosen], inputs)
+        _into_attention(patch, model, held, [site.module for site in chosen], inputs)
 
 
 def _noted(function: Callable[..., Any], site: Site, reached: list[Site]) -> Callable[..., Any]:
@@ -143,7 +162,8 @@ def _unturned(function: Callable[..., Any]) -> Callable[..., Any]:
     return one
 
 
-def _out_of_table(patch: Patch, model: Any, encoding: Encoding, inputs: Mapping[str, Any] | None) -> None:
+def _out_of_table(patch: Patch, model: Any, held: Held, inputs: Mapping[str, Any] | None) -> None:
+    encoding = held.encoding
     part, rows = learned_table(model, "replace", "cannot take the encoding out of")
     tables = position_tables(model, part, rows)
     added = [each for each in encoding.parts if isinstance(each, EmbeddingEncoding)]
@@ -156,7 +176,7 @@ def _out_of_table(patch: Patch, model: Any, encoding: Encoding, inputs: Mapping[
         config = config_of(model.config, part)
         if getattr(config, "is_encoder_decoder", False):
             raise ValueError("replace: got an encoder and decoder, expected one of them alone.")
-        _into_attention(patch, model, encoding, None, inputs)
+        _into_attention(patch, model, held, None, inputs)
 
 
 def _codes(encoding: EmbeddingEncoding, rows: int, dim: int) -> Tensor:
@@ -171,9 +191,10 @@ def _codes(encoding: EmbeddingEncoding, rows: int, dim: int) -> Tensor:
 
 
 def _into_attention(
-    patch: Patch, model: Any, encoding: Encoding, modules: list[nn.Module] | None, inputs: Mapping[str, Any] | None
+    patch: Patch, model: Any, held: Held, modules: list[nn.Module] | None, inputs: Mapping[str, Any] | None
 ) -> None:
     """Let the attention of these modules, or of all, be posenc's with this encoding."""
+    encoding = held.encoding
     _register()
     configs: dict[int, Any] = {id(m.config): m.config for m in (modules or model.modules()) if hasattr(m, "config")}
     windowed = any(getattr(config, "sliding_window", None) is not None for config in configs.values())
@@ -184,7 +205,6 @@ def _into_attention(
         )
     for config in configs.values():
         patch.assign(config, "_attn_implementation_internal", NAME)
-    held = Held(encoding)
     everywhere = modules is None
     for module in modules if modules is not None else [model]:
         patch.assign(module, "_posenc", held)
@@ -202,7 +222,9 @@ def _into_attention(
     try:
         run(model, inputs)
     except ValueError as error:
-        raise ValueError(f"replace: {type(encoding).__name__} does not fit {type(model).__name__}: {error}.") from error
+        raise ValueError(
+            f"replace: {type(encoding).__name__} does not fit {type(model).__name__}: {str(error).rstrip('.')}."
+        ) from error
     finally:
         _watch.pop()
     if everywhere:
@@ -289,7 +311,11 @@ def attend(
     if not encoding.relative and attention_mask is not None:  # count from the first token, not from padding before it
         padding = attention_mask.any(1).any(1).int().argmax(-1, keepdim=True)
         positions, q_positions = (positions - padding).clamp(min=0), (q_positions - padding).clamp(min=0)
-    query, key = encoding.on_queries_keys(query, key, q_positions, k_positions=positions)
+    if held is not None and held.places is not None:  # an image is read at once
+        at = held.places.of(k_len, key.device)
+        query, key = encoding.on_queries_keys(query, key, at)
+    else:
+        query, key = encoding.on_queries_keys(query, key, q_positions, k_positions=positions)
     own = encoding.softmax_scale(query.shape[-1])
     result = attention(
         query,

@@ -36,15 +36,15 @@ class Site:
         return twin
 
 
-def find_sites(model: nn.Module) -> list[Site]:
-    """Every method of every module that calls a function which rotates.
+def find_sites(model: nn.Module, named: re.Pattern[str] = _ROTATES) -> list[Site]:
+    """Every method of every module that calls a function which rotates, as its name says.
 
     Raises:
         ValueError: there is none, or one that cannot be replaced in this model alone.
     """
     found = []
     for name, module in model.named_modules():
-        for method, code, functions, wrappers in _methods(type(module)):
+        for method, code, functions, wrappers in _methods(type(module), named):
             if method in vars(module):
                 raise ValueError(
                     f"the {method} of {name} was replaced already, by a hook or an earlier patch; undo that"
@@ -56,7 +56,7 @@ def find_sites(model: nn.Module) -> list[Site]:
 
 
 def _methods(
-    cls: type,
+    cls: type, named: re.Pattern[str]
 ) -> Iterator[tuple[str, FunctionType, tuple[tuple[str, Callable[..., Any]], ...], tuple[FunctionType, ...]]]:
     seen: set[str] = set()
     for owner in cls.__mro__:
@@ -72,7 +72,7 @@ def _methods(
             functions = tuple(
                 (name, inner.__globals__[name])
                 for name in sorted(names_in(inner.__code__))
-                if _ROTATES.match(name) and callable(inner.__globals__.get(name))
+                if named.match(name) and callable(inner.__globals__.get(name))
             )
             if not functions:
                 continue
@@ -129,17 +129,22 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _dummy(model: Any) -> dict[str, Any]:
-    """Five tokens, or an image."""
+    """Five tokens, or an image, a video or a spectrogram."""
     device = model.device
     if device.type == "meta":
         raise ValueError("it has no weights (it is on the meta device); load them first")
     config = model.config
     name = getattr(model, "main_input_name", "input_ids")
+    if config.model_type == "audio-spectrogram-transformer":
+        return {
+            "input_values": torch.zeros(1, config.max_length, config.num_mel_bins, device=device, dtype=model.dtype)
+        }
     if name == "pixel_values":
         size = getattr(config, "image_size", 32)
         sides = (size, size) if isinstance(size, int) else tuple(size)
         channels = getattr(config, "num_channels", 3)
-        return {name: torch.zeros(1, channels, *sides, device=device, dtype=model.dtype)}
+        frames = (config.num_frames,) if config.model_type in ("videomae", "vivit") else ()
+        return {name: torch.zeros(1, *frames, channels, *sides, device=device, dtype=model.dtype)}
     ids = torch.arange(1, 6, device=device)[None]
     given = {"input_ids": ids}
     accepted = inspect.signature(model.forward).parameters

@@ -1,0 +1,89 @@
+"""timm where no torchvision fits the installed torch: its models need no more of that than names."""
+
+import enum
+import importlib
+import importlib.machinery
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from posenc.integrations.timm import describe
+from posenc.integrations.transformers import Description
+from posenc.lab.run.errors import RunError
+
+
+class _Names(ModuleType):
+    """A module in which every name is an empty class."""
+
+    __path__: list[str] = []  # noqa: RUF012 - what makes a module a package
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name == "InterpolationMode":
+            modes = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+            return enum.Enum(name, {mode.upper(): mode for mode in modes})
+        return type(name, (nn.Module,), {})
+
+
+class _Finder:
+    """Finds torchvision and everything in it."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name.partition(".")[0] == "torchvision":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
+        return None
+
+    def create_module(self, spec: Any) -> ModuleType:
+        return _Names(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """There is nothing in it."""
+
+
+def import_timm() -> Any:
+    """timm, with names in the place of torchvision where that is missing or was built for another torch.
+
+    Its models are whole then. Its transforms of images are not, so this is for programs that only build models.
+
+    Raises:
+        ImportError: timm is not installed.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError):
+        _forget("torchvision")
+    else:
+        return importlib.import_module("timm")
+    finder: Any = _Finder()
+    sys.meta_path.insert(0, finder)
+    try:
+        return importlib.import_module("timm")
+    finally:
+        sys.meta_path.remove(finder)
+        _forget("torchvision")
+
+
+def describe_name(name: str, *, otherwise: RunError) -> Description | None:
+    """What a model of timm has, by its name; None where timm is not installed.
+
+    Raises:
+        RunError: timm has no such model: what was said before, and the names that are near.
+    """
+    if importlib.util.find_spec("timm") is None:
+        return None
+    import_timm()
+    try:
+        return describe(name)
+    except ValueError as error:
+        if "has no model" not in str(error):
+            raise
+        raise RunError(f"{otherwise} And {str(error).removeprefix('describe: ')}") from error
+
+
+def _forget(package: str) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]
