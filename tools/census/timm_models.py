@@ -147,13 +147,14 @@ def compared(module: Any, row: Row) -> tuple[str, float]:
 def filled(module: nn.Module) -> Any:
     """The module on the CPU, with random weights and the buffers that its own code fills in."""
     generator = torch.Generator().manual_seed(0)
-    real = copy.deepcopy(module).to_empty(device="cpu")
+    real: Any = copy.deepcopy(module).to_empty(device="cpu")
     with torch.no_grad():
         for parameter in real.parameters():
             parameter.normal_(0, 0.5, generator=generator)
         for part in real.modules():
-            if part is not real and hasattr(part, "reset_parameters") and list(part.parameters(recurse=False)):
-                part.reset_parameters()
+            again: Any = getattr(part, "reset_parameters", None)
+            if part is not real and again is not None and list(part.parameters(recurse=False)):
+                again()
         for name in ("init_non_persistent_buffers", "_init_buffers"):
             if hasattr(real, name):
                 getattr(real, name)()
@@ -170,7 +171,8 @@ def their_bias(module: Any) -> Tensor:
     table = module.cpb_mlp(module.relative_coords_table).view(-1, module.num_heads)
     area = module.window_size[0] * module.window_size[1]
     offsets = table[module.relative_position_index.view(-1)].view(area, area, -1)
-    return 16 * offsets.permute(2, 0, 1).sigmoid()
+    biases: Tensor = 16 * offsets.permute(2, 0, 1).sigmoid()
+    return biases
 
 
 def compared_rotation(module: Any, encoding: Any) -> tuple[str, float]:

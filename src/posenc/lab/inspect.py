@@ -231,7 +231,7 @@ def facts(group: LayerGroup) -> dict[str, str]:
         if isinstance(rotation, AxialRoPE) and len(set(rotation.widths)) > 1:
             found["channels of each"] = " / ".join(map(str, rotation.widths))
     found["temperature"] = _temperature_in_words(encoding)
-    found |= {name: value for part in parts for name, value in _places(part).items()}
+    found |= {name: value for part in encoding.parts for name, value in _places(part).items()}
     if group.positions:
         found["positions"] = group.positions
     if group.trained_length is not None:

@@ -183,7 +183,8 @@ def _put_in(patch: Patch, model: nn.Module, encoding: Encoding, places: Places, 
     if not chosen:
         raise ValueError(f"replace: no attention of {type(model).__name__} calls scaled_dot_product_attention.")
     patch.step(lambda: model.add_module("posenc_encoding", encoding), lambda: delattr(model, "posenc_encoding"))
-    held.functional.reached = reached = []
+    reached: list[int] = []
+    held.functional.reached = reached
     try:
         run(model, inputs)
     except ValueError as error:

@@ -74,7 +74,9 @@ def _turn_by(patch: Patch, model: nn.Module, groups: list[LayerGroup], rule: Fre
         raise ValueError(f"extend: got by={rule}, and {type(model).__name__} has no rotation; give by='bicubic'.")
     if rule.depends_on_length or rule.attention_factor != 1:
         raise ValueError(f"extend: got {rule}, expected a rule of fixed rates without a factor on cos and sin.")
-    width = rotation.rotary_dim // rotation.axes
+    if isinstance(rotation.frequencies, tuple) or len({*rotation.widths}) > 1:
+        raise ValueError(f"extend: got {rule} for {type(model).__name__}, whose coordinates have rates of their own.")
+    width = rotation.widths[0]
     before = torch.from_numpy(rotation.frequencies.inv_freq(width)).float()
     found = False
     for module in model.modules():
