@@ -17,6 +17,13 @@ def theirs(model: str, kinds: torch.Tensor, images=None, videos=None, mask=None,
         "qwen2_5_vl": "Qwen2_5_VLModel",
         "qwen3_vl": "Qwen3VLModel",
         "glm4v": "Glm4vModel",
+        "glm4v_moe": "Glm4vMoeModel",
+        "glm46v": "Glm46VModel",
+        "glm_ocr": "GlmOcrModel",
+        "qwen3_5": "Qwen3_5Model",
+        "qwen3_vl_moe": "Qwen3VLMoeModel",
+        "cosmos3_omni": "Cosmos3OmniModel",
+        "paddleocr_vl": "PaddleOCRVLModel",
         "ernie4_5_vl_moe": "Ernie4_5_VLMoeModel",
     }
     cls = getattr(module, names[model])
@@ -49,9 +56,10 @@ KINDS = torch.tensor(
 )
 
 
-def test_is_the_numbering_of_qwen2_vl() -> None:
+@pytest.mark.parametrize("model", ["qwen2_vl", "paddleocr_vl"])
+def test_is_the_numbering_of_qwen2_vl(model: str) -> None:
     ours = multimodal(KINDS, image_grids=IMAGES, video_grids=VIDEOS, merge=2)
-    expected, deltas = theirs("qwen2_vl", KINDS, IMAGES, VIDEOS)
+    expected, deltas = theirs(model, KINDS, IMAGES, VIDEOS)
     assert torch.equal(ours, expected)
     assert torch.equal(ours.amax((1, 2)) + 1 - KINDS.shape[1], deltas[:, 0])
 
@@ -94,12 +102,18 @@ def padded(kinds: torch.Tensor, before: int, after: int) -> tuple[torch.Tensor, 
     return torch.nn.functional.pad(kinds, (before, after)), real
 
 
+APART = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr", "qwen3_5", "qwen3_vl", "qwen3_vl_moe", "cosmos3_omni")
+
+
+@pytest.mark.parametrize("model", APART)
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (4, 0), (0, 3)])
-def test_is_the_numbering_of_glm_4v(before: int, after: int) -> None:
+def test_is_the_numbering_of_glm_4v_and_of_those_that_put_a_text_before_each_frame(
+    model: str, before: int, after: int
+) -> None:
     frames = [part for _ in range(3) for part in ((0, 2), (2, 8))]
     kinds, mask = padded(torch.tensor([row((0, 3), (1, 6), (0, 1), *frames, (0, 2))]), before, after)
     ours = multimodal(kinds, image_grids=IMAGES[:1], video_grids=VIDEOS, merge=2, frames="apart", mask=mask)
-    expected, _ = theirs("glm4v", kinds, IMAGES[:1], VIDEOS, mask)
+    expected, _ = theirs(model, kinds, IMAGES[:1], VIDEOS, mask)
     assert torch.equal(ours, expected)
 
 

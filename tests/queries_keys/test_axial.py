@@ -290,6 +290,23 @@ def test_ernie_image_turns_the_channels_of_a_pair_by_different_angles_which_is_n
     assert not torch.allclose(first, second)
 
 
+def test_the_score_factor_of_a_rule_reaches_attention() -> None:
+    """Of several coordinates as of one: RoPE's own is the referee, on a text."""
+    rule = posenc.YaRN(4, trained_length=64, mscale_all_dim=1.0)
+    q, k, v = torch.randn(3, 1, 2, 9, HEAD_DIM, generator=torch.Generator().manual_seed(0)).double()
+    one = posenc.RoPE(HEAD_DIM, frequencies=rule)
+    for several in (
+        posenc.MRoPE(HEAD_DIM, sections=(4, 6, 6), frequencies=rule),
+        rope("half", axes=1, frequencies=rule),
+    ):
+        turned = several.on_queries_keys(q, k)
+        expected = posenc.attention(*one.on_queries_keys(q, k), v, one)
+        torch.testing.assert_close(posenc.attention(*turned, v, several), expected)
+        assert several.temperature(torch.arange(9)) == rule.score_factor != 1
+    with pytest.raises(ValueError, match="expected one for all axes"):
+        rope("half", frequencies=(rule, posenc.Geometric()))
+
+
 def test_rules_of_each_axis_survive_a_dictionary() -> None:
     encoding = rope("interleaved", axes=(8, 24), frequencies=(posenc.Geometric(9), posenc.frequencies.NTK(2)))
     data = json.loads(json.dumps(encoding.to_dict()))

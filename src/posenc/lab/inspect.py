@@ -289,8 +289,9 @@ def _temperature_in_words(encoding: Encoding) -> str:
     for part in encoding.parts:
         if isinstance(part, Temperature):
             words.append(f"by position, {part}")
-        elif part.scales_scores and isinstance(part, RoPE):
-            words.append(f"scores times {part.frequencies.score_factor:.6g}")
+        elif part.scales_scores and isinstance(part, (RoPE, AxialRoPE, MRoPE)):
+            rule = part.rules[0] if isinstance(part, AxialRoPE) else part.frequencies
+            words.append(f"scores times {rule.score_factor:.6g}")
         elif part.scales_scores:
             words.append(f"learned, {type(part).__name__}")
     return " and ".join(words) or "none"

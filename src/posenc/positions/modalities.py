@@ -46,9 +46,10 @@ def multimodal(
     =========================== =======================================================================
     model                       arguments, besides merge=spatial_merge_size
     =========================== =======================================================================
-    Qwen2-VL                    none
+    Qwen2-VL, PaddleOCR-VL      none
     Qwen2.5-VL                  time_steps=second_per_grid_ts, positions_per_second=tokens_per_second
-    Qwen3-VL, GLM-4V, GLM-4.6V  frames="apart"
+    Qwen3-VL, Qwen3.5, GLM-4V,  frames="apart"
+    GLM-4.6V, GLM-OCR, Cosmos 3
     Ernie 4.5 VL                time_merge=temporal_merge_size
     Qwen2.5-Omni                time_steps=second_per_grids, positions_per_second=position_id_per_seconds,
                                 marks="shared"

@@ -110,7 +110,7 @@ class AxialRoPE(Rotation):
 
     Raises:
         ValueError: widths that are odd or do not sum to the rotated channels; widths or rules that differ in a layout
-            that deals pairs out in turn; an unknown layout; an order that is none; frequencies that depend on the
+            that deals pairs out in turn; score factors that differ; an unknown layout; an order that is none; frequencies that depend on the
             length; q or k of another ``head_dim``; bad positions.
 
     Example:
@@ -176,6 +176,7 @@ class AxialRoPE(Rotation):
         if sorted(self.order) != list(range(self.coordinates)):
             raise ValueError(f"AxialRoPE: got order {self.order}, expected each of 0 to {self.coordinates - 1} once.")
         self.frequencies, self.rules = _rules(frequencies, self.coordinates)
+        self.scales_scores = self.rules[0].score_factor != 1
         if (plan.order == "alternating" or plan.rates == "dealt") and len(set(self.widths)) > 1:
             raise ValueError(
                 f'AxialRoPE: got widths {self.widths} with layout "{layout}", which deals pairs out in turn, expected '
@@ -208,6 +209,9 @@ class AxialRoPE(Rotation):
             self._inv_freq = (0.0,) * over + self._inv_freq
         factors = tuple(self.rules[axis].attention_factor for axis in self._axis_of_pair)
         self._factor = factors[0] if len(set(factors)) == 1 else factors
+
+    def temperature(self, q_positions: Tensor) -> float:
+        return self.rules[0].score_factor
 
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
         return angles_by_axis(positions, self._axis_of_pair, self._inv_freq, self._factor, heads=self.num_kv_heads)
@@ -283,6 +287,11 @@ def _rules(
         )
     for rule in rules:
         check_fixed("AxialRoPE", rule)
+    if len(factors := {rule.score_factor for rule in rules}) > 1:
+        raise ValueError(
+            f"AxialRoPE: got rules with the score factors {sorted(factors)}, expected one for all axes, because a "
+            "score is multiplied as a whole."
+        )
     return kept, rules
 
 

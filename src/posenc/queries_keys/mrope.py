@@ -98,6 +98,7 @@ class MRoPE(Rotation):
         self.heads_differ = self.layout == "heads"
         self.num_kv_heads = sum(self.sections) if self.heads_differ else None
         check_fixed("MRoPE", self.frequencies)
+        self.scales_scores = self.frequencies.score_factor != 1
         self._inv_freq: tuple[float, ...] = tuple(self.frequencies.inv_freq(self.rotary_dim).tolist())
         self._axis_of_pair = self._read_sections()
 
@@ -121,6 +122,9 @@ class MRoPE(Rotation):
                 f"{counts} pairs; expected these to be the sections: give sections={counts}."
             )
         return of_pair
+
+    def temperature(self, q_positions: Tensor) -> float:
+        return self.frequencies.score_factor
 
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
         heads = self.num_kv_heads
