@@ -110,8 +110,8 @@ class AxialRoPE(Rotation):
 
     Raises:
         ValueError: widths that are odd or do not sum to the rotated channels; widths or rules that differ in a layout
-            that deals pairs out in turn; score factors that differ; an unknown layout; an order that is none; frequencies that depend on the
-            length; q or k of another ``head_dim``; bad positions.
+            that deals pairs out in turn; score factors that differ; an unknown layout; an order that is none;
+            frequencies that depend on the length; q or k of another ``head_dim``; bad positions.
 
     Example:
         >>> import torch
