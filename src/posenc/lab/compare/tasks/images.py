@@ -43,7 +43,7 @@ class Images(Task):
     title = "Handwritten digits, trained at 8x8 pixels"
     encodings = ("none", "learned", "sincos", "axial", "mixed")
     unit = "% right"
-    sizes = Sizes(steps=400, batch=64, learning_rate=3e-3, length=SIDE)
+    sizes = Sizes(steps=600, batch=64, learning_rate=3e-3, length=SIDE)
     expected = (
         "Rotations of two coordinates that are counted on lose less than a stretched table when the images of a "
         "trained ViT grow (Heo et al. 2024, arXiv:2403.13298, ImageNet at 14x14 patches). Here a grid has 4x4 "
