@@ -57,9 +57,9 @@ class Timesteps(EmbeddingEncoding):
 
     Example:
         >>> import torch
-        >>> Timesteps(dim=4).codes(torch.tensor([0.0, 1.0])).round(decimals=4)
+        >>> Timesteps(dim=4).codes(torch.tensor([0.0, 1.0])).round(decimals=3)
         tensor([[1.0000, 1.0000, 0.0000, 0.0000],
-                [0.5403, 0.9999, 0.8415, 0.0100]], dtype=torch.float64)
+                [0.5400, 1.0000, 0.8410, 0.0100]], dtype=torch.float64)
 
     Differs from the paper: nothing with ``order="sin_cos"`` and ``shift=1``, which its code has and its text leaves
     open. The defaults are those of most models since.

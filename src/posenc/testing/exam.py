@@ -426,6 +426,8 @@ def refuses_bad_positions(candidate: Candidate) -> None:
         "booleans": ascending > 0,
         "a list": ascending.tolist(),
     }
+    if any(getattr(part, "signed", False) for part in candidate.encoding.parts):
+        del bad["a negative position"]  # coordinates may be counted from the centre
     if (limit := candidate.encoding.max_positions) is not None:
         bad["a position past the table"] = ascending + limit
     for what, positions in bad.items():

@@ -95,5 +95,5 @@ def test_every_cut_of_a_whole_file_is_refused_in_our_words(tmp_path: Path) -> No
 def test_no_heads_are_refused_and_not_divided_by(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(header(ARCH, pair("llama.attention.head_count", 4, U32(0)), pair("llama.block_count", 4, U32(1))))
-    with pytest.raises(ValueError, match=r"attention\.head_count is 0, expected at least 1"):
+    with pytest.raises(ValueError, match=r"attention\.head_count is 0, expected a whole number above 0"):
         describe_gguf(path)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from posenc.lab import load
 from posenc.lab.compare import task_job, task_report, task_results
 from posenc.lab.compare.task import find, names
 from posenc.lab.compare.task_train import Training, train
@@ -102,7 +101,7 @@ def test_a_run_of_a_users_task_is_resumed_with_equal_numbers(tmp_path: Path) -> 
         "weight none",
         "weight rope",
     }
-    errors = [row for row in load(run) if row["measure"] == "error" and row["size"] == "1x"]
+    errors = [row for row in task_report.rows(run) if row["measure"] == "error" and row["size"] == "1x"]
     assert [(row["encoding"], row["seed"]) for row in errors] == [("none", 0), ("none", 1), ("rope", 0), ("rope", 1)]
     (run / "rope-seed1" / "results.json").unlink()
     file.write_text(OWN + "\n")
