@@ -47,7 +47,7 @@ fuzz: .venv/installed ## random calls of the compiled kernel under the sanitizer
 	$(BIN)/python -m tests.kernels.fuzzing --calls 100000
 
 reliability: .venv/installed ## 20 000 damaged files, 100 000 calls of each kernel under the sanitizers
-	$(BIN)/python -m tests.reliability --files 20000
+	$(BIN)/python -m tests.reliability --files 20000 --kills 50 --calls 60000
 	$(BIN)/python -m tests.kernels.fuzzing --calls 100000
 
 .venv/installed: pyproject.toml constraints.txt

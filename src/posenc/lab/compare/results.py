@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import torch
 
@@ -16,12 +17,55 @@ from posenc.lab.encodings import road
 from posenc.lab.encodings.properties import measure
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, NO_COMMAND
+from posenc.lab.run.config import FORMAT, NO_COMMAND, check
 from posenc.lab.run.errors import RunError
 
 PROTOCOLS = ("windows", "last")
 
 Data = dict[str, Any]
+
+
+class _Encoding(msgspec.Struct):
+    label: str
+    spec: str
+
+
+class _Sizes(msgspec.Struct):
+    length: int
+    steps: int
+
+
+class _Lengths(msgspec.Struct):
+    factors: list[int]
+
+
+class _Config(msgspec.Struct):
+    """What is read of a run's config, whichever version wrote it."""
+
+    encodings: list[_Encoding]
+    seeds: list[int]
+    model: dict[str, Any]
+    train: _Sizes
+    evaluate: _Lengths
+
+
+class _Train(msgspec.Struct):
+    """What is read of a row of a training step."""
+
+    step: int
+    loss: float | None
+
+
+class _Evaluate(msgspec.Struct):
+    """What is read of a row of an evaluation."""
+
+    protocol: Literal["windows", "last"]
+    factor: int
+    length: int
+    perplexity: float | None = None
+
+
+_ROWS = {"train": _Train, "evaluate": _Evaluate}
 
 
 def collect(run: Path) -> Data:
@@ -186,11 +230,15 @@ def _config(run: Path) -> Data:
             f"report: {path} has format {config.get('format')!r} and kind {config.get('kind')!r}, expected format "
             f"{FORMAT} and kind 'compare'; posenc {config.get('posenc')!r} wrote it, read it with that version."
         )
+    check(config, _Config, where=str(path))
     return config
 
 
 def _seed(folder: Path, seed: int, config: Data) -> Data:
     rows = runs.Metrics(folder / runs.METRICS).rows()
+    for number, row in enumerate(rows, 1):
+        if row["event"] in _ROWS:
+            check(row, _ROWS[row["event"]], where=f"{folder / runs.METRICS}, line {number}")
     loss = {row["step"]: row["loss"] for row in rows if row["event"] == "train"}  # a resumed step counts once
     evaluate: dict[str, dict[str, Data]] = {protocol: {} for protocol in PROTOCOLS}
     for row in rows:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +20,7 @@ from posenc.lab.extend.retrieval import TASKS
 from posenc.lab.extend.verdict import HELD, Bins, Mean, Nats, decide, difference, excess, holds, mean, worst
 from posenc.lab.extend.words import NOT_FINISHED, perplexities, recommendation, summary
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, NO_COMMAND
+from posenc.lab.run.config import FORMAT, NO_COMMAND, check
 from posenc.lab.run.errors import RunError
 
 Data = dict[str, Any]
@@ -100,7 +101,7 @@ def probe_scores(run: Path, config: ExtendConfig) -> dict[str, float]:
     """What the probe makes of each rule: its mean loss over all gaps, of which the first is none."""
     found = {}
     for name in named(run, config):
-        probe = _read(rule_folder(run, name) / files.PROBE)
+        probe = _probe(run, name)
         if probe is not None:
             found[name] = _score(probe)
     return found
@@ -144,13 +145,48 @@ def chosen(run: Path, config: ExtendConfig) -> str:
 
 def rule_of(run: Path, name: str) -> Any:
     """The rule of that name as the run has it: a Frequencies, "interpolate", or None."""
-    rule = runs.read_json(rule_folder(run, name) / files.CANDIDATE)["rule"]
+    path = rule_folder(run, name) / files.CANDIDATE
+    candidate = runs.read_json(path)
+    if "rule" not in candidate:
+        raise RunError(f"{path}: there is no rule; the file is damaged.")
+    rule = candidate["rule"]
     return Frequencies.from_dict(rule) if isinstance(rule, Mapping) else rule
 
 
 def _nats(path: Path) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = runs.load_tensors(path)["nats"].numpy()
+    found: NDArray[np.float32] = _tensor(path, "nats").numpy()
     return found
+
+
+def _tensor(path: Path, name: str) -> Any:
+    tensors = runs.load_tensors(path)
+    if name not in tensors:
+        raise RunError(f"{path}: there is no tensor {name!r}; the file is damaged.")
+    return tensors[name]
+
+
+class _Probe(msgspec.Struct):
+    """What a probe measured: a loss for each gap and place, null where there is no number."""
+
+    gaps: list[int]
+    block: int
+    scored: int
+    places: int
+    losses: list[list[float | None]]
+
+
+def _probe(run: Path, name: str) -> Data | None:
+    path = rule_folder(run, name) / files.PROBE
+    probe = _read(path)
+    if probe is None:
+        return None
+    check(probe, _Probe, where=str(path))
+    if [len(row) for row in probe["losses"]] != [probe["places"]] * len(probe["gaps"]):
+        raise RunError(
+            f"{path}: expected a loss for each of {len(probe['gaps'])} gaps and {probe['places']} places; "
+            "the file is damaged."
+        )
+    return probe
 
 
 def _read(path: Path) -> Data | None:
@@ -169,11 +205,11 @@ def _rule(
     bins: Bins,
 ) -> Data:
     folder = rule_folder(run, name)
-    probe = _read(folder / files.PROBE)
+    probe = _probe(run, name)
     asked = [found for task in TASKS if (found := _read(retrieval_file(run, name, task))) is not None]
     found = _passed(name, losses, yardstick, bins, config) if name in losses else None
     if found is not None:
-        found["seconds"] = float(runs.load_tensors(folder / files.PASS)["seconds"])
+        found["seconds"] = float(_tensor(folder / files.PASS, "seconds"))
     return {
         "name": name,
         "rule": (_read(folder / files.CANDIDATE) or {}).get("rule"),

@@ -28,6 +28,18 @@ def to_dict(kind: str, config: Any) -> dict[str, Any]:
     return {"format": FORMAT, "kind": kind, "posenc": posenc.__version__, **msgspec.to_builtins(config, enc_hook=str)}
 
 
+def check(data: object, cls: type[Any], *, where: str) -> None:
+    """Refuse data of a file that lacks a field of the class, or has another type there.
+
+    Raises:
+        RunError: what is wrong, and in which file.
+    """
+    try:
+        msgspec.convert(data, cls)
+    except msgspec.ValidationError as error:
+        raise RunError(f"{where}: {error}; the file is damaged.") from error
+
+
 def from_dict(cls: type[T], kind: str, data: Mapping[str, Any], *, where: str) -> T:
     """The dataclass that :func:`to_dict` wrote.
 
