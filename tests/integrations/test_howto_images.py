@@ -1,0 +1,28 @@
+"""The page on images: its first block prints what it says, and its measured table is the stored one."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "howto" / "images.md").read_text(encoding="utf-8")
+STORED = json.loads((DOCS / "howto" / "images.json").read_text(encoding="utf-8"))
+
+
+def test_the_first_block_prints_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    block, said = re.findall(r"```(?:python|text)\n(.*?)```", PAGE, re.DOTALL)[:2]
+    exec(block, {})
+    assert capsys.readouterr().out == said
+
+
+def test_the_table_has_every_size_and_way() -> None:
+    measured = {(tuple(row["size"]), row["way"]) for row in STORED["rows"]}
+    ways = ("bicubic", "bilinear, antialias", "one-dimensional", "no resizing")
+    assert measured == {(size, way) for size in ((288, 288), (384, 384), (320, 224)) for way in ways}
+    assert all(0 <= row[key] <= 1 for row in STORED["rows"] for key in ("agreement", "image", "patches"))
