@@ -56,12 +56,12 @@ def open_model() -> ViTForImageClassification:
         for name, value in stored.items()
         if not name.endswith(("_scale", "_zero_point"))
     }
-    config = json.loads((folder / "config.json").read_text())
-    kept = {key: value for key, value in config.items() if key not in ("id2label", "label2id")}
+    stored_config = json.loads((folder / "config.json").read_text())
+    kept = {key: value for key, value in stored_config.items() if key not in ("id2label", "label2id")}
     classes = weights["classifier.weight"].shape[0]
-    return ViTForImageClassification.from_pretrained(
-        None, config=ViTConfig(**kept, num_labels=classes), state_dict=weights, dtype=torch.bfloat16
-    ).eval()
+    config = ViTConfig(**kept, num_labels=classes)
+    model = ViTForImageClassification.from_pretrained(None, config=config, state_dict=weights)
+    return model.bfloat16().eval()
 
 
 def squares() -> Iterator[Image.Image]:
@@ -169,7 +169,7 @@ def main() -> None:
                 continue
             with extend(model, size=size, by=way if isinstance(way, str) else "bicubic"):
                 if not isinstance(way, str):
-                    own = way(table, (size[0] // PATCH, size[1] // PATCH))
+                    own = way(table, (size[0] // PATCH, size[1] // PATCH)).to(table)
                     model.vit.embeddings.position_embeddings = nn.Parameter(own[None], False)
                 found = seen(model, images, size)
             row = {"size": list(size), "way": name, "agreement": (found["class"] == native["class"]).double().mean()}
