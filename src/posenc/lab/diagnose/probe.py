@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from posenc.frequencies import Geometric
-from posenc.integrations.transformers.rotations.signature import Form, arguments_for, call, candidates
+from posenc.integrations.transformers.rotations.signature import Signature, arguments_for, call, candidates
 from posenc.lab.diagnose.matrix import FloatArray
 
 #: Widths of a head that are tried, the first that the function takes.
@@ -22,7 +22,7 @@ class Probe:
     def __init__(self, function: Callable[..., Any], head_dim: int) -> None:
         self.function, self.head_dim = function, head_dim
         tried: list[str] = []
-        running: list[Form] = []
+        running: list[Signature] = []
         for form in candidates(function):
             self.form = form
             try:

@@ -39,7 +39,7 @@ _CUSTOMARY: tuple[tuple[str, ...], ...] = (
 
 
 @dataclass(frozen=True)
-class Form:
+class Signature:
     """One way to call a rotation: what each required argument is, the layout of x, and the form of its tables."""
 
     roles: tuple[str, ...]
@@ -93,7 +93,7 @@ def _module(home: str) -> Any:
     return module
 
 
-def candidates(function: Callable[..., Any]) -> Iterator[Form]:
+def candidates(function: Callable[..., Any]) -> Iterator[Signature]:
     """The forms that a function's signature allows, the likeliest first."""
     names = _required(function)
     roles = tuple(_role(name) for name in names)
@@ -113,7 +113,7 @@ def candidates(function: Callable[..., Any]) -> Iterator[Form]:
     for guess in guesses:
         for table in _tables(guess):
             for layout in layouts:
-                yield Form(guess, layout, table, names[: len(guess)])
+                yield Signature(guess, layout, table, names[: len(guess)])
 
 
 def _tables(roles: tuple[str, ...]) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def _tables(roles: tuple[str, ...]) -> tuple[str, ...]:
     return ("none",)
 
 
-def call(function: Callable[..., Any], form: Form, arguments: list[Any]) -> tuple[Tensor, Tensor | None]:
+def call(function: Callable[..., Any], form: Signature, arguments: list[Any]) -> tuple[Tensor, Tensor | None]:
     """The function's image of its query (or x), and of its key if it has one, as ``(batch, heads, seq, head_dim)``."""
     optional = [name for name in form.names if name not in _required(function)]
     positional = len(form.names) - len(optional)
@@ -154,7 +154,7 @@ def call(function: Callable[..., Any], form: Form, arguments: list[Any]) -> tupl
     return rotated[0], rotated[1] if "k" in form.roles and len(rotated) > 1 else None
 
 
-def arguments_for(form: Form, x: Tensor, positions: Tensor, angle: Tensor) -> list[Any]:
+def arguments_for(form: Signature, x: Tensor, positions: Tensor, angle: Tensor) -> list[Any]:
     """What to call the function with.
 
     Args:
