@@ -363,3 +363,26 @@ def test_layers_with_keys_of_their_own_by_either_way_of_writing_the_number() -> 
         config = transformers.Gemma4TextConfig(num_hidden_layers=count, head_dim=64, hidden_size=64)
         widths = {group.label: group.encoding.head_dim for group in describe(config)}  # type: ignore[attr-defined]
         assert widths == {"sliding_attention": 64, "full_attention": 512}
+
+
+def test_layers_of_cross_attention_do_not_rotate() -> None:
+    mllama = {**B, "model_type": "mllama_text_model", "num_hidden_layers": 8, "cross_attention_layers": [3, 7]}
+    assert rotated(describe(mllama)) == [0, 1, 2, 4, 5, 6]
+
+
+def test_a_pattern_that_the_class_drops_is_named() -> None:
+    minimax = {"model_type": "minimax", "num_hidden_layers": 8, "attn_type_list": [0] * 7 + [1]}
+    described = describe({**B, **minimax})
+    assert "attn_type_list, which its class drops: it says that the layers [7] have attention" in described.unread
+
+
+def test_a_base_that_the_class_moves_into_the_parameters_is_read() -> None:
+    mimo = {
+        "model_type": "mimo_v2_flash",
+        "num_hidden_layers": 4,
+        "hybrid_layer_pattern": [0, 1, 1, 0],
+        "head_dim": 192,
+    }
+    described = describe({**B, **mimo, "swa_rope_theta": 10000, "rope_theta": 5000000, "sliding_window": 128})
+    assert (rotated(described, 5e6), rotated(described, 1e4)) == ([0, 3], [1, 2])
+    assert described.unread == ()

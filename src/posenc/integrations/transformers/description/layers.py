@@ -73,6 +73,23 @@ def types_of(config: Mapping[str, Any]) -> list[str] | None:
     return None
 
 
+def unlike(raw: Mapping[str, Any], filled: Mapping[str, Any]) -> list[str]:
+    """The keys of a raw config that say which layers have attention, and that its class did not follow."""
+    found = []
+    actual = types_of(filled)
+    for name in PATTERNS:
+        if raw.get(name) in (None, [], 0, "") or name in ("sliding_window_pattern", "global_attn_every_n_layers"):
+            continue
+        own = {key: value for key, value in raw.items() if key not in (*PATTERNS, "layer_types", "layers_block_type")}
+        meant = types_of({**own, name: raw[name]}) or []
+        places = [
+            [i for i, kind in enumerate(types) if kind not in models.NO_ATTENTION] for types in (meant, actual or meant)
+        ]
+        if places[0] != places[1] and len(meant) == len(actual or meant):
+            found.append(f"{name}, which its class drops: it says that the layers {places[0]} have attention")
+    return found
+
+
 def _at(full: str, other: str) -> Callable[[Any, int, Mapping[str, Any]], list[str]]:
     return lambda places, count, _: [full if i in places else other for i in range(count)]
 
@@ -197,6 +214,8 @@ def _is_rotated(
     """Whether a layer is rotated, and its own base if it has one."""
     if is_nested(parameters) and label in parameters and parameters[label] is None:
         return False, None
+    if index in (config.get("cross_attention_layers") or ()):
+        return False, None  # it attends to an image, whose tokens have no place among those of the text
     flags = config.get("no_rope_layers")  # 1 where there is rotation, whatever the name says
     if flags:
         return bool(flags[index]), None

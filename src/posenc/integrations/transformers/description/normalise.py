@@ -17,7 +17,7 @@ from posenc.integrations.transformers.description.config import (
     size,
     tidy,
 )
-from posenc.integrations.transformers.description.layers import types_of
+from posenc.integrations.transformers.description.layers import is_nested, rotary_parameters, types_of, unlike
 from posenc.integrations.transformers.description.model_types import SAME_CODE, names
 
 #: The reading without transformers' class.
@@ -81,7 +81,20 @@ def normalise(source: Any) -> list[Part]:
         if part.by_class:
             # What a class has a field for and puts elsewhere is read there.
             part.keys.asked |= _CONSUMED & set(getattr(config_class(part.model_type), "__dataclass_fields__", ()))
+            part.keys.asked |= _moved(part.keys)
     return found
+
+
+def _moved(keys: Mapping[str, Any]) -> set[str]:
+    """Keys whose number stands among the rotary parameters, where its class has put it."""
+    parameters = rotary_parameters(keys)
+    inside = [each for each in parameters.values() if each] if is_nested(parameters) else [parameters]
+    numbers = {value for each in inside for value in each.values() if isinstance(value, (int, float))}
+    return {key for key in (*_CONSUMED, "swa_rope_theta") if key in keys and _is_in(keys[key], numbers)}
+
+
+def _is_in(value: Any, numbers: set[Any]) -> bool:
+    return isinstance(value, (int, float)) and value in numbers
 
 
 def _parts_of(source: Any) -> list[Part]:
@@ -102,6 +115,7 @@ def _parts_of(source: Any) -> list[Part]:
         # What a flat config says may be put into a part.
         elsewhere = {key for other in found for key in other.keys} if not part.name else set()
         part.not_read += _dropped(_at(checked, part.name), {*part.keys, *elsewhere})
+        part.not_read += unlike(_at(checked, part.name), part.keys)
     return found
 
 
