@@ -138,7 +138,8 @@ class Request:
         str,
         typer.Option(
             metavar="NAME|FILE.py:Class",
-            help="What is learned: text, translation, summarisation, retrieval, arithmetic, images, or your own.",
+            help="What is learned: text, translation, summarisation, retrieval, arithmetic, images, generation, video, "
+            "or your own.",
         ),
     ] = "text"
     jobs: Annotated[
