@@ -31,6 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("model_type", MODELS)
 def test_a_mixed_model_is_extended_saved_loaded_and_described_as_the_same(
