@@ -18,6 +18,8 @@ FAMILIES = (
 NOT_COVERED = {
     "musicflamingo": "angles are products of time and position",
     "lightglue": "angles are a learned map of two coordinates, one for all heads",
+    **dict.fromkeys(("idefics2_vision", "sam_hq_vision_model", "sam_vision_model"), "tables of images of other shapes"),
+    "vit_mae": "its table of sines is laid out by rows and columns",
 }
 
 
@@ -55,6 +57,6 @@ def test_every_model_type_agrees_or_is_accounted_for() -> None:
     }
     assert differing == set(DIFFERENCES)
     assert {row.model_type for row in rows if row.status == "not covered"} == set(NOT_COVERED)
-    assert sum(row.status == "agreed" for row in rows) >= 370
+    assert sum(row.status == "agreed" for row in rows) >= 400
     document = as_markdown(rows)
     assert all(f"| {row.model_type} |" in document for row in rows if row.status in ("agreed", "differs"))
