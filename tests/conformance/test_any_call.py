@@ -85,7 +85,9 @@ def drawn_rotation(draw: random.Random, heads: int, kv_heads: int, head_dim: int
     if kind == "xpos":
         return posenc.XPos(head_dim, scale_base=draw.choice((64.0, 512.0)), centre=draw.choice((0, 7)), pairing=pairing)
     if kind == "axial" and pairs % 2 == 0:
-        return posenc.AxialRoPE(head_dim, layout=draw.choice(get_args(Layout)))
+        return posenc.AxialRoPE(
+            head_dim, layout=draw.choice([name for name in get_args(Layout) if "heads" not in name])
+        )
     if kind == "mrope":
         sections, layout = draw.choice(
             (((pairs, 0, 0), "chunked"), ((pairs - pairs // 2, pairs // 2, 0), "chunked"))

@@ -14,7 +14,7 @@ from tests.integrations.family_inputs import inputs, only_tokens
 from torch import nn
 
 from posenc.integrations.transformers import accelerate, extend
-from posenc.integrations.transformers.live.accelerate import _close
+from posenc.integrations.transformers.live.accelerate import close
 from posenc.kernels.rotate import choosing, op
 
 transformers = pytest.importorskip("transformers")
@@ -363,11 +363,11 @@ def test_a_patched_model_compiles_with_the_inductor(model_type: str) -> None:
 
 def test_no_number_in_a_result_is_no_agreement() -> None:
     nan, inf = float("nan"), float("inf")
-    assert _close(torch.tensor([1.0, nan, inf]), torch.tensor([1.0, nan, inf]))
-    assert not _close(torch.tensor([1.0, nan]), torch.tensor([5.0, nan]))
-    assert not _close(torch.tensor([1.0, nan]), torch.tensor([1.0, 2.0]))
-    assert not _close(torch.tensor([1.0, 2.0]), torch.tensor([1.0, nan]))
-    assert not _close(torch.tensor([inf]), torch.tensor([-inf]))
+    assert close(torch.tensor([1.0, nan, inf]), torch.tensor([1.0, nan, inf]))
+    assert not close(torch.tensor([1.0, nan]), torch.tensor([5.0, nan]))
+    assert not close(torch.tensor([1.0, nan]), torch.tensor([1.0, 2.0]))
+    assert not close(torch.tensor([1.0, 2.0]), torch.tensor([1.0, nan]))
+    assert not close(torch.tensor([inf]), torch.tensor([-inf]))
 
 
 @pytest.mark.filterwarnings("ignore:accelerate. LlamaForCausalLM did not rotate:UserWarning")

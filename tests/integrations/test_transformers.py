@@ -301,9 +301,14 @@ def test_parts_of_a_model_are_told_apart() -> None:
     assert "text_config" in {group.part for group in described}
     llava = {"model_type": "llava", "text_config": llama(), "vision_config": vision}
     described = describe(llava)
+    assert {group.part: type(group.encoding).__name__ for group in described} == {
+        "text_config": "RoPE",
+        "vision_config": "LearnedGrid",
+    }
+    described = describe({**llava, "vision_config": {"model_type": "convnext"}})
     assert [group.part for group in described] == ["text_config"]
-    assert "vision_config: clip_vision_model" in described.unread
-    assert all(key == "vision_config: clip_vision_model" or "not used" in key for key in described.unread)
+    assert "vision_config: convnext" in described.unread
+    assert all(key == "vision_config: convnext" or "not used" in key for key in described.unread)
 
 
 def test_a_folder_a_file_a_config_and_a_model_are_read_alike(tmp_path: Path) -> None:

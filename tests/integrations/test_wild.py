@@ -221,7 +221,7 @@ def test_t5_without_its_newer_key() -> None:
 
 def test_one_part_that_cannot_be_read_does_not_hide_the_others() -> None:
     text = {**B, "model_type": "llama", "num_hidden_layers": 2}
-    for broken in ({"model_type": "clip_vision_model", "rope_theta": 1e4}, {"model_type": "siglip", "depth": "two"}):
+    for broken in ({"model_type": "convnext", "rope_theta": 1e4}, {"model_type": "siglip", "depth": "two"}):
         described = describe({"model_type": "llava", "text_config": text, "vision_config": broken})
         assert [group.part for group in described] == ["text_config"]
         assert any(entry.startswith("vision_config: ") for entry in described.unread)

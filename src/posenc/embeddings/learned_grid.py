@@ -173,7 +173,8 @@ class LearnedGrid(EmbeddingEncoding):
         float32 (float64 for a float64 table) and rounded once to the table's dtype.
 
         Args:
-            height, width: rows and columns of the new grid.
+            height: rows of the new grid.
+            width: its columns.
             convention: a row of the table above; the other arguments change one of its entries.
             mode: "bicubic" or "bilinear".
             antialias: whether a smaller grid takes the mean of all old rows in reach, as Pillow does. PyTorch then has
