@@ -380,7 +380,7 @@ def test_a_base_that_the_class_moves_into_the_parameters_is_read() -> None:
     mimo = {
         "model_type": "mimo_v2_flash",
         "num_hidden_layers": 4,
-        "hybrid_layer_pattern": [0, 1, 1, 0],
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
         "head_dim": 192,
     }
     described = describe({**B, **mimo, "swa_rope_theta": 10000, "rope_theta": 5000000, "sliding_window": 128})

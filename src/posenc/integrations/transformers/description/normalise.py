@@ -81,7 +81,7 @@ def normalise(source: Any) -> list[Part]:
         if part.by_class:
             # What a class has a field for and puts elsewhere is read there.
             part.keys.asked |= _CONSUMED & set(getattr(config_class(part.model_type), "__dataclass_fields__", ()))
-            part.keys.asked |= _moved(part.keys)
+            part.keys.asked |= _moved(dict(part.keys))  # a copy: to look is not to use
     return found
 
 
@@ -115,7 +115,7 @@ def _parts_of(source: Any) -> list[Part]:
         # What a flat config says may be put into a part.
         elsewhere = {key for other in found for key in other.keys} if not part.name else set()
         part.not_read += _dropped(_at(checked, part.name), {*part.keys, *elsewhere})
-        part.not_read += unlike(_at(checked, part.name), part.keys)
+        part.not_read += unlike(_at(checked, part.name), dict(part.keys))
     return found
 
 
