@@ -58,6 +58,7 @@ def left_behind(folder: Path) -> list[str]:
 def _compare(kills: int, folder: Path, text: Path) -> tuple[int, list[str]]:
     from posenc.lab.compare.config import load_config
     from posenc.lab.compare.job import prepare
+    from posenc.lab.run.folder import CONFIG
 
     def begin(run: Path) -> Callable[[], Any]:
         return lambda: prepare(small.request(run, text))
@@ -69,9 +70,9 @@ def _compare(kills: int, folder: Path, text: Path) -> tuple[int, list[str]]:
         runs += 1
         run = folder / f"run{runs}"
         done += killed(begin(run), to_prepare)
-        if not run.exists():
+        if not (run / CONFIG).exists():  # it comes last: without it there is no run, and the folder may be taken
             small.wait(small.in_a_child(begin(run)))
-        load_config(run)  # whole or absent
+        load_config(run)
         for _ in range(random.randrange(1, 6)):
             if done < kills:
                 done += killed(lambda run=run: small.finish(run), 1.2 * to_finish)

@@ -147,9 +147,9 @@ def rule_of(run: Path, name: str) -> Any:
     """The rule of that name as the run has it: a Frequencies, "interpolate", or None."""
     path = rule_folder(run, name) / files.CANDIDATE
     candidate = runs.read_json(path)
-    if "rule" not in candidate:
+    rule = candidate.get("rule", "")
+    if not (rule is None or rule == "interpolate" or isinstance(rule, Mapping)):
         raise RunError(f"{path}: there is no rule; the file is damaged.")
-    rule = candidate["rule"]
     return Frequencies.from_dict(rule) if isinstance(rule, Mapping) else rule
 
 
