@@ -193,6 +193,10 @@ def test_what_has_no_encoding_is_named_with_the_reason(name: str, why: str) -> N
     assert why in unread[0]
 
 
+def test_another_module_of_the_same_name_has_no_biases() -> None:
+    assert all(isinstance(group.encoding, NoPE) for group in describe("mobilenetv4_hybrid_medium"))
+
+
 def test_models_without_positions() -> None:
     (found,) = describe("pvt_v2_b0")
     assert isinstance(found.encoding, NoPE)

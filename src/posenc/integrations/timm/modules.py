@@ -282,6 +282,8 @@ def _bias_mlp(module: Any, model: Any) -> list[Row]:
 
 
 def _levit(module: Any, model: Any) -> list[Row]:
+    if not isinstance(getattr(module, "attention_biases", None), torch.Tensor):
+        return []  # timm has another module of that name
     heads, places = module.attention_biases.shape
     sides = getattr(module, "resolution", None)
     window = tuple(sides) if isinstance(sides, (tuple, list)) else (sides,) * 2 if sides else (math.isqrt(places),) * 2
