@@ -31,8 +31,8 @@ i, j, state = 0, torch.arange(8), None
 real, ids, sinks = torch.ones(2, 8, dtype=torch.bool), torch.zeros(2, 8, dtype=torch.int64), torch.zeros(heads)
 pe = posenc.make("alibi", dim=dim, num_heads=heads)
 sizes = dict(vocab_size=64, hidden_size=128, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
-old_config = LlamaConfig(**sizes)
-model = LlamaForCausalLM(old_config)
+model = LlamaForCausalLM(LlamaConfig(**sizes))
+old_config = model.config.to_dict()
 """
 OF_PAGE = {
     "docs/encodings/scores/forgetting.md": "pe = posenc.make('forgetting', dim=dim, num_heads=heads)",
@@ -48,7 +48,10 @@ OF_PAGE = {
     ),
 }
 #: Blocks that are shown and not run here, with what runs them.
-ELSEWHERE = {"docs/howto/tune.md": "trains a real model for minutes; tests/lab/extend/test_tune.py"}
+ELSEWHERE = {
+    "docs/howto/tune.md": "trains a real model for minutes; tests/lab/extend/test_tune.py",
+    "docs/howto/images.md": "needs timm and its stand-ins; tests/integrations/test_howto_images.py",
+}
 
 SMALL = {
     "compare": "--dim=16 --layers=1 --heads=2 --length=8 --batch=4 --steps=20 --threads=1 --seeds=1 --text=a.txt",
@@ -74,7 +77,8 @@ def test_the_python_of_a_page_runs(page: str, found: list[re.Match[str]], tmp_pa
     pytest.importorskip("transformers")
     if page in ELSEWHERE:
         return
-    monkeypatch.chdir(ROOT)  # pages read what is stored beside them
+    monkeypatch.chdir(tmp_path)  # what a page writes is gone afterwards
+    (tmp_path / "docs").symlink_to(ROOT / "docs")  # pages read what is stored beside them
     monkeypatch.syspath_prepend(str(tmp_path))
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(GIVEN + OF_PAGE.get(page, ""), names)
