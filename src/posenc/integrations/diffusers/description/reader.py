@@ -137,8 +137,9 @@ def _built(config: Mapping[str, Any]) -> Any:
         if _LAYERS.match(key) and isinstance(value, int) and not isinstance(value, bool):
             options[key] = min(value, 1)
     try:
+        builder: Any = cls  # for type checkers that do not see diffusers
         with torch.device("meta"):
-            return cls.from_config(options)
+            return builder.from_config(options)
     except Exception as error:  # whatever the constructor of a model raises
         raise ValueError(
             f"describe: diffusers cannot build a {name} from this config ({type(error).__name__}: {str(error)[:200]})."

@@ -19,6 +19,7 @@ def diffusers_model(model: Any, function: str) -> nn.Module:
     if isinstance(model, nn.Module):
         for module in model.modules():
             if isinstance(module, ModelMixin):
-                return module
+                found: nn.Module = module  # for type checkers that do not see diffusers
+                return found
     hint = "; give its transformer, such as pipe.transformer" if isinstance(model, DiffusionPipeline) else ""
     raise TypeError(f"{function}: got a {type(model).__name__}, expected a model of diffusers{hint}.")
