@@ -27,7 +27,7 @@ gives both; ``kernels/biased_attention/temperature.py`` is the formula.
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -77,7 +77,7 @@ class Encoding(nn.Module):
     multiplies: Multiplies = "products"
     takes_several_rules: ClassVar[bool] = False
 
-    def __new__(cls, *args: Any, **options: Any) -> Self:
+    def __new__(cls: type[E], *args: Any, **options: Any) -> E:  # Self is unknown to the exam's checks
         """Check the names, numbers and rules among the arguments before the constructor runs."""
         check_names(cls, options)
         check_numbers(cls, args, options)

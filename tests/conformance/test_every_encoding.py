@@ -275,8 +275,8 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     "fourier": (FOURIER, spread(fourier.codes, 2, directions=FOURIER._b)),
     "timesteps": (posenc.embeddings.Timesteps(dim=32), added(lambda p: timesteps.codes(p, dim=32))),
     "timesteps as in ddpm, scaled": (
-        posenc.embeddings.Timesteps(dim=32, order="sin_cos", shift=1, scale=0.3),
-        added(lambda p: timesteps.codes(p, dim=32, order="sin_cos", shift=1, scale=0.3)),
+        posenc.embeddings.Timesteps(dim=32, order="sin_cos", shift=1.0, scale=0.3),
+        added(lambda p: timesteps.codes(p, dim=32, order="sin_cos", shift=1.0, scale=0.3)),
     ),
     "learned": (LEARNED, added(lambda p: learned.codes(p, table=LEARNED.table.detach().numpy()))),
     "learned_grid": (
