@@ -15,6 +15,8 @@ from posenc.catalogue import CATALOGUE, Row
 
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "posenc"
+CODE = (".py", ".cpp", ".h", ".js", ".html", ".css")
+OWN = {"lab": ("posenc.lab.",), "integrations": ("posenc.integrations.",)}
 PLACES = ("embeddings", "queries_keys", "scores")
 
 
@@ -140,8 +142,14 @@ def floors(name: str) -> dict[str, int]:
     return {folder: floor for floor, line in enumerate(reversed(block)) for folder in line.split()}
 
 
+MODULES = {
+    ".".join(path.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in SRC.rglob("*.py")
+}
+
+
 def runtime_imports(path: Path) -> set[str]:
-    """All imports of a file, those inside functions too, but not those that only a type checker sees."""
+    """All imports of a file, those inside functions and by name too, but not those that only a type checker sees."""
     tree = ast.parse(path.read_text())
     hidden = {
         id(inner)
@@ -149,12 +157,26 @@ def runtime_imports(path: Path) -> set[str]:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
-    found: set[str] = set()
+    found = loaded_by_name(path, tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and id(node) not in hidden:
             found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import) and id(node) not in hidden:
             found |= {alias.name for alias in node.names}
+    return found
+
+
+def loaded_by_name(path: Path, tree: ast.Module) -> set[str]:
+    """What a file loads by ``import_module``: all modules whose name begins as the file says."""
+    if path == SRC / "catalogue.py":
+        return {f"posenc.{entry.home.split(':')[0]}" for entry in CATALOGUE}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            (name,) = node.args
+            text = name.values[0] if isinstance(name, ast.JoinedStr) else name
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                found |= {module for module in MODULES if module.startswith(text.value)}
     return found
 
 
@@ -181,18 +203,15 @@ def test_no_arrow_of_the_lab_goes_up() -> None:
     assert rises("lab-floors", SRC / "lab", "posenc.lab.") == []
 
 
-def test_every_room_of_the_lab_is_on_the_plan() -> None:
-    rooms = {p.stem for p in (SRC / "lab").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
-    assert rooms - {"__init__", "__main__"} <= set(floors("lab-floors"))
+@pytest.mark.parametrize(("plan", "folder"), [("floors", SRC), ("lab-floors", SRC / "lab")])
+def test_every_room_is_on_the_plan(plan: str, folder: Path) -> None:
+    rooms = {p.stem for p in folder.iterdir() if p.suffix == ".py" or any(p.glob("*.py"))}
+    assert rooms - {"__init__", "__main__"} == set(floors(plan))
 
 
 def test_no_imports_go_in_a_circle() -> None:
-    """Between files, those inside functions counted; a package's __init__ is one of its own."""
-    names = {
-        ".".join(path.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in SRC.rglob("*.py")
-    }
-    graph = {name: {t for t in runtime_imports(path) if t in names and t != name} for name, path in names.items()}
+    """Between files, those inside functions and by import_module counted; a package's __init__ is one of its own."""
+    graph = {name: {t for t in runtime_imports(path) if t in MODULES and t != name} for name, path in MODULES.items()}
     # "from posenc import X" asks the root for a name that it loads from elsewhere: no arrow from the root is followed.
     graph["posenc"] = set()
     done: set[str] = set()
@@ -209,9 +228,20 @@ def test_no_imports_go_in_a_circle() -> None:
         walk(name, ())
 
 
-@pytest.mark.parametrize("path", modules("lab"), ids=str)
-def test_no_file_of_the_lab_is_longer_than_400_lines(path: Path) -> None:
+@pytest.mark.parametrize("path", [p for p in SRC.rglob("*") if p.suffix in CODE], ids=str)
+def test_no_file_is_longer_than_400_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", [*modules("lab"), *modules("integrations")], ids=str)
+def test_lab_and_integrations_use_public_names(path: Path) -> None:
+    """No name of the library with an underscore; and no kernels in the lab, except to compile them ahead."""
+    outside = {name for name in imports_any(path, "posenc") if not name.startswith(OWN[path.relative_to(SRC).parts[0]])}
+    assert not [
+        name for name in outside if any(part.startswith("_") and part != "__version__" for part in name.split("."))
+    ]
+    if "lab" in path.parts and path != SRC / "lab" / "build.py":
+        assert not [name for name in outside if name.startswith("posenc.kernels")]
 
 
 # Names and imports

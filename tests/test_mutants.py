@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 MUTANTS = [
     # file, as it is, as it is not, the tests that must fail
     ("kernels/rotate/eager.py", "a * cos - b * sin", "a * cos + b * sin", "kernels"),
-    ("kernels/rotate/cpu.cpp", "a * cosine - b * sine", "a * cosine + b * sine", "kernels"),
+    ("kernels/rotate/rows.h", "a * cosine - b * sine", "a * cosine + b * sine", "kernels"),
     ("kernels/rotate/cpu.cpp", "row >= 0 && row < rows", "row >= 0 && row <= rows", "kernels"),
     ("kernels/rotate/op.py", "inverse=not inverse", "inverse=inverse", "kernels"),
     ("kernels/rotate/tables.py", "torch.arange(have, rows", "torch.arange(0, rows - have", "queries_keys"),

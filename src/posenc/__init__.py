@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from posenc import embeddings, frequencies, nn, positions, scores, testing  # noqa: F401
     from posenc.cached_keys import rerotate as rerotate
-    from posenc.catalogue import from_dict as from_dict
     from posenc.catalogue import make as make
     from posenc.catalogue import names as names
     from posenc.checkpoints import convert_pairing as convert_pairing
     from posenc.compose import Compose as Compose
+    from posenc.compose import from_dict as from_dict
     from posenc.dot_product_attention import attention as attention
     from posenc.embeddings.binary import Binary as Binary
     from posenc.embeddings.integer import Integer as Integer
@@ -83,7 +83,7 @@ _HOMES = {
     "explain": "explanation",
     "frequencies": "",
     "T5Bias": "scores.t5",
-    "from_dict": "catalogue",
+    "from_dict": "compose",
     "make": "catalogue",
     "names": "catalogue",
     "nn": "",
@@ -126,7 +126,7 @@ def _hint(name: str) -> str:
     """Where a name is that is not here, or what was meant."""
     if name.startswith("__"):
         return ""
-    from posenc.frequencies._arguments import nearest
+    from posenc.frequencies.arguments import nearest
 
     homes = {each: home for home, names in _ELSEWHERE.items() for each in names.split()}
     if name in homes:

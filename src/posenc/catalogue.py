@@ -131,17 +131,17 @@ def build(cls: "type[Encoding]", *, dim: int, num_heads: int, **options: Any) ->
 
 
 def from_dict(data: Mapping[str, Any]) -> "Encoding":
-    """The encoding that ``to_dict`` described, of any class of the catalogue, or a composition of them."""
+    """The encoding that ``to_dict`` described, of any class of the catalogue."""
     if not isinstance(data, Mapping):
         raise TypeError(
             f"posenc: from_dict got a {type(data).__name__}, expected a mapping with a name, as to_dict makes it."
         )
-    homes = {home.split(":")[1]: home for home in (*(entry.home for entry in CATALOGUE), "compose:Compose")}
+    homes = {entry.home.split(":")[1]: entry.home for entry in CATALOGUE}
     name = data.get("name")
     if not isinstance(name, str) or name not in homes:
         raise ValueError(
-            f"posenc: from_dict got name {name!r}, expected one of {', '.join(homes)}; a class of your own has its own "
-            "from_dict."
+            f"posenc: from_dict got name {name!r}, expected one of {', '.join(homes)} or Compose; a class of your own has "
+            "its own from_dict."
         )
     return _load(homes[name]).from_dict(data)
 

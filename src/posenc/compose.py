@@ -6,8 +6,9 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from posenc import catalogue
 from posenc.encoding import E, Encoding, check_keys
-from posenc.frequencies._arguments import check_instance
+from posenc.frequencies.arguments import check_instance
 from posenc.positions import Positions
 
 
@@ -91,11 +92,16 @@ class Compose(Encoding):
 
     @classmethod
     def from_dict(cls: type[E], data: Mapping[str, Any]) -> E:
-        from posenc.catalogue import from_dict
-
         given = check_keys("Compose", data, {"encodings"}, required={"encodings"})
         check_instance("Compose", "encodings", given["encodings"], list, '[{"name": "NoPE"}, ...]')
         return cls(*(from_dict(part) for part in given["encodings"]))
 
     def extra_repr(self) -> str:
         return ""
+
+
+def from_dict(data: Mapping[str, Any]) -> Encoding:
+    """The encoding that ``to_dict`` described, of any class of the catalogue, or a composition of them."""
+    if isinstance(data, Mapping) and data.get("name") == "Compose":
+        return Compose.from_dict(data)
+    return catalogue.from_dict(data)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from posenc.encoding import ContextualEncoding, Encoding
-from posenc.frequencies._arguments import check_instance, check_number
+from posenc.frequencies.arguments import check_instance, check_number
 from posenc.kernels.biased_attention import fused, plan
 from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem

@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.frequencies import Frequencies
-from posenc.frequencies._arguments import check_instance, check_names, check_numbers
+from posenc.frequencies.arguments import check_instance, check_names, check_numbers
 from posenc.kernels.biased_attention.content import Content as Content
 from posenc.kernels.biased_attention.content import ScoreMod as ScoreMod
 from posenc.kernels.biased_attention.score_mod import score_mod

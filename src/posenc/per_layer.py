@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import nn
 
+from posenc.compose import from_dict
 from posenc.encoding import Encoding, check_keys
-from posenc.frequencies._arguments import check_instance, check_number
+from posenc.frequencies.arguments import check_instance, check_number
 
 
 class PerLayer(nn.Module):
@@ -80,8 +81,6 @@ class PerLayer(nn.Module):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "PerLayer":
         """What :meth:`to_dict` described."""
-        from posenc.catalogue import from_dict
-
         known = {"encodings", "pattern", "num_layers"}
         given = check_keys("PerLayer", data, known, required=known)
         check_instance("PerLayer", "encodings", given["encodings"], Mapping, '{"rotated": {"name": "RoPE", ...}}')

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from posenc.encoding import EmbeddingEncoding
 from posenc.frequencies import Frequencies, Geometric
-from posenc.frequencies._arguments import check_number
+from posenc.frequencies.arguments import check_number
 from posenc.kernels.precision import as_float64
 from posenc.positions import grid
 

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from posenc.frequencies._arguments import EXPECTED, check_names, check_numbers
+from posenc.frequencies.arguments import EXPECTED, check_names, check_numbers
 
 Length: TypeAlias = int | float | NDArray[Any] | None
 """How many tokens a sequence has, from its first position to its last: a number, an array of them, or None."""

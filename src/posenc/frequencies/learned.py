@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from posenc.frequencies._arguments import check_instance
+from posenc.frequencies.arguments import check_instance
 from posenc.frequencies.base import Frequencies, Length, check_choice
 from posenc.frequencies.geometric import Geometric
 

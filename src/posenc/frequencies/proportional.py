@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from posenc.frequencies._arguments import EXPECTED
+from posenc.frequencies.arguments import EXPECTED
 from posenc.frequencies.base import Frequencies, Length, check_base, check_factor, check_rotary_dim
 from posenc.frequencies.geometric import Geometric
 

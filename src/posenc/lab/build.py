@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from posenc.kernels import _build, _cache
+from posenc.kernels import ahead
 from posenc.lab.run.errors import RunError
 
 
@@ -23,13 +23,10 @@ def build(*, into: Path | None = None, console: Console | None = None) -> list[P
     """
     console = console or Console()
     made = []
-    for source in _build.sources():
-        try:
-            directory = _cache.cache_directory() if into is None else into
-            directory.mkdir(parents=True, exist_ok=True)
-            path = _build.build(source, directory)
-        except RuntimeError as error:
-            raise RunError(f"posenc build: {error}") from error
-        console.print(f"{path}: ready", highlight=False, soft_wrap=True)
-        made.append(path)
+    try:
+        for path in ahead.build_all(into):
+            console.print(f"{path}: ready", highlight=False, soft_wrap=True)
+            made.append(path)
+    except RuntimeError as error:
+        raise RunError(f"posenc build: {error}") from error
     return made

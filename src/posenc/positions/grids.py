@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from posenc.frequencies._arguments import check_number
+from posenc.frequencies.arguments import check_number
 from posenc.positions._arrays import A, Array, check_at_least, like, tensor
 from posenc.positions._arrays import like as as_given
 

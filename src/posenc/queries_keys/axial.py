@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from posenc.frequencies import Frequencies, Geometric
-from posenc.frequencies._arguments import check_number
+from posenc.frequencies.arguments import check_number
 from posenc.frequencies.base import check_choice
 from posenc.kernels.precision import as_float64
 from posenc.kernels.rotate.eager import Pairing

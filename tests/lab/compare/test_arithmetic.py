@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from posenc.lab.compare.task import Sizes, find
+from posenc.lab.compare.find_task import find
+from posenc.lab.compare.task import Sizes
 from posenc.lab.compare.task_train import train
 from posenc.lab.compare.tasks import arithmetic
 

@@ -7,8 +7,8 @@ import torch
 
 import posenc
 from posenc.lab.compare import patches
+from posenc.lab.compare.find_task import find
 from posenc.lab.compare.patches import NUMBERS, TABLES, Where
-from posenc.lab.compare.task import find
 from posenc.lab.compare.task_train import Training, train
 from posenc.lab.compare.tasks import generation, images
 from posenc.lab.drawing import plots

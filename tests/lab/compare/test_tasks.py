@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from posenc.lab.compare import task_job, task_report, task_results
-from posenc.lab.compare.task import find, names
+from posenc.lab.compare.find_task import find, names
 from posenc.lab.compare.task_train import Training, train
 from posenc.lab.compare.tasks import images
 from posenc.lab.run import folder as runs

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from posenc.lab.compare.find_task import find
 from posenc.lab.compare.sequences import END, EncoderDecoder, Pairs, padded
-from posenc.lab.compare.task import Sizes, find
+from posenc.lab.compare.task import Sizes
 from posenc.lab.compare.tasks import retrieval, summarisation, translation
 from posenc.lab.compare.text_scores import chrf, rouge_l
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from posenc.lab.compare import patches
-from posenc.lab.compare.task import find
+from posenc.lab.compare.find_task import find
 from posenc.lab.compare.task_train import Training
 from posenc.lab.compare.tasks import video
 from posenc.lab.drawing import plots

@@ -13,7 +13,7 @@ from torch.nn import functional
 from posenc import Compose, attention
 from posenc.embeddings import LearnedGrid
 from posenc.encoding import EmbeddingEncoding, Encoding
-from posenc.frequencies._arguments import check_instance
+from posenc.frequencies.arguments import check_instance
 from posenc.integrations.copied_functions import with_globals
 from posenc.integrations.image_positions import Places, codes_for
 from posenc.integrations.patch import Patch

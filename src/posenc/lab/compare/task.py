@@ -1,15 +1,8 @@
-"""What a task of ``posenc compare --task`` is, and how one is found by its name or in a user's file."""
+"""What a task of ``posenc compare --task`` is."""
 
-import hashlib
-import importlib
-import importlib.util
-import inspect
-import pkgutil
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -137,52 +130,3 @@ class Task(ABC):
     def pictures(self, shown: Mapping[str, Mapping[str, Tensor]]) -> "Sequence[Picture]":
         """Figures for the report, from what :meth:`show` gave for each encoding (of the first seed), by its label."""
         return ()
-
-
-def names() -> tuple[str, ...]:
-    """The tasks that ship."""
-    from posenc.lab.compare import tasks
-
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(tasks.__path__)))
-
-
-def find(name: str) -> Task:
-    """The task of a name, or of a class in a user's file: ``images``, ``mine.py:MyTask``.
-
-    Raises:
-        ValueError: an unknown name, a class that is no task.
-        FileNotFoundError: a file that does not exist.
-    """
-    if ".py:" not in name:
-        if name not in names():
-            raise ValueError(f"--task: got {name!r}, expected text, {', '.join(names())}, or FILE.py:Class.")
-        module = importlib.import_module(f"posenc.lab.compare.tasks.{name}")
-        found = [
-            value
-            for value in vars(module).values()
-            if inspect.isclass(value) and issubclass(value, Task) and value.__module__ == module.__name__
-        ]
-        task: Task = found[0]()
-        return task
-    file, _, cls = name.partition(".py:")
-    path = Path(f"{file}.py")
-    if not path.is_file():
-        raise FileNotFoundError(f"--task: {path} does not exist.")
-    spec = importlib.util.spec_from_file_location(f"posenc_task_{path.stem}", path.resolve())
-    if spec is None or spec.loader is None:
-        raise ValueError(f"--task: {path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    value = getattr(module, cls, None)
-    if not (inspect.isclass(value) and issubclass(value, Task)):
-        raise ValueError(f"--task: got {name!r}, expected a class that inherits from posenc.lab.compare.task.Task.")
-    own: Task = value()
-    return own
-
-
-def digest(name: str) -> str | None:
-    """SHA-256 of a user's file, by which a resumed run sees that it is still the same."""
-    if ".py:" not in name:
-        return None
-    return hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest()

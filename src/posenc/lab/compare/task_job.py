@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 
 import posenc
-from posenc.lab.compare import task as tasks
+from posenc.lab.compare import find_task as tasks
 from posenc.lab.compare import task_report, task_results
 from posenc.lab.compare.jobs import run_trials
 from posenc.lab.compare.request import Request as TextRequest
-from posenc.lab.compare.task import Sizes
+from posenc.lab.compare.task import Sizes, Task
 from posenc.lab.compare.task_train import Training, seeded, train
 from posenc.lab.compare.trial import Outcome, begin_or_resume, run_alone, train_to_end
 from posenc.lab.compare.watch import Watch
@@ -208,7 +208,7 @@ def _digest(spec: str) -> str | None:
     return parse(spec).file_digest() if ".py:" in spec else None
 
 
-def _try(task: tasks.Task, label: str, spec: str, sizes: Sizes) -> None:
+def _try(task: Task, label: str, spec: str, sizes: Sizes) -> None:
     """One step, so that a trial does not fail an hour later."""
     try:
         train(task, spec, replace(sizes, steps=1, batch=2), 0)

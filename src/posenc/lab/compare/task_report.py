@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
 
-from posenc.lab.compare.task import find
+from posenc.lab.compare.find_task import find
 from posenc.lab.compare.task_results import Data, collect, mean, rows_of, shown, sizes_of, trials
 from posenc.lab.drawing import html as shell
 from posenc.lab.drawing import plots

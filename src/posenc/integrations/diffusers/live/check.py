@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from posenc.integrations.diffusers.description.reader import modules, replaced, tables_added
 from posenc.integrations.diffusers.description.tables import Row, Turning
 from posenc.integrations.diffusers.live.model import diffusers_model
-from posenc.integrations.transformers.live.check import Finding, Report
+from posenc.integrations.transformers.live.findings import Finding, Report
 
 #: What float32 may cost: this much of a number, and of an angle.
 _SHARE = 4e-6

@@ -4,9 +4,7 @@ import copy
 import math
 import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +16,12 @@ from posenc.integrations.transformers.description.description import LayerGroup
 from posenc.integrations.transformers.description.model_types import COORDINATES, NEGATIVE
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
+from posenc.integrations.transformers.live.buffers import POSITIONS, difference, fits, is_table, numbers, table_modules
+from posenc.integrations.transformers.live.findings import Finding, Report, What
 from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.live.sites import find_sites
 from posenc.integrations.transformers.rotations.recognise import recognise
 
-What = Literal["unset", "rates", "factor", "scale", "pairing", "layers", "length", "tables"]
-
-#: Buffers and tables that bear on positions, by a part of their name.
-_POSITIONS = re.compile(r"rotary|rope|pos|sinus|freq|alibi|wpe", re.IGNORECASE)
 #: Plain attributes of modules that bear on the softmax scale, and on which layers rotate which channels.
 _SCALES = frozenset(["scaling", "softmax_scale", "scale", "attn_scale", "scale_attn", "norm_factor", "inv_norm_factor"])
 _LAYERS = frozenset(
@@ -36,64 +32,6 @@ _LAYERS = frozenset(
 _SHARE = 1e-5
 #: Rates that were rounded to half precision are a finding when they turn a token by more than this, in radians.
 _ANGLE = 0.05
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One way in which a live model does other than its config says.
-
-    Attributes:
-        module: its name in the model.
-        what: "unset", "rates", "factor" (of cos and sin), "scale" (of the softmax), "pairing", "layers", "length" (of
-            a learned table) or "tables" (cos and sin).
-        text: a sentence.
-        layers: those that it concerns, if that is known.
-        angle_error: the largest error of an angle at position ``length``, in radians, if it is one of angles.
-        length: the last position of the longest context that the config says: the trained one, or the extended one.
-    """
-
-    module: str
-    what: What
-    text: str
-    layers: tuple[int, ...] = ()
-    angle_error: float | None = None
-    length: float | None = None
-
-    def __str__(self) -> str:
-        error = ""
-        if self.angle_error is not None and self.length is not None:
-            error = f"; the largest angle error at position {self.length:g} is {self.angle_error:.3g} rad"
-        return f"{self.module}: {self.text}{error}"
-
-
-@dataclass(frozen=True)
-class Report:
-    """What :func:`check` found.
-
-    Attributes:
-        model_type: as in the config.
-        findings: what is other than the config says; empty for a sound model.
-        checked: what was compared, one line for each module and kind of layer.
-        unchecked: what could not be compared, and why.
-    """
-
-    model_type: str
-    findings: tuple[Finding, ...]
-    checked: tuple[str, ...]
-    unchecked: tuple[str, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """0 for a model without findings, 1 otherwise."""
-        return 1 if self.findings else 0
-
-    def lines(self) -> list[str]:
-        """The report as a person reads it."""
-        return [
-            *(f"FOUND        {finding}" for finding in self.findings),
-            *(f"agrees       {line}" for line in self.checked),
-            *(f"not checked  {line}" for line in self.unchecked),
-        ]
 
 
 def check(model: Any) -> Report:
@@ -218,7 +156,7 @@ class _Check:
     def _buffers(self, twin: Any) -> None:
         """Tables that are computed and not stored, against those that loading fills in."""
         live = dict(self.model.named_modules())
-        for name, fresh in _table_modules(twin):
+        for name, fresh in table_modules(twin):
             module = live.get(name)
             if module is None:
                 self.unchecked.append(f"{name}: transformers builds it, and the model has none")
@@ -233,10 +171,10 @@ class _Check:
                 continue
             before = len(self.findings)
             for key, wanted in fresh._buffers.items():
-                if wanted is not None and _is_table(fresh, key) and _POSITIONS.search(f"{name}.{key}"):
+                if wanted is not None and is_table(fresh, key) and POSITIONS.search(f"{name}.{key}"):
                     self._buffer(module, name, key, wanted)
             if len(self.findings) == before:
-                self.checked.append(f"{name}: {', '.join(k for k in fresh._buffers if _is_table(fresh, k))}")
+                self.checked.append(f"{name}: {', '.join(k for k in fresh._buffers if is_table(fresh, k))}")
 
     def _buffer(self, module: nn.Module, name: str, key: str, wanted: Tensor) -> None:
         found = module._buffers.get(key)
@@ -247,7 +185,7 @@ class _Check:
             got, right = tuple(found.shape), tuple(wanted.shape)
             self._found(module, name, "rates", f"{key} has the shape {got}, and the config says {right}")
             return
-        values, right_values = _numbers(found), _numbers(wanted)
+        values, right_values = numbers(found), numbers(wanted)
         if not np.isfinite(values).all():
             if np.array_equal(np.isfinite(values), np.isfinite(right_values)):
                 return  # a mask of minus infinities
@@ -259,16 +197,16 @@ class _Check:
         reach, _ = self._reach(module, key)
         error = float(far.max()) * reach if key.endswith("inv_freq") else None
         for dtype in (torch.bfloat16, torch.float16):
-            rounded = _numbers(wanted.to(dtype)) if wanted.dtype.is_floating_point else right_values
+            rounded = numbers(wanted.to(dtype)) if wanted.dtype.is_floating_point else right_values
             unit = torch.finfo(dtype).eps
-            if (np.abs(values - rounded) <= unit * np.abs(rounded) + 1e-12).all() and _is_of(values, dtype):
+            if (np.abs(values - rounded) <= unit * np.abs(rounded) + 1e-12).all() and fits(values, dtype):
                 text = f"{key} was rounded to {str(dtype).removeprefix('torch.')}"
                 if error is None or error <= _ANGLE:
                     self.checked.append(f"{name}: {text}, which costs at most {error or float(far.max()):.2g} rad")
                 else:
                     self._found(module, name, "rates", f"{text}: keep it in float32", error, key)
                 return
-        self._found(module, name, "rates", f"{key} {_in_words(values, right_values)}", error, key)
+        self._found(module, name, "rates", f"{key} {difference(values, right_values)}", error, key)
 
     def _has_grown(self, module: nn.Module, key: str, values: Any) -> bool:
         """Rules that depend on the length leave the rates of the last sequence behind."""
@@ -308,7 +246,7 @@ class _Check:
         """Learned tables have the rows that the config says, and numbers in them."""
         live = dict(self.model.named_parameters())
         for name, fresh in twin.named_parameters():
-            if fresh.ndim < 2 or not _POSITIONS.search(name) or name not in live:
+            if fresh.ndim < 2 or not POSITIONS.search(name) or name not in live:
                 continue
             found = live[name]
             owner, _, key = name.rpartition(".")
@@ -337,7 +275,7 @@ class _Check:
                 rates, wanted = module._buffers.get(own), np.abs(rule.inv_freq(width))
                 if rates is None or rates.is_meta:
                     continue
-                values = np.abs(_numbers(rates))
+                values = np.abs(numbers(rates))
                 if isinstance(rotation(group), MRoPE):  # whose pairs may be sorted by their coordinate
                     values, wanted = np.sort(values), np.sort(wanted)
                 if values.shape != wanted.shape:
@@ -345,9 +283,9 @@ class _Check:
                     continue
                 reach = (group.longest or group.trained_length or 4096) - 1
                 error = float(np.abs(values - wanted).max()) * reach
-                coarse = rates.dtype in (torch.bfloat16, torch.float16) or _is_of(values, torch.bfloat16)
+                coarse = rates.dtype in (torch.bfloat16, torch.float16) or fits(values, torch.bfloat16)
                 if not coarse and not np.allclose(values, wanted, rtol=_SHARE, atol=1e-12):
-                    text = f"{own} {_in_words(values, wanted)}: {rule} is not what its code makes of its config"
+                    text = f"{own} {difference(values, wanted)}: {rule} is not what its code makes of its config"
                     self._found(module, name, "rates", text, error, own)
                 elif not coarse and not self._turns(module, group, reach):
                     text = f"its cos and sin are not those of {rule}"
@@ -424,50 +362,10 @@ def rotation(group: LayerGroup) -> Any:
     return parts[0] if parts else group.encoding
 
 
-def _table_modules(twin: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in twin.named_modules():
-        if any(_is_table(module, key) and _POSITIONS.search(f"{name}.{key}") for key in module._buffers):
-            yield name, module
-
-
-def _is_table(module: nn.Module, key: str) -> bool:
-    """A buffer of numbers that is computed, and not read from the checkpoint."""
-    buffer = module._buffers[key]
-    if buffer is None or not (buffer.is_floating_point() or buffer.is_complex()) or not buffer.ndim:
-        return False
-    return key in module._non_persistent_buffers_set or key.endswith("inv_freq")
-
-
 def _what(key: str) -> What | None:
     if key.endswith("attention_scaling"):
         return "factor"
     return "scale" if key in _SCALES else "layers" if key in _LAYERS else None
-
-
-def _numbers(x: Tensor) -> Any:
-    x = x.detach().cpu()
-    return x.to(torch.complex128).numpy() if x.is_complex() else x.double().numpy()
-
-
-def _is_of(values: Any, dtype: torch.dtype) -> bool:
-    """Could these numbers have been kept in a narrower type without loss?"""
-    if np.iscomplexobj(values):
-        return False
-    x = torch.from_numpy(np.asarray(values))
-    return torch.equal(x.to(dtype).double(), x)
-
-
-def _in_words(values: Any, wanted: Any) -> str:
-    """How the numbers differ."""
-    if not np.abs(values).any():
-        return "is all zeros"
-    moving = np.abs(wanted) > 0
-    ratios = np.real(values[moving] / wanted[moving])
-    if ratios.size and np.allclose(ratios, ratios[0], rtol=1e-4):
-        return f"is {ratios[0]:.4g} times what the config says"
-    if ratios.size:
-        return f"is {ratios.min():.4g} to {ratios.max():.4g} times what the config says"
-    return "differs from what the config says"
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import nn
 
 from posenc import Compose, MRoPE, RoPE
 from posenc.frequencies import NTK, DynamicNTK, Frequencies, LearnedRates, LongRoPE, NTKAlpha, Proportional
-from posenc.frequencies._arguments import check_instance
+from posenc.frequencies.arguments import check_instance
 from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.model_types import CORRECTS_SCORES, NEGATIVE
@@ -20,6 +19,7 @@ from posenc.integrations.transformers.live.check import rotation, warn_of_findin
 from posenc.integrations.transformers.live.image_size import resize
 from posenc.integrations.transformers.live.learned_table import interpolate
 from posenc.integrations.transformers.live.pretrained import pretrained
+from posenc.integrations.transformers.live.rates import rebuild_rates
 from posenc.integrations.transformers.rules.write import write_rule
 
 #: Keys beside the rule's own, which stay as they are.
@@ -171,7 +171,7 @@ def _set_rule(
         _set_parameters(patch, target, parameters, rule)
         _set_length(patch, target, rule, length)
     after = rebuild.build(model)
-    rebuilt = _rebuild_rates(patch, model, after)
+    rebuilt = rebuild_rates(patch, model, after)
     for (name, key), value in rebuild.differing_values(before, after).items():
         if name not in rebuilt and (name == "" or _has(model, name)):
             patch.assign(model.get_submodule(name), key, value)
@@ -252,73 +252,6 @@ def _set_length(patch: Patch, config: Any, rule: Frequencies, length: int | None
     written = _parameters_of(config).get("original_max_position_embeddings")
     if written is not None and hasattr(config, "original_max_position_embeddings"):  # Phi-3, where it goes first
         patch.assign(config, "original_max_position_embeddings", written)
-
-
-def _rebuild_rates(patch: Patch, model: Any, twin: Any) -> list[str]:
-    """Give rotary modules whose rates come out otherwise the state that loading would give them."""
-    rebuilt = []
-    live, built = rebuild.rotary_modules(model), rebuild.rotary_modules(twin)
-    rebuild.fill_rates(twin, built)
-    for name, fresh in built.items():
-        if name not in live:
-            raise ValueError(f"extend: the model lacks {name}, which transformers builds from its config.")
-        if type(live[name]) is not type(fresh):
-            raise ValueError(
-                f"extend: the code of the model takes a {type(fresh).__name__} for this rule, got one with a "
-                f"{type(live[name]).__name__}; write the rule into its config, and load it."
-            )
-        if _state(live[name]) != _state(fresh) or not _same_rates(live[name], fresh):
-            _adopt(patch, live[name], fresh)
-            rebuilt.append(name)
-    return rebuilt
-
-
-def _state(module: nn.Module) -> dict[str, Any]:
-    plain = {key: value for key, value in vars(module).items() if not key.startswith("_") and key != "config"}
-    return {key: value for key, value in plain.items() if isinstance(value, (int, float, str)) and key != "training"}
-
-
-def _same_rates(module: nn.Module, fresh: nn.Module) -> bool:
-    if module._buffers.keys() != fresh._buffers.keys():
-        return False
-    return all(
-        torch.equal(buffer.to(fresh._buffers[name]), fresh._buffers[name])  # type: ignore[arg-type]
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    )
-
-
-def _adopt(patch: Patch, module: nn.Module, fresh: nn.Module) -> None:
-    """Take over another module's rates and plain attributes; hooks and identity stay."""
-    ours, theirs = vars(module), vars(fresh)
-    hidden = {key: value for key, value in theirs.items() if not key.startswith("_")}
-    new = {key: value for key, value in hidden.items() if key not in ("config", "training", "forward")}
-    stale = {key for key in ours if key.endswith(("inv_freq", "seq_len_cached")) and key not in theirs}
-    before = {key: value for key, value in ours.items() if key in new.keys() | stale}
-    buffers, temporary = dict(module._buffers), set(module._non_persistent_buffers_set)
-    place = next(buffer.device for buffer in module.buffers(recurse=False))
-
-    def do() -> None:
-        for key in stale:
-            del ours[key]
-        ours.update(new)
-        _put(module, {name: buffer.to(place) for name, buffer in fresh.named_buffers(recurse=False)})
-        module._non_persistent_buffers_set = set(fresh._non_persistent_buffers_set)
-
-    def undo() -> None:
-        place = next(buffer.device for buffer in module.buffers(recurse=False))
-        for key in [key for key in ours if key in new or key.endswith(("inv_freq", "seq_len_cached"))]:
-            del ours[key]
-        ours.update(before)
-        _put(module, {name: buffer if buffer is None else buffer.to(place) for name, buffer in buffers.items()})
-        module._non_persistent_buffers_set = temporary
-
-    patch.step(do, undo)
-
-
-def _put(module: nn.Module, buffers: Mapping[str, Any]) -> None:
-    module._buffers.clear()
-    module._buffers.update(buffers)
 
 
 def _has(model: nn.Module, name: str) -> bool:

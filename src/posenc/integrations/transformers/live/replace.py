@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from posenc import AxialRoPE, Learned, MRoPE, NoPE, RoPE, attention
 from posenc.encoding import EmbeddingEncoding, Encoding
-from posenc.frequencies._arguments import check_instance
+from posenc.frequencies.arguments import check_instance
 from posenc.integrations.image_positions import Places
 from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.reader import describe

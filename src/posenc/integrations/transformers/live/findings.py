@@ -1,0 +1,64 @@
+"""What a check of a live model found."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+What = Literal["unset", "rates", "factor", "scale", "pairing", "layers", "length", "tables"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One way in which a live model does other than its config says.
+
+    Attributes:
+        module: its name in the model.
+        what: "unset", "rates", "factor" (of cos and sin), "scale" (of the softmax), "pairing", "layers", "length" (of
+            a learned table) or "tables" (cos and sin).
+        text: a sentence.
+        layers: those that it concerns, if that is known.
+        angle_error: the largest error of an angle at position ``length``, in radians, if it is one of angles.
+        length: the last position of the longest context that the config says: the trained one, or the extended one.
+    """
+
+    module: str
+    what: What
+    text: str
+    layers: tuple[int, ...] = ()
+    angle_error: float | None = None
+    length: float | None = None
+
+    def __str__(self) -> str:
+        error = ""
+        if self.angle_error is not None and self.length is not None:
+            error = f"; the largest angle error at position {self.length:g} is {self.angle_error:.3g} rad"
+        return f"{self.module}: {self.text}{error}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`check` found.
+
+    Attributes:
+        model_type: as in the config.
+        findings: what is other than the config says; empty for a sound model.
+        checked: what was compared, one line for each module and kind of layer.
+        unchecked: what could not be compared, and why.
+    """
+
+    model_type: str
+    findings: tuple[Finding, ...]
+    checked: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 for a model without findings, 1 otherwise."""
+        return 1 if self.findings else 0
+
+    def lines(self) -> list[str]:
+        """The report as a person reads it."""
+        return [
+            *(f"FOUND        {finding}" for finding in self.findings),
+            *(f"agrees       {line}" for line in self.checked),
+            *(f"not checked  {line}" for line in self.unchecked),
+        ]
