@@ -108,7 +108,9 @@ def attention(
         documents=documents, mask=mask, sinks=sinks, state=state, scale=scale, dropout_p=dropout_p,
     )  # fmt: skip
     chosen, _ = plan.choose(problem, implementation)
-    if chosen in ("cpu", "sdpa", "flex"):
+    if chosen == "cpu":  # it reads and writes every dtype, and autocast does not enter it
+        return plan.run(chosen, problem)
+    if chosen in ("sdpa", "flex"):
         return plan.run(chosen, _widened(problem, chosen)).to(q.dtype)
     # Autocast would take the bias to half precision on its way into the scores.
     with without_autocast(q.device.type):
@@ -135,24 +137,24 @@ def _problem(
     if encoding is not None:
         check_instance("attention", "encoding", encoding, Encoding, "ALiBi(num_heads=8)")
     _check_shapes(q, k, v, causal=causal)
-    _check_masks(q, k, window=window, documents=documents, mask=mask, sinks=sinks)
-    check_number("attention", "dropout_p", dropout_p)
-    if not 0 <= dropout_p < 1:
-        raise ValueError(f"attention: got dropout_p {dropout_p}, expected 0 to below 1.")
+    if not (window is None and documents is None and mask is None and sinks is None):
+        _check_masks(q, k, window=window, documents=documents, mask=mask, sinks=sinks)
+    if type(dropout_p) is not float or dropout_p:
+        _check_dropout(dropout_p)
     if scale is not None:
         check_number("attention", "scale", scale)
-    if scale is None:
+    else:
         scale = q.shape[-1] ** -0.5 if encoding is None else encoding.softmax_scale(q.shape[-1])
-    if encoding is not None and encoding.causal_only and not causal:
+    if not causal and encoding is not None and encoding.causal_only:
         _check_causal_only(q, k, encoding, q_positions=q_positions, k_positions=k_positions, mask=mask)
     part = None if encoding is None else encoding.at("scores")
+    contextual = isinstance(part, ContextualEncoding)
     adds = part.value_dim if isinstance(part, ContextualEncoding) else None
     if adds not in (None, v.shape[-1]) and v.shape[-1] != q.shape[-1]:  # equal ones are answered as q's
         raise ValueError(
             f"attention: got v of {v.shape[-1]} channels, expected {adds}, which {type(part).__name__} adds to; "
             f"build it with head_dim={v.shape[-1]}, or without what it adds to the values."
         )
-    contextual = isinstance(part, ContextualEncoding)
     acts: Any = part  # what a kernel asks for its bias
     if encoding is not None and encoding.scales_scores:
         temperatures = encoding.temperatures(_positions(q, k, q_positions, k_positions)[0])
@@ -243,32 +245,42 @@ def _positions(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positi
 def _widened(problem: Problem, implementation: str) -> Problem:
     """The problem in the dtype of the arithmetic: kernels that add a bias in float32 by themselves get the original."""
     dtype = compute_dtype(problem.q.dtype)
-    fused = implementation in ("cpu", "sdpa") or (implementation == "flex" and problem.q.device.type == "cuda")
+    fused = implementation == "sdpa" or (implementation == "flex" and problem.q.device.type == "cuda")
     if dtype == problem.q.dtype or fused:
         return problem
     return replace(problem, q=problem.q.to(dtype), k=problem.k.to(dtype), v=problem.v.to(dtype))
 
 
+def _check_dropout(dropout_p: float) -> None:
+    check_number("attention", "dropout_p", dropout_p)
+    if not 0 <= dropout_p < 1:
+        raise ValueError(f"attention: got dropout_p {dropout_p}, expected 0 to below 1.")
+
+
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> None:
-    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-    if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
+    of_q, of_k, of_v = q.shape, k.shape, v.shape
+    if not len(of_q) == len(of_k) == len(of_v) == 4:
         raise ValueError(
-            f"attention: got {shapes}, expected (batch, heads, seq, head_dim) for each; unsqueeze what is missing."
+            f"attention: got {_shapes(q, k, v)}, expected (batch, heads, seq, head_dim) for each; unsqueeze what is "
+            "missing."
         )
-    if q.shape[-1] != k.shape[-1] or k.shape[:3] != v.shape[:3] or q.shape[0] != k.shape[0]:
+    if of_q[3] != of_k[3] or of_k[:3] != of_v[:3] or of_q[0] != of_k[0]:
         raise ValueError(
-            f"attention: got {shapes}, expected one batch size, q and k of the same head_dim, and a value for each key."
+            f"attention: got {_shapes(q, k, v)}, expected one batch size, q and k of the same head_dim, and a value "
+            "for each key."
         )
-    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+    if of_k[1] == 0 or of_q[1] % of_k[1]:
+        raise ValueError(f"attention: got {of_q[1]} query heads for {of_k[1]} key heads, expected a multiple of them.")
+    if causal and of_q[2] > of_k[2]:
         raise ValueError(
-            f"attention: got {q.shape[1]} query heads for {k.shape[1]} key heads, expected a multiple of them."
+            f"attention: got {of_q[2]} queries for {of_k[2]} keys with causal=True, expected no more queries than "
+            "keys; concatenate the cached keys before the new ones"
+            + (_OTHER_ORDER if of_q[1] == of_k[1] and of_q[2] % of_k[2] == 0 else ".")
         )
-    if causal and q.shape[-2] > k.shape[-2]:
-        raise ValueError(
-            f"attention: got {q.shape[-2]} queries for {k.shape[-2]} keys with causal=True, expected no more queries "
-            "than keys; concatenate the cached keys before the new ones"
-            + (_OTHER_ORDER if q.shape[1] == k.shape[1] and q.shape[2] % k.shape[2] == 0 else ".")
-        )
+
+
+def _shapes(q: Tensor, k: Tensor, v: Tensor) -> str:
+    return f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
 
 
 def _check_masks(

@@ -176,7 +176,10 @@ class Encoding(nn.Module):
 
         ``at("queries_keys")`` is the rotation, where there is one.
         """
-        return next((part for part in self.parts if place in part.places), None)
+        for part in self.parts:
+            if place in part.places:
+                return part
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """The constructor's arguments as plain data, for JSON; weights are not part of it."""

@@ -10,7 +10,7 @@ dimensions, bool (True where a query may see a key) or float32 (added); ``docume
 ``sinks (heads,)``; ``window`` 0 for none; ``skip`` whether to leave out keys whose weights are proved to be 0.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ torch.library.define(
     "Tensor lse, Tensor delta, float scale, bool causal, int window, bool skip, bool learns_table) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
 )
+# What OpOverload.__call__ calls: two Python frames less in every call.
+_operator: Callable[..., Any] = torch.ops.posenc._attention.default._op
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _is_loaded = False
@@ -110,13 +112,12 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
     ):
         y: Tensor = _Attention.apply(problem, q, k, v, table, zero, sinks, skip)
         return y
-    forward: Tensor = torch.ops.posenc._attention(q, k, v, table, zero, *_rest(problem, sinks, skip))[0]
+    forward: Tensor = _operator(q, k, v, table, zero, *_rest(problem, sinks, skip))[0]
     return forward
 
 
 def _rest(problem: Problem, sinks: Tensor | None, skip: bool) -> tuple[Any, ...]:
-    masks = _mask(problem), _documents(problem)
-    return *masks, sinks, problem.scale, problem.causal, problem.window or 0, skip
+    return _mask(problem), _documents(problem), sinks, problem.scale, problem.causal, problem.window or 0, skip
 
 
 def _mask(problem: Problem) -> Tensor | None:
@@ -149,7 +150,7 @@ class _Attention(torch.autograd.Function):
         rest = _rest(problem, sinks, skip)
         y, lse = torch.ops.posenc._attention(q, k, v, table, zero, *rest)
         ctx.save_for_backward(q, k, v, table, sinks, y, lse, *rest[:2])
-        ctx.problem, ctx.zero, ctx.rest = replace(problem, q=q, k=k, v=v), zero, rest[3:]
+        ctx.zero, ctx.rest = zero, rest[3:]
         result: Tensor = y
         return result
 
@@ -157,14 +158,13 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, table, sinks, y, lse, mask, documents = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
-            return _differentiable_backward(ctx, gradient, q, k, v, table, sinks)
+            return _differentiable_backward(ctx, gradient, q, k, v, table, sinks, mask, documents)
         delta = (y.float() * gradient.float()).sum(dim=-1)
         wanted = ctx.needs_input_grad
         gradients = torch.ops.posenc._attention_backward(
             gradient, q, k, v, table, ctx.zero, mask, documents, lse, delta, *ctx.rest, wanted[4]
         )
-        dq = gradients[0][..., : q.shape[-1]].to(q.dtype)
-        dk, dv = (_for_kv_heads(x, like) for x, like in zip(gradients[1:3], (k, v), strict=True))
+        dq, dk, dv = (_like(x, each) for x, each in zip(gradients[:3], (q, k, v), strict=True))
         dtable = gradients[3].sum(dim=0) if wanted[4] else None
         dsinks = None
         if wanted[6]:
@@ -173,8 +173,10 @@ class _Attention(torch.autograd.Function):
         return None, dq, dk, dv, dtable, None, dsinks, None
 
 
-def _for_kv_heads(gradient: Tensor, like: Tensor) -> Tensor:
-    """Gradients for each head of the queries, summed over those that share keys."""
+def _like(gradient: Tensor, like: Tensor) -> Tensor:
+    """Gradients for each head of the queries, summed over those that share keys, without the channels rounded up."""
+    if gradient.shape == like.shape:
+        return gradient.to(like.dtype)
     heads = like.shape[1]
     gradient = gradient[..., : like.shape[-1]]
     if gradient.shape[1] != heads:
@@ -183,10 +185,19 @@ def _for_kv_heads(gradient: Tensor, like: Tensor) -> Tensor:
 
 
 def _differentiable_backward(
-    ctx: Any, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor | None, sinks: Tensor | None
+    ctx: Any,
+    gradient: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor | None,
+    sinks: Tensor | None,
+    mask: Tensor | None,
+    documents: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated again: by autograd over the whole matrix of scores."""
-    problem: Problem = ctx.problem
+    scale, causal, window, _ = ctx.rest
+    problem = Problem(q, k, v, scale, causal=causal, window=window or None, documents=documents, mask=mask)
     rows, keys = slice(0, problem.q_len), slice(0, problem.k_len)
     bias = None
     if table is not None:
@@ -194,9 +205,8 @@ def _differentiable_backward(
         distances = ctx.zero + t - torch.arange(problem.k_len)
         bias = table[:, distances.clamp(0, table.shape[1] - 1)]  # those outside are hidden
     block = Block((0, problem.q_len), (0, problem.k_len), bias, problem.hidden(rows, keys))
-    plain = replace(problem, encoding=None, contextual=False)
     with torch.autocast("cpu", enabled=False):
-        y = attend(plain, block, q.float(), k.float(), v.float(), sinks=sinks, state=None).to(q.dtype)
+        y = attend(problem, block, q.float(), k.float(), v.float(), sinks=sinks, state=None).to(q.dtype)
     inputs = (q, k, v, table, sinks)
     wanted = [ctx.needs_input_grad[i] for i in (1, 2, 3, 4, 6)]
     chosen = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]

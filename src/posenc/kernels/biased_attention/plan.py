@@ -15,17 +15,19 @@ _SHORT = 64  # queries: for more of them the compiled kernel is faster than SDPA
 _SMALL = 2**22  # scores: 16 MiB in float32, less than what one layer's activations take
 
 
+_CALLS: dict[str, Callable[[Problem], Tensor]] = {
+    "cpu": fused.run,
+    "sdpa": dense.sdpa,
+    "blocks": blocks.run,
+    "flex": flex.run,
+    "channels": channels.run,
+    "dense": dense.run,
+}
+
+
 def run(implementation: str, problem: Problem) -> Tensor:
     """The call, taken by that implementation."""
-    calls: dict[str, Callable[[Problem], Tensor]] = {
-        "cpu": fused.run,
-        "sdpa": dense.sdpa,
-        "blocks": blocks.run,
-        "flex": flex.run,
-        "channels": channels.run,
-        "dense": dense.run,
-    }
-    return calls[implementation](problem)
+    return _CALLS[implementation](problem)
 
 
 def choose(problem: Problem, implementation: Implementation) -> tuple[str, str]:
@@ -34,12 +36,12 @@ def choose(problem: Problem, implementation: Implementation) -> tuple[str, str]:
     Raises:
         ValueError: an implementation that was asked for by name and cannot take the call. Nothing falls back.
     """
-    if implementation not in get_args(Implementation):
+    if implementation == "auto":
+        return _choose(problem)
+    if implementation not in _CALLS:
         raise ValueError(
             f"attention: got implementation {implementation!r}, expected one of {', '.join(get_args(Implementation))}."
         )
-    if implementation == "auto":
-        return _choose(problem)
     if (reason := _refusal(implementation, problem)) is not None:
         raise ValueError(
             f'attention: implementation="{implementation}" cannot take this call: {reason}; use implementation="auto", '

@@ -4,7 +4,6 @@ The row of an encoding that promises it (``bias_is_pure``) is kept from call to 
 at once, so that a step of decoding finds the row of the step before it.
 """
 
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,44 +40,52 @@ def make(problem: Problem) -> tuple[Tensor | None, int]:
     encoding = problem.encoding
     if not getattr(encoding, "bias_is_pure", False) or not may_keep() or _learns(encoding):
         return _row(encoding, low, high), shift - low
-    slot = _kept.get(encoding)
+    slot = vars(encoding).get(_SLOT)
     kept = None if slot is None else slot.get()
     if kept is None or low < kept.low or high > kept.high or not kept.still_holds(encoding):
         wide_low, wide_high = _rounded(low, high)
         with torch.inference_mode(False), torch.no_grad():
             row = _row(encoding, wide_low, wide_high)
-        kept = _Kept(row, wide_low, wide_high, _values(encoding), _settings(encoding))
-        slot = _kept.setdefault(encoding, Slot())
+        slot = vars(encoding).setdefault(_SLOT, Slot())
+        kept = _Kept(row, wide_low, wide_high, _values(encoding), _settings(encoding), len(vars(encoding)))
         slot.put(kept, row, *kept.values)
     return kept.row, shift - kept.low
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Kept:
     row: Tensor
     low: int
     high: int
     values: list[Tensor]
     settings: dict[str, Any]
+    attributes: int  # so many there were, private ones too
 
     def still_holds(self, encoding: Any) -> bool:
-        now = _tensors(encoding)
-        return (
-            len(now) == len(self.values)
-            and sum(x.numel() for x in now) <= _MOST_PARAMETERS
-            and all(
-                x.dtype is y.dtype and x.device == y.device and torch.equal(x, y)
-                for x, y in zip(now, self.values, strict=True)
-            )
-            and self.settings == _settings(encoding)
-        )
+        """Whether all that the row was made of is still the same. This runs in every call, so it is written out."""
+        attributes = vars(encoding)
+        if len(attributes) != self.attributes:
+            return False
+        for name, value in self.settings.items():
+            now = attributes.get(name, self)
+            if now is not value and now != value:
+                return False
+        tensors = _tensors(encoding)
+        if len(tensors) != len(self.values):
+            return False
+        for x, y in zip(tensors, self.values, strict=True):
+            if x.dtype is not y.dtype or x.device != y.device or x.numel() > _MOST_PARAMETERS or not torch.equal(x, y):
+                return False
+        return True
 
 
-_kept: weakref.WeakKeyDictionary[Any, Slot[_Kept]] = weakref.WeakKeyDictionary()
+_SLOT = "_row_by_distance"  # private, a slot, and so no part of a state dict, a copy or a pickle
 
 
 def _learns(encoding: Any) -> bool:
-    return torch.is_grad_enabled() and any(x.requires_grad for x in _tensors(encoding))
+    if not torch.is_grad_enabled():
+        return False
+    return any(x.requires_grad for x in _tensors(encoding))
 
 
 def _tensors(encoding: Any) -> list[Tensor]:
