@@ -201,7 +201,9 @@ def test_several_seeds_are_shown_with_their_spread(fabricate: Fabricate) -> None
     cell = results["encodings"][0]["perplexity"]["windows"]["1"]
     assert (cell["mean"], cell["spread"]) == (pytest.approx(10.1), pytest.approx(0.1))
     assert "means over 3 seeds" in results["summary"][-1]
-    page = Page((run / "report.html").read_text())
+    html = (run / "report.html").read_text()
+    assert '<a href="https://arxiv.org/abs/2108.12409">' in html
+    page = Page(html)
     assert "\u00b10.10" in page.text
     assert "noise" not in page.text
     assert "10.10 \u00b10.10*" in printed(run)

@@ -1,8 +1,6 @@
 """A continuation of the held-out text that a trained decoder writes, to the trained length and past it."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +8,6 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from posenc.lab.compare.config import Precision
-from posenc.lab.drawing.html import text
 from posenc.lab.run import folder as runs
 
 FACTOR, TEMPERATURE = 4, 0.7
@@ -48,21 +45,3 @@ def _decoded(run: Path, tokens: list[int]) -> str:
 
     decoded: str = tokenizers.Tokenizer.from_file(str(run / runs.TOKENIZER)).decode(tokens)
     return decoded
-
-
-def section(results: Mapping[str, Any]) -> str:
-    """What each encoding wrote, for the page; empty if none has."""
-    shown = {e["label"]: e["continuation"] for e in results["encodings"] if e.get("continuation")}
-    if not shown:
-        return ""
-    rows = "".join(
-        f'<dt>{text(label)}</dt><dd>{text(made["within"])}<span class="past">{text(made["past"])}</span></dd>'
-        for label, made in shown.items()
-    )
-    given = next(iter(shown.values()))["given"]
-    return (
-        '<h2 id="continuation">What each writes</h2><p class="note">The held-out text begins: '
-        f"<q>{text(given)}</q> What the first seed writes after it, drawn with the same random numbers; what stands "
-        f'<span class="past">past the trained length</span> is underlined, to {FACTOR} times of it or the end of a '
-        f'table.</p><dl class="facts written">{rows}</dl>'
-    )

@@ -1,4 +1,4 @@
-"""The report as one page that needs nothing else: styles and pictures are in it, and nothing is fetched."""
+"""The report of ``posenc compare`` as one page that needs nothing else."""
 
 import re
 from collections.abc import Mapping
@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup, escape
 
 import posenc
 from posenc.lab.compare import continuation
 from posenc.lab.compare.results import PROTOCOLS, factors, growth, verdict
 from posenc.lab.compare.table import best, cell_text, heading
-from posenc.lab.drawing import html as shell
-from posenc.lab.drawing import plots
-from posenc.lab.drawing.html import text
+from posenc.lab.drawing import html, plots
 from posenc.lab.drawing.plots import TIMES
 from posenc.lab.drawing.words import HELD, names, times
 from posenc.lab.encodings.pictures import pictures_of
@@ -22,40 +21,39 @@ from posenc.lab.encodings.properties import EXACT
 Data = dict[str, Any]
 
 _COUNTS = dict(enumerate(("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")))
-_PLACES = {"embeddings": "embeddings", "queries_keys": "queries and keys", "scores": "scores"}
 
 
 def page(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> str:
     """The page, from what is in ``results.json`` and the encodings to draw."""
-    config = results["config"]
-    count, length = len(results["encodings"]), config["train"]["length"]
-    hues = plots.hues([entry["label"] for entry in results["encodings"]])
-    return shell.page(
+    config, count = results["config"], len(results["encodings"])
+    return html.page(
         Path(__file__).with_name("report.html"),
         title=f"{_COUNTS.get(count, count)} positional encoding{'s' * (count > 1)} in one small decoder",
-        subtitle=text(_subtitle(results)),
-        warning="" if results["finished"] else f'<p class="warning">{text(_unfinished(results))}</p>',
-        summary=text(" ".join(results["summary"])),
-        perplexity_title=f"Perplexity at and past the trained length of {length} tokens",
-        perplexity_table=_perplexity_table(results, hues),
-        perplexity_note=text(_protocols(results)),
-        perplexity_figures="\n".join(map(shell.figure, _perplexity_figures(results)))
-        or "<p>Nothing was evaluated yet.</p>",
-        loss_figure=_loss_figure(results),
-        continuation=continuation.section(results),
-        properties_table=_properties_table(results, hues),
-        properties_note=_PROPERTIES_NOTE,
-        steps="\n".join(
-            _step(at, entry, results, encodings[entry["label"]], hues[entry["label"]])
-            for at, entry in enumerate(results["encodings"])
-        ),
-        command=text(results["command"]),
-        facts=_facts(results),
+        subtitle=_subtitle(results),
+        unfinished=_unfinished(results),
+        results=results,
+        hues=plots.hues([entry["label"] for entry in results["encodings"]]),
+        headings={protocol: heading(protocol, results) for protocol in PROTOCOLS},
+        columns=factors(results),
+        best=best(results),
+        perplexity=_perplexity_figures(results),
+        loss=_loss(results),
+        continued=[entry for entry in results["encodings"] if entry.get("continuation")],
+        continuation_factor=continuation.FACTOR,
+        refused={label: said for label, said in encodings.items() if isinstance(said, str)},
+        drawn={
+            label: _pictures_of(label, encoding, config)
+            for label, encoding in encodings.items()
+            if not isinstance(encoding, str)
+        },
+        about=_about(results),
+        exact=EXACT,
+        held=HELD,
+        cell_text=cell_text,
+        in_words=_in_words,
+        linked=_linked,
+        property_cells=_property_cells,
     )
-
-
-def _joined(pictures: list[plots.Picture]) -> str:
-    return "\n".join(map(shell.figure, pictures))
 
 
 def _subtitle(results: Data) -> str:
@@ -72,64 +70,14 @@ def _subtitle(results: Data) -> str:
 _SIZES = {"num_layers": "layers", "dim": "channels", "num_heads": "heads"}
 
 
-def _unfinished(results: Data) -> str:
+def _unfinished(results: Data) -> list[str]:
     parts = []
     for entry in results["encodings"]:
         for seed in entry["seeds"]:
             if seed["state"] != "done":
                 name = entry["label"] + (f", seed {seed['seed']}" if len(entry["seeds"]) > 1 else "")
                 parts.append(f"{name} {seed['state']} ({seed['steps']:,} of {seed['steps_planned']:,} steps)")
-    return "This run is not finished. What is shown is what there is so far: " + "; ".join(parts) + "."
-
-
-def _protocols(results: Data) -> str:
-    evaluate = results["config"]["evaluate"]
-    seeds = len(results["config"]["seeds"])
-    return (
-        "Lower is better; the best of a column is marked. Windows: the text is cut into windows of that length, and "
-        f"every token of each is scored. Last {evaluate.get('last', 'k')}: windows of every length end at the same "
-        "tokens and only the last ones are scored, so every length scores the same text, with more of it before. "
-        "Training speed: steps a second relative to “none”, timed in turn. "
-        + (
-            f"Means over {seeds} seeds, ± one standard deviation between them."
-            if seeds > 1
-            else "With one seed, differences of this size may be noise: --seeds 3 would tell."
-        )
-    )
-
-
-def _perplexity_table(results: Data, hues: Mapping[str, str]) -> str:
-    columns = factors(results)
-    winners = best(results)
-    head = "".join(f'<th class="group" colspan="{len(columns)}">{text(heading(p, results))}</th>' for p in PROTOCOLS)
-    again = "".join(
-        f"<th{' class=group' if at == 0 else ''}>{factor}{TIMES}</th>"
-        for _ in PROTOCOLS
-        for at, factor in enumerate(columns)
-    )
-    rows = []
-    for entry in results["encodings"]:
-        cells = []
-        for protocol in PROTOCOLS:
-            for at, factor in enumerate(map(str, columns)):
-                classes = " ".join(
-                    ["group"] * (at == 0) + ["best"] * (winners.get((protocol, factor)) == entry["label"])
-                )
-                said = text(cell_text(entry["perplexity"][protocol].get(factor)))
-                said = re.sub(r" (±.*)", r"<br><small>\1</small>", said)
-                cells.append(f'<td class="{classes}">{said}</td>')
-        speed, added = entry["speed"], entry["parameters_added"]
-        cells.append(f'<td class="group">{speed["relative_to_none"]:.2f}</td>' if speed else '<td class="group">-</td>')
-        cells.append(f"<td>{'-' if added is None else f'{added:,}'}</td>")
-        state = "" if entry["state"] == "done" else f" <small>({text(entry['state'])})</small>"
-        rows.append(
-            f"<tr><th>{shell.swatch(hues[entry['label']])}{text(entry['label'])}{state}</th>{''.join(cells)}</tr>"
-        )
-    return (
-        '<div class="box"><table><thead><tr><th rowspan="2">encoding</th>'
-        f'{head}<th class="group" rowspan="2">training<br>speed</th><th rowspan="2">parameters<br>added</th></tr>'
-        f"<tr>{again}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    return parts
 
 
 def figures_of(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> list[plots.Picture]:
@@ -177,11 +125,6 @@ def _who_held(results: Data, protocol: str) -> tuple[str, int]:
     return (f"{names(held)} hold" + "s" * (len(held) == 1) if held else "no encoding holds"), longest
 
 
-def _loss_figure(results: Data) -> str:
-    loss = _loss(results)
-    return "<p>No step was trained yet.</p>" if loss is None else shell.figure(loss)
-
-
 def _loss(results: Data) -> plots.Picture | None:
     curves: dict[str, list[tuple[float, Any]]] = {}
     window = 1
@@ -212,51 +155,12 @@ def _smooth(rows: list[tuple[float, list[float]]], window: int) -> list[tuple[fl
     return smoothed
 
 
-_PROPERTIES_NOTE = " ".join(
-    f"""1: distance between the two codes that are nearest; where two are the same, which, and how many
-    differ (a bias on the scores is worked on in float32 whatever the dtype of the model). 2: the share of a
-    step of k tokens that the best matrix, the same at every position, misses at positions that it was not
-    fitted on, for the worse of k = 1 and 16; below {EXACT:g} it is exact. 3: perplexity at the longest
-    length over that at the trained one, by the last tokens; up to {HELD:.2f} counts as held. 4: ticked if
-    two builds have the same codes and nothing is learned. 5: a grid, each axis with half of the channels or
-    heads: distance of the two nearest codes, and 2 again for a step of (3, 5). Sees order: the largest
-    relative change of a word's attention output, without a causal mask, when the other words of \u201cthe
-    quick brown fox\u201d change places.""".split()
-)
-
-
 def _residual(value: float) -> str:
     return f"{value:.0e}" if value < EXACT else f"{100 * value:.0f}\u00a0%"
 
 
-def _properties_table(results: Data, hues: Mapping[str, str]) -> str:
-    head = (
-        "encoding",
-        "1 nearest codes<br>in float32",
-        "1 nearest codes<br>in bfloat16",
-        "2 linear<br>map misses",
-        "3 past the<br>trained length",
-        "4 learned<br>numbers",
-        "5 nearest codes<br>on a grid",
-        "sees<br>order",
-    )
-    rows = []
-    for entry in results["encodings"]:
-        found = results["properties"][entry["label"]]
-        cells = (
-            [f'<td class="text" colspan="{len(head) - 1}">{text(found["why_not"])}</td>']
-            if "why_not" in found
-            else (_property_cells(entry, found, results))
-        )
-        rows.append(f"<tr><th>{shell.swatch(hues[entry['label']])}{text(entry['label'])}</th>{''.join(cells)}</tr>")
-    return (
-        f'<div class="box"><table><thead><tr>{"".join(f"<th>{name}</th>" for name in head)}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _property_cells(entry: Data, found: Data, results: Data) -> list[str]:
-    cells = []
+def _property_cells(entry: Data, results: Data) -> list[Data]:
+    found, cells = results["properties"][entry["label"]], []
     for dtype in ("float32", "bfloat16"):
         unique = (found["unique"] or {}).get(dtype)
         if unique is None:
@@ -293,28 +197,8 @@ def _property_cells(entry: Data, found: Data, results: Data) -> list[str]:
     return cells
 
 
-def _cell(value: str, holds: bool | None, more: str = "") -> str:
-    below = f"<br><small>{more}</small>" if more else ""
-    return f"<td>{value} {shell.mark(holds)}{below}</td>"
-
-
-def _step(at: int, entry: Data, results: Data, encoding: posenc.Encoding | str, hue: str) -> str:
-    config, found, label = results["config"], results["properties"][entry["label"]], entry["label"]
-    start = f'<section class="step" style="--hue:{shell.hue(hue)}"><header><h3>{at}. {text(label)}</h3>'
-    if isinstance(encoding, str):
-        return f"{start}</header><p>{text(encoding)}</p></section>"
-    words = found["step"]
-    place = " and ".join(_PLACES[place] for place in found["places"]) or "nowhere"
-    terms = [(name, words[key]) for name, key in (("It fixed", "fixed"), ("It left", "left")) if words[key]]
-    terms.append(("Measured", _in_words(entry, found, results)))
-    drawn = _joined(_pictures_of(label, encoding, config))
-    return (
-        f"{start}"
-        f'<span class="sub">place: {place}{"; " + _paper(words["paper"]) if words["paper"] else ""}</span></header>'
-        f'<div class="formula"><code>{text(words["formula"])}</code></div>'
-        f"<dl>{''.join(f'<dt>{term}</dt><dd>{text(said)}</dd>' for term, said in terms)}</dl>"
-        f'<div class="figures">{drawn}</div></section>'
-    )
+def _cell(value: str, holds: bool | None, more: str = "") -> Data:
+    return {"value": value, "holds": holds, "more": more}
 
 
 def _pictures_of(label: str, encoding: posenc.Encoding, config: Data) -> list[plots.Picture]:
@@ -329,9 +213,11 @@ def _pictures_of(label: str, encoding: posenc.Encoding, config: Data) -> list[pl
     return [plots.Picture(f"{label}-{p.name}", p.title, p.caption, p.draw, p.height) for p in pictures]
 
 
-def _paper(paper: str) -> str:
+def _linked(paper: str) -> Markup:
     """The source, linked if it is on arXiv: a link is followed by a reader only, never fetched by the page."""
-    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r'<a href="https://arxiv.org/abs/\1">arXiv:\1</a>', text(paper))
+    return Markup(
+        re.sub(r"arXiv:(\d{4}\.\d{4,5})", r'<a href="https://arxiv.org/abs/\1">arXiv:\1</a>', str(escape(paper)))
+    )
 
 
 def _in_words(entry: Data, found: Data, results: Data) -> str:
@@ -367,7 +253,7 @@ def _in_words(entry: Data, found: Data, results: Data) -> str:
     return " ".join(said)
 
 
-def _facts(results: Data) -> str:
+def _about(results: Data) -> Data:
     config = results["config"]
     shown = {
         "encodings": ", ".join(entry["spec"] for entry in config["encodings"]),
@@ -376,9 +262,9 @@ def _facts(results: Data) -> str:
     }
     for key, value in config.items():
         if key not in ("format", "kind", "posenc", "encodings", "seeds", "text", "command"):
-            shown[key] = shell.flat(value)
+            shown[key] = html.flat(value)
     for role, files in config.get("text", {}).items():
-        shown[f"{role} text"] = shell.files(files)
+        shown[f"{role} text"] = html.files(files)
     for key, value in results["environment"].items():
-        shown[key if key not in shown else f"{key} (machine)"] = shell.flat(value)
-    return shell.facts(shown)
+        shown[key if key not in shown else f"{key} (machine)"] = html.flat(value)
+    return shown

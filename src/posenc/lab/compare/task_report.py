@@ -10,9 +10,7 @@ from rich.table import Table
 
 from posenc.lab.compare.find_task import find
 from posenc.lab.compare.task_results import Data, collect, mean, rows_of, shown, sizes_of, trials
-from posenc.lab.drawing import html as shell
-from posenc.lab.drawing import plots
-from posenc.lab.drawing.html import text
+from posenc.lab.drawing import html, plots
 from posenc.lab.run import folder as runs
 
 SHOWN = "shown.safetensors"
@@ -72,56 +70,33 @@ def _results(run: Path) -> Data:
 
 
 def _page(results: Data, pictures: list[plots.Picture]) -> str:
-    hues = plots.hues(list(results["config"]["encodings"]))
-    tables = "".join(_table(results, unit, hues) for unit in results["units"])
-    examples = "".join(
-        f'<h3>{text(given)}</h3><dl class="facts">{shell.facts(written)}</dl>'
-        for given, written in results["examples"].items()
-    )
     config = results["config"]
-    facts = {
+    about = {
         "command": config["command"], **config["sizes"], "length": ", ".join(map(str, config["lengths"])),
         "seeds": len(config["seeds"]), "threads": config["threads"], "posenc": config["posenc"],
     }  # fmt: skip
-    return shell.page(
+    return html.page(
         Path(__file__).with_name("task.html"),
         title=results["title"],
-        summary=text(" ".join(results["summary"])),
-        expected=f"<p><b>Published work:</b> {text(results['expected'])}</p>" if results["expected"] else "",
-        tables=tables,
-        curves="".join(shell.figure(picture) for picture in _curves(results)),
-        pictures=_section("What each looks like", "".join(shell.figure(picture) for picture in pictures), "figures"),
-        examples=_section("What each wrote", examples, "examples"),
-        facts=shell.facts(facts),
+        results=results,
+        hues=plots.hues(list(config["encodings"])),
+        tables=[_table(results, unit) for unit in results["units"]],
+        curves=_curves(results),
+        pictures=pictures,
+        about=about,
+        mean=mean,
+        shown=shown,
     )
 
 
-def _section(heading: str, body: str, kind: str) -> str:
-    return f'<h2>{heading}</h2><div class="{kind}">{body}</div>' if body else ""
-
-
-def _table(results: Data, unit: str, hues: dict[str, str]) -> str:
-    rows = rows_of(results, unit)
-    sizes, more = sizes_of(rows), results["units"][unit]
-    best = {}
+def _table(results: Data, unit: str) -> Data:
+    """One unit of a task: its rows and sizes, and the best value of each size."""
+    rows, more = rows_of(results, unit), results["units"][unit]
+    sizes, best = sizes_of(rows), {}
     for size in sizes:
         values = [value for row in rows if (value := mean(row["sizes"].get(size))) is not None]
         best[size] = (max if more else min)(values, default=None)
-    head = "".join(f"<th>{text(size)}{' (trained)' if trained else ''}</th>" for size, trained in sizes.items())
-    body = []
-    for row in rows:
-        cells = []
-        for size, same in sizes.items():
-            cell = row["sizes"].get(size)
-            mark = ' class="best"' if cell is not None and mean(cell) == best[size] is not None else ""
-            note = "" if same or cell is None or not cell["trained"] else " <small>trained</small>"
-            cells.append(f"<td{mark}>{text(shown(cell))}{note}</td>")
-        body.append(f"<tr><th>{shell.swatch(hues[row['encoding']])}{text(row['row'])}</th>{''.join(cells)}</tr>")
-    direction = "more is better" if more else "less is better"
-    return (
-        f'<p class="note">In {text(unit)}; {direction}.</p><div class="box"><table><thead><tr><th>encoding</th>{head}'
-        f"</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
+    return {"unit": unit, "more": more, "rows": rows, "sizes": sizes, "best": best}
 
 
 def _pictures(run: Path, results: Data) -> list[plots.Picture]:
