@@ -98,7 +98,7 @@ _HOMES_HERE = dict.fromkeys(_HOMES, "posenc")
 #: Public names that people look for here, by the module that has them.
 _ELSEWHERE = {
     "posenc.frequencies": "Custom DynamicNTK Frequencies LearnedRates Linear Linspaced Llama3 Logspaced LongRoPE NTK "
-    "NTKAlpha NTKMixed Proportional RIFLEx",
+    "NTKAlpha NTKMixed Proportional RIFLEx Turns",
     "posenc.embeddings": "FourierFeatures LearnedGrid SinusoidalGrid Timesteps",
     "posenc.scores": "DeBERTa DecomposedBias LeViTBias Sandwich Shaw SwinBias SwinV2Bias TransformerXL TUPE",
     "posenc.positions": "digits dual_chunk from_documents from_lengths from_mask grid grouped multimodal randomized "

@@ -21,6 +21,7 @@ from posenc.frequencies import (
     Proportional,
     RIFLEx,
     Tensor2Tensor,
+    Turns,
     YaRN,
 )
 
@@ -39,6 +40,7 @@ ONE_OF_EACH = (
     Tensor2Tensor(),
     Linspaced(0, 5),
     Logspaced(3, 0.1),
+    Turns(NTK(2, base=100)),
     LearnedRates(Linear(2), parameter="rates"),
     Custom(np.linspace(1, 0.1, 16)),
 )

@@ -23,6 +23,7 @@ def theirs(model: str, kinds: torch.Tensor, images=None, videos=None, mask=None,
         "qwen3_5": "Qwen3_5Model",
         "qwen3_vl_moe": "Qwen3VLMoeModel",
         "cosmos3_omni": "Cosmos3OmniModel",
+        "cosmos3_edge": "Cosmos3EdgeModel",
         "paddleocr_vl": "PaddleOCRVLModel",
         "ernie4_5_vl_moe": "Ernie4_5_VLMoeModel",
     }
@@ -102,7 +103,17 @@ def padded(kinds: torch.Tensor, before: int, after: int) -> tuple[torch.Tensor, 
     return torch.nn.functional.pad(kinds, (before, after)), real
 
 
-APART = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr", "qwen3_5", "qwen3_vl", "qwen3_vl_moe", "cosmos3_omni")
+APART = (
+    "glm4v",
+    "glm4v_moe",
+    "glm46v",
+    "glm_ocr",
+    "qwen3_5",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "cosmos3_omni",
+    "cosmos3_edge",
+)
 
 
 @pytest.mark.parametrize("model", APART)
@@ -127,6 +138,25 @@ def test_is_the_numbering_of_ernie_4_5_vl(before: int, after: int) -> None:
     )
     expected, _ = theirs("ernie4_5_vl_moe", kinds, IMAGES, videos, mask)
     assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (4, 0), (0, 3)])
+def test_is_the_numbering_of_glm_image(before: int, after: int) -> None:
+    """An image that is read, and two that are to be made, the last grid first: 3 x 2, then 4 x 5 tokens."""
+    module = pytest.importorskip("transformers.models.glm_image.modeling_glm_image")
+    fake = SimpleNamespace(config=SimpleNamespace(image_start_token_id=20, image_end_token_id=21))
+    fake.get_vision_position_ids = lambda *a, **k: module.GlmImageModel.get_vision_position_ids(fake, *a, **k)
+    grids = torch.tensor([[1, 2, 3], [1, 4, 5], [1, 3, 2]])
+    prompt = torch.tensor([[1, 1, 1, 20, *[10] * 6, 21, 1, 1, 20]])
+    ids, mask = padded(prompt, before, after)
+    expected, _ = module.GlmImageModel.get_rope_index(
+        fake, ids, image_grid_thw=grids, images_per_sample=torch.tensor([3]), attention_mask=mask
+    )
+    made = fake._cached_decode_position_ids[0].T  # and the end after them
+    whole = torch.cat(((prompt[0] == 10).long(), torch.tensor(row((1, 26), (0, 1)))))
+    ours = multimodal(whole, image_grids=grids[[0, 2, 1]])
+    assert torch.equal(ours[:14], expected.permute(1, 2, 0)[0][mask[0] == 1])
+    assert torch.equal(ours[14:], made)
 
 
 @pytest.mark.parametrize("by", ["documents", "mask"])

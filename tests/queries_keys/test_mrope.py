@@ -170,6 +170,33 @@ def test_heads_are_those_of_the_authors() -> None:
     torch.testing.assert_close(rope.phases(where)[0], theirs)
 
 
+def test_key_heads_beyond_the_sections_are_not_rotated() -> None:
+    """Ten key heads, of which the authors' code gives the last two angles of 0; two query heads for each."""
+    rope = posenc.MRoPE(head_dim=12, sections=(2, 3, 3), layout="heads", num_kv_heads=10)
+    q, k = torch.randn(2, 20, 20, 12), torch.randn(2, 10, 20, 12)
+    where = torch.randint(0, 9, (1, 20, 3))
+    turned_q, turned_k = rope.on_queries_keys(q, k, where)
+    assert torch.equal(turned_k[:, 8:], k[:, 8:])
+    assert torch.equal(turned_q[:, 16:], q[:, 16:])
+    first = posenc.MRoPE(head_dim=12, sections=(2, 3, 3), layout="heads")
+    assert torch.equal(turned_k[:, :8], first.rotate(k[:, :8], where))
+    rates = posenc.Geometric().inv_freq(12)
+    for x, turned in ((q, turned_q), (k, turned_k)):
+        expected = oracle.rotate(x, where[0], inv_freq=rates, sections=(2, 3, 3), layout="heads", kv_heads=10)
+        torch.testing.assert_close(turned, torch.from_numpy(expected).float())
+    freqs = where.permute(2, 0, 1)[..., None].double() * torch.tensor(rates)
+    theirs = torch.cat([freqs[m, :, None].repeat(1, n, 1, 1) for m, n in enumerate((2, 3, 3))], dim=1)
+    theirs = torch.cat((theirs, torch.zeros(1, 2, 20, 6)), dim=1)  # their padding
+    torch.testing.assert_close(rope.phases(where)[0], theirs)
+
+
+def test_heads_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"sum to 8 key heads, for num_kv_heads 4, expected a sum of at most that"):
+        posenc.MRoPE(head_dim=12, sections=(2, 3, 3), layout="heads", num_kv_heads=4)
+    with pytest.raises(ValueError, match="in which all heads turn alike"):
+        posenc.MRoPE(head_dim=12, sections=(2, 2, 2), num_kv_heads=4)
+
+
 def test_the_error_names_the_sections_that_a_layout_gives() -> None:
     """As transformers would silently take them: a config whose sections do not fit the layout."""
     with pytest.raises(ValueError, match=r"gives its coordinates \(11, 11, 10\) pairs.*give sections=\(11, 11, 10\)"):

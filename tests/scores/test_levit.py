@@ -59,3 +59,14 @@ def test_a_place_that_is_not_in_the_grid_is_refused(positions: Tensor) -> None:
 def test_a_grid_without_two_sides_is_refused(heads: int, window: Any) -> None:
     with pytest.raises(ValueError, match="LeViTBias: got num_heads"):
         posenc.scores.LeViTBias(heads, window=window)
+
+
+@pytest.mark.parametrize("side", [4, 14, 20])
+def test_another_window_is_read_as_timm_does(side: int) -> None:
+    timm = peers.timm("layers.pos_embed_rel")
+    bias = posenc.scores.LeViTBias(num_heads=3, window=(7, 7))
+    torch.nn.init.normal_(bias.table)
+    theirs = timm.resize_rel_pos_bias_table_levit(bias.table.detach().T, (side * side, 3)).T
+    assert torch.equal(bias.resized(side, side).table.detach(), theirs)
+    assert torch.equal(bias.resized(7, 7).table, bias.table)
+    assert bias.resized(5, 9).window == (5, 9)

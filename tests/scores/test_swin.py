@@ -1,11 +1,13 @@
 """Swin: the same output of its window attention, and places that are not in the window."""
 
+import numpy as np
 import pytest
 import torch
 from tests import peers
 from torch import Tensor
 
 import posenc
+from posenc.oracle.scores import swin as oracle
 
 
 def test_swin_gives_the_same_with_its_attention_replaced() -> None:
@@ -101,3 +103,40 @@ def test_beit_gives_the_same_with_its_bias_replaced() -> None:
 def test_a_window_has_one_class_token_or_none() -> None:
     with pytest.raises(ValueError, match="got prefix 2, expected 0 to 1"):
         posenc.scores.SwinBias(num_heads=2, prefix=2)
+
+
+@pytest.mark.parametrize(
+    ("window", "size"), [((7, 7), (12, 12)), ((7, 7), (4, 4)), ((4, 6), (9, 5)), ((3, 3), (40, 40))]
+)
+@pytest.mark.parametrize("prefix", [0, 1])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # timm's interpolator: how it indexes, and a copy
+def test_another_window_is_read_as_timm_does(window: tuple[int, int], size: tuple[int, int], prefix: int) -> None:
+    timm = peers.timm("layers.pos_embed_rel")
+    torch.manual_seed(0)
+    bias = posenc.scores.SwinBias(num_heads=3, window=window, prefix=prefix)
+    torch.nn.init.normal_(bias.table)
+    shape = ((2 * size[0] - 1) * (2 * size[1] - 1) + 3 * prefix, 3)
+    geometric = bias.resized(*size, by="geometric")
+    theirs = timm.resize_rel_pos_bias_table(bias.table.detach(), size, shape, old_window_size=window)
+    torch.testing.assert_close(geometric.table.detach(), theirs, atol=2e-4, rtol=0)  # their ratio is good to 1e-6
+    expected = oracle.resized_geometrically(
+        bias.table.detach()[: len(bias.table) - 3 * prefix], window=window, size=size
+    )
+    np.testing.assert_allclose(geometric.table.detach()[: len(expected)], expected, atol=1e-5)
+    if window[0] == window[1]:
+        theirs = timm.resize_rel_pos_bias_table_simple(bias.table.detach(), size, shape)
+        assert torch.equal(bias.resized(*size).table.detach(), theirs)
+    places = torch.arange(prefix + size[0] * size[1])
+    assert geometric.bias(places, places).shape == (3, len(places), len(places))
+
+
+def test_the_same_window_keeps_its_table() -> None:
+    bias = posenc.scores.SwinBias(num_heads=2, window=(4, 5), prefix=1)
+    for by in ("bicubic", "geometric"):
+        assert torch.equal(bias.resized(4, 5, by=by).table, bias.table)
+    one = posenc.scores.SwinBias(num_heads=2, window=(1, 4))
+    assert one.resized(3, 4, by="geometric").table.shape == (35, 2)
+    with pytest.raises(ValueError, match="got by='linear', expected one of"):
+        bias.resized(4, 4, by="linear")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least 1 each"):
+        bias.resized(0, 4)

@@ -2,11 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from tests import peers
 from torch.nn import functional as F
 
 import posenc
+from posenc.oracle.scores import swin_v2 as oracle
 
 
 @pytest.mark.parametrize(("window", "trained"), [((4, 4), None), ((6, 6), (4, 4))])
@@ -43,3 +46,36 @@ def test_a_larger_window_agrees_where_the_smaller_one_was() -> None:
 def test_no_hidden_units_are_refused() -> None:
     with pytest.raises(ValueError, match="got width 0, expected at least 1"):
         posenc.scores.SwinV2Bias(num_heads=2, width=0)
+
+
+@pytest.mark.parametrize("kind", ["RelPosMlp", "WindowMultiHeadAttention"])
+def test_the_form_of_the_paper_is_timms_cr(kind: str) -> None:
+    torch.manual_seed(0)
+    if kind == "RelPosMlp":
+        module = peers.timm("layers").RelPosMlp(window_size=(4, 6), num_heads=3, hidden_dim=16, mode="cr").eval()
+        network, theirs = module.mlp, module.get_bias()[0]
+    else:
+        module = peers.timm("models.swin_transformer_v2_cr").WindowMultiHeadAttention(
+            12, num_heads=3, window_size=(4, 6), meta_hidden_dim=16
+        )
+        network, theirs = module.eval().meta_mlp, module._relative_positional_encodings()[0]
+    ours = posenc.scores.SwinV2Bias(num_heads=3, window=(4, 6), width=16, form="paper")
+    ours.hidden.load_state_dict(network.fc1.state_dict())
+    ours.out.load_state_dict(network.fc2.state_dict())
+    places = torch.arange(24)
+    torch.testing.assert_close(ours.bias(places, places), theirs, atol=1e-6, rtol=0)
+
+
+def test_the_form_of_the_paper_has_the_oracles_bias() -> None:
+    ours = posenc.scores.SwinV2Bias(num_heads=3, window=(3, 5), width=8, form="paper").double()
+    state = {name.replace(".", "_"): values.numpy() for name, values in ours.state_dict().items()}
+    places = torch.arange(15)
+    expected = oracle.bias_of_the_paper(places.numpy(), places.numpy(), window=(3, 5), **state)
+    np.testing.assert_allclose(ours.bias(places, places).detach().numpy(), expected, atol=1e-12)
+
+
+def test_the_form_of_the_paper_has_no_trained_window() -> None:
+    with pytest.raises(ValueError, match="whose offsets are counted in places"):
+        posenc.scores.SwinV2Bias(num_heads=2, window=(4, 4), trained_window=(4, 4), form="paper")
+    with pytest.raises(ValueError, match="got form 'cr', expected one of"):
+        posenc.scores.SwinV2Bias(num_heads=2, form="cr")  # type: ignore[arg-type]

@@ -136,7 +136,8 @@ def compared(module: Any, row: Row) -> tuple[str, float]:
             table = real.relative_position_bias_table
             ours.table.copy_(table if table.ndim == 2 else table.flip(1, 2).flatten(1).T)
         else:
-            hidden, out = (real.mlp.fc1, real.mlp.fc2) if hasattr(real, "mlp") else (real.cpb_mlp[0], real.cpb_mlp[2])
+            network = next(getattr(real, name) for name in ("mlp", "meta_mlp", "cpb_mlp") if hasattr(real, name))
+            hidden, out = (network.fc1, network.fc2) if hasattr(network, "fc1") else (network[0], network[2])
             ours.hidden.load_state_dict(hidden.state_dict())
             ours.out.load_state_dict(out.state_dict())
         theirs = their_bias(real)
@@ -164,7 +165,7 @@ def filled(module: nn.Module) -> Any:
 
 def their_bias(module: Any) -> Tensor:
     """The bias of a module of timm, (heads, places, places)."""
-    for name in ("get_bias", "_get_rel_pos_bias"):
+    for name in ("get_bias", "_get_rel_pos_bias", "_relative_positional_encodings"):
         if hasattr(module, name):
             found: Tensor = getattr(module, name)()
             return found[0] if found.ndim == 4 else found

@@ -3,26 +3,17 @@
 import math
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, Literal, NamedTuple, final, get_args
+from typing import Any, Literal, final, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.encoding import EmbeddingEncoding
-from posenc.kernels.precision import compute_dtype, may_look
+from posenc.kernels.precision import may_look
+from posenc.kernels.resample import Mode, Resampling, resampled
 
 Convention = Literal["transformers", "timm", "dinov2", "dinov2_registers", "siglip2", "google"]
-Mode = Literal["bicubic", "bilinear"]
-
-
-class Resampling(NamedTuple):
-    """How a table is read on another grid; the arguments of :meth:`LearnedGrid.resized`."""
-
-    mode: Mode
-    antialias: bool = False
-    align_corners: bool = False
-    offset: float = 0.0
 
 
 CONVENTIONS: dict[str, Resampling] = {
@@ -192,7 +183,7 @@ class LearnedGrid(EmbeddingEncoding):
         with torch.no_grad():
             before, patches = self.table.split((self.prefix, self.grid[0] * self.grid[1]))
             other.table[: self.prefix] = before
-            other.table[self.prefix :] = patches if size == self.grid else _read(patches, self.grid, size, how)
+            other.table[self.prefix :] = patches if size == self.grid else resampled(patches, self.grid, size, how)
         return other
 
     def _check(self, positions: Tensor) -> None:
@@ -229,19 +220,6 @@ def _resampling(
             "they measure from edges, not from corners; leave one of them out."
         )
     return how
-
-
-def _read(patches: Tensor, grid: tuple[int, int], size: tuple[int, int], how: Resampling) -> Tensor:
-    """Rows for the patches of ``size``, read from those of ``grid``."""
-    image = patches.to(compute_dtype(patches.dtype)).view(*grid, -1).permute(2, 0, 1)[None]
-    if how.offset:  # as a factor, which PyTorch uses as it is, while a size makes it measure the sides itself
-        factor = tuple((new + how.offset) / old for new, old in zip(size, grid, strict=True))
-        new = nn.functional.interpolate(image, scale_factor=factor, mode=how.mode, antialias=how.antialias)
-    else:
-        new = nn.functional.interpolate(
-            image, size=size, mode=how.mode, antialias=how.antialias, align_corners=how.align_corners
-        )
-    return new[0].permute(1, 2, 0).flatten(0, 1)
 
 
 def _pair(name: str, sides: Sequence[int]) -> tuple[int, int]:

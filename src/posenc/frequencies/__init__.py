@@ -16,6 +16,7 @@ from posenc.frequencies.ntk import NTKMixed as NTKMixed
 from posenc.frequencies.proportional import Proportional as Proportional
 from posenc.frequencies.riflex import RIFLEx as RIFLEx
 from posenc.frequencies.tensor2tensor import Tensor2Tensor as Tensor2Tensor
+from posenc.frequencies.turns import Turns as Turns
 from posenc.frequencies.yarn import YaRN as YaRN
 
 RULES = (
@@ -33,6 +34,7 @@ RULES = (
     "Tensor2Tensor",
     "Linspaced",
     "Logspaced",
+    "Turns",
     "LearnedRates",
     "Custom",
 )

@@ -62,9 +62,7 @@ class Logspaced(Frequencies):
         array([  1.,  10., 100.])
 
     References:
-        diffusers, transformer_ltx.py, LTXVideoRotaryPosEmbed; timm, layers/pos_embed_sincos.py, pixel_freq_bands;
-        Simeoni et al. DINOv3. 2025. arXiv:2508.10104 (its ``min_period`` p and ``max_period`` P are
-        ``Logspaced(2 * pi / p, 2 * pi / P)``).
+        diffusers, transformer_ltx.py, LTXVideoRotaryPosEmbed; timm, layers/pos_embed_sincos.py, pixel_freq_bands.
     """
 
     first: float

@@ -14,11 +14,21 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+#: Kinds of devices that have no float64: Apple's, and Ascend's.
+WITHOUT_FLOAT64 = {"mps", "npu"}
+
+
+def float64_device(device: torch.device | str | None) -> torch.device | None:
+    """Where numbers for ``device`` are worked out in float64: there, or on the CPU if it has none; None for None."""
+    if device is None:
+        return None
+    device = torch.device(device)
+    return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
+
+
 def as_float64(positions: Tensor) -> Tensor:
-    """Positions in float64, on the CPU where the device has none (MPS)."""
-    if positions.device.type == "mps":
-        positions = positions.cpu()
-    return positions.to(torch.float64)
+    """Positions in float64, on the CPU where their device has none."""
+    return positions.to(float64_device(positions.device)).to(torch.float64)
 
 
 def angles(positions: Tensor, inv_freq: Sequence[float]) -> Tensor:

@@ -50,6 +50,7 @@ def multimodal(
     Qwen2.5-VL                  time_steps=second_per_grid_ts, positions_per_second=tokens_per_second
     Qwen3-VL, Qwen3.5, GLM-4V,  frames="apart"
     GLM-4.6V, GLM-OCR, Cosmos 3
+    GLM-Image                   merge=1, the grids of images to be made behind, the last one first
     Ernie 4.5 VL                time_merge=temporal_merge_size
     Qwen2.5-Omni                time_steps=second_per_grids, positions_per_second=position_id_per_seconds,
                                 marks="shared"
@@ -57,6 +58,9 @@ def multimodal(
                                 times="exact"
     Hunyuan-VL                  :func:`hunyuan_vl`
     =========================== =======================================================================
+
+    MiniCPM-V 4.7 is not among them: marks between the crops of its images set their places, which its own
+    ``get_rope_index`` reads; :class:`posenc.MRoPE` takes what that gives, as ``(batch, seq, 3)``.
 
     From version 5 on, transformers has text_goes_on="after_space" in all but the Omni models. The names on the right
     are those of the configs and processors.

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posenc.frequencies import DynamicNTK, Frequencies, LongRoPE
-from posenc.kernels.precision import may_look
+from posenc.kernels.precision import float64_device, may_look
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class RatesByLength:
         """
         if may_look(length):
             return self._by_numpy(length)
+        length = length.to(float64_device(length.device))
         rates = torch.tensor(self.within[0], dtype=torch.float64, device=length.device)
         if isinstance(self.rule, DynamicNTK):
             present = length.to(torch.float64).clamp(min=self.rule.trained_length)

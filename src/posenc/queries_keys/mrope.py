@@ -30,11 +30,10 @@ class MRoPE(Rotation):
 
     - "chunked" (Qwen2-VL): the first T pairs go by t, the next H by h, the last W by w.
     - "interleaved" (Qwen3-VL): t h w t h w ...; h takes pairs 1, 4, 7, ... below 3H, w takes 2, 5, 8, ... below 3W, and
-      t
-      all others, so that each coordinate has fast and slow rates.
+      t all others, so that each coordinate has fast and slow rates.
     - "time_last" (VideoRoPE, Ernie 4.5 VL): h w h w ... on the H + W fastest pairs, t on the slowest.
-    - "heads" (MHRoPE): the first T key heads go by t on all their pairs, the next H heads by h, the last W by w, each
-      with the query heads of its group.
+    - "heads" (MHRoPE): the first T key heads go by t on all their pairs, the next H heads by h, the next W by w, each
+      with the query heads of its group. Key heads beyond these are not rotated.
 
     Args:
         head_dim: channels of each head.
@@ -45,6 +44,7 @@ class MRoPE(Rotation):
         rotary_dim: rotate only so many channels of each head; by default all from ``rotary_start`` on.
         rotary_start: the first of those.
         seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
+        num_kv_heads: key heads, for layout "heads" alone; the sum of the sections by default.
 
     Shape:
         q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
@@ -54,8 +54,9 @@ class MRoPE(Rotation):
         dtype of q and k; float64 throughout for float64.
 
     Raises:
-        ValueError: sections that do not sum to the number of pairs, or that the layout cannot place; an unknown layout;
-            frequencies that depend on the length; q or k of another ``head_dim``; bad positions.
+        ValueError: sections that do not sum to the number of pairs, or that the layout cannot place; more key heads in
+            the sections than there are; an unknown layout; frequencies that depend on the length; q or k of another
+            ``head_dim``; bad positions.
 
     Example:
         >>> import torch
@@ -89,6 +90,7 @@ class MRoPE(Rotation):
         rotary_dim: int | None = None,
         rotary_start: int = 0,
         seq_dim: int = -2,
+        num_kv_heads: int | None = None,
     ) -> None:
         super().__init__(head_dim, pairing=pairing, rotary_dim=rotary_dim, rotary_start=rotary_start, seq_dim=seq_dim)
         self.sections = tuple(sections)
@@ -96,11 +98,20 @@ class MRoPE(Rotation):
         self.frequencies = Geometric() if frequencies is None else frequencies
         self.coordinates = len(self.sections)
         self.heads_differ = self.layout == "heads"
-        self.num_kv_heads = sum(self.sections) if self.heads_differ else None
+        if num_kv_heads is not None and not self.heads_differ:
+            raise ValueError(
+                f"MRoPE: got num_kv_heads {num_kv_heads} with layout {self.layout!r}, in which all heads turn alike; "
+                'leave it out, or give layout="heads".'
+            )
+        self.num_kv_heads = sum(self.sections) if self.heads_differ and num_kv_heads is None else num_kv_heads
         check_fixed("MRoPE", self.frequencies)
         self.scales_scores = self.frequencies.score_factor != 1
-        self._inv_freq: tuple[float, ...] = tuple(self.frequencies.inv_freq(self.rotary_dim).tolist())
         self._axis_of_pair = self._read_sections()
+        rates = tuple(self.frequencies.inv_freq(self.rotary_dim).tolist())
+        if self.heads_differ:  # those that are spare have rates of 0
+            rates *= sum(self.sections)
+            rates += (0.0,) * (len(self._axis_of_pair) - len(rates))
+        self._inv_freq: tuple[float, ...] = rates
 
     def _read_sections(self) -> tuple[int, ...]:
         """The coordinate of each pair, those of head after head where heads differ."""
@@ -108,7 +119,13 @@ class MRoPE(Rotation):
         if self.layout == "heads":
             if not self.sections or min(self.sections) < 0 or sum(self.sections) < 1:
                 raise ValueError(f"MRoPE: got sections {self.sections}, expected the key heads of each coordinate.")
-            return tuple(axis for axis, heads in enumerate(self.sections) for _ in range(heads * pairs))
+            if (spare := (self.num_kv_heads or 0) - sum(self.sections)) < 0:
+                raise ValueError(
+                    f"MRoPE: got sections {self.sections}, which sum to {sum(self.sections)} key heads, for "
+                    f"num_kv_heads {self.num_kv_heads}, expected a sum of at most that."
+                )
+            heads = (*enumerate(self.sections), (0, spare))
+            return tuple(axis for axis, count in heads for _ in range(count * pairs))
         if sum(self.sections) != pairs or not self.sections or min(self.sections) < 0:
             raise ValueError(
                 f"MRoPE: got sections {self.sections}, which sum to {sum(self.sections)}, for {self.rotary_dim} "
@@ -127,9 +144,8 @@ class MRoPE(Rotation):
         return self.frequencies.score_factor
 
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
-        heads = self.num_kv_heads
-        rates = self._inv_freq * (heads or 1)
-        return angles_by_axis(positions, self._axis_of_pair, rates, self.frequencies.attention_factor, heads=heads)
+        factor = self.frequencies.attention_factor
+        return angles_by_axis(positions, self._axis_of_pair, self._inv_freq, factor, heads=self.num_kv_heads)
 
     @property
     def axis_of_pair(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from posenc.frequencies import Frequencies, Geometric, LearnedRates
 from posenc.frequencies.base import check_choice
 from posenc.kernels.choice import Implementation
-from posenc.kernels.precision import angles, as_float64
+from posenc.kernels.precision import angles, as_float64, float64_device
 from posenc.kernels.rotate.eager import Pairing
 from posenc.kernels.rotate.tables import Tables
 from posenc.positions import sequence_lengths
@@ -127,7 +127,9 @@ class RoPE(Rotation):
         return self.frequencies.score_factor
 
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
-        factor = torch.tensor(self.frequencies.attention_factor, dtype=torch.float64, device=positions.device)
+        factor = torch.tensor(
+            self.frequencies.attention_factor, dtype=torch.float64, device=float64_device(positions.device)
+        )
         if self.numerics == "transformers":
             return positions[..., None].float() * self._inv_freq_in_float32(positions.device), factor.float()
         if self._by_length is not None:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.encoding import ScoreEncoding
+from posenc.kernels.resample import Resampling, resampled
 from posenc.scores._distance import working
 from posenc.scores._window import check, offsets
 
@@ -65,6 +66,15 @@ class LeViTBias(ScoreEncoding):
     def reset_parameters(self) -> None:
         """Zero, as in LeViT."""
         nn.init.zeros_(self.table)
+
+    def resized(self, rows: int, columns: int) -> "LeViTBias":
+        """A new encoding for another window, its table read bicubically with antialias, as TinyViT and timm do."""
+        other = LeViTBias(self.num_heads, window=(rows, columns)).to(self.table)
+        with torch.no_grad():
+            same = other.window == self.window
+            how = Resampling("bicubic", antialias=True)
+            other.table.copy_(self.table if same else resampled(self.table.T, self.window, other.window, how).T)
+        return other
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
         dy, dx = offsets("LeViTBias", q_positions, k_positions, self.window)

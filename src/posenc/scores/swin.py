@@ -1,15 +1,18 @@
 """Swin's relative position bias."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import Literal, final, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.encoding import ScoreEncoding
+from posenc.kernels.resample import Resampling, resampled, resampled_geometrically
 from posenc.scores._distance import heads_first, working
 from posenc.scores._window import check, check_prefix, offsets
+
+Reading = Literal["bicubic", "geometric"]
 
 
 @final
@@ -68,6 +71,34 @@ class SwinBias(ScoreEncoding):
     def reset_parameters(self) -> None:
         """A normal distribution of width 0.02, cut at two."""
         nn.init.trunc_normal_(self.table, std=0.02)
+
+    def resized(self, rows: int, columns: int, *, by: Reading = "bicubic") -> "SwinBias":
+        """A new encoding for another window, its table of offsets read between the numbers of this one.
+
+        Args:
+            rows: of the new window.
+            columns: of it.
+            by: "bicubic" is Swin's own code; "geometric" is BEiT's and timm's, which read near offsets finely and far
+                ones coarsely: their steps grow by a ratio of up to 1.5, and between them the table is read linearly.
+
+        Raises:
+            ValueError: a side below 1; another ``by``.
+        """
+        if by not in get_args(Reading):
+            raise ValueError(f"SwinBias: got by={by!r}, expected one of {get_args(Reading)}.")
+        other = SwinBias(self.num_heads, window=(rows, columns), prefix=self.prefix).to(self.table)
+        old, new = ((2 * window[0] - 1, 2 * window[1] - 1) for window in (self.window, other.window))
+        with torch.no_grad():
+            offsets, prefix = self.table.split((self._offsets, 3 * self.prefix))
+            if old != new:
+                even = by == "bicubic"
+                offsets = (
+                    resampled(offsets, old, new, Resampling("bicubic"))
+                    if even
+                    else resampled_geometrically(offsets, old, new)
+                )
+            other.table.copy_(torch.cat((offsets, prefix)))
+        return other
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
         dy, dx = offsets("SwinBias", q_positions, k_positions, self.window, prefix=self.prefix)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import Literal, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posenc.encoding import ScoreEncoding
+from posenc.frequencies.base import check_choice
 from posenc.kernels.precision import without_autocast
 from posenc.scores._distance import heads_first, working
 from posenc.scores._window import check, offsets
+
+Form = Literal["code", "paper"]
 
 
 @final
@@ -29,6 +32,13 @@ class SwinV2Bias(ScoreEncoding):
     :math:`y_p = \lfloor p/N \rfloor` and :math:`x_p = p \bmod N`, :math:`(M, N)` is ``window`` and :math:`(M', N')` is
     ``trained_window``, whose largest offset is 1 after the logarithm.
 
+    This is the authors' ``form``, "code". That of the paper, "paper", is
+
+    .. math::  s_{hij} \leftarrow s_{hij} + \big( W_2\,\mathrm{relu}(W_1 (u, v)^\top + b_1) + b_2 \big)_h, \qquad
+        u = \mathrm{sign}(y_i - y_j)\,\ln\!\big(1 + |y_i - y_j|\big)
+
+    which timm's ``swinv2_cr`` and its MaxViT with ``rmlp`` have (its mode "cr").
+
     Swin v2 also replaces the dot product by a cosine: normalize q and k and pass the learned
     :math:`\min(e^\tau, 100)` as part of q with ``scale=1``.
 
@@ -37,6 +47,7 @@ class SwinV2Bias(ScoreEncoding):
         window: rows and columns.
         trained_window: the window at training, if ``window`` is another; the same by default.
         width: hidden units.
+        form: "code" or "paper", as above.
 
     Shape:
         bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``, all positions below
@@ -46,14 +57,15 @@ class SwinV2Bias(ScoreEncoding):
     parameters are float64.
 
     Raises:
-        ValueError: ``num_heads``, ``width`` or a side below 1; positions past the window or between places.
+        ValueError: ``num_heads``, ``width`` or a side below 1; another form, or a ``trained_window`` for "paper", which
+            knows none; positions past the window or between places.
 
     Example:
         >>> SwinV2Bias(num_heads=2, window=(8, 8)).bias(torch.arange(64), torch.arange(64)).shape
         torch.Size([2, 64, 64])
 
-    Differs from the paper: 8, 3 (the binary logarithm of 8) and 16 are the authors' code; the paper has
-    ln(1 + |offset|) and no sigmoid.
+    Differs from the paper: in the form "code" 8, 3 (the binary logarithm of 8), 16 and the sigmoid are the authors'
+    code.
 
     References:
         Liu et al. Swin Transformer V2: Scaling Up Capacity and Resolution. 2021. arXiv:2111.09883, equations 3 and 4;
@@ -67,17 +79,25 @@ class SwinV2Bias(ScoreEncoding):
         window: Sequence[int] = (8, 8),
         trained_window: Sequence[int] | None = None,
         width: int = 512,
+        form: Form = "code",
     ) -> None:
         super().__init__()
+        check_choice("SwinV2Bias", "form", form, get_args(Form))
+        if form == "paper" and trained_window is not None:
+            raise ValueError(
+                f'SwinV2Bias: got trained_window {trained_window} with form="paper", whose offsets are counted in '
+                "places; leave it out."
+            )
+        self.form = form
         if width < 1:
             raise ValueError(f"SwinV2Bias: got width {width}, expected at least 1.")
         self.num_heads = num_heads
         self.window = check("SwinV2Bias", num_heads, window)
-        self.trained_window = self.window if trained_window is None else check("SwinV2Bias", num_heads, trained_window)
+        self.trained_window = None if trained_window is None else check("SwinV2Bias", num_heads, trained_window)
         self.width = width
         self.max_positions = self.window[0] * self.window[1]
         self.hidden = nn.Linear(2, width)
-        self.out = nn.Linear(width, num_heads, bias=False)
+        self.out = nn.Linear(width, num_heads, bias=form == "paper")
 
     def reset_parameters(self) -> None:
         """PyTorch's start for the network."""
@@ -88,12 +108,20 @@ class SwinV2Bias(ScoreEncoding):
         # The network is asked once for each offset that there is, not once for each pair of places.
         rows, columns = self.window
         weight = working(self.hidden.weight)
-        grid = torch.cartesian_prod(torch.arange(1 - rows, rows), torch.arange(1 - columns, columns)).double()
-        sides = torch.tensor([max(side - 1, 1) for side in self.trained_window], dtype=torch.float64)
-        reach = 8 * grid / sides
-        spaced = (reach.sign() * reach.abs().log1p() / math.log(8)).to(weight.dtype).to(weight.device)
+        spaced = self._spaced().to(weight.dtype).to(weight.device)
         with without_autocast(weight.device.type):
             inner = F.linear(spaced, weight, working(self.hidden.bias)).relu()
-            table = 16 * F.linear(inner, working(self.out.weight)).sigmoid()
+            table = F.linear(inner, working(self.out.weight), None if self.out.bias is None else working(self.out.bias))
+            table = table if self.form == "paper" else 16 * table.sigmoid()
         dy, dx = offsets("SwinV2Bias", q_positions, k_positions, self.window)
         return heads_first(table[(dy + rows - 1) * (2 * columns - 1) + dx + columns - 1])
+
+    def _spaced(self) -> Tensor:
+        """The offsets that there are, as the network sees them, ``(offsets, 2)``, float64."""
+        rows, columns = self.window
+        grid = torch.cartesian_prod(torch.arange(1 - rows, rows), torch.arange(1 - columns, columns)).double()
+        if self.form == "paper":
+            return grid.sign() * grid.abs().log1p()
+        sides = torch.tensor([max(side - 1, 1) for side in self.trained_window or self.window], dtype=torch.float64)
+        reach = 8 * grid / sides
+        return reach.sign() * reach.abs().log1p() / math.log(8)

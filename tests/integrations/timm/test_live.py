@@ -15,7 +15,7 @@ from models import ROTATING, SMALL, build, images, read
 
 from posenc import ALiBi, AxialRoPE, Geometric, MixedRoPE, NoPE, RoPE, Sinusoidal, positions
 from posenc.embeddings import LearnedGrid
-from posenc.frequencies import NTK, YaRN
+from posenc.frequencies import NTK, Frequencies, Turns, YaRN
 from posenc.integrations.timm import accelerate, describe, extend, replace
 
 # Another size
@@ -75,7 +75,11 @@ def test_a_rule_sets_the_rates(name: str) -> None:
     model = build(name)
     base = 100.0 if name != "EVA-02" else 10_000.0
     before = read(model, images())
-    with extend(model, size=(96, 80), by=NTK(2, base=base)):
+    own: Frequencies = NTK(2, base=base)
+    if name == "DINOv3":  # its periods are those of whole turns
+        with pytest.raises(ValueError, match=r"expected rates in turns, .*by=Turns\(NTK\(factor=2, base=100\.0\)\)"):
+            extend(model, size=(96, 80), by=own)
+    with extend(model, size=(96, 80), by=Turns(own) if name == "DINOv3" else own):
         rates = getattr(model.rope, "bands", None)
         rates = 1 / model.rope.periods if rates is None else rates
         assert torch.allclose(rates.double(), torch.from_numpy(NTK(2, base=base).inv_freq(16)), rtol=1e-6)
@@ -84,7 +88,8 @@ def test_a_rule_sets_the_rates(name: str) -> None:
         rates = 1 / model.rope.periods if rates is None else rates
         assert torch.allclose(rates.double(), torch.from_numpy(NTK(2, base=base).inv_freq(16)), rtol=1e-6)
     model = build(name)
-    with extend(model, size=(96, 80), by=Geometric(base)), torch.no_grad():
+    plain: Frequencies = Geometric(base)
+    with extend(model, size=(96, 80), by=Turns(plain) if name == "DINOv3" else plain), torch.no_grad():
         with_plain = read(model, images(96, 80))
     with extend(model, size=(96, 80)):
         assert torch.allclose(read(model, images(96, 80)), with_plain, atol=1e-5)

@@ -120,7 +120,7 @@ def test_an_option_that_the_class_does_not_have_is_refused() -> None:
         "DynamicNTK(2,trained_length=64)", "Llama3(8,trained_length=64)", "Proportional(0.5)",
         "LearnedRates(Geometric())",
         f"LongRoPE({[1] * 16},{[2] * 16},trained_length=64,factor=2)", f"Custom({[1] * 16})", "Tensor2Tensor",
-        "RIFLEx(2,50)", "Linspaced(0,1)", "Logspaced(1,100)",
+        "RIFLEx(2,50)", "Linspaced(0,1)", "Logspaced(1,100)", "Turns(Geometric(100))",
     ],
 )  # fmt: skip
 def test_every_rule_can_be_named(rule: str) -> None:

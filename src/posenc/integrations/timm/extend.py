@@ -1,6 +1,7 @@
 """Another size of image in a live model of timm."""
 
 import copy
+import math
 import warnings
 from types import MethodType
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from posenc.embeddings import LearnedGrid
-from posenc.frequencies import Frequencies
+from posenc.frequencies import Custom, Frequencies, Turns
 from posenc.integrations.image_tables import check_size, reading, resized_offsets, resized_table
 from posenc.integrations.patch import Patch
 from posenc.integrations.timm.library import live_model
@@ -29,8 +30,8 @@ def extend(model: Any, *, size: tuple[int, int] | int, by: str | Frequencies = "
         size: (height, width) in pixels, or one number for both.
         by: "bicubic" reads tables as timm does; "bilinear" (with antialias) and the conventions of
             :meth:`posenc.embeddings.LearnedGrid.resized` read them otherwise. "fit" also squeezes the coordinates of
-            rotations into the grid of training, as EVA-02 was tuned. A frequency rule turns by its rates instead; in
-            DINOv3 it gives turns, not radians: ``Geometric(100)`` is what it has, and ``NTK(2, base=100)`` slows it.
+            rotations into the grid of training, as EVA-02 was tuned. A frequency rule turns by its rates instead:
+            DINOv3 has ``Turns(Geometric(100))``, and ``Turns(NTK(2, base=100))`` slows it.
 
     Returns:
         A :class:`Patch`; its ``undo()`` puts everything back.
@@ -121,7 +122,11 @@ def _turn_by(module: Any, rule: Frequencies) -> None:
         module._compute_bands = MethodType(_fixed_rates(rates), module)
         module.bands = rates.to(module.bands.device)
     elif kind == "RotaryEmbeddingDinoV3":
-        rates = torch.from_numpy(1 / rule.inv_freq(module.dim // 2)).float()  # patches are counted in turns there
+        if not isinstance(rule, (Turns, Custom)):
+            raise ValueError(
+                f"extend: got {rule}, expected rates in turns, as {kind} counts them: by=Turns({rule}); or Custom."
+            )
+        rates = torch.from_numpy(2 * math.pi / rule.inv_freq(module.dim // 2)).float()  # its periods
         module._compute_periods = MethodType(_fixed_rates(rates), module)
     else:
         raise ValueError(f"extend: the rates of {kind} are learned or fixed by its size; a rule is refused.")

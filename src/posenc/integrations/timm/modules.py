@@ -10,7 +10,7 @@ from torch import nn
 from posenc import AxialRoPE, Learned, MixedRoPE, MRoPE
 from posenc.embeddings import LearnedGrid
 from posenc.encoding import Encoding
-from posenc.frequencies import Custom, Frequencies, Geometric
+from posenc.frequencies import Frequencies, Geometric, Linspaced, Logspaced, Turns
 from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
 
 
@@ -162,19 +162,17 @@ def positions_of(module: Any, model: Any) -> tuple[str, tuple[str, ...]]:
     return f"grid({shape}{start})", ()
 
 
-def _rule(module: Any, pairs: int) -> Frequencies:
+def _rule(module: Any) -> Frequencies:
     if module.in_pixels:
-        bands = module.max_res / 2
-        steps = [i / max(pairs - 1, 1) for i in range(pairs)]
-        rates = [1 + (bands - 1) * s for s in steps] if module.linear_bands else [bands**s for s in steps]
-        return Custom([math.pi * rate for rate in rates])
+        spaced = Linspaced if module.linear_bands else Logspaced
+        return spaced(math.pi, math.pi * module.max_res / 2)
     return Geometric(float(module.temperature))
 
 
 def _axial(module: Any, model: Any) -> list[Row]:
     encoding = AxialRoPE(
         module.dim,
-        frequencies=_rule(module, module.dim // 4),
+        frequencies=_rule(module),
         layout="half" if module.rotate_half else "interleaved",
         order=(1, 0) if module.grid_indexing == "xy" else (0, 1),
     )
@@ -187,15 +185,13 @@ def _rotation(encoding: Encoding, module: Any, model: Any, *notes: str) -> Row:
 
 
 def _dinov3(module: Any, model: Any) -> list[Row]:
-    pairs = module.dim // 4
     if module.min_period is not None and module.max_period is not None:
-        ratio, steps = module.max_period / module.min_period, [i / max(pairs - 1, 1) for i in range(pairs)]
-        rates = [2 * math.pi / (module.min_period * ratio**step) for step in steps]
+        rule: Frequencies = Logspaced(1 / module.min_period, 1 / module.max_period)
     else:
-        rates = (2 * math.pi * Geometric(module.temperature).inv_freq(2 * pairs)).tolist()
+        rule = Geometric(float(module.temperature))
     encoding = AxialRoPE(
         module.dim,
-        frequencies=Custom(rates),
+        frequencies=Turns(rule),
         layout="half" if module.rotate_half else "interleaved",
         order=(1, 0) if module.grid_indexing == "xy" else (0, 1),
     )
@@ -254,31 +250,31 @@ def _bias_table(module: Any, model: Any) -> list[Row]:
 
 
 def _swin_v2(module: Any, model: Any) -> list[Row]:
-    window, before = tuple(module.window_size), tuple(module.pretrained_window_size)
+    before = tuple(module.pretrained_window_size)
     with torch.device("meta"):
-        encoding = SwinV2Bias(
-            module.num_heads,
-            window=window,
-            trained_window=before if before[0] > 0 else window,
-            width=module.cpb_mlp[0].out_features,
-        )
+        encoding = _swin_v2_bias(module, module.cpb_mlp[0], trained_window=before if before[0] > 0 else None)
     return [Row("biases", encoding)]
 
 
 def _bias_mlp(module: Any, model: Any) -> list[Row]:
-    if module.mode != "swin":
-        why = f"a network over logarithms of offsets, in the form {module.mode!r} without Swin v2's scale and bound"
-        return [_refused("biases", why)]
-    window, before = tuple(module.window_size), tuple(module.pretrained_window_size)
+    before = tuple(module.pretrained_window_size)
     with torch.device("meta"):
-        encoding = SwinV2Bias(
-            module.num_heads,
-            window=window,
-            trained_window=before if before[0] > 0 else window,
-            width=module.mlp.fc1.out_features,
-        )
+        if module.mode == "swin":
+            trained = before if before[0] > 0 else None
+            encoding = _swin_v2_bias(module, module.mlp.fc1, trained_window=trained)
+        else:
+            encoding = _swin_v2_bias(module, module.mlp.fc1, form="paper")
     notes = ("tokens before the patches have no bias",) if module.prefix_tokens else ()
     return [Row("biases", encoding, notes)]
+
+
+def _swin_v2_cr(module: Any, model: Any) -> list[Row]:
+    with torch.device("meta"):
+        return [Row("biases", _swin_v2_bias(module, module.meta_mlp.fc1, form="paper"))]
+
+
+def _swin_v2_bias(module: Any, hidden: nn.Linear, **how: Any) -> SwinV2Bias:
+    return SwinV2Bias(module.num_heads, window=tuple(module.window_size), width=hidden.out_features, **how)
 
 
 def _levit(module: Any, model: Any) -> list[Row]:
@@ -345,9 +341,7 @@ READERS: dict[str, Reader] = {
     "swin_transformer.WindowAttention": _bias_table,
     "swin_transformer_v2.WindowAttention": _swin_v2,
     "RelPosMlp": _bias_mlp,
-    "WindowMultiHeadAttention": _why(
-        "biases", "a network over logarithms of offsets, without Swin v2's scale and bound"
-    ),
+    "WindowMultiHeadAttention": _swin_v2_cr,
     **dict.fromkeys(
         (
             *("levit.Attention", "levit.AttentionDownsample", "tiny_vit.Attention", "efficientformer.Attention"),

@@ -27,15 +27,17 @@ def axis_of_pair(pair: int, *, sections: tuple[int, ...], layout: str = "chunked
     raise ValueError(f"mrope: layout is {layout!r}, expected 'chunked', 'interleaved' or 'time_last'")
 
 
-def axis_of_head(head: int, *, heads: int, sections: tuple[int, ...]) -> int:
+def axis_of_head(head: int, *, heads: int, sections: tuple[int, ...], kv_heads: int | None = None) -> int | None:
     """MHRoPE: which coordinate turns all pairs of a head. `sections` are key heads, and `heads` are those of `x`.
 
-    Query head h goes by the coordinate of its key head, h // (heads / kv_heads).
+    Query head h goes by the coordinate of its key head, h // (heads / kv_heads). Key heads beyond the sections go by
+    none and are not rotated.
 
     Reference: Huang et al., arXiv 2510.23095; JJJYmmm/Multimodal-RoPEs, freq_allocation/mhrope.py.
     """
-    kv_head = head // (heads // sum(sections))
-    return int(np.searchsorted(np.cumsum(sections), kv_head, side="right"))
+    kv_head = head // (heads // (kv_heads or sum(sections)))
+    axis = int(np.searchsorted(np.cumsum(sections), kv_head, side="right"))
+    return axis if axis < len(sections) else None
 
 
 def rotate(
@@ -46,6 +48,7 @@ def rotate(
     sections: tuple[int, ...],
     layout: str = "chunked",
     pairing: str = "half",
+    kv_heads: int | None = None,
 ) -> npt.NDArray[np.float64]:
     """Queries or keys, each pair turned by one coordinate of the token.
 
@@ -59,12 +62,14 @@ def rotate(
     x = np.asarray(x, dtype=np.float64)
     if layout == "heads":
         heads = x.shape[1]
-        axes = [axis_of_head(head, heads=heads, sections=sections) for head in range(heads)]
-        alone = [tuple(len(np.asarray(inv_freq)) * (axis == own) for own in range(3)) for axis in axes]
-        turned = [
-            rotate(x[:, head], coordinates, inv_freq=inv_freq, sections=alone[head], pairing=pairing)
-            for head in range(heads)
-        ]
+        turned = []
+        for head in range(heads):
+            axis = axis_of_head(head, heads=heads, sections=sections, kv_heads=kv_heads)
+            alone = tuple(len(np.asarray(inv_freq)) * (axis == other) for other in range(3))
+            one = x[:, head]
+            if axis is not None:
+                one = rotate(one, coordinates, inv_freq=inv_freq, sections=alone, pairing=pairing)
+            turned.append(one)
         return np.stack(turned, axis=1)
     where = np.asarray(coordinates, dtype=np.float64)
     w = np.asarray(inv_freq, dtype=np.float64)

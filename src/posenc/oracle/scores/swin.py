@@ -43,3 +43,31 @@ def bias(
             elif from_token:
                 row[index] = n - 3
     return np.moveaxis(w[row], -1, -3)
+
+
+def resized_geometrically(
+    table: npt.ArrayLike, *, window: tuple[int, int], size: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """The table of offsets for another window, as BEiT reads it: finely near 0, coarsely far from it.
+
+    The old offset k of a side of N stands at x(k) of the new side of N':
+
+        x(k) = (q^k - 1) / (q - 1),  x(-k) = -x(k),        x(N - 1) = N' - 1 by the choice of q, 1.01 <= q <= 1.5
+
+    Between these places the numbers are read linearly, along one side after the other; beyond them they are the last.
+
+    Reference: microsoft/unilm, beit/run_class_finetuning.py; timm, layers/pos_embed_rel.py, resize_rel_pos_bias_table.
+    """
+    sides = [(2 * old - 1, 2 * new - 1) for old, new in zip(window, size, strict=True)]
+    image = np.asarray(table, dtype=np.float64).reshape(*(old for old, _ in sides), -1)
+    for axis, (old, new) in enumerate(sides):
+        n, reach = old // 2, new // 2
+        places = np.zeros(1)
+        if n:  # 1 + q + ... + q^(n - 1) = reach
+            roots = np.roots([1] * (n - 1) + [1 - reach]) if n > 1 else np.array([1.0])
+            q = float(np.clip(max(roots[abs(roots.imag) < 1e-9].real, default=1.0), 1.01, 1.5))
+            positive = (q ** np.arange(1, n + 1) - 1) / (q - 1)
+            places = np.concatenate((-positive[::-1], [0], positive))
+        wanted = np.arange(-reach, reach + 1)
+        image = np.apply_along_axis(lambda row, at=places, to=wanted: np.interp(to, at, row), axis, image)
+    return image.reshape(-1, image.shape[-1])

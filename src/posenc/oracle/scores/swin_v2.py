@@ -36,3 +36,31 @@ def bias(
     hidden = np.maximum(spaced[0][..., None] * w1[:, 0] + spaced[1][..., None] * w1[:, 1] + b1, 0)
     b = 16 / (1 + np.exp(-(hidden @ w2.T)))
     return np.moveaxis(b, -1, -3)
+
+
+def bias_of_the_paper(
+    q_positions: npt.ArrayLike,
+    k_positions: npt.ArrayLike,
+    *,
+    window: tuple[int, int],
+    hidden_weight: npt.ArrayLike,
+    hidden_bias: npt.ArrayLike,
+    out_weight: npt.ArrayLike,
+    out_bias: npt.ArrayLike,
+) -> npt.NDArray[np.float64]:
+    """The same as the paper writes it, and as timm's form "cr" has it.
+
+        b(h, i, j) = ( W2 relu(W1 (u, v) + b1) + b2 )(h)
+        u = sign(s) ln(1 + |s|),  s = y(i) - y(j)                                       and v likewise along x
+
+    Reference: Liu et al., arXiv 2111.09883, equations 3 and 4.
+    """
+    w1, b1, w2, b2 = (np.asarray(w, dtype=np.float64) for w in (hidden_weight, hidden_bias, out_weight, out_bias))
+    n = window[1]
+    made = np.empty((len(w2), len(np.asarray(q_positions)), len(np.asarray(k_positions))))
+    for row, i in enumerate(np.asarray(q_positions)):
+        for column, j in enumerate(np.asarray(k_positions)):
+            s = np.array([i // n - j // n, i % n - j % n], dtype=np.float64)
+            u = np.where(s < 0, -1, 1) * np.log(1 + np.abs(s))
+            made[:, row, column] = w2 @ np.maximum(w1 @ u + b1, 0) + b2
+    return made

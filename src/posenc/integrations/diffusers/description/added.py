@@ -41,7 +41,7 @@ class Added:
         if where is None:
             return None
         theirs = self.table(module, model)
-        far = float((self.encoding(module, model).codes(where) - theirs.double().cpu()).abs().max())
+        far = float((self.encoding(module, model).codes(where) - theirs.cpu().double()).abs().max())
         if far <= 1e-5:
             return None
         was = f": it is kept in {str(theirs.dtype).removeprefix('torch.')}" if theirs.dtype is not torch.float32 else ""

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from posenc.integrations.diffusers.description.tables import Call, product, steps
+from posenc.kernels.precision import as_float64, float64_device
 
 
 def from_ids(module: Any, call: Call) -> list[Tensor]:
     """The ids that the pipeline gives; an axis of width 0 is left out."""
     widths = module.axes_dim if hasattr(module, "axes_dim") else module.axes_dims
     used = [axis for axis, width in enumerate(widths) if width]
-    return [call["ids"][..., used].double()]
+    return [as_float64(call["ids"])[..., used]]
 
 
 def some_ids(module: Any) -> Call:
@@ -80,7 +81,7 @@ def framepack(module: Any, call: Call) -> list[Tensor]:
     """The frames have indices of their own."""
     frames, device = call["frame_indices"], call.get("device")
     sides = (steps(call[side] // module.patch_size, device) for side in ("height", "width"))
-    return [product(frames.double().to(device), *sides)]
+    return [product(as_float64(frames).to(float64_device(device)), *sides)]
 
 
 def centred(frame: int, height: int, width: int, first: int, device: Any, scaled: bool) -> Tensor:
@@ -126,7 +127,7 @@ def ltx(module: Any, call: Call) -> list[Tensor]:
     """From -1 to 1 over the base, or what the pipeline gives."""
     bases = (module.base_num_frames, module.base_height, module.base_width)
     if call.get("video_coords") is not None:
-        given = call["video_coords"].double()
+        given = as_float64(call["video_coords"])
         return [torch.stack([2 * given[:, axis] / base - 1 for axis, base in enumerate(bases)], dim=-1)]
     hidden, scales = call["hidden_states"], call.get("rope_interpolation_scale")
     axes = [steps(call[name], hidden) for name in ("num_frames", "height", "width")]
@@ -141,11 +142,11 @@ def ltx(module: Any, call: Call) -> list[Tensor]:
 
 def ltx2(module: Any, call: Call) -> list[Tensor]:
     """The middle of each patch in seconds and pixels, from -1 to 1 over the base."""
-    given = call["coords"].double()
+    given = as_float64(call["coords"])
     middle = given.mean(dim=-1) if given.ndim == 4 else given
     bases = (module.base_num_frames, module.base_height, module.base_width)
     parts = [2 * middle[:, axis] / bases[axis] - 1 for axis in range(middle.shape[1])]
-    return [torch.stack(parts, dim=-1).to(call.get("device") or given.device)]
+    return [torch.stack(parts, dim=-1).to(float64_device(call.get("device") or given.device))]
 
 
 def mochi(module: Any, call: Call) -> list[Tensor]:
@@ -189,7 +190,7 @@ def easyanimate(module: Any, call: Call) -> list[Tensor]:
 def kandinsky(module: Any, call: Call) -> list[Tensor]:
     """Indices from the pipeline, over its scale."""
     scales = call.get("scale_factor", (1.0, 1.0, 1.0))
-    axes = [pos.double() / scale for pos, scale in zip(call["pos"], scales, strict=True)]
+    axes = [as_float64(pos) / scale for pos, scale in zip(call["pos"], scales, strict=True)]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     return [grid if "shape" not in call else grid.expand(call["shape"][0], -1, -1, -1, -1)]
 
@@ -215,7 +216,7 @@ def helios(module: Any, call: Call) -> list[Tensor]:
     device = call.get("device")
     sides = [steps(call[side], device) for side in ("height", "width")]
     rows = [
-        torch.stack(torch.meshgrid(frames.double().to(device), *sides, indexing="ij"), dim=-1)
+        torch.stack(torch.meshgrid(as_float64(frames).to(float64_device(device)), *sides, indexing="ij"), dim=-1)
         for frames in call["frame_indices"]
     ]
     return [torch.stack(rows)]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from posenc import AxialRoPE, MixedRoPE, MRoPE, RoPE
 from posenc.frequencies import Frequencies, Geometric
+from posenc.kernels.precision import float64_device
 
 Turning = AxialRoPE | MRoPE | RoPE | MixedRoPE
 #: What the method is called with: name of an argument -> value.
@@ -60,10 +61,30 @@ class Row:
         return self.axes if self.names is None else self.names(encoding)
 
     def tables(self, encoding: Turning, module: Any, call: Call) -> Any:
-        """What the method gives when it is called so, by that encoding."""
-        return self.written(
+        """What the method gives when it is called so, by that encoding, on the device that the call is for."""
+        made = self.written(
             module, [_cos_sin(encoding, where, self.as_angles) for where in self.coordinates(module, call)]
         )
+        device = _device_of(call)
+        # A device without float64 gets tables that were made on the CPU; on others they are where they belong.
+        return made if float64_device(device) == device else _moved(made, device)
+
+
+def _device_of(call: Call) -> torch.device | None:
+    """Where the method is asked for its tables; None for its own choice."""
+    named = call.get("device")
+    of_tensors = next((value.device for value in call.values() if isinstance(value, Tensor)), None)
+    return of_tensors if named is None else torch.device(named)
+
+
+def _moved(made: Any, device: Any) -> Any:
+    """Tables in the widest dtype that a device without float64 has."""
+    if isinstance(made, Tensor):
+        narrow = {torch.float64: torch.float32, torch.complex128: torch.complex64}.get(made.dtype, made.dtype)
+        return made.to(narrow).to(device)
+    if isinstance(made, dict):
+        return {key: _moved(part, device) for key, part in made.items()}
+    return tuple(_moved(part, device) for part in made)
 
 
 def _cos_sin(encoding: Turning, coordinates: Tensor, as_angles: bool) -> Pair:
@@ -94,9 +115,9 @@ def product(*axes: Tensor) -> Tensor:
 
 
 def steps(count: int, like: Any = None) -> Tensor:
-    """0, 1, 2, ... on the device of a tensor, or on a device."""
+    """0, 1, 2, ... in float64 on the device of a tensor, or on a device; on the CPU if that has no float64."""
     device = like.device if isinstance(like, Tensor) else like
-    return torch.arange(count, dtype=torch.float64, device=device)
+    return torch.arange(count, dtype=torch.float64, device=float64_device(device))
 
 
 def neighbours(table: Tensor) -> Tensor:
