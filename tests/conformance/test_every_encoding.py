@@ -137,6 +137,7 @@ DECOMPOSED = randomized(posenc.scores.DecomposedBias(num_heads=4, head_dim=16, w
 MVIT = randomized(posenc.scores.DecomposedBias(num_heads=4, head_dim=16, window=(7, 5), prefix=1))
 FOURIER = posenc.embeddings.FourierFeatures(dim=32, bandwidth=0.3)
 SWIN_V2 = posenc.scores.SwinV2Bias(num_heads=4, window=(7, 5), trained_window=(4, 4), width=16)
+SWIN_V2_PAPER = posenc.scores.SwinV2Bias(num_heads=4, window=(7, 5), width=16, form="paper")
 TUPE = randomized(posenc.scores.TUPE(dim=32, num_heads=4, length=80), 0.2)
 SHAW = posenc.scores.Shaw(num_heads=4, head_dim=16, reach=3)
 SHAW_VITS = posenc.scores.Shaw(num_heads=4, head_dim=16, reach=3, values="none", beyond="nothing")
@@ -151,6 +152,13 @@ def swin_v2_oracle() -> SimpleNamespace:
     return biased(
         swin_v2.bias, window=(7, 5), trained_window=(4, 4), hidden_weight=SWIN_V2.hidden.weight,
         hidden_bias=SWIN_V2.hidden.bias, out_weight=SWIN_V2.out.weight,
+    )  # fmt: skip
+
+
+def swin_v2_of_the_paper() -> SimpleNamespace:
+    return biased(
+        swin_v2.bias_of_the_paper, window=(7, 5), hidden_weight=SWIN_V2_PAPER.hidden.weight,
+        hidden_bias=SWIN_V2_PAPER.hidden.bias, out_weight=SWIN_V2_PAPER.out.weight, out_bias=SWIN_V2_PAPER.out.bias,
     )  # fmt: skip
 
 
@@ -364,6 +372,10 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
         posenc.MRoPE(head_dim=16, sections=(1, 1, 0), layout="heads"),
         rotated(mrope.rotate, coordinates=3, inv_freq=rates(16), sections=(1, 1, 0), layout="heads"),
     ),
+    "mrope by heads, one of them spare": (
+        posenc.MRoPE(head_dim=16, sections=(1, 0, 0), layout="heads", num_kv_heads=2),
+        rotated(mrope.rotate, coordinates=3, inv_freq=rates(16), sections=(1, 0, 0), layout="heads", kv_heads=2),
+    ),
     "mixed": (MIXED, rotated(mixed.rotate, coordinates=2, rates=MIXED.rates.detach().double().numpy())),
     "mixed of three": (MIXED_3, rotated(mixed.rotate, coordinates=3, rates=MIXED_3.rates.detach().double().numpy())),
     **{
@@ -405,6 +417,7 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     "decomposed": (DECOMPOSED, decomposed_oracle(DECOMPOSED)),
     "decomposed with a class token": (MVIT, decomposed_oracle(MVIT)),
     "swin_v2": (SWIN_V2, swin_v2_oracle()),
+    "swin_v2 of the paper": (SWIN_V2_PAPER, swin_v2_of_the_paper()),
     "tupe": (TUPE, tupe_oracle()),
     "shaw": (SHAW, shaw_oracle(SHAW)),
     "shaw as in vits": (SHAW_VITS, shaw_oracle(SHAW_VITS)),
