@@ -130,14 +130,17 @@ def test_past_a_table_the_measurement_says_so() -> None:
 
 
 def test_each_key_of_a_list_stands_there_once_and_its_value_is_asked_for() -> None:
-    tokens, asked = retrieval.lists(20, 50, np.random.default_rng(0))
-    keys, values = tokens[:, :40:2], tokens[:, 1:40:2]
-    for row in range(50):
-        assert len(set(keys[row].tolist())) == 20
-        value_of = dict(zip(keys[row].tolist(), values[row].tolist(), strict=True))
-        questions, answers = tokens[row, 40::2].tolist(), tokens[row, 41::2].tolist()
-        assert [value_of[key] for key in questions] == answers
-        assert keys[row, asked[row]].tolist() == questions
+    for pairs in (3, 20):
+        tokens, asked = retrieval.lists(pairs, 50, np.random.default_rng(0))
+        keys, values = tokens[:, : 2 * pairs : 2], tokens[:, 1 : 2 * pairs : 2]
+        for row in range(50):
+            assert len(set(keys[row].tolist())) == pairs
+            value_of = dict(zip(keys[row].tolist(), values[row].tolist(), strict=True))
+            questions, answers = tokens[row, 2 * pairs :: 2].tolist(), tokens[row, 2 * pairs + 1 :: 2].tolist()
+            assert len(questions) == retrieval.ASKED
+            assert len(set(questions[:pairs])) == min(pairs, retrieval.ASKED)  # all once before one comes again
+            assert [value_of[key] for key in questions] == answers
+            assert keys[row, asked[row]].tolist() == questions
 
 
 def test_depth_is_where_in_the_list_a_key_stands() -> None:

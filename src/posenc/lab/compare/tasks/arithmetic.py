@@ -126,7 +126,7 @@ class Arithmetic(Task):
     encodings = ("none", "learned", "rope", "abacus", "randomized", "hints")
     unit = "% exactly right"
     other_units: ClassVar = {DIGITS: True}
-    sizes = Sizes(length=10, steps=1600, batch=64, learning_rate=3e-3, warmup=100)
+    sizes = Sizes(length=6, steps=1000, batch=64, learning_rate=3e-3, warmup=100)
     expected = (
         "RoPE and a learned table fail past the trained number of digits, where abacus (McLeish et al. 2024, "
         "arXiv:2405.17399; all digits of a sum) and randomized positions (Ruoss et al. 2023, arXiv:2305.16843; the "
