@@ -39,11 +39,15 @@ def test_the_place_of_a_digit_is_read_from_a_frame_with_noise_in_it() -> None:
     wanted = (starts[:, None] + (2 * ways - 1)[:, None] * torch.arange(16)) % 16
     assert (read == wanted).double().mean() > 0.95
     assert bool(video.near(read, wanted).all())
-    # A clip that begins anew is seen to repeat, and to be out of place.
-    again = torch.cat((videos[:, :8], videos[:, :8]), dim=1)
-    at = video.place(again, images)
-    assert bool(video.near(at[:, 8:], at[:, :8]).all())
-    assert not bool(video.near(at[:, 8:], wanted[:, 8:]).any())
+
+
+def test_what_repeats_and_what_stands_still_is_counted() -> None:
+    wanted = torch.arange(16)[None]
+    begins_anew, half_as_fast = torch.cat((wanted[:, :8], wanted[:, :8]), dim=1), wanted // 2
+    assert video.shares(wanted, wanted, 8) == (1.0, 0.0, 0.0)
+    assert video.shares(begins_anew, wanted, 8) == (0.0, 1.0, 0.0)
+    assert video.shares(half_as_fast, wanted, 8) == (0.0, 0.0, 0.5)
+    assert video.shares(wanted, wanted, 1) == (1.0, 1.0, 0.0)  # of a step of one pixel every frame is near the last
 
 
 def test_places_are_near_around_the_ring() -> None:

@@ -1,5 +1,6 @@
 """The report of a run of a task: ``results.json``, a page, a table for the terminal, figures and numbers as files."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ def _curves(results: Data) -> list[plots.Picture]:
 def _by_size(results: Data, unit: str, hues: dict[str, str]) -> plots.Picture:
     rows = rows_of(results, unit)
     sizes = list(sizes_of(rows))
+    columns = 2 if max(len(row["row"]) for row in rows) > 14 else 4
 
     def draw(axes: Axes) -> None:
         styles = ("-", "--", ":", "-.")
@@ -143,9 +145,10 @@ def _by_size(results: Data, unit: str, hues: dict[str, str]) -> plots.Picture:
         axes.set_xticks(range(len(sizes)), sizes, rotation=20 if sum(map(len, sizes)) > 40 else 0)
         axes.set_ylabel(unit)
         axes.grid(axis="y")
-        axes.legend(frameon=False, fontsize=7)
+        axes.figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7)
 
     caption = "The mean over seeds; the band is their range." if len(results["config"]["seeds"]) > 1 else ""
     if len({row["encoding"] for row in rows}) < len(rows):
         caption += " Same hue: same encoding."
-    return plots.Picture(unit, f"{unit} by size", caption.strip(), draw)
+    height = plots.HEIGHT + 0.2 * math.ceil(len(rows) / columns)  # a line of the legend, in inches
+    return plots.Picture(unit, f"{unit} by size", caption.strip(), draw, height=height)

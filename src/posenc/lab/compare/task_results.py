@@ -113,7 +113,7 @@ def _about(rows: list[Data], unit: str, more: bool) -> list[str]:
     lines.append(
         f"Within a tenth of its value at the trained size at every size: {names(held)}."
         if (held := [name for name, kind in kept.items() if kind == "yes"])
-        else "None stays within a tenth of its value at the trained size at every size."
+        else "No row stays within a tenth of its value at the trained size at every size."
     )
     if unclear := [name for name, kind in kept.items() if kind == "unclear"]:
         lines.append(f"Within two standard errors of that limit: {names(unclear)}.")
