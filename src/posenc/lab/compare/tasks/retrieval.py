@@ -15,7 +15,7 @@ from posenc.nn import Transformer
 
 KEYS, VALUES, ASKED = 64, 16, 8
 SHORTEST = 2
-"""Pairs of a list in training. Trained on 8 to 16 pairs alone, the loss stood still at that of a guess from the list."""
+"""Pairs of a list in training. Trained on 8 to 16 pairs alone, the loss stood at that of a guess from the list."""
 FACTORS = (1, 2, 4, 8)
 DEPTHS = 4  # quarters of the list
 

@@ -41,9 +41,7 @@ class Summarisation(TextToText):
     encodings = ("none", "sinusoidal", "rope", "alibi", "t5")
     unit = "ROUGE-L"
     other_units: ClassVar[Mapping[str, bool]] = {"nats a token": False}
-    sizes = Sizes(
-        dim=64, num_layers=2, num_heads=4, length=64, steps=500, batch=48, learning_rate=4e-3, warmup=60, dropout=0.1
-    )
+    sizes = Sizes(dim=64, num_layers=2, num_heads=4, length=64, steps=500, batch=48, learning_rate=4e-3, warmup=60)
 
     def data(self) -> tuple[Pieces, Pairs, Pairs]:
         return docstrings()
