@@ -37,6 +37,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     if page is None:
         return markdown
     text = (Path(__file__).parent.parent / f"{page[1]}.md").read_text(encoding="utf-8")
+    text = re.sub(r"\[([^\]]+)\]\(examples[^)]*\)", r"\1", text)  # no part of the site
     return re.sub(r"\((CHANGELOG|CONTRIBUTING)\.md\)", lambda m: f"({m[1].lower()}.md)", text).replace("(docs/", "(")
 
 
@@ -93,7 +94,8 @@ def _formula(found: re.Match[str]) -> str:
     """TeX as MathML, which a browser draws without a script and without a network."""
     tex = html.unescape(found[2]).strip().removeprefix("\\(").removesuffix("\\)")
     tex = tex.removeprefix("\\[").removesuffix("\\]").strip()
-    return latex2mathml.converter.convert(tex, display="inline" if found[1] == "span" else "block")
+    kind = "inline" if found[1] == "span" else "block"
+    return f'<{found[1]} class="formula {kind}">{latex2mathml.converter.convert(tex, display=kind)}</{found[1]}>'
 
 
 def _pictures(spec: str) -> str:
