@@ -5,10 +5,10 @@
     python benchmarks/attention.py memory    peak resident memory of a fresh process, 16 384 and 65 536 tokens
     python benchmarks/attention.py channels  the error of ALiBi and Sandwich as extra channels, by position
     python benchmarks/attention.py window    cost by length with a window: twice the tokens, twice the time
-    python benchmarks/attention.py gpu       ratios to causal FlexAttention without a bias, bfloat16, 16 384 tokens
 
 Each prints a table and appends its numbers, with machine and versions, to benchmarks/results/attention.jsonl. Before
-anything is timed, its output is compared with the dense one: a wrong result is refused, not reported.
+anything is timed, its output is compared with the dense one: a wrong result is refused, not reported. All of it is on
+the CPU; attention_peers.py is for a GPU.
 """
 
 import argparse
@@ -204,33 +204,6 @@ def every_encoding(length: int, repeats: int) -> None:
         report(f"every encoding, forward, {length} tokens", interleaved(calls, repeats), "causal SDPA, no bias")
 
 
-def gpu(length: int, repeats: int, device: str) -> None:
-    """ALiBi and T5 by FlexAttention against FlexAttention without a bias; on a GPU the backward too."""
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32  # the CPU is there to try the code out
-    q, k, v = (x.to(device, dtype) for x in tensors(length))
-    gradient = torch.randn_like(q)
-    encodings = {"no bias": posenc.NoPE(), "alibi": ENCODINGS["alibi"]().to(device), "t5": ENCODINGS["t5"]().to(device)}
-    for training in (False, True) if device == "cuda" else (False,):
-        calls: dict[str, Callable[[], Any]] = {}
-        for name, encoding in encodings.items():
-            learned = list(encoding.parameters()) if training else []
-            wanted = [x.requires_grad_(training) for x in (q, k, v)] + learned
-
-            def call(encoding: posenc.Encoding = encoding, wanted: list[Tensor] = wanted, grad: bool = training) -> Any:
-                y = posenc.attention(q, k, v, encoding, causal=True, implementation="flex")
-                return torch.autograd.grad(y, wanted, gradient) if grad else y
-
-            if not training:
-                with torch.no_grad():
-                    expected = posenc.attention(q, k, v, encoding, causal=True, implementation="dense")
-                    close(call(), expected, f"{name}, flex", 2e-2 if dtype == torch.bfloat16 else 1e-5)
-            calls[f"{name}, flex"] = call
-        with torch.set_grad_enabled(training):
-            kind = f"{'training' if training else 'forward'} on {device}, {length} tokens"
-            where = torch.cuda.get_device_name() if device == "cuda" else device
-            report(kind, interleaved(calls, repeats), "no bias, flex", device=where)
-
-
 def window(repeats: int) -> None:
     encoding = ENCODINGS["alibi"]()
     calls: dict[str, Callable[[], Any]] = {}
@@ -387,16 +360,15 @@ def channels() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "sizes", "every", "memory", "channels", "window", "gpu", "memory-of"])
+    parser.add_argument("what", choices=["speed", "sizes", "every", "memory", "channels", "window", "memory-of"])
     parser.add_argument("rest", nargs="*")
-    parser.add_argument("--length", type=int, help="4096, and 16 384 for gpu")
+    parser.add_argument("--length", type=int, help="4096")
     parser.add_argument("--repeats", type=int, default=11)
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="for gpu; on the CPU forward alone")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="for sizes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    length = options.length or (16_384 if options.what == "gpu" else 4096)
+    length = options.length or 4096
     if options.what == "speed":
         speed(length, options.repeats)
         training(length, max(5, options.repeats // 3))
@@ -404,8 +376,6 @@ def main() -> None:
         sizes(options.length or 16_384, getattr(torch, options.dtype))
     elif options.what == "every":
         every_encoding(length, max(3, options.repeats // 3))
-    elif options.what == "gpu":
-        gpu(length, options.repeats, options.device)
     elif options.what == "window":
         window(max(3, options.repeats // 2))
     elif options.what == "memory":

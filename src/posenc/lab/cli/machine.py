@@ -25,13 +25,13 @@ def build(
 
 @app.command(cls=Verb, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(ctx: typer.Context) -> None:
-    """Time the rotation against other libraries, or in a whole model, in a checkout of the repository.
+    """Time the rotation, attention and a whole model against other libraries, in a checkout of the repository.
 
     Passes all its words to benchmarks/command.py: [bold]posenc bench -- --help[/] shows its options.
 
     Examples:
       posenc bench rotate --rounds 20 --threads 2
-      posenc bench model
+      posenc bench --device cuda --out gpu.jsonl
     """
     import subprocess
 
