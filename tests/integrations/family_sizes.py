@@ -162,7 +162,11 @@ ALSO: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2]},
     },
     "apertus1p5": {
-        **{"text_config": {"vocab_size": 240}, "audio_config": {"codebook_dim": 64}},
+        **{
+            "text_config": {"vocab_size": 240},
+            "vision_config": {"base_channels": 32},
+            "audio_config": {"codebook_dim": 64},
+        },
         **{"image_token_offset": 99, "audio_token_offset": 163},
     },
     "dory": {
