@@ -11,7 +11,7 @@ MUST_RUN := tests/kernels/test_triton.py tests/kernels/test_build.py tests/kerne
   tests/lab/extend/test_tune.py tests/lab/extend/test_save.py tests/lab/checkpoint/test_open.py tests/lab/test_diagnose.py \
   tests/scores/test_forgetting.py
 
-.PHONY: demo demo-extend test test-all lint types docs bench fuzz reliability wheel clean
+.PHONY: demo demo-extend test test-all test-versions lint types docs bench fuzz reliability wheel clean
 
 demo: .venv/installed ## train one small decoder per encoding on real text and open the report
 	$(BIN)/posenc compare
@@ -28,6 +28,9 @@ test: .venv/installed ## everything that CI checks
 
 test-all: .venv/installed-all .venv/installed-extend ## and what takes minutes: the inductor, Ray, kill -9, the census, planted faults
 	$(BIN)/pytest --must-run=tests/integrations/diffusers/test_accelerate.py
+
+test-versions: ## the encodings, kernels and transformers on the oldest and the newest versions that are promised
+	$(PYTHON) -m tools.versions
 
 lint: .venv/installed
 	$(BIN)/ruff format
