@@ -218,9 +218,11 @@ def summary(*rows: dict, more: bool = True) -> list[str]:
 
 
 def test_the_summary_names_what_is_best_and_what_holds() -> None:
-    best, past, holds = summary(row("a", [98.9, 99.1], [20, 21]), row("b", [95, 95.2], [90, 90.2]))
+    best, past, holds = summary(
+        row("a", [98.9, 99.1], [30, 30], [10, 12]), row("b", [95, 95.2], [90, 90.2], [88, 88.2])
+    )
     assert best == "At the trained size a is best: 99.0 ± 0.1 % right."
-    assert past == "Past it b is best: never worse than 90.1 ± 0.1 % right."
+    assert past == "Past it b is best: 89.1 ± 0.1 % right, the mean of its sizes."
     assert holds == "Within a tenth of its value at the trained size at every size: b."
 
 

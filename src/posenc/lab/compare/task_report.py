@@ -39,7 +39,7 @@ def print_table(run: Path, console: Console) -> None:
         for row in rows:
             table.add_row(row["row"], *(shown(row["sizes"].get(size)) for size in sizes))
         console.print(table)
-    console.print(" ".join(results["summary"]), highlight=False)
+    console.print("\n".join(results["summary"]), highlight=False)
 
 
 def figures(run: Path) -> list[plots.Picture]:
@@ -96,7 +96,9 @@ def _table(results: Data, unit: str) -> Data:
     sizes, best = sizes_of(rows), {}
     for size in sizes:
         values = [value for row in rows if (value := mean(row["sizes"].get(size))) is not None]
-        best[size] = (max if more else min)(values, default=None)
+        best[size] = (
+            (max if more else min)(values) if len(set(values)) > 1 else None
+        )  # none stands out if all are equal
     return {"unit": unit, "more": more, "rows": rows, "sizes": sizes, "best": best}
 
 

@@ -101,13 +101,16 @@ def _about(rows: list[Data], unit: str, more: bool) -> list[str]:
     best = better(values, key=values.__getitem__)
     as_good = [name for name in values if name != best and _may_be_as_good(trained[name], trained[best])]
     lines = [f"At the trained size {best} is best: {shown(trained[best])} {unit}" + _not_apart(as_good)]
-    worst = {row["row"]: w for row in rows if row["row"] in values and (w := _worst_past(row, more)) is not None}
-    if not worst:
+    past = {row["row"]: p for row in rows if row["row"] in values and (p := _past(row)) is not None}
+    if not past:
         return lines
-    first = better(worst, key=lambda name: float(np.mean(worst[name])))
-    far = {"values": worst[first]}
-    as_good = [n for n in worst if n != first and _may_be_as_good({"values": worst[n]}, far)]
-    lines.append(f"Past it {first} is best: never worse than {shown(far)} {unit}" + _not_apart(as_good))
+    average = {name: {"values": list(np.mean(sizes, axis=0))} for name, sizes in past.items()}
+    first = better(average, key=lambda name: float(np.mean(average[name]["values"])))
+    as_good = [name for name in average if name != first and _may_be_as_good(average[name], average[first])]
+    lines.append(
+        f"Past it {first} is best: {shown(average[first])} {unit}, the mean of its sizes" + _not_apart(as_good)
+    )
+    worst = {name: list(np.asarray(sizes).min(0) if more else np.asarray(sizes).max(0)) for name, sizes in past.items()}
     learned = [n for n in worst if not more or values[n] >= NEAR * values[best]]
     kept = {name: holds(worst[name], trained[name]["values"], more) for name in learned}
     lines.append(
@@ -146,12 +149,12 @@ def _at_trained(row: Data) -> Data | None:
     return next((cell for cell in row["sizes"].values() if cell["trained"]), None)
 
 
-def _worst_past(row: Data, more: bool) -> list[float] | None:
-    """The worst value of each seed past the trained size; None if one is missing."""
+def _past(row: Data) -> list[list[float]] | None:
+    """The values of the seeds at each size past the trained one; None if one is missing."""
     cells = [cell for cell in row["sizes"].values() if not cell["trained"]]
     if not cells or any(mean(cell) is None for cell in cells):
         return None
-    return [(min if more else max)(values) for values in zip(*(cell["values"] for cell in cells), strict=True)]
+    return [cell["values"] for cell in cells]
 
 
 def _may_be_as_good(cell: Data, best: Data) -> bool:

@@ -17,7 +17,8 @@ from posenc.nn import Transformer
 PLUS, EQUALS, COPIES, END, PADDING, HINT = range(10, 16)
 FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0)
 LONGEST = 4  # times the trained number of digits: what abacus, randomized and hints prepare for
-DIGITS = "% of the digits right"
+EXACT = {kind: f"% of {kind} exactly right" for kind in ("sums", "copies")}
+DIGITS = {kind: f"% of the digits of {kind} right" for kind in EXACT}
 SCHEMES = ("abacus", "randomized", "hints")
 Integers = NDArray[np.int64]
 
@@ -124,8 +125,8 @@ class Adder(nn.Module):
 class Arithmetic(Task):
     title = "Addition with reversed digits, and copying"
     encodings = ("none", "learned", "rope", "abacus", "randomized", "hints")
-    unit = "% exactly right"
-    other_units: ClassVar = {DIGITS: True}
+    unit = EXACT["sums"]
+    other_units: ClassVar = dict.fromkeys((DIGITS["sums"], EXACT["copies"], DIGITS["copies"]), True)
     sizes = Sizes(length=6, steps=1000, batch=64, learning_rate=3e-3, warmup=100)
     expected = (
         "RoPE and a learned table fail past the trained number of digits, where abacus (McLeish et al. 2024, "
@@ -147,22 +148,21 @@ class Arithmetic(Task):
         return F.cross_entropy(model(tokens[:, :-1], first, generator)[said], tokens[:, 1:][said])
 
     def measure(self, model: Adder, spec: str, sizes: Sizes) -> Iterator[Measurement]:
-        for kind in ("addition", "copying"):
+        for kind in EXACT:
             for factor in FACTORS:
                 digits, size = round(factor * sizes.length), f"{factor:g}x"
                 generator = np.random.default_rng(digits)
-                given = problems(np.full(200, kind == "copying"), np.full(200, digits), generator)
+                given = problems(np.full(200, kind == "copies"), np.full(200, digits), generator)
                 (tokens, answer), first = model.written(given, generator)
                 if model.max_positions is not None and tokens.shape[1] - 1 > model.max_positions:
                     note = f"got position {model.max_positions}, past its table"
-                    yield Measurement(kind, size, None, note=note)
-                    yield Measurement(kind, size, None, note=note, unit=DIGITS)
+                    yield from (Measurement("", size, None, note=note, unit=unit[kind]) for unit in (EXACT, DIGITS))
                     continue
                 # All tokens right given the right ones before is all tokens right when it writes by itself.
                 guesses = model(tokens[:, :-1], first, generator).argmax(-1)
                 right, said = guesses == tokens[:, 1:], answer[:, 1:]
                 is_digit = said & (tokens[:, 1:] < 10)
                 exact = (right | ~said).all(dim=1).double().mean().item()
-                yield Measurement(kind, size, 100 * exact, trained=factor == 1.0)
+                yield Measurement("", size, 100 * exact, trained=factor == 1.0, unit=EXACT[kind])
                 share = right[is_digit].double().mean().item()
-                yield Measurement(kind, size, 100 * share, trained=factor == 1.0, unit=DIGITS)
+                yield Measurement("", size, 100 * share, trained=factor == 1.0, unit=DIGITS[kind])
