@@ -1,6 +1,7 @@
 """The report of a run of a task: ``results.json``, a page, a table for the terminal, figures and numbers as files."""
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ def _pictures(run: Path, results: Data) -> list[plots.Picture]:
 
 def _curves(results: Data) -> list[plots.Picture]:
     hues = plots.hues(list(results["config"]["encodings"]))
-    pictures = [_by_size(results, unit, hues) for unit in results["units"]]
+    several = [unit for unit in results["units"] if len(sizes_of(rows_of(results, unit))) > 1]
+    pictures = [_by_size(results, unit, hues) for unit in several]
     curves = {}
     for encoding, seeds in results["losses"].items():
         if not any(loss is None for losses in seeds for _, loss in losses):
@@ -145,7 +147,7 @@ def _by_size(results: Data, unit: str, hues: dict[str, str]) -> plots.Picture:
                 low, high = ([pick(c["values"]) for _, c in cells] for pick in (min, max))
                 axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
         axes.set_xticks(range(len(sizes)), sizes, rotation=20 if sum(map(len, sizes)) > 40 else 0)
-        axes.set_ylabel(unit)
+        axes.set_ylabel(textwrap.fill(unit, 36))
         axes.grid(axis="y")
         axes.figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7)
 

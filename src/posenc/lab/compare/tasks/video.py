@@ -22,9 +22,8 @@ from posenc.nn import Attention
 
 WIDTH, PATCH = 16, 4  # of the ring in pixels: one turn in 16 frames
 FACTOR, VIDEOS = 2, 48
-BASE, STEP = 100.0, 2
-"""Of the time, and its units in a frame: the second pair then turns once in 10 frames, the nearest to the 8 trained."""
-
+BASE, STEP = 100.0, 2  # of the time, and its units in a frame: the second pair turns once in 10 frames
+RULES = ("as trained", "RIFLEx", "NTK", "Linear")
 REPEATS = "% of the new frames that repeat the one 8 before"
 STILL = "% of the new frames that stand still"
 
@@ -83,7 +82,7 @@ class VideoDiT(nn.Module):
     @property
     def rules(self) -> tuple[str, ...]:
         """How the clock may be set for a longer video."""
-        return ("as trained", "RIFLEx", "NTK", "Linear") if self.spec == "axial" else ("",)
+        return RULES if self.spec == "axial" else ("",)
 
     def rotation(self, rule: str) -> posenc.AxialRoPE:
         """Half of the channels for the time; rows and columns are the same under every rule."""
@@ -193,7 +192,8 @@ class Video(Task):
     def pictures(self, shown: Mapping[str, Mapping[str, Tensor]]) -> Sequence[Picture]:
         found = []
         for label, videos in shown.items():
-            every_other = {name: video[::2] for name, video in videos.items()}
+            rows = ["truth", *(rule for rule in RULES if rule in videos)]
+            every_other = {name: videos[name][::2] for name in (*rows, *sorted(set(videos) - set(rows)))}
             caption = "Every other frame, from the first, which is given; training had 8."
             columns = [str(frame) for frame in range(1, len(videos["truth"]) + 1, 2)]
             found.append(tiles(f"video {label}", f"{label}: 16 frames", every_other, columns=columns, caption=caption))
