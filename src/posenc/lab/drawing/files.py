@@ -17,7 +17,7 @@ def write_plots(pictures: Sequence[Picture], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for picture in pictures:
-        name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in picture.name)
+        name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in picture.name).strip("-")
         for suffix in SUFFIXES:
             path = folder / f"{name}{suffix}"
             save([picture], path, heading="")
