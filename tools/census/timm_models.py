@@ -1,8 +1,9 @@
 """Does posenc read every image model of the installed timm as its own modules compute?
 
-``python -m tools.census.timm_models > docs/census_timm.md``, about ten minutes: every name of ``timm.list_models()`` is
-built without memory and described; each kind of positional module that is found is then given random weights, and what
-it computes is compared with what posenc says it is. ``--only 'vit_.*'`` takes some.
+``python -m tools.census.timm_models > docs/census_timm.md``, some minutes of one core. Names of ``timm.list_models()``
+that differ in sizes alone (tiny, patch16, 224) are a series. The smallest of each is built without memory and
+described, and each kind of positional module in it is given random weights and compared with what posenc says it is. A
+file of timm that names no positional module is not built. ``--all`` builds every model, ``--only 'vit_.*'`` takes some.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from posenc import AxialRoPE, Compose, Learned, MixedRoPE, MRoPE, NoPE
 from posenc.embeddings import LearnedGrid
 from posenc.encoding import Encoding
 from posenc.integrations.timm import describe
-from posenc.integrations.timm.modules import Row, reader_of
+from posenc.integrations.timm.modules import READERS, Row, reader_of
 from posenc.integrations.transformers.live.sites import find_sites
 from posenc.lab.checkpoint.timm_library import import_timm
 from posenc.scores import DecomposedBias, LeViTBias, SwinBias
@@ -49,37 +51,105 @@ class Family:
     models: list[str] = field(default_factory=list)
     encodings: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
+    built: int = 0
     resized: bool = False
     accelerated: set[str] = field(default_factory=set)
 
 
-def census(only: str | None) -> tuple[dict[tuple[str, str, str], Kind], dict[str, Family]]:
-    """Kinds of modules by (class, encoding, reason), and families by the class of models."""
+_SIZES = (
+    *(
+        "atto",
+        "femto",
+        "pico",
+        "nano",
+        "xxs",
+        "xxt",
+        "xs",
+        "tiny",
+        "t",
+        "mini",
+        "micro",
+        "wee",
+        "pwee",
+        "ti",
+        "xxl",
+        "xl",
+    ),
+    *("little", "dlittle", "small", "s", "medium", "mediumd", "m", "betwixt", "base", "b", "large", "l", "huge", "h"),
+    *("giant", "giantopt", "gigantic", "g", "enormous", "plus", "x", "n"),
+)
+
+
+def series_of(name: str) -> str:
+    """The name without the parts that say a size."""
+    parts = [part for part in re.sub(r"\d+", "", name).split("_") if part not in (*_SIZES, "patch", "so", "so_m", "")]
+    return "_".join(parts)
+
+
+def smallness(name: str) -> tuple[int, int, str]:
+    """Sorts the small sizes of a series to the front."""
+    first = next((place for place, size in enumerate(_SIZES) if size in re.sub(r"\d+", "", name).split("_")), 99)
+    numbers = [int(number) for number in re.findall(r"\d+", name)]
+    return first, sum(numbers), name
+
+
+def series(names: list[str]) -> dict[tuple[str, str], list[str]]:
+    """Names by (file of timm, series), those of files with positional modules alone, the smallest first."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in names:
+        found[file_of(name), series_of(name)].append(name)
+    return {key: sorted(members, key=smallness) for key, members in found.items()}
+
+
+def census(
+    only: str | None, every: bool
+) -> tuple[dict[tuple[str, str, str], Kind], dict[str, Family], dict[str, list[str]]]:
+    """Kinds of modules by (class, encoding, reason); families by the class of models; names by file without any."""
     timm = import_timm()
     kinds: dict[tuple[str, str, str], Kind] = defaultdict(Kind)
     families: dict[str, Family] = defaultdict(Family)
+    without: dict[str, list[str]] = defaultdict(list)
     seen: dict[str, tuple[str, float]] = {}
-    for name in timm.list_models():
-        if only is not None and not re.fullmatch(only, name):
+    names = [name for name in timm.list_models() if only is None or re.fullmatch(only, name)]
+    groups = {(name, ""): [name] for name in names} if every else series(names)
+    for members in groups.values():
+        name = members[0]
+        if not every and not has_positional_modules(file_of(name)):
+            without[file_of(name)] += members
             continue
         with torch.device("meta"):
             model = timm.create_model(name, pretrained=False)
         family = families[f"{type(model).__module__.rpartition('.')[2]}.{type(model).__name__}"]
-        family.models.append(name)
+        family.models += members
+        family.built += 1
         family.resized = hasattr(model, "set_input_size")
-        note_description(model, name, family)
+        note_description(model, members, family)
         for module in model.modules():
             reader = reader_of(module)
             for row in () if reader is None else reader(module, model):
                 what = "" if row.encoding is None else in_short(row.encoding)
                 kind = kinds[type(module).__name__, what, "" if what else "; ".join(row.notes)]
-                kind.models.add(name)
+                kind.models.update(members)
                 compare_once(kind, module, row, seen)
-        print(f"{len(seen)} kinds, {name}", file=sys.stderr)
-    return kinds, families
+        print(f"{sum(family.built for family in families.values())} of {len(groups)}: {name}", file=sys.stderr)
+    return kinds, families, without
 
 
-def note_description(model: nn.Module, name: str, family: Family) -> None:
+def file_of(name: str) -> str:
+    """The file of timm that makes the model."""
+    from timm import model_entrypoint
+
+    return str(model_entrypoint(name).__module__.rpartition(".")[2])
+
+
+def has_positional_modules(file: str) -> bool:
+    """Does the file name one, or a way to choose an attention?"""
+    text = Path(sys.modules[f"timm.models.{file}"].__file__ or "").read_text()
+    wanted = {name.rpartition(".")[2] for name in READERS} | {"create_attn", "get_attn", "attn_layer"}
+    return bool(re.search(rf"\b({'|'.join(sorted(wanted))})\b", text))
+
+
+def note_description(model: nn.Module, names: list[str], family: Family) -> None:
     """What describe says of the whole."""
     try:
         found = describe(model)
@@ -93,7 +163,7 @@ def note_description(model: nn.Module, name: str, family: Family) -> None:
     except ValueError:
         return
     if any(type(module).__name__.startswith("Rotary") for module in model.modules()):
-        family.accelerated.add(name)
+        family.accelerated.update(names)
 
 
 def compare_once(kind: Kind, module: Any, row: Row, seen: dict[str, tuple[str, float]]) -> None:
@@ -246,25 +316,30 @@ def in_short(encoding: Encoding) -> str:
     return " and ".join("none" if name == NoPE.__name__ else name for name in names)
 
 
-def lines(kinds: dict[tuple[str, str, str], Kind], families: dict[str, Family]) -> Iterator[str]:
+def lines(
+    kinds: dict[tuple[str, str, str], Kind], families: dict[str, Family], others: dict[str, list[str]]
+) -> Iterator[str]:
     """The page."""
     import timm
 
     models = sum(len(family.models) for family in families.values())
     described = {name for (_, what, _), kind in kinds.items() if what for name in kind.models}
     refused = {name for (_, what, _), kind in kinds.items() if not what for name in kind.models}
+    skipped = sum(map(len, others.values()))
+    built = sum(family.built for family in families.values())
     some, none = len(described & refused), len(refused - described)
     yield from (
         "# Census of timm",
         "",
-        "Every image model of the installed timm, built without memory: what `posenc.integrations.timm.describe` makes",
-        "of it. Each kind of positional module is given random weights and compared with what posenc says it is. Made",
-        "by `python -m tools.census.timm_models`.",
+        "What `posenc.integrations.timm.describe` makes of the image models of the installed timm. Models whose names",
+        "differ in sizes alone are a series, of which one is built without memory. Each kind of positional module is",
+        "given random weights and compared with what posenc says it is. Made by `python -m tools.census.timm_models`.",
         "",
-        f"timm {timm.__version__}, {models} models of {len(families)} classes. {len(described - refused)} have",
-        f"encodings that are all expressed, {some} have some that are and some that are not, {none} have none that is",
+        f"timm {timm.__version__}: {models + skipped} models. {models} of them are in files that name positional",
+        f"modules: {built} series of {len(families)} classes. Of these models {len(described - refused)} have encodings",
+        f"that are all expressed, {some} have some that are and some that are not, {none} have none that is",
         f"expressed, and {models - len(described | refused)} have no positional module: convolutions, mixers, and",
-        "attention without positions.",
+        f"attention without positions. {skipped} models are in files that name none.",
         "",
         f"The error is a share of what is allowed: {TOLERANCE:g} x (1 + angle) for rotations, 1e-5 for biases. At most",
         "1 is agreement.",
@@ -307,15 +382,19 @@ def lines(kinds: dict[tuple[str, str, str], Kind], families: dict[str, Family]) 
         yield f"| {name} | {len(family.models)} | {cells[0]} | {cells[1]} | {sizes} | {fast} |"
     without = sorted(name for name, family in families.items() if family.encodings <= {""} and not family.refused)
     yield from ("", f"Without attention and without positions ({len(without)} classes): {', '.join(without)}.")
+    named = ", ".join(f"{file} ({len(names)})" for file, names in sorted(others.items()))
+    if named:
+        yield from ("", f"Files that name no positional module, and their models: {named}.")
 
 
 def main(report: Callable[[str], None] = print) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="a regular expression that names must match as a whole")
+    parser.add_argument("--all", action="store_true", help="build every model, not one of each series")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    for line in lines(*census(given.only)):
+    for line in lines(*census(given.only, given.all)):
         report(line)
 
 
