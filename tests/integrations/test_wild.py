@@ -94,6 +94,30 @@ def test_bases_by_layer_of_gemma_and_modernbert_before_transformers_5() -> None:
     assert rotated(described, 10000.0) == [1, 2, 4, 5]
 
 
+@pytest.mark.parametrize("model_type", ["step3p5", "of_tomorrow"])
+def test_a_base_for_each_layer(model_type: str) -> None:
+    """Step-3.5 as it lies on the hub, and the same keys without transformers' class."""
+    step = {
+        **{"hidden_size": 512, "num_attention_heads": 4, "head_dim": 128, "num_hidden_layers": 8},
+        **{"model_type": model_type, "max_position_embeddings": 262144, "rope_theta": [5e6, 1e4, 1e4, 1e4] * 2},
+        **{"partial_rotary_factors": [0.5, 1.0, 1.0, 1.0] * 2, "yarn_only_types": ["full_attention"]},
+        "layer_types": ["full_attention", *["sliding_attention"] * 3] * 2,
+        "rope_scaling": {
+            **{"rope_type": "llama3", "factor": 2.0, "original_max_position_embeddings": 131072},
+            **{"low_freq_factor": 1.0, "high_freq_factor": 32.0},
+        },
+    }
+    full, sliding = sorted(describe(step, pairing="half"), key=lambda group: group.layers)
+    assert (full.layers, sliding.layers) == ((0, 4), (1, 2, 3, 5, 6, 7))
+    rule = Llama3(2.0, trained_length=131072, low_freq_factor=1.0, high_freq_factor=32.0, base=5e6)
+    assert (full.encoding.rotary_dim, full.encoding.frequencies) == (64, rule)
+    assert (sliding.encoding.rotary_dim, sliding.encoding.frequencies) == (128, Geometric(1e4))
+    if model_type != "step3p5":
+        for broken in ({"layer_types": None}, {"rope_theta": [5e6, 1e4, 1e4, 1e4, 6e6, 1e4, 1e4, 1e4]}):
+            with pytest.raises(ValueError, match=r"rope_theta has 8 entries, .* expected one for each kind of layer"):
+                describe({**step, **broken}, pairing="half")
+
+
 def test_one_scaling_of_transformers_4_is_for_the_layers_that_had_it() -> None:
     kinds = ["sliding_attention"] * 3 + ["full_attention"]
     olmo = {"model_type": "olmo3", "num_hidden_layers": 4, "layer_types": kinds, "rope_scaling": YARN}
@@ -249,7 +273,8 @@ def test_the_length_beside_a_linear_factor_is_said_to_be_ambiguous() -> None:
         ({"rope_scaling": {**YARN, "beta_fast": "32"}}, "rope_scaling.beta_fast is '32'"),
         ({"rope_scaling": "linear"}, "rope_scaling is 'linear', a str, expected an object"),
         ({"rope_scaling": ["linear", 2.0]}, "rope_scaling is .*a list, expected an object"),
-        ({"rope_theta": [1e4]}, "rope_theta is .*a list, expected a number"),
+        ({"rope_theta": [1e4]}, "rope_theta is a list, and LlamaConfig takes one number"),
+        ({"rope_theta": [1e4, "x"]}, "an entry of rope_theta is 'x', a str, expected a number"),
         ({"rope_theta": True}, "rope_theta is True, a bool"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, expected at most"),
         ({"model_type": "smollm3", "no_rope_layers": [1]}, "no_rope_layers has 1 entries for 2 layers|no_rope_layers"),

@@ -12,14 +12,12 @@ FAMILIES = (
     *("glm4", "nanochat", "smollm3", "llama4_text", "ministral3", "mistral4", "beam", "qwen2_vl_text", "qwen3_vl_text"),
     *("ernie4_5_vl_moe_text", "qwen2_vl_vision", "pixtral", "kimi_k25_vision", "gemma4_vision", "dinov3_vit"),
     *("llama4_vision_model", "roformer", "esmfold2", "bloom", "mpt", "marian", "m2m_100", "whisper"),
-    *("bert", "opt", "phi3"),
+    *("bert", "opt", "phi3", "sam_vision_model", "sam_hq_vision_model", "idefics2_vision", "vit_mae"),
 )
 
 NOT_COVERED = {
     "musicflamingo": "angles are products of time and position",
     "lightglue": "angles are a learned map of two coordinates, one for all heads",
-    **dict.fromkeys(("idefics2_vision", "sam_hq_vision_model", "sam_vision_model"), "tables of images of other shapes"),
-    "vit_mae": "its table of sines is laid out by rows and columns",
 }
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from posenc import ALiBi, AxialRoPE, Learned, MRoPE, RoPE, Sinusoidal, T5Bias
-from posenc.embeddings import LearnedGrid
+from posenc.embeddings import LearnedGrid, SinusoidalGrid
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup
-from posenc.scores import SwinBias, SwinV2Bias
+from posenc.scores import DecomposedBias, SwinBias, SwinV2Bias
 
 
 class NotComparableError(Exception):
@@ -146,8 +146,8 @@ def compare_learned(config: Any, encoding: Learned | LearnedGrid) -> Compared:
     length, spare = (encoding.length, 2) if isinstance(encoding, Learned) else (len(encoding.table), 0)
     for name, tensor in _tensors(config):
         if ("pos" in name or "wpe" in name) and tensor.ndim > 1:
-            rows, dim = tensor.shape[-2:]
-            if dim == encoding.dim and 0 <= rows - length <= spare:
+            dim = tensor.shape[-1]
+            if dim == encoding.dim and 0 <= tensor.numel() // dim - length <= spare:
                 return f"{name} (rows and width)", 0.0, length - 1
     raise NotComparableError(f"the model has no table of {length} x {encoding.dim}")
 
@@ -162,6 +162,40 @@ def compare_window(config: Any, encoding: SwinBias | SwinV2Bias) -> Compared:
     raise NotComparableError(f"the model has no table of offsets in a window of {encoding.window}")
 
 
+def compare_decomposed(config: Any, encoding: DecomposedBias) -> Compared:
+    """What an attention of the model adds to the scores of a few random queries."""
+    module, window = _modeling(config), encoding.window
+    names = [name for name, value in vars(module).items() if hasattr(value, "get_decomposed_rel_pos")]
+    whole = window[0] == config.image_size // config.patch_size
+    attention = vars(module)[names[0]](config, window_size=0 if whole else window[0])
+    ours, places = DecomposedBias.from_dict(encoding.to_dict()), window[0] * window[1]
+    few = torch.tensor([0, 1, window[1], places // 2, places - 1])
+    query = torch.randn(1, places, encoding.head_dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for table, own in ((attention.rel_pos_h, ours.rows), (attention.rel_pos_w, ours.columns)):
+            table.normal_(generator=torch.Generator().manual_seed(1))
+            own.copy_(table)
+        theirs = attention.get_decomposed_rel_pos(query, attention.rel_pos_h, attention.rel_pos_w, window, window)
+        theirs = theirs.reshape(places, places)[few]
+        heads = query[:, None, few].expand(-1, encoding.num_heads, -1, -1)
+        zeros = torch.zeros(1, encoding.num_heads, len(few), places)
+        keys = torch.zeros(1, encoding.num_heads, places, encoding.head_dim)
+        bias = ours.on_scores(zeros, few, torch.arange(places), q=heads, k=keys)
+    return f"{names[0]}.get_decomposed_rel_pos", float((bias - theirs).abs().max() / 1e-4), places - 1
+
+
+def compare_sinusoidal_grid(config: Any, encoding: SinusoidalGrid) -> Compared:
+    """The table that the model fills in for its patches, behind the class token's row."""
+    module = _modeling(config)
+    name = next(name for name, cls in vars(module).items() if hasattr(cls, "initialize_weights") and "Embed" in name)
+    embeddings = vars(module)[name](config)
+    embeddings.initialize_weights()
+    side = config.image_size // config.patch_size
+    theirs = embeddings.position_embeddings.detach()[0, -side * side :].double()
+    error = (theirs - encoding.codes(_grid(side, side)[None])[0]).abs().max() / (2e-6 * side)
+    return name, float(error), side * side - 1
+
+
 def _tensors(config: Any) -> Iterator[tuple[str, Tensor]]:
     """The parameters and buffers of the models of a config, built without memory."""
     from transformers import MODEL_MAPPING
@@ -171,7 +205,9 @@ def _tensors(config: Any) -> Iterator[tuple[str, Tensor]]:
     classes += [
         cls
         for name, cls in vars(module).items()
-        if inspect.isclass(cls) and name.endswith("Model") and getattr(cls, "config_class", None) is type(config)
+        if inspect.isclass(cls)
+        and name.endswith(("Model", "VisionTransformer"))
+        and getattr(cls, "config_class", None) is type(config)
     ]
     for cls in classes:
         with torch.device("meta"):

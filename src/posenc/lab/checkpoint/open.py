@@ -122,7 +122,12 @@ def dtype_of(dtype: str, stored: str, device: str) -> torch.dtype:
 
 @contextlib.contextmanager
 def _parsed_once(path: Path | None) -> Iterator[None]:
-    """transformers parses a GGUF file for the config, the weights and the tokenizer, at seconds each time."""
+    """For as long as the context lasts, ``gguf.GGUFReader`` reads the header of this file once.
+
+    transformers parses it for the config, the weights and the tokenizer, at seconds each time. Each of these takes a
+    path, no reader, and imports the class anew, so that the name in gguf is the only place to stand in. Other files and
+    other modes go to the class itself; two threads that open models must not be here together.
+    """
     if path is None:
         yield
         return

@@ -51,11 +51,11 @@ _NUMBERS = {
 _LISTS = {
     *("layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "full_attn_idxs", "block_types"),
     *("attn_layer_indices", "mlp_layer_types", "attn_type_list", "block_configs", "compress_ratios"),
-    *("short_factor", "long_factor", "mrope_section", "xdrope_section"),
+    *("short_factor", "long_factor", "mrope_section", "xdrope_section", "partial_rotary_factors"),
 }
 _OF_NUMBERS = {
     *("no_rope_layers", "layer_rope_theta", "full_attn_idxs", "attn_layer_indices", "attn_type_list"),
-    *("short_factor", "long_factor", "mrope_section", "xdrope_section", "compress_ratios"),
+    *("partial_rotary_factors", "short_factor", "long_factor", "mrope_section", "xdrope_section", "compress_ratios"),
 }
 _MAPPINGS = {"rope_parameters", "rope_scaling", "attn_config", "per_layer_config", "yarn", "llama_4_scaling"}
 _TEXTS = {"model_type", "rope_type", "position_embedding_type", "position_embeddings_type", "hybrid_override_pattern"}
@@ -199,6 +199,8 @@ def _checked(key: str, value: Any, inside: str = "") -> Any:
         if abs(value) > most:
             raise ValueError(f"describe: {name} is {value}, expected at most {most}; correct it.")
         return int(value)
+    if key == "rope_theta" and not inside and isinstance(value, (list, tuple)):
+        return [_checked(key, each, "an entry of ") for each in value[:_WIDEST]]  # one for each layer
     if key in _NUMBERS:
         if not number or value != value or abs(value) > 1e30:
             raise _wrong(name, value, "a number")

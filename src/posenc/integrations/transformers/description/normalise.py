@@ -25,7 +25,8 @@ ALONE = "the keys alone"
 
 #: Names from before transformers 5 that its classes turn into ``rope_parameters`` or ``layer_types``.
 _CONSUMED = names("""
-    compress_rope_theta global_rope_theta local_rope_theta partial_rotary_factor rope_local_base_freq rope_pct
+    compress_rope_theta global_rope_theta local_rope_theta partial_rotary_factor partial_rotary_factors rope_pct
+    rope_local_base_freq
     no_rope_layer_interval rope_scaling rope_theta rotary_emb_base rotary_emb_fraction rotary_pct rotary_percent
 """)
 #: Keys that a class may need to say what its layers are; the others of a config that it refuses are left out.
@@ -191,6 +192,15 @@ def _built(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         ) from error
     finally:
         transformers.logging.set_verbosity(level)
+    inside = rotary_parameters(found)
+    if any(
+        isinstance(each.get("rope_theta"), list)
+        for each in (inside, *(each for each in inside.values() if isinstance(each, Mapping)))
+    ):
+        raise ValueError(
+            f"describe: rope_theta is a list, and {cls.__name__} takes one number for all layers; give one, or "
+            "rope_parameters by kind of layer."
+        )
     # A part that keeps the whole's name, or none, has the name of its class then; the whole keeps its own.
     return found | {"model_type": SAME_CODE.get(str(config["model_type"]), config["model_type"])}
 
@@ -208,7 +218,10 @@ def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Pa
             found.append(Part(name, Keys(keys), ALONE, trouble=error))
             continue
         if whole is None:
-            found.append(Part(name, Keys(checked), ALONE))
+            try:
+                found.append(Part(name, Keys(_by_type(checked)), ALONE))
+            except ValueError as error:
+                found.append(Part(name, Keys(checked), ALONE, trouble=error))
             continue
         for inner, own in parts(whole):
             full_name = ".".join(filter(None, (name, inner)))
@@ -218,6 +231,33 @@ def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Pa
     if trouble is not None and not any(part.trouble for part in found):
         found[0].not_read.append(f"the config as a whole: {trouble}")
     return found
+
+
+def _by_type(config: dict[str, Any]) -> dict[str, Any]:
+    """Rotary parameters by kind of layer, where a config has a base for each layer (Step-3.5).
+
+    Raises:
+        ValueError: layers of one kind with several bases, or no kinds for them.
+    """
+    bases = config.get("rope_theta")
+    if not isinstance(bases, list):
+        return config
+    types, shares = config.get("layer_types") or [], config.get("partial_rotary_factors") or [None] * len(bases)
+    rows = set(zip(types, bases, shares, strict=False))
+    if not types or len(bases) < len(types) or len(shares) < len(types) or len(rows) != len({row[0] for row in rows}):
+        raise ValueError(
+            f"describe: rope_theta has {len(bases)} entries, {len(set(bases))} of them different, for "
+            f"{len(types)} layer_types, expected one for each kind of layer; give rope_parameters by kind."
+        )
+    scaled = config.get("yarn_only_types") or sorted({*types})
+    made = {
+        kind: {"rope_type": "default", "rope_theta": base}
+        | ({} if share is None else {"partial_rotary_factor": share})
+        | (dict(config.get("rope_scaling") or {}) if kind in scaled else {})
+        for kind, base, share in rows
+    }
+    gone = ("rope_theta", "partial_rotary_factors", "rope_scaling", "yarn_only_types")
+    return {key: value for key, value in config.items() if key not in gone} | {"rope_parameters": made}
 
 
 def _dropped(raw: Mapping[str, Any], filled: Collection[str]) -> list[str]:

@@ -40,8 +40,11 @@ def find_sites(model: nn.Module, named: re.Pattern[str] = _ROTATES) -> list[Site
     """Every method of every module that calls a function which rotates, as its name says.
 
     Raises:
-        ValueError: there is none, or one that cannot be replaced in this model alone.
+        ValueError: there is none, or one that cannot be replaced in this model alone; kernels of the hub, which take
+            the place of functions and modules where nothing in the code says it.
     """
+    if getattr(model, "use_kernels", False) is True:
+        raise ValueError("it runs kernels of the hub, which may rotate in its place; set model.use_kernels = False")
     found = []
     for name, module in model.named_modules():
         for method, code, functions, wrappers in _methods(type(module), named):
