@@ -25,6 +25,8 @@ from typing import Any
 from tests.reliability import kills, runs
 
 SECONDS, BYTES = 5.0, 500e6
+#: After so many files or calls a line says what came of all until then, so that a stop loses little.
+BLOCK = 1000
 #: What Python says of a mistake in the program, and no message of posenc says.
 PYTHONS_OWN = (
     "object is not",
@@ -79,12 +81,13 @@ CONFIGS: tuple[dict[str, Any], ...] = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the number of the first file and call; to go on after a stop"
+    )
     parser.add_argument("--only", nargs="+", default=("config", "safetensors", "GGUF", "cache", "run"), metavar="KIND")
     parser.add_argument("--kills", type=int, default=0, help="of compare, save and tune, a third each")
     parser.add_argument("--calls", type=int, default=0, help="of the public API, each against a float64 evaluation")
     arguments = parser.parse_args()
-    random.seed(arguments.seed)
     faults = run(arguments.files, arguments.seed, arguments.only) if arguments.files else []
     if arguments.kills:
         with tempfile.TemporaryDirectory() as scratch:
@@ -107,16 +110,17 @@ def calls(count: int, seed: int) -> list[str]:
             outcomes[draw(number)] += 1
         except Exception as error:
             faults.append(f"call {number}: {error!r}")
-    print(f"{count} calls from {seed} on: {dict(outcomes)}, {len(faults)} faults")
+        done = number + 1 - seed
+        if done == count or done % BLOCK == 0:
+            print(f"{done} calls from {seed} on: {dict(outcomes)}, {len(faults)} faults", flush=True)
     return faults
 
 
 def run(files: int, seed: int, only: Collection[str]) -> list[str]:
     """The faults."""
-    random.seed(seed)
     outcomes: Counter[str] = Counter()
     faults: list[str] = []
-    slowest, started = 0.0, time.monotonic()
+    slowest, started = 0.0, time.process_time()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         kinds = [kind for kind in readers(folder) if kind[0] in only]
@@ -124,7 +128,8 @@ def run(files: int, seed: int, only: Collection[str]) -> list[str]:
             with contextlib.suppress(Exception):
                 prepare(False)()  # what is imported on first use is no cost of a file
         before = peak()
-        for index in range(files):
+        for index in range(seed, seed + files):
+            random.seed(index)
             name, prepare = kinds[index % len(kinds)]
             read = prepare(True)
             begun = time.process_time()  # the clock on the wall also counts what else the machine does
@@ -138,11 +143,14 @@ def run(files: int, seed: int, only: Collection[str]) -> list[str]:
             outcomes[f"{name} {outcome}"] += 1
             if fault:
                 faults.append(f"{name}, file {index}: {fault}")
-    counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
-    print(
-        f"{files} files in {time.monotonic() - started:.0f} s (seed {seed}): {counts}; slowest {slowest:.2f} s, "
-        f"{(peak() - before) / 1e6:.0f} MB above the start; {len(faults)} faults"
-    )
+            done = index + 1 - seed
+            if done == files or done % BLOCK == 0:
+                counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
+                print(
+                    f"{done} files from {seed} on, {time.process_time() - started:.0f} s of the processor: {counts}; "
+                    f"slowest {slowest:.2f} s, {(peak() - before) / 1e6:.0f} MB above the start; {len(faults)} faults",
+                    flush=True,
+                )
     return faults
 
 

@@ -15,18 +15,22 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 FLAGS = "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g"
 KERNELS = ("rotation", "attention")
+#: After so many calls a line says what came of all until then, so that a stop loses little.
+BLOCK = 1000
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=100_000, help="of each kernel")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="the number of the first call; to go on after a stop")
+    parser.add_argument("--cache", type=Path, help="keeps what is built, which takes a minute of the processor")
     parser.add_argument("--only", choices=KERNELS, nargs="+", default=KERNELS)
     arguments = parser.parse_args()
     if os.environ.get("POSENC_FUZZ") == "1":
@@ -39,7 +43,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {
             "POSENC_FUZZ": "1",
-            "POSENC_CACHE": os.path.join(cache, "posenc"),
+            "POSENC_CACHE": os.path.join(arguments.cache or cache, "posenc"),
             "POSENC_CXXFLAGS": FLAGS,
             "LD_PRELOAD": " ".join(filter(None, runtime)),
             "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
@@ -63,11 +67,11 @@ def run(kernel: str, calls: int, seed: int) -> int:
     if library.handle is None:
         print(f"fuzz: {library.reason}", file=sys.stderr)
         return 2
-    random.seed(seed)
-    torch.manual_seed(seed)
     outcomes: Counter[str] = Counter()
-    started = time.monotonic()
-    for call in range(calls):
+    started = time.process_time()
+    for call in range(seed, seed + calls):
+        random.seed(call)
+        torch.manual_seed(call)
         getattr(library.handle, fuzzed.SET_LEVEL)(random.randrange(fuzzed.LEVELS))
         operator, valid = fuzzed.good_call()
         arguments = fuzzed.spoil(valid) if random.random() < 0.5 else valid
@@ -94,7 +98,13 @@ def run(kernel: str, calls: int, seed: int) -> int:
                     raise AssertionError(f"{kernel}, call {call}: {said}")
                 if not same(tensors, before):
                     raise AssertionError(f"{kernel}, call {call}: an input was written")
-    print(f"fuzz: {kernel}: {calls} calls in {time.monotonic() - started:.0f} s, no report; {dict(outcomes)}")
+        done = call + 1 - seed
+        if done == calls or done % BLOCK == 0:
+            spent = time.process_time() - started
+            print(
+                f"fuzz: {kernel}: {done} calls from {seed} on, {spent:.0f} s of the processor, no report; {dict(outcomes)}",
+                flush=True,
+            )
     return 0
 
 
