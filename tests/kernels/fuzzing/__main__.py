@@ -100,11 +100,8 @@ def run(kernel: str, calls: int, seed: int) -> int:
                     raise AssertionError(f"{kernel}, call {call}: an input was written")
         done = call + 1 - seed
         if done == calls or done % BLOCK == 0:
-            spent = time.process_time() - started
-            print(
-                f"fuzz: {kernel}: {done} calls from {seed} on, {spent:.0f} s of the processor, no report; {dict(outcomes)}",
-                flush=True,
-            )
+            spent = f"{time.process_time() - started:.0f} s of the processor"
+            print(f"fuzz: {kernel}: {done} calls from {seed} on, {spent}, no report; {dict(outcomes)}", flush=True)
     return 0
 
 
