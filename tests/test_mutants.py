@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import posenc
+from posenc import testing
+
 ROOT = Path(__file__).parent.parent
 
 MUTANTS = [
@@ -100,13 +103,160 @@ MUTANTS = [
         "conformance/test_pairs.py",
     ),
     ("scores/cope.py", "queries + content.offset", "queries", "conformance/test_any_call.py"),
-    (
-        "queries_keys/_rotation.py",
-        "of_k = self._explain_turn(k, where",
-        "of_k = self._explain_turn(k, None",
-        "conformance/test_every_encoding.py",
-    ),
 ]
+
+#: For each question of the exam a fault that it finds: the file, as it is, as it is not, and who sits the exam.
+EXAM = {
+    "matches_its_oracle_in_every_dtype": ("frequencies/geometric.py", "/ rotary_dim)", "/ (rotary_dim - 2))", "rope"),
+    "has_the_gradient_of_its_oracle": ("kernels/rotate/op.py", "inverse=not inverse", "inverse=inverse", "rope"),
+    "passes_gradcheck": (
+        "scores/kerple.py",
+        "value = working(parameter)",
+        "value = working(parameter.detach() + 0 * parameter)",
+        "kerple",
+    ),
+    "depends_on_differences_alone_if_it_says_that_it_is_relative": (
+        "scores/_distance.py",
+        "as_float64(q_positions)",
+        "q_positions.bfloat16().double()",
+        "shaw",
+    ),
+    "gives_one_bias_in_every_form": (
+        "kernels/biased_attention/score_mod.py",
+        "relative and whole and",
+        "True and",
+        "swin",
+    ),
+    "gives_a_prefix_what_it_gives_the_shorter_run": (
+        "embeddings/normalized.py",
+        "/ self.length)",
+        "/ positions.shape[-1])",
+        "normalized",
+    ),
+    "decodes_step_by_step_as_in_a_full_forward": ("scores/cope.py", "queries + content.offset", "queries", "cope"),
+    "gives_packed_documents_what_it_gives_separate_ones": (
+        "encoding.py",
+        "resolve(positions, x.shape[-2], device",
+        "resolve(None, x.shape[-2], device",
+        "sinusoidal",
+    ),
+    "is_not_touched_by_left_padding_or_batch_mates": (
+        "encoding.py",
+        "codes = self.codes(resolved)",
+        "codes = self.codes(resolved if resolved.ndim == 1 else resolved[0])",
+        "sinusoidal",
+    ),
+    "takes_all_forms_of_positions": (
+        "queries_keys/_rows.py",
+        "tokens + positions, positions",
+        "tokens + positions, 0",
+        "rope",
+    ),
+    "stays_finite_at_two_to_the_twenty": (
+        "kernels/precision.py",
+        "return positions.to(torch.float64)",
+        "return positions.half().double()",
+        "sinusoidal",
+    ),
+    "serves_grouped_heads": (
+        "queries_keys/_rotation.py",
+        "table.repeat_interleave(self._groups(x, table.shape[1]), dim=1)",
+        "table.repeat(1, self._groups(x, table.shape[1]), 1, 1)",
+        "mixed",
+    ),
+    "leaves_its_inputs_alone": ("encoding.py", "return (x + codes).to(x.dtype)", "return x.add_(codes)", "sinusoidal"),
+    "keeps_shapes_and_dtypes_and_takes_views": (
+        "encoding.py",
+        "return (x + codes).to(x.dtype)",
+        "return x + codes",
+        "sinusoidal",
+    ),
+    "is_not_spoiled_by_casts_or_autocast": (
+        "kernels/precision.py",
+        "exact[..., None] * torch.tensor(inv_freq, dtype=torch.float64, device=exact.device)",
+        "exact[..., None].float() @ torch.tensor([inv_freq], dtype=torch.float32, device=exact.device)",
+        "sinusoidal",
+    ),
+    "survives_every_round_trip": (
+        "encoding.py",
+        'arguments["frequencies"] = Frequencies.from_dict(rules)',
+        'del arguments["frequencies"]',
+        "rope with another base",
+    ),
+    "refuses_bad_positions": ("positions/_resolve.py", "lowest < 0 and", "lowest < -1 and", "sinusoidal"),
+    "decodes_in_layers_as_without_a_cache": ("nn/tokens.py", "None, None, now + seq)", "None, None, now + 1)", "rope"),
+    "decodes_in_a_window_as_without_a_cache": (
+        "nn/cache.py",
+        "max(1, self.window - 1)",
+        "max(1, self.window - 2)",
+        "rope",
+    ),
+    "decodes_a_padded_batch_as_each_row_alone": (
+        "nn/tokens.py",
+        "real.any(1, keepdim=True), far + 1,",
+        "real.any(1, keepdim=True), far[:1] + 1,",
+        "rope",
+    ),
+    "packs_in_layers_as_separate_documents": (
+        "nn/tokens.py",
+        "torch.where(begins, count - real, 0)",
+        "torch.where(begins, count, 0)",
+        "rope",
+    ),
+    "gives_attention_what_it_gives_the_scores": (
+        "dot_product_attention.py",
+        "q = scaled(q, factor)",
+        "pass",
+        "temperature as in llama4",
+    ),
+    "gives_the_same_answer_whatever_was_called_before": (
+        "kernels/kept.py",
+        "type(kept) is type(positions) and kept == positions",
+        "kept == positions",
+        "rope with dynamic rates",
+    ),
+    "explains_what_its_calls_do": (
+        "queries_keys/_rotation.py",
+        "            return self._explain_rows(q, k, rows)\n        self._check(q, k, positions, k_positions)\n",
+        "            return self._explain_rows(q, k, rows)\n",
+        "rope",
+    ),
+    "compiles_to_one_graph_for_all_lengths": (
+        "kernels/precision.py",
+        "        and not torch.compiler.is_compiling()\n        and torch",
+        "        and torch",
+        "alibi",
+    ),
+    "decodes_with_two_graphs": (
+        "positions/_resolve.py",
+        "if offset < 0:",
+        "if offset % 3 == 2 and offset < 0:",
+        "rope",
+    ),
+    "is_exported_with_an_open_length": (
+        "positions/_resolve.py",
+        "return torch.arange(offset, offset + length, device=device)",
+        "return torch.tensor(list(range(offset, offset + length)), device=device)",
+        "rope",
+    ),
+}
+
+
+def test_every_question_of_the_exam_has_a_fault_that_it_finds() -> None:
+    assert list(EXAM) == [name for name, _ in testing.checks(posenc.NoPE())]
+
+
+@pytest.mark.parametrize(("file", "right"), sorted({fault[:2] for fault in (*MUTANTS, *EXAM.values())}))
+def test_the_line_that_a_fault_changes_is_there_once(file: str, right: str) -> None:
+    assert (ROOT / "src" / "posenc" / file).read_text().count(right) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("question", EXAM)
+def test_the_question_finds_its_fault(tmp_path: Path, question: str) -> None:
+    file, right, wrong, name = EXAM[question]
+    tests = f"conformance/test_every_encoding.py::test_the_exam[{name}-{question}]"
+    test_a_planted_fault_is_found(tmp_path, file, right, wrong, tests)
 
 
 @pytest.mark.slow
@@ -115,7 +265,6 @@ def test_a_planted_fault_is_found(tmp_path: Path, file: str, right: str, wrong: 
     copy = tmp_path / "src" / "posenc"
     shutil.copytree(ROOT / "src" / "posenc", copy, ignore=shutil.ignore_patterns("data", "__pycache__"))
     source = (copy / file).read_text()
-    assert source.count(right) == 1, "the line that the mutant changes is no longer there, or is there twice"
     (copy / file).write_text(source.replace(right, wrong))
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "src")}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / tests)]

@@ -139,9 +139,7 @@ def _positions(
                 f"({seq},), ({batch}, {seq}) or ({batch}, {seq}, coordinates); if x is (seq, batch, dim), transpose "
                 "its first two dimensions."
             )
-        if seq == 0:
-            return given, kept.next_position
-        return given, (rows[:, -1:] if rows.ndim == 2 else rows.amax((1, 2))[:, None]) + 1
+        return given, _after_given(kept, rows, mask)
     if positions is not None and type(positions) is not int:
         raise TypeError(f"{name}: got positions as a {type(positions).__name__}, expected None, an int or a tensor.")
     start = kept.next_position if positions is None else torch.full_like(kept.next_position, positions)
@@ -156,6 +154,20 @@ def _positions(
     begins = documents != torch.cat((before.expand(len(documents), 1), documents[:, :-1]), dim=1)
     earlier = torch.where(begins, count - real, 0).cummax(-1).values  # real tokens before the document
     return (count - 1 - earlier).clamp(min=0), (count - earlier)[:, -1:]
+
+
+def _after_given(kept: _Kept, rows: Tensor, mask: Tensor | None) -> Tensor:
+    """The position after positions that were given: after the last real token, the earlier one where all is padding."""
+    seq = rows.shape[1]
+    if seq == 0:
+        return kept.next_position
+    far = rows if rows.ndim == 2 else rows.amax(2).cummax(1).values
+    if mask is None:
+        return far[:, -1:] + 1
+    real = mask.bool()
+    last = torch.where(real, torch.arange(seq, device=real.device), 0).amax(1, keepdim=True)
+    far = far.expand(max(len(far), len(real)), -1).gather(1, last.expand(max(len(far), len(real)), -1))
+    return torch.where(real.any(1, keepdim=True), far + 1, kept.next_position)
 
 
 def _checked(given: Tensor, argument: str, batch: int, seq: int, name: str) -> Tensor:

@@ -1,0 +1,218 @@
+"""Faults that others reported of seams in their code, each tried on posenc against a dense float64 evaluation."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import posenc
+from posenc.frequencies import DynamicNTK
+from posenc.nn import Transformer
+
+HEADS, HEAD_DIM = 4, 8
+DIM = HEADS * HEAD_DIM
+
+
+def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    made: Tensor = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return made.to(dtype)
+
+
+def heads(batch: int, length: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return numbers(batch, HEADS, length, HEAD_DIM, seed=seed, dtype=dtype)
+
+
+def turned(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
+    """RoPE with pairs of halves, from its definition; positions ``(seq,)`` or ``(batch, seq)``."""
+    rates = base ** (-torch.arange(0, HEAD_DIM, 2, dtype=torch.float64) / HEAD_DIM)
+    angle = positions.double()[..., None] * rates
+    angle = angle if angle.ndim == 2 else angle[:, None]
+    a, b = x.double().chunk(2, -1)
+    return torch.cat((a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()), -1)
+
+
+def weighed(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, added: Tensor | float = 0.0) -> Tensor:
+    scores = (q @ k.mT / HEAD_DIM**0.5 + added).masked_fill(~seen, -math.inf)
+    return scores.softmax(-1).nan_to_num(0.0) @ v
+
+
+def decoder(encoding: posenc.Encoding | None, window: int | None = None) -> Transformer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Transformer(DIM, HEADS, 2, encoding, causal=True, window=window, mlp_dim=8)
+    return model.double().eval().requires_grad_(False)
+
+
+ENCODINGS = {
+    "rope": lambda: posenc.RoPE(HEAD_DIM),
+    "alibi": lambda: posenc.ALiBi(HEADS),
+    "learned": lambda: posenc.Learned(DIM, length=64),
+    "rope and a temperature": lambda: posenc.Compose(posenc.RoPE(HEAD_DIM), posenc.Temperature("log", length=3)),
+}
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("chunks", [(4, 5, 1, 1), (4, 1, 6, 1), (9, 2), (3, 3, 3, 3)])
+def test_a_padded_batch_is_read_in_chunks_as_each_row_alone(name: str, window: int | None, chunks: tuple) -> None:
+    """unslothai/unsloth#3699, Comfy-Org/ComfyUI#15698: one offset for rows of several lengths. lablup/mlxcel#678,
+    mlx-node/mlx-node#33, jundot/omlx#2363: several tokens after a cache that slides, counted twice or not at all."""
+    model, pad, total = decoder(ENCODINGS[name](), window), 3, sum(chunks)
+    x = numbers(2, total, DIM)
+    whole = torch.cat((model(x[:1]), torch.cat((x[1:, :pad], model(x[1:, pad:])), 1)))
+    cache, at, parts = model.new_cache(), 0, []
+    for count in chunks:
+        mask = torch.arange(at, at + count) >= torch.tensor([[0], [pad]])
+        parts.append(model(x[:, at : at + count], attention_mask=mask if at < pad else None, cache=cache))
+        at += count
+    got = torch.cat(parts, 1)
+    torch.testing.assert_close(got[0], whole[0])
+    torch.testing.assert_close(got[1, pad:], whole[1, pad:])
+
+
+def test_padding_has_no_position_below_zero_and_no_number_from_before() -> None:
+    """fla-org/flash-linear-attention#967: offsets below zero left rows of uninitialised memory."""
+    q, rope = heads(2, 5, dtype=torch.float32), posenc.RoPE(HEAD_DIM)
+    with pytest.raises(ValueError, match="expected"):
+        rope.rotate(q, torch.arange(5) - torch.tensor([[0], [3]]))
+    where = posenc.positions.from_mask(torch.arange(5) >= torch.tensor([[0], [3]]))
+    torch.testing.assert_close(rope.rotate(q, where).double(), turned(q, where), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["auto", "dense", "blocks", "sdpa", "cpu"])
+@pytest.mark.parametrize("window", [1, 2, 5, 100])
+def test_a_window_counts_the_token_itself_and_keeps_a_mask(implementation: str, window: int) -> None:
+    """huggingface/transformers#39408, ml-explore/mlx-lm#390: one key too many. NVIDIA/Megatron-LM#7039: a window in
+    whose place the caller's mask was dropped. huggingface/transformers#45511: NaN where all of a window is padding."""
+    n = 12
+    q, k, v = (heads(2, n, seed) for seed in range(3))
+    real = torch.arange(n) >= torch.tensor([[0], [7]])
+    t, u = torch.arange(n)[:, None], torch.arange(n)
+    seen = (u <= t) & (t - u < window) & real[:, None, None]
+    options = {"causal": True, "window": window, "mask": real[:, None, None]}
+    got = posenc.attention(q.float(), k.float(), v.float(), implementation=implementation, **options)
+    torch.testing.assert_close(got.double(), weighed(q, k, v, seen), rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_full_of_padding_has_gradients_without_nan() -> None:
+    q, k, v = (heads(1, 8, seed, torch.float32).requires_grad_() for seed in range(3))
+    real = (torch.arange(8) >= 5)[None, None, None]
+    for implementation in ("auto", "dense", "blocks"):
+        y = posenc.attention(q, k, v, causal=True, window=2, mask=real, implementation=implementation)
+        for gradient in torch.autograd.grad(y.square().sum(), (q, k, v)):
+            assert bool(gradient.isfinite().all())
+
+
+def test_one_length_at_two_offsets_has_two_answers() -> None:
+    """lucidrains/rotary-embedding-torch#11: the offset was no part of the key of the cache."""
+    q = heads(1, 3)
+    for encoding in (
+        posenc.RoPE(HEAD_DIM),
+        posenc.RoPE(HEAD_DIM, seq_dim=-2, frequencies=DynamicNTK(2, trained_length=99)),
+    ):
+        for offset in (0, 5, 0, 70):
+            torch.testing.assert_close(encoding.rotate(q, offset), turned(q, torch.arange(3) + offset))
+
+
+def test_a_short_text_after_a_long_one_has_its_own_rates() -> None:
+    """huggingface/transformers#27226: the base stayed stretched. vllm-project/vllm#52675: a length below the trained
+    one made a complex base. huggingface/transformers#25104: cached keys kept the rates of a shorter text."""
+    rule = DynamicNTK(2, trained_length=16)
+    rope = posenc.RoPE(HEAD_DIM, frequencies=rule)
+    rope.rotate(heads(1, 64))
+    for n in (1, 4, 16):
+        torch.testing.assert_close(rope.rotate(heads(1, n)), turned(heads(1, n), torch.arange(n)))
+    stretched = 10_000.0 * (2 * 24 / 16 - 1) ** (HEAD_DIM / (HEAD_DIM - 2))
+    torch.testing.assert_close(rope.rotate(heads(1, 24)), turned(heads(1, 24), torch.arange(24), base=stretched))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Transformer(DIM, HEADS, 1, rope, causal=True, mlp_dim=8).double().eval().requires_grad_(False)
+    x, cache = numbers(1, 24, DIM), model.new_cache()
+    parts = [model(part, cache=cache) for part in x.split((10, 1, 8, 5), 1)]
+    torch.testing.assert_close(parts[-1], model(x)[:, 19:])
+
+
+def test_caches_that_were_filled_alone_are_read_together() -> None:
+    """scouzi1966/maclocal-api#92: keys were rotated from 0 on and then shifted by padding; the query was not."""
+    rope, lengths, width = posenc.RoPE(HEAD_DIM), (7, 4), 7
+    k, v, q = heads(2, width, 1), heads(2, width, 2), heads(2, 1, 3)
+    real = torch.arange(width) >= width - torch.tensor(lengths)[:, None]
+    own = posenc.positions.from_mask(real)
+    merged = torch.zeros_like(k)
+    for row, n in enumerate(lengths):
+        merged[row, :, width - n :] = rope.rotate(k[row : row + 1, :, width - n :])[0]
+    last = torch.tensor(lengths)[:, None] - 1
+    got = posenc.attention(
+        rope.rotate(q, last), merged, v, rope, q_positions=last, k_positions=own, mask=real[:, None, None]
+    )
+    torch.testing.assert_close(got, weighed(turned(q, last), turned(k, own), v, real[:, None, None]))
+
+
+def test_steps_of_several_coordinates_go_on_from_the_offset() -> None:
+    """Blaizzy/mlx-vlm#1983: every generated token had position 0. huggingface/transformers#47342: three rows of
+    coordinates were taken for a pack of documents."""
+    rope = posenc.MRoPE(HEAD_DIM, sections=(1, 1, 2))
+    q = heads(1, 2)
+    torch.testing.assert_close(rope.rotate(q, 9), turned(q, torch.tensor([9, 10])))
+    image = torch.tensor([[[4, 4, 4], [4, 4, 5], [4, 5, 4], [4, 5, 5]]])  # columns fall, and no document begins
+    x = numbers(1, 4, DIM)
+    model = decoder(rope)
+    assert not torch.allclose(model(x, positions=image)[:, 2:], model(x[:, 2:], positions=image[:, 2:]))
+
+
+@pytest.mark.parametrize("implementation", ["auto", "channels", "dense", "blocks", "cpu"])
+def test_alibi_by_row_or_by_key_is_one_bias(implementation: str) -> None:
+    """mosaicml/llm-foundry#186, NVIDIA-NeMo/Speech#7105: one row of biases for all queries is right under a causal
+    mask alone. ofirpress/attention_with_linear_biases#20: without a mask at inference there was no bias at all."""
+    q, k, v = (heads(1, 6, seed) for seed in range(3))
+    t, u = torch.arange(6)[:, None], torch.arange(6)
+    slopes = 2.0 ** (-8 * torch.arange(1, HEADS + 1, dtype=torch.float64) / HEADS)
+    bias = -slopes[:, None, None] * (t - u).abs()
+    alibi, ask = posenc.ALiBi(HEADS), {"implementation": implementation}
+    cast = [x.float() if implementation == "cpu" else x for x in (q, k, v)]
+    got = posenc.attention(*cast, alibi, causal=True, **ask).double()
+    torch.testing.assert_close(got, weighed(q, k, v, u <= t, bias), rtol=1e-4, atol=1e-5)
+    step = posenc.attention(cast[0][:, :, -1:], *cast[1:], alibi, causal=implementation == "channels", **ask).double()
+    torch.testing.assert_close(step, got[:, :, -1:], rtol=1e-4, atol=1e-5)
+    if implementation != "channels":  # whose one row of biases is refused without a causal mask
+        both = posenc.attention(*cast, alibi, **ask).double()
+        torch.testing.assert_close(
+            both, weighed(q, k, v, torch.ones(6, 6, dtype=torch.bool), bias), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_a_temperature_counts_within_the_document() -> None:
+    """mosaicml/llm-foundry#1793: positions of a pack from its start would have made the later documents hotter."""
+    lengths = (3, 6)
+    encoding = posenc.Compose(posenc.RoPE(HEAD_DIM), posenc.Temperature("llama4", length=2))
+    documents = torch.repeat_interleave(torch.arange(2), torch.tensor(lengths))
+    model, x = decoder(encoding), numbers(1, 9, DIM)
+    packed = model(x, documents=documents).split(lengths, 1)
+    for got, rows in zip(packed, x.split(lengths, 1), strict=True):
+        torch.testing.assert_close(got, model(rows))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_far_positions_are_as_exact_as_near_ones(dtype: torch.dtype) -> None:
+    """kekzl/imp#1316: off by 1e-2 at 131 071. KellerJordan/modded-nanogpt#39, huggingface/transformers#29285: tables
+    in bfloat16, by a cast of the model or under autocast."""
+    x = heads(1, 4, dtype=dtype)
+    rope = posenc.RoPE(HEAD_DIM).to(torch.bfloat16)
+    unit = x.double().abs().max() * torch.finfo(dtype).eps
+    for start in (0, 131_068, 2**20):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = rope.rotate(x, start)
+        want = turned(x, torch.arange(4) + start)
+        assert float((got.double() - want).abs().max()) <= 2 * unit
+
+
+def test_a_pack_given_by_its_ends_is_rotated_by_document() -> None:
+    """huggingface/transformers#35941, allenai/OLMo-core#503, pytorch/torchtitan#2559: positions of a pack counted on
+    from one document into the next."""
+    ends = torch.tensor([0, 3, 4, 9])
+    where = posenc.positions.from_lengths(ends)
+    q = heads(1, 9)
+    got = posenc.RoPE(HEAD_DIM).rotate(q, where)
+    for start, stop in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        torch.testing.assert_close(got[:, :, start:stop], turned(q[:, :, start:stop], torch.arange(stop - start)))
