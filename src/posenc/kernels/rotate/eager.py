@@ -57,7 +57,7 @@ def rotate_queries_keys(
     """The arguments of the operators; :func:`rotate` of q and of k by the rows of their positions."""
     check(q, k, cos, sin, positions, offset, start, token_dim)
     pairing: Pairing = "interleaved" if interleaved else "half"
-    cos, sin = (_rows(table, positions, offset, q.shape[token_dim]) for table in (cos, sin))
+    cos, sin = (rows_of_tokens(table, positions, offset, q.shape[token_dim]) for table in (cos, sin))
     if token_dim == 1:  # every head has the same rows
         cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     elif cos.ndim == 3:
@@ -70,7 +70,7 @@ def rotate_queries_keys(
     )
 
 
-def _rows(table: Tensor, positions: Tensor | None, offset: int, tokens: int) -> Tensor:
+def rows_of_tokens(table: Tensor, positions: Tensor | None, offset: int, tokens: int) -> Tensor:
     """The rows of the tokens, ``(seq, pairs)`` or ``(batch, seq, pairs)``."""
     if positions is None:
         return table if offset == 0 and table.shape[-2] == tokens else table.narrow(-2, offset, tokens)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from posenc.kernels.choice import Choice, Implementation
-from posenc.kernels.rotate import eager
+from posenc.kernels.rotate import eager, standard
 from posenc.kernels.rotate.checks import check, check_distinct, check_writable
 from posenc.kernels.rotate.choosing import choose, choose_and_say
 from posenc.kernels.rotate.eager import Pairing, fresh, split_pairs
@@ -70,6 +70,8 @@ def rotate(
     arguments = (q, k, cos, sin, positions, offset, start, token_dim, _is_interleaved(pairing), inverse)
     chosen = choose(q, k, cos, implementation)
     if chosen == "eager":
+        if torch.compiler.is_compiling() and standard.suits(q, k):
+            return standard.rotate_queries_keys(*arguments)
         return eager.rotate_queries_keys(*arguments)
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or cos.requires_grad or sin.requires_grad):
         return _Rotate.apply(*arguments, chosen, implementation)  # type: ignore[no-any-return]
