@@ -5,9 +5,11 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from posenc.kernels.biased_attention import blocks, channels, dense, flex, fused
 from posenc.kernels.biased_attention.problem import Problem
+from posenc.kernels.distributed import is_distributed
 
 Implementation = Literal["auto", "cpu", "sdpa", "blocks", "flex", "channels", "dense"]
 
@@ -53,6 +55,8 @@ def choose(problem: Problem, implementation: Implementation) -> tuple[str, str]:
 def _refusal(implementation: str, problem: Problem) -> str | None:
     if implementation == "cpu":
         return fused.refusal(problem)
+    if implementation != "dense" and forward_ad._current_level >= 0:
+        return "forward-mode derivatives see through plain torch alone"
     if implementation == "sdpa":
         if problem.encoding is not None:
             return f"{problem.name} adds to the scores"
@@ -74,6 +78,10 @@ def _refusal(implementation: str, problem: Problem) -> str | None:
 
 
 def _choose(problem: Problem) -> tuple[str, str]:
+    if is_distributed(problem.q):
+        return "dense", "a DTensor's own operators keep track of which process has what"
+    if forward_ad._current_level >= 0:
+        return "dense", "forward-mode derivatives see through plain torch alone"
     adds_nothing = problem.encoding is None and problem.sinks is None
     ordered_only = problem.documents is None and problem.window is None
     if adds_nothing and ordered_only and (problem.mask is not None or not problem.q.is_cpu):
@@ -90,10 +98,10 @@ def _choose(problem: Problem) -> tuple[str, str]:
         if problem.q.device.type == "cuda" and _suits_flex(problem):
             return "flex", "the bias is a function of the distance, which FlexAttention fuses"
         return "dense", "under torch.compile the matrix of scores is left to the compiler"
+    if fused.is_transformed():
+        return "dense", "transforms of torch.func and tracers see through plain torch alone"
     if scores <= _SMALL:
         return "dense", f"{scores} scores fit in {scores * problem.q.element_size() / 2**20:.1f} MiB"
-    if fused.is_transformed():
-        return "dense", "transforms of torch.func and forward-mode derivatives see through plain torch alone"
     if problem.mask is not None and problem.mask.requires_grad:
         return "dense", "the mask itself is learned"
     if problem.q.device.type == "cuda" and _suits_flex(problem):
