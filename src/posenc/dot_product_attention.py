@@ -14,6 +14,7 @@ from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
 from posenc.kernels.choice import Choice, explained_by
+from posenc.kernels.distributed import check_replicates
 from posenc.kernels.precision import compute_dtype, without_autocast
 from posenc.positions import Positions, resolve, resolve_coordinates
 from posenc.positions._resolve import LAST_POSITION
@@ -136,6 +137,7 @@ def _problem(
 ) -> Problem:
     if encoding is not None:
         check_instance("attention", "encoding", encoding, Encoding, "ALiBi(num_heads=8)")
+    check_replicates("attention", q, k, v)
     _check_shapes(q, k, v, causal=causal)
     if not (window is None and documents is None and mask is None and sinks is None):
         _check_masks(q, k, window=window, documents=documents, mask=mask, sinks=sinks)

@@ -11,10 +11,11 @@ from torch import Tensor
 from posenc.encoding import QueryKeyEncoding
 from posenc.frequencies.base import check_choice
 from posenc.kernels.choice import Choice, Implementation, explained_by
+from posenc.kernels.distributed import check_replicates
 from posenc.kernels.kept import LastResult
 from posenc.kernels.precision import compute_dtype, may_look
 from posenc.kernels.rotate import op
-from posenc.kernels.rotate.eager import Pairing
+from posenc.kernels.rotate.eager import Pairing, rows_of_tokens
 from posenc.kernels.rotate.tables import Tables
 from posenc.positions import Positions, resolve, resolve_coordinates
 from posenc.queries_keys._checks import check_layout, check_lengths, check_tensor
@@ -250,7 +251,8 @@ class Rotation(QueryKeyEncoding, ABC):
         """In plain torch, which takes every layout."""
         self._check_plain(x)
         index = tokens_at(x, self.seq_dim)
-        cos, sin = (for_tensor(align(table, x.ndim, index), x) for table in (rows.cos, rows.sin))
+        tables = (rows_of_tokens(table, rows.ids, rows.first, x.shape[index]) for table in (rows.cos, rows.sin))
+        cos, sin = (for_tensor(align(table, x.ndim, index), x) for table in tables)
         return plainly(x, cos, sin, self.pairing, self.rotary_start, self.blocks)
 
     def _check_plain(self, x: Tensor) -> None:
@@ -325,7 +327,9 @@ class Rotation(QueryKeyEncoding, ABC):
             angle, magnitude = self.phases(self.resolve(positions, x), role=role, length=length)
             return self._rounded(-angle if inverse else angle, 1 / magnitude if inverse else magnitude, x)
 
-        if isinstance(length, Tensor) or next(self.parameters(), None) is not None:
+        learned = next(self.parameters(), None)
+        if isinstance(length, Tensor) or learned is not None:
+            check_replicates(type(self).__name__, length, learned)
             return make()
         who = role if self.roles_differ else None
         # q and k share their tables where all heads turn alike, so the number of heads is then no part of the key.

@@ -62,8 +62,9 @@ class FIRE(ScoreEncoding):
         self.num_heads = num_heads
         self.width = width
         self.threshold = threshold
-        self.c = nn.Parameter(torch.empty(()))
-        self.threshold_multiplier = nn.Parameter(torch.empty(()))
+        # One element each: FSDP2 shards no parameter without a dimension.
+        self.c = nn.Parameter(torch.empty(1))
+        self.threshold_multiplier = nn.Parameter(torch.empty(1))
         self.hidden = nn.Linear(1, width)
         self.out = nn.Linear(width, num_heads)
         self.reset_parameters()

@@ -87,7 +87,10 @@ class Forgetting(ContextualEncoding):
         with without_autocast(x.device.type):
             dtype = torch.promote_types(torch.float32, x.dtype)
             logits = F.linear(x.to(dtype), self.gate.weight.to(dtype), self.gate.bias.to(dtype))
-        faded = F.logsigmoid(logits).transpose(-1, -2).double().cumsum(dim=-1)
+        log_gates = -torch.logaddexp(
+            torch.zeros_like(logits), -logits
+        )  # as logsigmoid, which DTensor cannot differentiate
+        faded = log_gates.transpose(-1, -2).double().cumsum(dim=-1)
         return faded if state is None else torch.cat((state, state[..., -1:] + faded), dim=-1)
 
     def contextual_bias(self, content: Content) -> Float[Tensor, "batch heads q_len k_len"]:
