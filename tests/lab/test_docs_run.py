@@ -49,6 +49,8 @@ OF_PAGE = {
 }
 #: Blocks that are shown and not run here, with what runs them.
 ELSEWHERE = {
+    "docs/howto/export.md": "needs onnx and a C++ compiler; tests/nn/test_export.py, tests/integrations/test_onnx.py",
+    "docs/howto/parallel.md": "needs several processes; tests/launch",
     "docs/howto/tune.md": "trains a real model for minutes; tests/lab/extend/test_tune.py",
     "docs/howto/images.md": "needs timm and its stand-ins; tests/integrations/test_howto_images.py",
 }
