@@ -20,6 +20,7 @@ from posenc.integrations.transformers import extend as set_rule
 from posenc.lab.checkpoint.open import open_checkpoint
 from posenc.lab.extend import job as extend
 from posenc.lab.extend.probe import probe
+from posenc.lab.extend.request import ProbeRequest
 from posenc.lab.extend.save import save
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
@@ -77,7 +78,7 @@ def test_without_named_rules_those_that_its_code_follows_are_tried(
     foreign: Callable[..., Path], tmp_path: Path
 ) -> None:
     model, console = foreign("base"), quiet()
-    found = probe(str(model), length=LENGTH, threads=1, trust_remote_code=True, console=console)
+    found = probe(ProbeRequest(str(model), length=LENGTH, threads=1, trust_remote_code=True), console)
     assert [rule["name"] for rule in found["rules"]] == ["none", "ntk:2.5", "ntk:4", "base:16000"]
     assert "left out, because the model's own code does not follow them: linear:2.5, dynamic:2, yarn:2.5" in said(
         console

@@ -6,14 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posenc import Compose
 from posenc.encoding import EmbeddingEncoding, Encoding
 from posenc.positions import grid as grid_positions
 
 
 def coordinates_of(encoding: Encoding) -> int | None:
     """How many coordinates of a token the encoding reads; None if it reads one number."""
-    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
+    parts = encoding.parts
     found = {number for part in parts if (number := getattr(part, "coordinates", None) or 1) > 1}
     if len(found) > 1:
         raise ValueError(f"replace: got parts that read {sorted(found)} coordinates of a token, expected one number.")

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from posenc import Compose, MRoPE, RoPE
+from posenc import MRoPE, RoPE
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import Description, LayerGroup
+from posenc.lab.drawing.words import ranges
 from posenc.lab.run.printable import escape, printable
 
 #: Angles that differ by less, in radians, are those of one encoding: float32 in a file costs as much.
@@ -141,10 +142,7 @@ def _others(a: Encoding, b: Encoding) -> Iterator[str]:
             x, y = getattr(first.frequencies, name), getattr(second.frequencies, name)
             if abs(x - y) > 1e-5 * abs(x):
                 yield f"{words} {x:.6g} in A and {y:.6g} in B"
-    rest = [
-        [part.to_dict() for part in (each.parts if isinstance(each, Compose) else (each,)) if _rotation(part) is None]
-        for each in (a, b)
-    ]
+    rest = [[part.to_dict() for part in each.parts if _rotation(part) is None] for each in (a, b)]
     names = [" and ".join(str(each.pop("name", "")) for each in some) or "nothing" for some in rest]
     if names[0] != names[1] and first is not None and second is not None:
         yield f"besides: {names[0]} in A, {names[1]} in B"
@@ -166,8 +164,7 @@ def _aside(a: LayerGroup, b: LayerGroup) -> Iterator[str]:
 
 
 def _rotation(encoding: Encoding) -> RoPE | MRoPE | None:
-    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
-    return next((part for part in parts if isinstance(part, (RoPE, MRoPE))), None)
+    return next((part for part in encoding.parts if isinstance(part, (RoPE, MRoPE))), None)
 
 
 def _short(group: LayerGroup | None) -> str:
@@ -191,13 +188,13 @@ def show(found: Comparison, console: Console) -> None:
         angles = dict(zip(found.positions, each.angles or (), strict=False))
         cells = [f"{angles[position]:.3g} rad" if position in angles else "" for position in shown]
         pair = "" if each.pair is None or not each.differs else str(each.pair)
-        table.add_row(in_words(each.layers), escape(each.a), escape(each.b), *cells, pair)
+        table.add_row(ranges(each.layers, most=6), escape(each.a), escape(each.b), *cells, pair)
     console.print(table, highlight=False)
     for each in found.layers:
         for text in each.others:
-            console.print(f"[bold]differs[/] layers {in_words(each.layers)}: {escape(text)}", highlight=False)
+            console.print(f"[bold]differs[/] layers {ranges(each.layers, most=6)}: {escape(text)}", highlight=False)
         for text in each.aside:
-            console.print(f"layers {in_words(each.layers)}: {escape(text)}", style="dim", highlight=False)
+            console.print(f"layers {ranges(each.layers, most=6)}: {escape(text)}", style="dim", highlight=False)
     differing = [layer for each in found.layers if each.differs for layer in each.layers]
     verdict = f"{len(differing)} layers differ" if differing else f"the same up to {SAME:g} rad"
     console.print(f"[bold]{verdict}[/], at positions up to {found.positions[-1]}", highlight=False)
@@ -243,7 +240,10 @@ def draw(found: Comparison, path: Path) -> None:
     for each in found.layers:
         if each.angles is not None:
             axes.plot(
-                found.positions, np.maximum(each.angles, 1e-9), marker=".", label=f"layers {in_words(each.layers)}"
+                found.positions,
+                np.maximum(each.angles, 1e-9),
+                marker=".",
+                label=f"layers {ranges(each.layers, most=6)}",
             )
     if not axes.lines:
         raise ValueError("inspect --against: there are no angles to compare, so there is nothing to draw.")
@@ -254,15 +254,3 @@ def draw(found: Comparison, path: Path) -> None:
     axes.set_title(printable(f"{found.a} against {found.b}"), parse_math=False, fontsize=10)
     axes.legend(fontsize=8)
     figure.savefig(path)
-
-
-def in_words(layers: tuple[int, ...]) -> str:
-    """Layers as runs: "0 to 2, 4"."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-    words = [str(a) if a == b else f"{a} to {b}" for a, b in runs]
-    return ", ".join(words) if len(words) <= 6 else f"{', '.join(words[:5])}, ... ({len(layers)} layers)"

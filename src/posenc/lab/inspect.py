@@ -28,6 +28,7 @@ from posenc.frequencies import (
 from posenc.integrations.transformers import Description, LayerGroup
 from posenc.integrations.transformers.rules.read import NO_TEMPERATURE
 from posenc.lab.checkpoint.read import read
+from posenc.lab.drawing.words import ranges
 from posenc.lab.run.printable import escape, printable
 from posenc.scores import SwinBias, SwinV2Bias
 
@@ -317,7 +318,7 @@ def _summary(found: Wavelengths) -> str:
     text = f"{len(fates)} pairs: " + ", ".join(f"{number} {fate}" for fate, number in counts.items())
     if found.window is not None:
         text += f"; {len(never)} never complete a turn in {found.window} tokens"
-    return f"{text}: {_ranges(never)}" if never else text
+    return f"{text}: {ranges(never)}" if never else text
 
 
 def _tokens(count: float) -> str:
@@ -371,18 +372,7 @@ def _rotation(encoding: Encoding) -> RoPE | AxialRoPE | MRoPE | None:
 
 
 def _name(group: LayerGroup) -> str:
-    layers = _ranges(group.layers)
+    layers = ranges(group.layers)
     kind = " ".join(word for word in (group.part, group.label) if word)
     what = "no rotation" if isinstance(group.encoding, NoPE) else "biases" if isinstance(group.encoding, ALiBi) else ""
     return ", ".join(word for word in (kind, f"layers {layers}" if layers else "", what) if word)
-
-
-def _ranges(layers: tuple[int, ...]) -> str:
-    """0-2, 4, 6-8"""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from posenc import Compose, MRoPE, NoPE, RoPE, Temperature
+from posenc import MRoPE, NoPE, RoPE, Temperature
 from posenc.frequencies import LearnedRates
 from posenc.integrations.transformers import LayerGroup
 from posenc.integrations.transformers.rotations.signature import load
@@ -96,8 +96,7 @@ def write(source: str | Path, out: Path, positions: Sequence[int], *, pairing: A
 
 def _kind(group: LayerGroup, positions: Array) -> tuple[dict[str, Any], dict[str, Array]] | None:
     """The words and numbers of one kind of layer; None for encodings of other forms."""
-    parts = group.encoding.parts if isinstance(group.encoding, Compose) else (group.encoding,)
-    rotation, others = parts[0], parts[1:]
+    rotation, *others = group.encoding.parts
     if not isinstance(rotation, (RoPE, MRoPE, NoPE)) or not all(isinstance(each, Temperature) for each in others):
         return None
     words: dict[str, Any] = {

@@ -12,13 +12,14 @@ pytest.importorskip("transformers", reason="posenc[transformers] is not installe
 from rich.console import Console
 
 from posenc.lab.extend.probe import probe
+from posenc.lab.extend.request import ProbeRequest
 
 
 def test_the_heatmap_is_printed_drawn_and_written(tiny_model, tmp_path: Path) -> None:
     model = str(tiny_model())
     for suffix in ("png", "svg", "json"):
         console = Console(file=io.StringIO(), width=100)
-        found = probe(model, rules=["yarn:2"], output=tmp_path / f"heat.{suffix}", threads=1, console=console)
+        found = probe(ProbeRequest(model, rules=["yarn:2"], output=tmp_path / f"heat.{suffix}", threads=1), console)
         text = re.sub(r"\s+", " ", console.file.getvalue())  # type: ignore[attr-defined]
         for word in ("none", "yarn:2", "across a gap", "up to 512", f"heat.{suffix}"):
             assert word in text
@@ -34,13 +35,13 @@ def test_the_heatmap_is_printed_drawn_and_written(tiny_model, tmp_path: Path) ->
 
 
 def test_without_rules_all_that_apply_are_probed(tiny_model) -> None:
-    found = probe(str(tiny_model()), length=400, threads=1, console=Console(file=io.StringIO()))
+    found = probe(ProbeRequest(str(tiny_model()), length=400, threads=1), Console(file=io.StringIO()))
     assert {"none", "linear:1.57", "yarn:2", "base:40000"} <= {rule["name"] for rule in found["rules"]}
 
 
 def test_a_learned_table_has_no_cells_past_its_end(tiny_model) -> None:
     console = Console(file=io.StringIO(), width=100)
-    found = probe(str(tiny_model(learned=True)), threads=1, console=console)
+    found = probe(ProbeRequest(str(tiny_model(learned=True)), threads=1), console)
     none, interpolated = found["rules"]
     assert none["probe"]["mean"][-1] is None
     assert interpolated["probe"]["mean"][-1] > 0
@@ -58,4 +59,4 @@ def test_a_learned_table_has_no_cells_past_its_end(tiny_model) -> None:
 )
 def test_bad_input_is_one_message(tiny_model, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        probe(str(tiny_model()), threads=1, console=Console(file=io.StringIO()), **options)  # type: ignore[arg-type]
+        probe(ProbeRequest(str(tiny_model()), threads=1, **options), Console(file=io.StringIO()))  # type: ignore[arg-type]

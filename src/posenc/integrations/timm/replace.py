@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posenc import Compose, attention
+from posenc import attention
 from posenc.embeddings import LearnedGrid
 from posenc.encoding import EmbeddingEncoding, Encoding
 from posenc.frequencies.arguments import check_instance
@@ -50,7 +50,7 @@ def replace(model: Any, encoding: Encoding, *, positions: Tensor | None = None, 
     """
     inner: Any = live_model(model, "replace")
     check_instance("replace", "encoding", encoding, Encoding, "posenc.AxialRoPE(64)")
-    parts = encoding.parts if isinstance(encoding, Compose) else (encoding,)
+    parts = encoding.parts
     if any(type(part).carry is not Encoding.carry for part in parts):
         raise ValueError(f"replace: {type(encoding).__name__} carries something of the tokens besides keys.")
     places = Places(encoding, grid_of(inner), positions)

@@ -49,7 +49,7 @@ def to_transformers(
     """
     config = None if config is None else spelled_out(config)
     groups = _groups(described, part)
-    rotary = [group for group in groups if not isinstance(_rotation(group.encoding), NoPE)]
+    rotary = [group for group in groups if not isinstance(group.rotation, NoPE)]
     if not rotary:
         raise ValueError(
             "to_transformers: got no layer with a rotation, expected at least one; there is nothing to write."
@@ -65,7 +65,7 @@ def to_transformers(
         written |= {} if model_type in _FLAT_WITH_LABELS else _by_layer(groups, rotary, config)
     if (length := _longest(rotary)) is not None:
         written["max_position_embeddings"] = length
-    rotation = _rotation(rotary[0].encoding)
+    rotation = rotary[0].rotation
     if (config or {}).get("rotary_dim") is not None and isinstance(rotation, RoPE):
         written["rotary_dim"] = rotation.rotary_dim
     for group in groups:
@@ -123,12 +123,8 @@ def _groups(described: Encoding | Description, part: str | None) -> list[LayerGr
     return [group for group in described if part is None or group.part == part]
 
 
-def _rotation(encoding: Encoding) -> Encoding:
-    return encoding.at("queries_keys") or encoding.parts[0]
-
-
 def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type: str) -> dict[str, Any] | None:
-    rotation = _rotation(group.encoding)
+    rotation = group.rotation
     if isinstance(rotation, NoPE):
         return None
     if isinstance(rotation, AxialRoPE) and isinstance(rotation.frequencies, Geometric):
@@ -205,14 +201,14 @@ def _by_layer(groups: list[LayerGroup], rotary: list[LayerGroup], config: Mappin
 
 
 def _base(group: LayerGroup) -> float:
-    return float(getattr(getattr(_rotation(group.encoding), "frequencies", None), "base", 0.0))
+    return float(getattr(getattr(group.rotation, "frequencies", None), "base", 0.0))
 
 
 def _longest(rotary: list[LayerGroup]) -> int | None:
     lengths = [group.longest for group in rotary if group.longest is not None]
     if lengths:
         return max(lengths)
-    return next((found for group in rotary if (found := _made_for(_rotation(group.encoding))) is not None), None)
+    return next((found for group in rotary if (found := _made_for(group.rotation)) is not None), None)
 
 
 def _made_for(rotation: Encoding) -> int | None:

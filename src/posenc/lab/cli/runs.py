@@ -115,7 +115,7 @@ def probe(request: ProbeRequest, given: frozenset[str], as_json: Json = False) -
     """
     from posenc.lab.extend import probe as job
 
-    results = job.run(request, console_for(as_json))
+    results = job.probe(request, console_for(as_json))
     if as_json:
         print_json(results)
 

@@ -1,7 +1,7 @@
 """Numbers and names as a report says them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 HELD, BROKE = 1.10, 1.50
@@ -36,3 +36,17 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return value
+
+
+def ranges(numbers: Collection[int], most: int | None = None) -> str:
+    """Whole numbers as runs: "0-2, 4, 6-8"; of more than ``most`` runs the first, and how many numbers there are."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    words = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    if most is None or len(words) <= most:
+        return ", ".join(words)
+    return f"{', '.join(words[: most - 1])}, ... ({len(numbers)} in all)"

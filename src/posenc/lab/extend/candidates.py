@@ -152,7 +152,7 @@ def _numbers(present: Frequencies | None, trained_length: int, length: int) -> d
     numbers: dict[str, list[float]] = {
         "linear": [need],
         "ntk": both,
-        "dynamic": [2],  # of its own accord it follows the length; 2 is what configs have
+        "dynamic": [2],  # it follows the length whatever its factor is; configs have 2
         "yarn": both,
         "yarn-paper": both,
         "llama3": both,

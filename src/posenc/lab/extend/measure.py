@@ -132,7 +132,7 @@ class Work:
         stage.done(loss=float(known.mean()) if known.size else None)
 
     def windows(self) -> None:
-        """The untouched model beyond its trained length, in windows of it: the yardstick."""
+        """The untouched model beyond its trained length, in windows of it: the baseline."""
         path = self.run / files.WINDOWS
         if path.exists():
             return
@@ -211,7 +211,7 @@ def asked_lengths(trained_length: int, length: int) -> tuple[int, ...]:
 
 
 def window_starts(trained_length: int, count: int) -> list[int]:
-    """Where the windows of the yardstick begin: each goes on half a window, and the last ends with the text."""
+    """Where the windows of the baseline begin: each goes on half a window, and the last ends with the text."""
     half = max(1, trained_length // 2)
     last = count - trained_length
     return [*range(half, last, half), last]

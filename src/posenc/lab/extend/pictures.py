@@ -80,7 +80,7 @@ def _position_title(results: Data) -> str:
 
 
 def above_home(results: Data) -> Picture | None:
-    """What each rule costs or gains by position, against the untouched model on the same tokens at home."""
+    """What each rule costs or gains by position, against the baseline on the same tokens."""
     curves, trained, length = results["curves"], results["config"]["trained_length"], results["config"]["length"]
     if curves["windows"] is None:
         return None
@@ -152,7 +152,7 @@ def trust(results: Data) -> Picture | None:
                 markersize=5,
                 alpha=0.85,
             )
-        axes.set_xlabel("probe: nats above the untouched model at home")
+        axes.set_xlabel("probe: nats above the baseline")
         axes.set_ylabel("full pass: the same")
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
 
@@ -214,7 +214,7 @@ def heatmap(results: Data) -> Picture | None:
     title = f"The probe: perplexity by rule and gap, trained on {trained:,} tokens"
     caption = (
         f"{plan['scored']} tokens that see {plan['block']} others across the gap, mean of {plan['places']} places. "
-        "Orange: above the untouched model where it is at home; blue: below."
+        "Orange: above the untouched model at gaps within its trained length; blue: below."
     )
     return Picture("heatmap", title, caption, draw, height=0.8 + 0.26 * len(found))
 

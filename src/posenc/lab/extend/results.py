@@ -37,7 +37,7 @@ def collect(run: Path) -> Data:
     """
     config = load_config(run)
     losses = load_losses(run, config)
-    yardstick = load_yardstick(run, config)
+    baseline = load_baseline(run, config)
     bins = position_bins(config.trained_length, config.length)
     environment = run / runs.ENVIRONMENT
     results: Data = {
@@ -49,16 +49,16 @@ def collect(run: Path) -> Data:
         "command": config.command or NO_COMMAND,
         "environment": runs.read_json(environment) if environment.exists() else {},
         "bins": [list(one) for one in bins],
-        "windows": None if yardstick is None else perplexities(yardstick, bins),
-        "rules": [_rule(run, name, config, losses, yardstick, bins) for name in named(run, config)],
+        "windows": None if baseline is None else perplexities(baseline, bins),
+        "rules": [_rule(run, name, config, losses, baseline, bins) for name in named(run, config)],
     }
     results["probe"] = _probe_plan(results["rules"])
     results["finished"] = not unfinished(run, config)
-    results["verdict"] = _verdict(losses, yardstick, bins, config, finished=results["finished"])
-    results["curves"] = _curves(losses, yardstick, config.length)
-    results["trust"] = _trust(results, losses, yardstick, config)
+    results["verdict"] = _verdict(losses, baseline, bins, config, finished=results["finished"])
+    results["curves"] = _curves(losses, baseline, config.length)
+    results["trust"] = _trust(results, losses, baseline, config)
     results["search"] = _read(run / files.SEARCH)
-    results["tuned"] = _tuned(run, losses, yardstick, bins, config)
+    results["tuned"] = _tuned(run, losses, baseline, bins, config)
     results["flags"] = _flags(run, results["verdict"], config)
     results["summary"] = summary(results)
     found: Data = finite(results)
@@ -86,8 +86,8 @@ def load_losses(run: Path, config: ExtendConfig) -> dict[str, NDArray[np.float32
     return found
 
 
-def load_yardstick(run: Path, config: ExtendConfig) -> NDArray[np.float32] | None:
-    """The losses of the untouched model where it is at home: within the trained length, and beyond it in windows."""
+def load_baseline(run: Path, config: ExtendConfig) -> NDArray[np.float32] | None:
+    """The losses of the untouched model within the trained length, and beyond it in windows of the trained length."""
     untouched = rule_folder(run, "none") / files.PASS
     windows = run / files.WINDOWS
     if not (untouched.exists() and windows.exists()):
@@ -136,11 +136,11 @@ def chosen(run: Path, config: ExtendConfig) -> str:
     tried = [name for name in named(run, config) if name != "none"]
     if config.chosen and len(tried) == 1:
         return tried[0]
-    losses, yardstick = load_losses(run, config), load_yardstick(run, config)
-    if yardstick is None:
+    losses, baseline = load_losses(run, config), load_baseline(run, config)
+    if baseline is None:
         raise RunError(f"{run}: the run is not finished, so that no rule is chosen; go on with it first.")
     bins = position_bins(config.trained_length, config.length)
-    return decide(losses, yardstick, bins, trained_length=config.trained_length).rule
+    return decide(losses, baseline, bins, trained_length=config.trained_length).rule
 
 
 def rule_of(run: Path, name: str) -> Any:
@@ -201,13 +201,13 @@ def _rule(
     name: str,
     config: ExtendConfig,
     losses: Mapping[str, Nats],
-    yardstick: Nats | None,
+    baseline: Nats | None,
     bins: Bins,
 ) -> Data:
     folder = rule_folder(run, name)
     probe = _probe(run, name)
     asked = [found for task in TASKS if (found := _read(retrieval_file(run, name, task))) is not None]
-    found = _passed(name, losses, yardstick, bins, config) if name in losses else None
+    found = _passed(name, losses, baseline, bins, config) if name in losses else None
     if found is not None:
         found["seconds"] = float(_tensor(folder / files.PASS, "seconds"))
     return {
@@ -225,9 +225,9 @@ def probed(probe: Data) -> Data:
     return {**probe, "mean": _means(cells), "score": _score(probe)}
 
 
-def _passed(name: str, losses: Mapping[str, Nats], yardstick: Nats | None, bins: Bins, config: ExtendConfig) -> Data:
+def _passed(name: str, losses: Mapping[str, Nats], baseline: Nats | None, bins: Bins, config: ExtendConfig) -> Data:
     mine, trained = losses[name], config.trained_length
-    above = None if yardstick is None else excess(mine, yardstick, bins)
+    above = None if baseline is None else excess(mine, baseline, bins)
     untouched = losses.get("none") if name != "none" else None
     return {
         "perplexity": perplexities(mine, bins),
@@ -262,25 +262,25 @@ def _probe_plan(rules: Sequence[Data]) -> Data | None:
 
 def _verdict(
     losses: Mapping[str, Nats],
-    yardstick: Nats | None,
+    baseline: Nats | None,
     bins: Bins,
     config: ExtendConfig,
     *,
     finished: bool,
 ) -> Data:
-    if not finished or yardstick is None:
+    if not finished or baseline is None:
         return {
             "kind": "not finished",
             "rule": None,
             "sentence": NOT_FINISHED,
         }
-    found = decide(losses, yardstick, bins, trained_length=config.trained_length)
-    above = excess(losses[found.rule], yardstick, bins)
+    found = decide(losses, baseline, bins, trained_length=config.trained_length)
+    above = excess(losses[found.rule], baseline, bins)
     sentence = recommendation(found, losses, above, bins, config)
     return {"kind": found.kind, "rule": found.rule, "sentence": sentence}
 
 
-def _curves(losses: Mapping[str, Nats], yardstick: Nats | None, length: int) -> Data:
+def _curves(losses: Mapping[str, Nats], baseline: Nats | None, length: int) -> Data:
     """Smooth curves by position: means of some hundred tokens, in nats."""
     edges = np.linspace(0, length - 1, min(POINTS, max(2, length // 4)) + 1).round().astype(int)
     parts = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
@@ -291,21 +291,22 @@ def _curves(losses: Mapping[str, Nats], yardstick: Nats | None, length: int) -> 
     return {
         "positions": [(first + last) / 2 for first, last in parts],
         "rules": {name: curve(values) for name, values in losses.items()},
-        "windows": None if yardstick is None else curve(yardstick),
+        "windows": None if baseline is None else curve(baseline),
     }
 
 
-def _trust(results: Data, losses: Mapping[str, Nats], yardstick: Nats | None, config: ExtendConfig) -> Data | None:
+def _trust(results: Data, losses: Mapping[str, Nats], baseline: Nats | None, config: ExtendConfig) -> Data | None:
     """Probe against full pass, for each rule and gap that both have measured.
 
-    Both are nats above the untouched model at home. The probe's home is the largest gap whose blocks end within the
-    trained length (or the gap itself, if it is smaller). The full pass is taken over the tokens before the end of the
-    blocks: an eighth of the trained length, or what there is. Where the model as it is is at home both are zero by
-    definition, and left out. They agree if both say that the rule holds there, or both that it does not.
+    Both are nats above a baseline. The probe's baseline is the untouched model at the largest gap whose blocks end
+    within the trained length (or the gap itself, if it is smaller). The full pass is averaged over the tokens before
+    the end of the blocks: an eighth of the trained length, or as many as there are. The untouched model within its
+    trained length has zero in both by definition, and is left
+    out. They agree if both say that the rule holds there, or both that it does not.
     """
     plan = results["probe"]
     by_name = {rule["name"]: rule["probe"] for rule in results["rules"]}
-    if plan is None or yardstick is None or by_name.get("none") is None:
+    if plan is None or baseline is None or by_name.get("none") is None:
         return None
     ends = [gap + 2 * plan["block"] for gap in plan["gaps"]]
     homes = [at for at, end in enumerate(ends) if end <= config.trained_length] or [0]
@@ -315,7 +316,7 @@ def _trust(results: Data, losses: Mapping[str, Nats], yardstick: Nats | None, co
             if by_name.get(name) is None or (name == "none" and at in homes):
                 continue
             first = max(0, end - max(1, config.trained_length // 8))
-            measured = difference(losses[name][first:end], yardstick[first:end])
+            measured = difference(losses[name][first:end], baseline[first:end])
             home = by_name["none"]["mean"][min(at, homes[-1])]
             probed = by_name[name]["mean"][at]
             if measured is not None and home is not None and probed is not None:
@@ -333,7 +334,7 @@ def _trust(results: Data, losses: Mapping[str, Nats], yardstick: Nats | None, co
 def _tuned(
     run: Path,
     losses: Mapping[str, Nats],
-    yardstick: Nats | None,
+    baseline: Nats | None,
     bins: Bins,
     config: ExtendConfig,
 ) -> Data | None:
@@ -345,7 +346,7 @@ def _tuned(
             trained = config.trained_length
             return {
                 "rule": name,
-                **_passed(f"{name} tuned", {**losses, f"{name} tuned": after}, yardstick, bins, config),
+                **_passed(f"{name} tuned", {**losses, f"{name} tuned": after}, baseline, bins, config),
                 "report": _read(path.with_name(files.TUNE_REPORT)),
                 "lowered": {
                     "within": _mean(difference(losses[name][:trained], after[:trained])),

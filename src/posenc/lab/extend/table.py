@@ -40,7 +40,7 @@ def print_results(results: Data, console: "Console") -> None:
 
 
 def print_probe(results: Data, console: "Console") -> None:
-    """The heatmap in the terminal: perplexity by rule and gap, coloured by how far it is above the model at home."""
+    """The heatmap in the terminal: perplexity by rule and gap, coloured by how far it is above the baseline."""
     plan = results["probe"]
     console.print(
         f"Perplexity of {plan['scored']} tokens that see {plan['block']} others across a gap of so many positions"
@@ -55,7 +55,7 @@ def print_probe(results: Data, console: "Console") -> None:
         table.add_row(f"{escape(rule['name'])}  ", *cells)
     console.print(table)
     console.print(
-        f"[on green] [/] up to {HELD:g} times the untouched model where it is at home   [on yellow] [/] up to "
+        f"[on green] [/] up to {HELD:g} times the untouched model within its trained length   [on yellow] [/] up to "
         f"{BROKE:g}   [on red] [/] more",
         highlight=False,
     )
@@ -73,7 +73,7 @@ def by_probe(results: Data) -> list[Data]:
 
 
 def probe_home(results: Data) -> list[float | None]:
-    """For each gap the loss that the untouched model has where it is at home: at that gap, or the largest within."""
+    """The baseline of each gap: the loss of the untouched model at that gap, or at the largest within its length."""
     plan, trained = results["probe"], results["config"]["trained_length"]
     untouched = next(
         (rule["probe"]["mean"] for rule in results["rules"] if rule["name"] == "none" and rule["probe"]), None

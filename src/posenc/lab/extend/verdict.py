@@ -1,10 +1,10 @@
 """Which rule to take, decided from the losses alone: the same numbers give the same sentence.
 
-The yardstick is the untouched model on the same tokens, where it is at home: from the start of the text within the
-trained length, and beyond it in windows of the trained length, half of which or more is context. Every comparison is
-paired, token by token, so that hard and easy passages of the text fall out.
+The baseline is the untouched model on the same tokens: it reads the text from its start up to the trained length, and
+beyond it in windows of the trained length, which leave each token at least half of the window as context. Every
+comparison is paired, token by token, so that hard and easy passages of the text cancel.
 
-A rule *holds* if in every bin of positions its perplexity is at most ``HELD`` times the yardstick's: beyond the trained
+A rule *holds* if in every bin of positions its perplexity is at most ``HELD`` times the baseline's: beyond the trained
 length, and within it, so that short texts pay no more than that either. Of those that hold, the one with the lowest
 loss over the whole text is recommended; rules whose paired difference to it is within two standard errors count as
 equal, and of these the one that costs short texts least is taken.
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HELD = 1.10
-"""Times the yardstick's perplexity up to which a rule holds."""
+"""Times the baseline's perplexity up to which a rule holds."""
 BLOCK = 64
 """Tokens that are averaged before a standard error is taken: losses of neighbours are not independent."""
 
@@ -57,18 +57,18 @@ def difference(losses: Nats, others: Nats) -> Mean | None:
         return mean(losses - others)
 
 
-def excess(losses: Nats, yardstick: Nats, bins: Bins) -> list[Mean | None]:
-    """What the losses of a rule are above the yardstick's, bin by bin."""
-    return [difference(losses[first:last], yardstick[first:last]) for first, last in bins]
+def excess(losses: Nats, baseline: Nats, bins: Bins) -> list[Mean | None]:
+    """What the losses of a rule are above the baseline's, bin by bin."""
+    return [difference(losses[first:last], baseline[first:last]) for first, last in bins]
 
 
 def holds(above: Sequence[Mean | None]) -> bool:
-    """Whether a rule holds, by what it is above the yardstick in each bin."""
+    """Whether a rule holds, by what it is above the baseline in each bin."""
     return all(one is not None and one.nats <= math.log(HELD) for one in above)
 
 
 def worst(above: Sequence[Mean | None]) -> float:
-    """The most that a rule is above the yardstick in any bin; infinite if it has no number there."""
+    """The most that a rule is above the baseline in any bin; infinite if it has no number there."""
     return max((math.inf if one is None else one.nats for one in above), default=math.inf)
 
 
@@ -85,16 +85,16 @@ class Verdict:
     rule: str
 
 
-def decide(losses: Mapping[str, Nats], yardstick: Nats, bins: Bins, *, trained_length: int) -> Verdict:
+def decide(losses: Mapping[str, Nats], baseline: Nats, bins: Bins, *, trained_length: int) -> Verdict:
     """The verdict on the rules whose losses are given, "none" among them.
 
     Args:
         losses: for each rule (n - 1,) nats; NaN where a model has no position.
-        yardstick: (n - 1,) nats of the untouched model on the same tokens where it is at home.
+        baseline: (n - 1,) nats of the untouched model on the same tokens, within its trained length and in windows.
         bins: ranges of positions.
         trained_length: tokens, the end of a bin.
     """
-    above = {name: excess(found, yardstick, bins) for name, found in losses.items()}
+    above = {name: excess(found, baseline, bins) for name, found in losses.items()}
     if holds(above["none"]):
         return Verdict("none needed", "none")
     tried = [name for name in losses if name != "none"]

@@ -15,7 +15,7 @@ NOT_FINISHED = "This run is not finished: no rule is recommended yet."
 def recommendation(
     found: Verdict, losses: Mapping[str, Nats], above: Sequence[Mean | None], bins: Bins, config: ExtendConfig
 ) -> str:
-    """The verdict with its reason, in one sentence; ``above`` is what its rule is above the yardstick in each bin."""
+    """The verdict with its reason, in one sentence; ``above`` is what its rule is above the baseline in each bin."""
     if found.kind == "rule":
         return _take(found.rule, losses, bins, config)
     if found.kind == "none of them":

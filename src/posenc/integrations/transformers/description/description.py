@@ -31,6 +31,11 @@ class LayerGroup:
     notes: tuple[str, ...] = ()
     positions: str = ""
 
+    @property
+    def rotation(self) -> Encoding:
+        """The part of the encoding that acts on queries and keys; where none does, its first part."""
+        return self.encoding.at("queries_keys") or self.encoding.parts[0]
+
 
 @dataclass(frozen=True)
 class Description:

@@ -357,9 +357,8 @@ class _Check:
 
 
 def rotation(group: LayerGroup) -> Any:
-    """The rotation of a group, without a temperature beside it."""
-    parts = getattr(group.encoding, "parts", None)
-    return parts[0] if parts else group.encoding
+    """The rotation of a group, whose attributes depend on its class."""
+    return group.rotation
 
 
 def _what(key: str) -> What | None:

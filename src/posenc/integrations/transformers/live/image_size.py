@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from posenc import AxialRoPE, Compose
+from posenc import AxialRoPE
 from posenc.embeddings import LearnedGrid
-from posenc.encoding import Encoding
 from posenc.frequencies import Frequencies
 from posenc.integrations.image_tables import check_size, reading, resized_offsets, resized_table
 from posenc.integrations.patch import Patch
@@ -69,7 +68,7 @@ def resize(model: Any, size: Any, by: str | Frequencies, part: str | None) -> Pa
 
 def _turn_by(patch: Patch, model: nn.Module, groups: list[LayerGroup], rule: Frequencies) -> None:
     """Give the modules that keep the rates of an axial rotation those of a rule."""
-    rotation = next((each for g in groups for each in _parts(g.encoding) if isinstance(each, AxialRoPE)), None)
+    rotation = next((each for g in groups for each in g.encoding.parts if isinstance(each, AxialRoPE)), None)
     if rotation is None:
         raise ValueError(f"extend: got by={rule}, and {type(model).__name__} has no rotation; give by='bicubic'.")
     if rule.depends_on_length or rule.attention_factor != 1:
@@ -92,17 +91,13 @@ def _turn_by(patch: Patch, model: nn.Module, groups: list[LayerGroup], rule: Fre
     patch.description += "; its config says the base alone, so do it again after loading"
 
 
-def _parts(encoding: Encoding) -> tuple[Encoding, ...]:
-    return tuple(encoding.parts) if isinstance(encoding, Compose) else (encoding,)
-
-
 def _image_groups(model: Any, part: str | None) -> list[LayerGroup]:
     """The groups of the one part that reads images."""
     described = describe(model)
     seen = [
         group
         for group in described
-        if any(isinstance(each, (LearnedGrid, SwinBias, SwinV2Bias, AxialRoPE)) for each in _parts(group.encoding))
+        if any(isinstance(each, (LearnedGrid, SwinBias, SwinV2Bias, AxialRoPE)) for each in group.encoding.parts)
         or config_of(model.config, group.part).model_type == "videomae"
     ]
     names = list(dict.fromkeys(group.part for group in seen if part is None or group.part == part))
@@ -189,7 +184,7 @@ def _read(
     grid, size = grids
     if table.dtype == torch.int64 and torch.equal(table, torch.arange(table.shape[-1]).to(table).expand(table.shape)):
         return torch.arange(shape[-1]).to(table).expand(shape)
-    for each in (part for group in groups for part in _parts(group.encoding)):
+    for each in (part for group in groups for part in group.encoding.parts):
         if isinstance(each, LearnedGrid) and each.grid == grid and table.shape[-1] == each.dim:
             return resized_table(table, grid=grid, size=size, how=how, prefix=each.prefix)
         if isinstance(each, SwinBias) and each.window == grid and table.shape == each.table.shape:
@@ -228,9 +223,7 @@ def _to_rectangle(
 
     Its embeddings can read their table at any size, on demand; they are made to do so always, and to get these rows.
     """
-    encoding = next(
-        (each for group in groups for each in _parts(group.encoding) if isinstance(each, LearnedGrid)), None
-    )
+    encoding = next((each for group in groups for each in group.encoding.parts if isinstance(each, LearnedGrid)), None)
     found = [
         module
         for module in model.modules()

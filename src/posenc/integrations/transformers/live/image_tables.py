@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from posenc import AxialRoPE, Compose, Learned, Sinusoidal
+from posenc import AxialRoPE, Learned, Sinusoidal
 from posenc.embeddings import LearnedGrid
 from posenc.encoding import EmbeddingEncoding, Encoding
 from posenc.integrations.image_positions import codes_for
@@ -24,7 +24,7 @@ def image_grid(model: Any, described: Description) -> tuple[int, ...] | None:
         return spectrogram_grid(config)
     if kind in ("videomae", "vivit"):
         return video_shape(config, "tubelet_size" if kind == "vivit" else "")
-    seen = any(isinstance(each, (LearnedGrid, AxialRoPE)) for group in described for each in _parts(group.encoding))
+    seen = any(isinstance(each, (LearnedGrid, AxialRoPE)) for group in described for each in group.encoding.parts)
     if not seen or config.get("image_size") is None or config.get("patch_size") is None:
         return None
     return patch_grid(config)
@@ -36,8 +36,8 @@ def take_out_of_grid(patch: Patch, model: Any, described: Description, encoding:
     Raises:
         ValueError: there is something else besides tables, or no table.
     """
-    added = [each for each in _parts(encoding) if isinstance(each, EmbeddingEncoding)]
-    present = [each for group in described for each in _parts(group.encoding)]
+    added = [each for each in encoding.parts if isinstance(each, EmbeddingEncoding)]
+    present = [each for group in described for each in group.encoding.parts]
     others = [type(each).__name__ for each in present if not isinstance(each, (LearnedGrid, Learned, Sinusoidal))]
     if others:
         raise ValueError(
@@ -73,7 +73,3 @@ def _tables(model: nn.Module, encoding: Any) -> list[tuple[dict[str, Any], str]]
                 if tensor.shape[-1] == encoding.dim and tensor.ndim > 1 and fits:
                     found.append((tensors, key))
     return found
-
-
-def _parts(encoding: Encoding) -> tuple[Encoding, ...]:
-    return tuple(encoding.parts) if isinstance(encoding, Compose) else (encoding,)

@@ -133,7 +133,7 @@ def _stretched(table: Tensor, old: int, length: int) -> Tensor:
 
 
 def _regrown(name: str, buffer: Any, shape: torch.Size) -> Tensor:
-    """A buffer that counts, is empty or masks, in its new size."""
+    """A buffer of the table's length, made for the new length: positions in order, zeros, or a causal mask."""
     forms: list[Callable[[torch.Size], Tensor]] = [lambda size: torch.arange(size[-1]).expand(size), torch.zeros]
     if buffer.ndim > 1:
         window = int(buffer.flatten(0, -2)[-1].sum())
