@@ -14,6 +14,11 @@ import posenc.catalogue
 from posenc.lab import __main__ as door
 from posenc.lab.run.errors import Interrupted
 
+VERBS = (
+    *("compare", "extend", "probe", "report", "list", "show", "explore", "inspect", "check", "diagnose", "vectors"),
+    *("verify", "build", "bench"),
+)
+
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
@@ -46,29 +51,6 @@ def test_help_answers_at_once_and_imports_no_torch() -> None:
         assert done.returncode == 0, done.stderr
     assert "compare" in done.stdout
     assert statistics.median(seconds) < 2.0  # 0.2 s on an idle machine; room for a busy one
-
-
-@pytest.mark.parametrize(
-    "verb",
-    [
-        "compare",
-        "extend",
-        "probe",
-        "report",
-        "show",
-        "inspect",
-        "check",
-        "diagnose",
-        "build",
-        "bench",
-        "list",
-        "explore",
-    ],
-)
-def test_every_verb_explains_itself(call, verb: str) -> None:
-    code, out, _ = call(verb, "--help")
-    assert code == 0
-    assert f"posenc {verb}" in out
 
 
 def test_the_version_is_that_of_the_package(call) -> None:
@@ -213,6 +195,16 @@ def test_help_shows_defaults_and_no_type_of_a_flag(call, monkeypatch: pytest.Mon
         out = call(verb, "--help")[1]
         assert "<bool>" not in out
         assert "[default:" in out
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_every_verb_explains_itself_in_80_columns(call, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = call(*verb.split(), "--help")
+    assert code == 0
+    assert f"posenc {verb}".strip() in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert not [word for word in ("\u2026", "<bool>", "<str>", "<list") if word in out]
 
 
 def test_the_lists_name_everything(call) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import posenc
+from posenc.lab.run.options import Verbs
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 a word of the command line is not known; "
@@ -14,6 +15,7 @@ EXIT_CODES = (
 
 app = typer.Typer(
     name="posenc",
+    cls=Verbs,
     help="Positional encodings for transformers, compared by measurement.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

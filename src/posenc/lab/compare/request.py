@@ -36,7 +36,7 @@ class Request:
     specs: Annotated[
         list[str],
         typer.Argument(
-            metavar="[SPEC]...",
+            metavar="SPEC",
             help="Encodings: [bold]rope[/], [bold]rope:pairing=interleaved[/], [bold]mine.py:Mine[/] (your own class), "
             "[bold]mine.py:Mine:width=3[/]. [bold]posenc list[/] shows the names.",
             show_default="the preset's, from none to alibi",

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.measure import Measurement
 from rich.table import Table
 
 from posenc.lab.compare.results import PROTOCOLS, factors
+from posenc.lab.drawing.tables import print_first_that_fits
+from posenc.lab.drawing.tables import table as empty
 from posenc.lab.drawing.words import number
 from posenc.lab.run.printable import escape
 
@@ -36,11 +36,8 @@ def best(results: Data) -> dict[tuple[str, str], str]:
 def print_results(results: Data, console: "Console") -> None:
     """Perplexity by both protocols, speed and parameters: one table, or two in a narrow terminal."""
     together = _table(results, PROTOCOLS, costs=True)
-    if Measurement.get(console, console.options.update(max_width=1000), together).maximum <= console.width:
-        console.print(together)
-    else:
-        for protocol in PROTOCOLS:
-            console.print(_table(results, (protocol,), costs=protocol == PROTOCOLS[0]))
+    apart = [_table(results, (protocol,), costs=protocol == PROTOCOLS[0]) for protocol in PROTOCOLS]
+    print_first_that_fits(console, ([together], apart))
     console.print("* best of its column   - not evaluated")
     for sentence in results["summary"]:
         console.print(sentence, markup=False, highlight=False)
@@ -48,9 +45,7 @@ def print_results(results: Data, console: "Console") -> None:
 
 def _table(results: Data, protocols: tuple[str, ...], *, costs: bool) -> Table:
     length = results["config"]["train"]["length"]
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title=f"Perplexity, trained on {length} tokens"
-    )
+    table = empty(f"Perplexity, trained on {length} tokens")
     table.add_column("encoding", no_wrap=True)
     for protocol in protocols:
         for factor in factors(results):

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from rich.table import Table
 from posenc.lab.compare.find_task import find
 from posenc.lab.compare.task_results import Data, collect, mean, rows_of, shown, sizes_of, trials
 from posenc.lab.drawing import html, plots
+from posenc.lab.drawing.tables import print_first_that_fits
+from posenc.lab.drawing.tables import table as empty
 from posenc.lab.run import folder as runs
+from posenc.lab.run.printable import escape
 
 SHOWN = "shown.safetensors"
 
@@ -31,16 +35,23 @@ def print_table(run: Path, console: Console) -> None:
     """The tables on the console."""
     results = _results(run)
     for unit in results["units"]:
-        rows = rows_of(results, unit)
-        table = Table(title=f"{results['title']}: {unit}", title_justify="left")
-        table.add_column("encoding")
-        sizes = sizes_of(rows)
-        for size, trained in sizes.items():
-            table.add_column(f"{size} (trained)" if trained else size, justify="right")
-        for row in rows:
-            table.add_row(row["row"], *(shown(row["sizes"].get(size)) for size in sizes))
-        console.print(table)
+        sizes = list(sizes_of(rows_of(results, unit)).items())
+        ways = [
+            [_terminal_table(results, unit, dict(sizes[at : at + width])) for at in range(0, len(sizes), width)]
+            for width in range(len(sizes), 0, -1)
+        ]
+        print_first_that_fits(console, ways)
     console.print("\n".join(results["summary"]), highlight=False)
+
+
+def _terminal_table(results: Data, unit: str, sizes: Mapping[str, bool]) -> Table:
+    table = empty(f"{results['title']}: {unit}")
+    table.add_column("encoding", no_wrap=True)
+    for size, trained in sizes.items():
+        table.add_column(f"{size}\n(trained)" if trained else size, justify="right", no_wrap=True)
+    for row in rows_of(results, unit):
+        table.add_row(escape(row["row"]), *(shown(row["sizes"].get(size)) for size in sizes))
+    return table
 
 
 def figures(run: Path) -> list[plots.Picture]:

@@ -40,7 +40,9 @@ Texts = Annotated[
 Dtype = Annotated[
     str,
     typer.Option(
-        metavar="auto|float32|bfloat16|float16", help="The dtype that the model computes in.", rich_help_panel=WHERE
+        metavar="DTYPE",
+        help="The dtype that the model computes in: auto, float32, bfloat16 or float16.",
+        rich_help_panel=WHERE,
     ),
 ]
 Threads = Annotated[

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.measure import Measurement
 from rich.table import Table
 
+from posenc.lab.drawing.tables import print_first_that_fits
+from posenc.lab.drawing.tables import table as empty
 from posenc.lab.drawing.words import BROKE
 from posenc.lab.extend.verdict import HELD
 from posenc.lab.run.printable import escape
@@ -21,8 +21,7 @@ Data = dict[str, Any]
 def print_results(results: Data, console: "Console") -> None:
     """Perplexity by position, cost and gain, retrieval, the recommendation, the flags."""
     if any(rule["pass"] for rule in results["rules"]):
-        for table in _that_fit(results, console):
-            console.print(table)
+        print_first_that_fits(console, _ways(results))
         console.print(
             "* lowest of its column   cost, gain: nats a token, paired on the same tokens, ± standard error\n"
         )
@@ -192,14 +191,14 @@ def _block(nats: float | None, low: float, high: float) -> str:
     return _LEVELS[min(len(_LEVELS) - 1, max(0, int(share * len(_LEVELS))))]
 
 
-def _that_fit(results: Data, console: "Console") -> list[Table]:
-    """Everything in one table, or in two or three if the terminal is narrow."""
+def _ways(results: Data) -> list[list[Table]]:
+    """Everything in one table, or in two or three for a narrow terminal."""
     trained = results["config"]["trained_length"]
     everything = range(len(results["bins"]))
     within = [at for at in everything if results["bins"][at][0] < trained]
     beyond = [at for at in everything if at not in within]
     title, costs = f"Perplexity by position, trained on {trained:,} tokens", f"Within and beyond {trained:,} tokens"
-    ways = (
+    return [
         [_table(results, title, everything, costs=True)],
         [_table(results, title, everything, costs=False), _table(results, costs, (), costs=True)],
         [
@@ -207,12 +206,11 @@ def _that_fit(results: Data, console: "Console") -> list[Table]:
             _table(results, "Beyond it", beyond, costs=False),
             _table(results, costs, (), costs=True),
         ],
-    )
-    return next((way for way in ways if all(_fits(table, console) for table in way)), ways[-1])
+    ]
 
 
 def _table(results: Data, title: str, bins: Sequence[int], *, costs: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title=title)
+    table = empty(title)
     table.add_column("rule", no_wrap=True)
     for at in bins:
         name = bin_name(results["bins"][at])
@@ -250,8 +248,7 @@ def retrieval_rows(results: Data) -> tuple[list[int], list[tuple[str, str, str, 
 
 def _retrieval_table(results: Data) -> Table:
     lengths, found = retrieval_rows(results)
-    title = "Retrieval: right answers by length"
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title=title)
+    table = empty("Retrieval: right answers by length")
     for heading in ("task", "form", "rule"):
         table.add_column(heading, no_wrap=True)
     for length in lengths:
@@ -259,8 +256,3 @@ def _retrieval_table(results: Data) -> Table:
     for task, form, name, cells in found:
         table.add_row(task, form, escape(name), *cells)
     return table
-
-
-def _fits(table: Table, console: "Console") -> bool:
-    wide = console.options.update(max_width=1000)
-    return Measurement.get(console, wide, table).maximum <= console.width

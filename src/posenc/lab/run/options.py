@@ -12,24 +12,37 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo, OptionInfo
 
 NOT_TEXT = (".gguf", ".json", ".py")
 
 
-class Verb(TyperCommand):
-    """A verb that takes several files after one ``--text``, and whose help shows no type for a flag."""
+class _Plain:
+    """Help that shows no type for a flag or an argument, and fills the lines of each paragraph."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        paragraphs = (self.help or "").split("\n\n")
+        self.help = "\n\n".join(text if "\n " in text else text.replace("\n", " ") for text in paragraphs)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if parameter.param_type_name == "argument" or getattr(parameter, "is_flag", False):
+                parameter.display_type_rich = lambda ctx: None
+        return parameters
+
+
+class Verbs(_Plain, TyperGroup):
+    """The command without a verb."""
+
+
+class Verb(_Plain, TyperCommand):
+    """A verb that takes several files after one ``--text``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(_with_every_text(args)))
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        parameters = super().get_params(ctx)
-        for parameter in parameters:
-            if getattr(parameter, "is_flag", False):
-                parameter.display_type_rich = lambda ctx: None  # type: ignore[attr-defined]
-        return parameters
 
 
 def _with_every_text(args: list[str]) -> Iterator[str]:

@@ -1,0 +1,35 @@
+"""Tables for the terminal in which no number is cut: what is too wide for one table goes into several."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.measure import Measurement
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def table(title: str) -> Table:
+    """An empty table in the style of all reports."""
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title=title)
+
+
+def print_first_that_fits(console: "Console", ways: Sequence[Sequence[Table]]) -> None:
+    """Print the first of several ways to lay out the same numbers whose tables are not wider than the terminal.
+
+    If none fits, the last way is printed all the same, wider than the terminal: a terminal breaks the line, and cuts
+    nothing.
+    """
+    wide = console.options.update(max_width=1000)
+
+    def width(shown: Table) -> int:
+        return Measurement.get(console, wide, shown).maximum
+
+    fitting = (way for way in ways if all(width(shown) <= console.width for shown in way))
+    before = console.width
+    for shown in next(fitting, ways[-1]):
+        console.width = max(before, width(shown))
+        console.print(shown)
+        console.width = before
