@@ -1,14 +1,16 @@
 """What the pages get while the site is built: pictures drawn by the library, and the README as the start page.
 
 ``<!-- pictures: rope -->`` becomes what the library draws of it; ``<!-- README -->`` and ``<!-- CONTRIBUTING -->``
-those files, their links made right; ``<!-- explore: distance -->`` the explorer, opened at that section. The first use
-of each term of the glossary becomes a link to it.
+those files, their links made right; ``<!-- explore: distance -->`` the explorer, opened at that section;
+``<!-- house: floors -->`` the floors of the architecture page as a picture. The first use of each term of the glossary
+becomes a link to it.
 """
 
 import html
 import re
 from pathlib import Path
 
+import house
 import latex2mathml.converter
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.pages import Page
@@ -46,6 +48,7 @@ def on_page_content(page_html: str, page: Page, **_: object) -> str:
     page_html = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', _formula, page_html, flags=re.S)
     if page.file.src_uri.startswith(("howto/", "tutorials/", "three_places", "frequencies", "positions")):
         page_html = _linked(page_html, page.url)
+    page_html = re.sub(r"<!-- house: ([\w-]+) -->", lambda found: house.picture(found[1]), page_html)
     page_html = re.sub(r"<!-- explore: (\w+) -->", lambda found: _explorer(found[1], page.url), page_html)
     return re.sub(r"<!-- pictures: (.+?) -->", lambda found: _pictures(found[1]), page_html)
 

@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,16 @@ def test_no_arrow_of_the_lab_goes_up() -> None:
 def test_every_room_is_on_the_plan(plan: str, folder: Path) -> None:
     rooms = {p.stem for p in folder.iterdir() if p.suffix == ".py" or any(p.glob("*.py"))}
     assert rooms - {"__init__", "__main__"} == set(floors(plan))
+
+
+@pytest.mark.parametrize("plan", ["floors", "lab-floors"])
+def test_the_picture_of_the_house_shows_every_room_and_lines_that_go_down(plan: str) -> None:
+    drawn = runpy.run_path(str(ROOT / "docs" / "house.py"))
+    floor = floors(plan)
+    assert {room for line in drawn["floors"](plan) for room in line} == set(floor)
+    assert drawn["arrows"](plan)
+    assert all(floor[home] > floor[room] for home, room in drawn["arrows"](plan))
+    assert all(f">{room}</text>" in drawn["picture"](plan) for room in floor)
 
 
 def test_no_imports_go_in_a_circle() -> None:
