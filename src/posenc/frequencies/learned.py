@@ -15,7 +15,7 @@ Parameter = Literal["rates", "log_scale"]
 
 @dataclass(frozen=True)
 class LearnedRates(Frequencies):
-    r"""Rates that are trained with the model, from where another rule puts them.
+    r"""Rates that are trained with the model and start from those of another rule.
 
     .. math::
         \omega_i = \theta_i \;(\mathtt{parameter = "rates"}) \qquad \text{or} \qquad
@@ -26,8 +26,8 @@ class LearnedRates(Frequencies):
 
     Args:
         start: the rule to start from.
-        parameter: "rates" trains the rates themselves; "log_scale" trains the logarithm of what they are multiplied
-            by, so that rates stay positive and fast and slow pairs learn at the same relative speed.
+        parameter: "rates" trains the rates themselves; "log_scale" trains the logarithm of a factor of
+            each rate, so that rates stay positive and fast and slow pairs learn at the same relative speed.
 
     Raises:
         ValueError: a start that depends on the length or is itself learned; an unknown ``parameter``.

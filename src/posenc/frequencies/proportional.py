@@ -12,7 +12,7 @@ from posenc.frequencies.geometric import Geometric
 
 @dataclass(frozen=True)
 class Proportional(Frequencies):
-    r"""p-RoPE: the fastest share p of the pairs turn as ever, and the slow ones, which carry meaning, stand still.
+    r"""p-RoPE: the fastest share p of the pairs rotates as in RoPE; the slower ones, which carry meaning, do not.
 
     .. math::
         \omega_i = b^{-2i/d} / s \;\text{ for }\; i < \lfloor p\,d/2 \rfloor, \qquad \omega_i = 0 \;\text{ from there}
@@ -27,7 +27,7 @@ class Proportional(Frequencies):
     Args:
         share: :math:`p`, from 0 (no rotation) to 1 (:class:`Geometric`).
         base: :math:`b`, above 1.
-        factor: :math:`s`, 1 or more: the rates that are left are divided by it.
+        factor: :math:`s`, 1 or more: the rates that are not 0 are divided by it.
 
     Raises:
         ValueError: a share outside [0, 1]; a factor below 1; base of 1 or below; an odd ``rotary_dim``.

@@ -20,9 +20,9 @@ class CoPE(ContextualEncoding):
         p_{hij} = \min\Big( \sum_{k=j}^{i} g_{hik},\, P - 1 \Big), \qquad g_{hik} = \sigma(s_{hik})
 
     Here :math:`i, j, k` count tokens, :math:`s_{hij}` are the scores and :math:`s` their scale, :math:`e` is ``table``
-    and :math:`P` is ``length``, in tokens that count. Between two whole counts the product is interpolated. Keys that
-    a mask takes away are not counted, nor are keys after the query, whatever the attention. Nothing but the keys needs
-    to be carried from step to step.
+    and :math:`P` is ``length``, in tokens that count. Between two whole counts the product is interpolated. Masked
+    keys are not counted, and neither are keys after the query, even where the attention is not causal. Decoding step
+    by step needs no state besides the keys.
 
     Args:
         num_heads: number of heads.

@@ -13,7 +13,7 @@ def score_mod(bias: Bias, q_positions: Tensor, k_positions: Tensor, *, relative:
 
     A relative bias over whole positions becomes a table of distances, looked up with one index: linear memory, and
     gradients that reach the encoding's parameters through the table. Any other bias is looked up in its dense form, and
-    so is every one under torch.compile, where nobody knows how long a table would have to be.
+    so is every one under torch.compile, where the length of the table is not known.
     """
     whole = not (q_positions.is_floating_point() or k_positions.is_floating_point())
     if relative and whole and _has_values(q_positions) and _has_values(k_positions):

@@ -77,8 +77,9 @@ def diagnose(
 ) -> Diagnosis:
     """Find out what a function that rotates queries and keys does: pairing, direction, slice, scale, precision.
 
-    The function is given basis vectors, and what comes back is its matrix at each position. These ways of calling are
-    recognised, by the names of the required arguments or, where names say nothing, by trying: ``f(q, k, cos, sin)``,
+    The function is called with basis vectors, and its results are the columns of its matrix at each position. These
+    signatures are recognised by the names of the required arguments or, if the names do not tell, by trying them:
+    ``f(q, k, cos, sin)``,
     ``f(x, cos, sin)``, ``f(x, sin, cos)``, ``f(q, k, freqs_cis)`` and ``f(x, freqs_cis)`` with complex numbers,
     ``f(x, freqs)`` with angles, ``f(x, positions)``, ``f(q, k, positions)``, ``f(x)`` and ``f(q, k)`` with positions
     0, 1, 2, ... understood. Tables with one number for each channel or for each pair, with and without a batch; x as

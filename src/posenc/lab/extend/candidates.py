@@ -103,7 +103,7 @@ def candidates(
     """
     if length <= trained_length:
         raise ValueError(
-            f"candidates: got length {length}, expected more than the {trained_length} tokens that the model was "
+            f"--to: got length {length}, expected more than the {trained_length} tokens that the model was "
             "trained on; no rule is needed within them."
         )
     makers = _makers(present, trained_length)
@@ -115,7 +115,7 @@ def candidates(
             raise ValueError(_unknown(kind, makers, present))
         if kind not in numbers:
             if colon:
-                raise ValueError(f"candidates: got {name!r}, expected {kind!r} alone; it takes no number.")
+                raise ValueError(f"--rules: got {name!r}, expected {kind!r} alone; it takes no number.")
             found[kind] = Candidate(kind, makers[kind](0), present)
             continue
         for value in [_read(name, number)] if colon else numbers[kind]:
@@ -209,7 +209,7 @@ def _llama3(present: Frequencies, factor: float, trained_length: int) -> Llama3:
 
 def _base(present: Frequencies) -> float:
     if not isinstance(present, _BUILT_ON_A_BASE):
-        raise ValueError(f"candidates: got a model with {type(present).__name__}, expected a rule with a base.")
+        raise ValueError(f"--search: got a model with {type(present).__name__}, expected a rule with a base.")
     return float(present.base)
 
 
@@ -218,7 +218,7 @@ def _read(name: str, number: str) -> float:
         return _whole(float(number))
     except ValueError:
         raise ValueError(
-            f"candidates: got {name!r}, expected a number after the colon, such as {name.partition(':')[0]}:2."
+            f"--rules: got {name!r}, expected a number after the colon, such as {name.partition(':')[0]}:2."
         ) from None
 
 
@@ -233,12 +233,10 @@ def _written(number: float) -> str:
 def _unknown(kind: str, makers: dict[str, Callable[[float], Setting]], present: Frequencies | None) -> str:
     model = "a learned table" if present is None else type(present).__name__
     if kind == "longrope":
-        return (
-            "candidates: got 'longrope', whose factors no formula gives; search for them (--search), or leave it out."
-        )
+        return "--rules: got 'longrope', whose factors no formula gives; search for them (--search), or leave it out."
     known = _makers(Geometric(), 1024).keys() | {"interpolate"}
     if kind in known:
-        return f"candidates: got {kind!r}, which does not apply to {model}; expected one of {sorted(makers)}."
+        return f"--rules: got {kind!r}, which does not apply to {model}; expected one of {sorted(makers)}."
     near = difflib.get_close_matches(kind, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"candidates: got {kind!r}, expected one of {sorted(makers)}{hint}"
+    return f"--rules: got {kind!r}, expected one of {sorted(makers)}{hint}"

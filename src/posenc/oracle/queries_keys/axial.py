@@ -12,7 +12,7 @@ def rotate(
     layout: str = "half",
     widths: tuple[int, ...] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Queries or keys, coordinate `axis` of a token turning n(axis) of the pairs, pair t of them at its own rate.
+    """Rotate by several coordinates: coordinate `axis` of a token turns n(axis) pairs, each of them at its own rate.
 
         angle(axis, t) = coordinate(axis) w(axis, t)
         w(axis, t) = base(axis)^(-t / n(axis))                     each axis has the whole ladder of rates
