@@ -18,28 +18,36 @@ from typer.models import ArgumentInfo, OptionInfo
 NOT_TEXT = (".gguf", ".json", ".py")
 
 
-class _Plain:
-    """Help that shows no type for a flag or an argument, and fills the lines of each paragraph."""
+def _filled(text: str | None) -> str | None:
+    """Help in which each paragraph is one line, for the terminal to break; indented lines stay."""
+    paragraphs = (text or "").split("\n\n")
+    return "\n\n".join(part if "\n " in part else part.replace("\n", " ") for part in paragraphs) or None
+
+
+def _without_types(parameters: list[Any]) -> list[Any]:
+    """Parameters whose help shows no type for a flag or an argument."""
+    for parameter in parameters:
+        if parameter.param_type_name == "argument" or getattr(parameter, "is_flag", False):
+            parameter.display_type_rich = lambda ctx: None
+    return parameters
+
+
+class Verbs(TyperGroup):
+    """The command without a verb."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+
+class Verb(TyperCommand):
+    """A verb that takes several files after one ``--text``."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        paragraphs = (self.help or "").split("\n\n")
-        self.help = "\n\n".join(text if "\n " in text else text.replace("\n", " ") for text in paragraphs)
+        self.help = _filled(self.help)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for parameter in parameters:
-            if parameter.param_type_name == "argument" or getattr(parameter, "is_flag", False):
-                parameter.display_type_rich = lambda ctx: None
-        return parameters
-
-
-class Verbs(_Plain, TyperGroup):
-    """The command without a verb."""
-
-
-class Verb(_Plain, TyperCommand):
-    """A verb that takes several files after one ``--text``."""
+        return _without_types(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(_with_every_text(args)))
