@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from posenc.lab.compare.config import TrainConfig
@@ -100,3 +101,13 @@ def test_stages_show_what_is_done_here_and_the_time_that_is_left(
 @pytest.mark.parametrize(("seconds", "said"), [(59.6, "1:00 left"), (61, "1:01 left"), (3700, "1:01:40 left")])
 def test_time_is_said_in_minutes_and_hours(seconds: float, said: str) -> None:
     assert progress.said_time(seconds) == said
+
+
+def test_a_run_that_goes_on_says_after_which_step(folders: list[Path]) -> None:
+    assert "continues" not in shown(folders, terminal=False, rows=[])
+    runs.Metrics(folders[0] / runs.METRICS).append({"event": "done"})
+    runs.save_tensors(folders[1] / runs.CHECKPOINT, {"progress.step": torch.tensor(40)})
+    out = shown(folders, terminal=False, rows=[])
+    assert "1 of 2 trials are done; alibi continues after step 40" in out
+    (folders[1] / runs.CHECKPOINT).write_bytes(b"damaged")
+    assert "1 of 2 trials are done\n" in shown(folders, terminal=False, rows=[])

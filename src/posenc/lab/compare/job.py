@@ -1,7 +1,6 @@
 """The main job: train the same small decoder with each encoding on the same text, and measure what each one does."""
 
 import dataclasses
-import signal
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +19,7 @@ from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run import text
 from posenc.lab.run.config import Device, check_choice
-from posenc.lab.run.errors import Interrupted, RunError
+from posenc.lab.run.errors import RunError, resumable
 from posenc.lab.run.options import command_of
 from posenc.lab.run.progress import Stages
 from posenc.lab.run.signals import cores
@@ -45,8 +44,7 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
     config = load_config(run)
     config = dataclasses.replace(config, jobs=jobs or config.jobs, backend=backend or config.backend)
     _introduce(run, config, console)
-    how_to_resume = f"go on with: posenc compare --resume {run}"
-    try:
+    with resumable(["posenc", "compare", "--resume", str(run)]):
         _train_all(run, config, console)
         if not (run / runs.SPEED).exists():
             first_seed = [load_trial(run / f"{e.label}-seed{config.seeds[0]}") for e in config.encodings]
@@ -57,12 +55,6 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
                 stage.done()
         with console.status("Writing the report"):
             page = report.write(run)
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; what is done is kept; {how_to_resume}", signal.SIGINT) from None
-    except Interrupted as error:
-        raise Interrupted(f"{error}; {how_to_resume}", error.signal_number) from None
-    except RunError as error:
-        raise RunError(f"{error}\nWhat was done is kept; when mended, {how_to_resume}") from error
     report.print_table(run, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 

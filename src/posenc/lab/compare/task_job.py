@@ -1,7 +1,6 @@
 """A run of a task: the same small model trained with each encoding, measured at the trained size and past it."""
 
 import dataclasses
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from posenc.lab.compare.watch import Watch
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
-from posenc.lab.run.errors import Interrupted, RunError
+from posenc.lab.run.errors import RunError, resumable
 from posenc.lab.run.options import command_of
 from posenc.lab.run.signals import cores
 
@@ -129,8 +128,7 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
         "[dim](Ctrl-C stops, --resume goes on)[/]\n",
         highlight=False,
     )
-    how_to_resume = f"go on with: posenc compare --resume {run}"
-    try:
+    with resumable(["posenc", "compare", "--resume", str(run)]):
         if pending:
             with Watch(folders, Sizes(**config["sizes"]), console) as watch:
                 outcomes = run_trials(
@@ -139,12 +137,8 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
                 )  # fmt: skip
             if failed := [outcome for outcome in outcomes if outcome.status != "done"]:
                 what = "\n".join(f"  {outcome.trial}: {outcome.message or outcome.status}" for outcome in failed)
-                raise RunError(f"{len(failed)} of {len(folders)} trials did not finish:\n{what}\n{how_to_resume}")
+                raise RunError(f"{len(failed)} of {len(folders)} trials did not finish:\n{what}")
         page = task_report.write(run)
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; what is done is kept; {how_to_resume}", signal.SIGINT) from None
-    except Interrupted as error:
-        raise Interrupted(f"{error}; {how_to_resume}", error.signal_number) from None
     task_report.print_table(run, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from posenc.lab.compare.config import TrainConfig
 from posenc.lab.compare.task import Sizes
 from posenc.lab.run import folder as runs
+from posenc.lab.run.errors import RunError
 from posenc.lab.run.progress import Row, display, said_time
 
 
@@ -73,6 +74,7 @@ class Watch:
         self._display = display(console)
 
     def __enter__(self) -> Self:
+        self._say_what_is_done()
         self._display.start()
         return self
 
@@ -81,6 +83,15 @@ class Watch:
     ) -> None:
         self.look()
         self._display.stop()
+
+    def _say_what_is_done(self) -> None:
+        """Of a run that goes on: how many trials are done, and after which step each of the others continues."""
+        done = sum(standing.phase == "done" for standing in self.standings.values())
+        steps = {folder: step for folder in self.standings if (step := _step_of(folder / runs.CHECKPOINT)) is not None}
+        if done or steps:
+            said = [f"{done} of {len(self.standings)} trials are done"]
+            said += [f"{self.title(folder)} continues after step {step}" for folder, step in steps.items()]
+            self.console.print("; ".join(said), highlight=False, markup=False, soft_wrap=True)
 
     def title(self, folder: Path) -> str:
         """The label of a trial, with its seed if there are several."""
@@ -106,3 +117,11 @@ class Watch:
             left=standing.time_left(self.config),
             phase=phases.get(standing.phase, standing.phase),
         )
+
+
+def _step_of(checkpoint: Path) -> int | None:
+    """The step of a checkpoint; None if there is none, or a damaged one, which its trial reports."""
+    try:
+        return int(runs.load_tensors(checkpoint)["progress.step"])
+    except (OSError, RunError, KeyError, ValueError, RuntimeError):
+        return None

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from posenc.integrations.inside import model_inside
+
 
 def diffusers_model(model: Any, function: str) -> nn.Module:
     """The model of diffusers that this is, or that is wrapped in it.
@@ -16,10 +18,6 @@ def diffusers_model(model: Any, function: str) -> nn.Module:
     except ImportError as error:
         raise ImportError(f"{function}: diffusers is not installed; pip install diffusers.") from error
 
-    if isinstance(model, nn.Module):
-        for module in model.modules():
-            if isinstance(module, ModelMixin):
-                found: nn.Module = module  # for type checkers that do not see diffusers
-                return found
     hint = "; give its transformer, such as pipe.transformer" if isinstance(model, DiffusionPipeline) else ""
-    raise TypeError(f"{function}: got a {type(model).__name__}, expected a model of diffusers{hint}.")
+    found: nn.Module = model_inside(model, ModelMixin, function, "diffusers", hint)
+    return found

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from posenc.integrations.inside import model_inside
+
 
 def pretrained(model: Any, function: str) -> nn.Module:
     """The model of transformers that this is, or that is wrapped in it.
@@ -16,8 +18,5 @@ def pretrained(model: Any, function: str) -> nn.Module:
     except ImportError as error:
         raise ImportError(f"{function}: transformers is not installed; pip install transformers.") from error
 
-    if isinstance(model, nn.Module):
-        for module in model.modules():
-            if isinstance(module, PreTrainedModel):
-                return module
-    raise TypeError(f"{function}: got a {type(model).__name__}, expected a model of transformers.")
+    found: nn.Module = model_inside(model, PreTrainedModel, function, "transformers")
+    return found
