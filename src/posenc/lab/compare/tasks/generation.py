@@ -93,7 +93,7 @@ class Generation(Task):
     encodings = ("none", "learned", "sincos", "axial", "mixed")
     unit = "% seen as the digit that was asked for"
     other_units: ClassVar = {DISTANCE: False}
-    sizes = Sizes(num_layers=3, steps=1200, batch=64, learning_rate=2e-3, warmup=50, length=SIDE)
+    sizes = Sizes(num_layers=3, steps=600, batch=64, learning_rate=3e-3, warmup=50, length=SIDE)
     expected = (
         "Diffusion transformers add sines of two dimensions (Peebles and Xie 2022, arXiv:2212.09748) or rotate by "
         "them. No published ordering is known at this size; the question is whether the rule that numbers the "
