@@ -159,6 +159,8 @@ def test_inference_tensors_rotate_and_a_later_forward_trains() -> None:
 
 
 def test_whole_numbers_of_numpy_are_offsets() -> None:
+    layer, x = posenc.nn.Attention(16, 2, posenc.RoPE(head_dim=8), causal=True).eval(), torch.randn(1, 4, 16)
+    assert torch.equal(layer(x, positions=np.int64(3)), layer(x, positions=3))
     for encoding in (posenc.RoPE(head_dim=8), posenc.XPos(head_dim=8)):
         assert torch.equal(encoding.rotate(heads(), np.int64(7)), encoding.rotate(heads(), 7))
 
@@ -202,6 +204,21 @@ def test_what_cannot_be_rotated_is_refused_in_our_words() -> None:
     nested = torch.nested.nested_tensor([torch.randn(2, 3, 8), torch.randn(2, 5, 8)], layout=torch.jagged)
     with pytest.raises(TypeError, match="got a nested tensor for q, expected a dense one"):
         rope.on_queries_keys(nested, nested)
+
+
+@pytest.mark.parametrize("call", ["attention", "on_scores", "on_embeddings"])
+def test_what_cannot_be_computed_in_is_refused_in_our_words(call: str) -> None:
+    calls = {
+        "attention": lambda x: posenc.attention(x, x, x),
+        "on_scores": lambda x: posenc.ALiBi(num_heads=2).on_scores(x, None, None),
+        "on_embeddings": lambda x: posenc.Sinusoidal(dim=8).on_embeddings(x),
+    }
+    for dtype in (torch.float8_e4m3fn, torch.int64, torch.complex64):
+        with pytest.raises(ValueError, match=rf"got \w+ of {dtype}, expected float64"):
+            calls[call](heads().to(dtype))
+    nested = torch.nested.nested_tensor([torch.randn(2, 3, 8), torch.randn(2, 5, 8)], layout=torch.jagged)
+    with pytest.raises(TypeError, match=r"got a nested tensor for \w+, expected a dense one"):
+        calls[call](nested)
 
 
 def test_a_score_mod_is_compiled_whole() -> None:

@@ -14,7 +14,7 @@ from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
 from posenc.kernels.choice import Choice, explained_by
-from posenc.kernels.distributed import check_replicates
+from posenc.kernels.inputs import check_inputs
 from posenc.kernels.precision import compute_dtype, without_autocast
 from posenc.positions import Positions, resolve, resolve_coordinates
 from posenc.positions._resolve import LAST_POSITION
@@ -94,9 +94,10 @@ def attention(
     product: its error grows with the position.
 
     Raises:
-        ValueError: heads, lengths, masks or positions that do not fit; more queries than keys with ``causal`` or
-            ``window``; a scale that is not finite; keys after a query for an encoding that is ``causal_only``; an
+        ValueError: heads, lengths, masks, dtypes or positions that do not fit; more queries than keys with ``causal``
+            or ``window``; a scale that is not finite; keys after a query for an encoding that is ``causal_only``; an
             implementation that cannot take the call.
+        TypeError: nested tensors.
 
     Example:
         >>> import posenc
@@ -137,7 +138,7 @@ def _problem(
 ) -> Problem:
     if encoding is not None:
         check_instance("attention", "encoding", encoding, Encoding, "ALiBi(num_heads=8)")
-    check_replicates("attention", q, k, v)
+    check_inputs("attention", q=q, k=k, v=v)
     _check_shapes(q, k, v, causal=causal)
     if not (window is None and documents is None and mask is None and sinks is None):
         _check_masks(q, k, window=window, documents=documents, mask=mask, sinks=sinks)

@@ -39,7 +39,7 @@ from posenc.kernels.biased_attention.content import Content as Content
 from posenc.kernels.biased_attention.content import ScoreMod as ScoreMod
 from posenc.kernels.biased_attention.score_mod import score_mod
 from posenc.kernels.biased_attention.temperature import Temperatures, combined
-from posenc.kernels.distributed import check_replicates
+from posenc.kernels.inputs import check_inputs
 from posenc.kernels.precision import compute_dtype, without_autocast
 from posenc.positions import Positions, resolve, resolve_coordinates
 
@@ -142,7 +142,7 @@ class Encoding(nn.Module):
         Same shape and dtype. Scores of minus infinity are those that a mask has taken away. Only a
         :class:`ContextualEncoding` reads q, k, the state and the scale, which is :meth:`softmax_scale` by default.
         """
-        check_replicates(type(self).__name__, scores)
+        check_inputs(type(self).__name__, scores=scores)
         i = resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions")
         j = resolve(k_positions, scores.shape[-1], device=scores.device, name="k_positions")
         part = self.at("scores")
@@ -224,7 +224,7 @@ class EmbeddingEncoding(Encoding, ABC):
                 f"{type(self).__name__}: x has {x.shape[-1]} channels but this encoding was built for dim "
                 f"{self.dim}; build it with dim={x.shape[-1]}."
             )
-        check_replicates(type(self).__name__, x)
+        check_inputs(type(self).__name__, x=x)
         batch = x.shape[0] if x.ndim == 3 else None
         if self.coordinates == 1:
             resolved = resolve(positions, x.shape[-2], device=x.device, batch=batch)

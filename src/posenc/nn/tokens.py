@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,6 +62,8 @@ def after(
     each new document.
     """
     batch, seq = x.shape[:2]
+    if isinstance(positions, np.integer):
+        positions = int(positions)
     if positions is None and attention_mask is None and documents is None and before.plain:
         now: int = before.next_position  # type: ignore[assignment]
         return Tokens(now, before.k_positions, None, None, now + seq)

@@ -11,7 +11,7 @@ from torch import Tensor
 from posenc.encoding import QueryKeyEncoding
 from posenc.frequencies.base import check_choice
 from posenc.kernels.choice import Choice, Implementation, explained_by
-from posenc.kernels.distributed import check_replicates
+from posenc.kernels.inputs import check_replicates, is_distributed
 from posenc.kernels.kept import LastResult
 from posenc.kernels.precision import compute_dtype, may_look
 from posenc.kernels.rotate import op
@@ -264,7 +264,7 @@ class Rotation(QueryKeyEncoding, ABC):
 
     def _is_fused(self, x: Tensor, rows: Rows) -> bool:
         """Whether the fused operation can turn x: one slice, and the same tables for all heads."""
-        return 2 <= x.ndim <= 4 and rows.cos.ndim < 4 and not self.blocks and type(x).__name__ != "DTensor"
+        return 2 <= x.ndim <= 4 and rows.cos.ndim < 4 and not self.blocks and not is_distributed(x)
 
     def _go_together(self, q: Tensor, k: Tensor) -> bool:
         """Whether one call can rotate both, and their shapes and dtypes are right."""

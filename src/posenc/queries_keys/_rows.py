@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from posenc.kernels.inputs import is_distributed
 from posenc.kernels.precision import may_keep
 from posenc.kernels.rotate.eager import Pairing, rotate
 from posenc.kernels.rotate.tables import Tables
@@ -106,7 +107,7 @@ def align(table: Tensor, ndim: int, seq_index: int) -> Tensor:
 
 def for_tensor(table: Tensor, x: Tensor) -> Tensor:
     """The table as x needs it: replicated over the mesh of a DTensor, else as it is."""
-    if type(x) is Tensor or type(x).__name__ != "DTensor":
+    if not is_distributed(x):
         return table
     from torch.distributed.tensor import DTensor, Replicate
 

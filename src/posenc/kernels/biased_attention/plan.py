@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 
 from posenc.kernels.biased_attention import blocks, channels, dense, flex, fused
 from posenc.kernels.biased_attention.problem import Problem
-from posenc.kernels.distributed import is_distributed
+from posenc.kernels.inputs import is_distributed
 
 Implementation = Literal["auto", "cpu", "sdpa", "blocks", "flex", "channels", "dense"]
 

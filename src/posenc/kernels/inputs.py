@@ -1,0 +1,53 @@
+"""Which tensors are taken: dense ones, of a floating dtype that is computed in; DTensors where they work."""
+
+import torch
+from torch import Tensor
+
+#: What is computed in float32 or float64. float8 is for storage and matrix products alone.
+DTYPES = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
+
+
+def check_inputs(who: str, **tensors: Tensor) -> None:
+    """Refuse, by the name of the argument, what the arithmetic is not for.
+
+    Raises:
+        TypeError: a nested tensor.
+        ValueError: a dtype that is not float64, float32, float16 or bfloat16; a DTensor outside of
+            ``implicit_replication``.
+    """
+    for name, x in tensors.items():
+        if x.is_nested:
+            raise TypeError(
+                f"{who}: got a nested tensor for {name}, expected a dense one, because each of its sequences has "
+                "positions of its own; pad it, or pack its values() with positions from posenc.positions.from_lengths."
+            )
+        if x.dtype not in DTYPES:
+            raise ValueError(
+                f"{who}: got {name} of {x.dtype}, expected float64, float32, float16 or bfloat16; cast it before and "
+                "the result back."
+            )
+    check_replicates(who, *tensors.values())
+
+
+def is_distributed(x: object) -> bool:
+    """Whether x is a DTensor. Nothing of torch.distributed is imported to find out."""
+    return type(x) is not Tensor and type(x).__name__ == "DTensor"
+
+
+def check_replicates(name: str, *tensors: object) -> None:
+    """Refuse DTensors where plain tensors, such as positions and masks, do not count as the same in all processes.
+
+    Raises:
+        ValueError: a DTensor outside of ``implicit_replication``.
+    """
+    if not any(is_distributed(x) for x in tensors):
+        return
+    from torch.distributed.tensor import DTensor
+
+    dispatcher = getattr(DTensor, "_op_dispatcher", None)
+    if not getattr(dispatcher, "_allow_implicit_replication", True) and not torch.compiler.is_compiling():
+        raise ValueError(
+            f"{name}: got a DTensor, expected it to be within torch.distributed.tensor.experimental."
+            "implicit_replication(), so that positions and masks, which are plain tensors, count as the same in all "
+            "processes; put the forward and the backward in it."
+        )
