@@ -17,8 +17,7 @@ from posenc.lab.drawing.plots import TIMES
 from posenc.lab.drawing.words import HELD, names, times
 from posenc.lab.encodings.pictures import pictures_of
 from posenc.lab.encodings.properties import EXACT
-
-Data = dict[str, Any]
+from posenc.lab.run.config import Data
 
 _COUNTS = dict(enumerate(("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")))
 

@@ -17,12 +17,10 @@ from posenc.lab.encodings import road
 from posenc.lab.encodings.properties import measure
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, NO_COMMAND, check
+from posenc.lab.run.config import FORMAT, NO_COMMAND, Data, check
 from posenc.lab.run.errors import RunError
 
 PROTOCOLS = ("windows", "last")
-
-Data = dict[str, Any]
 
 
 class _Encoding(msgspec.Struct):

@@ -1,6 +1,6 @@
 """The table of a run for the terminal."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -8,12 +8,11 @@ from posenc.lab.compare.results import PROTOCOLS, factors
 from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.tables import table as empty
 from posenc.lab.drawing.words import number
+from posenc.lab.run.config import Data
 from posenc.lab.run.printable import escape
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-Data = dict[str, Any]
 
 
 def heading(protocol: str, results: Data) -> str:

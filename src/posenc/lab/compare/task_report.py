@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from posenc.lab.compare.find_task import find
-from posenc.lab.compare.task_results import Data, collect, mean, rows_of, shown, sizes_of, trials
+from posenc.lab.compare.task_results import collect, mean, rows_of, shown, sizes_of, trials
 from posenc.lab.drawing import html, plots
 from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.tables import table as empty
 from posenc.lab.run import folder as runs
+from posenc.lab.run.config import Data
 from posenc.lab.run.printable import escape
 
 SHOWN = "shown.safetensors"

@@ -10,10 +10,10 @@ import numpy as np
 from posenc.lab.compare.task import Task
 from posenc.lab.drawing.words import names
 from posenc.lab.run import folder as runs
+from posenc.lab.run.config import Data
 
 HOLDS = 0.9  # of the value at the trained size, at every other one
 NEAR = 0.8  # of the best value at the trained size: who is worse has learned too little for "holds" to mean anything
-Data = dict[str, Any]
 
 
 def trials(run: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, int, int, Path]]:

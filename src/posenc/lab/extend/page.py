@@ -1,14 +1,12 @@
 """The report of a run of ``posenc extend`` as one page that needs nothing else."""
 
 from pathlib import Path
-from typing import Any
 
 from posenc.lab.drawing import html
 from posenc.lab.extend import pictures
 from posenc.lab.extend.table import bin_name, lowest, nats_text, retrieval_rows, rows, short, value_text
 from posenc.lab.extend.verdict import BLOCK, HELD
-
-Data = dict[str, Any]
+from posenc.lab.run.config import Data
 
 
 def page(results: Data) -> str:

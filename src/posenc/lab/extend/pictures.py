@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from posenc.lab.drawing.plots import GRID, HUES, INK, MUTED, TIMES, Picture, label_ends, round_values
 from posenc.lab.extend.table import by_probe, probe_home, rows, short
 from posenc.lab.extend.verdict import HELD
+from posenc.lab.run.config import Data
 
-Data = dict[str, Any]
 FloatArray = NDArray[np.float64]
 
 _FREE = ("green", "blue", "purple", "vermilion", "gold", "pink", "teal", "brown", "red", "olive", "navy")

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posenc.lab.extend.results import Data, collect
+from posenc.lab.extend.results import collect
 from posenc.lab.run import folder as runs
+from posenc.lab.run.config import Data
 
 if TYPE_CHECKING:
     from rich.console import Console

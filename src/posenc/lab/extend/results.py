@@ -20,10 +20,8 @@ from posenc.lab.extend.retrieval import TASKS
 from posenc.lab.extend.verdict import HELD, Bins, Mean, Nats, decide, difference, excess, holds, mean, worst
 from posenc.lab.extend.words import NOT_FINISHED, perplexities, recommendation, summary
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, NO_COMMAND, check
+from posenc.lab.run.config import FORMAT, NO_COMMAND, Data, check
 from posenc.lab.run.errors import RunError
-
-Data = dict[str, Any]
 
 POINTS = 48
 """Points of a curve by position."""

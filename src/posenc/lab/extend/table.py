@@ -10,12 +10,11 @@ from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.tables import table as empty
 from posenc.lab.drawing.words import BROKE
 from posenc.lab.extend.verdict import HELD
+from posenc.lab.run.config import Data
 from posenc.lab.run.printable import escape
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-Data = dict[str, Any]
 
 
 def print_results(results: Data, console: "Console") -> None:

@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from posenc.lab.extend.config import ExtendConfig
 from posenc.lab.extend.verdict import HELD, Bins, Mean, Nats, Verdict, difference, mean, worst
-
-Data = dict[str, Any]
+from posenc.lab.run.config import Data
 
 NOT_FINISHED = "This run is not finished: no rule is recommended yet."
 

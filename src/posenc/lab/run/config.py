@@ -13,6 +13,8 @@ NO_COMMAND = "(not recorded: an earlier version of posenc wrote this run)"
 
 Device = Literal["cpu", "cuda"]
 T = TypeVar("T")
+Data = dict[str, Any]
+"""What a JSON file holds: results, and parts of them."""
 
 
 def check_choice(name: str, value: str, allowed: Any) -> None:
