@@ -84,6 +84,7 @@ def _block_mask(problem: Problem) -> BlockMask | None:
         mask = problem.mask.reshape((1,) * (4 - problem.mask.ndim) + problem.mask.shape)
         heads = None if mask.shape[1] == 1 else mask.shape[1]
         mask = mask.expand(batch, -1, problem.q_len, problem.k_len)
+        mask = mask if heads else mask[:, 0]
     offset = problem.offset
 
     def visible(b: Tensor, h: Tensor, t: Tensor, u: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ def _block_mask(problem: Problem) -> BlockMask | None:
         if documents is not None:
             seen = seen & (documents[b, t + offset] == documents[b, u])
         if mask is not None:
-            seen = seen & mask[b, h if heads else 0, t, u]
+            seen = seen & (mask[b, h, t, u] if heads else mask[b, t, u])
         return seen
 
     return create_block_mask(visible, batch, heads, problem.q_len, problem.k_len, device=str(problem.q.device))

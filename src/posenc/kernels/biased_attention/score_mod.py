@@ -19,13 +19,10 @@ def score_mod(bias: Bias, q_positions: Tensor, k_positions: Tensor, *, relative:
     if relative and whole and _has_values(q_positions) and _has_values(k_positions):
         return _from_distances(bias, q_positions, k_positions)
     dense = bias(q_positions, k_positions)
-    batched = dense.ndim == 4 and dense.shape[0] > 1
-    dense = dense[None] if dense.ndim == 3 else dense
-
-    def add(score: Tensor, b: Tensor, h: Tensor, q_index: Tensor, k_index: Tensor) -> Tensor:
-        return score + dense[b if batched else 0, h, q_index, k_index]
-
-    return add
+    if dense.ndim == 4 and dense.shape[0] > 1:
+        return lambda score, b, h, q_index, k_index: score + dense[b, h, q_index, k_index]
+    shared = dense[0] if dense.ndim == 4 else dense  # an index of 0 would not do: torch 2.10 takes tensors alone
+    return lambda score, b, h, q_index, k_index: score + shared[h, q_index, k_index]
 
 
 def _has_values(positions: Tensor) -> bool:
@@ -41,14 +38,12 @@ def _from_distances(bias: Bias, q_positions: Tensor, k_positions: Tensor) -> Sco
     behind = bias(torch.arange(furthest + 1, device=device), zero)[..., :, 0]
     before = bias(zero, torch.arange(1, ahead + 1, device=device))[..., 0, :].flip(-1)
     table = torch.cat((before, behind), dim=-1).contiguous()
-    batched = max(q_positions.ndim, k_positions.ndim) == 2
-    i = q_positions.expand(1 if q_positions.ndim == 1 else q_positions.shape[0], -1).contiguous()
-    j = k_positions.expand(1 if k_positions.ndim == 1 else k_positions.shape[0], -1).contiguous()
+    i, j = (x if x.ndim == 2 else x[None] for x in (q_positions, k_positions))
     rows = max(i.shape[0], j.shape[0])
-    i, j = i.expand(rows, -1).contiguous(), j.expand(rows, -1).contiguous()
+    i, j = (x.expand(rows, -1).contiguous() if rows > 1 else x[0].contiguous() for x in (i, j))
 
     def add(score: Tensor, b: Tensor, h: Tensor, q_index: Tensor, k_index: Tensor) -> Tensor:
-        row = b if batched and rows > 1 else 0
-        return score + table[h, i[row, q_index] - j[row, k_index] + ahead]
+        back = i[b, q_index] - j[b, k_index] if rows > 1 else i[q_index] - j[k_index]
+        return score + table[h, back + ahead]
 
     return add
