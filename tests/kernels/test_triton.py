@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+import posenc
 from posenc.kernels.rotate.op import rotate, rotate_
 
 if importlib.util.find_spec("triton") is None:
@@ -98,3 +99,43 @@ def test_wrong_arguments_are_refused() -> None:
         rotate(q, q, table, table, implementation="triton")
     with pytest.raises(ValueError, match="share memory"):
         rotate_(q[:, :1].expand(1, 2, 3, 4), q, *torch.randn(2, 3, 2, device=DEVICE), implementation="triton")
+
+
+def _grid(rows: int, axes: int) -> torch.Tensor:
+    return torch.stack([(torch.arange(6) * (axis + 2)) % 5 for axis in range(axes)], -1).expand(rows, -1, -1)
+
+
+#: Encodings by what they give the kernel: one table for all, a row for each sequence, several coordinates, a slice.
+ENCODINGS = {
+    "an offset": (lambda: posenc.RoPE(head_dim=16), 7),
+    "a position for each token": (lambda: posenc.RoPE(head_dim=16), torch.arange(6).expand(2, -1)),
+    "fractions": (lambda: posenc.RoPE(head_dim=16), torch.arange(6) / 4),
+    "a slice, neighbours": (lambda: posenc.RoPE(head_dim=16, rotary_dim=8, pairing="interleaved"), 0),
+    "a rule with a factor": (
+        lambda: posenc.RoPE(head_dim=16, frequencies=posenc.YaRN(4, trained_length=8)),
+        3,
+    ),
+    "three axes": (lambda: posenc.MRoPE(head_dim=16, sections=(4, 2, 2)), _grid(2, 3)),
+    "two axes": (lambda: posenc.AxialRoPE(head_dim=16, axes=2), _grid(2, 2)),
+}
+
+
+@pytest.mark.parametrize("given", ENCODINGS)
+def test_an_encoding_gives_and_learns_the_same_by_triton_as_by_plain_torch(given: str) -> None:
+    make, positions = ENCODINGS[given]
+    positions = positions.to(DEVICE) if isinstance(positions, torch.Tensor) else positions
+    found = []
+    for implementation in ("triton", "eager"):
+        generator = torch.Generator().manual_seed(0)
+        q, k = (torch.randn(2, heads, 6, 16, generator=generator).to(DEVICE).requires_grad_() for heads in (4, 2))
+        encoding = make()
+        encoding.implementation = implementation
+        outputs = encoding.on_queries_keys(q, k, positions)
+        (outputs[0].square().sum() + outputs[1].pow(3).sum()).backward()
+        taken = posenc.explain(encoding.on_queries_keys, q, k, positions).implementation
+        assert taken == implementation
+        with torch.no_grad():
+            in_place = encoding.on_queries_keys_(q.detach().clone(), k.detach().clone(), positions)
+        found.append([*outputs, *in_place, q.grad, k.grad])
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
