@@ -323,3 +323,50 @@ def test_the_part_of_a_model_with_two() -> None:
     with extend(model, size=64):
         assert model.vision_model(images(64, 64)).last_hidden_state.shape == (2, 65, 32)
         assert model.config.vision_config.image_size == 64
+
+
+# What people reported
+
+
+@pytest.mark.parametrize("convention", ["dinov2", "dinov2_registers", "transformers", "timm"])
+def test_every_size_has_as_many_rows_as_patches(convention: Any) -> None:
+    """facebookresearch/dinov2 333, dino 8, transformers 32410: factors that were rounded down lost a row."""
+    table = LearnedGrid(2, grid=(37, 37), prefix=1)
+    for height in range(1, 80, 7):
+        for width in range(2, 80, 5):
+            assert table.resized(height, width, convention=convention).table.shape[0] == 1 + height * width
+
+
+@pytest.mark.parametrize("name", ["ViT", "DeiT", "Dinov2"])
+def test_a_table_of_a_rectangle_is_read_as_one(name: str) -> None:
+    """facebookresearch/dinov2 506: 4 x 6 patches, which DINOv2's own code takes for a square."""
+    options = {key: value for key, value in SMALL.items() if name != "Dinov2" or key != "intermediate_size"}
+    model = build(name, **{**options, "image_size": [32, 48]})
+    (group,) = describe(model)
+    encoding = group.encoding
+    assert isinstance(encoding, LearnedGrid)
+    assert encoding.grid == (4, 6)
+    table = model.embeddings.position_embeddings
+    before = LearnedGrid.from_table(table.detach(), grid=(4, 6), prefix=encoding.prefix)
+    with extend(model, size=(48, 40)):
+        wanted = before.resized(6, 5).table
+        torch.testing.assert_close(model.embeddings.position_embeddings[0], wanted)
+        assert read(model, images(48, 40)).shape[1] == encoding.prefix + 30
+
+
+def test_vit_mae_reads_its_sines_as_it_does_on_demand() -> None:
+    """transformers 32410: an image that is no square."""
+    model = build("ViTMAE", **SMALL, mask_ratio=0.0)
+    noise = torch.arange(30)[None].expand(2, -1).float()
+    own = read(model, images(48, 40), noise=noise, interpolate_pos_encoding=True)
+    with extend(model, size=(48, 40)):
+        assert torch.equal(read(model, images(48, 40), noise=noise), own)
+
+
+def test_a_model_of_images_is_told_of_size() -> None:
+    model = build("ViT", **SMALL)
+    for rule in ("interpolate", Geometric(1e6)):
+        with pytest.raises(
+            ValueError, match=r"a model of images takes extend\(model, size=|a model of images extend\("
+        ):
+            extend(model, rule, length=64)

@@ -30,7 +30,7 @@ from posenc.integrations.transformers.rules.read import NO_TEMPERATURE
 from posenc.lab.checkpoint.read import read
 from posenc.lab.drawing.words import ranges
 from posenc.lab.run.printable import escape, printable
-from posenc.scores import SwinBias, SwinV2Bias
+from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
 
 FloatArray = NDArray[np.float64]
 
@@ -258,7 +258,8 @@ def _places(encoding: Encoding) -> dict[str, str]:
         case LearnedGrid(grid=(rows, columns), prefix=prefix):
             after = f" after {prefix} other token{'s' if prefix > 1 else ''}" if prefix else ""
             return {"positions": f"{rows} x {columns} patches{after}, no more"}
-        case SwinBias(window=(rows, columns)) | SwinV2Bias(window=(rows, columns)):
+        case SwinBias() | SwinV2Bias() | LeViTBias() | DecomposedBias():
+            rows, columns = encoding.window
             return {"window": f"{rows} x {columns} patches"}
         case _:
             return {}

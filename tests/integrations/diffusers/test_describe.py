@@ -236,3 +236,22 @@ def test_tensors_of_nested_outputs() -> None:
     assert flat({"a": torch.ones(1), "b": (torch.ones(2), [torch.ones(3)])})[2].shape == (3,)
     assert all(isinstance(row.axes, tuple) and row.positions for row in ROWS.values())
     assert isinstance(torch.ones(1), Tensor)
+
+
+@pytest.mark.parametrize(("width", "shares"), [(32, (12, 10, 10)), (64, (24, 20, 20)), (96, (32, 32, 32))])
+def test_wans_axes_are_shared_out_in_its_code_as_in_ours(width: int, shares: tuple[int, ...]) -> None:
+    """huggingface/diffusers 12538: thirds that are no whole pairs were split otherwise than they were made."""
+    model = diffusers.WanTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=1, attention_head_dim=width, in_channels=4, out_channels=4,
+        text_dim=8, freq_dim=16, ffn_dim=16, num_layers=1, rope_max_seq_len=32,
+    )  # fmt: skip
+    (part,) = describe(model)
+    assert part.encoding.widths == shares
+    assert not check(model).findings
+
+
+def test_the_end_of_qwen_images_table_is_said() -> None:
+    """huggingface/diffusers 12083, vllm-omni 2791: a long prompt runs past it, and gets fewer rows than tokens."""
+    (part,) = describe(build(FAMILIES["qwenimage"]))
+    assert part.ends[0] == 4096
+    assert "fewer rows than tokens" in " ".join(part.notes)

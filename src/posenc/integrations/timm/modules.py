@@ -126,7 +126,8 @@ def _naflex(module: Any, model: Any) -> list[Row]:
     rows = []
     if isinstance(getattr(module, "pos_embed", None), torch.Tensor):
         row = table("pos_embed", module.pos_embed, None)
-        rows.append(row._replace(notes=("read at the grid of each image",)))
+        how = f"{module.pos_embed_interp_mode}{' with antialias' if module.pos_embed_antialias else ''}"
+        rows.append(row._replace(notes=(f"read at the grid of each image, {how}",)))
     if isinstance(getattr(module, "pos_embed_y", None), torch.Tensor):
         rows.append(_refused("pos_embed_y, pos_embed_x", "two tables, of rows and of columns, which are added"))
     return rows

@@ -127,7 +127,8 @@ def _rotary_groups(model: Any, part: str | None) -> list[LayerGroup]:
         raise ValueError(
             f"extend: got a {described.model_type!r} model with {found}"
             + ("" if part is None else f" and part {part!r}")
-            + ', expected rotary layers of a text; a learned table takes "interpolate".'
+            + ', expected rotary layers of a text; a learned table takes "interpolate", and a model of images '
+            "extend(model, size=(height, width))."
         )
     if len(parts) > 1:
         raise ValueError(f"extend: got a model with the rotary parts {parts}, expected to be told which; give part=...")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from posenc import AxialRoPE
-from posenc.embeddings import LearnedGrid
+from posenc.embeddings import LearnedGrid, SinusoidalGrid
 from posenc.frequencies import Frequencies
 from posenc.integrations.image_tables import check_size, reading, resized_offsets, resized_table
 from posenc.integrations.patch import Patch
@@ -97,7 +97,10 @@ def _image_groups(model: Any, part: str | None) -> list[LayerGroup]:
     seen = [
         group
         for group in described
-        if any(isinstance(each, (LearnedGrid, SwinBias, SwinV2Bias, AxialRoPE)) for each in group.encoding.parts)
+        if any(
+            isinstance(each, (LearnedGrid, SinusoidalGrid, SwinBias, SwinV2Bias, AxialRoPE))
+            for each in group.encoding.parts
+        )
         or config_of(model.config, group.part).model_type == "videomae"
     ]
     names = list(dict.fromkeys(group.part for group in seen if part is None or group.part == part))
@@ -187,6 +190,9 @@ def _read(
     for each in (part for group in groups for part in group.encoding.parts):
         if isinstance(each, LearnedGrid) and each.grid == grid and table.shape[-1] == each.dim:
             return resized_table(table, grid=grid, size=size, how=how, prefix=each.prefix)
+        prefix = 0 if table.ndim != 3 else table.shape[1] - grid[0] * grid[1]
+        if isinstance(each, SinusoidalGrid) and table.ndim == 3 and 0 <= prefix <= 1 and table.shape[-1] == each.dim:
+            return resized_table(table, grid=grid, size=size, how=how, prefix=prefix)
         if isinstance(each, SwinBias) and each.window == grid and table.shape == each.table.shape:
             kept = table.shape[0] - (2 * grid[0] - 1) * (2 * grid[1] - 1)
             return resized_offsets(table, window=grid, size=size, how=how, suffix=kept)

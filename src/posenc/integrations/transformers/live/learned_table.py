@@ -51,7 +51,10 @@ def learned_table(model: Any, function: str, got: str) -> tuple[str, int]:
     tables = {(group.part, group.encoding.length) for group in described if isinstance(group.encoding, Learned)}
     if len(tables) != 1:
         found = ", ".join(f"{group.part or 'model'}: {type(group.encoding).__name__}" for group in described)
-        raise ValueError(f"{function}: {got} a model with {found}, expected one learned table of positions.")
+        raise ValueError(
+            f"{function}: {got} a model with {found}, expected one learned table of positions; a model of images takes "
+            "extend(model, size=(height, width))."
+        )
     return tables.pop()
 
 
