@@ -2,7 +2,9 @@
 
 import copy
 import json
+import math
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,30 @@ def test_every_default_config_that_is_written_is_loaded_and_means_the_same() -> 
             differing.append(model_type)
     assert differing == []
     assert written > 220
+
+
+LLAMA = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "max_position_embeddings": 4096}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
+HOSTILE = {
+    "no heads": {"num_attention_heads": 0},
+    "more layers than any model": {"num_hidden_layers": 10**8},
+    "channels of which no table can be made": {"hidden_size": 4 * 10**12},
+    "a size without end": {"max_position_embeddings": math.inf},
+    "a size that is no number": {"head_dim": math.nan},
+    "a size of 400 digits": {"hidden_size": 10**400},
+    "a factor that is no number": {"rope_scaling": YARN | {"attention_factor": math.nan}},
+    "a factor without end": {"rope_scaling": YARN | {"factor": math.inf}},
+    "a base that is no number": {"rope_theta": math.nan},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_number_that_no_model_has_is_refused_at_once(name: str) -> None:
+    started = time.process_time()
+    with pytest.raises(ValueError, match=r"expected|refuses this config"):
+        describe(LLAMA | HOSTILE[name])
+    assert time.process_time() - started < 5  # with the import of transformers
 
 
 WORDS = [None, True, False, -1, 0, 1, 2, 3, 7, 0.5, 1e400, -1e400, 10**12, 10**30, "", "yarn", "default", "1", "llama"]

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from posenc.lab.compare import jobs
+from posenc.lab.compare import job, jobs
 from posenc.lab.compare.config import is_done
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
@@ -52,6 +53,16 @@ def test_a_run_from_the_command_to_the_report(posenc_command, tiny, tmp_path: Pa
     assert again.returncode == 0, again.stderr
     assert (run / "report.html").exists()
     assert {path: path.stat().st_mtime_ns for path in run.glob("*/model.safetensors")} == before
+
+
+def test_two_processes_do_not_go_on_with_one_run(prepare) -> None:
+    """The second would time the first, and unlink the file by which the first tells its trials to stop."""
+    run = prepare("none")
+    (run / runs.STOP).touch()
+    with runs.locked(run), pytest.raises(RunError, match="another process is at work"):
+        job.finish(run, Console(quiet=True))
+    assert (run / runs.STOP).exists()
+    assert not is_done(run / "none-seed0")
 
 
 def test_one_trial_that_fails_does_not_take_the_others_with_it(prepare, capsys: pytest.CaptureFixture[str]) -> None:

@@ -209,6 +209,34 @@ def test_several_seeds_are_shown_with_their_spread(fabricate: Fabricate) -> None
     assert "10.10 \u00b10.10*" in printed(run)
 
 
+def test_a_table_past_the_trained_length_is_said_to_end_where_it_does(fabricate: Fabricate) -> None:
+    run = fabricate(("none", "learned"))
+    path = run / "learned-seed0" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        if row["event"] == "evaluate" and row["factor"] in (2, 4):
+            del row["refused"]
+            row.update(nats=math.log(20), perplexity=20.0, tokens=64)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report.write(run)
+    said = json.loads((run / "results.json").read_text())["summary"]
+    assert f"learned has no code past {4 * LENGTH} tokens, 4 times the trained length, and cannot go further." in said
+
+
+def test_a_limit_that_the_seeds_do_not_tell_is_not_decided(fabricate: Fabricate) -> None:
+    run = fabricate(("rope",), seeds=(0, 1))
+    for seed, at_the_end in ((0, 9.0), (1, 14.0)):  # of 10: below the limit and above it
+        path = run / f"rope-seed{seed}" / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            if row["event"] == "evaluate" and row["factor"] == 8:
+                row["perplexity"] = at_the_end
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report.write(run)
+    assert "of rope (" in (said := json.loads((run / "results.json").read_text())["summary"][0])
+    assert "the seeds differ too much to say which" in said
+
+
 def test_the_table_marks_the_best_of_each_column_and_fits_a_narrow_terminal(finished: Path) -> None:
     wide, narrow = printed(finished), printed(finished, width=80)
     assert wide.count("Perplexity, trained on 16 tokens") == 1

@@ -40,9 +40,17 @@ def prepare(request: Request) -> Path:
 
 
 def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Backend | None = None) -> None:
-    """Do what a run still lacks: trials, timing, report. A new run lacks all of it, one that was cut off the rest."""
+    """Do what a run still lacks: trials, timing, report. A new run lacks all of it, one that was cut off the rest.
+
+    One process at a time: two would time each other, and take away the file by which the other's trials are stopped.
+    """
     config = load_config(run)
     config = dataclasses.replace(config, jobs=jobs or config.jobs, backend=backend or config.backend)
+    with runs.locked(run, patience=1.0):
+        _finish(run, config, console)
+
+
+def _finish(run: Path, config: RunConfig, console: Console) -> None:
     _introduce(run, config, console)
     with resumable(["posenc", "compare", "--resume", str(run)]):
         _train_all(run, config, console)
