@@ -210,12 +210,11 @@ class _Check:
 
     def _has_grown(self, module: nn.Module, key: str, values: Any) -> bool:
         """Rules that depend on the length leave the rates of the last sequence behind."""
-        length = getattr(module, "max_seq_len_cached", None)
+        lengths = [value for name, value in vars(module).items() if name.endswith("max_seq_len_cached")]
         for group in self._groups_of(module):
             rule = rotation(group).frequencies
             if rule.depends_on_length and not key.endswith("original_inv_freq"):
-                lengths = [length, 2 * (group.longest or group.trained_length or 4096)]
-                for each in (n for n in lengths if n is not None):
+                for each in (*lengths, 2 * (group.longest or group.trained_length or 4096)):
                     rates = rule.inv_freq(rotation(group).rotary_dim, length=float(each))
                     if rates.shape == values.shape and np.allclose(values, rates, rtol=_SHARE, atol=0):
                         return True
