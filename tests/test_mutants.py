@@ -29,7 +29,7 @@ MUTANTS = [
     ("kernels/precision.py", "exact = as_float64(positions)", "exact = positions.float()", "queries_keys"),
     ("frequencies/geometric.py", "/ rotary_dim)", "/ (rotary_dim - 2))", "frequencies"),
     ("embeddings/sinusoidal.py", "(angle.sin(), angle.cos())", "(angle.cos(), angle.sin())", "embeddings"),
-    ("embeddings/learned_grid.py", "(new + how.offset) / old", "new / old", "embeddings/test_learned_grid.py"),
+    ("kernels/resample.py", "(new + how.offset) / old", "new / old", "embeddings/test_learned_grid.py"),
     (
         "embeddings/sinusoidal_grid.py",
         '"mae": _Plan("concatenated", (1, 0))',
@@ -154,7 +154,7 @@ EXAM = {
     ),
     "stays_finite_at_two_to_the_twenty": (
         "kernels/precision.py",
-        "return positions.to(torch.float64)",
+        "return positions.to(float64_device(positions.device)).to(torch.float64)",
         "return positions.half().double()",
         "sinusoidal",
     ),

@@ -65,7 +65,7 @@ def test_a_task_is_one_short_file_and_every_default_encoding_runs(name: str, mon
         model = train(task, spec, sizes, 0)
         measured = list(task.measure(model, spec, sizes))
         assert measured[0].trained
-        assert {m.unit for m in measured} <= {"", *task.other_units}
+        assert {m.unit for m in measured} <= {"", task.unit, *task.other_units}
         assert all(m.note if m.value is None else np.isfinite(m.value) for m in measured)
         assert all(isinstance(value, torch.Tensor) for value in task.show(model, spec, sizes).values())
 
@@ -196,13 +196,13 @@ def test_only_the_matrices_of_layers_decay() -> None:
 
 def test_several_lengths_are_several_rows_each_with_its_own_trained_size(tmp_path: Path) -> None:
     sizes = {"steps": 2, "batch": 2, "dim": 16, "num_heads": 2, "num_layers": 1}
-    request = task_job.Request("retrieval", ["rope"], 1, sizes, 1, 1, tmp_path / "run", lengths=(8, 16))
+    request = task_job.Request("retrieval", ["rope"], 1, sizes, 1, 1, tmp_path / "run", lengths=(4, 8))
     run = task_job.prepare(request)
     task_job.finish(run, quiet())
     results = json.loads((run / "results.json").read_text())
     found = {row["row"]: {size for size, c in row["sizes"].items() if c["trained"]} for row in results["rows"]}
+    assert found["rope, length 4"] == {"4 pairs"}
     assert found["rope, length 8"] == {"8 pairs"}
-    assert found["rope, length 16"] == {"16 pairs"}
 
 
 def row(name: str, *values: list[float]) -> dict:
