@@ -20,7 +20,7 @@ def held() -> int:
 
 def test_many_encodings_at_many_positions_are_held_within_the_bound() -> None:
     """200 rules of their own at 65 536 positions would hold 6.5 GB of tables."""
-    ropes = [posenc.RoPE(128, frequencies=posenc.Geometric(base=1e4 + n)) for n in range(24)]
+    ropes = [posenc.RoPE(128, frequencies=posenc.Geometric(base=1e4 + n)) for n in range(10)]  # 8 fit
     x = torch.zeros(1, 1, 1, 128)
     first = ropes[0].rotate(x + 1, 65535)
     for rope in ropes:

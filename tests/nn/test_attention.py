@@ -282,7 +282,9 @@ def test_documents_and_padding_in_one_row() -> None:
     torch.testing.assert_close(got[:, 3:6], layer(x[:, 3:6]))
 
 
-@pytest.mark.parametrize("name", ["sinusoidal", "rope", "alibi", "forgetting"])
+@pytest.mark.parametrize(
+    "name", ["rope", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sinusoidal", "alibi", "forgetting"))]
+)
 def test_a_stack_compiles_in_one_graph(name: str) -> None:
     model = Transformer(DIM, HEADS, 2, posenc.make(name, dim=DIM, num_heads=HEADS), causal=True)
     x, mask = inputs(), real(7, 4, seq=7, side="left")

@@ -217,6 +217,7 @@ def test_what_is_saved_later_is_what_was_trained(tiny_model, begin: Begin, tmp_p
     assert "fine-tuned" in (tmp_path / "later" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_half_a_training_is_not_saved(
     tiny_model, begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
