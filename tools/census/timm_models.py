@@ -117,7 +117,8 @@ def census(
         if not every and not has_positional_modules(file_of(name)):
             without[file_of(name)] += members
             continue
-        with torch.device("meta"):
+        # EfficientFormer's index of its biases is a buffer that its constructor alone fills in.
+        with torch.device("cpu" if name.startswith("efficientformer_") else "meta"):
             model = timm.create_model(name, pretrained=False)
         family = families[f"{type(model).__module__.rpartition('.')[2]}.{type(model).__name__}"]
         family.models += members
@@ -221,7 +222,9 @@ def compared(module: Any, row: Row) -> tuple[str, float]:
 def filled(module: nn.Module) -> Any:
     """The module on the CPU, with random weights and the buffers that its own code fills in."""
     generator = torch.Generator().manual_seed(0)
-    real: Any = copy.deepcopy(module).to_empty(device="cpu")
+    real: Any = copy.deepcopy(module)
+    if any(x.is_meta for x in real.parameters()):
+        real.to_empty(device="cpu")
     with torch.no_grad():
         for parameter in real.parameters():
             parameter.normal_(0, 0.5, generator=generator)
