@@ -434,8 +434,8 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
 }
 
 
-#: Questions that take a second each: those of the catalogue's own rows are quick, those of their variants slow.
-LONG = ("decodes_with_two_graphs", "is_exported_with_an_open_length")
+#: Questions that take seconds each: those of the catalogue's own rows are quick, those of their variants slow.
+LONG = ("compiles_to_one_graph_for_all_lengths", "decodes_with_two_graphs", "is_exported_with_an_open_length")
 SLOW = {(name, question) for name in set(CASES) - set(posenc.names()) for question in LONG}
 QUESTIONS = [name for name, _ in testing.checks(posenc.NoPE())]
 

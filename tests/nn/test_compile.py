@@ -26,7 +26,7 @@ MORE: dict[str, Callable[[], posenc.Encoding | posenc.PerLayer]] = {
     "longrope": lambda: posenc.RoPE(4, frequencies=LongRoPE([1.0, 1.0], [1.0, 4.0], trained_length=8, factor=4)),
     "per layer": lambda: posenc.PerLayer({"a": posenc.RoPE(4), "b": posenc.NoPE()}, pattern=["a", "b"], num_layers=2),
 }
-QUICK = ("rope", "alibi", "two places")
+QUICK = ("rope", "alibi")
 
 
 def encoding(name: str) -> posenc.Encoding | posenc.PerLayer:

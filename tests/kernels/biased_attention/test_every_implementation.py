@@ -43,6 +43,9 @@ ENCODINGS: dict[str, Callable[[], posenc.Encoding]] = {
     "none": lambda: posenc.NoPE(),
 }
 
+#: FlexAttention compiles each call, for seconds: these in every run, the others when there is time.
+QUICK_FLEX = [("alibi", "causal window"), ("t5", "packed documents")]
+
 
 def tensors(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(7)
@@ -158,8 +161,14 @@ def test_dropout_is_the_same_in_the_backward(name: str) -> None:
         assert kept.std() > 0.05
 
 
-@pytest.mark.parametrize("call", ["full", "causal", "causal window", "packed documents", "padding"])
-@pytest.mark.parametrize("name", ["alibi", "t5"])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        pytest.param(name, call, marks=() if (name, call) in QUICK_FLEX else pytest.mark.slow)
+        for name in ("alibi", "t5")
+        for call in ("full", "causal", "causal window", "packed documents", "padding")
+    ],
+)
 def test_flex_attention_gives_what_the_reference_gives(name: str, call: str) -> None:
     torch.compiler.reset()
     encoding, (q, k, v) = ENCODINGS[name](), tensors(torch.float32)

@@ -205,6 +205,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return runs.load_tensors(folder / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_what_is_saved_later_is_what_was_trained(tiny_model, begin: Begin, tmp_path: Path) -> None:
     pytest.importorskip("peft", reason="peft is not installed")
     model, ending = tiny_model(), {"tune": 3, "window": 32}
