@@ -16,6 +16,7 @@ from posenc.frequencies import NTK, Frequencies, Linear, YaRN
 from posenc.lab.extend import config as files
 from posenc.lab.extend import report, results, table
 from posenc.lab.extend.config import ExtendConfig, load_config, retrieval_file, rule_folder
+from posenc.lab.extend.folder import Measured, rule_of
 from posenc.lab.extend.verdict import Mean, decide, difference, mean
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
@@ -185,6 +186,10 @@ def printed(run: Path, width: int = 160) -> str:
     return text
 
 
+def measured(run: Path) -> Measured:
+    return Measured.read(run, load_config(run))
+
+
 def test_a_run_gives_its_table_recommendation_and_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", ALL)
     report.write(run)
@@ -240,22 +245,18 @@ def test_an_unfinished_run_shows_what_there_is_and_recommends_nothing(tmp_path: 
 
 def test_only_the_best_by_the_probe_get_the_full_pass_unless_the_user_named_them(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {}, chosen=False, full=2)
-    config = load_config(run)
-    assert results.finalists(run, config) == ["none", "yarn:2", "ntk:2"]
+    assert measured(run).finalists() == ["none", "yarn:2", "ntk:2"]
     named = write_run(tmp_path / "named", {})
-    config = load_config(named)
-    assert results.finalists(named, config) == ["none", "yarn:2", "ntk:2", "linear:2"]
+    assert measured(named).finalists() == ["none", "yarn:2", "ntk:2", "linear:2"]
 
 
 def test_what_is_chosen_is_the_only_rule_that_the_user_named_or_the_recommended_one(tmp_path: Path) -> None:
     only = write_run(tmp_path / "only", {}, rules=("none", "linear:2"), windows=False)
-    config = load_config(only)
-    assert results.chosen(only, config) == "linear:2"
+    assert measured(only).chosen() == "linear:2"
     run = write_run(tmp_path / "run", ALL)
-    config = load_config(run)
-    assert results.chosen(run, config) == "yarn:2"
-    assert results.rule_of(run, "yarn:2") == RULES["yarn:2"]
-    assert results.rule_of(run, "none") is None
+    assert measured(run).chosen() == "yarn:2"
+    assert rule_of(run, "yarn:2") == RULES["yarn:2"]
+    assert rule_of(run, "none") is None
 
 
 def test_a_learned_table_says_where_it_ends(tmp_path: Path) -> None:
@@ -272,14 +273,14 @@ def test_a_learned_table_says_where_it_ends(tmp_path: Path) -> None:
 
 def test_none_of_them_says_how_far_off_the_closest_is(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"none": ALL["none"], "linear:2": ALL["linear:2"]}, rules=("none", "linear:2"))
-    sentence = results.collect(run)["verdict"]["sentence"]
+    sentence = results.collect(run).verdict.sentence
     assert sentence.startswith("none of them: no rule stays within 10 % of the perplexity")
     assert "the closest, linear:2, has 2.01 times that" in sentence
 
 
 def test_none_needed_says_how_near_it_is(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {**ALL, "none": shifted(0, 0.05)})
-    sentence = results.collect(run)["verdict"]["sentence"]
+    sentence = results.collect(run).verdict.sentence
     assert sentence.startswith("none needed: as it is, model keeps perplexity at ")
     assert "at most 5 % above" in sentence
 
@@ -291,8 +292,10 @@ def test_training_is_reported_by_what_it_lowered(tmp_path: Path) -> None:
     runs.save_tensors(folder / files.PASS, {"nats": torch.from_numpy(shifted(0.1, 0.2)), "seconds": torch.tensor(1.0)})
     runs.write_json(folder / "tune.json", {"steps": 50})
     found = results.collect(run)
-    assert found["tuned"]["lowered"]["beyond"]["nats"] == pytest.approx(0.5, abs=1e-3)
-    assert "Training with linear:2 lowered the loss beyond 1,024 tokens by 0.500" in found["summary"][-1]
+    assert found.tuned is not None
+    assert found.tuned.lowered.beyond is not None
+    assert found.tuned.lowered.beyond.nats == pytest.approx(0.5, abs=1e-3)
+    assert "Training with linear:2 lowered the loss beyond 1,024 tokens by 0.500" in found.summary[-1]
     report.write(run)
     assert "linear:2 tuned" in printed(run)
     assert "Trained with linear:2" in (run / "report.html").read_text()

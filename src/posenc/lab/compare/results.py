@@ -17,7 +17,7 @@ from posenc.lab.encodings import road
 from posenc.lab.encodings.properties import measure
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, NO_COMMAND, Data, check
+from posenc.lab.run.config import FORMAT, NO_COMMAND, Data, converted
 from posenc.lab.run.errors import RunError
 
 PROTOCOLS = ("windows", "last")
@@ -63,7 +63,7 @@ class _Evaluate(msgspec.Struct):
     perplexity: float | None = None
 
 
-_ROWS = {"train": _Train, "evaluate": _Evaluate}
+_ROWS: dict[str, type[msgspec.Struct]] = {"train": _Train, "evaluate": _Evaluate}
 
 
 def collect(run: Path) -> Data:
@@ -228,7 +228,7 @@ def _config(run: Path) -> Data:
             f"report: {path} has format {config.get('format')!r} and kind {config.get('kind')!r}, expected format "
             f"{FORMAT} and kind 'compare'; posenc {config.get('posenc')!r} wrote it, read it with that version."
         )
-    check(config, _Config, where=str(path))
+    converted(config, _Config, where=str(path))
     return config
 
 
@@ -236,7 +236,7 @@ def _seed(folder: Path, seed: int, config: Data) -> Data:
     rows = runs.Metrics(folder / runs.METRICS).rows()
     for number, row in enumerate(rows, 1):
         if row["event"] in _ROWS:
-            check(row, _ROWS[row["event"]], where=f"{folder / runs.METRICS}, line {number}")
+            converted(row, _ROWS[row["event"]], where=f"{folder / runs.METRICS}, line {number}")
     loss = {row["step"]: row["loss"] for row in rows if row["event"] == "train"}  # a resumed step counts once
     evaluate: dict[str, dict[str, Data]] = {protocol: {} for protocol in PROTOCOLS}
     for row in rows:

@@ -5,7 +5,7 @@ beside the code of their job; they extend ``shell.html`` and use the macros of `
 escaped.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def hue(on_white: str) -> str:
     return f"var(--{name},{on_white})"
 
 
-def files(described: list[Mapping[str, Any]]) -> str:
+def files(described: Sequence[Mapping[str, Any]]) -> str:
     """The files of a text in words: name, size, digest."""
     return "; ".join(f"{file['name']} ({file['bytes']:,} bytes, sha256 {file['sha256'][:12]}…)" for file in described)
 
@@ -44,6 +44,6 @@ def flat(value: Any) -> str:
     """Nested data in one line of words."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key.replace('_', ' ')} {flat(item)}" for key, item in value.items())
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ", ".join(map(flat, value))
     return "" if value is None else str(value)

@@ -19,17 +19,19 @@ from posenc.lab.checkpoint.memory import check_memory
 from posenc.lab.checkpoint.open import Checkpoint, is_foreign, open_checkpoint
 from posenc.lab.checkpoint.preview import Preview, look
 from posenc.lab.extend import config as files
-from posenc.lab.extend import report, results
+from posenc.lab.extend import report
 from posenc.lab.extend.announce import CHUNK, estimate, introduce
 from posenc.lab.extend.candidates import Candidate, candidates, longrope
 from posenc.lab.extend.config import ExtendConfig, load_config, rule_folder
 from posenc.lab.extend.costs import measure, operations_of
+from posenc.lab.extend.folder import Measured, rule_of
 from posenc.lab.extend.measure import SHORTEST, Work, applied, save_candidate, unasked
 from posenc.lab.extend.passage import check_long_enough, documents, tokens, training_text
 from posenc.lab.extend.processes import Processes, joined, local_device
 from posenc.lab.extend.request import Ending as Ending
 from posenc.lab.extend.request import Request as Request
 from posenc.lab.extend.request import rule_names
+from posenc.lab.extend.results import collect
 from posenc.lab.extend.save import check_free, check_loads, save
 from posenc.lab.extend.table import for_card
 from posenc.lab.run import environment
@@ -177,7 +179,7 @@ def _finish(
         for folder in (run, *run.glob(f"{files.RULES}/*")):
             runs.clear_partial_writes(folder)
         _measure(run, config, preview, checkpoint, read, console)
-    name: str = processes.share(results.chosen(run, config) if processes.is_first else None)
+    name: str = processes.share(Measured.read(run, config).chosen() if processes.is_first else None)
     if ending.save is not None and not ending.tune:
         ending = processes.share(_as_trained(run, name, ending) if processes.is_first else ending)
     if ending.tune:
@@ -207,17 +209,18 @@ def _measure(
             work.probe(["longrope"])
         work.full("none")
         work.windows()
-        for name in results.finalists(run, config):
+        for name in Measured.read(run, config).finalists():
             work.full(name)
         if config.retrieval:
-            for name in dict.fromkeys(("none", results.chosen(run, config))):
+            for name in dict.fromkeys(("none", Measured.read(run, config).chosen())):
                 work.retrieve(name)
 
 
 def _lacking(run: Path, config: ExtendConfig) -> list[str]:
-    lacking = results.unfinished(run, config)
+    measured = Measured.read(run, config)
+    lacking = measured.lacks()
     if config.retrieval and not lacking:
-        asked = dict.fromkeys(("none", results.chosen(run, config)))
+        asked = dict.fromkeys(("none", measured.chosen()))
         lacking = [f"retrieval with {name}" for name in asked if unasked(run, name)]
     return lacking
 
@@ -251,7 +254,7 @@ def _tune(
 ) -> None:
     from posenc.lab.extend.tune import TuneStep, tune
 
-    rule = results.rule_of(run, name)
+    rule = rule_of(run, name)
     folder = rule_folder(run, name) / files.TUNED
     positions = ending.positions or ("whole" if config.device == "cuda" else "skipwise")
     window = config.length if positions == "whole" else ending.window or min(512, max(16, config.trained_length // 8))
@@ -291,16 +294,16 @@ def _report(
     run: Path, config: ExtendConfig, name: str, ending: Ending, checkpoint: Checkpoint, console: Console
 ) -> None:
     with console.status("Writing the report"):
-        found = results.collect(run)
+        found = collect(run)
         page = report.write(run, found)
     report.print_table(run, console, found)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
     if ending.save is not None:
-        if found["verdict"]["kind"] == "none of them" and not config.chosen and not ending.tune:
+        if found.verdict.kind == "none of them" and not config.chosen and not ending.tune:
             raise RunError(
                 f"--save: no rule holds, so nothing is saved; to have it nevertheless, name one: --rules {name}."
             )
-        rule = results.rule_of(run, name)
+        rule = rule_of(run, name)
         save(
             checkpoint,
             checkpoint.frequencies if rule is None else rule,  # none: its own, and its config says the new length

@@ -19,9 +19,9 @@ from posenc.lab.extend import config as files
 from posenc.lab.extend.candidates import Candidate, Setting, longrope
 from posenc.lab.extend.config import ExtendConfig, retrieval_file, rule_folder
 from posenc.lab.extend.costs import Costs
+from posenc.lab.extend.folder import rule_of
 from posenc.lab.extend.gaps import Gaps, default_gaps, gap_losses
 from posenc.lab.extend.passes import full_pass
-from posenc.lab.extend.results import rule_of
 from posenc.lab.extend.retrieval import TASKS, Task, retrieve
 from posenc.lab.extend.search import known_factors, search
 from posenc.lab.run import folder as runs

@@ -3,28 +3,27 @@
 from pathlib import Path
 
 from posenc.lab.drawing import html
+from posenc.lab.drawing.words import HELD
 from posenc.lab.extend import pictures
-from posenc.lab.extend.table import bin_name, lowest, nats_text, retrieval_rows, rows, short, value_text
-from posenc.lab.extend.verdict import BLOCK, HELD
-from posenc.lab.run.config import Data
+from posenc.lab.extend.results import Results
+from posenc.lab.extend.table import bin_name, lowest, nats_text, retrieval_rows, short, value_text
+from posenc.lab.extend.verdict import BLOCK
 
 
-def page(results: Data) -> str:
+def page(results: Results) -> str:
     """The page, from what is in ``results.json``."""
-    config = results["config"]
-    passes = [pictures.by_position(results), pictures.above_home(results)] if rows(results) else []
+    config = results.config
     lengths, retrieval = retrieval_rows(results)
-    report = (results["tuned"] or {}).get("report") or {}
+    report = (results.tuned and results.tuned.report) or {}
     return html.page(
         Path(__file__).with_name("page.html"),
-        title=f"{config['label']} at {config['length']:,} tokens",
+        title=f"{config.label} at {config.length:,} tokens",
         results=results,
-        rows=rows(results),
         best=lowest(results),
         palette=pictures.hues(results),
-        inside=sum(1 for first, _ in results["bins"] if first < config["trained_length"]),
-        passes=[picture for picture in passes if picture is not None],
-        probes=[picture for picture in (pictures.heatmap(results), pictures.trust(results)) if picture is not None],
+        inside=sum(1 for first, _ in results.bins if first < config.trained_length),
+        passes=pictures.of_passes(results),
+        probes=pictures.of_probes(results),
         lengths=lengths,
         retrieval=retrieval,
         tuning={key: html.flat(value) for key, value in report.items() if key != "history"},
@@ -38,12 +37,8 @@ def page(results: Data) -> str:
     )
 
 
-def _about(results: Data) -> dict[str, object]:
-    config = results["config"]
-    shown: dict[str, object] = {"posenc": results["posenc"]}
-    left_out = ("format", "kind", "posenc", "text")
-    shown |= {key: html.flat(value) for key, value in config.items() if key not in left_out}
-    shown["text"] = html.files(config["text"])
-    for key, value in results["environment"].items():
-        shown.setdefault(key, html.flat(value))
-    return shown
+def _about(results: Results) -> dict[str, str]:
+    left_out = ("format", "kind", "text")
+    about = {key: html.flat(value) for key, value in results.config.to_dict().items() if key not in left_out}
+    about["text"] = html.files(results.config.text)
+    return about | {key: html.flat(value) for key, value in results.environment.items() if key not in about}

@@ -1,8 +1,7 @@
 """The pictures of a run of ``posenc extend``."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,9 +9,10 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from numpy.typing import NDArray
 
 from posenc.lab.drawing.plots import GRID, HUES, INK, MUTED, TIMES, Picture, label_ends, round_values
-from posenc.lab.extend.table import by_probe, probe_home, rows, short
-from posenc.lab.extend.verdict import HELD
-from posenc.lab.run.config import Data
+from posenc.lab.drawing.words import HELD
+from posenc.lab.extend.folder import Probed
+from posenc.lab.extend.results import Results
+from posenc.lab.extend.table import short
 
 FloatArray = NDArray[np.float64]
 
@@ -20,22 +20,22 @@ _FREE = ("green", "blue", "purple", "vermilion", "gold", "pink", "teal", "brown"
 _MARKERS = "osD^vP*X<>hp"
 
 
-def hues(results: Data) -> dict[str, str]:
+def hues(results: Results) -> dict[str, str]:
     """A hue for each row of the table: grey for "none", the others in the order of the rules."""
-    labels = [name for name, _ in rows(results)] or [rule["name"] for rule in results["rules"]]
+    labels = list(results.rows) or [rule.name for rule in results.rules]
     free = iter(_FREE * len(labels))
     return {label: HUES["grey" if label == "none" else next(free)][0] for label in labels}
 
 
-def by_position(results: Data) -> Picture:
+def by_position(results: Results) -> Picture:
     """Perplexity by position, one line for each rule."""
-    curves, trained, length = results["curves"], results["config"]["trained_length"], results["config"]["length"]
+    curves, trained, length = results.curves, results.config.trained_length, results.config.length
     palette = hues(results)
-    lines = {name: np.exp(np.minimum(_floats(values), 700)) for name, values in curves["rules"].items()}
-    windows = None if curves["windows"] is None else np.exp(np.minimum(_floats(curves["windows"]), 700))
+    lines = {name: np.exp(np.minimum(_floats(values), 700)) for name, values in curves.rules.items()}
+    windows = None if curves.windows is None else np.exp(np.minimum(_floats(curves.windows), 700))
 
     def draw(axes: Axes) -> None:
-        x = np.array(curves["positions"])
+        x = np.array(curves.positions)
         known = np.concatenate([values[np.isfinite(values)] for values in lines.values()])
         low = float(known.min())
         high = min(float(known.max()), 60 * low)  # one that explodes shall not flatten all others
@@ -67,11 +67,10 @@ def by_position(results: Data) -> Picture:
     return Picture("position", _position_title(results), caption, draw, height=3.3)
 
 
-def _position_title(results: Data) -> str:
-    length, kind = results["config"]["length"], results["verdict"]["kind"]
-    rule = results["verdict"]["rule"]
+def _position_title(results: Results) -> str:
+    length, kind = results.config.length, results.verdict.kind
     if kind == "rule":
-        return f"Perplexity by position: {rule} holds to {length:,} tokens"
+        return f"Perplexity by position: {results.verdict.rule} holds to {length:,} tokens"
     if kind == "none needed":
         return f"Perplexity by position: the model holds to {length:,} tokens as it is"
     if kind == "none of them":
@@ -79,17 +78,17 @@ def _position_title(results: Data) -> str:
     return "Perplexity by position, as far as it was measured"
 
 
-def above_home(results: Data) -> Picture | None:
+def above_home(results: Results) -> Picture | None:
     """What each rule costs or gains by position, against the baseline on the same tokens."""
-    curves, trained, length = results["curves"], results["config"]["trained_length"], results["config"]["length"]
-    if curves["windows"] is None:
+    curves, trained, length = results.curves, results.config.trained_length, results.config.length
+    if curves.windows is None:
         return None
     palette = hues(results)
-    home = _floats(curves["windows"])
-    lines = {name: np.exp(np.clip(_floats(values) - home, -5, 5)) for name, values in curves["rules"].items()}
+    home = _floats(curves.windows)
+    lines = {name: np.exp(np.clip(_floats(values) - home, -5, 5)) for name, values in curves.rules.items()}
 
     def draw(axes: Axes) -> None:
-        x = np.array(curves["positions"])
+        x = np.array(curves.positions)
         known = np.concatenate([values[np.isfinite(values)] for values in lines.values()])
         high = float(np.clip(known.max() * 1.05, 1.3, 4.0))
         low = min(0.9, float(known.min()) * 0.98)
@@ -123,16 +122,17 @@ def above_home(results: Data) -> Picture | None:
     )
 
 
-def trust(results: Data) -> Picture | None:
+def trust(results: Results) -> Picture | None:
     """Probe against full pass."""
-    found = results["trust"]
-    if found is None or len(found["points"]) < 2:
+    found = results.trust
+    if found is None or len(found.points) < 2:
         return None
     palette = hues(results)
-    names = list(dict.fromkeys(point["rule"] for point in found["points"]))
+    points = [point for point in found.points if math.isfinite(point.passed)]
+    names = list(dict.fromkeys(point.rule for point in found.points))
 
     def draw(axes: Axes) -> None:
-        values = np.array([[point["probe"], point["pass"]] for point in found["points"] if _known(point)])
+        values = np.array([[point.probe, point.passed] for point in points])
         low, high = min(-0.1, float(values.min())), max(0.3, float(values.max()))
         pad = 0.06 * (high - low)
         axes.set_xlim(low - pad, high + pad)
@@ -142,10 +142,10 @@ def trust(results: Data) -> Picture | None:
         axes.axline((0, 0), slope=1, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
         axes.grid()
         for name, marker in zip(names, _MARKERS * len(names), strict=False):
-            mine = [point for point in found["points"] if point["rule"] == name and _known(point)]
+            mine = [point for point in points if point.rule == name]
             axes.plot(
-                [point["probe"] for point in mine],
-                [point["pass"] for point in mine],
+                [point.probe for point in mine],
+                [point.passed for point in mine],
                 marker,
                 color=palette[name],
                 label=name,
@@ -158,16 +158,12 @@ def trust(results: Data) -> Picture | None:
 
     return Picture(
         "trust",
-        f"How far to trust the probe: {found['agree']} of {len(found['points'])} cells agree",
+        f"How far to trust the probe: {found.agree} of {len(found.points)} cells agree",
         "A point for each rule and gap that both have measured. On the dashed line they are equal; left of and below "
         "the green lines the rule holds, by the one and by the other.",
         draw,
         height=3.3,
     )
-
-
-def _known(point: Mapping[str, Any]) -> bool:
-    return point["probe"] is not None and point["pass"] is not None
 
 
 _HEAT = LinearSegmentedColormap.from_list(
@@ -182,15 +178,12 @@ _HEAT = LinearSegmentedColormap.from_list(
 """Blue below the untouched model, the page's own ground at it, orange above."""
 
 
-def heatmap(results: Data) -> Picture | None:
+def heatmap(probed: Probed) -> Picture:
     """Perplexity by rule and gap."""
-    if results["probe"] is None:
-        return None
-    found, plan = by_probe(results), results["probe"]
-    home = probe_home(results)
-    nats = np.array([_floats(rule["probe"]["mean"]) for rule in found])
-    above = nats - np.array([math.nan if one is None else one for one in home])
-    gaps = plan["gaps"]
+    found, plan = probed.ranked(), probed.plan
+    nats = np.array([_floats(probe.mean) for _, probe in found])
+    above = nats - _floats(probed.baseline())
+    gaps = plan.gaps
 
     def draw(axes: Axes) -> None:
         axes.imshow(above, cmap=_HEAT, norm=Normalize(-0.5, 1.5), aspect="auto", interpolation="none")
@@ -201,7 +194,7 @@ def heatmap(results: Data) -> Picture | None:
             )
             axes.text(column, row, said, ha="center", va="center", fontsize=8)
         axes.set_xticks(range(len(gaps)), [f"{gap:,}" for gap in gaps])
-        axes.set_yticks(range(len(found)), [rule["name"] for rule in found])
+        axes.set_yticks(range(len(found)), [name for name, _ in found])
         axes.tick_params(length=0)
         axes.set_xticks(np.arange(len(gaps) + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(found) + 1) - 0.5, minor=True)
@@ -210,20 +203,23 @@ def heatmap(results: Data) -> Picture | None:
         axes.spines[:].set_visible(False)
         axes.set_xlabel("gap in positions")
 
-    trained = results["config"]["trained_length"]
-    title = f"The probe: perplexity by rule and gap, trained on {trained:,} tokens"
+    title = f"The probe: perplexity by rule and gap, trained on {probed.trained_length:,} tokens"
     caption = (
-        f"{plan['scored']} tokens that see {plan['block']} others across the gap, mean of {plan['places']} places. "
+        f"{plan.scored} tokens that see {plan.block} others across the gap, mean of {plan.places} places. "
         "Orange: above the untouched model at gaps within its trained length; blue: below."
     )
     return Picture("heatmap", title, caption, draw, height=0.8 + 0.26 * len(found))
 
 
-def pictures(results: Data) -> list[Picture]:
-    """All that there are for what was measured."""
-    found = [heatmap(results), trust(results)]
-    if any(rule["pass"] for rule in results["rules"]):
-        found = [by_position(results), above_home(results), *found]
+def of_passes(results: Results) -> list[Picture]:
+    """The pictures of the full passes, if there were any."""
+    found = [by_position(results), above_home(results)] if results.rows else []
+    return [picture for picture in found if picture is not None]
+
+
+def of_probes(results: Results) -> list[Picture]:
+    """The pictures of the probes, if there were any."""
+    found = [heatmap(results.probed) if results.probe else None, trust(results)]
     return [picture for picture in found if picture is not None]
 
 

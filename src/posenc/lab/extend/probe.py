@@ -1,10 +1,10 @@
 """`posenc probe`: which rule breaks at which distance, seen in a minute by two blocks of text with a gap between."""
 
-import json
+import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from rich.console import Console
 
@@ -14,14 +14,13 @@ from posenc.lab.checkpoint.open import open_checkpoint
 from posenc.lab.checkpoint.preview import look
 from posenc.lab.drawing.words import finite
 from posenc.lab.extend.announce import UNSET, duration
-from posenc.lab.extend.candidates import Candidate
 from posenc.lab.extend.costs import measure
+from posenc.lab.extend.folder import Probe, Probed
 from posenc.lab.extend.gaps import Gaps, gap_losses
 from posenc.lab.extend.job import candidates_for, device_here, those_that_can_be_set
 from posenc.lab.extend.measure import applied, plain, save_rule
 from posenc.lab.extend.passage import check_long_enough, documents, tokens
 from posenc.lab.extend.request import ProbeRequest
-from posenc.lab.extend.results import probed
 from posenc.lab.extend.table import print_probe
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import FORMAT
@@ -76,14 +75,14 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
     console.print(f"[dim]about {duration(len(tried) * costs.probe(plan))}[/]", highlight=False)
     cells = len(plan.gaps) * plan.places
     begun = time.perf_counter()
-    entries = []
+    probes = {}
     with Stages(console) as stages:
         stage = stages.begin("probe", len(tried) * cells, unit="cell")
         stage.at(0)
         for index, candidate in enumerate(tried):
             with applied(checkpoint, candidate, length) as live:
                 losses = gap_losses(live, read, plan, on_progress=stage.after(index * cells))
-            entries.append(_entry(candidate, plan, plain(losses)))
+            probes[candidate.name] = Probe(**dataclasses.asdict(plan), losses=plain(losses))
         stage.done()
     results: dict[str, Any] = finite(
         {
@@ -99,14 +98,24 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
                 "text": described,
                 "threads": torch.get_num_threads(),
             },
-            "probe": {"gaps": plan.gaps, "block": plan.block, "scored": plan.scored, "places": plan.places},
-            "rules": entries,
+            "probe": dataclasses.asdict(plan),
+            "rules": [
+                {"name": one.name, "rule": save_rule(one), "probe": msgspec.to_builtins(probes[one.name])}
+                for one in tried
+            ],
             "seconds": time.perf_counter() - begun,
         }
     )
-    print_probe(results, console)
+    probed = Probed(probes, trained)
+    print_probe(probed, console)
     if output is not None:
-        _write(results, output)
+        if output.suffix.lower() == ".json":
+            runs.write_json(output, results)
+        else:
+            from posenc.lab.drawing.plots import save
+            from posenc.lab.extend.pictures import heatmap
+
+            save([heatmap(probed)], output, heading=preview.label)
         console.print(f"Drawn: {output}", highlight=False, soft_wrap=True)
     return results
 
@@ -118,23 +127,3 @@ def _plan(trained: int, length: int, *, quick: bool = False) -> Gaps:
     ends = [*([] if quick else [trained // 2]), trained, *(trained + round((length - trained) * x) for x in parts)]
     gaps = sorted({0, *(max(0, end - 2 * block) for end in ends)})
     return Gaps(tuple(gaps), block=block, scored=3 * block // 4, places=1 if quick else 2)
-
-
-def _entry(candidate: Candidate, plan: Gaps, losses: list[list[float | None]]) -> dict[str, Any]:
-    return {
-        "name": candidate.name,
-        "rule": save_rule(candidate),
-        "probe": probed({"losses": losses, "gaps": plan.gaps}),
-    }
-
-
-def _write(results: dict[str, Any], output: Path) -> None:
-    if output.suffix.lower() == ".json":
-        runs.write(output, json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        return
-    from posenc.lab.drawing.plots import save
-    from posenc.lab.extend.pictures import heatmap
-
-    picture = heatmap(results)
-    if picture is not None:
-        save([picture], output, heading=results["config"]["label"])

@@ -1,12 +1,11 @@
 """The report of a run of ``posenc extend``, made from its folder alone."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posenc.lab.extend.results import collect
+from posenc.lab.drawing.words import finite
+from posenc.lab.extend.results import Results, collect
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Data
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from posenc.lab.drawing.plots import Picture
 
 
-def write(run: Path, results: Data | None = None) -> Path:
+def write(run: Path, results: Results | None = None) -> Path:
     """Make ``results.json`` and ``report.html`` in the run's folder, and say where the page is.
 
     ``results`` are those of :func:`collect`, if they were collected already.
@@ -22,13 +21,13 @@ def write(run: Path, results: Data | None = None) -> Path:
     from posenc.lab.extend.page import page  # draws with matplotlib
 
     results = collect(run) if results is None else results
-    runs.write(run / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    runs.write_json(run / runs.RESULTS, results.to_dict())
     path = run / "report.html"
     runs.write(path, page(results))
     return path
 
 
-def print_table(run: Path, console: "Console", results: Data | None = None) -> None:
+def print_table(run: Path, console: "Console", results: Results | None = None) -> None:
     """The tables of a run in the terminal, with the recommendation."""
     from posenc.lab.extend.table import print_results
 
@@ -37,38 +36,35 @@ def print_table(run: Path, console: "Console", results: Data | None = None) -> N
 
 def figures(run: Path) -> "list[Picture]":
     """The figures of a run."""
-    from posenc.lab.extend.pictures import pictures
+    from posenc.lab.extend.pictures import of_passes, of_probes
 
-    return pictures(collect(run))
+    results = collect(run)
+    return [*of_passes(results), *of_probes(results)]
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
     """Every number of a run, one a row: see :func:`posenc.lab.load`."""
     results = collect(run)
     found: list[dict[str, Any]] = []
-    passed = [(rule["name"], rule["pass"]) for rule in results["rules"] if rule["pass"]]
-    if results["tuned"] is not None:
-        passed.append((f"{results['tuned']['rule']} tuned", results["tuned"]))
-    for name, one in passed:
-        about = {"rule": name}
-        for (first, last), value in zip(results["bins"], one["perplexity"], strict=True):
-            found.append({**about, "measure": "perplexity", "unit": "", "first": first, "last": last, "value": value})
-        for measure in ("cost", "gain"):
-            mean = one[measure] or {"nats": None, "error": None}
-            found.append({**about, "measure": measure, "unit": "nats/token", "value": mean["nats"]})
-            error = f"standard error of {measure}"
-            found.append({**about, "measure": error, "unit": "nats/token", "value": mean["error"]})
-    for name, curve in results["curves"]["rules"].items():
-        for position, nats in zip(results["curves"]["positions"], curve, strict=True):
-            at = {"rule": name, "first": position, "last": position}
-            found.append({**at, "measure": "loss", "unit": "nats/token", "value": nats})
-    for rule in results["rules"]:
-        for gap, nats in zip(
-            *((rule["probe"][key] for key in ("gaps", "mean")) if rule["probe"] else ((), ())), strict=True
-        ):
-            at = {"rule": rule["name"], "gap": gap}
-            found.append({**at, "measure": "loss of the probe", "unit": "nats/token", "value": nats})
-        for answer in rule["retrieval"] or ():
-            at = {"rule": rule["name"], "task": answer["task"], "length": answer["length"], "depth": answer["depth"]}
-            found.append({**at, "measure": "right answer", "unit": "", "value": int(answer["correct"])})
-    return found
+
+    def add(rule: str, measure: str, unit: str, value: float | None, **about: Any) -> None:
+        found.append({"rule": rule, "measure": measure, "unit": unit, "value": value, **about})
+
+    for name, one in results.rows.items():
+        for (first, last), value in zip(results.bins, one.perplexity, strict=True):
+            add(name, "perplexity", "", value, first=first, last=last)
+        for measure, mean in (("cost", one.cost), ("gain", one.gain)):
+            add(name, measure, "nats/token", None if mean is None else mean.nats)
+            add(name, f"standard error of {measure}", "nats/token", None if mean is None else mean.error)
+    for name, curve in results.curves.rules.items():
+        for position, nats in zip(results.curves.positions, curve, strict=True):
+            add(name, "loss", "nats/token", nats, first=position, last=position)
+    for rule in results.rules:
+        if rule.probe is not None:
+            for gap, nats in zip(rule.probe.gaps, rule.probe.mean, strict=True):
+                add(rule.name, "loss of the probe", "nats/token", nats, gap=gap)
+        for answer in rule.retrieval or ():
+            at = {"task": answer.task, "length": answer.length, "depth": answer.depth}
+            add(rule.name, "right answer", "", int(answer.correct), **at)
+    plain: list[dict[str, Any]] = finite(found)
+    return plain

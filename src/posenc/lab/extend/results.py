@@ -1,299 +1,251 @@
 """Everything that a run of ``posenc extend`` found, computed from its folder alone: what is in ``results.json``."""
 
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 import posenc
-from posenc.frequencies import Frequencies
-from posenc.lab.drawing.words import finite, names
+from posenc.lab.drawing.words import HELD, finite
 from posenc.lab.extend import config as files
+from posenc.lab.extend import words
 from posenc.lab.extend.config import ExtendConfig, load_config, retrieval_file, rule_folder
 from posenc.lab.extend.flags import flags
-from posenc.lab.extend.passes import position_bins
-from posenc.lab.extend.retrieval import TASKS
-from posenc.lab.extend.verdict import HELD, Bins, Mean, Nats, decide, difference, excess, holds, mean, worst
-from posenc.lab.extend.words import NOT_FINISHED, perplexities, recommendation, summary
+from posenc.lab.extend.folder import Losses, Measured, Probe, Probed, read_pass, rule_of
+from posenc.lab.extend.gaps import Gaps
+from posenc.lab.extend.retrieval import TASKS, Retrieval
+from posenc.lab.extend.verdict import Bins, Mean, difference, excess, holds, mean, perplexities, worst
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, NO_COMMAND, Data, check
-from posenc.lab.run.errors import RunError
+from posenc.lab.run.config import FORMAT, NO_COMMAND, Data, read
 
 POINTS = 48
 """Points of a curve by position."""
 
 
-def collect(run: Path) -> Data:
+class Pass(msgspec.Struct, kw_only=True):
+    """The full pass of a rule.
+
+    Attributes:
+        perplexity: of each range of positions; None where there is no number.
+        above: nats above the baseline, range by range.
+        holds: whether that is little enough everywhere.
+        worst: the most that it is above the baseline in a range.
+        cost: nats above the untouched model within the trained length.
+        gain: nats below it beyond that.
+        seconds: that it took.
+    """
+
+    perplexity: list[float | None]
+    above: list[Mean | None] | None
+    holds: bool | None
+    worst: float | None
+    cost: Mean | None
+    gain: Mean | None
+    seconds: float
+
+
+class Lowered(msgspec.Struct):
+    """By how many nats training lowered the loss, within the trained length and beyond it."""
+
+    within: Mean | None
+    beyond: Mean | None
+
+
+class Tuned(Pass, kw_only=True):
+    """The full pass of the model after training with a rule, and ``report``, what the training wrote down."""
+
+    rule: str
+    report: Data | None
+    lowered: Lowered
+
+
+class Rule(msgspec.Struct):
+    """What is known of a rule. None is what was not measured."""
+
+    name: str
+    rule: Data | str | None
+    probe: Probe | None
+    passed: Pass | None = msgspec.field(name="pass")
+    retrieval: list[Retrieval] | None
+
+
+class Answers(msgspec.Struct):
+    """The file of a task of retrieval."""
+
+    answers: list[Retrieval]
+
+
+class Recommendation(msgspec.Struct):
+    """The verdict, and a sentence that gives its reason."""
+
+    kind: Literal["rule", "none needed", "none of them", "not finished"]
+    rule: str | None
+    sentence: str
+
+
+class Curves(msgspec.Struct):
+    """Nats by position, each the mean of neighbouring tokens; ``windows`` is the baseline."""
+
+    positions: list[float]
+    rules: dict[str, list[float | None]]
+    windows: list[float | None] | None
+
+
+class Point(msgspec.Struct):
+    """Nats above the baseline that the probe and the full pass measured for the same rule and gap."""
+
+    rule: str
+    gap: int
+    probe: float
+    passed: float = msgspec.field(name="pass")
+
+
+class Trust(msgspec.Struct):
+    """Probe against full pass: ``agree`` points agree on whether the rule holds; ``difference`` is the median one."""
+
+    points: list[Point]
+    agree: int
+    difference: float
+
+
+class Search(msgspec.Struct):
+    """What the search for LongRoPE factors found: see :func:`posenc.lab.extend.search.search`."""
+
+    factors: list[float]
+    loss: float
+    start_loss: float
+    evaluations: int
+    best: list[float]
+
+
+class Results(msgspec.Struct, kw_only=True):
+    """What ``results.json`` holds. Where a number is infinite or undefined, the file has null."""
+
+    format: int = FORMAT
+    kind: str = files.KIND
+    posenc: str = posenc.__version__
+    run: str
+    config: ExtendConfig
+    command: str
+    environment: Data
+    bins: Bins
+    windows: list[float | None] | None
+    rules: list[Rule]
+    probe: Gaps | None
+    finished: bool
+    verdict: Recommendation
+    curves: Curves
+    trust: Trust | None
+    search: Search | None
+    tuned: Tuned | None
+    flags: dict[str, str] | None
+    summary: list[str] = []
+
+    @property
+    def probed(self) -> Probed:
+        return Probed({rule.name: rule.probe for rule in self.rules if rule.probe}, self.config.trained_length)
+
+    @property
+    def rows(self) -> dict[str, Pass]:
+        """The rules that had the full pass, and the one that was trained with."""
+        found = {rule.name: rule.passed for rule in self.rules if rule.passed}
+        return found if self.tuned is None else {**found, f"{self.tuned.rule} tuned": self.tuned}
+
+    def to_dict(self) -> Data:
+        """As plain data, for JSON."""
+        found: Data = finite({**msgspec.to_builtins(self, enc_hook=str), "config": self.config.to_dict()})
+        return found
+
+
+def collect(run: Path) -> Results:
     """The results of a run, finished or not.
 
     Raises:
         RunError: a folder that is no run of ``posenc extend``, a run of another format, a broken file in it.
     """
     config = load_config(run)
-    losses = load_losses(run, config)
-    baseline = load_baseline(run, config)
-    bins = position_bins(config.trained_length, config.length)
-    environment = run / runs.ENVIRONMENT
-    results: Data = {
-        "format": FORMAT,
-        "kind": files.KIND,
-        "posenc": posenc.__version__,
-        "run": run.resolve().name,
-        "config": config.to_dict(),
-        "command": config.command or NO_COMMAND,
-        "environment": runs.read_json(environment) if environment.exists() else {},
-        "bins": [list(one) for one in bins],
-        "windows": None if baseline is None else perplexities(baseline, bins),
-        "rules": [_rule(run, name, config, losses, baseline, bins) for name in named(run, config)],
-    }
-    results["probe"] = _probe_plan(results["rules"])
-    results["finished"] = not unfinished(run, config)
-    results["verdict"] = _verdict(losses, baseline, bins, config, finished=results["finished"])
-    results["curves"] = _curves(losses, baseline, config.length)
-    results["trust"] = _trust(results, losses, baseline, config)
-    results["search"] = _read(run / files.SEARCH)
-    results["tuned"] = _tuned(run, losses, baseline, bins, config)
-    results["flags"] = _flags(run, results["verdict"], config)
-    results["summary"] = summary(results)
-    found: Data = finite(results)
-    return found
+    measured = Measured.read(run, config)
+    environment, search = run / runs.ENVIRONMENT, run / files.SEARCH
+    verdict = _recommendation(measured)
+    results = Results(
+        run=run.resolve().name,
+        config=config,
+        command=config.command or NO_COMMAND,
+        environment=runs.read_json(environment) if environment.exists() else {},
+        bins=measured.bins,
+        windows=None if measured.baseline is None else perplexities(measured.baseline, measured.bins),
+        rules=[_rule(measured, name) for name in measured.rules],
+        probe=measured.probed.plan if measured.probed.probes else None,
+        finished=not measured.lacks(),
+        verdict=verdict,
+        curves=_curves(measured),
+        trust=_trust(measured),
+        search=read(search, Search) if search.exists() else None,
+        tuned=_tuned(measured),
+        flags=None if verdict.rule is None else _flags(measured, verdict.rule),
+    )
+    results.summary = _summary(results)
+    return results
 
 
-# What there is in the folder
-
-
-def named(run: Path, config: ExtendConfig) -> list[str]:
-    """The rules of a run, the one that its search found among them."""
-    found = [*config.rules]
-    if config.search and (rule_folder(run, "longrope") / files.CANDIDATE).exists() and "longrope" not in found:
-        found.append("longrope")
-    return found
-
-
-def load_losses(run: Path, config: ExtendConfig) -> dict[str, NDArray[np.float32]]:
-    """The losses of each rule that had its full pass."""
-    found = {}
-    for name in named(run, config):
-        path = rule_folder(run, name) / files.PASS
-        if path.exists():
-            found[name] = _nats(path)
-    return found
-
-
-def load_baseline(run: Path, config: ExtendConfig) -> NDArray[np.float32] | None:
-    """The losses of the untouched model within the trained length, and beyond it in windows of the trained length."""
-    untouched = rule_folder(run, "none") / files.PASS
-    windows = run / files.WINDOWS
-    if not (untouched.exists() and windows.exists()):
-        return None
-    found = _nats(untouched).copy()
-    found[config.trained_length :] = _nats(windows)
-    return found
-
-
-def probe_scores(run: Path, config: ExtendConfig) -> dict[str, float]:
-    """What the probe makes of each rule: its mean loss over all gaps, of which the first is none."""
-    found = {}
-    for name in named(run, config):
-        probe = _probe(run, name)
-        if probe is not None:
-            found[name] = _score(probe)
-    return found
-
-
-def finalists(run: Path, config: ExtendConfig) -> list[str]:
-    """Who gets the full pass: "none", then the best by the probe, or all in the order in which the user named them."""
-    tried = [name for name in named(run, config) if name != "none"]
-    if not config.chosen:
-        scores = probe_scores(run, config)
-        tried = sorted((name for name in tried if name in scores), key=lambda name: scores[name])[: config.full]
-    return ["none", *tried]
-
-
-def unfinished(run: Path, config: ExtendConfig) -> list[str]:
-    """What a run still lacks, in words."""
-    lacking = []
-    waiting = [name for name in named(run, config) if not (rule_folder(run, name) / files.PROBE).exists()]
-    if config.search and not (run / files.SEARCH).exists():
-        lacking.append("the search")
-    if waiting:
-        lacking.append(f"the probe of {names(waiting)}")
-    elif passing := [name for name in finalists(run, config) if not (rule_folder(run, name) / files.PASS).exists()]:
-        lacking.append(f"the full pass of {names(passing)}")
-    if not (run / files.WINDOWS).exists():
-        lacking.append("the pass in windows")
-    return lacking
-
-
-def chosen(run: Path, config: ExtendConfig) -> str:
-    """The rule to save or to train with: the only one that the user named, else the recommended or the closest one."""
-    tried = [name for name in named(run, config) if name != "none"]
-    if config.chosen and len(tried) == 1:
-        return tried[0]
-    losses, baseline = load_losses(run, config), load_baseline(run, config)
-    if baseline is None:
-        raise RunError(f"{run}: the run is not finished, so that no rule is chosen; go on with it first.")
-    bins = position_bins(config.trained_length, config.length)
-    return decide(losses, baseline, bins, trained_length=config.trained_length).rule
-
-
-def rule_of(run: Path, name: str) -> Any:
-    """The rule of that name as the run has it: a Frequencies, "interpolate", or None."""
-    path = rule_folder(run, name) / files.CANDIDATE
-    candidate = runs.read_json(path)
-    rule = candidate.get("rule", "")
-    if not (rule is None or rule == "interpolate" or isinstance(rule, Mapping)):
-        raise RunError(f"{path}: there is no rule; the file is damaged.")
-    return Frequencies.from_dict(rule) if isinstance(rule, Mapping) else rule
-
-
-def _nats(path: Path) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = _tensor(path, "nats").numpy()
-    return found
-
-
-def _tensor(path: Path, name: str) -> Any:
-    tensors = runs.load_tensors(path)
-    if name not in tensors:
-        raise RunError(f"{path}: there is no tensor {name!r}; the file is damaged.")
-    return tensors[name]
-
-
-class _Probe(msgspec.Struct):
-    """What a probe measured: a loss for each gap and place, null where there is no number."""
-
-    gaps: list[int]
-    block: int
-    scored: int
-    places: int
-    losses: list[list[float | None]]
-
-
-def _probe(run: Path, name: str) -> Data | None:
-    path = rule_folder(run, name) / files.PROBE
-    probe = _read(path)
-    if probe is None:
-        return None
-    check(probe, _Probe, where=str(path))
-    if [len(row) for row in probe["losses"]] != [probe["places"]] * len(probe["gaps"]):
-        raise RunError(
-            f"{path}: expected a loss for each of {len(probe['gaps'])} gaps and {probe['places']} places; "
-            "the file is damaged."
-        )
-    return probe
-
-
-def _read(path: Path) -> Data | None:
-    return runs.read_json(path) if path.exists() else None
-
-
-# What follows from it
-
-
-def _rule(
-    run: Path,
-    name: str,
-    config: ExtendConfig,
-    losses: Mapping[str, Nats],
-    baseline: Nats | None,
-    bins: Bins,
-) -> Data:
-    folder = rule_folder(run, name)
-    probe = _probe(run, name)
-    asked = [found for task in TASKS if (found := _read(retrieval_file(run, name, task))) is not None]
-    found = _passed(name, losses, baseline, bins, config) if name in losses else None
-    if found is not None:
-        found["seconds"] = float(_tensor(folder / files.PASS, "seconds"))
-    return {
-        "name": name,
-        "rule": (_read(folder / files.CANDIDATE) or {}).get("rule"),
-        "probe": None if probe is None else probed(probe),
-        "pass": found,
-        "retrieval": [answer for found in asked for answer in found["answers"]] or None,
-    }
-
-
-def probed(probe: Data) -> Data:
-    """What was probed of a rule, with its mean over the places for each gap, and its score."""
-    cells = np.array(probe["losses"], dtype=np.float64)  # a null of JSON is NaN
-    return {**probe, "mean": _means(cells), "score": _score(probe)}
-
-
-def _passed(name: str, losses: Mapping[str, Nats], baseline: Nats | None, bins: Bins, config: ExtendConfig) -> Data:
-    mine, trained = losses[name], config.trained_length
-    above = None if baseline is None else excess(mine, baseline, bins)
-    untouched = losses.get("none") if name != "none" else None
-    return {
-        "perplexity": perplexities(mine, bins),
-        "above": None if above is None else [_mean(one) for one in above],
-        "holds": None if above is None else holds(above),
-        "worst": None if above is None else worst(above),
-        "cost": None if untouched is None else _mean(difference(mine[:trained], untouched[:trained])),
-        "gain": None if untouched is None else _mean(difference(untouched[trained:], mine[trained:])),
-    }
-
-
-def _mean(found: Mean | None) -> Data | None:
-    return None if found is None else {"nats": found.nats, "error": found.error}
-
-
-def _means(cells: NDArray[np.float64]) -> list[float | None]:
-    """Over the places, gap by gap; None where a place has no number."""
-    return [None if np.isnan(row).any() else float(row.mean()) for row in cells]
-
-
-def _score(probe: Data) -> float:
-    cells = np.array(probe["losses"], dtype=np.float64)  # a null of JSON is NaN
-    return math.inf if np.isnan(cells).any() else float(cells.mean())
-
-
-def _probe_plan(rules: Sequence[Data]) -> Data | None:
-    return next(
-        ({key: rule["probe"][key] for key in ("gaps", "block", "scored", "places")} for rule in rules if rule["probe"]),
-        None,
+def _rule(measured: Measured, name: str) -> Rule:
+    run = measured.run
+    candidate = rule_folder(run, name) / files.CANDIDATE
+    asked = [path for task in TASKS if (path := retrieval_file(run, name, task)).exists()]
+    return Rule(
+        name,
+        runs.read_json(candidate).get("rule") if candidate.exists() else None,
+        measured.probed.probes.get(name),
+        Pass(**_passed(measured, name, measured.losses[name], measured.seconds[name]))
+        if name in measured.losses
+        else None,
+        [answer for path in asked for answer in read(path, Answers).answers] or None,
     )
 
 
-def _verdict(
-    losses: Mapping[str, Nats],
-    baseline: Nats | None,
-    bins: Bins,
-    config: ExtendConfig,
-    *,
-    finished: bool,
-) -> Data:
-    if not finished or baseline is None:
-        return {
-            "kind": "not finished",
-            "rule": None,
-            "sentence": NOT_FINISHED,
-        }
-    found = decide(losses, baseline, bins, trained_length=config.trained_length)
-    above = excess(losses[found.rule], baseline, bins)
-    sentence = recommendation(found, losses, above, bins, config)
-    return {"kind": found.kind, "rule": found.rule, "sentence": sentence}
-
-
-def _curves(losses: Mapping[str, Nats], baseline: Nats | None, length: int) -> Data:
-    """Smooth curves by position: means of some hundred tokens, in nats."""
-    edges = np.linspace(0, length - 1, min(POINTS, max(2, length // 4)) + 1).round().astype(int)
-    parts = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
-
-    def curve(values: Nats) -> list[float | None]:
-        return [None if (found := mean(values[first:last])) is None else found.nats for first, last in parts]
-
+def _passed(measured: Measured, name: str, losses: Losses, seconds: float) -> dict[str, Any]:
+    """The fields of a :class:`Pass`."""
+    trained, baseline = measured.config.trained_length, measured.baseline
+    above = None if baseline is None else excess(losses, baseline, measured.bins)
+    untouched = measured.losses.get("none") if name != "none" else None
     return {
-        "positions": [(first + last) / 2 for first, last in parts],
-        "rules": {name: curve(values) for name, values in losses.items()},
-        "windows": None if baseline is None else curve(baseline),
+        "perplexity": perplexities(losses, measured.bins),
+        "above": above,
+        "holds": None if above is None else holds(above),
+        "worst": None if above is None else worst(above),
+        "cost": None if untouched is None else difference(losses[:trained], untouched[:trained]),
+        "gain": None if untouched is None else difference(untouched[trained:], losses[trained:]),
+        "seconds": seconds,
     }
 
 
-def _trust(results: Data, losses: Mapping[str, Nats], baseline: Nats | None, config: ExtendConfig) -> Data | None:
+def _recommendation(measured: Measured) -> Recommendation:
+    if measured.baseline is None or measured.lacks():
+        return Recommendation("not finished", None, words.NOT_FINISHED)
+    found = measured.verdict()
+    return Recommendation(found.kind, found.rule, words.recommendation(found, measured))
+
+
+def _curves(measured: Measured) -> Curves:
+    """Smooth curves by position: means of some hundred tokens, in nats."""
+    length = measured.config.length
+    edges = np.linspace(0, length - 1, min(POINTS, max(2, length // 4)) + 1).round().astype(int)
+    parts = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+
+    def curve(losses: Losses) -> list[float | None]:
+        found = [mean(losses[first:last]) for first, last in parts]
+        return [None if one is None or not math.isfinite(one.nats) else one.nats for one in found]
+
+    return Curves(
+        [(first + last) / 2 for first, last in parts],
+        {name: curve(losses) for name, losses in measured.losses.items()},
+        None if measured.baseline is None else curve(measured.baseline),
+    )
+
+
+def _trust(measured: Measured) -> Trust | None:
     """Probe against full pass, for each rule and gap that both have measured.
 
     Both are nats above a baseline. The probe's baseline is the untouched model at the largest gap whose blocks end
@@ -302,62 +254,79 @@ def _trust(results: Data, losses: Mapping[str, Nats], baseline: Nats | None, con
     trained length has zero in both by definition, and is left
     out. They agree if both say that the rule holds there, or both that it does not.
     """
-    plan = results["probe"]
-    by_name = {rule["name"]: rule["probe"] for rule in results["rules"]}
-    if plan is None or baseline is None or by_name.get("none") is None:
+    probed, baseline, trained = measured.probed, measured.baseline, measured.config.trained_length
+    if baseline is None or "none" not in probed.probes:
         return None
-    ends = [gap + 2 * plan["block"] for gap in plan["gaps"]]
-    homes = [at for at, end in enumerate(ends) if end <= config.trained_length] or [0]
+    plan, homes = probed.plan, probed.baseline()
     points = []
-    for name in losses:
-        for at, end in enumerate(ends):
-            if by_name.get(name) is None or (name == "none" and at in homes):
+    for name, losses in measured.losses.items():
+        for at, gap in enumerate(plan.gaps):
+            if name not in probed.probes or (name == "none" and at <= probed.within):
                 continue
-            first = max(0, end - max(1, config.trained_length // 8))
-            measured = difference(losses[name][first:end], baseline[first:end])
-            home = by_name["none"]["mean"][min(at, homes[-1])]
-            probed = by_name[name]["mean"][at]
-            if measured is not None and home is not None and probed is not None:
-                points.append({"rule": name, "gap": plan["gaps"][at], "probe": probed - home, "pass": measured.nats})
+            end = gap + 2 * plan.block
+            first = max(0, end - max(1, trained // 8))
+            found = difference(losses[first:end], baseline[first:end])
+            home, nats = homes[at], probed.probes[name].mean[at]
+            if found is not None and home is not None and nats is not None:
+                points.append(Point(name, gap, nats - home, found.nats))
     if not points:
         return None
     limit = math.log(HELD)
-    return {
-        "points": points,
-        "agree": sum((point["probe"] <= limit) == (point["pass"] <= limit) for point in points),
-        "difference": float(np.median([abs(point["probe"] - point["pass"]) for point in points])),
-    }
+    return Trust(
+        points,
+        sum((point.probe <= limit) == (point.passed <= limit) for point in points),
+        float(np.median([abs(point.probe - point.passed) for point in points])),
+    )
 
 
-def _tuned(
-    run: Path,
-    losses: Mapping[str, Nats],
-    baseline: Nats | None,
-    bins: Bins,
-    config: ExtendConfig,
-) -> Data | None:
+def _tuned(measured: Measured) -> Tuned | None:
     """What training did: the model with its rule before and after, by the full pass."""
-    for name in losses:
-        path = rule_folder(run, name) / files.TUNED / files.PASS
-        if path.exists():
-            after = _nats(path)
-            trained = config.trained_length
-            return {
-                "rule": name,
-                **_passed(f"{name} tuned", {**losses, f"{name} tuned": after}, baseline, bins, config),
-                "report": _read(path.with_name(files.TUNE_REPORT)),
-                "lowered": {
-                    "within": _mean(difference(losses[name][:trained], after[:trained])),
-                    "beyond": _mean(difference(losses[name][trained:], after[trained:])),
-                },
-            }
+    trained = measured.config.trained_length
+    for name, before in measured.losses.items():
+        folder = rule_folder(measured.run, name) / files.TUNED
+        if (folder / files.PASS).exists():
+            after, seconds = read_pass(folder / files.PASS)
+            report = folder / files.TUNE_REPORT
+            return Tuned(
+                **_passed(measured, f"{name} tuned", after, seconds),
+                rule=name,
+                report=runs.read_json(report) if report.exists() else None,
+                lowered=Lowered(
+                    difference(before[:trained], after[:trained]), difference(before[trained:], after[trained:])
+                ),
+            )
     return None
 
 
-def _flags(run: Path, verdict: Data, config: ExtendConfig) -> Data | None:
-    """What other programs are told for the rule of the verdict."""
-    if verdict["rule"] is None:
-        return None
-    rule = rule_of(run, verdict["rule"])
-    widths = {"rotary_dim": config.rotary_dim, "head_dim": config.head_dim}
-    return flags(rule, trained_length=config.trained_length, length=config.length, **widths)
+def _flags(measured: Measured, name: str) -> dict[str, str]:
+    """What other programs are told for a rule."""
+    config = measured.config
+    return flags(
+        rule_of(measured.run, name),
+        trained_length=config.trained_length,
+        length=config.length,
+        rotary_dim=config.rotary_dim,
+        head_dim=config.head_dim,
+    )
+
+
+def _summary(results: Results) -> list[str]:
+    """The run in a few sentences; the first is the recommendation."""
+    said = [results.verdict.sentence]
+    if (trust := results.trust) is not None:
+        said.append(
+            f"Whether a rule holds at some distance, the probe and the full pass agree on {trust.agree} of "
+            f"{len(trust.points)} cells; at the median they differ by {trust.difference:.3f} nats."
+        )
+    for rule in results.rules:
+        if answers := rule.retrieval:
+            right = sum(answer.correct for answer in answers)
+            said.append(f"Retrieval with {rule.name}: {right} of {len(answers)} answers are right.")
+    if results.tuned is not None and (beyond := results.tuned.lowered.beyond) is not None:
+        verb = "lowered" if beyond.nats >= 0 else "raised"
+        error = f" ± {beyond.error:.3f}" if math.isfinite(beyond.error) else ""
+        said.append(
+            f"Training with {results.tuned.rule} {verb} the loss beyond {results.config.trained_length:,} tokens by "
+            f"{abs(beyond.nats):.3f}{error} nats."
+        )
+    return said

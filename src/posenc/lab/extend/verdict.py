@@ -18,8 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-HELD = 1.10
-"""Times the baseline's perplexity up to which a rule holds."""
+from posenc.lab.drawing.words import HELD
+
 BLOCK = 64
 """Tokens that are averaged before a standard error is taken: losses of neighbours are not independent."""
 
@@ -46,6 +46,12 @@ def mean(values: Nats) -> Mean | None:
     blocks = np.array([part.mean() for part in np.array_split(values, count)])
     error = float(blocks.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
     return Mean(float(values.mean()), error)
+
+
+def perplexities(losses: Nats, bins: Bins) -> list[float | None]:
+    """Of each bin; infinite beyond all numbers, None where one is missing."""
+    found = [mean(losses[first:last]) for first, last in bins]
+    return [None if one is None else math.exp(one.nats) if one.nats < 700 else math.inf for one in found]
 
 
 def difference(losses: Nats, others: Nats) -> Mean | None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from posenc.lab.run.errors import RunError
+from posenc.lab.run.folder import read_json
 
 FORMAT = 1
 NO_COMMAND = "(not recorded: an earlier version of posenc wrote this run)"
@@ -30,16 +32,21 @@ def to_dict(kind: str, config: Any) -> dict[str, Any]:
     return {"format": FORMAT, "kind": kind, "posenc": posenc.__version__, **msgspec.to_builtins(config, enc_hook=str)}
 
 
-def check(data: object, cls: type[Any], *, where: str) -> None:
-    """Refuse data of a file that lacks a field of the class, or has another type there.
+def converted(data: object, cls: type[T], *, where: str) -> T:
+    """What a file holds, as a class says it.
 
     Raises:
-        RunError: what is wrong, and in which file.
+        RunError: a field that is missing or has another type; the message says which, and in which file.
     """
     try:
-        msgspec.convert(data, cls)
+        return msgspec.convert(data, cls)
     except msgspec.ValidationError as error:
         raise RunError(f"{where}: {error}; the file is damaged.") from error
+
+
+def read(path: Path, cls: type[T]) -> T:
+    """:func:`converted`, of a JSON file."""
+    return converted(read_json(path), cls, where=str(path))
 
 
 def from_dict(cls: type[T], kind: str, data: Mapping[str, Any], *, where: str) -> T:
