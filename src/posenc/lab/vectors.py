@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from posenc import MRoPE, NoPE, RoPE, Temperature
 from posenc.frequencies import LearnedRates
+from posenc.integrations.json_file import load_json
 from posenc.integrations.transformers import LayerGroup
 from posenc.integrations.transformers.rotations.signature import load
 from posenc.lab.checkpoint.read import read
@@ -216,7 +217,7 @@ def verify(folder: Path, target: str | Callable[..., Any]) -> list[Verdict]:
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     try:
-        words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+        words = load_json(folder / WORDS)
         with np.load(folder / NUMBERS, allow_pickle=False) as file:
             numbers = {name: file[name] for name in file.files}
         for kind in words["kinds"]:

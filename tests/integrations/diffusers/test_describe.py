@@ -210,10 +210,10 @@ def test_bad_configs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no"):
         describe(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match="expected the keys of a config"):
+    with pytest.raises(ValueError, match="expected an object, the keys of a config"):
         describe(tmp_path)
     (tmp_path / "config.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="is no JSON file"):
+    with pytest.raises(ValueError, match="holds no JSON"):
         describe(tmp_path)
     for name in (None, 3, "Nothing", "os.system", "DDPMScheduler"):
         with pytest.raises(ValueError, match="expected the name of a model of diffusers"):

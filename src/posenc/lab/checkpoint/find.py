@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posenc.integrations.transformers.description.config import load_json
+from posenc.integrations.json_file import load_json
 from posenc.lab.run.errors import RunError
 
 

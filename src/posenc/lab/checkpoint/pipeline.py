@@ -1,9 +1,9 @@
 """What encodes positions in a folder of diffusers: a pipeline, or one model of it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from posenc.integrations.json_file import load_json
 from posenc.integrations.transformers import Description, LayerGroup, describe
 
 
@@ -25,10 +25,9 @@ def describe_diffusers(path: Path, *, pairing: Any = None) -> Description | None
 def _keys(path: Path) -> dict[str, Any]:
     """The keys of a JSON file; none if it is not one, which others will say."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return load_json(path)
+    except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _pipeline(index: Path, pairing: Any) -> Description:

@@ -1,6 +1,5 @@
 """From a model of diffusers, or its config, to its encodings."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from posenc.integrations.diffusers.description.added import ADDED, Added
 from posenc.integrations.diffusers.description.description import Description, Part
 from posenc.integrations.diffusers.description.families import FAMILIES
 from posenc.integrations.diffusers.description.tables import Row, Turning
+from posenc.integrations.json_file import load_json
 
 #: Classes whose names say that they bear on positions.
 _POSITIONS = re.compile(r"rotary|rope|posembed|pos_embed|positional|positionembedding|embednd", re.IGNORECASE)
@@ -105,16 +105,9 @@ def _config(given: Any) -> Mapping[str, Any]:
             "folder of one, its config.json, or its config as a mapping."
         )
     path = Path(given)
-    path = path / "config.json" if path.is_dir() else path
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"describe: there is no {path}; of a pipeline give the folder of its transformer.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"describe: {path} is no JSON file: {error}.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"describe: {path} holds a {type(config).__name__}, expected the keys of a config.")
-    return config
+    if (path / "model_index.json").is_file():
+        raise ValueError(f"describe: {path} is the folder of a pipeline; give the folder of its transformer.")
+    return load_json(path / "config.json" if path.is_dir() else path)
 
 
 def _built(config: Mapping[str, Any]) -> Any:

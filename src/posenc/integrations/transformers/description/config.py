@@ -1,10 +1,11 @@
 """A config as a plain dict, from whatever holds it: its types checked, its parts told apart."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from posenc.integrations.json_file import load_json
 
 _SIZES = {
     "hidden_size": ("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "emb_dim"),
@@ -128,20 +129,7 @@ def _read_file(path: Path) -> dict[str, Any]:
                 f"its base model, {base!r}."
             )
         file = path / "config.json" if file == path else file
-    if not file.is_file():
-        raise ValueError(f"describe: there is no file {file}; give a config.json or the folder that holds one.")
     return load_json(file)
-
-
-def load_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
-        raise ValueError(f"describe: {file} holds no JSON ({error}); give a config.json.") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"describe: {file} holds a {type(found).__name__}, expected an object with model_type.")
-    return found
 
 
 def tidy(config: Mapping[str, Any]) -> dict[str, Any]:
