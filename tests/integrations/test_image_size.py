@@ -13,7 +13,6 @@ from posenc import Geometric, Learned, Sinusoidal, YaRN, positions
 from posenc.embeddings import LearnedGrid, SinusoidalGrid
 from posenc.frequencies import NTK
 from posenc.integrations.transformers import describe, extend
-from posenc.integrations.transformers.description.images import PREFIX
 from posenc.scores import SwinBias, SwinV2Bias
 
 transformers = pytest.importorskip("transformers")
@@ -53,17 +52,6 @@ def read(model: Any, pixels: Tensor, **options: Any) -> Tensor:
 
 
 # What is described
-
-
-@pytest.mark.parametrize("model_type", sorted(PREFIX))
-def test_a_described_table_is_the_models(model_type: str) -> None:
-    if model_type not in transformers.CONFIG_MAPPING:
-        pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
-    config = transformers.CONFIG_MAPPING[model_type]()
-    (group,) = describe(config)
-    assert isinstance(group.encoding, LearnedGrid)
-    found = tables(config, group.encoding.dim)
-    assert group.encoding.max_positions in found, f"{model_type}: described {group.encoding}, its tables have {found}"
 
 
 def tables(config: Any, dim: int) -> set[int]:

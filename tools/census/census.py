@@ -17,7 +17,7 @@ from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, Sinuso
 from posenc.embeddings import LearnedGrid, SinusoidalGrid
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup, describe
-from posenc.scores import DecomposedBias, SwinBias, SwinV2Bias
+from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
 from tools.census import comparisons
 from tools.census.comparisons import Rotation, rotation_of
 from tools.census.configs import DIFFERENCES, REPAIRS, VARIANTS
@@ -356,6 +356,8 @@ def _compare_other(config: Any, encoding: Encoding) -> tuple[str, float, int]:
         return comparisons.compare_learned(config, encoding)
     if isinstance(encoding, DecomposedBias):
         return comparisons.compare_decomposed(config, encoding)
+    if isinstance(encoding, LeViTBias):
+        return comparisons.compare_levit(config, encoding)
     if isinstance(encoding, SinusoidalGrid):
         return comparisons.compare_sinusoidal_grid(config, encoding)
     raise comparisons.NotComparableError(f"no comparison for {type(encoding).__name__}")

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -12,7 +13,7 @@ from posenc import ALiBi, AxialRoPE, Learned, MRoPE, RoPE, Sinusoidal, T5Bias
 from posenc.embeddings import LearnedGrid, SinusoidalGrid
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup
-from posenc.scores import DecomposedBias, SwinBias, SwinV2Bias
+from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
 
 
 class NotComparableError(Exception):
@@ -113,6 +114,10 @@ def compare_sinusoidal(config: Any, encoding: Sinusoidal) -> Compared:
         name, theirs = "sinusoids", module.sinusoids(length, encoding.dim)
     elif hasattr(module, "positional_encoding"):
         name, theirs = "positional_encoding", module.positional_encoding(length, encoding.dim, torch.float32)
+    elif hasattr(module, "create_sinusoidal_positions"):
+        name, theirs = "create_sinusoidal_positions", module.create_sinusoidal_positions(length, encoding.dim)
+    elif found := [cls for name, cls in vars(module).items() if re.search("SinusoidsPosition|CanaryPosition", name)]:
+        name, theirs = found[0].__name__, found[0](length, encoding.dim).positional_embedding
     else:
         if hasattr(module, "create_sinusoidal_embeddings"):
             theirs = torch.empty(length, encoding.dim)
@@ -128,6 +133,8 @@ def compare_sinusoidal(config: Any, encoding: Sinusoidal) -> Compared:
             asks = "padding_idx" in inspect.signature(cls.get_embedding).parameters
             theirs = cls.get_embedding(length, encoding.dim, *((None,) if asks else ()))
         else:
+            if "PegasusX" in name:
+                return name, _codes_error(cls(encoding.dim)(torch.zeros(1, length, 1))[0], encoding), length - 1
             built = cls(length, encoding.dim)
             theirs = (built.create_weight if hasattr(built, "create_weight") else built._init_weight)()
     if "musicgen" in module.__name__:  # cosines first
@@ -145,7 +152,7 @@ def compare_learned(config: Any, encoding: Learned | LearnedGrid) -> Compared:
     """A table of these rows and this width in a model that is built without memory."""
     length, spare = (encoding.length, 2) if isinstance(encoding, Learned) else (len(encoding.table), 0)
     for name, tensor in _tensors(config):
-        if ("pos" in name or "wpe" in name) and tensor.ndim > 1:
+        if re.search("pos|wpe|time_embeddings", name) and tensor.ndim > 1:
             dim = tensor.shape[-1]
             if dim == encoding.dim and 0 <= tensor.numel() // dim - length <= spare:
                 return f"{name} (rows and width)", 0.0, length - 1
@@ -165,23 +172,61 @@ def compare_window(config: Any, encoding: SwinBias | SwinV2Bias) -> Compared:
 def compare_decomposed(config: Any, encoding: DecomposedBias) -> Compared:
     """What an attention of the model adds to the scores of a few random queries."""
     module, window = _modeling(config), encoding.window
-    names = [name for name, value in vars(module).items() if hasattr(value, "get_decomposed_rel_pos")]
-    whole = window[0] == config.image_size // config.patch_size
-    attention = vars(module)[names[0]](config, window_size=0 if whole else window[0])
+    name, add = _adds_decomposed(config, module)
     ours, places = DecomposedBias.from_dict(encoding.to_dict()), window[0] * window[1]
     few = torch.tensor([0, 1, window[1], places // 2, places - 1])
     query = torch.randn(1, places, encoding.head_dim, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for table, own in ((attention.rel_pos_h, ours.rows), (attention.rel_pos_w, ours.columns)):
-            table.normal_(generator=torch.Generator().manual_seed(1))
-            own.copy_(table)
-        theirs = attention.get_decomposed_rel_pos(query, attention.rel_pos_h, attention.rel_pos_w, window, window)
-        theirs = theirs.reshape(places, places)[few]
+        for own in (ours.rows, ours.columns):
+            own.normal_(generator=torch.Generator().manual_seed(1))
+        theirs = add(query, ours.rows.detach(), ours.columns.detach(), window).reshape(places, places)[few]
         heads = query[:, None, few].expand(-1, encoding.num_heads, -1, -1)
         zeros = torch.zeros(1, encoding.num_heads, len(few), places)
         keys = torch.zeros(1, encoding.num_heads, places, encoding.head_dim)
         bias = ours.on_scores(zeros, few, torch.arange(places), q=heads, k=keys)
-    return f"{names[0]}.get_decomposed_rel_pos", float((bias - theirs).abs().max() / 1e-4), places - 1
+    shapes = {tuple(tensor.shape) for each, tensor in _tensors(config) if each.endswith(("rel_pos_h", "rel_pos_w"))}
+    if not {tuple(ours.rows.shape), tuple(ours.columns.shape)} <= shapes:
+        raise NotComparableError(f"the model has tables of {sorted(shapes)}, and none for {window}")
+    return name, float((bias - theirs).abs().max() / 1e-4), places - 1
+
+
+def _adds_decomposed(config: Any, module: Any) -> tuple[str, Callable[..., Tensor]]:
+    """The model's own function of queries and of tables of rows and columns."""
+    if hasattr(module, "add_decomposed_relative_positions"):
+        function = module.add_decomposed_relative_positions
+        zeros: Callable[..., Tensor] = lambda q, h, w, size: function(  # noqa: E731
+            q.new_zeros(1, q.shape[1], q.shape[1]), q, h, w, size, size
+        )
+        return "add_decomposed_relative_positions", zeros
+    for key in ("get_decomposed_rel_pos", "add_decomposed_rel_pos"):
+        for name, value in vars(module).items():
+            if inspect.isclass(value) and hasattr(value, key) and value.__module__ == module.__name__:
+                cls: Any = value
+                adds = key.startswith("add")
+                attention = cls(config) if adds else cls(config, window_size=1)
+                return f"{name}.{key}", _called(getattr(attention, key), adds=adds)
+    raise NotComparableError(f"{module.__name__} has no function that adds biases of rows and columns")
+
+
+def _called(method: Callable[..., Tensor], *, adds: bool) -> Callable[..., Tensor]:
+    def call(query: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
+        before = (query.new_zeros(1, query.shape[1], query.shape[1]),) if adds else ()
+        return method(*before, query, rows, columns, size, size)
+
+    return call
+
+
+def compare_levit(config: Any, encoding: LeViTBias) -> Compared:
+    """What an attention of this grid makes of its table."""
+    attention = _modeling(config).LevitAttention(8, 4, encoding.num_heads, 1, encoding.window[0])
+    ours, places = LeViTBias.from_dict(encoding.to_dict()), torch.arange(encoding.window[0] * encoding.window[1])
+    with torch.no_grad():
+        attention.attention_biases.normal_(generator=torch.Generator().manual_seed(0))
+        ours.table.copy_(attention.attention_biases)
+        error = (ours.bias(places, places) - attention.get_attention_biases("cpu")).abs().max()
+    if tuple(ours.table.shape) not in {tuple(tensor.shape) for _, tensor in _tensors(config)}:
+        raise NotComparableError(f"the model has no table of {tuple(ours.table.shape)}")
+    return "LevitAttention", float(error / 1e-6), len(places) - 1
 
 
 def compare_sinusoidal_grid(config: Any, encoding: SinusoidalGrid) -> Compared:
@@ -198,22 +243,28 @@ def compare_sinusoidal_grid(config: Any, encoding: SinusoidalGrid) -> Compared:
 
 def _tensors(config: Any) -> Iterator[tuple[str, Tensor]]:
     """The parameters and buffers of the models of a config, built without memory."""
-    from transformers import MODEL_MAPPING
-
-    module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
-    classes: list[Any] = [MODEL_MAPPING[type(config)]] if type(config) in MODEL_MAPPING else []
-    classes += [
-        cls
-        for name, cls in vars(module).items()
-        if inspect.isclass(cls)
-        and name.endswith(("Model", "VisionTransformer"))
-        and getattr(cls, "config_class", None) is type(config)
-    ]
-    for cls in classes:
-        with torch.device("meta"):
-            model = cls(config)
+    for cls in _models(config):
+        try:
+            with torch.device("meta"):
+                model = cls(config)
+        except (TypeError, AttributeError, KeyError, ImportError):  # written for another config, or in need of more
+            continue
         yield from model.named_parameters()
         yield from model.named_buffers()
+
+
+def _models(config: Any) -> Iterator[Any]:
+    """The classes that are built from a config: its model, those that name it, those that take it under its name."""
+    from transformers import MODEL_MAPPING
+
+    module = _modeling(config)
+    if type(config) in MODEL_MAPPING:
+        yield MODEL_MAPPING[type(config)]
+    classes = [(n, c) for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, nn.Module)]
+    named = [c for n, c in classes if getattr(c, "config_class", None) is type(config) and "PreTrained" not in n]
+    yield from (c for c in named if c.__name__.endswith(("Model", "VisionTransformer")))
+    yield from (c for c in named if not c.__name__.endswith(("Model", "VisionTransformer")))
+    yield from (c for n, c in classes if n.endswith(("Embeddings", "VisionTransformer")))
 
 
 def _matrices_error(theirs: Tensor, rotation: Rotation, positions: Tensor) -> float:

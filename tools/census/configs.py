@@ -166,6 +166,24 @@ VARIANTS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "seamless_m4t": (("rotary", {"position_embeddings_type": "rotary"}),),
     "wav2vec2-conformer": (("rotary", {"position_embeddings_type": "rotary"}),),
     "wav2vec2-bert": (("rotary", {"position_embeddings_type": "rotary"}),),
+    **dict.fromkeys(
+        ("beit", "data2vec-vision"),
+        (
+            ("table", {"use_absolute_position_embeddings": True}),
+            ("biases", {"use_relative_position_bias": True}),
+            ("shared biases", {"use_shared_relative_position_bias": True}),
+            ("all", {"use_absolute_position_embeddings": True, "use_relative_position_bias": True}),
+        ),
+    ),
+    "vitdet": (
+        (
+            "biases",
+            {"use_relative_position_embeddings": True, "window_size": 7, "window_block_indices": [0, 1, 3, 4]},
+        ),
+    ),
+    "lw_detr_vit": (("larger", {"image_size": 640}),),
+    "yolos": (("one table", {"use_mid_position_embeddings": False}),),
+    "timesformer": (("space alone", {"attention_type": "space_only"}),),
     "distilbert": (("sinusoidal", {"sinusoidal_pos_embds": True}),),
     "flaubert": (("sinusoidal", {"sinusoidal_embeddings": True}),),
     "xlm": (("sinusoidal", {"sinusoidal_embeddings": True}),),

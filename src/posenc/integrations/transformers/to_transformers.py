@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posenc import AxialRoPE, MRoPE, NoPE, RoPE, SSMax, Temperature
+from posenc.embeddings import LearnedGrid
 from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric, LearnedRates, Llama3, LongRoPE, Proportional, YaRN
 from posenc.integrations.transformers.description import model_types as models
@@ -94,7 +95,7 @@ def _check_said_back(groups: list[LayerGroup], written: dict[str, Any]) -> None:
         return
     in_whole = not any(group.part for group in groups)
     try:
-        loaded = [group for group in describe(written) if not group.part]
+        loaded = _without_tables([group for group in describe(written) if not group.part])
     except ValueError as error:
         if in_whole:
             raise ValueError(
@@ -120,7 +121,13 @@ def _groups(described: Encoding | Description, part: str | None) -> list[LayerGr
     found = sorted({group.part for group in described})
     if part is None and len(found) > 1:
         raise ValueError(f"to_transformers: got a description of the parts {found}, expected one; give part=...")
-    return [group for group in described if part is None or group.part == part]
+    chosen = [group for group in described if part is None or group.part == part]
+    return _without_tables(chosen)
+
+
+def _without_tables(groups: list[LayerGroup]) -> list[LayerGroup]:
+    """What stands in rotary keys: not the tables that image models add besides."""
+    return [group for group in groups if not isinstance(group.rotation, LearnedGrid)] or groups
 
 
 def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type: str) -> dict[str, Any] | None:

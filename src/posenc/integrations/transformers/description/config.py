@@ -18,6 +18,7 @@ _SIZES = {
         "encoder_layers",
         "depth",
         "memory_attention_num_layers",
+        "l_layers",
     ),
     "max_positions": (
         *("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length"),

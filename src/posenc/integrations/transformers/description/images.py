@@ -1,99 +1,47 @@
 """Image, video and audio models whose patches have a table or a bias for each offset, by model type."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 
 from posenc import Learned, Sinusoidal
-from posenc.embeddings import LearnedGrid, SinusoidalGrid
+from posenc.embeddings import SinusoidalGrid
 from posenc.encoding import Encoding
 from posenc.integrations.transformers.description.config import need, need_key
 from posenc.integrations.transformers.description.layers import all_layers
 from posenc.integrations.transformers.description.model_types import names
-from posenc.scores import DecomposedBias, SwinBias, SwinV2Bias
+from posenc.integrations.transformers.description.patch_tables import (
+    TABLES,
+    learned_grid,
+    patch_grid,
+    sides,
+    stacked_layers,
+)
+from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
 
 #: (kind, layers, encoding, length, notes)
 Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
 Reader: TypeAlias = Callable[[Mapping[str, Any]], list[Found] | None]
 
-#: Tables with a row for each patch, and how many rows come before them.
-PREFIX: dict[str, int] = {
-    **dict.fromkeys(
-        names("""
-            aimv2_vision_model ijepa janus_vision_model minicpmv4_7_vision minicpm_ocr_vision siglip_vision_model
-        """),
-        0,
-    ),
-    **dict.fromkeys(
-        names("""
-            altclip_vision_model blip_2_vision_model blip_vision_model chinese_clip_vision_model clip_vision_model
-            clipseg_vision_model dinov2 dinov2_with_registers dpt git_vision_model instructblip_vision_model
-            instructblipvideo_vision_model internvl_vision kosmos_2_vision_model metaclip_2_vision_model
-            owlv2_vision_model owlvit_vision_model qianfan_ocr_vision tipsv2_vision_model vit vit_msn
-            xclip_vision_model
-        """),
-        1,
-    ),
-    "deit": 2,
-}
 
-#: Tables that are read at the coordinates of each image's patches, whatever its size.
-AT_FRACTIONS = names("idefics2_vision idefics3_vision smolvlm_vision")
-
-
-def sides(config: Mapping[str, Any], key: str) -> tuple[int, int]:
-    """(height, width) of a key that is one number or two.
-
-    Raises:
-        ValueError: something else.
-    """
-    value = need_key(config, key)
-    pair = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
-    if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or not 0 < n < 1 << 24 for n in pair):
-        raise ValueError(f"describe: {key} is {value!r}, expected pixels, one number or [height, width]; correct it.")
-    return pair[0], pair[1]
-
-
-def patch_grid(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Rows and columns of patches in an image of the config's size."""
-    (height, width), (tall, wide) = sides(config, "image_size"), sides(config, "patch_size")
-    rows, columns = height // tall, width // wide
-    if not rows * columns:
-        raise ValueError(
-            f"describe: image_size {config['image_size']} holds no patch of patch_size {config['patch_size']}; correct "
-            "one of them."
-        )
-    return rows, columns
-
-
-def _grid(config: Mapping[str, Any], grid: tuple[int, int], prefix: int) -> LearnedGrid:
-    with torch.device("meta"):  # a config has no weights
-        return LearnedGrid(int(need(config, "hidden_size")), grid=grid, prefix=prefix)
-
-
-def _table(config: Mapping[str, Any]) -> list[Found]:
-    encoding = _grid(config, patch_grid(config), PREFIX[str(config["model_type"])])
-    return [("", all_layers(config), encoding, None, ())]
-
-
-def _at_fractions(config: Mapping[str, Any]) -> list[Found]:
-    note = "an image of another shape takes the rows that lie nearest to its patches' places, as shares of a side"
-    return [("", all_layers(config), _grid(config, patch_grid(config), 0), None, (note,))]
-
-
-def _siglip2(config: Mapping[str, Any]) -> list[Found]:
-    rows = int(need_key(config, "num_patches"))
-    side = round(max(rows, 0) ** 0.5)
-    if side < 1 or side * side != rows:
-        raise ValueError(f"describe: num_patches is {rows}, expected a square: the sides of the table are equal.")
-    note = "the table is read at the grid of each image, bilinear with antialias"
-    return [("", all_layers(config), _grid(config, (side, side), 0), None, (note,))]
+def _table(config: Mapping[str, Any]) -> list[Found] | None:
+    table = TABLES[str(config["model_type"])]
+    encoding = table.encoding(config)
+    return None if encoding is None else [("", stacked_layers(config), encoding, None, table.notes)]
 
 
 def _spectrogram(config: Mapping[str, Any]) -> list[Found]:
     note = "rows are frequency, columns are time, and patches overlap"
-    return [("", all_layers(config), _grid(config, spectrogram_grid(config), 2), None, (note,))]
+    return [
+        (
+            "",
+            all_layers(config),
+            learned_grid(int(need(config, "hidden_size")), spectrogram_grid(config), 2),
+            None,
+            (note,),
+        )
+    ]
 
 
 def spectrogram_grid(config: Mapping[str, Any]) -> tuple[int, int]:
@@ -114,22 +62,47 @@ def _vit_mae(config: Mapping[str, Any]) -> list[Found]:
 
 def _sam(config: Mapping[str, Any]) -> list[Found]:
     """A table of places, and biases of rows and columns within windows and, in some layers, over the whole image."""
-    grid, layers = patch_grid(config), all_layers(config)
     found: list[Found] = []
     if config.get("use_abs_pos"):
-        found.append(("table", layers, _grid(config, grid, 0), None, ()))
+        table = learned_grid(int(need(config, "hidden_size")), patch_grid(config))
+        found.append(("table", all_layers(config), table, None, ()))
     if config.get("use_rel_pos"):
-        heads = int(need(config, "num_heads"))
-        everywhere = tuple(int(i) for i in config.get("global_attn_indexes") or ())
-        window = int(need_key(config, "window_size"))
-        for label, chosen, sizes in (
-            ("window", tuple(i for i in layers if i not in everywhere), (window, window) if window else grid),
-            ("whole image", everywhere, grid),
-        ):
-            with torch.device("meta"):
-                bias = DecomposedBias(heads, int(need(config, "hidden_size")) // heads, window=sizes)
-            if chosen:
-                found.append((label, chosen, bias, None, ()))
+        everywhere = {int(i) for i in config.get("global_attn_indexes") or ()}
+        found += _decomposed(config, [i for i in all_layers(config) if i not in everywhere])
+    return found
+
+
+def _vitdet(config: Mapping[str, Any]) -> list[Found]:
+    found: list[Found] = []
+    if config.get("use_absolute_position_embeddings"):
+        note = "the table is read at the grid of each image; there is no class token for the first row"
+        grid = patch_grid(config, "pretrain_image_size")
+        found.append(
+            ("table", all_layers(config), learned_grid(int(need(config, "hidden_size")), grid, 1), None, (note,))
+        )
+    if config.get("use_relative_position_embeddings"):
+        found += _decomposed(config, [int(i) for i in config.get("window_block_indices") or ()])
+    return found
+
+
+def _seggpt(config: Mapping[str, Any]) -> list[Found]:
+    note = "the table is read at the grid of each image, and an image and its mask are halves of it"
+    grid = patch_grid(config, "pretrain_image_size")
+    table = learned_grid(int(need(config, "hidden_size")), grid, 1)
+    found: list[Found] = [("table", all_layers(config), table, None, (note,))]
+    return found + (_decomposed(config, []) if config.get("use_relative_position_embeddings") else [])
+
+
+def _decomposed(config: Mapping[str, Any], windowed: Sequence[int]) -> list[Found]:
+    """Biases of rows and columns: within a window in some layers, over the whole image in the others."""
+    heads, side = int(need(config, "num_heads")), int(config.get("window_size") or 0)
+    found: list[Found] = []
+    for label, chosen in (("window", windowed), ("whole image", [i for i in all_layers(config) if i not in windowed])):
+        sizes = (side, side) if label == "window" and side else patch_grid(config)
+        with torch.device("meta"):
+            bias = DecomposedBias(heads, int(need(config, "hidden_size")) // heads, window=sizes)
+        if chosen:
+            found.append((label, tuple(chosen), bias, None, ()))
     return found
 
 
@@ -138,7 +111,7 @@ def _beit(config: Mapping[str, Any]) -> list[Found] | None:
     grid, layers = patch_grid(config), all_layers(config)
     found: list[Found] = []
     if config.get("use_absolute_position_embeddings"):
-        found.append(("table", layers, _grid(config, grid, 1), None, ()))
+        found.append(("table", layers, learned_grid(int(need(config, "hidden_size")), grid, 1), None, ()))
     for key, note in (
         ("use_relative_position_bias", "each layer has biases of its own"),
         ("use_shared_relative_position_bias", "all layers share one table of biases"),
@@ -150,11 +123,11 @@ def _beit(config: Mapping[str, Any]) -> list[Found] | None:
     return found or None
 
 
-def _by_stage(config: Mapping[str, Any]) -> list[tuple[int, tuple[int, ...], int]]:
+def _by_stage(config: Mapping[str, Any], heads_key: str = "num_heads") -> list[tuple[int, tuple[int, ...], int]]:
     """(stage, its layers, its heads)"""
-    depths, heads = need_key(config, "depths"), need_key(config, "num_heads")
+    depths, heads = need_key(config, "depths"), need_key(config, heads_key)
     if not isinstance(depths, (list, tuple)) or not isinstance(heads, (list, tuple)) or len(depths) != len(heads):
-        raise ValueError(f"describe: depths is {depths!r} and num_heads {heads!r}, expected a list for each stage.")
+        raise ValueError(f"describe: depths is {depths!r} and {heads_key} {heads!r}, expected a list for each stage.")
     stages, first = [], 0
     for stage, (depth, number) in enumerate(zip(depths, heads, strict=True)):
         stages.append((stage, tuple(range(first, first + int(depth))), int(number)))
@@ -162,31 +135,116 @@ def _by_stage(config: Mapping[str, Any]) -> list[tuple[int, tuple[int, ...], int
     return stages
 
 
-def _swin(config: Mapping[str, Any]) -> list[Found]:
+_SHIFTS = ("tokens are places in a window, which shifts by halves",)
+
+
+def _swin(config: Mapping[str, Any], heads_key: str = "num_heads") -> list[Found]:
     window = int(need_key(config, "window_size"))
     found: list[Found] = []
     if config.get("use_absolute_embeddings"):
-        grid = _grid({**config, "hidden_size": need_key(config, "embed_dim")}, patch_grid(config), 0)
-        found.append(("table", tuple(range(sum(config["depths"]))), grid, None, ()))
-    for stage, layers, heads in _by_stage(config):
+        table = learned_grid(int(need_key(config, "embed_dim")), patch_grid(config))
+        found.append(("table", stacked_layers(config), table, None, ()))
+    for stage, layers, heads in _by_stage(config, heads_key):
         with torch.device("meta"):
             bias = SwinBias(heads, window=(window, window))
-        found.append((f"stage {stage}", layers, bias, None, ("tokens are places in a window, which shifts by halves",)))
+        found.append((f"stage {stage}", layers, bias, None, _SHIFTS))
     return found
+
+
+def _clap(config: Mapping[str, Any]) -> list[Found]:
+    return _swin(config, "num_attention_heads")
 
 
 def _swin_v2(config: Mapping[str, Any]) -> list[Found]:
-    """Windows are cut to the grid of their stage."""
+    """Windows are cut to the grid of their stage; Swin2SR's stages have one grid."""
     grid, window = patch_grid(config), int(need_key(config, "window_size"))
+    halves = config.get("model_type") != "swin2sr"
     before = config.get("pretrained_window_sizes") or [0] * len(need_key(config, "depths"))
     found: list[Found] = []
     for stage, layers, heads in _by_stage(config):
-        here = min(window, *(max(side >> stage, 1) for side in grid))
+        here = min(window, *(max(side >> stage * halves, 1) for side in grid))
         trained = int(before[stage]) or here
         with torch.device("meta"):
             bias = SwinV2Bias(heads, window=(here, here), trained_window=(trained, trained))
-        found.append((f"stage {stage}", layers, bias, None, ("tokens are places in a window, which shifts by halves",)))
+        found.append((f"stage {stage}", layers, bias, None, _SHIFTS))
     return found
+
+
+def _levit(config: Mapping[str, Any]) -> list[Found]:
+    """The grid is half of the one before in each stage."""
+    note = "between stages, queries at every second place have biases of their own"
+    side = sides(config, "image_size")[0] // sides(config, "patch_size")[0]
+    found: list[Found] = []
+    for stage, layers, heads in _by_stage(config, "num_attention_heads"):
+        with torch.device("meta"):
+            bias = LeViTBias(heads, window=(side, side))
+        found.append((f"stage {stage}", layers, bias, None, (note,)))
+        side = (side - 1) // 2 + 1
+    return found
+
+
+def _pvt(config: Mapping[str, Any]) -> list[Found]:
+    """A table at the entry of each stage, whose grid is that of its patches; the last has a class token."""
+    patches, widths = need_key(config, "patch_sizes"), need_key(config, "hidden_sizes")
+    height, width = sides(config, "image_size")
+    found: list[Found] = []
+    for stage, layers, _ in _by_stage(config, "num_attention_heads"):
+        shrunk = 1 if stage == 0 else 2 ** (stage + 1)
+        grid = patch_grid({"image_size": (height // shrunk, width // shrunk), "patch_size": int(patches[stage])})
+        table = learned_grid(int(widths[stage]), grid, int(stage == len(patches) - 1))
+        found.append((f"stage {stage}", layers, table, None, ()))
+    return found
+
+
+def _yolos(config: Mapping[str, Any]) -> list[Found]:
+    """A table, and another one for each layer but the first if asked."""
+    ends = int(need_key(config, "num_detection_tokens"))
+    table = learned_grid(int(need(config, "hidden_size")), patch_grid(config), 1 + ends)
+    note = (
+        f"the rows of the {ends} detection tokens are the last of the checkpoint's table, and come after the first here"
+    )
+    layers = all_layers(config)
+    found: list[Found] = [("table", layers, table, None, (note,))]
+    if config.get("use_mid_position_embeddings") and len(layers) > 1:
+        found.append(
+            ("between layers", layers[1:], table, None, ("each of these layers adds a table of its own", note))
+        )
+    return found
+
+
+def _vilt(config: Mapping[str, Any]) -> list[Found]:
+    dim, layers = int(need(config, "hidden_size")), all_layers(config)
+    with torch.device("meta"):
+        text = Learned(dim, length=int(need(config, "max_positions")))
+    note = "the table is read at the grid of each image, bilinear with its corners kept"
+    return [
+        ("text", layers, text, text.length, ()),
+        ("image", layers, learned_grid(dim, patch_grid(config), 1), None, (note,)),
+    ]
+
+
+def _timesformer(config: Mapping[str, Any]) -> list[Found]:
+    dim, layers = int(need(config, "hidden_size")), all_layers(config)
+    found: list[Found] = [("space", layers, learned_grid(dim, patch_grid(config), 1), None, ())]
+    if config.get("attention_type") != "space_only":
+        found.append(("time", layers, *_of_frames(dim, config)))
+    return found
+
+
+def _videoprism(config: Mapping[str, Any]) -> list[Found]:
+    dim, (_, tall, wide) = int(need(config, "hidden_size")), need_key(config, "tubelet_size")
+    grid = patch_grid({**config, "patch_size": [tall, wide]})
+    spatial, temporal = (int(need_key(config, f"num_{kind}_layers")) for kind in ("spatial", "temporal"))
+    return [
+        ("space", tuple(range(spatial)), learned_grid(dim, grid), None, ()),
+        ("time", tuple(range(temporal)), *_of_frames(dim, config)),
+    ]
+
+
+def _of_frames(dim: int, config: Mapping[str, Any]) -> tuple[Learned, int, tuple[str, ...]]:
+    with torch.device("meta"):
+        table = Learned(dim, length=int(need_key(config, "num_frames")))
+    return table, table.length, ("a row for each frame, which all its patches get",)
 
 
 def _videomae(config: Mapping[str, Any]) -> list[Found]:
@@ -217,15 +275,28 @@ def _area(config: Mapping[str, Any]) -> int:
 
 
 READERS: dict[str, Reader] = {
-    **dict.fromkeys(PREFIX, _table),
-    **dict.fromkeys(AT_FRACTIONS, _at_fractions),
-    "siglip2_vision_model": _siglip2,
+    **dict.fromkeys(TABLES, _table),
     "audio-spectrogram-transformer": _spectrogram,
     **dict.fromkeys(names("beit data2vec-vision"), _beit),
     **dict.fromkeys(names("donut-swin maskformer-swin swin"), _swin),
-    "swinv2": _swin_v2,
-    **dict.fromkeys(names("sam_hq_vision_model sam_vision_model"), _sam),
+    "clap_audio_model": _clap,
+    **dict.fromkeys(names("swin2sr swinv2"), _swin_v2),
+    **dict.fromkeys(
+        names("""
+            deepseek_ocr2_sam_vision_model got_ocr2_vision pp_formulanet_vision sam_hq_vision_model sam_vision_model
+            slanext_vision unlimited_ocr_sam_vision_model
+        """),
+        _sam,
+    ),
+    "levit": _levit,
+    "pvt": _pvt,
+    "seggpt": _seggpt,
+    "timesformer": _timesformer,
     "videomae": _videomae,
+    "videoprism_vision_model": _videoprism,
+    "vilt": _vilt,
     "vit_mae": _vit_mae,
+    "vitdet": _vitdet,
     "vivit": _vivit,
+    "yolos": _yolos,
 }

@@ -9,6 +9,7 @@ from posenc import ALiBi, Compose, Learned, NoPE, RoPE, Sinusoidal, T5Bias
 from posenc.encoding import Encoding
 from posenc.frequencies import Frequencies, Geometric, Tensor2Tensor
 from posenc.integrations.transformers.description.config import first, head_dim, need, need_key, size
+from posenc.integrations.transformers.description.in_words import BESIDE_TABLE
 from posenc.integrations.transformers.description.model_types import names
 from posenc.scores import DeBERTa, Shaw
 
@@ -20,18 +21,24 @@ Reader: TypeAlias = Callable[[Mapping[str, Any]], list[Found] | None]
 LEARNED: dict[str, int | None] = {
     **dict.fromkeys(
         names("""
-            albert align_text_model bert big_bird blenderbot blenderbot-small chinese_clip_text_model clip_text_model
-            convbert decision_transformer electra ernie git gpt-sw3 gpt2 gpt_bigcode gpt_neo groupvit_text_model
-            imagegpt layoutlm megatron-bert mobilebert nystromformer openai-gpt owlv2_text_model owlvit_text_model
-            rembert roc_bert siglip_text_model siglip2_text_model splinter squeezebert visual_bert x_clip_text_model
-            xclip_text_model
+            aimv2_text_model albert align_text_model bert bert-generation big_bird bigbird_pegasus blenderbot
+            blenderbot-small blip_text_model bros canine chinese_clip_text_model clip_text_model clipseg_text_model
+            clvp_decoder convbert decision_transformer dpr electra ernie flava_text_model fnet git gpt-sw3 gpt2
+            gpt_bigcode gpt_neo groupvit_text_model imagegpt instructblip_qformer instructblipvideo_qformer layoutlm
+            layoutlmv2 layoutxlm lxmert megatron-bert metaclip_2_text_model mobilebert nystromformer openai-gpt
+            owlv2_text_model owlvit_text_model rembert roc_bert sam3_lite_text_text_model siglip_text_model
+            siglip2_text_model splinter squeezebert tapas tvp visual_bert x_clip_text_model xclip_text_model
         """),
         0,
     ),
-    **dict.fromkeys(names("bart biogpt mbart mvp opt plbart"), 2),
+    **dict.fromkeys(names("bart biogpt mbart mra mvp opt plbart pp_formulanet_text yoso"), 2),
     # Counted from the row after that of padding.
     **dict.fromkeys(
-        names("camembert data2vec-text esm ibert longformer mpnet roberta xlm-roberta xlm-roberta-xl xmod"), None
+        names("""
+            altclip_text_model bridgetower_text_model camembert clap_text_model data2vec-text esm ibert layoutlmv3 lilt
+            longformer luke markuplm mpnet roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl xmod
+        """),
+        None,
     ),
 }
 
@@ -41,7 +48,13 @@ SINUSOIDAL: dict[str, tuple[type[Frequencies], str, int | None]] = {
         names("autoformer ctrl informer marian pegasus time_series_transformer"), (Geometric, "concatenated", 0)
     ),
     **dict.fromkeys(names("fsmt m2m_100 nllb-moe speech_to_text xglm"), (Tensor2Tensor, "concatenated", None)),
+    **dict.fromkeys(names("pegasus_x tipsv2_text_model"), (Tensor2Tensor, "concatenated", 0)),
+    **dict.fromkeys(names("canary_decoder videoprism_text_model"), (Geometric, "concatenated", 0)),
 }
+
+#: Encoders of sounds with Whisper's sinusoids: written in the code, or a table that is not trained.
+SOUNDS_BY_CODE = names("qwen2_5_omni_audio_encoder qwen3_asr_encoder qwen3_omni_moe_audio_encoder")
+SOUNDS_BY_TABLE = names("audioflamingo3_encoder moss_transcribe_diarize_audio qwen2_audio_encoder voxtral_encoder")
 
 
 #: Tables of these are as wide as the hidden states, whatever the width of the words.
@@ -82,6 +95,8 @@ def _learned(config: Mapping[str, Any]) -> list[Found] | None:
         length -= offset  # whose table counts its first rows
     if offset:
         notes = (f"position p is row p + {offset} of the checkpoint's table",)
+    if model_type in BESIDE_TABLE:
+        notes = (*notes, BESIDE_TABLE[model_type])
     encoding: Encoding = _table(int(dim), length)
     if model_type in T5_BESIDES:
         buckets, farthest = T5_BESIDES[model_type]
@@ -173,6 +188,8 @@ def _sinusoidal(config: Mapping[str, Any]) -> list[Found]:
     if offset is None:
         offset = int(config.get("pad_token_id") or 0) + 1
     notes = (f"a token's position counts from {offset}",) if offset else ()
+    if config["model_type"] == "canary_decoder":
+        notes = ("its codes are divided by the root of the width",)
     encoding = Sinusoidal(int(need(config, "hidden_size")), frequencies=rule(), order=order)  # type: ignore[arg-type]
     return [("", _layers(config), encoding, size(config, "max_positions"), notes)]
 
@@ -201,6 +218,48 @@ def _whisper(config: Mapping[str, Any]) -> list[Found]:
         ("encoder", layers[0], encoder, int(need_key(config, "max_source_positions")), ()),
         ("decoder", layers[1], decoder, decoder.length, ()),
     ]
+
+
+def _sounds(config: Mapping[str, Any]) -> list[Found]:
+    dim, length = (
+        int(need(config, "hidden_size")),
+        int(first(config, "max_source_positions", "max_position_embeddings")),
+    )
+    if config["model_type"] in SOUNDS_BY_CODE:
+        sinusoids = Sinusoidal(dim, frequencies=Tensor2Tensor(), order="concatenated")
+        return [("", _layers(config), sinusoids, length, ())]
+    return [("", _layers(config), _table(dim, length), length, ("the table is not trained",))]
+
+
+def _kosmos(config: Mapping[str, Any]) -> list[Found]:
+    offset = int(config.get("pad_token_id") or 0) + 1
+    sinusoids = Sinusoidal(int(need(config, "hidden_size")), frequencies=Tensor2Tensor(), order="concatenated")
+    layers = tuple(range(int(need_key(config, "layers"))))
+    return [("", layers, sinusoids, size(config, "max_positions"), (f"a token's position counts from {offset}",))]
+
+
+def _trocr(config: Mapping[str, Any]) -> list[Found]:
+    dim, length = int(need(config, "hidden_size")), int(need(config, "max_positions"))
+    layers = tuple(range(int(need_key(config, "decoder_layers"))))
+    if config.get("use_learned_position_embeddings", True):
+        note = "position p is row p + 2 of the checkpoint's table"
+        return [("", layers, _table(dim, length), length, (note,))]
+    sinusoids = Sinusoidal(dim, frequencies=Tensor2Tensor(), order="concatenated")
+    note = f"a token's position counts from {int(config.get('pad_token_id') or 0) + 1}"
+    return [("", layers, sinusoids, length, (note,))]
+
+
+def _bark(config: Mapping[str, Any]) -> list[Found]:
+    table = _table(int(need(config, "hidden_size")), int(need_key(config, "block_size")))
+    return [("", _layers(config), table, table.length, ())]
+
+
+def _qformer(config: Mapping[str, Any]) -> list[Found] | None:
+    """BLIP-2's, which has a table if it reads words too."""
+    if not config.get("use_qformer_text_input"):
+        return None
+    table = _table(int(need(config, "hidden_size")), int(need(config, "max_positions")))
+    return [("", _layers(config), table, table.length, ())]
 
 
 def _alibi(config: Mapping[str, Any]) -> list[Found]:
@@ -233,6 +292,11 @@ def _t5(config: Mapping[str, Any]) -> list[Found]:
     return found
 
 
+def _pix2struct(config: Mapping[str, Any]) -> list[Found]:
+    (_, (_, layers, bias, length, notes)) = _t5({**config, "num_decoder_layers": need_key(config, "num_layers")})
+    return [("", layers, bias, length, notes)]
+
+
 def _falcon(config: Mapping[str, Any]) -> list[Found] | None:
     return _alibi(config) if config.get("alibi") else None
 
@@ -245,23 +309,6 @@ def _layers(config: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(range(int(need(config, "num_layers"))))
 
 
-#: What has no encoding of posenc: what it has instead.
-INSTEAD = {
-    **dict.fromkeys(
-        names("data2vec-audio hubert omniasr_audio sew sew-d unispeech unispeech-sat wav2vec2 wavlm"),
-        "a convolution over the frames, num_conv_pos_embeddings wide, and no table",
-    ),
-    "xlnet": "Transformer-XL's relative positions in both directions, with a term for segments besides",
-    **dict.fromkeys(
-        names("inkling_text inkling2_text inkling2_loop_text"),
-        "a bias by distance that is computed from the hidden states",
-    ),
-    **dict.fromkeys(
-        names("nemotron_asr_streaming_encoder parakeet_encoder"),
-        "Transformer-XL's relative positions in both directions",
-    ),
-}
-
 READERS: dict[str, Reader] = {
     **dict.fromkeys(LEARNED, _learned),
     **dict.fromkeys(SINUSOIDAL, _sinusoidal),
@@ -269,11 +316,17 @@ READERS: dict[str, Reader] = {
     "xlm": _sinusoidal_if_asked("sinusoidal_embeddings"),
     "flaubert": _sinusoidal_if_asked("sinusoidal_embeddings"),
     "whisper": _whisper,
+    **dict.fromkeys(SOUNDS_BY_CODE | SOUNDS_BY_TABLE, _sounds),
+    **dict.fromkeys(names("kosmos_2_text_model kosmos_2_5_text_model"), _kosmos),
+    "trocr": _trocr,
+    **dict.fromkeys(names("semantic coarse_acoustics fine_acoustics"), _bark),
+    "blip_2_qformer": _qformer,
     **dict.fromkeys(names("musicgen_decoder musicgen_melody_decoder"), _musicgen),
     "bloom": _alibi,
     "falcon": _falcon,
     "mpt": _mpt,
-    **dict.fromkeys(names("mt5 pop2piano switch_transformers t5 umt5"), _t5),
+    **dict.fromkeys(names("longt5 mt5 pop2piano switch_transformers t5 umt5"), _t5),
+    "pix2struct_text_model": _pix2struct,
     "esm": _esm,
     "led": _led,
     **dict.fromkeys(names("deberta deberta-v2"), _deberta),

@@ -8,6 +8,7 @@ from posenc.integrations.transformers.description import model_types as models
 from posenc.integrations.transformers.description.config import Keys, read, tidy
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.images import READERS as IMAGES
+from posenc.integrations.transformers.description.in_words import BESIDE_ROTATION_IN_WORDS, INSTEAD
 from posenc.integrations.transformers.description.layers import (
     all_layers,
     is_nested,
@@ -17,9 +18,9 @@ from posenc.integrations.transformers.description.layers import (
     types_of,
 )
 from posenc.integrations.transformers.description.normalise import ALONE, Part, config_class, normalise
-from posenc.integrations.transformers.description.not_rotary import INSTEAD
 from posenc.integrations.transformers.description.not_rotary import READERS as NOT_ROTARY
 from posenc.integrations.transformers.description.params_json import NAME, is_params_json, translated
+from posenc.integrations.transformers.description.patch_tables import BESIDE_ROTATION
 from posenc.integrations.transformers.description.rotary import Pairing, axial, encoding_of
 from posenc.integrations.transformers.description.without_parameters import reader_of
 from posenc.integrations.transformers.rules.read import LENGTH_TAKEN, NEEDS_TRAINED_LENGTH, check_keys
@@ -181,7 +182,8 @@ def _unknown(part: Part) -> str:
 
 def _axial_groups(part: Part) -> list[LayerGroup]:
     model_type, config = part.model_type, part.keys
-    note = (models.COORDINATES[model_type],) if model_type in models.COORDINATES else ()
+    words = (models.COORDINATES.get(model_type), BESIDE_ROTATION_IN_WORDS.get(model_type))
+    note = tuple(each for each in words if each)
     parameters = rotary_parameters(config)
     labelled = parameters if is_nested(parameters) else {"": parameters}
     types = types_of(config)
@@ -190,4 +192,8 @@ def _axial_groups(part: Part) -> list[LayerGroup]:
         layers = tuple(i for i, kind in enumerate(types) if kind == label) if label and types else all_layers(config)
         if own is not None:
             groups.append(LayerGroup(part.name, label, layers, axial(model_type, config, own), notes=note))
-    return sorted(groups, key=lambda group: group.layers[:1])
+    groups.sort(key=lambda group: group.layers[:1])
+    table = BESIDE_ROTATION.get(model_type)
+    if table is not None and (encoding := table.encoding(config)) is not None:
+        groups.append(LayerGroup(part.name, "table", all_layers(config), encoding, notes=table.notes))
+    return groups

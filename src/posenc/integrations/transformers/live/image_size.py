@@ -14,14 +14,26 @@ from posenc.frequencies import Frequencies
 from posenc.integrations.image_tables import check_size, reading, resized_offsets, resized_table
 from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.description import LayerGroup
-from posenc.integrations.transformers.description.images import patch_grid, spectrogram_grid
+from posenc.integrations.transformers.description.images import spectrogram_grid
+from posenc.integrations.transformers.description.model_types import names
+from posenc.integrations.transformers.description.patch_tables import TABLES, patch_grid
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
 from posenc.integrations.transformers.live.learned_table import config_of
-from posenc.scores import SwinBias, SwinV2Bias
+from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
 
 #: How models whose own code reads its table otherwise than most of transformers do it.
 _OWN = {"dinov2_with_registers": "dinov2_registers", "siglip2_vision_model": "siglip2"}
+
+#: Models whose own code reads the table at the grid of each image, unasked.
+_BY_NEED = names("""
+    cosmos3_edge_vision glm_image_vision hunyuan_vl_vision hy_v4_vl_vision lw_detr_vit radio siglip2_vision_model vitdet
+    yolos
+""")
+#: Encodings, and models, whose tables are as large as their grids and are not carried over.
+_FIXED, _FIXED_KINDS = (DecomposedBias, LeViTBias), names("pvt sam3_vit_model videoprism_vision_model")
+#: Models whose code divides one number by another.
+_SQUARES = names("timesformer vilt")
 
 #: Attributes that say a size.
 _KINDS = (int, float, str, tuple, list)
@@ -38,8 +50,7 @@ def resize(model: Any, size: Any, by: str | Frequencies, part: str | None) -> Pa
     config = config_of(model.config, name)
     kind = str(config.model_type)
     how = reading(by if isinstance(by, str) else "bicubic", _OWN.get(kind, "transformers"))
-    if kind == "siglip2_vision_model":
-        raise ValueError("extend: SigLIP 2 reads its table at the grid of each image already; there is nothing to do.")
+    _check_kind(model, kind, groups, size)
     patch = Patch(model, f"extend {type(model).__name__} to images of {size[0]} x {size[1]} by {by}")
     try:
         before, keys = rebuild.build(model), _size_keys(config, size)
@@ -64,6 +75,23 @@ def resize(model: Any, size: Any, by: str | Frequencies, part: str | None) -> Pa
         patch.roll_back()
         raise
     return patch.commit()
+
+
+def _check_kind(model: Any, kind: str, groups: list[LayerGroup], size: tuple[int, int]) -> None:
+    """Refuse what has nothing to change, and what is not known how to change."""
+    name = type(model).__name__
+    fixed = next((each for g in groups for each in g.encoding.parts if isinstance(each, _FIXED)), None)
+    if fixed is not None:
+        raise ValueError(
+            f"extend: got size for {name}, whose {type(fixed).__name__} is as large as its grid and is not carried "
+            "over here; build it at the new size, and read its tables by hand."
+        )
+    if kind in _BY_NEED:
+        raise ValueError(f"extend: {name} reads its table at the grid of each image already; there is nothing to do.")
+    if kind in _FIXED_KINDS:
+        raise ValueError(f"extend: got size for {name}, whose tables of several grids are not carried over here.")
+    if kind in _SQUARES and size[0] != size[1]:
+        raise ValueError(f"extend: got size {size} for {name}, whose code knows squares alone; give equal sides.")
 
 
 def _turn_by(patch: Patch, model: nn.Module, groups: list[LayerGroup], rule: Frequencies) -> None:
@@ -98,7 +126,7 @@ def _image_groups(model: Any, part: str | None) -> list[LayerGroup]:
         group
         for group in described
         if any(
-            isinstance(each, (LearnedGrid, SinusoidalGrid, SwinBias, SwinV2Bias, AxialRoPE))
+            isinstance(each, (LearnedGrid, SinusoidalGrid, SwinBias, SwinV2Bias, AxialRoPE, *_FIXED))
             for each in group.encoding.parts
         )
         or config_of(model.config, group.part).model_type == "videomae"
@@ -129,7 +157,9 @@ def _size_keys(config: Any, size: tuple[int, int]) -> dict[str, Any]:
 
 def _grid(model: Any, config: Any) -> tuple[int, int]:
     keys = config.to_dict()
-    return spectrogram_grid(keys) if config.model_type == "audio-spectrogram-transformer" else patch_grid(keys)
+    if config.model_type == "audio-spectrogram-transformer":
+        return spectrogram_grid(keys)
+    return TABLES[config.model_type].grid(keys) if config.model_type in TABLES else patch_grid(keys)
 
 
 def _set_tables(

@@ -11,7 +11,8 @@ from posenc.encoding import EmbeddingEncoding, Encoding
 from posenc.integrations.image_positions import codes_for
 from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.description import Description
-from posenc.integrations.transformers.description.images import patch_grid, spectrogram_grid, video_shape
+from posenc.integrations.transformers.description.images import spectrogram_grid, video_shape
+from posenc.integrations.transformers.description.patch_tables import patch_grid
 
 
 def image_grid(model: Any, described: Description) -> tuple[int, ...] | None:

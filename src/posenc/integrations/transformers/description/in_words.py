@@ -1,0 +1,94 @@
+"""What models have that no encoding of posenc is, or that an encoding does not say, in words, by model type."""
+
+from posenc.integrations.transformers.description.model_types import names
+
+#: What has no encoding of posenc: what it has instead.
+INSTEAD = {
+    **dict.fromkeys(
+        names("data2vec-audio hubert omniasr_audio sew sew-d unispeech unispeech-sat wav2vec2 wavlm"),
+        "a convolution over the frames, num_conv_pos_embeddings wide, and no table",
+    ),
+    "xlnet": "Transformer-XL's relative positions in both directions, with a term for segments besides",
+    "funnel": "Transformer-XL's relative positions in both directions, with a term for segments besides",
+    **dict.fromkeys(
+        names("wav2vec2-conformer seamless_m4t"),
+        "Transformer-XL's relative positions in both directions, if position_embeddings_type is 'relative'",
+    ),
+    **dict.fromkeys(
+        names("wav2vec2-bert seamless_m4t_v2"),
+        "learned vectors by distance that meet the query, if position_embeddings_type is 'relative_key'",
+    ),
+    **dict.fromkeys(
+        names("granite_speech_encoder granite_speech_plus_encoder granite_speech5_encoder speecht5"),
+        "learned vectors by distance that meet the query (Shaw's, for keys alone), each within its block of frames",
+    ),
+    "blip_2_qformer": "queries that are learned vectors, each its own, and no positions among them",
+    "cpmant": "biases by T5's buckets, with some for pairs of segments",
+    "dinat": "a learned bias for each offset within its neighbourhood",
+    **dict.fromkeys(names("fun_asr_nano_encoder timesfm"), "sinusoids that are added to the input"),
+    "patchtst": "a table with a row for each patch of the series (positional_encoding_type), which is not trained",
+    "perceiver": "what its preprocessor adds: a table, or Fourier features of the coordinates",
+    **dict.fromkeys(
+        names("""
+            edgetam_prompt_encoder edgetam_video_prompt_encoder sam2_prompt_encoder sam2_video_prompt_encoder
+            sam3_tracker_prompt_encoder sam3_tracker_video_prompt_encoder sam_hq_prompt_encoder sam_prompt_encoder
+        """),
+        "Fourier features of the coordinates of points, along directions drawn at random",
+    ),
+    "vits": "learned vectors by distance for keys and values (Shaw's), within window_size",
+    **dict.fromkeys(
+        names("gemma3n_audio gemma4_audio"), "projected sinusoids of the distance that meet the query, within a chunk"
+    ),
+    "phi4_multimodal_audio": "a learned bias for each distance, which all layers share",
+    "prophetnet": "a table of positions, and biases by T5's buckets that are computed from the hidden states",
+    "udop": "T5's biases by distance, and the same for x and y of a word's box, and tables for its corners",
+    "reformer": "a learned table that is made of two, for the row and the column of a position",
+    **dict.fromkeys(
+        names("kosmos_2_5_vision_model pix2struct_vision_model"),
+        "learned rows for a patch's row and for its column, added to it",
+    ),
+    "sam2_hiera_det_model": (
+        "a learned table of window_positional_embedding_background_size that is stretched over the image, and one as "
+        "large as a window that repeats"
+    ),
+    **dict.fromkeys(
+        names("conditional_detr deformable_detr detr table-transformer"),
+        "sinusoids of rows and columns, or a table (position_embedding_type), added to queries and keys in each layer",
+    ),
+    **dict.fromkeys(
+        names("inkling_text inkling2_text inkling2_loop_text"),
+        "a bias by distance that is computed from the hidden states",
+    ),
+    **dict.fromkeys(
+        names("cohere_asr fastspeech2_conformer nemotron_asr_streaming_encoder parakeet_encoder"),
+        "Transformer-XL's relative positions in both directions",
+    ),
+}
+
+#: What models with a table for each position add or have besides.
+BESIDE_TABLE: dict[str, str] = {
+    **dict.fromkeys(names("layoutlm lilt"), "learned rows for the corners and sides of a word's box are added besides"),
+    **dict.fromkeys(
+        names("layoutlmv2 layoutlmv3 layoutxlm"),
+        "learned rows for the corners and sides of a word's box are added, and biases by distance in the text, x and "
+        "y (T5's buckets) to the scores besides; the image has a table of its own",
+    ),
+    "bros": "sinusoids of the distances between words' boxes are added to the scores besides",
+    "tapas": "a table's cells count from 0 each, and have learned rows for their column and row besides",
+    "tvp": "the video has tables of its own for rows, columns and frames",
+    "luke": "an entity gets the mean of the rows of its words, of a second table",
+    "markuplm": "learned rows for a word's place in the tree of the page are added besides",
+    "lxmert": "an image's regions get a projection of their boxes",
+    "visual_bert": "the image has a table of its own",
+    "fnet": "a Fourier transform stands in the place of attention",
+}
+
+#: What image models that rotate add besides, where it is no such table.
+BESIDE_ROTATION_IN_WORDS: dict[str, str] = {
+    "gemma4_vision": "learned rows for a patch's row and for its column are added to it besides",
+    **dict.fromkeys(names("mlcd mlcd_vision_model"), "the class token turns by learned angles"),
+    **dict.fromkeys(
+        names("edgetam_video sam2_video sam3_tracker_video"),
+        "learned vectors for the age of each remembered frame are added to its keys besides",
+    ),
+}
