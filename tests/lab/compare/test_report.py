@@ -361,4 +361,4 @@ def test_an_encoding_has_the_same_hue_in_every_run_and_no_two_share_one() -> Non
 )
 def test_numbers_are_rounded_for_reading(value: float | None, text: str) -> None:
     assert words.number(value) == text
-    assert table.cell_text({"mean": value}) == text
+    assert table.cell_text(results.Cell(64, [], mean=math.inf if value is None else value)) == text

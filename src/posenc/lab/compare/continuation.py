@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -31,11 +32,18 @@ def write(
     return tokens_written
 
 
-def parts(run: Path, written: list[int], length: int) -> dict[str, str]:
+class Parts(msgspec.Struct):
     """The given text, what was written within the trained length, and what was written past it."""
+
+    given: str
+    within: str
+    past: str
+
+
+def parts(run: Path, written: list[int], length: int) -> Parts:
+    """What was written, as text."""
     given = max(1, length // 2)
-    cut = {"given": written[:given], "within": written[given:length], "past": written[length:]}
-    return {name: _decoded(run, tokens) for name, tokens in cut.items()}
+    return Parts(*(_decoded(run, part) for part in (written[:given], written[given:length], written[length:])))
 
 
 def _decoded(run: Path, tokens: list[int]) -> str:

@@ -1,5 +1,6 @@
 """The report of ``posenc compare`` as one page that needs nothing else."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,38 +11,38 @@ from markupsafe import Markup, escape
 
 import posenc
 from posenc.lab.compare import continuation
-from posenc.lab.compare.results import PROTOCOLS, factors, growth, verdict
+from posenc.lab.compare.folder import PROTOCOLS, Config, Protocol
+from posenc.lab.compare.results import Described, Entry, Results, growth, verdict
 from posenc.lab.compare.table import best, cell_text, heading
 from posenc.lab.drawing import html, plots
 from posenc.lab.drawing.plots import TIMES
 from posenc.lab.drawing.words import HELD, names, times
 from posenc.lab.encodings.pictures import pictures_of
 from posenc.lab.encodings.properties import EXACT
-from posenc.lab.run.config import Data
 
 _COUNTS = dict(enumerate(("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")))
 
 
-def page(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> str:
+def page(results: Results, encodings: Mapping[str, posenc.Encoding | str]) -> str:
     """The page, from what is in ``results.json`` and the encodings to draw."""
-    config, count = results["config"], len(results["encodings"])
+    count = len(results.encodings)
     return html.page(
         Path(__file__).with_name("report.html"),
         title=f"{_COUNTS.get(count, count)} positional encoding{'s' * (count > 1)} in one small decoder",
         subtitle=_subtitle(results),
         unfinished=_unfinished(results),
         results=results,
-        hues=plots.hues([entry["label"] for entry in results["encodings"]]),
+        hues=plots.hues([entry.label for entry in results.encodings]),
         headings={protocol: heading(protocol, results) for protocol in PROTOCOLS},
-        columns=factors(results),
+        columns=results.factors,
         best=best(results),
         perplexity=_perplexity_figures(results),
         loss=_loss(results),
-        continued=[entry for entry in results["encodings"] if entry.get("continuation")],
+        continued=[entry for entry in results.encodings if entry.continuation],
         continuation_factor=continuation.FACTOR,
         refused={label: said for label, said in encodings.items() if isinstance(said, str)},
         drawn={
-            label: _pictures_of(label, encoding, config)
+            label: _pictures_of(label, encoding, results.config)
             for label, encoding in encodings.items()
             if not isinstance(encoding, str)
         },
@@ -55,55 +56,51 @@ def page(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> str:
     )
 
 
-def _subtitle(results: Data) -> str:
-    config = results["config"]
-    model, train, seeds = config["model"], config["train"], config["seeds"]
-    size = ", ".join(f"{model[key]} {word}" for key, word in _SIZES.items() if key in model)
+def _subtitle(results: Results) -> str:
+    model, train, seeds = results.config.model, results.config.train, results.config.seeds
     plural = "s" if len(seeds) > 1 else ""
     return (
-        f"{size}; {train['steps']:,} steps of {train['batch']} {TIMES} {train['length']} tokens; "
-        f"{len(seeds)} seed{plural}; run {results['run']}"
+        f"{model.num_layers} layers, {model.dim} channels, {model.num_heads} heads; "
+        f"{train.steps:,} steps of {train.batch} {TIMES} {train.length} tokens; "
+        f"{len(seeds)} seed{plural}; run {results.run}"
     )
 
 
-_SIZES = {"num_layers": "layers", "dim": "channels", "num_heads": "heads"}
-
-
-def _unfinished(results: Data) -> list[str]:
+def _unfinished(results: Results) -> list[str]:
     parts = []
-    for entry in results["encodings"]:
-        for seed in entry["seeds"]:
-            if seed["state"] != "done":
-                name = entry["label"] + (f", seed {seed['seed']}" if len(entry["seeds"]) > 1 else "")
-                parts.append(f"{name} {seed['state']} ({seed['steps']:,} of {seed['steps_planned']:,} steps)")
+    for entry in results.encodings:
+        for seed in entry.seeds:
+            if seed.state != "done":
+                name = entry.label + (f", seed {seed.seed}" if len(entry.seeds) > 1 else "")
+                parts.append(f"{name} {seed.state} ({seed.steps:,} of {seed.steps_planned:,} steps)")
     return parts
 
 
-def figures_of(results: Data, encodings: Mapping[str, posenc.Encoding | str]) -> list[plots.Picture]:
+def figures_of(results: Results, encodings: Mapping[str, posenc.Encoding | str]) -> list[plots.Picture]:
     """All figures of the page."""
     loss = _loss(results)
     found = [*_perplexity_figures(results), *([] if loss is None else [loss])]
     for label, encoding in encodings.items():
-        found += [] if isinstance(encoding, str) else _pictures_of(label, encoding, results["config"])
+        found += [] if isinstance(encoding, str) else _pictures_of(label, encoding, results.config)
     return found
 
 
-def _perplexity_figures(results: Data) -> list[plots.Picture]:
-    length = results["config"]["train"]["length"]
+def _perplexity_figures(results: Results) -> list[plots.Picture]:
+    length = results.config.train.length
     found = []
     for protocol in PROTOCOLS:
         curves: dict[str, list[tuple[float, Any]]] = {}
         ends = {}
-        for entry in results["encodings"]:
+        for entry in results.encodings:
             points = []
-            for cell in entry["perplexity"][protocol].values():
-                values = np.array([value for value in cell["values"] if value is not None], dtype=np.float64)
-                if len(values) and "refused" not in cell:
-                    points.append((float(cell["length"]), values))
-                elif "refused" in cell:
-                    ends[entry["label"]] = " (ends)"
+            for cell in entry.perplexity[protocol].values():
+                values = np.array([value for value in cell.values if math.isfinite(value)])
+                if len(values) and not cell.refused:
+                    points.append((float(cell.length), values))
+                elif cell.refused:
+                    ends[entry.label] = " (ends)"
             if points:
-                curves[entry["label"]] = sorted(points, key=lambda point: point[0])
+                curves[entry.label] = sorted(points, key=lambda point: point[0])
         if curves:
             kept, far = _who_held(results, protocol)
             title = f"Perplexity by length, {heading(protocol, results)}: {kept} at {far}{TIMES}"
@@ -116,26 +113,26 @@ def _perplexity_figures(results: Data) -> list[plots.Picture]:
     return found
 
 
-def _who_held(results: Data, protocol: str) -> tuple[str, int]:
-    longest = max(factors(results))
-    grown = {entry["label"]: growth(entry, results, protocol) for entry in results["encodings"]}
-    kept = {entry["label"] for entry in results["encodings"] if verdict(entry, results, protocol) == "held"}
+def _who_held(results: Results, protocol: Protocol) -> tuple[str, int]:
+    longest = max(results.factors)
+    grown = {entry.label: growth(entry, results, protocol) for entry in results.encodings}
+    kept = {entry.label for entry in results.encodings if verdict(entry, results, protocol) == "held"}
     held = [label for label, far in grown.items() if far is not None and far[0] == longest and label in kept]
     return (f"{names(held)} hold" + "s" * (len(held) == 1) if held else "no encoding holds"), longest
 
 
-def _loss(results: Data) -> plots.Picture | None:
+def _loss(results: Results) -> plots.Picture | None:
     curves: dict[str, list[tuple[float, Any]]] = {}
     window = 1
-    for entry in results["encodings"]:
+    for entry in results.encodings:
         by_step: dict[float, list[float]] = {}
-        for seed in entry["seeds"]:
-            for step, loss in seed["loss"]:
-                if loss is not None:
+        for seed in entry.seeds:
+            for step, loss in seed.loss:
+                if loss is not None and math.isfinite(loss):
                     by_step.setdefault(float(step), []).append(loss)
         if by_step:
             window = max(1, len(by_step) // 20)
-            curves[entry["label"]] = _smooth(sorted(by_step.items()), window)
+            curves[entry.label] = _smooth(sorted(by_step.items()), window)
     if not curves:
         return None
     last = {label: float(curve[-1][1].mean()) for label, curve in curves.items()}
@@ -158,56 +155,52 @@ def _residual(value: float) -> str:
     return f"{value:.0e}" if value < EXACT else f"{100 * value:.0f}\u00a0%"
 
 
-def _property_cells(entry: Data, results: Data) -> list[Data]:
-    found, cells = results["properties"][entry["label"]], []
+def _property_cells(entry: Entry, found: Described, results: Results) -> list[dict[str, Any]]:
+    cells = []
     for dtype in ("float32", "bfloat16"):
-        unique = (found["unique"] or {}).get(dtype)
+        unique = (found.unique or {}).get(dtype)
         if unique is None:
             cells.append(_cell("", None))
-        elif unique["distinct"] == unique["positions"]:
-            cells.append(_cell(f"{unique['distance']:.3g}", True))
+        elif unique.distinct == unique.positions:
+            cells.append(_cell(f"{unique.distance:.3g}", True))
         else:
-            first, again = unique["pair"]
-            cells.append(_cell(f"{again} is {first}", False, f"{unique['distinct']:,} differ"))
-    linear = found["linear_map"]
-    if linear is None:
-        cells.append(_cell("", None))
-    else:
-        worst = max(linear["residuals"].values())
-        cells.append(_cell(_residual(worst), worst < EXACT))
+            first, again = unique.pair
+            cells.append(_cell(f"{again} is {first}", False, f"{unique.distinct:,} differ"))
+    linear = found.linear_map
+    cells.append(_cell("", None) if linear is None else _cell(_residual(linear.worst), linear.worst < EXACT))
     grown = growth(entry, results)
-    if any("refused" in cell for cell in entry["perplexity"]["last"].values()):
+    if entry.refused:
         cells.append(_cell("no code", False))
     elif grown is None:
         cells.append(_cell("", None))
     else:
         cells.append(_cell(times(grown[1]), grown[1] <= HELD, f"at {grown[0]}{TIMES}"))
-    cost = found["cost"]
-    per = f"{cost['bytes_per_position']:,.0f} B a position" if cost["bytes_per_position"] else ""
-    holds = None if cost["deterministic"] is None else cost["deterministic"] and cost["parameters"] == 0
-    cells.append(_cell(f"{cost['parameters']:,}", holds, per))
-    grid = found["grid"]
+    cost = found.cost
+    per = f"{cost.bytes_per_position:,.0f} B a position" if cost.bytes_per_position else ""
+    holds = None if cost.deterministic is None else cost.deterministic and cost.parameters == 0
+    cells.append(_cell(f"{cost.parameters:,}", holds, per))
+    grid = found.grid
     if grid is None:
         cells.append(_cell("", None))
     else:
-        both = grid["distance"] > 0 and grid["residual"] < EXACT
-        cells.append(_cell(f"{grid['distance']:.3g}", both, f"map misses {_residual(grid['residual'])}"))
-    cells.append(_cell(_residual(found["order"]), found["order"] > EXACT))
+        both = grid.distance > 0 and grid.residual < EXACT
+        cells.append(_cell(f"{grid.distance:.3g}", both, f"map misses {_residual(grid.residual)}"))
+    cells.append(_cell(_residual(found.order), found.order > EXACT))
     return cells
 
 
-def _cell(value: str, holds: bool | None, more: str = "") -> Data:
+def _cell(value: str, holds: bool | None, more: str = "") -> dict[str, Any]:
     return {"value": value, "holds": holds, "more": more}
 
 
-def _pictures_of(label: str, encoding: posenc.Encoding, config: Data) -> list[plots.Picture]:
+def _pictures_of(label: str, encoding: posenc.Encoding, config: Config) -> list[plots.Picture]:
     """The pictures of an encoding, under names that are unique in the run."""
     pictures = pictures_of(
         encoding,
-        dim=config["model"]["dim"],
-        num_heads=config["model"]["num_heads"],
-        length=min(128, config["train"]["length"]),
-        trained_length=config["train"]["length"],
+        dim=config.model.dim,
+        num_heads=config.model.num_heads,
+        length=min(128, config.train.length),
+        trained_length=config.train.length,
     )
     return [plots.Picture(f"{label}-{p.name}", p.title, p.caption, p.draw, p.height) for p in pictures]
 
@@ -219,21 +212,21 @@ def _linked(paper: str) -> Markup:
     )
 
 
-def _in_words(entry: Data, found: Data, results: Data) -> str:
+def _in_words(entry: Entry, found: Described, results: Results) -> str:
     said = []
-    unique = found["unique"] or {}
-    if alone := [dtype for dtype, one in unique.items() if one["distinct"] == one["positions"]]:
-        count = unique[alone[0]]["positions"]
+    unique = found.unique or {}
+    if alone := [dtype for dtype, one in unique.items() if one.distinct == one.positions]:
+        count = unique[alone[0]].positions
         said.append(f"All of {count:,} positions have a code of their own in {' and '.join(alone)}.")
     for dtype, one in unique.items():
         if dtype not in alone:
-            first, again = one["pair"]
+            first, again = one.pair
             said.append(
-                f"In {dtype} {one['positions']:,} positions share {one['distinct']:,} codes: {again} is the first that "
+                f"In {dtype} {one.positions:,} positions share {one.distinct:,} codes: {again} is the first that "
                 f"looks like another, {first}."
             )
-    if found["linear_map"] is not None:
-        worst = max(found["linear_map"]["residuals"].values())
+    if found.linear_map is not None:
+        worst = found.linear_map.worst
         if worst < EXACT:
             said.append(f"One matrix takes every code to the one k tokens on (it misses {worst:.0e} of the step).")
         else:
@@ -241,10 +234,9 @@ def _in_words(entry: Data, found: Data, results: Data) -> str:
     grown = growth(entry, results)
     if grown is not None:
         said.append(f"Perplexity at {grown[0]}{TIMES} the trained length over that at 1{TIMES}: {times(grown[1])}.")
-    refused = [cell["refused"] for cell in entry["perplexity"]["last"].values() if "refused" in cell]
-    if refused:
-        said.append(f"Longer texts are refused: {refused[0]}.")
-    order = found["order"]
+    if entry.refused:
+        said.append(f"Longer texts are refused: {entry.refused}.")
+    order = found.order
     if order < EXACT:
         said.append(f"Reordering the other words changes nothing for a word ({order:.0e}).")
     else:
@@ -252,18 +244,18 @@ def _in_words(entry: Data, found: Data, results: Data) -> str:
     return " ".join(said)
 
 
-def _about(results: Data) -> Data:
-    config = results["config"]
+def _about(results: Results) -> dict[str, Any]:
+    config = results.config
     shown = {
-        "encodings": ", ".join(entry["spec"] for entry in config["encodings"]),
-        "seeds": ", ".join(map(str, config["seeds"])),
-        "posenc": config.get("posenc"),
+        "encodings": ", ".join(given.spec for given in config.encodings),
+        "seeds": ", ".join(map(str, config.seeds)),
+        "posenc": results.written.get("posenc"),
     }
-    for key, value in config.items():
+    for key, value in results.written.items():
         if key not in ("format", "kind", "posenc", "encodings", "seeds", "text", "command"):
             shown[key] = html.flat(value)
-    for role, files in config.get("text", {}).items():
+    for role, files in config.text.items():
         shown[f"{role} text"] = html.files(files)
-    for key, value in results["environment"].items():
+    for key, value in results.environment.items():
         shown[key if key not in shown else f"{key} (machine)"] = html.flat(value)
     return shown

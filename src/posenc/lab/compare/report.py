@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posenc.lab.compare.results import collect_with, encodings_of, measured
-from posenc.lab.drawing.words import finite
+from msgspec import UNSET
+
+from posenc.lab.compare.folder import encodings_of
+from posenc.lab.compare.results import collect, measured
 from posenc.lab.run import folder as runs
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ def write(run: Path) -> Path:
     from posenc.lab.compare.page import page  # draws with matplotlib
 
     encodings = encodings_of(run)
-    results = collect_with(run, encodings)
-    runs.write_json(run / runs.RESULTS, results)
+    results = collect(run, encodings)
+    runs.write_json(run / runs.RESULTS, results.to_dict())
     path = run / "report.html"
     runs.write(path, page(results, encodings))
     return path
@@ -29,7 +31,7 @@ def print_table(run: Path, console: "Console") -> None:
     """The table of a run in the terminal."""
     from posenc.lab.compare.table import print_results
 
-    print_results(finite(measured(run)), console)
+    print_results(measured(run), console)
 
 
 def figures(run: Path) -> "list[Picture]":
@@ -37,27 +39,27 @@ def figures(run: Path) -> "list[Picture]":
     from posenc.lab.compare.page import figures_of
 
     encodings = encodings_of(run)
-    return figures_of(finite(measured(run)), encodings)
+    return figures_of(measured(run), encodings)
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
     """Every number of a run, one a row: see :func:`posenc.lab.load`."""
-    results = measured(run)
     found: list[dict[str, Any]] = []
-    for entry in results["encodings"]:
-        name = {"encoding": entry["label"]}
-        for seed in entry["seeds"]:
-            about = {**name, "seed": seed["seed"]}
-            for step, loss in seed["loss"]:
-                found.append({**about, "measure": "training loss", "unit": "nats/token", "step": step, "value": loss})
-            for protocol, cells in seed["evaluate"].items():
+
+    def add(measure: str, unit: str, value: Any, **about: Any) -> None:
+        found.append({"encoding": entry.label, **about, "measure": measure, "unit": unit, "value": value})
+
+    for entry in measured(run).encodings:
+        for seed in entry.seeds:
+            for step, loss in seed.loss:
+                add("training loss", "nats/token", loss, seed=seed.seed, step=step)
+            for protocol, cells in seed.evaluate.items():
                 for factor, cell in cells.items():
-                    at = {**about, "protocol": protocol, "factor": int(factor), "length": cell["length"]}
-                    found.append({**at, "measure": "perplexity", "unit": "", "value": cell.get("perplexity")})
-                    found.append({**at, "measure": "loss", "unit": "nats/token", "value": cell.get("nats")})
-        if entry["speed"]:
-            seconds, relative = (entry["speed"][key] for key in ("seconds_per_step", "relative_to_none"))
-            found.append({**name, "measure": "time of a training step", "unit": "s", "value": seconds})
-            found.append({**name, "measure": "training speed relative to none", "unit": "", "value": relative})
-        found.append({**name, "measure": "parameters added", "unit": "", "value": entry["parameters_added"]})
+                    at = {"seed": seed.seed, "protocol": protocol, "factor": factor, "length": cell.length}
+                    add("perplexity", "", None if cell.perplexity is UNSET else cell.perplexity, **at)
+                    add("loss", "nats/token", None if cell.nats is UNSET else cell.nats, **at)
+        if entry.speed:
+            add("time of a training step", "s", entry.speed.seconds_per_step)
+            add("training speed relative to none", "", entry.speed.relative_to_none)
+        add("parameters added", "", entry.parameters_added)
     return found
