@@ -221,6 +221,17 @@ def test_what_cannot_be_computed_in_is_refused_in_our_words(call: str) -> None:
         calls[call](nested)
 
 
+@pytest.mark.slow
+def test_the_inductor_takes_a_score_mod_that_was_made_before() -> None:
+    encoding, positions = posenc.ALiBi(num_heads=2), torch.arange(70)
+    q, k, v = (torch.randn(1, 2, 70, 16) for _ in range(3))
+    torch.compiler.reset()
+    with torch.no_grad():
+        y = torch.compile(flex_attention, fullgraph=True)(q, k, v, score_mod=encoding.score_mod(positions, positions))
+    expected = posenc.attention(q, k, v, encoding, mask=torch.ones(70, 70, dtype=torch.bool), implementation="dense")
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_score_mod_is_compiled_whole() -> None:
     encoding = posenc.ALiBi(num_heads=2)
 

@@ -284,7 +284,11 @@ class ScoreEncoding(Encoding, ABC):
         return None
 
     def score_mod(self, q_positions: Tensor, k_positions: Tensor) -> ScoreMod:
-        """The bias as a ``score_mod`` for ``torch.nn.attention.flex_attention``, differentiable in what is learned."""
+        """The bias as a ``score_mod`` for ``torch.nn.attention.flex_attention``, differentiable in what is learned.
+
+        On a CPU make it outside of what ``torch.compile`` compiles: there PyTorch 2.13's inductor takes no table that
+        the same graph computes.
+        """
         return score_mod(self.bias, q_positions, k_positions, relative=self.relative)
 
 
