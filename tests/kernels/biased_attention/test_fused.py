@@ -1,5 +1,6 @@
 """The compiled kernel against float64 with the whole matrix of scores: odd sizes, strides, dtypes, what may be seen."""
 
+import copy
 import random
 from typing import Any
 
@@ -158,6 +159,28 @@ def test_skipping_changes_no_bit(encoding: posenc.Encoding, options: dict[str, A
     problem = Problem(q, k, v, 32**-0.5, encoding=encoding, given_starts=(0, 0), **options)
     with torch.no_grad():
         assert torch.equal(fused.run(problem, skip=True), fused.run(problem, skip=False))
+
+
+def test_thousands_of_small_weights_beside_a_large_one_are_not_rounded_off(level: int) -> None:
+    """KERPLE's bias falls slowly: most of a sum are small numbers that come after a few large ones."""
+    encoding = posenc.KERPLE(num_heads=2)
+    with torch.no_grad():
+        encoding.r1.fill_(1.7)
+        encoding.r2.fill_(0.9)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 2048, 32, generator=generator) for _ in range(3))
+
+    def error(y: Tensor) -> float:
+        return float((y - right[..., -y.shape[-2] :, :]).abs().max())
+
+    with torch.no_grad():
+        twice = copy.deepcopy(encoding).double()
+        right = posenc.attention(*(x.double() for x in (q, k, v)), twice, causal=True, implementation="blocks")
+        dense = posenc.attention(q, k, v, encoding, causal=True, implementation="dense")
+        ours = posenc.attention(q, k, v, encoding, causal=True, implementation="cpu")
+        step = posenc.attention(q[..., -1:, :], k, v, encoding, causal=True, implementation="cpu")
+    assert error(ours) <= 2 * error(dense)  # 10 times where each was added to the sum of all
+    assert error(step) <= 2 * error(dense)
 
 
 def test_a_value_that_no_weight_reaches_is_not_looked_at() -> None:

@@ -39,19 +39,14 @@ INLINE void finish_row(const Problem& p, const Output& out, int64_t row, const f
 template <class L, int ROWS, int NV>
 INLINE void score_rows(const float* keys, int64_t key_row, int64_t channels, const float* queries,
                        const float* diagonal, float* scores, typename L::F (&most)[NV]) {
-  typename L::F sums[ROWS][NV];
-#pragma GCC unroll 8
-  for (int m = 0; m < ROWS; ++m) {
-#pragma GCC unroll 8
-    for (int n = 0; n < NV; ++n) {
-      sums[m][n] = diagonal == nullptr ? typename L::F{} : L::load(diagonal - m + n * L::W);
-    }
-  }
+  typename L::F sums[ROWS][NV] = {};
   tile<L, ROWS, NV>(keys, key_row, 1, queries, QUERIES, channels, sums);
 #pragma GCC unroll 8
   for (int m = 0; m < ROWS; ++m) {
 #pragma GCC unroll 8
     for (int n = 0; n < NV; ++n) {
+      // Last: a sum that began at a large bias would round each product to its precision.
+      if (diagonal != nullptr) sums[m][n] += L::load(diagonal - m + n * L::W);
       L::store(scores + m * QUERIES + n * L::W, sums[m][n]);
       most[n] = L::max(sums[m][n], most[n]);
     }
@@ -158,14 +153,14 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
       const F shift = largest == -INFINITE ? F{} : largest;  // nothing seen yet: all weights are 0
       const F factor = L::exp(before - shift);
       moved |= L::any_above(largest, before);
-      F total = L::load(totals + n) * factor;
+      F total{};
       for (int64_t u = 0; u < count; ++u) {
         float* const at = scores + u * QUERIES + n;
         const F weight = L::exp(L::load(at) - shift);
         L::store(at, weight);
         total += weight;
       }
-      L::store(totals + n, total);
+      L::store(totals + n, L::load(totals + n) * factor + total);
       L::store(shrink + n, factor);
       L::store(most + n, largest);
     }
@@ -238,7 +233,7 @@ INLINE void add_values(int64_t count, const float* weights, const T* values, int
   for (; c + 4 * L::W <= channels; c += 4 * L::W) {
     F even[4], odd[4];
 #pragma GCC unroll 4
-    for (int n = 0; n < 4; ++n) even[n] = L::load(sums + c + n * L::W), odd[n] = F{};
+    for (int n = 0; n < 4; ++n) even[n] = odd[n] = F{};
     int64_t u = 0;
     for (; u + 2 <= count; u += 2) {
       const T* const at = values + u * value_row + c;
@@ -254,12 +249,14 @@ INLINE void add_values(int64_t count, const float* weights, const T* values, int
       for (int n = 0; n < 4; ++n) even[n] += weights[u] * L::load(values + u * value_row + c + n * L::W);
     }
 #pragma GCC unroll 4
-    for (int n = 0; n < 4; ++n) L::store(sums + c + n * L::W, even[n] + odd[n]);
+    for (int n = 0; n < 4; ++n) {
+      L::store(sums + c + n * L::W, L::load(sums + c + n * L::W) + (even[n] + odd[n]));
+    }
   }
   for (; c < channels; c += L::W) {
-    F total = L::load(sums + c);
+    F total{};
     for (int64_t u = 0; u < count; ++u) total += weights[u] * L::load(values + u * value_row + c);
-    L::store(sums + c, total);
+    L::store(sums + c, L::load(sums + c) + total);
   }
 }
 

@@ -163,17 +163,15 @@ INLINE void tile(const float* a, int64_t a_row, int64_t a_col, const float* b, i
 template <class L, int ROWS, int NV>
 INLINE void add_tile(const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row, int64_t depth,
                      float* c, int64_t c_row) {
-  typename L::F sums[ROWS][NV];
-#pragma GCC unroll 8
-  for (int m = 0; m < ROWS; ++m) {
-#pragma GCC unroll 8
-    for (int n = 0; n < NV; ++n) sums[m][n] = L::load(c + m * c_row + n * L::W);
-  }
+  typename L::F sums[ROWS][NV] = {};  // not C: thousands of small numbers, each added to a large one, would be rounded off
   tile<L, ROWS, NV>(a, a_row, a_col, b, b_row, depth, sums);
 #pragma GCC unroll 8
   for (int m = 0; m < ROWS; ++m) {
 #pragma GCC unroll 8
-    for (int n = 0; n < NV; ++n) L::store(c + m * c_row + n * L::W, sums[m][n]);
+    for (int n = 0; n < NV; ++n) {
+      float* const to = c + m * c_row + n * L::W;
+      L::store(to, L::load(to) + sums[m][n]);
+    }
   }
 }
 
