@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,14 @@ from rich.console import Console
 
 from posenc.lab.compare import task_job, task_report, task_results
 from posenc.lab.compare.find_task import find, names
+from posenc.lab.compare.request import Request
+from posenc.lab.compare.task import Sizes
+from posenc.lab.compare.task_folder import TaskConfig
+from posenc.lab.compare.task_results import Cell, Results, Row
 from posenc.lab.compare.task_train import Training, train
 from posenc.lab.compare.tasks import images
 from posenc.lab.run import folder as runs
+from posenc.lab.run.errors import RunError
 
 OWN = """
 import torch
@@ -51,6 +57,10 @@ class Mine(Task):
 """
 
 
+def ask(sizes: dict[str, Any], folder: Path, *specs: str, **options: Any) -> Request:
+    return Request(specs=list(specs), train=sizes, jobs=1, threads=1, folder=folder, **options)
+
+
 def quiet() -> Console:
     return Console(quiet=True)
 
@@ -83,7 +93,7 @@ Images = images.Images
 def test_a_run_of_a_users_task_is_resumed_with_equal_numbers(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(OWN)
-    request = task_job.Request(task=f"{file}:Mine", seeds=2, jobs=1, threads=1, folder=tmp_path / "run")
+    request = Request(task=f"{file}:Mine", seeds=2, jobs=1, threads=1, folder=tmp_path / "run")
     run = task_job.prepare(request)
     task_job.finish(run, quiet())
     whole = (run / "results.json").read_text()
@@ -115,16 +125,19 @@ def test_a_run_of_a_users_task_is_resumed_with_equal_numbers(tmp_path: Path) -> 
         ({"task": "imges"}, "got 'imges', expected text, "),
         ({"specs": ["axial", "axial"]}, "names two encodings"),
         ({"specs": ["nothing"]}, "no encoding is called 'nothing'"),
-        ({"sizes": {"length": 9}}, "expected 8: the images are 8x8"),
-        ({"sizes": {"colour": 9}}, "got colour, expected one of"),
-        ({"sizes": {"dropout": 1.0}}, r"got dropout 1\.0"),
+        ({"length": 9}, "expected 8: the images are 8x8"),
+        ({"train": {"colour": 9}}, "got colour, expected one of"),
+        ({"dropout": 1.0}, r"got dropout 1\.0"),
         ({"seeds": 0}, "--seeds: got 0"),
+        ({"preset": "standard", "vocabulary": "bytes"}, "--task images: got preset, vocabulary too"),
+        ({"lengths": "4,4"}, "expected each length once"),
+        ({"lengths": "4", "length": 4}, "--lengths: got --length too"),
     ],
 )
 def test_what_cannot_run_is_refused_before_there_is_a_folder(change: dict, message: str, tmp_path: Path) -> None:
     options = {"task": "images", "specs": ["axial"], "folder": tmp_path / "run", **change}
     with pytest.raises(ValueError, match=message):
-        task_job.prepare(task_job.Request(**options))
+        task_job.prepare(Request(**options))
     assert not (tmp_path / "run").exists()
 
 
@@ -154,7 +167,7 @@ def test_a_trial_that_is_cut_off_in_training_goes_on_from_its_checkpoint_to_the_
 ) -> None:
     sizes = {"steps": 40, "batch": 4, "dim": 16, "num_heads": 2, "num_layers": 1, "dropout": 0.1}
     cut, unbroken = (
-        task_job.prepare(task_job.Request("images", ["learned"], 1, sizes, 1, 1, tmp_path / name)) / "learned-seed0"
+        task_job.prepare(ask(sizes, tmp_path / name, "learned", task="images")) / "learned-seed0"
         for name in ("cut", "unbroken")
     )
 
@@ -196,8 +209,7 @@ def test_only_the_matrices_of_layers_decay() -> None:
 
 def test_several_lengths_are_several_rows_each_with_its_own_trained_size(tmp_path: Path) -> None:
     sizes = {"steps": 2, "batch": 2, "dim": 16, "num_heads": 2, "num_layers": 1}
-    request = task_job.Request("retrieval", ["rope"], 1, sizes, 1, 1, tmp_path / "run", lengths=(4, 8))
-    run = task_job.prepare(request)
+    run = task_job.prepare(ask(sizes, tmp_path / "run", "rope", task="retrieval", lengths="4,8"))
     task_job.finish(run, quiet())
     results = json.loads((run / "results.json").read_text())
     found = {row["row"]: {size for size, c in row["sizes"].items() if c["trained"]} for row in results["rows"]}
@@ -205,15 +217,20 @@ def test_several_lengths_are_several_rows_each_with_its_own_trained_size(tmp_pat
     assert found["rope, length 8"] == {"8 pairs"}
 
 
-def row(name: str, *values: list[float]) -> dict:
-    sizes = {f"{i + 1}x": {"values": v, "trained": i == 0, "note": ""} for i, v in enumerate(values)}
-    return {"row": name, "encoding": name, "unit": "% right", "length": 1, "sizes": sizes}
+def row(name: str, *values: list[float]) -> Row:
+    sizes = {f"{i + 1}x": Cell([*v], trained=i == 0) for i, v in enumerate(values)}
+    return Row(name, "% right", name, "", 1, sizes)
 
 
-def summary(*rows: dict, more: bool = True) -> list[str]:
-    seeds = list(range(len(next(iter(rows[0]["sizes"].values()))["values"])))
+def summary(*rows: Row, more: bool = True) -> list[str]:
+    seeds = tuple(range(len(rows[0].sizes["1x"].values)))
+    config = TaskConfig(
+        posenc="", command="", task="", file_sha256=None, encodings={}, seeds=seeds, lengths=(1,), sizes=Sizes(),
+        jobs=1, threads=1, backend="loky",
+    )  # fmt: skip
+    units = {"% right": more}
     return task_results.summary(
-        {"rows": rows, "units": {"% right": more}, "config": {"seeds": seeds, "lengths": [1]}}  # type: ignore[dict-item]
+        Results(task="", title="", units=units, expected="", config=config, rows=list(rows), examples={}, losses={})
     )
 
 
@@ -233,3 +250,11 @@ def test_what_the_seeds_do_not_tell_apart_is_said_to_be_so() -> None:
     assert unclear == "Within two standard errors of that limit: a and b."
     *_, holds, one = summary(row("a", [2.0], [2.1]), row("b", [1.9], [2.3]), more=False)
     assert (holds[-3:], one) == (" a.", "One seed: small differences may be noise.")
+
+
+def test_two_processes_do_not_go_on_with_one_run_of_a_task(tmp_path: Path) -> None:
+    sizes = {"steps": 1, "batch": 2, "dim": 16, "num_heads": 2, "num_layers": 1}
+    run = task_job.prepare(ask(sizes, tmp_path / "run", "learned", task="images"))
+    with runs.locked(run), pytest.raises(RunError, match="another process is at work"):
+        task_job.finish(run, quiet())
+    assert not (run / "learned-seed0" / runs.METRICS).exists()

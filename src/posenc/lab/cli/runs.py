@@ -33,6 +33,7 @@ def compare(
     """
     from posenc.lab.compare import job, task_job
     from posenc.lab.compare.config import Backend
+    from posenc.lab.compare.task_folder import KIND
     from posenc.lab.run import folder as runs
     from posenc.lab.run.config import check_choice
 
@@ -47,17 +48,12 @@ def compare(
             raise ValueError(f"--resume: got {len(request.specs)} folders, expected one.")
         folder = runs.find(Path(request.specs[0]) if request.specs else None)
         backend: Any = request.backend if "backend" in given else None
-        which: Any = task_job if runs.kind(folder) == task_job.KIND else job
+        which: Any = task_job if runs.kind(folder) == KIND else job
         which.finish(folder, console, jobs=request.jobs, backend=backend)
-    elif request.task != "text":
-        folder = task_job.prepare_request(request, given)
-        task_job.finish(folder, console)
     else:
-        for name in ("dropout", "lengths"):
-            if name in given:
-                raise ValueError(f"--{name}: not for the task text; leave it out, or name another --task.")
-        folder = job.prepare(request)
-        job.finish(folder, console)
+        which = job if request.task == "text" else task_job
+        folder = which.prepare(request)
+        which.finish(folder, console)
     if as_json:
         print((folder / runs.RESULTS).read_text(encoding="utf-8"), end="")
 

@@ -10,16 +10,16 @@ from rich.console import Console
 import posenc
 from posenc.lab.compare import report, speed
 from posenc.lab.compare.config import Backend, Entry, RunConfig, TrialConfig, is_done, load_config, load_trial
-from posenc.lab.compare.jobs import run_trials
+from posenc.lab.compare.jobs import finish as finish_run
+from posenc.lab.compare.jobs import finish_trials
 from posenc.lab.compare.presets import PRESETS
 from posenc.lab.compare.request import Request as Request
 from posenc.lab.compare.trial import make_model
-from posenc.lab.compare.watch import Watch
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run import text
 from posenc.lab.run.config import Device, check_choice
-from posenc.lab.run.errors import RunError, resumable
+from posenc.lab.run.errors import RunError
 from posenc.lab.run.options import command_of
 from posenc.lab.run.progress import Stages
 from posenc.lab.run.signals import cores
@@ -40,55 +40,29 @@ def prepare(request: Request) -> Path:
 
 
 def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Backend | None = None) -> None:
-    """Do what a run still lacks: trials, timing, report. A new run lacks all of it, one that was cut off the rest.
-
-    One process at a time: two would time each other, and take away the file by which the other's trials are stopped.
-    """
+    """Do what a run still lacks: trials, timing, report. A new run lacks all of it, one that was cut off the rest."""
     config = load_config(run)
     config = dataclasses.replace(config, jobs=jobs or config.jobs, backend=backend or config.backend)
-    with runs.locked(run, patience=1.0):
-        _finish(run, config, console)
+    folders = [run / f"{entry.label}-seed{seed}" for seed in config.seeds for entry in config.encodings]
 
-
-def _finish(run: Path, config: RunConfig, console: Console) -> None:
-    _introduce(run, config, console)
-    with resumable(["posenc", "compare", "--resume", str(run)]):
-        _train_all(run, config, console)
+    def work() -> None:
+        how = {name: getattr(config, name) for name in ("jobs", "threads", "backend", "device")}
+        finish_trials(folders, is_done, config.train, console, **how)
         if not (run / runs.SPEED).exists():
-            first_seed = [load_trial(run / f"{e.label}-seed{config.seeds[0]}") for e in config.encodings]
             with Stages(console) as stages:
                 stage = stages.begin("timing", speed.WARM_UP + speed.ROUNDS, unit="round")
                 stage.at(0)
+                first_seed = [load_trial(folder) for folder in folders[: len(config.encodings)]]
                 runs.write_json(run / runs.SPEED, speed.measure(run, first_seed, on_progress=stage.at))
                 stage.done()
-        with console.status("Writing the report"):
-            page = report.write(run)
-    report.print_table(run, console)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
-
-def _train_all(run: Path, config: RunConfig, console: Console) -> None:
-    folders = [run / f"{entry.label}-seed{seed}" for seed in config.seeds for entry in config.encodings]
-    pending = [folder for folder in folders if not is_done(folder)]
-    if not pending:
-        return
-    with Watch(folders, config.train, console) as watch:
-        outcomes = run_trials(
-            pending,
-            jobs=config.jobs,
-            threads=config.threads,
-            backend=config.backend,
-            device=config.device,
-            look=watch.look,
-        )
-    if failed := [outcome for outcome in outcomes if outcome.status != "done"]:
-        what = "\n".join(f"  {outcome.trial}: {outcome.message or outcome.status}" for outcome in failed)
-        raise RunError(f"{len(failed)} of {len(folders)} trials did not finish:\n{what}")
+    finish_run(run, console, introduction=_introduction(config), work=work, report=report)
 
 
 def _plan(request: Request) -> tuple[RunConfig, list[TrialConfig], text.Vocabulary, dict[str, torch.Tensor]]:
     """Everything that can be refused is refused here, before a folder is made."""
     check_choice("--backend", request.backend, Backend)
+    request.refuse("dropout", "lengths", why="which are not for the task text; leave them out, or name another --task")
     if request.preset not in PRESETS:
         raise ValueError(f"--preset: got {request.preset!r}, expected one of {', '.join(PRESETS)}.")
     preset = PRESETS[request.preset]
@@ -163,22 +137,17 @@ def _trial(config: RunConfig, entry: Entry, seed: int) -> TrialConfig:
         raise RunError(f"{entry.label} fails on its first window: {type(error).__name__}: {error}") from error
 
 
-def _introduce(run: Path, config: RunConfig, console: Console) -> None:
-    """Say what is about to happen."""
+def _introduction(config: RunConfig) -> list[str]:
     model, train = config.model, config.train
     names = " + ".join(part["name"] for part in config.text["train"])
     held_out = " + ".join(part["name"] for part in config.text["validation"])
     vocabulary = "bytes" if config.vocabulary["kind"] == "bytes" else f"{config.vocabulary['size']} byte pairs"
     seeds = "1 seed" if len(config.seeds) == 1 else f"{len(config.seeds)} seeds"
-    lines = (
+    return [
         f"[bold]posenc {posenc.__version__}[/] compares {len(config.encodings)} encodings, {seeds} each, "
         f"preset {config.preset}.",
         f"[dim]text    [/] {names}; held out: {held_out}; as {vocabulary}",
         f"[dim]model   [/] {model.num_layers} layers, dim {model.dim}, {model.num_heads} heads; "
         f"{train.steps} steps of {train.batch} x {train.length} tokens",
         f"[dim]machine [/] {config.device}, {config.jobs} side by side, threads each: {config.threads}",
-        f"[dim]folder  [/] {run}   [dim](Ctrl-C stops, --resume goes on)[/]",
-        "",
-    )
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    ]

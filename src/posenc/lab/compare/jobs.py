@@ -9,15 +9,54 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+from rich.console import Console
 
-from posenc.lab.compare.config import Backend
+from posenc.lab.compare.config import Backend, TrainConfig
+from posenc.lab.compare.task import Sizes
 from posenc.lab.compare.trial import Outcome, run_trial
+from posenc.lab.compare.watch import Watch
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import Device
-from posenc.lab.run.errors import Interrupted, RunError
+from posenc.lab.run.errors import Interrupted, RunError, resumable
 from posenc.lab.run.signals import listening
 
 SECONDS_BETWEEN_LOOKS = 0.2
+
+
+def finish(run: Path, console: Console, *, introduction: Sequence[str], work: Callable[[], None], report: Any) -> None:
+    """Say what is about to happen, do the ``work`` that a run still lacks, and write its ``report``.
+
+    One process at a time: two would time each other, and take away the file by which the other's trials are stopped.
+    """
+    with runs.locked(run, patience=1.0):
+        folder = f"[dim]folder  [/] {run}   [dim](Ctrl-C stops, --resume goes on)[/]"
+        for line in (*introduction, folder, ""):
+            console.print(line, highlight=False, soft_wrap=True)
+        with resumable(["posenc", "compare", "--resume", str(run)]):
+            work()
+            with console.status("Writing the report"):
+                page = report.write(run)
+        report.print_table(run, console)
+        console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+
+
+def finish_trials(
+    folders: Sequence[Path], is_done: Callable[[Path], bool], sizes: TrainConfig | Sizes, console: Console, **how: Any
+) -> None:
+    """Run those of the trials that are not done, and show how far each is. ``how``: the options of
+    :func:`run_trials`.
+
+    Raises:
+        RunError: some did not finish; the message says which, and why.
+    """
+    pending = [folder for folder in folders if not is_done(folder)]
+    if not pending:
+        return
+    with Watch(folders, sizes, console) as watch:
+        outcomes = run_trials(pending, look=watch.look, **how)
+    if failed := [outcome for outcome in outcomes if outcome.status != "done"]:
+        what = "\n".join(f"  {outcome.trial}: {outcome.message or outcome.status}" for outcome in failed)
+        raise RunError(f"{len(failed)} of {len(folders)} trials did not finish:\n{what}")
 
 
 def run_trials(

@@ -29,8 +29,8 @@ def _encodings(incomplete: str) -> list[str]:
 class Request:
     """A run of ``posenc compare``. What is None is as the preset says.
 
-    ``model`` and ``train`` replace fields of the preset's :class:`ModelConfig` and :class:`TrainConfig`, those among
-    them that no option of the command line sets.
+    ``model`` and ``train`` replace fields of the preset's :class:`ModelConfig` and :class:`TrainConfig`, or of the
+    :class:`Sizes` of a task, those among them that no option of the command line sets.
     """
 
     specs: Annotated[
@@ -191,6 +191,15 @@ class Request:
             raise ValueError(f"--lengths: got {self.lengths!r}, expected numbers with commas, such as 64,128.")
         return [int(word) for word in words]
 
+    def refuse(self, *options: str, why: str) -> None:
+        """Refuse options that have no meaning for the task.
+
+        Raises:
+            ValueError: one of them is not as by default.
+        """
+        if given := sorted(name for name in options if getattr(self, name) != getattr(Request(), name)):
+            raise ValueError(f"--task {self.task}: got {', '.join(given)} too, {why}.")
+
     def model_sizes(self) -> dict[str, int]:
         """What replaces the preset's sizes of the model."""
         sizes = {"dim": self.dim, "num_layers": self.layers, "num_heads": self.heads}
@@ -198,6 +207,6 @@ class Request:
 
     def train_sizes(self) -> dict[str, Any]:
         """What replaces the preset's settings of the training."""
-        names = ("steps", "length", "batch", "learning_rate", "warmup", "weight_decay")
+        names = ("steps", "length", "batch", "learning_rate", "warmup", "weight_decay", "dropout")
         sizes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**sizes, **self.train}

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -73,7 +73,8 @@ class Measurement:
     unit: str = ""
 
 
-class Example(NamedTuple):
+@dataclass(frozen=True)
+class Example:
     """What a trained model wrote; those of several encodings with the same ``given`` stand together in the report."""
 
     given: str

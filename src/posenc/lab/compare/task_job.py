@@ -1,78 +1,51 @@
 """A run of a task: the same small model trained with each encoding, measured at the trained size and past it."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import cast
 
+import msgspec
 import torch
 from rich.console import Console
 
 import posenc
 from posenc.lab.compare import find_task as tasks
-from posenc.lab.compare import task_report, task_results
-from posenc.lab.compare.jobs import run_trials
-from posenc.lab.compare.request import Request as TextRequest
+from posenc.lab.compare import task_report
+from posenc.lab.compare.config import Backend
+from posenc.lab.compare.jobs import finish as finish_run
+from posenc.lab.compare.jobs import finish_trials
+from posenc.lab.compare.request import Request
 from posenc.lab.compare.task import Sizes, Task
+from posenc.lab.compare.task_folder import SHOWN, TaskConfig, TaskTrial, TrialResult, load_config, trials
 from posenc.lab.compare.task_train import Training, seeded, train
 from posenc.lab.compare.trial import Outcome, begin_or_resume, run_alone, train_to_end
-from posenc.lab.compare.watch import Watch
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
-from posenc.lab.run.errors import RunError, resumable
+from posenc.lab.run.config import check_choice, read
+from posenc.lab.run.errors import RunError
 from posenc.lab.run.options import command_of
 from posenc.lab.run.signals import cores
-
-KIND = "task"
-Backend = Literal["loky", "ray", "dask"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """A run as Python asks for it. ``sizes`` replaces fields of the task's own :class:`Sizes`, and ``lengths`` trains
-    each encoding at each of several lengths. What is None is as the task says, or as the machine has it."""
-
-    task: str
-    specs: Sequence[str] = ()
-    seeds: int | None = None
-    sizes: Mapping[str, Any] = field(default_factory=dict)
-    jobs: int | None = None
-    threads: int | None = None
-    folder: Path | None = None
-    backend: Backend = "loky"
-    lengths: Sequence[int] = ()
-    command: str = ""
-
-
-def prepare_request(request: TextRequest, given: frozenset[str]) -> Path:
-    """:func:`prepare` with the options of the command line; ``given`` are those that were written there."""
-    if others := sorted(given & {"preset", "texts", "vocabulary"}):
-        raise ValueError(f"--task {request.task}: got {', '.join(others)} too, expected them for the task text alone.")
-    sizes: dict[str, Any] = {**request.model_sizes(), **request.train_sizes()}
-    if request.dropout is not None:
-        sizes["dropout"] = request.dropout
-    backend: Any = request.backend
-    command = command_of("compare", dataclasses.replace(request, folder=None, jobs=None))
-    options = Request(
-        request.task, request.specs, request.seeds, sizes, request.jobs, request.threads, request.folder, backend,
-        request.several_lengths(), command,
-    )  # fmt: skip
-    return prepare(options)
 
 
 def prepare(request: Request) -> Path:
     """A new run folder with all that its trials need; what cannot run is refused before there is one."""
-    task = tasks.find(request.task)
-    if unknown := sorted(set(request.sizes) - set(asdict(task.sizes))):
+    check_choice("--backend", request.backend, Backend)
+    request.refuse("preset", "texts", "vocabulary", why="expected them for the task text alone")
+    task, changes, lengths = (
+        tasks.find(request.task),
+        request.model_sizes() | request.train_sizes(),
+        request.several_lengths(),
+    )
+    if unknown := sorted(set(changes) - set(asdict(task.sizes))):
         raise ValueError(f"--task {request.task}: got {unknown[0]}, expected one of {sorted(asdict(task.sizes))}.")
-    if request.lengths and "length" in request.sizes:
+    if lengths and "length" in changes:
         raise ValueError("--lengths: got --length too, expected one of the two.")
-    if len(set(request.lengths)) < len(request.lengths):
-        raise ValueError(f"--lengths: got {list(request.lengths)}, expected each length once.")
-    sizes = replace(task.sizes, **request.sizes)
-    lengths = list(request.lengths) or [sizes.length]
+    if len(set(lengths)) < len(lengths):
+        raise ValueError(f"--lengths: got {lengths}, expected each length once.")
+    sizes = replace(task.sizes, **changes)
+    lengths = lengths or [sizes.length]
     seeds = 1 if request.seeds is None else request.seeds
     if seeds < 1:
         raise ValueError(f"--seeds: got {seeds}, expected at least 1.")
@@ -85,62 +58,56 @@ def prepare(request: Request) -> Path:
         for length in lengths:
             _try(task, label, spec, replace(sizes, length=length))
     jobs = request.jobs or min(cores(), len(labels) * seeds * len(lengths))
-    config = {
-        "format": 1,
-        "kind": KIND,
-        "posenc": posenc.__version__,
-        "command": request.command,
-        "task": request.task,
-        "file_sha256": tasks.digest(request.task),
-        "encodings": labels,
-        "seeds": list(range(seeds)),
-        "lengths": lengths,
-        "sizes": asdict(sizes),
-        "jobs": jobs,
-        "threads": request.threads or max(1, cores() // jobs),
-        "backend": request.backend,
-    }
+    threads = request.threads or max(1, cores() // jobs)
+    config = TaskConfig(
+        posenc=posenc.__version__,
+        command=command_of("compare", replace(request, threads=threads, folder=None, jobs=None)),
+        task=request.task,
+        file_sha256=tasks.digest(request.task),
+        encodings=labels,
+        seeds=tuple(range(seeds)),
+        lengths=tuple(lengths),
+        sizes=sizes,
+        jobs=jobs,
+        threads=threads,
+        backend=cast(Backend, request.backend),
+    )
     with runs.created(request.folder, request.task.rpartition("/")[2].replace(".py:", "-")) as run:
-        for label, length, seed, folder in task_results.trials(run, config):
-            folder.mkdir(exist_ok=True)
-            trial = {key: config[key] for key in ("format", "posenc", "task", "file_sha256", "threads")}
-            trial["sizes"] = asdict(replace(sizes, length=length))
-            spec = labels[label]
-            digest = _digest(spec)
-            runs.write_json(
-                folder / runs.CONFIG,
-                {**trial, "label": label, "spec": spec, "seed": seed, "encoding_sha256": digest},
+        for label, length, seed, folder in trials(run, config):
+            trial = TaskTrial(
+                task=config.task,
+                file_sha256=config.file_sha256,
+                threads=threads,
+                sizes=replace(sizes, length=length),
+                label=label,
+                spec=labels[label],
+                seed=seed,
+                encoding_sha256=_digest(labels[label]),
             )
-        runs.write_json(run / runs.CONFIG, config)  # last: a folder that has it is whole
+            folder.mkdir(exist_ok=True)
+            runs.write_json(folder / runs.CONFIG, trial.to_dict())
+        runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
     return run
 
 
 def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Backend | None = None) -> None:
     """Do what a run still lacks: trials, then the report."""
-    config = runs.read_json(run / runs.CONFIG)
-    folders = [folder for *_, folder in task_results.trials(run, config)]
-    pending = [folder for folder in folders if not (folder / runs.RESULTS).exists()]
-    task = tasks.find(config["task"])
-    sizes = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in config["sizes"].items())
-    console.print(
-        f"[bold]posenc {posenc.__version__}[/] compares {len(config['encodings'])} encodings at the task "
-        f"{config['task']}: {task.title}.\n[dim]sizes   [/] {sizes}\n[dim]folder  [/] {run}   "
-        "[dim](Ctrl-C stops, --resume goes on)[/]\n",
-        highlight=False,
+    config = load_config(run)
+    sizes = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(config.sizes).items())
+
+    def work() -> None:
+        finish_trials(
+            [folder for *_, folder in trials(run, config)], lambda folder: (folder / runs.RESULTS).exists(),
+            config.sizes, console, jobs=jobs or config.jobs, threads=config.threads,
+            backend=backend or config.backend, device="cpu", run=run_task_trial,
+        )  # fmt: skip
+
+    introduction = (
+        f"[bold]posenc {posenc.__version__}[/] compares {len(config.encodings)} encodings at the task "
+        f"{config.task}: {tasks.find(config.task).title}.",
+        f"[dim]sizes   [/] {sizes}",
     )
-    with resumable(["posenc", "compare", "--resume", str(run)]):
-        if pending:
-            with Watch(folders, Sizes(**config["sizes"]), console) as watch:
-                outcomes = run_trials(
-                    pending, jobs=jobs or config["jobs"], threads=config["threads"],
-                    backend=backend or config["backend"], device="cpu", look=watch.look, run=run_task_trial,
-                )  # fmt: skip
-            if failed := [outcome for outcome in outcomes if outcome.status != "done"]:
-                what = "\n".join(f"  {outcome.trial}: {outcome.message or outcome.status}" for outcome in failed)
-                raise RunError(f"{len(failed)} of {len(folders)} trials did not finish:\n{what}")
-        page = task_report.write(run)
-    task_report.print_table(run, console)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    finish_run(run, console, introduction=introduction, work=work, report=task_report)
 
 
 def run_task_trial(folder: str, *, device: str, parent: int) -> Outcome:
@@ -153,45 +120,43 @@ def run_task_trial(folder: str, *, device: str, parent: int) -> Outcome:
 
 
 def _run(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
-    config = runs.read_json(path / runs.CONFIG)
-    task, spec, sizes, checkpoint = (
-        tasks.find(config["task"]), config["spec"], Sizes(**config["sizes"]), path / runs.CHECKPOINT,
-    )  # fmt: skip
+    config = read(path / runs.CONFIG, TaskTrial)
+    task, spec, sizes, checkpoint = tasks.find(config.task), config.spec, config.sizes, path / runs.CHECKPOINT
     for what, before, now in (
-        (config["task"], config["file_sha256"], tasks.digest(config["task"])),
-        (spec, config["encoding_sha256"], _digest(spec)),
+        (config.task, config.file_sha256, tasks.digest(config.task)),
+        (spec, config.encoding_sha256, _digest(spec)),
     ):
         if before != now:
             raise RunError(f"{what} has changed since this run began; undo the change, or start a new run.")
-    torch.set_num_threads(config["threads"])
-    training = Training(task, spec, sizes, config["seed"])
-    here = environment.describe(threads=config["threads"], device="cpu")
-    metrics, before = begin_or_resume(training, path, here, checkpoint)
-    if not train_to_end(training, metrics, checkpoint, before, ordered_to_stop):
+    torch.set_num_threads(config.threads)
+    training = Training(task, spec, sizes, config.seed)
+    here = environment.describe(threads=config.threads, device="cpu")
+    metrics, before_seconds = begin_or_resume(training, path, here, checkpoint)
+    if not train_to_end(training, metrics, checkpoint, before_seconds, ordered_to_stop):
         return False
     model = training.model.eval().requires_grad_(False)
     measurements = []
-    with seeded(config["seed"], sizes.steps):
+    with seeded(config.seed, sizes.steps):
         for measurement in task.measure(model, spec, sizes):
-            measurements.append(asdict(measurement))
-            metrics.append({"event": "measure", **measurements[-1]})
+            measurements.append(measurement)
+            metrics.append({"event": "measure", **asdict(measurement)})
             if ordered_to_stop():
                 return False
-        examples = [example._asdict() for example in task.examples(model, spec, sizes)]
-        runs.save_tensors(path / task_report.SHOWN, task.show(model, spec, sizes))
+        examples = list(task.examples(model, spec, sizes))
+        runs.save_tensors(path / SHOWN, task.show(model, spec, sizes))
     runs.save_tensors(path / runs.MODEL, dict(model.named_parameters()))
     trained = [row for row in metrics.rows() if row["event"] == "train"]
-    result = {
-        "label": config["label"],
-        "seed": config["seed"],
-        "length": sizes.length,
-        "losses": [[row["step"], row["loss"]] for row in trained],
-        "measurements": measurements,
-        "examples": examples,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "seconds": trained[-1]["seconds"],
-    }
-    runs.write_json(path / runs.RESULTS, result)
+    result = TrialResult(
+        config.label,
+        config.seed,
+        sizes.length,
+        [(row["step"], row["loss"]) for row in trained],
+        measurements,
+        examples,
+        sum(parameter.numel() for parameter in model.parameters()),
+        trained[-1]["seconds"],
+    )
+    runs.write_json(path / runs.RESULTS, msgspec.to_builtins(result))
     metrics.append({"event": "done"})
     checkpoint.unlink(missing_ok=True)
     return True

@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,19 @@ from rich.console import Console
 from rich.table import Table
 
 from posenc.lab.compare.find_task import find
-from posenc.lab.compare.task_results import collect, mean, rows_of, shown, sizes_of, trials
+from posenc.lab.compare.task_folder import SHOWN, load_config, trials
+from posenc.lab.compare.task_results import Results, collect, known, mean, shown, sizes_of
 from posenc.lab.drawing import html, plots
 from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.tables import table as empty
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Data
 from posenc.lab.run.printable import escape
-
-SHOWN = "shown.safetensors"
 
 
 def write(run: Path) -> Path:
     """Write ``results.json`` and ``report.html``; the page's path."""
     results = _results(run)
-    runs.write_json(run / runs.RESULTS, results)
+    runs.write_json(run / runs.RESULTS, results.to_dict())
     page = run / "report.html"
     runs.write(page, _page(results, _pictures(run, results)))
     return page
@@ -35,23 +34,23 @@ def write(run: Path) -> Path:
 def print_table(run: Path, console: Console) -> None:
     """The tables on the console."""
     results = _results(run)
-    for unit in results["units"]:
-        sizes = list(sizes_of(rows_of(results, unit)).items())
+    for unit in results.units:
+        sizes = list(sizes_of(results.of(unit)).items())
         ways = [
             [_terminal_table(results, unit, dict(sizes[at : at + width])) for at in range(0, len(sizes), width)]
             for width in range(len(sizes), 0, -1)
         ]
         print_first_that_fits(console, ways)
-    console.print("\n".join(results["summary"]), highlight=False)
+    console.print("\n".join(results.summary), highlight=False)
 
 
-def _terminal_table(results: Data, unit: str, sizes: Mapping[str, bool]) -> Table:
-    table = empty(f"{results['title']}: {unit}")
+def _terminal_table(results: Results, unit: str, sizes: Mapping[str, bool]) -> Table:
+    table = empty(f"{results.title}: {unit}")
     table.add_column("encoding", no_wrap=True)
     for size, trained in sizes.items():
         table.add_column(f"{size}\n(trained)" if trained else size, justify="right", no_wrap=True)
-    for row in rows_of(results, unit):
-        table.add_row(escape(row["row"]), *(shown(row["sizes"].get(size)) for size in sizes))
+    for row in results.of(unit):
+        table.add_row(escape(row.row), *(shown(row.sizes.get(size)) for size in sizes))
     return table
 
 
@@ -64,37 +63,37 @@ def figures(run: Path) -> list[plots.Picture]:
 def rows(run: Path) -> list[dict[str, Any]]:
     """Every number of a run, one a row: see :func:`posenc.lab.load`."""
     results, found = _results(run), []
-    for row in results["rows"]:
-        about = {"encoding": row["encoding"], "way": row["way"], "trained_length": row["length"]}
-        for size, cell in row["sizes"].items():
-            at = {"measure": row["unit"], "unit": row["unit"], "size": size, "trained": cell["trained"]}
-            for seed, value in zip(results["config"]["seeds"], cell["values"], strict=True):
+    for row in results.rows:
+        about = {"encoding": row.encoding, "way": row.way, "trained_length": row.length}
+        for size, cell in row.sizes.items():
+            at = {"measure": row.unit, "unit": row.unit, "size": size, "trained": cell.trained}
+            for seed, value in zip(results.config.seeds, cell.values, strict=True):
                 found.append({**about, **at, "seed": seed, "value": value})
-    for encoding, seeds in results["losses"].items():
-        for seed, losses in zip(results["config"]["seeds"], seeds, strict=True):
+    for encoding, seeds in results.losses.items():
+        for seed, losses in zip(results.config.seeds, seeds, strict=True):
             for step, loss in losses:
                 at = {"encoding": encoding, "seed": seed, "measure": "training loss", "unit": "", "step": step}
                 found.append({**at, "value": loss})
     return found
 
 
-def _results(run: Path) -> Data:
-    config = runs.read_json(run / runs.CONFIG)
-    return collect(run, find(config["task"]), config)
+def _results(run: Path) -> Results:
+    config = load_config(run)
+    return collect(run, find(config.task), config)
 
 
-def _page(results: Data, pictures: list[plots.Picture]) -> str:
-    config = results["config"]
+def _page(results: Results, pictures: list[plots.Picture]) -> str:
+    config = results.config
     about = {
-        "command": config["command"], **config["sizes"], "length": ", ".join(map(str, config["lengths"])),
-        "seeds": len(config["seeds"]), "threads": config["threads"], "posenc": config["posenc"],
+        "command": config.command, **asdict(config.sizes), "length": ", ".join(map(str, config.lengths)),
+        "seeds": len(config.seeds), "threads": config.threads, "posenc": config.posenc,
     }  # fmt: skip
     return html.page(
         Path(__file__).with_name("task.html"),
-        title=results["title"],
+        title=results.title,
         results=results,
-        hues=plots.hues(list(config["encodings"])),
-        tables=[_table(results, unit) for unit in results["units"]],
+        hues=plots.hues(list(config.encodings)),
+        tables=[_table(results, unit) for unit in results.units],
         curves=_curves(results),
         pictures=pictures,
         about=about,
@@ -103,68 +102,68 @@ def _page(results: Data, pictures: list[plots.Picture]) -> str:
     )
 
 
-def _table(results: Data, unit: str) -> Data:
+def _table(results: Results, unit: str) -> dict[str, Any]:
     """One unit of a task: its rows and sizes, and the best value of each size."""
-    rows, more = rows_of(results, unit), results["units"][unit]
+    rows, more = results.of(unit), results.units[unit]
     sizes, best = sizes_of(rows), {}
     for size in sizes:
-        values = [value for row in rows if (value := mean(row["sizes"].get(size))) is not None]
+        values = [value for row in rows if (value := mean(row.sizes.get(size))) is not None]
         best[size] = (
             (max if more else min)(values) if len(set(values)) > 1 else None
         )  # none stands out if all are equal
     return {"unit": unit, "more": more, "rows": rows, "sizes": sizes, "best": best}
 
 
-def _pictures(run: Path, results: Data) -> list[plots.Picture]:
+def _pictures(run: Path, results: Results) -> list[plots.Picture]:
     """What the task draws of the first seed."""
     found = {}
-    config = results["config"]
+    config = results.config
     for label, length, seed, folder in trials(run, config):
-        if seed == config["seeds"][0] and length == config["lengths"][0]:
+        if seed == config.seeds[0] and length == config.lengths[0]:
             found[label] = runs.load_tensors(folder / SHOWN)
-    return list(find(config["task"]).pictures(found))
+    return list(find(config.task).pictures(found))
 
 
-def _curves(results: Data) -> list[plots.Picture]:
-    hues = plots.hues(list(results["config"]["encodings"]))
-    several = [unit for unit in results["units"] if len(sizes_of(rows_of(results, unit))) > 1]
+def _curves(results: Results) -> list[plots.Picture]:
+    hues = plots.hues(list(results.config.encodings))
+    several = [unit for unit in results.units if len(sizes_of(results.of(unit))) > 1]
     pictures = [_by_size(results, unit, hues) for unit in several]
     curves = {}
-    for encoding, seeds in results["losses"].items():
+    for encoding, seeds in results.losses.items():
         if not any(loss is None for losses in seeds for _, loss in losses):
             steps = [step for step, _ in seeds[0]]
             curves[encoding] = [(step, np.array([s[i][1] for s in seeds])) for i, step in enumerate(steps)]
-    caption = "The mean over seeds; the band is their range." if len(results["config"]["seeds"]) > 1 else ""
+    caption = "The mean over seeds; the band is their range." if len(results.config.seeds) > 1 else ""
     if curves:
         pictures.append(plots.loss_by_step(curves, title="Training loss by step", caption=caption, unit=""))
     return pictures
 
 
-def _by_size(results: Data, unit: str, hues: dict[str, str]) -> plots.Picture:
-    rows = rows_of(results, unit)
+def _by_size(results: Results, unit: str, hues: dict[str, str]) -> plots.Picture:
+    rows = results.of(unit)
     sizes = list(sizes_of(rows))
-    columns = 2 if max(len(row["row"]) for row in rows) > 14 else 4
+    columns = 2 if max(len(row.row) for row in rows) > 14 else 4
 
     def draw(axes: Axes) -> None:
         styles = ("-", "--", ":", "-.")
         ways: dict[str, int] = {}
         for row in rows:
-            style = styles[ways.setdefault(row["encoding"], 0) % len(styles)]
-            ways[row["encoding"]] += 1
-            cells = [(x, c) for x, s in enumerate(sizes) if mean(c := row["sizes"].get(s)) is not None]
+            style = styles[ways.setdefault(row.encoding, 0) % len(styles)]
+            ways[row.encoding] += 1
+            cells = [(x, values) for x, s in enumerate(sizes) if (values := known(row.sizes.get(s))) is not None]
             x = [place for place, _ in cells]
-            color = hues[row["encoding"]]
-            axes.plot(x, [np.mean(c["values"]) for _, c in cells], style, marker="o", color=color, label=row["row"])
-            if len(results["config"]["seeds"]) > 1:
-                low, high = ([pick(c["values"]) for _, c in cells] for pick in (min, max))
+            color = hues[row.encoding]
+            axes.plot(x, [np.mean(values) for _, values in cells], style, marker="o", color=color, label=row.row)
+            if len(results.config.seeds) > 1:
+                low, high = ([pick(values) for _, values in cells] for pick in (min, max))
                 axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
         axes.set_xticks(range(len(sizes)), sizes, rotation=20 if sum(map(len, sizes)) > 40 else 0)
         axes.set_ylabel(textwrap.fill(unit, 36))
         axes.grid(axis="y")
         axes.figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7)
 
-    caption = "The mean over seeds; the band is their range." if len(results["config"]["seeds"]) > 1 else ""
-    if len({row["encoding"] for row in rows}) < len(rows):
+    caption = "The mean over seeds; the band is their range." if len(results.config.seeds) > 1 else ""
+    if len({row.encoding for row in rows}) < len(rows):
         caption += " Same hue: same encoding."
     height = plots.HEIGHT + 0.2 * math.ceil(len(rows) / columns)  # a line of the legend, in inches
     return plots.Picture(unit, f"{unit} by size", caption.strip(), draw, height=height)

@@ -1,6 +1,8 @@
 """Training: what happens in a step depends on the seed and the number of the step alone, so that it can be resumed."""
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -9,59 +11,56 @@ from torch.nn import functional as F
 
 from posenc.lab.compare.config import Precision, TrainConfig
 from posenc.lab.compare.decoder import Decoder
+from posenc.lab.compare.task import Sizes
 from posenc.lab.run.schedule import batch_at, learning_rate_at
 
+Model = TypeVar("Model", bound=nn.Module)
+Config = TypeVar("Config", bound=TrainConfig | Sizes)
 
-class Training:
-    """A model, its optimizer, and how far they are."""
 
-    rate = "tokens_per_second"
+class Stepwise(ABC, Generic[Model, Config]):
+    """A model, its optimizer, and how far they are. A subclass says what the loss of a step is."""
 
-    def __init__(
-        self, model: Decoder, tokens: Int[Tensor, " text"], config: TrainConfig, *, seed: int, precision: Precision
-    ) -> None:
-        self.model, self.tokens, self.config, self.seed, self.precision = model, tokens, config, seed, precision
-        self.device = tokens.device
-        self.step = 0
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # since the last row of metrics
-        # Decay pulls weights to zero, which is no neutral place for a table of positions: only the blocks' decay.
-        matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
-        chosen = {id(p) for p in matrices}
-        others = [p for p in model.parameters() if id(p) not in chosen]
+    rate = "steps_per_second"
+    """What its speed is called in the metrics."""
+
+    def __init__(self, model: Model, config: Config, decayed: Iterable[nn.Parameter], device: torch.device) -> None:
+        self.model, self.config, self.step = model, config, 0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # since the last row of metrics
+        chosen = {id(weight) for weight in decayed}
+        weights = list(model.parameters())
         groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {"params": [w for w in weights if id(w) in chosen], "weight_decay": config.weight_decay},
+            {"params": [w for w in weights if id(w) not in chosen], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
-        # On a GPU these sizes are bound by launches, which the compiler fuses away; on a CPU it would cost a minute.
-        self._forward = torch.compile(model) if self.device.type == "cuda" else model
+
+    @abstractmethod
+    def loss(self) -> Tensor:
+        """The loss of this step."""
+
+    @property
+    def per_step(self) -> int:
+        """How many of what its speed counts are in a step."""
+        return 1
 
     def advance(self) -> None:
         """One step."""
-        config = self.config
-        windows = batch_at(self.tokens, seed=self.seed, step=self.step, batch=config.batch, length=config.length)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.step, config)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = self._forward(windows[:, :-1])
-        loss = F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
+            group["lr"] = learning_rate_at(self.step, self.config)
+        loss = self.loss()
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.loss_sum += loss.detach()
         self.step += 1
 
     def take_mean_loss(self, steps: int) -> float:
-        """The mean loss of the last ``steps`` steps, in nats a token."""
+        """The mean loss of the last ``steps`` steps."""
         mean = self.loss_sum.item() / steps
         self.loss_sum.zero_()
         return mean
-
-    @property
-    def per_step(self) -> int:
-        """Tokens of a step."""
-        return self.config.batch * self.config.length
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, as named tensors."""
@@ -73,6 +72,34 @@ class Training:
         load_state(self.model, self.optimizer, state)
         self.step = int(state["progress.step"])
         self.loss_sum.copy_(state["progress.loss_sum"])
+
+
+class Training(Stepwise[Decoder, TrainConfig]):
+    """A decoder that learns text; its loss is in nats a token."""
+
+    rate = "tokens_per_second"
+
+    def __init__(
+        self, model: Decoder, tokens: Int[Tensor, " text"], config: TrainConfig, *, seed: int, precision: Precision
+    ) -> None:
+        self.tokens, self.seed, self.precision, self.device = tokens, seed, precision, tokens.device
+        # Decay pulls weights to zero, which is no neutral place for a table of positions: only the blocks' decay.
+        matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
+        super().__init__(model, config, matrices, self.device)
+        # On a GPU these sizes are bound by launches, which the compiler fuses away; on a CPU it would cost a minute.
+        self._forward = torch.compile(model) if self.device.type == "cuda" else model
+
+    def loss(self) -> Tensor:
+        config = self.config
+        windows = batch_at(self.tokens, seed=self.seed, step=self.step, batch=config.batch, length=config.length)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits = self._forward(windows[:, :-1])
+        return F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
+
+    @property
+    def per_step(self) -> int:
+        """Tokens."""
+        return self.config.batch * self.config.length
 
 
 def state_of(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:

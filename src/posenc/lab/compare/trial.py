@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from posenc.lab.compare import continuation
 from posenc.lab.compare.config import TrialConfig, is_done, load_trial
 from posenc.lab.compare.decoder import Decoder, build
 from posenc.lab.compare.evaluate import evaluate
-from posenc.lab.compare.train import Training
+from posenc.lab.compare.train import Stepwise, Training
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
@@ -137,23 +137,12 @@ def _run(folder: Path, device: torch.device, ordered_to_stop: Callable[[], bool]
     return True
 
 
-class Trained(Protocol):
-    """What is trained step by step, as :func:`train_to_end` sees it."""
-
-    step: int
-    rate: str
-
-    @property
-    def config(self) -> Any: ...
-    @property
-    def per_step(self) -> int: ...
-    def advance(self) -> None: ...
-    def take_mean_loss(self, steps: int) -> float: ...
-    def state(self) -> dict[str, Tensor]: ...
-
-
 def train_to_end(
-    training: Trained, metrics: runs.Metrics, checkpoint: Path, before: float, ordered_to_stop: Callable[[], bool]
+    training: Stepwise[Any, Any],
+    metrics: runs.Metrics,
+    checkpoint: Path,
+    before: float,
+    ordered_to_stop: Callable[[], bool],
 ) -> bool:
     """Train to the last step; False if ordered to stop on the way. A checkpoint stands at the end in either case."""
     config = training.config
@@ -186,7 +175,7 @@ def train_to_end(
 
 
 def begin_or_resume(
-    training: Any, folder: Path, here: Mapping[str, Any], checkpoint: Path
+    training: Stepwise[Any, Any], folder: Path, here: Mapping[str, Any], checkpoint: Path
 ) -> tuple[runs.Metrics, float]:
     """The metrics of a trial, and its seconds so far; a training whose checkpoint stands goes back to it."""
     if checkpoint.exists():

@@ -1,0 +1,81 @@
+"""What the folder of a run of a task holds: its config, and the config and the result of each trial."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from posenc.lab.compare.config import Backend
+from posenc.lab.compare.task import Example, Measurement, Sizes
+from posenc.lab.run import folder as runs
+from posenc.lab.run.config import from_dict, to_dict
+
+KIND = "task"
+SHOWN = "shown.safetensors"
+"""The tensors that a task draws of a trained model, in the folder of the trial."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A whole run, as RUN/config.json holds it. ``encodings`` has specs by label, and ``lengths`` the trained lengths,
+    which stand in for that of ``sizes``. ``file_sha256`` is that of a user's task."""
+
+    posenc: str
+    command: str
+    task: str
+    file_sha256: str | None
+    encodings: Mapping[str, str]
+    seeds: tuple[int, ...]
+    lengths: tuple[int, ...]
+    sizes: Sizes
+    jobs: int
+    threads: int
+    backend: Backend
+
+    def to_dict(self) -> dict[str, Any]:
+        return to_dict(KIND, self)
+
+
+@dataclass(frozen=True)
+class TaskTrial:
+    """One encoding with one seed and one trained length: all that is needed to run it again."""
+
+    task: str
+    file_sha256: str | None
+    threads: int
+    sizes: Sizes
+    label: str
+    spec: str
+    seed: int
+    encoding_sha256: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return to_dict("task trial", self)
+
+
+class TrialResult(msgspec.Struct):
+    """What a trial measured; ``losses`` has a pair (step, loss) for each row of its metrics."""
+
+    label: str
+    seed: int
+    length: int
+    losses: list[tuple[int, float]]
+    measurements: list[Measurement]
+    examples: list[Example]
+    parameters: int
+    seconds: float
+
+
+def load_config(run: Path) -> TaskConfig:
+    return from_dict(TaskConfig, KIND, runs.read_json(run / runs.CONFIG), where=str(run / runs.CONFIG))
+
+
+def trials(run: Path, config: TaskConfig) -> Iterator[tuple[str, int, int, Path]]:
+    """Label, trained length, seed and folder of each trial."""
+    for seed in config.seeds:
+        for length in config.lengths:
+            for label in config.encodings:
+                among = f"-length{length}" if len(config.lengths) > 1 else ""
+                yield label, length, seed, run / f"{label}{among}-seed{seed}"
