@@ -117,6 +117,11 @@ ENCODINGS = {
     ),
     "three axes": (lambda: posenc.MRoPE(head_dim=16, sections=(4, 2, 2)), _grid(2, 3)),
     "two axes": (lambda: posenc.AxialRoPE(head_dim=16, axes=2), _grid(2, 2)),
+    "queries and keys that fade": (lambda: posenc.XPos(head_dim=16), torch.arange(6)),
+    "rates that are learned": (
+        lambda: posenc.RoPE(head_dim=16, frequencies=posenc.frequencies.LearnedRates(posenc.Geometric())),
+        torch.arange(6),
+    ),
 }
 
 
@@ -134,8 +139,19 @@ def test_an_encoding_gives_and_learns_the_same_by_triton_as_by_plain_torch(given
         (outputs[0].square().sum() + outputs[1].pow(3).sum()).backward()
         taken = posenc.explain(encoding.on_queries_keys, q, k, positions).implementation
         assert taken == implementation
-        with torch.no_grad():
-            in_place = encoding.on_queries_keys_(q.detach().clone(), k.detach().clone(), positions)
+        in_place: tuple[torch.Tensor, ...] = ()
+        if not isinstance(encoding, posenc.XPos):  # whose queries and keys are turned by rows of their own
+            with torch.no_grad():
+                in_place = encoding.on_queries_keys_(q.detach().clone(), k.detach().clone(), positions)
         found.append([*outputs, *in_place, q.grad, k.grad])
     for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_rates_of_each_head_have_no_kernel_and_say_so() -> None:
+    encoding = posenc.MixedRoPE(head_dim=16, num_heads=4)
+    q = torch.randn(2, 4, 6, 16, device=DEVICE)
+    assert posenc.explain(encoding.on_queries_keys, q, q, _grid(2, 2)).implementation == "eager"
+    encoding.implementation = "triton"
+    with pytest.raises(ValueError, match=r"got implementation 'triton'.*expected \"auto\" or \"eager\""):
+        encoding.on_queries_keys(q, q, _grid(2, 2))
