@@ -163,7 +163,9 @@ def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type:
     if model_type in models.LATENT:
         if (share := _share_in(config, group.label)) is not None:
             written["partial_rotary_factor"] = share  # of what its head_dim means; the slice is qk_rope_head_dim
-    elif rotation.rotary_dim != rotation.head_dim and not isinstance(frequencies, Proportional):
+    elif (
+        rotation.rotary_dim != rotation.head_dim or model_type in models.PARTIAL  # whose class may have another default
+    ) and not isinstance(frequencies, Proportional):
         written["partial_rotary_factor"] = rotation.rotary_dim / rotation.head_dim
     if isinstance(rotation, MRoPE):
         if rotation.layout == "heads":

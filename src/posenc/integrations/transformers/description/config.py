@@ -60,6 +60,8 @@ _OF_NUMBERS = {
     *("partial_rotary_factors", "short_factor", "long_factor", "mrope_section", "xdrope_section", "compress_ratios"),
 }
 _MAPPINGS = {"rope_parameters", "rope_scaling", "attn_config", "per_layer_config", "yarn", "llama_4_scaling"}
+#: Keys of a model that stand in an object of their own, with a model type of "" at times.
+_NO_PARTS = {"attn_config", "ffn_config"}
 _TEXTS = {"model_type", "rope_type", "position_embedding_type", "position_embeddings_type", "hybrid_override_pattern"}
 
 #: Names of rules that transformers' classes took once, or never.
@@ -201,6 +203,8 @@ def _checked(key: str, value: Any, inside: str = "") -> Any:
     elif key in _MAPPINGS:
         if not isinstance(value, Mapping):
             raise _wrong(name, value, "an object, or null")
+    elif key == "hybrid_override_pattern" and isinstance(value, (list, tuple)) and all(len(str(v)) == 1 for v in value):
+        return "".join(map(str, value))
     elif (key in _TEXTS or (inside and key == "type")) and not isinstance(value, str):
         raise _wrong(name, value, "a text")
     return value
@@ -226,7 +230,7 @@ def parts(config: Mapping[str, Any], name: str = "") -> list[tuple[str, dict[str
 
 def is_part(key: str, value: Any) -> bool:
     """Is this value of a config the config of a part?"""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or key in _NO_PARTS:
         return False
     return "model_type" in value or (key.endswith("_config") and size(value, "num_layers") is not None)
 

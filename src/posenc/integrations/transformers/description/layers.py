@@ -36,6 +36,14 @@ def is_rotary(config: Mapping[str, Any]) -> bool:
     return any(config.get(name) is not None for name in names)
 
 
+def has_base(config: Mapping[str, Any]) -> bool:
+    """Does this config say a base of the rotation, in any place?"""
+    parameters = rotary_parameters(config)
+    places = [config, *(parameters.values() if is_nested(parameters) else [parameters])]
+    names = ("rope_theta", "rotary_emb_base", "rotary_embedding_base", "layer_rope_theta")
+    return any(place.get(name) is not None for place in places if place for name in names)
+
+
 def rotary_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """``rope_parameters``, or ``rope_scaling`` of transformers 4, or nothing."""
     new, old = config.get("rope_parameters"), config.get("rope_scaling")

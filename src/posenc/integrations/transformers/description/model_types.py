@@ -32,6 +32,7 @@ PARTIAL = names("""
     mimo_v2_flash minimax_m2 minimax_m3_vl_text moonshine moonshine_streaming nemotron nemotron3_5_transcribe_asr_audio
     nemotron3_5_transcribe_word_timestamp nemotron3_diarization_audio neomme persimmon phi phi3 phi4_multimodal
     qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma sarvam_moe solar_open stablelm step3p5 zaya
+    bailing_moe phi4mm stablelm_epoch
 """)
 
 #: Multi-head latent attention: a head is ``qk_nope_head_dim`` plain channels, then ``qk_rope_head_dim`` rotated ones.
@@ -146,7 +147,11 @@ LEARNED_RATES = names("mistral_large4_text")
 SAME_CODE = {"kimi_k2": "deepseek_v3"}
 
 #: Published code outside of transformers that rotates as Llama does; what their layers are, their keys say.
-REMOTE_AS_LLAMA = names("mimo nemotron-nas")
+REMOTE_AS_LLAMA = names("""
+    Klear Yi aquila bailing_moe deepseek hunyuan internlm internlm2 internlmxcomposer2 iquestloopcoder llava_llama
+    llava_mistral llava_qwen mimo minicpm minicpmo minicpmv molmo nemotron-nas orion phi3_v phi4mm stablelm_epoch
+    telechat3 xverse
+""")
 
 #: Layers differ, and the pattern may be left to the defaults of the config class. Without the class, a config of these
 #: that does not spell the pattern out is not read.

@@ -17,7 +17,13 @@ from posenc.integrations.transformers.description.config import (
     size,
     tidy,
 )
-from posenc.integrations.transformers.description.layers import is_nested, rotary_parameters, types_of, unlike
+from posenc.integrations.transformers.description.layers import (
+    is_nested,
+    is_rotary,
+    rotary_parameters,
+    types_of,
+    unlike,
+)
 from posenc.integrations.transformers.description.model_types import SAME_CODE, names
 
 #: The reading without transformers' class.
@@ -29,6 +35,9 @@ _CONSUMED = names("""
     rope_local_base_freq
     no_rope_layer_interval rope_scaling rope_theta rotary_emb_base rotary_emb_fraction rotary_pct rotary_percent
 """)
+#: Keys of a whole model that are none of its text's.
+_OF_THE_WHOLE = names("architectures auto_map model_type transformers_version torch_dtype dtype _name_or_path")
+
 #: Keys that a class may need to say what its layers are; the others of a config that it refuses are left out.
 _STRUCTURE = re.compile(
     r"model_type|layer|att|window|head|hidden_size|dim|depth|d_model|d_kv|n_embd|pattern|idxs|block|compress|_config|interval"
@@ -104,14 +113,20 @@ def _parts_of(source: Any) -> list[Part]:
         return [Part(name, Keys(keys), _version()) for name, keys in parts(whole)]
     raw = dict(source)
     try:
-        checked = _tidied(raw)
+        checked, moved = with_text_part(_tidied(raw))
         filled, left_out = _by_class(checked)
     except ValueError as trouble:
         return _part_by_part(raw, trouble)
-    if filled is None:
+    if filled is None or has_other_parts(checked):
         return _part_by_part(raw, None)
     found = [Part(name, Keys(keys), _version()) for name, keys in parts(filled)]
     found[0].not_read += left_out
+    if moved:
+        strange = [part for part in found if part.name and part.name.split(".")[0] not in checked]
+        found = [part for part in found if part not in strange]
+        found[0].not_read += [
+            f"{part.name}: the config has none, and its class's default is not taken" for part in strange
+        ]
     for part in found:
         # What a flat config says may be put into a part.
         elsewhere = {key for other in found for key in other.keys} if not part.name else set()
@@ -135,6 +150,49 @@ def full(config: Any) -> dict[str, Any]:
         if free and isinstance(types, (list, tuple)) and types and all(isinstance(each, str) for each in types):
             found[name] = list(types)
     return found
+
+
+def with_text_part(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A config that has the sizes of its text beside its parts, with them in the part where its class looks for them.
+
+    So are the configs of LLaVA's own code, and of GLM-4V before transformers 4.54. A class that takes them there by
+    itself is left to do it.
+    """
+    cls = config_class(config.get("model_type"))
+    sizes = {key: config.get(key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    if "text_config" in config or "text_config" not in parts_of_class(cls) or None in sizes.values():
+        return config, False
+    filled = _built(cls, config)
+    text = filled.get("text_config") or {}
+    asked, got = rotary_parameters(filled), rotary_parameters(text)
+    taken = all(text.get(key) == value for key, value in sizes.items()) and asked.items() <= got.items()
+    if taken or not text:
+        return config, False
+    beside = {key: value for key, value in config.items() if is_part(key, value) or key in _OF_THE_WHOLE}
+    own = {key: value for key, value in config.items() if key not in beside}
+    return {**beside, "text_config": {**own, "model_type": _type_of_text(config, str(text.get("model_type")))}}, True
+
+
+def _type_of_text(config: Mapping[str, Any], default: str) -> str:
+    """The model type of the text, which LLaVA's own code says in the name of its class."""
+    for name in config.get("architectures") or ():
+        found = re.fullmatch(r"Llava(\w+)ForCausalLM", str(name))
+        if found:
+            lowered = found[1].lower()
+            return {"qwen": "qwen2"}.get(lowered, lowered)
+    return default
+
+
+def parts_of_class(cls: Any) -> set[str]:
+    """The keys that a config class has for its parts."""
+    return {key for name in ("sub_configs", "sub_configs_defaults") for key in getattr(cls, name, None) or {}}
+
+
+def has_other_parts(config: Mapping[str, Any]) -> bool:
+    """Has a config parts, and none of those of its class? Then what the class would fill in is not this model's."""
+    own = {key for key, value in config.items() if is_part(key, value)}
+    known = parts_of_class(config_class(config.get("model_type")))
+    return bool(own and known and not own & known)
 
 
 def _tidied(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,8 +219,13 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
     if cls is None:
         return None, []
     config = spelled_out(config)
+    said: list[str] = []
+    base = (config.get("attn_config") or {}).get("rope_theta")
+    if config.get("model_type") == "dbrx" and base is not None and not is_rotary(config):
+        config = {**config, "rope_theta": base}
+        said = ["attn_config.rope_theta, which its class drops; it is read here, as the published code reads it"]
     try:
-        return _built(cls, config), []
+        return _built(cls, config), said
     except ValueError as trouble:
         structure = {key: value for key, value in config.items() if _STRUCTURE.search(key) or bears_on_positions(key)}
         heads = size(config, "num_heads")
@@ -171,7 +234,10 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
         if structure == config:
             raise
         try:
-            return _built(cls, structure), [f"keys that say nothing of positions, one of which is refused: {trouble}"]
+            return _built(cls, structure), [
+                *said,
+                f"keys that say nothing of positions, one of which is refused: {trouble}",
+            ]
         except ValueError:
             raise trouble from None
 
@@ -225,7 +291,9 @@ def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Pa
             continue
         for inner, own in parts(whole):
             full_name = ".".join(filter(None, (name, inner)))
-            if not inner or full_name not in taken:  # what a class fills in for parts that the config has is not theirs
+            if not inner or (
+                full_name not in taken and not has_other_parts(_at(raw, name))
+            ):  # what a class fills in for parts that the config has is not theirs
                 left = [*left_out, *_dropped(checked, own)] if not inner else []
                 found.append(Part(full_name, Keys(own), _version(), left))
     if trouble is not None and not any(part.trouble for part in found):

@@ -266,15 +266,25 @@ def _alibi(config: Mapping[str, Any]) -> list[Found]:
     return [("", _layers(config), ALiBi(int(need(config, "num_heads"))), size(config, "max_positions"), ())]
 
 
-def _mpt(config: Mapping[str, Any]) -> list[Found]:
+def _mpt(config: Mapping[str, Any]) -> list[Found] | None:
+    """By ``attn_config``, as the code that MPT came with; transformers' own adds ALiBi whatever it says."""
     attention = config.get("attn_config") or {}
+    length = size(config, "max_positions")
+    own = ("transformers' own class adds ALiBi whatever attn_config says",)
+    if attention.get("rope"):
+        base, rule = float(attention.get("rope_theta") or 10_000), attention.get("rope_hf_config") or {}
+        if rule.get("type", "no_scaling") != "no_scaling" or attention.get("rope_impl") not in (None, "hf", "dail"):
+            raise ValueError(f"describe: rope_hf_config is {rule}, expected the type no_scaling; others are not read.")
+        return [("", _layers(config), RoPE(head_dim(config), frequencies=Geometric(base)), length, own)]
     if not attention.get("alibi", True):
+        if not config.get("learned_pos_emb", True):
+            return [("", _layers(config), NoPE(), length, own)]
         table = _table(int(need(config, "hidden_size")), int(need(config, "max_positions")))
-        return [("", _layers(config), table, table.length, ())]
+        return [("", _layers(config), table, table.length, own)]
     heads = int(need(config, "num_heads"))
     if attention.get("alibi_bias_max", 8) != 8:
         raise ValueError(f"describe: alibi_bias_max is {attention['alibi_bias_max']}, expected 8, the paper's.")
-    return [("", _layers(config), ALiBi(heads, rule="mpt"), size(config, "max_positions"), ())]
+    return [("", _layers(config), ALiBi(heads, rule="mpt"), length, ())]
 
 
 def _t5(config: Mapping[str, Any]) -> list[Found]:

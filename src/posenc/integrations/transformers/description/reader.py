@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from posenc.integrations.transformers.description import model_types as models
-from posenc.integrations.transformers.description.config import Keys, read, tidy
+from posenc.integrations.transformers.description.config import Keys, read, size, tidy
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.images import READERS as IMAGES
 from posenc.integrations.transformers.description.in_words import BESIDE_ROTATION_IN_WORDS, INSTEAD
 from posenc.integrations.transformers.description.layers import (
     all_layers,
+    has_base,
     is_nested,
     is_rotary,
     kinds,
@@ -21,6 +22,7 @@ from posenc.integrations.transformers.description.normalise import ALONE, Part, 
 from posenc.integrations.transformers.description.not_rotary import READERS as NOT_ROTARY
 from posenc.integrations.transformers.description.params_json import NAME, is_params_json, translated
 from posenc.integrations.transformers.description.patch_tables import BESIDE_ROTATION
+from posenc.integrations.transformers.description.remote_code import READERS as REMOTE
 from posenc.integrations.transformers.description.rotary import Pairing, axial, encoding_of
 from posenc.integrations.transformers.description.without_parameters import reader_of
 from posenc.integrations.transformers.rules.read import LENGTH_TAKEN, NEEDS_TRAINED_LENGTH, check_keys
@@ -146,7 +148,7 @@ def _with_note(raw: Any, part: Part, groups: list[LayerGroup]) -> list[LayerGrou
 
 def _groups(part: Part, pairing: Pairing | None) -> list[LayerGroup]:
     model_type, config = part.model_type, part.keys
-    for reader in (reader_of(config), NOT_ROTARY.get(model_type), IMAGES.get(model_type)):
+    for reader in (reader_of(config), REMOTE.get(model_type), NOT_ROTARY.get(model_type), IMAGES.get(model_type)):
         if reader is not None and (found := reader(config)) is not None:
             return [
                 LayerGroup(part.name, kind, layers, encoding, length, length, notes)
@@ -156,6 +158,8 @@ def _groups(part: Part, pairing: Pairing | None) -> list[LayerGroup]:
         return []
     if model_type in models.AXIAL:
         return _axial_groups(part)
+    if model_type in models.REMOTE_AS_LLAMA and size(config, "num_layers") is not None and not has_base(config):
+        config["rope_theta"] = 10_000.0  # the default of their config classes
     if not is_rotary(config):
         return []
     if model_type not in models.KNOWN and pairing is None:

@@ -120,9 +120,14 @@ def read_rule(
                 "and max_position_embeddings; add them."
             )
         if max_positions is not None and original > max_positions:
-            raise ValueError(
-                f"{where}: original_max_position_embeddings is {original} and max_position_embeddings is "
-                f"{max_positions}, expected the extended length to be the longer one; exchange them."
+            if name == "yarn":
+                raise ValueError(
+                    f"{where}: original_max_position_embeddings is {original} and max_position_embeddings is "
+                    f"{max_positions}, expected the extended length to be the longer one; exchange them."
+                )
+            notes.append(
+                f"max_position_embeddings, {max_positions}, is below original_max_position_embeddings, {original}: the "
+                "rates are those of the rule all the same"
             )
     if name == "default":
         return Rule(name, Geometric(base), max_positions, max_positions, tuple(notes))

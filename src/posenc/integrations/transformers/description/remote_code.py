@@ -1,0 +1,125 @@
+"""Models whose code lies beside their weights and not in transformers: what that code does, by model type.
+
+Read from the published modelling files. A model type that does what Llama does and says its base is a row of
+``model_types`` alone.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from posenc import ALiBi, AxialRoPE, RoPE
+from posenc.encoding import Encoding
+from posenc.frequencies import DynamicNTK, Frequencies, Geometric
+from posenc.integrations.transformers.description.config import first, head_dim, need, need_key, size
+from posenc.integrations.transformers.description.layers import all_layers
+
+#: (kind, layers, encoding, trained length, notes)
+Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
+Reader: TypeAlias = Callable[[Mapping[str, Any]], list[Found] | None]
+
+_FIXED = ("the base is fixed in the code",)
+
+
+def _alibi(config: Mapping[str, Any]) -> list[Found]:
+    length = first(config, "model_max_length") or size(config, "max_positions")
+    return [("", all_layers(config), ALiBi(int(need(config, "num_heads"))), length and int(length), ())]
+
+
+def _plain(config: Mapping[str, Any]) -> list[Found]:
+    rope = RoPE(head_dim(config), frequencies=Geometric(float(config.get("rope_theta") or 10_000)))
+    notes = () if config.get("rope_theta") else _FIXED
+    return [("", all_layers(config), rope, size(config, "max_positions"), notes)]
+
+
+def _baichuan(config: Mapping[str, Any]) -> list[Found]:
+    """The 7B models rotate, and the 13B ones have ALiBi; only the former have max_position_embeddings."""
+    return _alibi(config) if size(config, "max_positions") is None else _plain(config)
+
+
+def _chatglm(config: Mapping[str, Any]) -> list[Found]:
+    """ChatGLM-6B turns halves of a head by two positions, its successors half of a head by one."""
+    layers, width = all_layers(config), head_dim(config)
+    if config.get("position_encoding_2d"):
+        note = "coordinates are the place in the prompt, and the place in the answer, which is 0 for the prompt"
+        two = AxialRoPE(width, layout="half_per_axis")
+        return [("", layers, two, size(config, "max_positions"), (note,))]
+    config.get("original_rope"), config.get("position_encoding_2d")
+    ratio = float(config.get("rope_ratio") or 1)
+    rope = RoPE(width, frequencies=Geometric(10_000.0 * ratio), pairing="interleaved", rotary_dim=width // 2)
+    notes = ("base 10000 times rope_ratio",) if ratio != 1 else _FIXED
+    return [("", layers, rope, size(config, "max_positions"), notes)]
+
+
+def _internlm(config: Mapping[str, Any]) -> list[Found] | None:
+    """InternLM 1, whose later files say the base and the rule in ``rotary``."""
+    rotary = config.get("rotary")
+    length = size(config, "max_positions")
+    if not isinstance(rotary, Mapping):
+        return None if config.get("rope_scaling") else _plain(config)
+    base = float(rotary.get("base") or 10_000)
+    rule: Frequencies = Geometric(base)
+    if rotary.get("type") == "dynamic":
+        rule = DynamicNTK(
+            float(rotary.get("scaling_factor") or 1), trained_length=int(need(config, "max_positions")), base=base
+        )
+    elif rotary.get("type") != "origin":
+        raise ValueError(f"describe: rotary.type is {rotary.get('type')!r}, expected origin or dynamic; correct it.")
+    return [("", all_layers(config), RoPE(head_dim(config), frequencies=rule), length, ())]
+
+
+def _refined_web(config: Mapping[str, Any]) -> list[Found]:
+    """Falcon, before transformers had it."""
+    return _alibi(config) if config.get("alibi") else _plain(config)
+
+
+def _phi(config: Mapping[str, Any]) -> list[Found]:
+    """Phi-1 to 2, before transformers had them."""
+    rope = RoPE(head_dim(config), rotary_dim=int(need_key(config, "rotary_dim")))
+    return [("", all_layers(config), rope, size(config, "max_positions"), _FIXED)]
+
+
+def _phi3small(config: Mapping[str, Any]) -> list[Found]:
+    scale = config.get("rope_position_scale", 1)
+    if scale != 1:
+        raise ValueError(f"describe: rope_position_scale is {scale}, expected 1, which all released models have.")
+    rope = RoPE(head_dim(config), frequencies=Geometric(float(config.get("rope_embedding_base") or 1e6)))
+    return [("", all_layers(config), rope, size(config, "max_positions"), ())]
+
+
+def _openelm(config: Mapping[str, Any]) -> list[Found]:
+    layers = tuple(range(int(need_key(config, "num_transformer_layers"))))
+    rope = RoPE(head_dim(config), frequencies=Geometric(float(config.get("rope_freq_constant") or 10_000)))
+    return [("", layers, rope, config.get("rope_max_length"), ("layers have numbers of heads of their own",))]
+
+
+def _olmo(config: Mapping[str, Any]) -> list[Found] | None:
+    """OLMo in the words of its own trainer."""
+    if config.get("alibi"):
+        return _alibi(config)
+    return _plain(config) if config.get("rope") else None
+
+
+def _jais(config: Mapping[str, Any]) -> list[Found] | None:
+    return _alibi(config) if config.get("position_embedding_type") == "alibi" else None
+
+
+def _moonvit(config: Mapping[str, Any]) -> list[Found]:
+    """Kimi-VL's tower: pairs by column and row in turns, and a table besides."""
+    note = "a learned table of init_pos_emb_height x init_pos_emb_width is read at the grid of each image besides"
+    rope = AxialRoPE(head_dim(config), layout="interleaved_alternating", order=(1, 0))
+    return [("", all_layers(config), rope, None, (note,))]
+
+
+READERS: dict[str, Reader] = {
+    "baichuan": _baichuan,
+    "chatglm": _chatglm,
+    "internlm": _internlm,
+    **dict.fromkeys(("RefinedWeb", "RefinedWebModel"), _refined_web),
+    **dict.fromkeys(("mixformer-sequential", "phi-msft"), _phi),
+    "phi3small": _phi3small,
+    "openelm": _openelm,
+    "hf_olmo": _olmo,
+    **dict.fromkeys(("btlm", "jais"), _jais),
+    "moonvit": _moonvit,
+    **dict.fromkeys(("plamo", "yuan"), _plain),
+}
