@@ -5,6 +5,8 @@ there. The right answer is read from the modelling code beside it (Intel's exten
 keep both), or from mlx-lm's port.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -239,6 +241,62 @@ def test_a_length_below_the_trained_one_is_noted() -> None:
     assert rotation(describe(raw)).frequencies == Llama3(8.0, trained_length=8192, low_freq_factor=1.0, base=5e5)
     with pytest.raises(ValueError, match="exchange them"):
         describe({**raw, "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}})
+
+
+def test_heads_that_are_not_latent_though_the_model_type_is() -> None:
+    """deepseek-vl2-tiny: use_mla is false, and qk_rope_head_dim 0 means no slice, and not no rotation."""
+    text = {
+        **{"model_type": "deepseek_v2", "hidden_size": 1280, "num_attention_heads": 10, "num_hidden_layers": 12},
+        **{"kv_lora_rank": None, "q_lora_rank": None, "qk_nope_head_dim": 0, "qk_rope_head_dim": 0, "v_head_dim": 0},
+        **{"use_mla": False, "max_position_embeddings": 4096},
+    }
+    rope = rotation(describe({"model_type": "deepseek_vl_v2", "language_config": text}), "language_config")
+    assert (rope.head_dim, rope.rotary_dim, rope.pairing, rope.frequencies) == (128, 128, "half", Geometric(1e4))
+
+
+def test_phi_3_small_scales_its_own_base() -> None:
+    scaling = {
+        **{"type": "su", "short_factor": [1.0] * 64, "long_factor": [2.0] * 64, "short_mscale": 1.25},
+        **{"long_mscale": 1.25, "original_max_position_embeddings": 8192},
+    }
+    raw = {**SIZES, "model_type": "phi3small", "rope_embedding_base": 1000000, "rope_scaling": scaling}
+    rule = rotation(describe({**raw, "max_position_embeddings": 131072})).frequencies
+    assert isinstance(rule, LongRoPE)
+    assert (rule.base, rule.trained_length, rule.attention_factor) == (1e6, 8192, 1.25)
+
+
+def test_minimax_01_rotates_half_of_a_head_in_the_layers_with_softmax() -> None:
+    config = {**SIZES, "num_hidden_layers": 4, "head_dim": 128, "rotary_dim": 64, "rope_theta": 1e7}
+    for model_type in ("minimax_text_01", "minimax_m1"):
+        (group,) = describe({**config, "model_type": model_type, "attn_type_list": [0, 0, 0, 1]})
+        assert group.layers == (3,)
+        assert (group.encoding.rotary_dim, group.encoding.pairing) == (64, "half")  # type: ignore[attr-defined]
+
+
+def test_the_config_of_another_runtime_is_not_the_default_of_a_class() -> None:
+    """mlc-chat-config.json: the sizes lie in model_config, which transformers' class takes no notice of."""
+    mlc = {"hidden_size": 2048, "num_attention_heads": 32, "num_hidden_layers": 16, "position_embedding_base": 500000}
+    with pytest.raises(ValueError, match=r"Not read: model_config: llama.model_config"):
+        describe({"model_type": "llama", "quantization": "q4f16_1", "model_config": mlc})
+
+
+def test_a_code_whose_base_is_not_known_is_not_guessed() -> None:
+    with pytest.raises(ValueError, match="expected rope_parameters, or rope_theta"):
+        describe({**SIZES, "model_type": "molmo", "max_position_embeddings": 4096})
+
+
+def test_dual_chunk_attention_is_named() -> None:
+    """Qwen2.5-1M: vLLM counts anew in each chunk; transformers does not read it."""
+    qwen = {**SIZES, "model_type": "qwen2", "dual_chunk_attention_config": {"chunk_size": 262144, "local_size": 8192}}
+    assert "dual_chunk_attention_config: not used" in describe(qwen).unread
+
+
+def test_an_adapter_names_its_base_in_every_form(tmp_path: Path) -> None:
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "org/base"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    for source in (adapter, tmp_path, tmp_path / "adapter_config.json"):
+        with pytest.raises(ValueError, match=r"adapter.*'org/base'"):
+            describe(source)
 
 
 def test_a_pattern_in_letters_may_be_a_list() -> None:

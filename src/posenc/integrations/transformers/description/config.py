@@ -59,6 +59,7 @@ _OF_NUMBERS = {
     *("no_rope_layers", "layer_rope_theta", "full_attn_idxs", "attn_layer_indices", "attn_type_list"),
     *("partial_rotary_factors", "short_factor", "long_factor", "mrope_section", "xdrope_section", "compress_ratios"),
 }
+_OF_LATENT_HEADS = {"qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "kv_lora_rank", "q_lora_rank", "use_mla"}
 _MAPPINGS = {"rope_parameters", "rope_scaling", "attn_config", "per_layer_config", "yarn", "llama_4_scaling"}
 #: Keys of a model that stand in an object of their own, with a model type of "" at times.
 _NO_PARTS = {"attn_config", "ffn_config"}
@@ -68,7 +69,7 @@ _TEXTS = {"model_type", "rope_type", "position_embedding_type", "position_embedd
 _OLD_RULES = {"su": "longrope", "deepseek_yarn": "yarn"}
 _CLASS_RULES = ("linear", "dynamic", "yarn", "longrope", "llama3")
 
-_BEARS = re.compile(r"rope(?!rt)|rotary|alibi|position|yarn|theta|logn|ntk", re.IGNORECASE)
+_BEARS = re.compile(r"rope(?!rt)|rotary|alibi|position|yarn|theta|logn|ntk|dual_chunk", re.IGNORECASE)
 _BEARS_NOT = re.compile(r"dropout|positionwise|position_id_per", re.IGNORECASE)
 
 
@@ -109,6 +110,7 @@ def read(source: Any) -> Any:
         ValueError: no such file, or one that holds no JSON object.
     """
     if isinstance(source, Mapping):
+        _check_no_adapter(source, "it")
         return dict(source)
     if isinstance(source, (str, Path)):
         return _read_file(Path(source))
@@ -126,13 +128,20 @@ def _read_file(path: Path) -> dict[str, Any]:
     if path.is_dir():
         file = next((path / name for name in ("config.json", "params.json") if (path / name).is_file()), path)
         if file == path and (path / "adapter_config.json").is_file():
-            base = load_json(path / "adapter_config.json").get("base_model_name_or_path")
-            raise ValueError(
-                f"describe: {path} is the folder of an adapter, which has no config of its own; give the folder of "
-                f"its base model, {base!r}."
-            )
+            file = path / "adapter_config.json"
         file = path / "config.json" if file == path else file
-    return load_json(file)
+    found = load_json(file)
+    _check_no_adapter(found, file)
+    return found
+
+
+def _check_no_adapter(config: Mapping[str, Any], what: Path | str) -> None:
+    named = isinstance(what, Path) and what.name == "adapter_config.json"
+    if config.get("model_type") is None and ("peft_type" in config or named):
+        raise ValueError(
+            f"describe: {what} is of an adapter, which has no config of its own; give the folder of its base model, "
+            f"{config.get('base_model_name_or_path')!r}."
+        )
 
 
 def tidy(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,6 +151,9 @@ def tidy(config: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: a value of another type, or a size that no model has, with the key.
     """
     checked = {str(key): _checked(str(key), value) for key, value in config.items()}
+    if checked.get("use_mla") is False:  # DeepSeek-VL2-tiny and DeepSeek-OCR: the plain heads of the first DeepSeek
+        plain = {key: value for key, value in checked.items() if key not in _OF_LATENT_HEADS}
+        checked = {**plain, "model_type": "deepseek"} if "qk_rope_head_dim" in checked else checked
     for name in ("rope_parameters", "rope_scaling"):
         if isinstance(checked.get(name), Mapping):
             checked[name] = _parameters(checked[name], name) or None

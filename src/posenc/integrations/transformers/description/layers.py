@@ -31,7 +31,7 @@ def is_rotary(config: Mapping[str, Any]) -> bool:
     """Does this config, without its parts, speak of rotation?"""
     names = (
         *("rope_parameters", "rope_scaling", "rope_theta", "rotary_dim", "rotary_emb_base", "rotary_pct"),
-        *("global_rope_theta", "compress_rope_theta", "qk_rope_head_dim"),
+        *("global_rope_theta", "compress_rope_theta", "qk_rope_head_dim", "rope_embedding_base"),
     )
     return any(config.get(name) is not None for name in names)
 
@@ -40,7 +40,7 @@ def has_base(config: Mapping[str, Any]) -> bool:
     """Does this config say a base of the rotation, in any place?"""
     parameters = rotary_parameters(config)
     places = [config, *(parameters.values() if is_nested(parameters) else [parameters])]
-    names = ("rope_theta", "rotary_emb_base", "rotary_embedding_base", "layer_rope_theta")
+    names = ("rope_theta", "rotary_emb_base", "rotary_embedding_base", "rope_embedding_base", "layer_rope_theta")
     return any(place.get(name) is not None for place in places if place for name in names)
 
 

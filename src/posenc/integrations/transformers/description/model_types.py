@@ -32,7 +32,7 @@ PARTIAL = names("""
     mimo_v2_flash minimax_m2 minimax_m3_vl_text moonshine moonshine_streaming nemotron nemotron3_5_transcribe_asr_audio
     nemotron3_5_transcribe_word_timestamp nemotron3_diarization_audio neomme persimmon phi phi3 phi4_multimodal
     qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma sarvam_moe solar_open stablelm step3p5 zaya
-    bailing_moe phi4mm stablelm_epoch
+    bailing_moe bailing_moe_v2 minimax_m1 minimax_text_01 phi4mm stablelm_epoch
 """)
 
 #: Multi-head latent attention: a head is ``qk_nope_head_dim`` plain channels, then ``qk_rope_head_dim`` rotated ones.
@@ -148,9 +148,13 @@ SAME_CODE = {"kimi_k2": "deepseek_v3"}
 
 #: Published code outside of transformers that rotates as Llama does; what their layers are, their keys say.
 REMOTE_AS_LLAMA = names("""
-    Klear Yi aquila bailing_moe deepseek hunyuan internlm internlm2 internlmxcomposer2 iquestloopcoder llava_llama
-    llava_mistral llava_qwen mimo minicpm minicpmo minicpmv molmo nemotron-nas orion phi3_v phi4mm stablelm_epoch
-    telechat3 xverse
+    Klear Yi bailing_moe bailing_moe_v2 deepseek dots_ocr hunyuan internlm internlm2 internlmxcomposer2 iquestloopcoder
+    llava_llama llava_mistral llava_qwen mimo minicpm minicpmo minicpmv minimax_m1 minimax_text_01 molmo nemotron-nas
+    new phi3_v phi3small phi4mm stablelm_epoch telechat3
+""")
+#: Those of them whose config class has the base 10000 where a config leaves it out.
+REMOTE_DEFAULT_BASE = names("""
+    deepseek internlm2 internlmxcomposer2 llava_llama llava_mistral llava_qwen minicpm minicpmo minicpmv
 """)
 
 #: Layers differ, and the pattern may be left to the defaults of the config class. Without the class, a config of these

@@ -92,7 +92,13 @@ def normalise(source: Any) -> list[Part]:
             # What a class has a field for and puts elsewhere is read there.
             part.keys.asked |= _CONSUMED & set(getattr(config_class(part.model_type), "__dataclass_fields__", ()))
             part.keys.asked |= _moved(dict(part.keys))  # a copy: to look is not to use
+            found[0].keys.asked |= _moved({**dict(found[0].keys), **_rotary_of(part.keys)})
     return found
+
+
+def _rotary_of(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary parameters of a part, which may hold what a flat config says."""
+    return {"rope_parameters": dict(keys).get("rope_parameters"), "rope_scaling": None}
 
 
 def _moved(keys: Mapping[str, Any]) -> set[str]:
@@ -191,8 +197,10 @@ def parts_of_class(cls: Any) -> set[str]:
 def has_other_parts(config: Mapping[str, Any]) -> bool:
     """Has a config parts, and none of those of its class? Then what the class would fill in is not this model's."""
     own = {key for key, value in config.items() if is_part(key, value)}
-    known = parts_of_class(config_class(config.get("model_type")))
-    return bool(own and known and not own & known)
+    cls = config_class(config.get("model_type"))
+    known = parts_of_class(cls)
+    alone = not known and all(size(config, name) is None for name in ("hidden_size", "num_layers", "num_heads"))
+    return bool(cls is not None and own and (known or alone) and not own & known)
 
 
 def _tidied(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,7 +287,10 @@ def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Pa
     for name, keys in named:
         try:
             checked = tidy(keys)
-            whole, left_out = _by_class(checked)
+            strange = not name and has_other_parts(
+                raw
+            )  # what its class would fill in for the whole is not this model's
+            whole, left_out = (None, []) if strange else _by_class(checked)
         except ValueError as error:
             found.append(Part(name, Keys(keys), ALONE, trouble=error))
             continue

@@ -158,7 +158,7 @@ def _groups(part: Part, pairing: Pairing | None) -> list[LayerGroup]:
         return []
     if model_type in models.AXIAL:
         return _axial_groups(part)
-    if model_type in models.REMOTE_AS_LLAMA and size(config, "num_layers") is not None and not has_base(config):
+    if model_type in models.REMOTE_DEFAULT_BASE and size(config, "num_layers") is not None and not has_base(config):
         config["rope_theta"] = 10_000.0  # the default of their config classes
     if not is_rotary(config):
         return []

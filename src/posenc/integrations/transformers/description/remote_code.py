@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from posenc import ALiBi, AxialRoPE, RoPE
 from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric
-from posenc.integrations.transformers.description.config import first, head_dim, need, need_key, size
+from posenc.integrations.transformers.description.config import Keys, first, head_dim, need, need_key, size
 from posenc.integrations.transformers.description.layers import all_layers
 
 #: (kind, layers, encoding, trained length, notes)
@@ -78,12 +78,13 @@ def _phi(config: Mapping[str, Any]) -> list[Found]:
     return [("", all_layers(config), rope, size(config, "max_positions"), _FIXED)]
 
 
-def _phi3small(config: Mapping[str, Any]) -> list[Found]:
+def _phi3small(config: Mapping[str, Any]) -> None:
+    """As Llama, with a base of another name, which is a million where it is left out."""
     scale = config.get("rope_position_scale", 1)
     if scale != 1:
         raise ValueError(f"describe: rope_position_scale is {scale}, expected 1, which all released models have.")
-    rope = RoPE(head_dim(config), frequencies=Geometric(float(config.get("rope_embedding_base") or 1e6)))
-    return [("", all_layers(config), rope, size(config, "max_positions"), ())]
+    if isinstance(config, Keys) and config.get("rope_embedding_base") is None:
+        config["rope_embedding_base"] = 1e6
 
 
 def _openelm(config: Mapping[str, Any]) -> list[Found]:

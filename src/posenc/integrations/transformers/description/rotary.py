@@ -114,7 +114,8 @@ def _outer_base(
         found = first(config, "rope_local_base_freq", "local_rope_theta")
         if found is not None:
             return float(found)
-    found = first(config, "rope_theta", "rotary_emb_base", "rotary_embedding_base", "global_rope_theta")
+    names = ("rope_theta", "rotary_emb_base", "rotary_embedding_base", "rope_embedding_base", "global_rope_theta")
+    found = first(config, *names)
     return None if found is None else float(found)
 
 
@@ -145,7 +146,7 @@ def _share(
     if found is None:
         found = models.SHARES.get(model_type)
     given = None if latent else config.get("rotary_dim")
-    if found is None and given is not None and model_type not in models.KNOWN:
+    if found is None and given is not None and model_type not in models.KNOWN - models.REMOTE_AS_LLAMA:
         found = given / head_dim
     share = 1.0 if found is None else float(found)
     if not 0 < share <= 1:
