@@ -1,5 +1,6 @@
 """Models are found, checked before they are loaded, and loaded without the network; damage is told in one line."""
 
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -137,6 +138,59 @@ def test_code_of_a_tokenizer_is_not_run_either(llama: MakeLlama) -> None:
     folder = llama()
     edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization.Mine", None]})
     refused(folder, "--trust-remote-code")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"attn_implementation": "org/kernel"},
+        {"_attn_implementation": "org/kernel"},
+        {"_attn_implementation_internal": "org/kernel@v1"},
+        {"experts_implementation": "org/kernel"},
+        {"attn_implementation": {"": "sdpa", "text_config": "org/kernel"}},
+        {"text_config": {"model_type": "llama", "_attn_implementation": "org/kernel:function"}},
+    ],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_code_of_a_hub_is_never_asked_for_unasked(
+    llama: MakeLlama, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A config may name a kernel of the hub, which transformers downloads and runs as it builds the model."""
+    from transformers import modeling_utils
+    from transformers.integrations import hub_kernels
+
+    from posenc.integrations.transformers import describe
+    from posenc.lab.check import check
+
+    asked: list[Any] = []
+    for module in (modeling_utils, hub_kernels):
+        for name in {"lazy_import_flash_attention", "load_and_register_attn_kernel", "get_kernel"} & {*vars(module)}:
+            monkeypatch.setattr(module, name, lambda *values, **_: asked.append(values))
+    folder = llama()
+    edit(folder / "config.json", **keys)
+    assert describe(folder).groups[-1].layers == (0, 1) or "text_config" in keys  # a config is read, and runs nothing
+    for verb in (look, open_checkpoint, check):
+        refused(folder, "asks for code of a hub", on=verb)
+    assert asked == []
+    (value,) = keys.values()
+    if isinstance(value, str) and next(iter(keys)).endswith("attn_implementation"):
+        from transformers import AutoModelForCausalLM
+
+        with contextlib.suppress(Exception):
+            AutoModelForCausalLM.from_pretrained(folder)
+        assert asked  # plain transformers does ask: these are the functions that would have been called
+
+
+def test_a_model_that_runs_kernels_of_the_hub_is_left_alone(llama: MakeLlama, monkeypatch: pytest.MonkeyPatch) -> None:
+    from posenc.integrations.transformers import accelerate
+
+    folder = llama()
+    edit(folder / "config.json", use_kernels=True)
+    model = open_checkpoint(folder).model  # the key of a file asks for nothing by itself
+    assert getattr(model, "use_kernels", False) is not True
+    monkeypatch.setattr(type(model), "use_kernels", True, raising=False)
+    with pytest.raises(ValueError, match="kernels of the hub"):
+        accelerate(model)
 
 
 def test_pickles_and_adapters_are_refused(llama: MakeLlama) -> None:

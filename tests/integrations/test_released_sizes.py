@@ -1,0 +1,126 @@
+"""Tables, biases and towers at the sizes of released models, against the models' own tensors and functions.
+
+The census asks default configs. These are configs as they were released: other images, patches, windows, heads, depths,
+and keys that a default leaves alone.
+"""
+
+from typing import Any
+
+import pytest
+
+transformers = pytest.importorskip("transformers")
+transformers.logging.set_verbosity_error()
+
+from tests.integrations.test_every_config import HUB  # noqa: E402
+from tools.census.census import rows_of_config  # noqa: E402
+
+STAGES = {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32]}
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+
+RELEASED: dict[str, dict[str, Any]] = {
+    "google/vit-large-patch32-384": {"model_type": "vit", **LARGE, "image_size": 384, "patch_size": 32},
+    "openai/clip-vit-large-patch14-336": {
+        "model_type": "clip_vision_model",
+        **LARGE,
+        "image_size": 336,
+        "patch_size": 14,
+    },
+    "google/siglip-so400m-patch14-384": {
+        **{
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 16,
+        },
+        **{"image_size": 384, "patch_size": 14},
+    },
+    "facebook/dinov2-base": {"model_type": "dinov2", "image_size": 518, "patch_size": 14},
+    "hustvl/yolos-base": {"model_type": "yolos", "image_size": [800, 1344], "num_detection_tokens": 100},
+    "hustvl/yolos-tiny": {
+        **{"model_type": "yolos", "hidden_size": 192, "num_attention_heads": 3, "image_size": [800, 1333]},
+        "use_mid_position_embeddings": False,
+    },
+    "usyd-community/vitpose-plus-large": {"model_type": "vitpose_backbone", **LARGE, "image_size": [256, 192]},
+    "facebook/timesformer-hr": {"model_type": "timesformer", "image_size": 448, "num_frames": 16},
+    "microsoft/beit-large-patch16-512": {
+        **{"model_type": "beit", **LARGE, "image_size": 512, "use_relative_position_bias": True},
+        "num_hidden_layers": 2,
+    },
+    "microsoft/swin-base-patch4-window12-384": {
+        **{"model_type": "swin", **STAGES, "image_size": 384, "patch_size": 4, "window_size": 12},
+        "depths": [1, 1, 2, 1],
+    },
+    "microsoft/swinv2-base-patch4-window12to24-192to384": {
+        **{"model_type": "swinv2", **STAGES, "image_size": 384, "window_size": 24, "depths": [1, 1, 1, 1]},
+        "pretrained_window_sizes": [12, 12, 12, 6],
+    },
+    "facebook/sam-vit-large": {
+        **{"model_type": "sam_vision_model", **LARGE, "num_hidden_layers": 6, "global_attn_indexes": [2, 5]},
+        "mlp_dim": 4096,
+    },
+    "facebook/hiera-base-plus-224-hf": {
+        **{"model_type": "hiera", "embed_dim": 112, "depths": [2, 3, 16, 3], "num_heads": [2, 4, 8, 16]},
+    },
+    "laion/larger_clap_general": {
+        **{"model_type": "clap_audio_model", "patch_embeds_hidden_size": 128, "hidden_size": 1024},
+        "depths": [1, 1, 1, 1],
+    },
+    "MIT/ast-finetuned-speech-commands-v2": {"model_type": "audio-spectrogram-transformer", "max_length": 128},
+    "MCG-NJU/videomae-large": {"model_type": "videomae", **LARGE},
+    "google/t5-v1_1-large": {"model_type": "t5", "d_model": 1024, "d_kv": 64, "num_heads": 16, "num_layers": 2},
+    "microsoft/mpnet-base": {"model_type": "mpnet", "vocab_size": 30527, "max_position_embeddings": 514},
+    "facebook/opt-350m": {
+        **{"model_type": "opt", "hidden_size": 1024, "word_embed_proj_dim": 512, "num_hidden_layers": 2},
+        **{"num_attention_heads": 16, "ffn_dim": 4096, "max_position_embeddings": 2048},
+    },
+    "openai/whisper-large-v3": {
+        **{"model_type": "whisper", "d_model": 1280, "encoder_layers": 2, "decoder_layers": 2, "num_mel_bins": 128},
+        **{"encoder_attention_heads": 20, "decoder_attention_heads": 20},
+    },
+    "bigscience/bloom-7b1": {"model_type": "bloom", "hidden_size": 4096, "n_head": 32, "n_layer": 2},
+    "mosaicml/mpt-30b": {"model_type": "mpt", "d_model": 7168, "n_heads": 64, "n_layers": 2, "max_seq_len": 8192},
+    "tiiuae/falcon-rw-1b": {"model_type": "falcon", "hidden_size": 2048, "num_attention_heads": 32, "alibi": True},
+    "allenai/longformer-base-4096": {"model_type": "longformer", "max_position_embeddings": 4098, "vocab_size": 50265},
+    "albert-xxlarge-v2": {
+        "model_type": "albert",
+        "hidden_size": 4096,
+        "num_attention_heads": 64,
+        "embedding_size": 128,
+    },
+    "facebook/mbart-large-50": {"model_type": "mbart", "d_model": 1024, "vocab_size": 250054},
+    "BridgeTower/bridgetower-large": {
+        "model_type": "bridgetower_vision_model",
+        "hidden_size": 1024,
+        "image_size": 294,
+        "patch_size": 14,
+    },
+}
+
+
+def compared(model_type: str, config: Any) -> list[tuple[str, str, str]]:
+    return [(row.label, row.status, row.note) for row in rows_of_config(model_type, config) if row.status != "agreed"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", RELEASED)
+def test_a_released_size_is_the_models(name: str) -> None:
+    raw = RELEASED[name]
+    config = transformers.CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
+    assert compared(raw["model_type"], config) == []
+
+
+#: One config for each tower; many released models share one.
+TOWERS = {
+    str(line["config"]["vision_config"]): line
+    for line in HUB
+    if isinstance(line["config"].get("vision_config"), dict)
+    and line["config"]["model_type"] in transformers.CONFIG_MAPPING
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("line", TOWERS.values(), ids=[line["name"] for line in TOWERS.values()])
+def test_the_tower_of_a_released_model_is_the_models(line: dict[str, Any]) -> None:
+    config = transformers.CONFIG_MAPPING[line["config"]["model_type"]].from_dict(line["config"]).vision_config
+    kind = type(config).model_type  # files name it otherwise, or leave it empty
+    assert compared(kind, config) == []
