@@ -1,7 +1,6 @@
 """Passages look for the documents that they are from, under an encoder whose table of positions ends."""
 
 import importlib.util
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,30 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from examples.long_documents import (
+    METHODS,
+    PACKAGE,
+    Encoder,
+    Score,
+    draw,
+    main,
+    make_task,
+    measure,
+    open_encoder,
+    score,
+    shipped_tokens,
+    table,
+    wall,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
 from posenc.lab.run.errors import RunError
-
-EXAMPLE = Path(__file__).parent.parent / "examples" / "long_documents.py"
-_spec = importlib.util.spec_from_file_location("long_documents", EXAMPLE)
-assert _spec is not None and _spec.loader is not None  # noqa: PT018
-encoder_module: Any = importlib.util.module_from_spec(_spec)
-sys.modules["long_documents"] = encoder_module  # dataclasses look their module up by name
-_spec.loader.exec_module(encoder_module)
-METHODS = encoder_module.METHODS
-PACKAGE = encoder_module.PACKAGE
-Encoder = encoder_module.Encoder
-Score = encoder_module.Score
-draw = encoder_module.draw
-main = encoder_module.main
-make_task = encoder_module.make_task
-measure = encoder_module.measure
-open_encoder = encoder_module.open_encoder
-score = encoder_module.score
-shipped_tokens = encoder_module.shipped_tokens
-table = encoder_module.table
-wall = encoder_module.wall
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -94,7 +88,7 @@ def test_many_texts_at_once_are_the_same_as_one_by_one(
 ) -> None:
     content = tokens[: 7 * 20].view(7, 20)
     together = tiny.encode(content)
-    monkeypatch.setattr(encoder_module, "TOKENS_AT_ONCE", 50)
+    monkeypatch.setattr("examples.long_documents.TOKENS_AT_ONCE", 50)
     torch.testing.assert_close(tiny.encode(content), together, atol=1e-6, rtol=1e-5)
 
 
@@ -113,7 +107,7 @@ def test_within_the_table_all_methods_are_one(tiny: Encoder, tokens: Tensor) -> 
 def test_past_the_table_the_beginning_answers_for_its_own_part_only(
     tokens: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder_module, "_interpolated", lambda encoder, task: encoder.encode(task.documents))
+    monkeypatch.setattr("examples.long_documents._interpolated", lambda encoder, task: encoder.encode(task.documents))
     found = {one.method: one for one in score(Bag(), make_task(tokens, length=4 * ROWS - 6, documents=20, passage=8))}
     assert found["windows, best"].recall() > 0.9
     assert found["interpolate"].recall() > 0.9

@@ -90,7 +90,7 @@ def gradients(layer: Layer) -> None:
 
 def tangents(layer: Layer) -> None:
     tangent = torch.randn(layer.x.shape, generator=torch.Generator().manual_seed(1))
-    _, got = torch.func.jvp(lambda x: layer(x, layer.positions).square().sum(), (layer.x,), (tangent,))
+    _, got = torch.func.jvp(lambda x: layer(x, layer.positions).square().sum(), (layer.x,), (tangent,))  # type: ignore[misc]
     torch.testing.assert_close(got, (layer.gradient() * tangent).sum(), rtol=1e-3, atol=1e-3)
 
 

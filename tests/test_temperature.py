@@ -92,7 +92,7 @@ def test_inkling_multiplies_its_relative_logits_too(implementation: str) -> None
     tau = (1 + 0.5 * ((p + 1).double() / 4).clamp(min=1).log()).view(1, 1, -1, 1)
     mask = torch.zeros(length, length).masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
     module = torch.nn.Module()
-    module.num_key_value_groups = 1
+    module.num_key_value_groups = 1  # type: ignore[assignment]
     bias = theirs(relative_states, p, p) * tau
     expected, _ = inkling.eager_attention_forward(module, q * tau, k, v, mask + bias, scaling=8**-0.5)
     encoding = posenc.Compose(RelativeLogits(theirs, heads), posenc.Temperature("inkling", length=4, strength=0.5))

@@ -49,7 +49,8 @@ def test_rotations_under_fake_tensors_tracers_and_transforms(name: str) -> None:
     rows = torch.stack((positions, positions + 3))
     mapped = torch.func.vmap(lambda p: rope.rotate(q, p))(rows)
     torch.testing.assert_close(mapped, torch.stack([rope.rotate(q, p) for p in rows]))
-    value, tangent = torch.func.jvp(lambda q: rope.rotate(q, positions), (q,), (q,))  # the rotation is linear in q
+    # The rotation is linear in q.
+    value, tangent = torch.func.jvp(lambda q: rope.rotate(q, positions), (q,), (q,))  # type: ignore[misc]
     torch.testing.assert_close((value, tangent), (expected, expected))
     gradient = torch.func.grad(lambda q: rope.rotate(q, positions).square().sum())(q)
     leaf = q.clone().requires_grad_()
@@ -180,9 +181,9 @@ def test_packed_tokens_take_the_kernel(seq_dim: int) -> None:
         posenc.explain(rope.on_queries_keys, q, k).implementation
         == posenc.explain(batched.on_queries_keys, q[None], k[None]).implementation
     )
-    wanted = rope.on_queries_keys(q, k, positions)
-    assert torch.equal(rope.on_queries_keys_(q, k, positions)[0], wanted[0])
-    assert torch.equal(k, wanted[1])
+    rotated, turned = rope.on_queries_keys(q, k, positions)
+    assert torch.equal(rope.on_queries_keys_(q, k, positions)[0], rotated)
+    assert torch.equal(k, turned)
 
 
 def test_an_explanation_is_the_choice_of_the_call() -> None:

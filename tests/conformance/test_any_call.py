@@ -224,7 +224,7 @@ def by_hand(call: Call) -> Tensor:
         added = mask.double()
     scale = options.get("scale", encoding.softmax_scale(head_dim))
     scores = (scale * q @ k.mT).masked_fill(~seen, -math.inf)
-    products, whole, bias = torch.ones(()), torch.ones(()), 0.0
+    products, whole, bias = torch.ones(()), torch.ones(()), torch.zeros(())
     for each in encoding.parts:
         if each.scales_scores and each.multiplies == "products":
             products = products * each.temperature(i)
@@ -353,8 +353,8 @@ def draw(seed: int) -> str:
     expected = by_hand(call).detach()
     assert got.shape == expected.shape, f"draw {seed}: {tuple(got.shape)} for {tuple(expected.shape)}"
     unit = max(1.0, float(expected.abs().max()))
-    error = float((got - expected).abs().max()) / unit
-    assert error <= TOLERANCE[call.q.dtype], f"draw {seed}: error {error:.2e} for {call.encoding}, {call.options}"
+    off = float((got - expected).abs().max()) / unit
+    assert off <= TOLERANCE[call.q.dtype], f"draw {seed}: error {off:.2e} for {call.encoding}, {call.options}"
     return "right"
 
 

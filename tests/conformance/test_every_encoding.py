@@ -381,7 +381,7 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     **{
         f"temperature as in {form}": (
             posenc.Temperature(form, length=8),
-            heated(lambda p, form=form: temperature.temperature(p, form=form, length=8)),
+            heated(lambda p, form=form: temperature.temperature(p, form=form, length=8)),  # type: ignore[misc]
         )
         for form in FORMS
     },
@@ -469,7 +469,7 @@ def test_the_exam_catches_a_false_claim_and_names_the_question() -> None:
         testing.check_encoding(Forgetful(num_heads=4))
 
 
-class Clumsy(posenc.RoPE):
+class Clumsy(posenc.RoPE):  # type: ignore[misc]
     """Right in value, but overwrites the caller's queries."""
 
     def on_queries_keys(self, q: Tensor, k: Tensor, positions: posenc.positions.Positions = None, **options: object):  # type: ignore[no-untyped-def, override]

@@ -10,7 +10,7 @@ import posenc
 from posenc import testing
 from posenc.catalogue import CATALOGUE
 from posenc.frequencies import Linear
-from posenc.kernels.rotate import op
+from posenc.kernels.rotate import eager, op
 from posenc.queries_keys.rope import RoPE
 
 DIM, HEADS = 32, 4
@@ -115,7 +115,7 @@ class TwoTemperatures(posenc.ScoreEncoding):
     def __init__(self, num_heads: int, multiplies: str) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.multiplies = multiplies
+        self.multiplies = multiplies  # type: ignore[assignment]
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
         far = (q_positions[..., :, None] - k_positions[..., None, :]).double()
@@ -125,7 +125,7 @@ class TwoTemperatures(posenc.ScoreEncoding):
         return (1 + q_positions.double() / 10)[..., None, :, None]
 
 
-class HotCoPE(posenc.CoPE):
+class HotCoPE(posenc.CoPE):  # type: ignore[misc]
     """A contextual encoding with a temperature."""
 
     scales_scores = True
@@ -171,9 +171,9 @@ def test_an_explanation_names_what_then_runs(
         ran.append("eager")
         return plain(*arguments)
 
-    plain = op.eager.rotate_queries_keys
+    plain = eager.rotate_queries_keys
     monkeypatch.setattr(op, "_kernel", kernel)
-    monkeypatch.setattr(op.eager, "rotate_queries_keys", plainly)
+    monkeypatch.setattr(eager, "rotate_queries_keys", plainly)
     for implementation in ("auto", "eager"):
         rope = posenc.RoPE(head_dim=8, implementation=implementation)
         q, k = torch.randn(1, 4, 3, 8).to(dtypes[0]), torch.randn(1, k_heads, 3, 8).to(dtypes[1])

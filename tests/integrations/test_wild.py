@@ -24,7 +24,7 @@ YARN = {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 8192}
 
 def rotated(described: Description, base: float | None = None) -> list[int]:
     """The layers that rotate; those of one base."""
-    found = []
+    found: list[Any] = []
     for group in described:
         encoding = group.encoding.parts[0] if isinstance(group.encoding, Compose) else group.encoding
         if isinstance(encoding, RoPE) and base in (None, getattr(encoding.frequencies, "base", None)):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*flex_attention.*:UserWarning")
 
 
 @pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def peers(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The module, with nothing compiled: what a compiler makes of it takes minutes."""
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks import attention_peers

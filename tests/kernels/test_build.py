@@ -267,7 +267,7 @@ def test_a_cache_that_cannot_be_written_to_says_what_to_set(
     def refuse(*args: object, **options: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(_build.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
     reason = _build.load(source).reason
     assert "cannot be written to (Read-only file system); set POSENC_CACHE to a directory of your own" in reason
 

@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,8 @@ def test_many_encodings_at_many_positions_are_held_within_the_bound(monkeypatch:
 
 
 def test_what_is_used_stays_and_what_is_not_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept_all, names = [], "abcd"
+    kept_all: list[Any] = []
+    names = "abcd"
     for _ in names:
         kept_all.append(kept.Slot())
     a, b, c, d = kept_all

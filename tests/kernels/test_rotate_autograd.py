@@ -1,5 +1,7 @@
 """Gradients of every order, in place too, and what the compiler, the exporter and torch.func make of the rotation."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ needs_compiler = pytest.mark.skipif(
     _build.load(choosing.SOURCE).handle is None, reason="the compiled kernel is not to be had"
 )
 everywhere = pytest.mark.parametrize("implementation", ["eager", pytest.param("cpu", marks=needs_compiler)])
-FORMS = (
+FORMS: tuple[dict[str, Any], ...] = (
     {},
     {"pairing": "interleaved", "start": 1, "inverse": True, "offset": 2},
     {"positions": torch.tensor([4, 0, 4]), "start": 2},
@@ -179,7 +181,7 @@ def test_the_differentiable_operators_equal_the_functions() -> None:
     assert torch.equal(*grads)
     x = inputs[0] * 1
     torch.ops.posenc.rotate_(x, *inputs[1:])
-    assert torch.equal(torch.autograd.grad((x**2).sum(), inputs[0])[0], grads[0])
+    assert torch.equal(torch.autograd.grad((x**2).sum(), inputs[0])[0], grads[0])  # type: ignore[attr-defined]
 
 
 def test_a_compiled_model_neither_breaks_nor_recompiles_as_the_sequence_grows() -> None:
@@ -255,7 +257,7 @@ def test_torch_func_transforms_see_plain_torch() -> None:
         torch.testing.assert_close(got[0][i], want[0])
         torch.testing.assert_close(got[1][i], want[1])
     tangent = torch.randn_like(q[0])
-    _, derivative = torch.func.jvp(lambda q: rotate(q, k[0], cos, sin)[0], (q[0],), (tangent,))
+    _, derivative = torch.func.jvp(lambda q: rotate(q, k[0], cos, sin)[0], (q[0],), (tangent,))  # type: ignore[misc]
     torch.testing.assert_close(derivative, rotate(tangent, k[0], cos, sin)[0])
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(q[0], tangent)

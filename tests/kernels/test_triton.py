@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pathlib
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ _spec.loader.exec_module(cases)
 SEEDS = range(8 if INTERPRETED else 200)
 
 
-def _on_device(case: object) -> tuple[list[torch.Tensor], dict[str, object]]:
+def _on_device(case: Any) -> tuple[list[torch.Tensor], dict[str, object]]:
     options = dict(case.options)
     if options["positions"] is not None:
         options["positions"] = options["positions"].to(DEVICE)

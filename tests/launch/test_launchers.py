@@ -20,7 +20,7 @@ QUICK = ("learned, rope and t5", "fire", "forgetting")
 
 def check(names: Iterable[str], folder: Path) -> None:
     world = 2
-    torch.multiprocessing.spawn(run, args=(world, str(folder), list(names)), nprocs=world)
+    torch.multiprocessing.spawn(run, args=(world, str(folder), list(names)), nprocs=world)  # type: ignore[attr-defined]
     for rank in range(world):
         wrong = json.loads((folder / f"{rank}.json").read_text())
         assert "stopped" not in wrong, wrong["stopped"]

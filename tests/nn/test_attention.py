@@ -345,6 +345,6 @@ def test_the_patches_of_an_image_have_rows_and_columns(encoding: posenc.Encoding
     torch.testing.assert_close(model(x[:, mixed_up], positions=grid[:, mixed_up]), y[:, mixed_up])
     assert not torch.allclose(model(x, positions=grid.flip(-1)), y)
     with pytest.raises(ValueError, match="NaN or infinite"):
-        posenc.attention(*torch.zeros(3, 1, 4, 20, 8), encoding, q_positions=grid * torch.nan)
+        posenc.attention(*torch.zeros(3, 1, 4, 20, 8), encoding, q_positions=grid * torch.nan)  # type: ignore[misc]
     with pytest.raises(ValueError, match=r"got shape \(1, 20, 2\), expected \(1, 19, 2\)"):
         posenc.attention(*torch.zeros(3, 1, 4, 19, 8), encoding, k_positions=grid)

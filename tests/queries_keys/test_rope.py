@@ -126,7 +126,7 @@ def test_one_table_serves_all_layers_and_all_equal_encodings(monkeypatch: pytest
     from posenc.kernels.rotate import tables as module
 
     calls = []
-    real = module.angles
+    real = module.angles  # type: ignore[attr-defined]
     monkeypatch.setattr(module, "angles", lambda *a: calls.append(1) or real(*a))
     layers = [posenc.RoPE(head_dim=8, frequencies=posenc.Geometric(base=321.0)) for _ in range(6)]
     x = torch.randn(2, 4, 5, 8)
@@ -157,7 +157,7 @@ def test_one_computation_serves_all_layers_where_no_table_does(
     from posenc.queries_keys import rope as module
 
     calls = []
-    real = module.angles
+    real = module.angles  # type: ignore[attr-defined]
     monkeypatch.setattr(module, "angles", lambda *a: calls.append(1) or real(*a))
     rope = posenc.RoPE(head_dim=8)
     x = torch.randn(2, 4, 5, 8)

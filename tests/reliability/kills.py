@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,8 @@ def _compare(kills: int, folder: Path, text: Path) -> tuple[int, list[str]]:
         load_config(run)
         for _ in range(random.randrange(1, 6)):
             if done < kills:
-                done += killed(lambda run=run: small.finish(run), 1.2 * to_finish)
-        if status := small.wait(small.in_a_child(lambda run=run: small.finish(run))):
+                done += killed(partial(small.finish, run), 1.2 * to_finish)
+        if status := small.wait(small.in_a_child(partial(small.finish, run))):
             faults.append(f"{run.name} could not be gone on with: exit {status}")
         elif small.numbers(run) != small.numbers(whole):
             faults.append(f"{run.name} has other numbers than a run that was not killed")
@@ -118,8 +119,8 @@ def _tune(kills: int, folder: Path, text: Path) -> tuple[int, list[str]]:
         run, got = folder / f"run{runs}", folder / f"run{runs}.safetensors"
         for _ in range(random.randrange(1, 5)):
             if done < kills:
-                done += killed(lambda run=run: small.tune(run, tokens), longest)
-        if status := small.wait(small.in_a_child(lambda run=run, got=got: small.tune(run, tokens, into=got))):
+                done += killed(partial(small.tune, run, tokens), longest)
+        if status := small.wait(small.in_a_child(partial(small.tune, run, tokens, into=got))):
             faults.append(f"{run.name} could not be gone on with: exit {status}")
         elif got.read_bytes() != want.read_bytes():
             faults.append(f"{run.name} came to other weights than a training that was not killed")

@@ -71,12 +71,12 @@ def test_a_model_gives_the_same_logits_with_its_attention_replaced(model: str, r
         config = transformers.BloomConfig(vocab_size=40, hidden_size=48, n_layer=2, n_head=6, use_cache=False)
         network, layer = transformers.BloomForCausalLM(config), module.BloomAttention
     else:
-        from transformers.models.mpt import modeling_mpt as module
+        from transformers.models.mpt import modeling_mpt as module  # type: ignore[no-redef]
 
         config = transformers.MptConfig(
             vocab_size=40, d_model=48, n_layers=2, n_heads=6, max_seq_len=30, use_cache=False
         )
-        network, layer = transformers.MptForCausalLM(config), module.MptAttention
+        network, layer = transformers.MptForCausalLM(config), module.MptAttention  # type: ignore[attr-defined]
     network = network.double().eval()
     encoding = posenc.ALiBi(num_heads=6, rule=rule)
 

@@ -199,7 +199,7 @@ def as_markdown(rows: list[Row]) -> str:
 if __name__ == "__main__":
     import diffusers
 
-    diffusers.logging.set_verbosity_error()
+    diffusers.logging.set_verbosity_error()  # type: ignore[attr-defined]
     logging.disable(logging.WARNING)
     page = as_markdown(list(census()))
     target = Path("docs/census_diffusers.md")

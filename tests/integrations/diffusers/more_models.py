@@ -675,7 +675,7 @@ ALL = {**FAMILIES, **MORE, **REFUSED, **ADDED}
 def _allegro_tables() -> Any:
     from diffusers.models.embeddings import get_3d_rotary_pos_embed_allegro
 
-    time, height, width, *places = get_3d_rotary_pos_embed_allegro(24, ((0, 0), (4, 3)), (4, 3), 3)
+    time, height, width, *places = get_3d_rotary_pos_embed_allegro(24, ((0, 0), (4, 3)), (4, 3), 3)  # type: ignore[misc]
     grids = [place.flatten()[None] for place in torch.meshgrid(*map(torch.as_tensor, places), indexing="ij")]
     return (time, height, width), tuple(grid.long() for grid in grids)
 

@@ -21,7 +21,7 @@ AWAY = torch.device("meta")  # what the stand-in calls itself: a device that eve
 class Held(Tensor):
     """A tensor of the stand-in: its numbers lie in another one, which is on the CPU."""
 
-    inner: Tensor
+    inner: Tensor  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "Held":
@@ -34,7 +34,7 @@ class Held(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return run(func, args, kwargs or {})
 
 

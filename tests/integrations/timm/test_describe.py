@@ -106,7 +106,7 @@ def test_biases_are_the_models() -> None:
 
 
 def test_tensorflows_biases_are_read_backwards() -> None:
-    from timm.layers import RelPosBiasTf
+    from timm.layers import RelPosBiasTf  # type: ignore[attr-defined]
 
     module = RelPosBiasTf((3, 4), num_heads=2)
     (row,) = READERS["RelPosBiasTf"](module, nn.Module())

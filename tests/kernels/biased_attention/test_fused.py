@@ -75,7 +75,7 @@ def draw(seed: int) -> tuple[list[Tensor], posenc.Encoding | None, dict[str, Any
     if pick.random() < 0.4 and q_len <= k_len:
         options["window"] = pick.choice((1, 2, 7, 64, 100, 1000))
     if pick.random() < 0.2 and q_len <= k_len:
-        shape = pick.choice(((k_len,), (1, k_len), (batch, k_len)))
+        shape: tuple[int, ...] = pick.choice(((k_len,), (1, k_len), (batch, k_len)))
         options["documents"] = torch.randint(3, shape, generator=generator).sort(-1).values
     if pick.random() < 0.3:
         full = (batch, heads, q_len, k_len)

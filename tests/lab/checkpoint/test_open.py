@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from posenc.frequencies import Geometric, Linear, YaRN
-from posenc.lab.checkpoint import open as checkpoint
 from posenc.lab.checkpoint.open import look, open_checkpoint
 from posenc.lab.run.errors import RunError
 
@@ -427,6 +426,6 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write_gguf(tmp_path / "model.gguf")
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        checkpoint.importlib.util, "find_spec", lambda name, *rest: None if name == "accelerate" else found(name, *rest)
+        "importlib.util.find_spec", lambda name, *rest: None if name == "accelerate" else found(name, *rest)
     )
     refused(tmp_path / "model.gguf", "pip install accelerate", on=open_checkpoint)

@@ -251,7 +251,8 @@ def test_a_run_that_is_cut_off_keeps_what_is_done_and_goes_on(
     function, calls = {
         "probe": ("gap_losses", 2), "pass": ("full_pass", 3), "windows": ("full_pass", 2), "retrieval": ("retrieve", 1)
     }[piece]  # fmt: skip
-    real, seen = getattr(work, function), []
+    real = getattr(work, function)
+    seen: list[Any] = []
 
     def cut(*arguments: Any, **options: Any) -> Any:
         seen.append(None)

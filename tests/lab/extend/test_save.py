@@ -178,7 +178,7 @@ def test_nothing_is_overwritten_and_nothing_half_written(
         save(found, rule, tmp_path / "other", length=128)
     assert caught.value.filename == str(tmp_path / "other")
     monkeypatch.undo()
-    monkeypatch.setattr(saving.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(RunError, match="are free there"):
         save(found, rule, tmp_path / "other", length=128)
     monkeypatch.undo()

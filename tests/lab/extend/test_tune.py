@@ -116,7 +116,8 @@ def test_the_loss_goes_down(tokens: Tensor, tmp_path: Path, method: str, positio
 
 
 def test_the_report_says_what_was_done(tokens: Tensor, tmp_path: Path) -> None:
-    checkpoint, seen = tiny(), []
+    checkpoint = tiny()
+    seen: list[TuneStep] = []
     report = tuned(checkpoint, tokens, tmp_path, on_progress=seen.append)
     assert [(step.step, step.steps) for step in seen] == [(step, 6) for step in range(1, 7)]
     assert all(isinstance(step, TuneStep) for step in seen)

@@ -80,7 +80,7 @@ def test_stages_show_what_is_done_here_and_the_time_that_is_left(
     terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 1000, 60))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
     console = Console(file=io.StringIO(), width=100, force_terminal=terminal, _environ={})
     with progress.Stages(console) as stages:
         stage = stages.begin("yarn:2", 100, unit="token")
