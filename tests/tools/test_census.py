@@ -17,6 +17,7 @@ FAMILIES = (
 
 NOT_COVERED = {
     "musicflamingo": "angles are products of time and position",
+    "layoutxlm": "a config of another model, without code of its own",
     "lightglue": "angles are a learned map of two coordinates, one for all heads",
 }
 

@@ -421,7 +421,7 @@ def as_markdown(rows: list[Row]) -> str:
             lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     for status, title in {
         "parts only": "Made of parts that stand above",
-        "not rotary": "Not rotary, and nothing else that is known here",
+        "not rotary": "No encoding of posenc: no positions at all, or what `describe` says in words",
     }.items():
         names = [row.model_type for row in rows if row.status == status]
         lines += ["", f"## {title} ({len(names)})", "", ", ".join(names) + "."]
