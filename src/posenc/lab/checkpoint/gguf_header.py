@@ -2,6 +2,10 @@
 
 Every count that the file states is compared with the bytes that are left in it before anything is sized by it, so that
 a small file costs little, whatever it claims.
+
+The reader of the package gguf cannot stand in: it goes through a list element by element in Python, and through as many
+as the file claims, past its end too. A vocabulary of 128 000 tokens takes it 6.2 s of one core, and this one 0.16 s. To
+check the counts before it reads is to walk the whole header, which is what is done here.
 """
 
 import os

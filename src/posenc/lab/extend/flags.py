@@ -2,13 +2,12 @@
 
 import json
 import math
-from typing import Any, Literal
+from typing import Any
 
 from posenc import RoPE
 from posenc.frequencies import NTK, DynamicNTK, Frequencies, Geometric, Linear, NTKAlpha, YaRN
 from posenc.integrations.transformers import to_transformers
-
-Setting = Frequencies | Literal["interpolate"] | None
+from posenc.lab.extend.candidates import Setting
 
 
 def flags(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from posenc.frequencies import Frequencies
 from posenc.lab.drawing.words import names
 from posenc.lab.extend import config as files
+from posenc.lab.extend.candidates import Setting
 from posenc.lab.extend.config import ExtendConfig, rule_folder
 from posenc.lab.extend.gaps import Gaps
 from posenc.lab.extend.passes import position_bins
@@ -190,8 +191,8 @@ def read_pass(path: Path) -> tuple[Losses, float]:
     return tensors["nats"].numpy(), float(tensors["seconds"])
 
 
-def rule_of(run: Path, name: str) -> Any:
-    """The rule of that name as the run has it: a Frequencies, "interpolate", or None."""
+def rule_of(run: Path, name: str) -> Setting:
+    """The rule of that name as the run has it."""
     path = rule_folder(run, name) / files.CANDIDATE
     candidate = runs.read_json(path)
     rule = candidate.get("rule", "")

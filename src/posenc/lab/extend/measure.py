@@ -186,12 +186,15 @@ SEARCHED = "search.jsonl"
 @contextlib.contextmanager
 def applied(checkpoint: Checkpoint, candidate: Candidate, length: int) -> Iterator[Any]:
     """The model with a rule as it is measured, and afterwards without it."""
-    setting: Setting = candidate.measured(length)
-    if setting is None:
+    with ruled(checkpoint.model, candidate.measured(length), length):
         yield checkpoint.model
-        return
-    with extend(checkpoint.model, setting, length=length):
-        yield checkpoint.model
+
+
+@contextlib.contextmanager
+def ruled(model: Any, rule: Setting, length: int) -> Iterator[None]:
+    """The model with a rule as it is, and afterwards without it."""
+    with contextlib.nullcontext() if rule is None else extend(model, rule, length=length):
+        yield
 
 
 def plan(trained_length: int, length: int) -> Gaps:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from posenc.frequencies import Frequencies
 from posenc.lab.checkpoint.open import Checkpoint, quietly
-from posenc.lab.extend.flags import Setting
+from posenc.lab.extend.candidates import Setting
 from posenc.lab.extend.flags import flags as flags
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.folder import LOCK

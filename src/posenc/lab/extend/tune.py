@@ -5,7 +5,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from torch import Tensor
 import posenc
 from posenc.frequencies import Frequencies
 from posenc.lab.extend.adapters import Method, trainable
+from posenc.lab.extend.candidates import Setting
 from posenc.lab.extend.config import TUNING
+from posenc.lab.extend.measure import ruled
 from posenc.lab.extend.processes import Processes, joined
 from posenc.lab.extend.tuning_config import Positions, TuneConfig, check
 from posenc.lab.extend.tuning_config import TuneReport as TuneReport
@@ -21,8 +23,6 @@ from posenc.lab.extend.tuning_config import TuneStep as TuneStep
 from posenc.lab.extend.tuning_steps import Tuning
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
-
-Setting = Frequencies | Literal["interpolate"] | None
 
 LEARNING_RATES: Mapping[Method, float] = {"lora": 5e-4, "full": 2e-5}
 
@@ -120,7 +120,7 @@ def tune(
         _claim(folder, config, processes)
         in_bfloat16 = method == "full" and model.dtype == torch.bfloat16
         before = {id(parameter) for parameter in model.parameters()}
-        with _ruled(model, rule, length), _training_mode(model, gradient_checkpointing):
+        with ruled(model, rule, length), _training_mode(model, gradient_checkpointing):
             # A table that the rule has stretched goes with the rule: to train it would be to throw work away.
             frozen = {name for name, parameter in model.named_parameters() if id(parameter) not in before}
             with trainable(model, config, frozen) as adapted:
@@ -136,18 +136,6 @@ def tune(
         seconds=tuning.seconds,
         processes=processes.size,
     )
-
-
-@contextlib.contextmanager
-def _ruled(model: Any, rule: Setting, length: int) -> Iterator[None]:
-    """The model with the rule, and afterwards without it."""
-    if rule is None:
-        yield
-        return
-    from posenc.integrations.transformers import extend
-
-    with extend(model, rule, length=length):
-        yield
 
 
 @contextlib.contextmanager
