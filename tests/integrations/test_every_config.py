@@ -78,7 +78,7 @@ def configs() -> dict[str, Any]:
 
 def outcome(source: Any) -> Any:
     try:
-        return said(describe(source))
+        return sorted(said(describe(source)), key=lambda group: group[0])  # a file has its own order of parts
     except ValueError as error:
         return str(error)[:60]
 

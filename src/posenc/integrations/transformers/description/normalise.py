@@ -202,7 +202,8 @@ def has_other_parts(config: Mapping[str, Any]) -> bool:
     own = {key for key, value in config.items() if is_part(key, value)}
     cls = config_class(config.get("model_type"))
     known = parts_of_class(cls)
-    alone = not known and all(size(config, name) is None for name in ("hidden_size", "num_layers", "num_heads"))
+    fills = "hidden_size" in getattr(cls, "__dataclass_fields__", ())
+    alone = fills and not known and all(size(config, name) is None for name in ("hidden_size", "num_layers"))
     return bool(cls is not None and own and (known or alone) and not own & known)
 
 
@@ -263,7 +264,7 @@ def _check_counts(cls: Any, config: Mapping[str, Any], filled: Mapping[str, Any]
     ):
         key = next((key for key in keys if isinstance(config.get(key), int)), None)
         taken = size(filled, name)
-        if key is not None and taken is not None and config[key] != taken:
+        if key not in (None, keys[0]) and taken is not None and config[key] != taken:
             raise ValueError(
                 f"describe: {key} is {config[key]}, and {cls.__name__} of {_version()} takes {taken} in its place, "
                 f"because it reads another key; rename it to {keys[0]}."
