@@ -84,7 +84,7 @@ class Evaluation(msgspec.Struct):
 
     length: int
     nats: float | UnsetType | None = UNSET
-    perplexity: float | UnsetType | None = UNSET
+    perplexity: Annotated[float, msgspec.Meta(gt=0)] | UnsetType | None = UNSET
     tokens: int | UnsetType = UNSET
     refused: str | UnsetType = UNSET
 
