@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from posenc.kernels.biased_attention.score_mod import score_mod
 from posenc.kernels.precision import compute_dtype
 
 
-class Temperatures(NamedTuple):
+@dataclass(frozen=True)  # torch.compile of PyTorch 2.10 sees no property of a named tuple
+class Temperatures:
     """What multiplies the scaled dot products of each query, and what multiplies its scores, the bias included.
 
     Each is a number, or a tensor ``(*batch, heads or 1, q_len, 1)``.
