@@ -160,7 +160,7 @@ def _by_size(results: Results, unit: str, hues: dict[str, str]) -> plots.Picture
         axes.set_xticks(range(len(sizes)), sizes, rotation=20 if sum(map(len, sizes)) > 40 else 0)
         axes.set_ylabel(textwrap.fill(unit, 36))
         axes.grid(axis="y")
-        axes.figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7)
+        axes.figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7, handlelength=3)
 
     caption = "The mean over seeds; the band is their range." if len(results.config.seeds) > 1 else ""
     if len({row.encoding for row in rows}) < len(rows):
