@@ -1,8 +1,9 @@
 """Real configs of models whose code is not in transformers, and of forms that transformers' classes do not take.
 
-Each is the file of a public repository made small: the keys that bear on positions, with the numbers as they stand
-there. The right answer is read from the modelling code beside it (Intel's extension for PyTorch and sophgo's LLM-TPU
-keep both), or from mlx-lm's port.
+Most are files of public repositories made small: the keys that bear on positions, with the numbers as they stand there;
+those of DBRX, DeepSeek-VL2-tiny, Phi-3-small and MiniMax have their form, with numbers of their size. The right answer
+is read from the modelling code beside it (Intel's extension for PyTorch and sophgo's LLM-TPU keep both), or from
+mlx-lm's port.
 """
 
 import json
@@ -331,3 +332,11 @@ def test_a_whole_head_is_written_where_the_class_has_a_share_by_default() -> Non
     raw = {**SIZES, "model_type": "stablelm", "max_position_embeddings": 4096, "partial_rotary_factor": 1.0}
     written = to_transformers(describe(raw), raw)
     assert rotation(describe(written)).rotary_dim == 128
+
+
+def test_a_type_whose_code_was_not_seen_says_so() -> None:
+    llama = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "max_position_embeddings": 2048}
+    (group,) = describe({"model_type": "Yi", **llama, "rope_theta": 5e6})
+    assert "was not compared" in group.notes[-1]
+    (group,) = describe({"model_type": "llama", **llama, "rope_theta": 5e6})
+    assert not any("was not compared" in note for note in group.notes)

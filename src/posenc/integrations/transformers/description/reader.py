@@ -135,7 +135,9 @@ def check_contradictions(raw: Any, part: Part) -> None:
 
 
 def _with_note(raw: Any, part: Part, groups: list[LayerGroup]) -> list[LayerGroup]:
-    """Say where the class took the length of the whole for a trained length that the config does not give."""
+    """Say where the class took the length of the whole for the trained length, and whose code was not at hand."""
+    if part.model_type in models.CODE_NOT_SEEN:
+        return [replace(group, notes=(*group.notes, models.CODE_NOT_SEEN_NOTE)) for group in groups]
     if part.name or not part.by_class or not isinstance(raw, Mapping):
         return groups
     parameters = raw.get("rope_parameters") or raw.get("rope_scaling") or {}

@@ -1,7 +1,7 @@
 """Models whose code lies beside their weights and not in transformers: what that code does, by model type.
 
-Read from the published modelling files. A model type that does what Llama does and says its base is a row of
-``model_types`` alone.
+Read from the published modelling files, but for those in ``model_types.CODE_NOT_SEEN``, which say so. A model type that
+does what Llama does and says its base is a row of ``model_types`` alone.
 """
 
 from collections.abc import Callable, Mapping
