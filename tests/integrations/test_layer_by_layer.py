@@ -135,8 +135,18 @@ def given(model: Any) -> dict[str, Any]:
     return found | ({"use_cache": False} if "use_cache" in accepted else {})
 
 
+#: What transformers 5.6, the oldest that is promised, does otherwise than the pinned one.
+IN_OLD = {
+    "bamba": "it rotates all of a head there, whatever share its config says",
+    "qwen2_vl_text": "its attention cannot be called alone there, so that nothing is compared",
+    "recurrent_gemma": "no call of a function that rotates is found in its code there",
+}
+
+
 @pytest.mark.parametrize("model_type", QUICK)
 def test_a_layer_turns_as_described(model_type: str) -> None:
+    if model_type in IN_OLD and tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 7):
+        pytest.skip(IN_OLD[model_type])
     errors = check(model_type)
     assert errors
     assert {name: error for name, error in errors.items() if error > 1e-5} == {}
