@@ -411,3 +411,9 @@ def test_a_base_that_the_class_moves_into_the_parameters_is_read() -> None:
     described = describe({**B, **mimo, "swa_rope_theta": 10000, "rope_theta": 5000000, "sliding_window": 128})
     assert (rotated(described, 5e6), rotated(described, 1e4)) == ([0, 3], [1, 2])
     assert described.unread == ()
+
+
+def test_a_pattern_of_layers_without_their_number_is_refused() -> None:
+    config = {"model_type": "mine", "hidden_size": 64, "num_attention_heads": 4, "rope_theta": 1e4}
+    with pytest.raises(ValueError, match="full_attention_interval is 4, and the config gives no number of layers"):
+        describe({**config, "full_attention_interval": 4}, pairing="half")

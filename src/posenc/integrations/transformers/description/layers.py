@@ -64,7 +64,7 @@ def types_of(config: Mapping[str, Any]) -> list[str] | None:
     """The type of each layer, from a list of them or a pattern; None if no key tells layers apart.
 
     Raises:
-        ValueError: a list that is shorter than the layers.
+        ValueError: a list that is shorter than the layers; a pattern, and no number of layers.
     """
     for name in ("layer_types", "layers_block_type"):
         types = config.get(name)
@@ -77,6 +77,10 @@ def types_of(config: Mapping[str, Any]) -> list[str] | None:
         value = config.get(name)
         if value not in (None, [], 0, ""):
             count = size(config, "num_layers")
+            if count is None and not isinstance(value, (str, list, tuple)):
+                raise ValueError(
+                    f"describe: {name} is {value!r}, and the config gives no number of layers; add num_hidden_layers."
+                )
             return pattern(value, int(count if count is not None else len(value)), config)
     return None
 
