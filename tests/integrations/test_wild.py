@@ -417,3 +417,17 @@ def test_a_pattern_of_layers_without_their_number_is_refused() -> None:
     config = {"model_type": "mine", "hidden_size": 64, "num_attention_heads": 4, "rope_theta": 1e4}
     with pytest.raises(ValueError, match="full_attention_interval is 4, and the config gives no number of layers"):
         describe({**config, "full_attention_interval": 4}, pairing="half")
+
+
+@pytest.mark.parametrize("rows", [10**30, 1 << 40, float("inf")])
+def test_a_table_that_no_model_has_is_refused_before_it_is_made(rows: float) -> None:
+    tower = {
+        "model_type": "qwen3_vl",
+        "hidden_size": 1152,
+        "num_heads": 16,
+        "depth": 2,
+        "num_position_embeddings": rows,
+    }
+    text = {"model_type": "qwen3_vl_text", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    described = describe({"model_type": "qwen3_vl", "vision_config": tower, "text_config": text})
+    assert any("num_position_embeddings" in text or "patches" in text for text in described.unread)

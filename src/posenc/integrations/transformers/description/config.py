@@ -268,10 +268,13 @@ def need(config: Mapping[str, Any], name: str) -> Any:
 
 
 def need_key(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a key that must be there."""
-    if config.get(key) is None:
+    """The value of a key that must be there; a number that no model has is refused."""
+    value = config.get(key)
+    if value is None:
         raise ValueError(f"describe: the config of {config.get('model_type')!r} has no {key}; add it.")
-    return config[key]
+    if isinstance(value, (int, float)) and not abs(value) <= _WIDEST:
+        raise ValueError(f"describe: {key} is {value}, expected at most {_WIDEST}; correct it.")
+    return value
 
 
 def head_dim(config: Mapping[str, Any]) -> int:

@@ -65,10 +65,16 @@ class Table:
         return (self.note,) if self.note else ()
 
 
+#: A square of 4096 patches on a side.
+MOST_PATCHES = 1 << 24
+
+
 def learned_grid(dim: int, grid: tuple[int, int], prefix: int = 0) -> LearnedGrid:
     """A table without weights, which a config has none of."""
     if dim < 1:
         raise ValueError(f"describe: hidden_size is {dim}, expected above 0; correct it.")
+    if grid[0] * grid[1] > MOST_PATCHES:
+        raise ValueError(f"describe: a grid of {grid[0]} x {grid[1]} patches, which no model has; correct its sizes.")
     with torch.device("meta"):
         return LearnedGrid(dim, grid=grid, prefix=prefix)
 

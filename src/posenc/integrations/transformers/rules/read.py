@@ -328,7 +328,10 @@ def _base(given: Mapping[str, Any], outside: float | None, where: str) -> float:
         )
     if inside is None and outside is None:
         raise ValueError(f"{where}: there is no rope_theta, expected the base of the wavelengths; add it.")
-    return float(inside if inside is not None else outside)  # type: ignore[arg-type]
+    base = inside if inside is not None else outside
+    if isinstance(base, bool) or not isinstance(base, (int, float)):
+        raise ValueError(f"{where}: rope_theta is {base!r}, expected one base for these layers; correct it.")
+    return float(base)
 
 
 def _trained_length(given: Mapping[str, Any], outside: int | None, where: str) -> int | None:
