@@ -109,6 +109,9 @@ def test_the_commands_of_a_page_run(page: str, found: list[re.Match[str]], tmp_p
     folder = tiny_model("tiny")
     for name in ("a.txt", "b.txt", "book.txt", "report.txt"):
         (tmp_path / name).write_text("It was a truth universally acknowledged, that a page should run. " * 600)
+    for block in BLOCK.finditer((ROOT / page).read_text(encoding="utf-8")):
+        if block["kind"] == "python" and (title := re.search(r'title="(\w+)\.py"', block["options"])):
+            (tmp_path / f"{title[1]}.py").write_text(block["text"])
     (tmp_path / "mypackage").mkdir()
     for name in ("mine.py", "mypackage/rotary.py"):
         (tmp_path / name).write_text(MINE)
