@@ -19,7 +19,8 @@ SUITES = {
 }
 
 
-@pytest.mark.parametrize("processes", [pytest.param("0", marks=pytest.mark.slow), "1"])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["0", "1"])
 def test_what_must_run_and_was_skipped_fails(tmp_path: Path, processes: str) -> None:
     (tmp_path / "conftest.py").write_text((Path(__file__).parent.parent / "conftest.py").read_text())
     for name, text in SUITES.items():
