@@ -431,3 +431,14 @@ def test_a_table_that_no_model_has_is_refused_before_it_is_made(rows: float) -> 
     text = {"model_type": "qwen3_vl_text", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
     described = describe({"model_type": "qwen3_vl", "vision_config": tower, "text_config": text})
     assert any("num_position_embeddings" in text or "patches" in text for text in described.unread)
+
+
+def test_a_large_base_is_no_size() -> None:
+    """Sizes have a bound, and bases have none."""
+    config = {"model_type": "gpt_neox", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    for base in (1e8, 5e8, 1e11):
+        (group,) = describe({**config, "rotary_emb_base": base, "rotary_pct": 1.0})
+        assert group.encoding.frequencies == Geometric(base)
+    speech = {"model_type": "wav2vec2-conformer", "position_embeddings_type": "rotary", "rotary_embedding_base": 10**8}
+    (group,) = describe({**speech, "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2})
+    assert group.encoding.frequencies == Geometric(1e8)

@@ -268,13 +268,21 @@ def need(config: Mapping[str, Any], name: str) -> Any:
 
 
 def need_key(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a key that must be there; a number that no model has is refused."""
-    value = config.get(key)
-    if value is None:
+    """The value of a key that must be there."""
+    if config.get(key) is None:
         raise ValueError(f"describe: the config of {config.get('model_type')!r} has no {key}; add it.")
-    if isinstance(value, (int, float)) and not abs(value) <= _WIDEST:
-        raise ValueError(f"describe: {key} is {value}, expected at most {_WIDEST}; correct it.")
-    return value
+    return config[key]
+
+
+def need_size(config: Mapping[str, Any], key: str) -> int:
+    """The whole number of a key that must be there: rows, layers, a window. One that no model has is refused."""
+    value = need_key(config, key)
+    if not isinstance(value, (int, float)):
+        raise _wrong(key, value, "a whole number")
+    most = _MOST_LAYERS if key.endswith("layers") else _WIDEST
+    if not abs(value) <= most:  # NaN is not either
+        raise ValueError(f"describe: {key} is {value}, expected at most {most}; correct it.")
+    return int(value)
 
 
 def head_dim(config: Mapping[str, Any]) -> int:

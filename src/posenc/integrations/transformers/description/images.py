@@ -8,7 +8,7 @@ import torch
 from posenc import Learned, Sinusoidal
 from posenc.embeddings import SinusoidalGrid
 from posenc.encoding import Encoding
-from posenc.integrations.transformers.description.config import need, need_key
+from posenc.integrations.transformers.description.config import need, need_key, need_size
 from posenc.integrations.transformers.description.layers import all_layers
 from posenc.integrations.transformers.description.model_types import names
 from posenc.integrations.transformers.description.patch_tables import (
@@ -46,9 +46,9 @@ def _spectrogram(config: Mapping[str, Any]) -> list[Found]:
 
 def spectrogram_grid(config: Mapping[str, Any]) -> tuple[int, int]:
     """Rows of frequency and columns of time of AST's patches."""
-    patch = int(need_key(config, "patch_size"))
-    rows = (int(need_key(config, "num_mel_bins")) - patch) // int(need_key(config, "frequency_stride")) + 1
-    columns = (int(need_key(config, "max_length")) - patch) // int(need_key(config, "time_stride")) + 1
+    patch = need_size(config, "patch_size")
+    rows = (need_size(config, "num_mel_bins") - patch) // need_size(config, "frequency_stride") + 1
+    columns = (need_size(config, "max_length") - patch) // need_size(config, "time_stride") + 1
     if rows < 1 or columns < 1:
         raise ValueError("describe: num_mel_bins or max_length holds no patch of patch_size; correct one of them.")
     return rows, columns
@@ -139,10 +139,10 @@ _SHIFTS = ("tokens are places in a window, which shifts by halves",)
 
 
 def _swin(config: Mapping[str, Any], heads_key: str = "num_heads") -> list[Found]:
-    window = int(need_key(config, "window_size"))
+    window = need_size(config, "window_size")
     found: list[Found] = []
     if config.get("use_absolute_embeddings"):
-        table = learned_grid(int(need_key(config, "embed_dim")), patch_grid(config))
+        table = learned_grid(need_size(config, "embed_dim"), patch_grid(config))
         found.append(("table", stacked_layers(config), table, None, ()))
     for stage, layers, heads in _by_stage(config, heads_key):
         with torch.device("meta"):
@@ -157,7 +157,7 @@ def _clap(config: Mapping[str, Any]) -> list[Found]:
 
 def _swin_v2(config: Mapping[str, Any]) -> list[Found]:
     """Windows are cut to the grid of their stage; Swin2SR's stages have one grid."""
-    grid, window = patch_grid(config), int(need_key(config, "window_size"))
+    grid, window = patch_grid(config), need_size(config, "window_size")
     halves = config.get("model_type") != "swin2sr"
     before = config.get("pretrained_window_sizes") or [0] * len(need_key(config, "depths"))
     found: list[Found] = []
@@ -198,7 +198,7 @@ def _pvt(config: Mapping[str, Any]) -> list[Found]:
 
 def _yolos(config: Mapping[str, Any]) -> list[Found]:
     """A table, and another one for each layer but the first if asked."""
-    ends = int(need_key(config, "num_detection_tokens"))
+    ends = need_size(config, "num_detection_tokens")
     table = learned_grid(int(need(config, "hidden_size")), patch_grid(config), 1 + ends)
     note = (
         f"the rows of the {ends} detection tokens are the last of the checkpoint's table, and come after the first here"
@@ -234,7 +234,7 @@ def _timesformer(config: Mapping[str, Any]) -> list[Found]:
 def _videoprism(config: Mapping[str, Any]) -> list[Found]:
     dim, (_, tall, wide) = int(need(config, "hidden_size")), need_key(config, "tubelet_size")
     grid = patch_grid({**config, "patch_size": [tall, wide]})
-    spatial, temporal = (int(need_key(config, f"num_{kind}_layers")) for kind in ("spatial", "temporal"))
+    spatial, temporal = (need_size(config, f"num_{kind}_layers") for kind in ("spatial", "temporal"))
     return [
         ("space", tuple(range(spatial)), learned_grid(dim, grid), None, ()),
         ("time", tuple(range(temporal)), *_of_frames(dim, config)),
@@ -243,7 +243,7 @@ def _videoprism(config: Mapping[str, Any]) -> list[Found]:
 
 def _of_frames(dim: int, config: Mapping[str, Any]) -> tuple[Learned, int, tuple[str, ...]]:
     with torch.device("meta"):
-        table = Learned(dim, length=int(need_key(config, "num_frames")))
+        table = Learned(dim, length=need_size(config, "num_frames"))
     return table, table.length, ("a row for each frame, which all its patches get",)
 
 
@@ -266,7 +266,7 @@ def video_shape(config: Mapping[str, Any], key: str = "") -> tuple[int, int, int
     size = need_key(config, "tubelet_size")
     deep, tall, wide = (int(n) for n in (size if key else (size, *sides(config, "patch_size"))))
     height, width = sides(config, "image_size")
-    return int(need_key(config, "num_frames")) // deep, height // tall, width // wide
+    return need_size(config, "num_frames") // deep, height // tall, width // wide
 
 
 def _area(config: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ import torch
 from posenc import ALiBi, Compose, Learned, NoPE, RoPE, Sinusoidal, T5Bias
 from posenc.encoding import Encoding
 from posenc.frequencies import Frequencies, Geometric, Tensor2Tensor
-from posenc.integrations.transformers.description.config import first, head_dim, need, need_key, size
+from posenc.integrations.transformers.description.config import first, head_dim, need, need_key, need_size, size
 from posenc.integrations.transformers.description.in_words import BESIDE_TABLE
 from posenc.integrations.transformers.description.model_types import names
 from posenc.scores import DeBERTa, Shaw
@@ -152,9 +152,9 @@ def _led(config: Mapping[str, Any]) -> list[Found]:
     return [
         (
             kind,
-            tuple(range(int(need_key(config, f"{kind}_layers")))),
-            _table(dim, int(need_key(config, f"max_{kind}_position_embeddings"))),
-            int(need_key(config, f"max_{kind}_position_embeddings")),
+            tuple(range(need_size(config, f"{kind}_layers"))),
+            _table(dim, need_size(config, f"max_{kind}_position_embeddings")),
+            need_size(config, f"max_{kind}_position_embeddings"),
             (),
         )
         for kind in ("encoder", "decoder")
@@ -212,10 +212,10 @@ def _sinusoidal_if_asked(key: str) -> Reader:
 def _whisper(config: Mapping[str, Any]) -> list[Found]:
     dim = int(need(config, "hidden_size"))
     encoder = Sinusoidal(dim, frequencies=Tensor2Tensor(), order="concatenated")
-    decoder = _table(dim, int(need_key(config, "max_target_positions")))
-    layers = tuple(tuple(range(int(need_key(config, f"{kind}_layers")))) for kind in ("encoder", "decoder"))
+    decoder = _table(dim, need_size(config, "max_target_positions"))
+    layers = tuple(tuple(range(need_size(config, f"{kind}_layers"))) for kind in ("encoder", "decoder"))
     return [
-        ("encoder", layers[0], encoder, int(need_key(config, "max_source_positions")), ()),
+        ("encoder", layers[0], encoder, need_size(config, "max_source_positions"), ()),
         ("decoder", layers[1], decoder, decoder.length, ()),
     ]
 
@@ -234,13 +234,13 @@ def _sounds(config: Mapping[str, Any]) -> list[Found]:
 def _kosmos(config: Mapping[str, Any]) -> list[Found]:
     offset = int(config.get("pad_token_id") or 0) + 1
     sinusoids = Sinusoidal(int(need(config, "hidden_size")), frequencies=Tensor2Tensor(), order="concatenated")
-    layers = tuple(range(int(need_key(config, "layers"))))
+    layers = tuple(range(need_size(config, "layers")))
     return [("", layers, sinusoids, size(config, "max_positions"), (f"a token's position counts from {offset}",))]
 
 
 def _trocr(config: Mapping[str, Any]) -> list[Found]:
     dim, length = int(need(config, "hidden_size")), int(need(config, "max_positions"))
-    layers = tuple(range(int(need_key(config, "decoder_layers"))))
+    layers = tuple(range(need_size(config, "decoder_layers")))
     if config.get("use_learned_position_embeddings", True):
         note = "position p is row p + 2 of the checkpoint's table"
         return [("", layers, _table(dim, length), length, (note,))]
@@ -250,7 +250,7 @@ def _trocr(config: Mapping[str, Any]) -> list[Found]:
 
 
 def _bark(config: Mapping[str, Any]) -> list[Found]:
-    table = _table(int(need(config, "hidden_size")), int(need_key(config, "block_size")))
+    table = _table(int(need(config, "hidden_size")), need_size(config, "block_size"))
     return [("", _layers(config), table, table.length, ())]
 
 

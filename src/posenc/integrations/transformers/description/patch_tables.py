@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from posenc.embeddings import LearnedGrid
-from posenc.integrations.transformers.description.config import need_key
+from posenc.integrations.transformers.description.config import need_key, need_size
 from posenc.integrations.transformers.description.layers import all_layers
 from posenc.integrations.transformers.description.model_types import names
 
@@ -46,7 +46,7 @@ class Table:
             return sides(config, self.sides[0])[0], sides(config, self.sides[1])[1]
         if not self.rows:
             return patch_grid(config, self.image, self.patch)
-        count = int(need_key(config, self.rows))
+        count = need_size(config, self.rows)
         side = round(max(count, 0) ** 0.5)
         if side < 1 or side * side != count:
             raise ValueError(f"describe: {self.rows} is {count}, expected a square: the sides of the table are equal.")
@@ -56,8 +56,8 @@ class Table:
         """The table; None if the config leaves it out."""
         if self.asked and not config.get(self.asked):
             return None
-        before = self.prefix if isinstance(self.prefix, int) else sum(int(need_key(config, key)) for key in self.prefix)
-        return learned_grid(int(need_key(config, self.width)), self.grid(config), before)
+        before = self.prefix if isinstance(self.prefix, int) else sum(need_size(config, key) for key in self.prefix)
+        return learned_grid(need_size(config, self.width), self.grid(config), before)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from posenc import ALiBi, AxialRoPE, RoPE
 from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric
-from posenc.integrations.transformers.description.config import Keys, first, head_dim, need, need_key, size
+from posenc.integrations.transformers.description.config import Keys, first, head_dim, need, need_size, size
 from posenc.integrations.transformers.description.layers import all_layers
 
 #: (kind, layers, encoding, trained length, notes)
@@ -74,7 +74,7 @@ def _refined_web(config: Mapping[str, Any]) -> list[Found]:
 
 def _phi(config: Mapping[str, Any]) -> list[Found]:
     """Phi-1 to 2, before transformers had them."""
-    rope = RoPE(head_dim(config), rotary_dim=int(need_key(config, "rotary_dim")))
+    rope = RoPE(head_dim(config), rotary_dim=need_size(config, "rotary_dim"))
     return [("", all_layers(config), rope, size(config, "max_positions"), _FIXED)]
 
 
@@ -88,7 +88,7 @@ def _phi3small(config: Mapping[str, Any]) -> None:
 
 
 def _openelm(config: Mapping[str, Any]) -> list[Found]:
-    layers = tuple(range(int(need_key(config, "num_transformer_layers"))))
+    layers = tuple(range(need_size(config, "num_transformer_layers")))
     rope = RoPE(head_dim(config), frequencies=Geometric(float(config.get("rope_freq_constant") or 10_000)))
     return [("", layers, rope, config.get("rope_max_length"), ("layers have numbers of heads of their own",))]
 

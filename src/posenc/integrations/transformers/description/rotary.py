@@ -7,7 +7,7 @@ from posenc import AxialRoPE, Compose, MRoPE, NoPE, RoPE, SSMax, Temperature
 from posenc.encoding import Encoding
 from posenc.frequencies import Custom, Geometric, LearnedRates, Linear
 from posenc.integrations.transformers.description import model_types as models
-from posenc.integrations.transformers.description.config import first, need, need_key, size
+from posenc.integrations.transformers.description.config import first, need, need_key, need_size, size
 from posenc.integrations.transformers.description.config import head_dim as plain_head_dim
 from posenc.integrations.transformers.description.layers import Kind, is_nested, rotary_parameters
 from posenc.integrations.transformers.rules.read import Rule, read_rule
@@ -121,7 +121,7 @@ def _outer_base(
 
 def _head_dim(model_type: str, config: Mapping[str, Any], kind: Kind, latent: bool) -> int:
     if latent:
-        return int(need_key(config, "qk_rope_head_dim"))
+        return need_size(config, "qk_rope_head_dim")
     return int(kind.head_dim) if kind.head_dim else plain_head_dim(config)
 
 

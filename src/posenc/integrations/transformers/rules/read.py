@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from posenc.frequencies import (
@@ -329,7 +330,7 @@ def _base(given: Mapping[str, Any], outside: float | None, where: str) -> float:
     if inside is None and outside is None:
         raise ValueError(f"{where}: there is no rope_theta, expected the base of the wavelengths; add it.")
     base = inside if inside is not None else outside
-    if isinstance(base, bool) or not isinstance(base, (int, float)):
+    if isinstance(base, bool) or not isinstance(base, Real):  # a number of NumPy is one
         raise ValueError(f"{where}: rope_theta is {base!r}, expected one base for these layers; correct it.")
     return float(base)
 
