@@ -121,7 +121,6 @@ def test_rope_scaling_of_transformers_4_is_read(scaling: Any, expected: Any) -> 
         ({"rope_theta": 0.5}, "expected more than 1"),
         ({"num_hidden_layers": None}, "refuses this config: .*num_hidden_layers"),
         ({"model_type": "homemade"}, "pairing="),
-        ({"rope_parameters": {"rope_theta": 1e4, "mrope_section": [8, 12, 12]}}, "does not read mrope_section"),
         ({"rope_parameters": {"rope_theta": 1e4, "llama_4_scaling_beta": 0.1}}, "does not read llama_4_scaling_beta"),
     ],
 )

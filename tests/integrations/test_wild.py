@@ -274,7 +274,7 @@ def test_the_length_beside_a_linear_factor_is_said_to_be_ambiguous() -> None:
         ({"rope_scaling": "linear"}, "rope_scaling is 'linear', a str, expected an object"),
         ({"rope_scaling": ["linear", 2.0]}, "rope_scaling is .*a list, expected an object"),
         ({"rope_theta": [1e4]}, "rope_theta is a list, and LlamaConfig takes one number"),
-        ({"rope_theta": [1e4, "x"]}, "an entry of rope_theta is 'x', a str, expected a number"),
+        ({"rope_theta": [1e4, "x"]}, "an entry of rope_theta is 'x', a str, expected a finite number"),
         ({"rope_theta": True}, "rope_theta is True, a bool"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, expected at most"),
         ({"model_type": "smollm3", "no_rope_layers": [1]}, "no_rope_layers has 1 entries for 2 layers|no_rope_layers"),

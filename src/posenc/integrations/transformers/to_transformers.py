@@ -8,9 +8,10 @@ from posenc.embeddings import LearnedGrid
 from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric, LearnedRates, Llama3, LongRoPE, Proportional, YaRN
 from posenc.integrations.transformers.description import model_types as models
+from posenc.integrations.transformers.description.config_class import config_class
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.layers import is_nested, rotary_parameters
-from posenc.integrations.transformers.description.normalise import config_class, normalise, spelled_out
+from posenc.integrations.transformers.description.normalise import normalise, spelled_out
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.rules.write import write_rule
 

@@ -111,7 +111,7 @@ def read(source: Any) -> Any:
     """
     if isinstance(source, Mapping):
         _check_no_adapter(source, "it")
-        return dict(source)
+        return _with_numbers(source, "the config")
     if isinstance(source, (str, Path)):
         return _read_file(Path(source))
     config = getattr(source, "config", source)  # a model has one
@@ -132,7 +132,26 @@ def _read_file(path: Path) -> dict[str, Any]:
         file = path / "config.json" if file == path else file
     found = load_json(file)
     _check_no_adapter(found, file)
-    return found
+    return _with_numbers(found, file)
+
+
+def _with_numbers(config: Mapping[str, Any], what: Path | str) -> dict[str, Any]:
+    try:
+        return {key: _plain(value) for key, value in config.items()}
+    except RecursionError:
+        raise ValueError(
+            f"describe: {what} has objects in objects in objects, expected a config; correct it."
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """A value of a config with numbers for the records that transformers 5 writes in their place, as JSON has none."""
+    if isinstance(value, Mapping):
+        said = value.get("__float__") if len(value) == 1 else None
+        if said in ("Infinity", "-Infinity", "NaN"):
+            return float(str(said))
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def _check_no_adapter(config: Mapping[str, Any], what: Path | str) -> None:
@@ -206,12 +225,12 @@ def _checked(key: str, value: Any, inside: str = "") -> Any:
         return [_checked(key, each, "an entry of ") for each in value[:_WIDEST]]  # one for each layer
     if key in _NUMBERS:
         if not number or value != value or abs(value) > 1e30:
-            raise _wrong(name, value, "a number")
+            raise _wrong(name, value, "a finite number")
     elif key in _LISTS:
         if not isinstance(value, (list, tuple)) or len(value) > _WIDEST:
             raise _wrong(name, value, "a list")
         if key in _OF_NUMBERS and not all(isinstance(each, (int, float)) and abs(each) < 1e30 for each in value):
-            raise _wrong(name, value, "a list of numbers")
+            raise _wrong(name, value, "a list of finite numbers")
     elif key in _MAPPINGS:
         if not isinstance(value, Mapping):
             raise _wrong(name, value, "an object, or null")

@@ -1,10 +1,6 @@
 """A raw config, filled in by the config class of transformers that owns it."""
 
-import copy
-import importlib.util
-import logging
 import re
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +13,14 @@ from posenc.integrations.transformers.description.config import (
     size,
     tidy,
 )
+from posenc.integrations.transformers.description.config_class import (
+    built,
+    config_class,
+    default_parameters,
+    full,
+    parts_of_class,
+    version,
+)
 from posenc.integrations.transformers.description.layers import (
     is_nested,
     is_rotary,
@@ -24,7 +28,7 @@ from posenc.integrations.transformers.description.layers import (
     types_of,
     unlike,
 )
-from posenc.integrations.transformers.description.model_types import SAME_CODE, names
+from posenc.integrations.transformers.description.model_types import names
 
 #: The reading without transformers' class.
 ALONE = "the keys alone"
@@ -73,27 +77,37 @@ class Part:
         return str(self.keys.get("model_type"))
 
 
-def config_class(model_type: Any) -> Any:
-    """transformers' config class of a model type; None if transformers is not installed or does not know it."""
-    if not isinstance(model_type, str) or importlib.util.find_spec("transformers") is None:
-        return None
-    from transformers import CONFIG_MAPPING
-
-    model_type = SAME_CODE.get(model_type, model_type)
-    found = [CONFIG_MAPPING[model_type]] if model_type in CONFIG_MAPPING else [None]
-    return found[0]
-
-
 def normalise(source: Any) -> list[Part]:
     """The parts of a raw config or of a config object, each filled in by its class where there is one."""
     found = _parts_of(source)
     for part in found:
         if part.by_class:
+            _by_kind(part)
             # What a class has a field for and puts elsewhere is read there.
             part.keys.asked |= _CONSUMED & set(getattr(config_class(part.model_type), "__dataclass_fields__", ()))
             part.keys.asked |= _moved(dict(part.keys))  # a copy: to look is not to use
             found[0].keys.asked |= _moved({**dict(found[0].keys), **_rotary_of(part.keys)})
     return found
+
+
+def _by_kind(part: Part) -> None:
+    """Leave of the rotary parameters what is read by a model whose class has them by kind of layer.
+
+    Such a class lets flat ones stand, and its model looks for those of each kind alone.
+    """
+    given = dict(part.keys).get("rope_parameters")
+    if not isinstance(given, Mapping) or is_nested(given) or not is_nested(default_parameters(part.model_type)):
+        return
+    kinds = {key: value for key, value in given.items() if isinstance(value, Mapping)}
+    if kinds:
+        dropped = ", ".join(sorted(given.keys() - kinds.keys()))
+        part.not_read.append(f"rope_parameters: {dropped}, beside those by kind of layer, which alone its model reads")
+        part.keys["rope_parameters"] = kinds
+    elif part.trouble is None:
+        part.trouble = ValueError(
+            f"describe: the rope_parameters of {part.model_type!r} are flat, and its model reads one entry for each "
+            f"kind of layer; write {{kind: {{...}}}} for {' and '.join(default_parameters(part.model_type))}."
+        )
 
 
 def _rotary_of(keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +130,7 @@ def _is_in(value: Any, numbers: set[Any]) -> bool:
 def _parts_of(source: Any) -> list[Part]:
     if not isinstance(source, Mapping):
         whole = full(source)
-        return [Part(name, Keys(keys), _version()) for name, keys in parts(whole)]
+        return [Part(name, Keys(keys), version()) for name, keys in parts(whole)]
     raw = dict(source)
     try:
         checked, moved = with_text_part(_tidied(raw))
@@ -125,7 +139,7 @@ def _parts_of(source: Any) -> list[Part]:
         return _part_by_part(raw, trouble)
     if filled is None or has_other_parts(checked):
         return _part_by_part(raw, None)
-    found = [Part(name, Keys(keys), _version()) for name, keys in parts(filled)]
+    found = [Part(name, Keys(keys), version()) for name, keys in parts(filled)]
     found[0].not_read += left_out
     if moved:
         strange = [part for part in found if part.name and part.name.split(".")[0] not in checked]
@@ -141,23 +155,6 @@ def _parts_of(source: Any) -> list[Part]:
     return found
 
 
-def full(config: Any) -> dict[str, Any]:
-    """A config object as a dict, with the layers' types where they are a property."""
-    found = dict(config.to_dict())
-    for name, value in vars(config).items():
-        if hasattr(value, "to_dict") and isinstance(found.get(name), Mapping):
-            found[name] = full(value)
-    # Its own numbers count, and not those that it writes: Dory writes each half of a layer as a layer.
-    if isinstance(found.get("num_hidden_layers"), int):
-        found["num_hidden_layers"] = config.num_hidden_layers
-    for name in ("layers_block_type", "layer_types"):
-        types = getattr(config, name, None)
-        free = found.get(name) or not (found.get("layer_types") or found.get("layers_block_type"))
-        if free and isinstance(types, (list, tuple)) and types and all(isinstance(each, str) for each in types):
-            found[name] = list(types)
-    return found
-
-
 def with_text_part(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """A config that has the sizes of its text beside its parts, with them in the part where its class looks for them.
 
@@ -169,12 +166,12 @@ def with_text_part(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     if "text_config" in config or "text_config" not in parts_of_class(cls) or None in sizes.values():
         return config, False
     try:
-        filled = _built(cls, config)
+        filled = built(cls, config)
         text = filled.get("text_config") or {}
         asked, got = rotary_parameters(filled), rotary_parameters(text)
         taken = all(text.get(key) == value for key, value in sizes.items()) and asked.items() <= got.items()
     except ValueError:  # something is not where the class looks for it
-        text, taken = _built(cls, {"model_type": config["model_type"]}).get("text_config") or {}, False
+        text, taken = built(cls, {"model_type": config["model_type"]}).get("text_config") or {}, False
     if taken or not text:
         return config, False
     beside = {key: value for key, value in config.items() if is_part(key, value) or key in _OF_THE_WHOLE}
@@ -190,11 +187,6 @@ def _type_of_text(config: Mapping[str, Any], default: str) -> str:
             lowered = found[1].lower()
             return {"qwen": "qwen2"}.get(lowered, lowered)
     return default
-
-
-def parts_of_class(cls: Any) -> set[str]:
-    """The keys that a config class has for its parts."""
-    return {key for name in ("sub_configs", "sub_configs_defaults") for key in getattr(cls, name, None) or {}}
 
 
 def has_other_parts(config: Mapping[str, Any]) -> bool:
@@ -237,7 +229,7 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
         config = {**config, "rope_theta": base}
         said = ["attn_config.rope_theta, which its class drops; it is read here, as the published code reads it"]
     try:
-        filled = _built(cls, config)
+        filled = built(cls, config)
     except ValueError as trouble:
         structure = {key: value for key, value in config.items() if _STRUCTURE.search(key) or bears_on_positions(key)}
         heads = size(config, "num_heads")
@@ -246,7 +238,7 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
         if structure == config:
             raise
         try:
-            filled = _built(cls, structure)
+            filled = built(cls, structure)
         except ValueError:
             raise trouble from None
         said.append(f"keys that say nothing of positions, one of which is refused: {trouble}")
@@ -266,38 +258,9 @@ def _check_counts(cls: Any, config: Mapping[str, Any], filled: Mapping[str, Any]
         taken = size(filled, name)
         if key not in (None, keys[0]) and taken is not None and config[key] != taken:
             raise ValueError(
-                f"describe: {key} is {config[key]}, and {cls.__name__} of {_version()} takes {taken} in its place, "
+                f"describe: {key} is {config[key]}, and {cls.__name__} of {version()} takes {taken} in its place, "
                 f"because it reads another key; rename it to {keys[0]}."
             )
-
-
-def _built(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    import transformers
-
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = full(cls.from_dict(copy.deepcopy(dict(config))))
-    except Exception as error:  # what stands in the way of a config is the library's to say
-        said = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"describe: {cls.__name__} of {_version()} refuses this config: {said}; correct it."
-        ) from error
-    finally:
-        transformers.logging.set_verbosity(level)
-    inside = rotary_parameters(found)
-    if any(
-        isinstance(each.get("rope_theta"), list)
-        for each in (inside, *(each for each in inside.values() if isinstance(each, Mapping)))
-    ):
-        raise ValueError(
-            f"describe: rope_theta is a list, and {cls.__name__} takes one number for all layers; give one, or "
-            "rope_parameters by kind of layer."
-        )
-    # A part that keeps the whole's name, or none, has the name of its class then; the whole keeps its own.
-    return found | {"model_type": SAME_CODE.get(str(config["model_type"]), config["model_type"])}
 
 
 def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Part]:
@@ -327,7 +290,7 @@ def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Pa
                 full_name not in taken and not has_other_parts(_at(raw, name))
             ):  # what a class fills in for parts that the config has is not theirs
                 left = [*left_out, *_dropped(checked, own)] if not inner else []
-                found.append(Part(full_name, Keys(own), _version(), left))
+                found.append(Part(full_name, Keys(own), version(), left))
     if trouble is not None and not any(part.trouble for part in found):
         found[0].not_read.append(f"the config as a whole: {trouble}")
     return found
@@ -379,9 +342,3 @@ def _at(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         if not isinstance(config, Mapping):
             return {}
     return config
-
-
-def _version() -> str:
-    import transformers
-
-    return f"transformers {transformers.__version__}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from posenc.integrations.transformers.description import model_types as models
 from posenc.integrations.transformers.description.config import Keys, read, size, tidy
+from posenc.integrations.transformers.description.config_class import config_class
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.images import READERS as IMAGES
 from posenc.integrations.transformers.description.in_words import BESIDE_ROTATION_IN_WORDS, INSTEAD
@@ -18,7 +19,7 @@ from posenc.integrations.transformers.description.layers import (
     rotary_parameters,
     types_of,
 )
-from posenc.integrations.transformers.description.normalise import ALONE, Part, config_class, normalise
+from posenc.integrations.transformers.description.normalise import ALONE, Part, normalise
 from posenc.integrations.transformers.description.not_rotary import READERS as NOT_ROTARY
 from posenc.integrations.transformers.description.params_json import NAME, is_params_json, translated
 from posenc.integrations.transformers.description.patch_tables import BESIDE_ROTATION
@@ -84,6 +85,8 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
             instead = INSTEAD.get(part.model_type)
             unread.append(f"{part.name}: {part.model_type}" + (f": {instead}" if instead else ""))
     whole = read_parts[0]
+    if note := _other_code(whole):
+        groups = [replace(group, notes=(*group.notes, note)) for group in groups]
     if not groups:
         raise troubles[0] if troubles else _nothing(whole, unread)
     model_type = raw.get("model_type") if isinstance(raw, Mapping) else whole.model_type
@@ -132,6 +135,24 @@ def check_contradictions(raw: Any, part: Part) -> None:
             )
     if parameters and part.model_type not in models.AXIAL:
         check_keys(parameters, where=f"describe: {part.model_type}")
+
+
+def _other_code(whole: Part) -> str | None:
+    """What to say where the class that a config names for its model is none of transformers'.
+
+    Draft models and others borrow a model type for code of their own, which may rotate in another way.
+    """
+    named = whole.keys.get("architectures")
+    if not whole.by_class or not isinstance(named, (list, tuple)) or not named:
+        return None
+    import transformers
+
+    if whole.model_type in models.SAME_CODE.values() or {str(name) for name in named} & set(dir(transformers)):
+        return None
+    return (
+        f"as {whole.model_type} of {whole.reading} does it; architectures says {named[0]}, which it does not have: "
+        "that code was not compared"
+    )
 
 
 def _with_note(raw: Any, part: Part, groups: list[LayerGroup]) -> list[LayerGroup]:

@@ -83,7 +83,10 @@ def is_latent(model_type: str, config: Mapping[str, Any]) -> bool:
 
 def _sections_without_rotation(model_type: str, config: Mapping[str, Any]) -> tuple[str]:
     if model_type != "hunyuan_vl_text":
-        raise ValueError(f"describe: {model_type!r} does not read mrope_section; remove it.")
+        return (
+            f"mrope_section is not read: {model_type} of transformers has one position for all channels; code that "
+            "reads it turns the tokens of a text alike, and those of an image otherwise",
+        )
     return (
         "for a text; the two channels of a pair read different coordinates of an image token, which is no rotation",
     )

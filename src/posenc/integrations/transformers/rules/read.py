@@ -110,7 +110,7 @@ def read_rule(
     given = {key: value for key, value in parameters.items() if value is not None}
     name, notes = check_keys(parameters, where=where)
     base = _base(given, base, where)
-    original = _trained_length(given, trained_length, where)
+    original = _trained_length(given, trained_length, max_positions, where)
     if name in NEEDS_TRAINED_LENGTH:
         if original is None and max_positions is not None:
             original = max_positions
@@ -335,11 +335,13 @@ def _base(given: Mapping[str, Any], outside: float | None, where: str) -> float:
     return float(base)
 
 
-def _trained_length(given: Mapping[str, Any], outside: int | None, where: str) -> int | None:
+def _trained_length(given: Mapping[str, Any], outside: int | None, max_positions: int | None, where: str) -> int | None:
     inside = given.get("original_max_position_embeddings")
     if inside is not None and outside is not None and inside != outside:
+        taken = ", max_position_embeddings where none is written there," if inside == max_positions else ""
         raise ValueError(
-            f"{where}: original_max_position_embeddings is {inside} here and {outside} beside it; drop one of them."
+            f"{where}: original_max_position_embeddings is {inside} in the rotary parameters{taken} and {outside} "
+            "beside them; write the right one among the rotary parameters, and drop the other."
         )
     found = inside if inside is not None else outside
     return None if found is None else int(found)

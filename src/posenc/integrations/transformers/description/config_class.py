@@ -1,0 +1,94 @@
+"""transformers' own config classes: which there is, what it makes of a config, and what its defaults are."""
+
+import copy
+import importlib.util
+import logging
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from posenc.integrations.transformers.description.layers import rotary_parameters
+from posenc.integrations.transformers.description.model_types import SAME_CODE
+
+
+def config_class(model_type: Any) -> Any:
+    """transformers' config class of a model type; None if transformers is not installed or does not know it."""
+    if not isinstance(model_type, str) or importlib.util.find_spec("transformers") is None:
+        return None
+    from transformers import CONFIG_MAPPING
+
+    model_type = SAME_CODE.get(model_type, model_type)
+    found = [CONFIG_MAPPING[model_type]] if model_type in CONFIG_MAPPING else [None]
+    return found[0]
+
+
+def built(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A raw config, filled in by a class.
+
+    Raises:
+        ValueError: the class refuses it, or gives rotary parameters that no model reads.
+    """
+    import transformers
+
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = full(cls.from_dict(copy.deepcopy(dict(config))))
+    except Exception as error:  # what stands in the way of a config is the library's to say
+        said = " ".join(str(error).split())[:300]
+        raise ValueError(f"describe: {cls.__name__} of {version()} refuses this config: {said}; correct it.") from error
+    finally:
+        transformers.logging.set_verbosity(level)
+    inside = rotary_parameters(found)
+    if any(
+        isinstance(each.get("rope_theta"), list)
+        for each in (inside, *(each for each in inside.values() if isinstance(each, Mapping)))
+    ):
+        raise ValueError(
+            f"describe: rope_theta is a list, and {cls.__name__} takes one number for all layers; give one, or "
+            "rope_parameters by kind of layer."
+        )
+    # A part that keeps the whole's name, or none, has the name of its class then; the whole keeps its own.
+    return found | {"model_type": SAME_CODE.get(str(config["model_type"]), config["model_type"])}
+
+
+def full(config: Any) -> dict[str, Any]:
+    """A config object as a dict, with the layers' types where they are a property."""
+    found = dict(config.to_dict())
+    for name, value in vars(config).items():
+        if hasattr(value, "to_dict") and isinstance(found.get(name), Mapping):
+            found[name] = full(value)
+    # Its own numbers count, and not those that it writes: Dory writes each half of a layer as a layer.
+    if isinstance(found.get("num_hidden_layers"), int):
+        found["num_hidden_layers"] = config.num_hidden_layers
+    for name in ("layers_block_type", "layer_types"):
+        types = getattr(config, name, None)
+        free = found.get(name) or not (found.get("layer_types") or found.get("layers_block_type"))
+        if free and isinstance(types, (list, tuple)) and types and all(isinstance(each, str) for each in types):
+            found[name] = list(types)
+    return found
+
+
+def parts_of_class(cls: Any) -> set[str]:
+    """The keys that a config class has for its parts."""
+    return {key for name in ("sub_configs", "sub_configs_defaults") for key in getattr(cls, name, None) or {}}
+
+
+@cache
+def default_parameters(model_type: str) -> dict[str, Any]:
+    """``rope_parameters`` of the default config of a model type of transformers; none where it has no default."""
+    cls = config_class(model_type)
+    try:
+        return {} if cls is None else dict(built(cls, {"model_type": model_type}).get("rope_parameters") or {})
+    except ValueError:
+        return {}
+
+
+def version() -> str:
+    """The installed transformers, as it is named in a description."""
+    import transformers
+
+    return f"transformers {transformers.__version__}"
