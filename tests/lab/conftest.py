@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from posenc.lab.compare import job as compare
-from posenc.lab.compare.trial import Outcome, run_trial
+from posenc.lab.compare.text import job as compare
+from posenc.lab.compare.text.trial import run_trial
+from posenc.lab.compare.trial import Outcome
 from posenc.lab.run import folder as runs
 
 PROSE = "It was the best of times, it was the worst of times; it was the age of wisdom and of foolishness. "

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from posenc.lab import load, report_of
-from posenc.lab.compare import job
+from posenc.lab.compare.text import job
 from posenc.lab.drawing.files import write_csv, write_plots
 from posenc.lab.run import folder as runs
 

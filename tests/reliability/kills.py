@@ -57,8 +57,8 @@ def left_behind(folder: Path) -> list[str]:
 
 
 def _compare(kills: int, folder: Path, text: Path) -> tuple[int, list[str]]:
-    from posenc.lab.compare.config import load_config
-    from posenc.lab.compare.job import prepare
+    from posenc.lab.compare.text.config import load_config
+    from posenc.lab.compare.text.job import prepare
     from posenc.lab.run.folder import CONFIG
 
     def begin(run: Path) -> Callable[[], Any]:

@@ -15,7 +15,7 @@ Alter = Callable[[bytes], bytes]
 
 def make(folder: Path) -> list[Path]:
     """A run of compare and one of extend."""
-    from posenc.lab.compare.job import prepare
+    from posenc.lab.compare.text.job import prepare
 
     folder.mkdir()
     text = small.prose(folder)
@@ -66,8 +66,8 @@ def _altered(path: Path, whole: bytes, alter: Alter, alter_value: Callable[[Any]
 
 
 def _read(run: Path, altered: Path) -> None:
-    from posenc.lab.compare import results as compare
-    from posenc.lab.compare.config import load_trial
+    from posenc.lab.compare.text import results as compare
+    from posenc.lab.compare.text.config import load_trial
     from posenc.lab.extend import results as extend
     from posenc.lab.run.folder import load_tensors
 

@@ -37,7 +37,7 @@ def wait(child: int) -> int:
 
 def request(folder: Path, text: Path) -> Any:
     """Two trials of 40 steps, with a checkpoint after every five."""
-    from posenc.lab.compare.job import Request
+    from posenc.lab.compare.text.job import Request
 
     return Request(
         specs=("none", "rope"),
@@ -53,7 +53,7 @@ def request(folder: Path, text: Path) -> Any:
 def finish(run: Path) -> None:
     from rich.console import Console
 
-    from posenc.lab.compare import job
+    from posenc.lab.compare.text import job
 
     with open(os.devnull, "w") as nothing:
         job.finish(run, Console(file=nothing), jobs=1)

@@ -47,7 +47,7 @@ def report_of(run: Path) -> Any:
     if runs.kind(run) == "extend":
         from posenc.lab.extend import report
     elif runs.kind(run) == "task":
-        from posenc.lab.compare import task_report as report
-    else:
         from posenc.lab.compare import report
+    else:
+        from posenc.lab.compare.text import report
     return report

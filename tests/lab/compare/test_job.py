@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from posenc.lab.compare import job, jobs
-from posenc.lab.compare.config import is_done
+from posenc.lab.compare import jobs
+from posenc.lab.compare.text import job
+from posenc.lab.compare.text.config import is_done
+from posenc.lab.compare.text.trial import run_trial
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 
@@ -69,7 +71,13 @@ def test_one_trial_that_fails_does_not_take_the_others_with_it(prepare, capsys: 
     run = prepare("none", "rope")
     (run / "none-seed0" / "config.json").write_text("{")
     outcomes = jobs.run_trials(
-        [run / "none-seed0", run / "rope-seed0"], jobs=1, threads=1, backend="loky", device="cpu", look=lambda: None
+        [run / "none-seed0", run / "rope-seed0"],
+        jobs=1,
+        threads=1,
+        backend="loky",
+        device="cpu",
+        look=lambda: None,
+        run=run_trial,
     )
     assert [outcome.status for outcome in outcomes] == ["failed", "done"]
     assert "damaged" in outcomes[0].message
@@ -79,7 +87,9 @@ def test_dask_that_is_not_there_is_one_sentence(prepare, monkeypatch: pytest.Mon
     run = prepare("none")
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
     with pytest.raises(RunError, match="needs Dask; install it"):
-        jobs.run_trials([run / "none-seed0"], jobs=1, threads=1, backend="dask", device="cpu", look=lambda: None)
+        jobs.run_trials(
+            [run / "none-seed0"], jobs=1, threads=1, backend="dask", device="cpu", look=lambda: None, run=run_trial
+        )
 
 
 def wait_for(condition, *, seconds: float = 60.0) -> None:
@@ -165,7 +175,9 @@ def test_the_numbers_do_not_depend_on_how_many_run_side_by_side(prepare, numbers
     for count in (1, 2):
         run = prepare("none", "learned", name=f"run{count}")
         folders = [run / "none-seed0", run / "learned-seed0"]
-        outcomes = jobs.run_trials(folders, jobs=count, threads=1, backend="loky", device="cpu", look=lambda: None)
+        outcomes = jobs.run_trials(
+            folders, jobs=count, threads=1, backend="loky", device="cpu", look=lambda: None, run=run_trial
+        )
         assert [outcome.status for outcome in outcomes] == ["done", "done"]
         found.append([numbers(folder) for folder in folders])
     assert found[0] == found[1]

@@ -12,14 +12,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from posenc.lab.compare import task_job, task_report, task_results
+from posenc.lab.compare import job, report, results
 from posenc.lab.compare.find_task import find, names
+from posenc.lab.compare.folder import TaskConfig
 from posenc.lab.compare.request import Request
+from posenc.lab.compare.results import Cell, Results, Row
 from posenc.lab.compare.task import Sizes
-from posenc.lab.compare.task_folder import TaskConfig
-from posenc.lab.compare.task_results import Cell, Results, Row
-from posenc.lab.compare.task_train import Training, train
 from posenc.lab.compare.tasks import images
+from posenc.lab.compare.train import Training, train
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 
@@ -94,8 +94,8 @@ def test_a_run_of_a_users_task_is_resumed_with_equal_numbers(tmp_path: Path) -> 
     file = tmp_path / "mine.py"
     file.write_text(OWN)
     request = Request(task=f"{file}:Mine", seeds=2, jobs=1, threads=1, folder=tmp_path / "run")
-    run = task_job.prepare(request)
-    task_job.finish(run, quiet())
+    run = job.prepare(request)
+    job.finish(run, quiet())
     whole = (run / "results.json").read_text()
     assert [row["row"] for row in json.loads(whole)["rows"]] == ["none", "rope"]
     page = (run / "report.html").read_text()
@@ -103,20 +103,20 @@ def test_a_run_of_a_users_task_is_resumed_with_equal_numbers(tmp_path: Path) -> 
     assert "less is better" in page
     shutil.copytree(run, tmp_path / "cut")
     (tmp_path / "cut" / "rope-seed1" / "results.json").unlink()  # as kill -9 within the last trial leaves it
-    task_job.finish(tmp_path / "cut", quiet())
+    job.finish(tmp_path / "cut", quiet())
     assert (tmp_path / "cut" / "results.json").read_text() == whole
-    assert {picture.name for picture in task_report.figures(run)} == {
+    assert {picture.name for picture in report.figures(run)} == {
         "error",
         "loss",
         "weight none",
         "weight rope",
     }
-    errors = [row for row in task_report.rows(run) if row["measure"] == "error" and row["size"] == "1x"]
+    errors = [row for row in report.rows(run) if row["measure"] == "error" and row["size"] == "1x"]
     assert [(row["encoding"], row["seed"]) for row in errors] == [("none", 0), ("none", 1), ("rope", 0), ("rope", 1)]
     (run / "rope-seed1" / "results.json").unlink()
     file.write_text(OWN + "\n")
     with pytest.raises(Exception, match="has changed since this run began"):
-        task_job.finish(run, quiet())
+        job.finish(run, quiet())
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_run_of_a_users_task_is_resumed_with_equal_numbers(tmp_path: Path) -> 
 def test_what_cannot_run_is_refused_before_there_is_a_folder(change: dict, message: str, tmp_path: Path) -> None:
     options = {"task": "images", "specs": ["axial"], "folder": tmp_path / "run", **change}
     with pytest.raises(ValueError, match=message):
-        task_job.prepare(Request(**options))
+        job.prepare(Request(**options))
     assert not (tmp_path / "run").exists()
 
 
@@ -167,12 +167,12 @@ def test_a_trial_that_is_cut_off_in_training_goes_on_from_its_checkpoint_to_the_
 ) -> None:
     sizes = {"steps": 40, "batch": 4, "dim": 16, "num_heads": 2, "num_layers": 1, "dropout": 0.1}
     cut, unbroken = (
-        task_job.prepare(ask(sizes, tmp_path / name, "learned", task="images")) / "learned-seed0"
+        job.prepare(ask(sizes, tmp_path / name, "learned", task="images")) / "learned-seed0"
         for name in ("cut", "unbroken")
     )
 
     def run(folder: Path) -> str:
-        return task_job.run_task_trial(str(folder), device="cpu", parent=os.getpid()).status
+        return job.run_trial(str(folder), device="cpu", parent=os.getpid()).status
 
     assert run(unbroken) == "done"
     advance, taken = Training.advance, []
@@ -209,10 +209,10 @@ def test_only_the_matrices_of_layers_decay() -> None:
 
 def test_several_lengths_are_several_rows_each_with_its_own_trained_size(tmp_path: Path) -> None:
     sizes = {"steps": 2, "batch": 2, "dim": 16, "num_heads": 2, "num_layers": 1}
-    run = task_job.prepare(ask(sizes, tmp_path / "run", "rope", task="retrieval", lengths="4,8"))
-    task_job.finish(run, quiet())
-    results = json.loads((run / "results.json").read_text())
-    found = {row["row"]: {size for size, c in row["sizes"].items() if c["trained"]} for row in results["rows"]}
+    run = job.prepare(ask(sizes, tmp_path / "run", "rope", task="retrieval", lengths="4,8"))
+    job.finish(run, quiet())
+    written = json.loads((run / "results.json").read_text())
+    found = {row["row"]: {size for size, c in row["sizes"].items() if c["trained"]} for row in written["rows"]}
     assert found["rope, length 4"] == {"4 pairs"}
     assert found["rope, length 8"] == {"8 pairs"}
 
@@ -229,7 +229,7 @@ def summary(*rows: Row, more: bool = True) -> list[str]:
         jobs=1, threads=1, backend="loky",
     )  # fmt: skip
     units = {"% right": more}
-    return task_results.summary(
+    return results.summary(
         Results(task="", title="", units=units, expected="", config=config, rows=list(rows), examples={}, losses={})
     )
 
@@ -254,7 +254,7 @@ def test_what_the_seeds_do_not_tell_apart_is_said_to_be_so() -> None:
 
 def test_two_processes_do_not_go_on_with_one_run_of_a_task(tmp_path: Path) -> None:
     sizes = {"steps": 1, "batch": 2, "dim": 16, "num_heads": 2, "num_layers": 1}
-    run = task_job.prepare(ask(sizes, tmp_path / "run", "learned", task="images"))
+    run = job.prepare(ask(sizes, tmp_path / "run", "learned", task="images"))
     with runs.locked(run), pytest.raises(RunError, match="another process is at work"):
-        task_job.finish(run, quiet())
+        job.finish(run, quiet())
     assert not (run / "learned-seed0" / runs.METRICS).exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import posenc
-from posenc.lab.compare.presets import ROAD
+from posenc.lab.compare.text.presets import ROAD
 from posenc.lab.encodings.spec import parse
 
 MINE = """

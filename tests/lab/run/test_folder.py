@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from posenc.lab.compare.config import load_config
+from posenc.lab.compare.text.config import load_config
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from posenc.lab.compare.config import TrainConfig
+from posenc.lab.compare.text.config import TrainConfig
 from posenc.lab.compare.watch import Standing, Watch
 from posenc.lab.run import folder as runs
 from posenc.lab.run import progress

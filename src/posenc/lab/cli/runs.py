@@ -31,11 +31,11 @@ def compare(
       posenc compare rope mine.py:Mine --text book.txt
       posenc compare --resume
     """
-    from posenc.lab.compare import job, task_job
-    from posenc.lab.compare.config import Backend
-    from posenc.lab.compare.task_folder import KIND
+    from posenc.lab.compare import job
+    from posenc.lab.compare.folder import KIND
+    from posenc.lab.compare.text import job as text_job
     from posenc.lab.run import folder as runs
-    from posenc.lab.run.config import check_choice
+    from posenc.lab.run.config import Backend, check_choice
 
     check_choice("--backend", request.backend, Backend)
     console = console_for(as_json)
@@ -48,10 +48,10 @@ def compare(
             raise ValueError(f"--resume: got {len(request.specs)} folders, expected one.")
         folder = runs.find(Path(request.specs[0]) if request.specs else None)
         backend: Any = request.backend if "backend" in given else None
-        which: Any = task_job if runs.kind(folder) == KIND else job
+        which: Any = job if runs.kind(folder) == KIND else text_job
         which.finish(folder, console, jobs=request.jobs, backend=backend)
     else:
-        which = job if request.task == "text" else task_job
+        which = text_job if request.task == "text" else job
         folder = which.prepare(request)
         which.finish(folder, console)
     if as_json:

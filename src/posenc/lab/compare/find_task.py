@@ -15,7 +15,7 @@ def names() -> tuple[str, ...]:
     """The tasks that ship."""
     from posenc.lab.compare import tasks
 
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(tasks.__path__)))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg))
 
 
 def find(name: str) -> Task:

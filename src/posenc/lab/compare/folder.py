@@ -1,186 +1,80 @@
-"""What the folder of a run of ``posenc compare`` holds: its config, its trials as far as they are, its encodings."""
+"""What the folder of a run of a task holds: its config, and the config and the result of each trial."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Any
 
 import msgspec
-import torch
-from msgspec import UNSET, UnsetType
 
-import posenc
-from posenc.lab.encodings.spec import parse
+from posenc.lab.compare.task import Example, Measurement, Sizes
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, Data, converted
-from posenc.lab.run.errors import RunError
+from posenc.lab.run.config import Backend, from_dict, to_dict
 
-Protocol = Literal["windows", "last"]
-PROTOCOLS: tuple[Protocol, ...] = ("windows", "last")
-T = TypeVar("T")
-
-
-# What is read of a run's config, whichever version wrote it
+KIND = "task"
+SHOWN = "shown.safetensors"
+"""The tensors that a task draws of a trained model, in the folder of the trial."""
 
 
-class Given(msgspec.Struct):
-    """An encoding of the run."""
+@dataclass(frozen=True)
+class TaskConfig:
+    """A whole run, as RUN/config.json holds it. ``encodings`` has specs by label, and ``lengths`` the trained lengths,
+    which stand in for that of ``sizes``. ``file_sha256`` is that of a user's task."""
 
+    posenc: str
+    command: str
+    task: str
+    file_sha256: str | None
+    encodings: Mapping[str, str]
+    seeds: tuple[int, ...]
+    lengths: tuple[int, ...]
+    sizes: Sizes
+    jobs: int
+    threads: int
+    backend: Backend
+
+    def to_dict(self) -> dict[str, Any]:
+        return to_dict(KIND, self)
+
+
+@dataclass(frozen=True)
+class TaskTrial:
+    """One encoding with one seed and one trained length: all that is needed to run it again."""
+
+    task: str
+    file_sha256: str | None
+    threads: int
+    sizes: Sizes
     label: str
     spec: str
-
-
-class Model(msgspec.Struct):
-    """Sizes of the decoder."""
-
-    dim: int
-    num_heads: int
-    num_layers: int
-
-
-class Train(msgspec.Struct):
-    """How it was trained."""
-
-    length: int
-    steps: int
-    batch: int
-
-
-class Evaluate(msgspec.Struct):
-    """What was scored."""
-
-    factors: Annotated[list[int], msgspec.Meta(min_length=1)]
-    last: int | None = None
-
-
-class Config(msgspec.Struct):
-    """A run's config."""
-
-    encodings: list[Given]
-    seeds: Annotated[list[int], msgspec.Meta(min_length=1)]
-    model: Model
-    train: Train
-    evaluate: Evaluate
-    command: str = ""
-    text: dict[str, list[Data]] = {}
-
-
-# What is read of the rows of a trial
-
-
-class _Step(msgspec.Struct):
-    step: int
-    loss: float | None
-
-
-class _Place(msgspec.Struct):
-    """Which cell an evaluation is."""
-
-    protocol: Protocol
-    factor: int
-
-
-class Evaluation(msgspec.Struct):
-    """A trial at one length, by one protocol: numbers, or why it was refused."""
-
-    length: int
-    nats: float | UnsetType | None = UNSET
-    perplexity: Annotated[float, msgspec.Meta(gt=0)] | UnsetType | None = UNSET
-    tokens: int | UnsetType = UNSET
-    refused: str | UnsetType = UNSET
-
-
-class _Written(msgspec.Struct):
-    tokens: list[int]
-
-
-class _Done(msgspec.Struct):
-    parameters: int | None = None
-    parameters_added: int | None = None
-    seconds: float | None = None
-
-
-class Seed(msgspec.Struct, kw_only=True):
-    """A trial, as far as it is; ``loss`` has a pair (step, nats a token) for each row."""
-
     seed: int
-    state: Literal["done", "unfinished", "not started"]
-    steps: int
-    steps_planned: int
-    loss: list[tuple[int, float | None]]
-    evaluate: dict[Protocol, dict[int, Evaluation]]
-    parameters: int | None
-    parameters_added: int | None
-    seconds: float | None
+    encoding_sha256: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return to_dict("task trial", self)
 
 
-def read_config(run: Path) -> tuple[Config, Data]:
-    """What is read of a run's config, and all of it as it stands in its file.
+class TrialResult(msgspec.Struct):
+    """What a trial measured; ``losses`` has a pair (step, loss) for each row of its metrics."""
 
-    Raises:
-        ValueError: a folder that is no run of ``posenc compare``, a run of another format.
-        RunError: a damaged file.
-    """
-    path = run / runs.CONFIG
-    if not path.is_file():
-        raise ValueError(f"report: {run} has no {runs.CONFIG}, expected the folder of a run, such as runs/latest.")
-    config = runs.read_json(path)
-    if config.get("format") != FORMAT or config.get("kind") != "compare":
-        raise ValueError(
-            f"report: {path} has format {config.get('format')!r} and kind {config.get('kind')!r}, expected format "
-            f"{FORMAT} and kind 'compare'; posenc {config.get('posenc')!r} wrote it, read it with that version."
-        )
-    return converted(config, Config, where=str(path)), config
+    label: str
+    seed: int
+    length: int
+    losses: list[tuple[int, float]]
+    measurements: list[Measurement]
+    examples: list[Example]
+    parameters: int
+    seconds: float
 
 
-def _rows(folder: Path, rows: Sequence[Data], event: str, cls: type[T]) -> list[T]:
-    """The rows of an event, each as a class says it."""
-    where = folder / runs.METRICS
-    numbered = [(number, row) for number, row in enumerate(rows, 1) if row["event"] == event]
-    return [converted(row, cls, where=f"{where}, line {number}") for number, row in numbered]
+def load_config(run: Path) -> TaskConfig:
+    return from_dict(TaskConfig, KIND, runs.read_json(run / runs.CONFIG), where=str(run / runs.CONFIG))
 
 
-def read_trial(folder: Path, seed: int, config: Config) -> tuple[Seed, list[int]]:
-    """A trial as far as it is, and the tokens that it wrote."""
-    rows = runs.Metrics(folder / runs.METRICS).rows()
-    loss = {row.step: row.loss for row in _rows(folder, rows, "train", _Step)}  # a resumed step counts once
-    evaluate: dict[Protocol, dict[int, Evaluation]] = {protocol: {} for protocol in PROTOCOLS}
-    evaluations = _rows(folder, rows, "evaluate", Evaluation)
-    for place, evaluation in zip(_rows(folder, rows, "evaluate", _Place), evaluations, strict=True):
-        evaluate[place.protocol][place.factor] = evaluation
-    done = _rows(folder, rows, "done", _Done)
-    ended = done[-1] if done else _Done()
-    written = _rows(folder, rows, "continuation", _Written)
-    trial = Seed(
-        seed=seed,
-        state="done" if done else "unfinished" if rows else "not started",
-        steps=max(loss, default=0),
-        steps_planned=config.train.steps,
-        loss=sorted(loss.items()),
-        evaluate=evaluate,
-        parameters=ended.parameters,
-        parameters_added=ended.parameters_added,
-        seconds=ended.seconds,
-    )
-    return trial, written[0].tokens if written else []
-
-
-def encodings_of(run: Path) -> dict[str, posenc.Encoding | str]:
-    """Each encoding with the weights that its first seed learned, or the reason why it cannot be had."""
-    config, _ = read_config(run)
-    return {given.label: _encoding(run, given, config) for given in config.encodings}
-
-
-def _encoding(run: Path, given: Given, config: Config) -> posenc.Encoding | str:
-    model = config.model
-    try:
-        with torch.random.fork_rng(devices=[]):  # one that was not trained yet is the same in every report
-            torch.manual_seed(0)
-            encoding = parse(given.spec).build(dim=model.dim, num_heads=model.num_heads, length=config.train.length)
-        weights = run / f"{given.label}-seed{config.seeds[0]}" / runs.MODEL
-        if list(encoding.parameters()) and weights.exists():
-            tensors = runs.load_tensors(weights)
-            own = {key: tensors[f"encoding.{key}"] for key in encoding.state_dict() if f"encoding.{key}" in tensors}
-            encoding.load_state_dict(own)
-    except (ValueError, TypeError, OSError, RuntimeError, RunError) as error:
-        return f"{given.spec} cannot be built here: {error}"
-    return encoding
+def trials(run: Path, config: TaskConfig) -> Iterator[tuple[str, int, int, Path]]:
+    """Label, trained length, seed and folder of each trial."""
+    for seed in config.seeds:
+        for length in config.lengths:
+            for label in config.encodings:
+                among = f"-length{length}" if len(config.lengths) > 1 else ""
+                yield label, length, seed, run / f"{label}{among}-seed{seed}"

@@ -1,153 +1,176 @@
-"""The main job: train the same small decoder with each encoding on the same text, and measure what each one does."""
+"""A run of a task: the same small model trained with each encoding, measured at the trained size and past it."""
 
-import dataclasses
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import torch
 from rich.console import Console
 
 import posenc
-from posenc.lab.compare import report, speed
-from posenc.lab.compare.config import Backend, Entry, RunConfig, TrialConfig, is_done, load_config, load_trial
+from posenc.lab.compare import find_task as tasks
+from posenc.lab.compare import report
+from posenc.lab.compare.folder import SHOWN, TaskConfig, TaskTrial, TrialResult, load_config, trials
 from posenc.lab.compare.jobs import finish as finish_run
 from posenc.lab.compare.jobs import finish_trials
-from posenc.lab.compare.presets import PRESETS
-from posenc.lab.compare.request import Request as Request
-from posenc.lab.compare.trial import make_model
+from posenc.lab.compare.request import Request
+from posenc.lab.compare.task import Sizes, Task
+from posenc.lab.compare.train import Training, seeded, train
+from posenc.lab.compare.trial import Outcome, begin_or_resume, run_alone, train_to_end
 from posenc.lab.encodings.spec import parse
+from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
-from posenc.lab.run import text
-from posenc.lab.run.config import Device, check_choice
+from posenc.lab.run.config import Backend, check_choice, read
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.options import command_of
-from posenc.lab.run.progress import Stages
 from posenc.lab.run.signals import cores
 
 
 def prepare(request: Request) -> Path:
-    """A new run folder that holds all that its trials need; what cannot run is refused before there is one."""
-    config, trials, vocabulary, tokens = _plan(request)
-    with runs.created(request.folder, request.preset) as run:
-        runs.save_tensors(run / runs.TOKENS, tokens)
-        if vocabulary.tokenizer is not None:
-            runs.write(run / runs.TOKENIZER, vocabulary.tokenizer)
-        for trial in trials:
-            (run / trial.name).mkdir(exist_ok=True)
-            runs.write_json(run / trial.name / runs.CONFIG, trial.to_dict())
+    """A new run folder with all that its trials need; what cannot run is refused before there is one."""
+    check_choice("--backend", request.backend, Backend)
+    request.refuse("preset", "texts", "vocabulary", why="expected them for the task text alone")
+    task, changes, lengths = (
+        tasks.find(request.task),
+        request.model_sizes() | request.train_sizes(),
+        request.several_lengths(),
+    )
+    if unknown := sorted(set(changes) - set(asdict(task.sizes))):
+        raise ValueError(f"--task {request.task}: got {unknown[0]}, expected one of {sorted(asdict(task.sizes))}.")
+    if lengths and "length" in changes:
+        raise ValueError("--lengths: got --length too, expected one of the two.")
+    if len(set(lengths)) < len(lengths):
+        raise ValueError(f"--lengths: got {lengths}, expected each length once.")
+    sizes = replace(task.sizes, **changes)
+    lengths = lengths or [sizes.length]
+    seeds = 1 if request.seeds is None else request.seeds
+    if seeds < 1:
+        raise ValueError(f"--seeds: got {seeds}, expected at least 1.")
+    labels: dict[str, str] = {}
+    for spec in request.specs or task.encodings:
+        label = task.check(spec)
+        if label in labels:
+            raise ValueError(f"{label!r} names two encodings of this run; give each once, with different options.")
+        labels[label] = spec
+        for length in lengths:
+            _try(task, label, spec, replace(sizes, length=length))
+    jobs = request.jobs or min(cores(), len(labels) * seeds * len(lengths))
+    threads = request.threads or max(1, cores() // jobs)
+    config = TaskConfig(
+        posenc=posenc.__version__,
+        command=command_of("compare", replace(request, threads=threads, folder=None, jobs=None)),
+        task=request.task,
+        file_sha256=tasks.digest(request.task),
+        encodings=labels,
+        seeds=tuple(range(seeds)),
+        lengths=tuple(lengths),
+        sizes=sizes,
+        jobs=jobs,
+        threads=threads,
+        backend=cast(Backend, request.backend),
+    )
+    with runs.created(request.folder, request.task.rpartition("/")[2].replace(".py:", "-")) as run:
+        for label, length, seed, folder in trials(run, config):
+            trial = TaskTrial(
+                task=config.task,
+                file_sha256=config.file_sha256,
+                threads=threads,
+                sizes=replace(sizes, length=length),
+                label=label,
+                spec=labels[label],
+                seed=seed,
+                encoding_sha256=_digest(labels[label]),
+            )
+            folder.mkdir(exist_ok=True)
+            runs.write_json(folder / runs.CONFIG, trial.to_dict())
         runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
     return run
 
 
 def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Backend | None = None) -> None:
-    """Do what a run still lacks: trials, timing, report. A new run lacks all of it, one that was cut off the rest."""
+    """Do what a run still lacks: trials, then the report."""
     config = load_config(run)
-    config = dataclasses.replace(config, jobs=jobs or config.jobs, backend=backend or config.backend)
-    folders = [run / f"{entry.label}-seed{seed}" for seed in config.seeds for entry in config.encodings]
+    sizes = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(config.sizes).items())
 
     def work() -> None:
-        how = {name: getattr(config, name) for name in ("jobs", "threads", "backend", "device")}
-        finish_trials(folders, is_done, config.train, console, **how)
-        if not (run / runs.SPEED).exists():
-            with Stages(console) as stages:
-                stage = stages.begin("timing", speed.WARM_UP + speed.ROUNDS, unit="round")
-                stage.at(0)
-                first_seed = [load_trial(folder) for folder in folders[: len(config.encodings)]]
-                runs.write_json(run / runs.SPEED, speed.measure(run, first_seed, on_progress=stage.at))
-                stage.done()
+        finish_trials(
+            [folder for *_, folder in trials(run, config)], lambda folder: (folder / runs.RESULTS).exists(),
+            config.sizes, console, jobs=jobs or config.jobs, threads=config.threads,
+            backend=backend or config.backend, device="cpu", run=run_trial,
+        )  # fmt: skip
 
-    finish_run(run, console, introduction=_introduction(config), work=work, report=report)
-
-
-def _plan(request: Request) -> tuple[RunConfig, list[TrialConfig], text.Vocabulary, dict[str, torch.Tensor]]:
-    """Everything that can be refused is refused here, before a folder is made."""
-    check_choice("--backend", request.backend, Backend)
-    request.refuse("dropout", "lengths", why="which are not for the task text; leave them out, or name another --task")
-    if request.preset not in PRESETS:
-        raise ValueError(f"--preset: got {request.preset!r}, expected one of {', '.join(PRESETS)}.")
-    preset = PRESETS[request.preset]
-    model = dataclasses.replace(preset.model, **request.model_sizes())
-    train = dataclasses.replace(preset.train, **request.train_sizes())
-    evaluate = dataclasses.replace(preset.evaluate, last=min(preset.evaluate.last, train.length))
-    corpus = text.from_files(request.texts) if request.texts else text.shipped()
-    vocabulary = text.make_vocabulary(request.vocabulary or preset.vocabulary, corpus.train)
-    tokens = {"train": vocabulary.encode(corpus.train), "validation": vocabulary.encode(corpus.validation)}
-    text.check_long_enough(**tokens, length=train.length, longest=train.length * max(evaluate.factors))
-    specs = [parse(spec) for spec in request.specs or preset.encodings]
-    labels = [spec.label for spec in specs]
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise ValueError(f"{twice[0]!r} names two encodings of this run; give each once, with different options.")
-    seeds = tuple(range(preset.seeds if request.seeds is None else request.seeds))
-    if not seeds:
-        raise ValueError(f"--seeds: got {request.seeds}, expected at least 1.")
-    device: Device = "cuda" if torch.cuda.is_available() else "cpu"
-    job_count = _how_many_jobs(request.jobs, device, trials=len(specs) * len(seeds))
-    threads = request.threads or max(1, cores() // job_count)
-    config = RunConfig(
-        command=command_of("compare", dataclasses.replace(request, threads=threads, folder=None, jobs=None)),
-        preset=request.preset,
-        encodings=tuple(Entry(spec.label, spec.text) for spec in specs),
-        seeds=seeds,
-        text=corpus.describe(),
-        vocabulary=vocabulary.describe(),
-        model=model,
-        train=train,
-        evaluate=evaluate,
-        threads=threads,
-        jobs=job_count,
-        backend=cast(Backend, request.backend),
-        device=device,
-        precision="bfloat16" if device == "cuda" else "float32",
+    introduction = (
+        f"[bold]posenc {posenc.__version__}[/] compares {len(config.encodings)} encodings at the task "
+        f"{config.task}: {tasks.find(config.task).title}.",
+        f"[dim]sizes   [/] {sizes}",
     )
-    trials = [_trial(config, entry, seed) for seed in seeds for entry in config.encodings]
-    return config, trials, vocabulary, {name: torch.from_numpy(array.copy()) for name, array in tokens.items()}
+    finish_run(run, console, introduction=introduction, work=work, report=report)
 
 
-def _how_many_jobs(wanted: int | None, device: Device, *, trials: int) -> int:
-    """One for each core, or each GPU, but no more than there are trials."""
-    if wanted is not None:
-        return wanted
-    return min(trials, torch.cuda.device_count() if device == "cuda" else cores())
+def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
+    """Train and measure one encoding with one seed; a trial that was cut off goes on, with the same numbers."""
+
+    def work(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
+        return (path / runs.RESULTS).exists() or _run(path, ordered_to_stop)
+
+    return run_alone(folder, parent, work)
 
 
-def _trial(config: RunConfig, entry: Entry, seed: int) -> TrialConfig:
-    """A trial whose encoding has been built and tried on one window, so that it does not fail an hour later."""
-    trial = TrialConfig(
-        label=entry.label,
-        spec=entry.spec,
-        encoding={},
-        file_sha256=parse(entry.spec).file_digest(),
-        seed=seed,
-        vocabulary=config.vocabulary,
-        model=config.model,
-        train=config.train,
-        evaluate=config.evaluate,
-        threads=config.threads,
-        device=config.device,
-        precision=config.precision,
+def _run(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
+    config = read(path / runs.CONFIG, TaskTrial)
+    task, spec, sizes, checkpoint = tasks.find(config.task), config.spec, config.sizes, path / runs.CHECKPOINT
+    for what, before, now in (
+        (config.task, config.file_sha256, tasks.digest(config.task)),
+        (spec, config.encoding_sha256, _digest(spec)),
+    ):
+        if before != now:
+            raise RunError(f"{what} has changed since this run began; undo the change, or start a new run.")
+    torch.set_num_threads(config.threads)
+    training = Training(task, spec, sizes, config.seed)
+    here = environment.describe(threads=config.threads, device="cpu")
+    metrics, before_seconds = begin_or_resume(training, path, here, checkpoint)
+    if not train_to_end(training, metrics, checkpoint, before_seconds, ordered_to_stop):
+        return False
+    model = training.model.eval().requires_grad_(False)
+    measurements = []
+    with seeded(config.seed, sizes.steps):
+        for measurement in task.measure(model, spec, sizes):
+            measurements.append(measurement)
+            metrics.append({"event": "measure", **asdict(measurement)})
+            if ordered_to_stop():
+                return False
+        examples = list(task.examples(model, spec, sizes))
+        runs.save_tensors(path / SHOWN, task.show(model, spec, sizes))
+    runs.save_tensors(path / runs.MODEL, dict(model.named_parameters()))
+    trained = [row for row in metrics.rows() if row["event"] == "train"]
+    result = TrialResult(
+        config.label,
+        config.seed,
+        sizes.length,
+        [(row["step"], row["loss"]) for row in trained],
+        measurements,
+        examples,
+        sum(parameter.numel() for parameter in model.parameters()),
+        trained[-1]["seconds"],
     )
-    model = make_model(trial)
-    limit, length = model.encoding.max_positions, config.train.length
-    if limit is not None and limit < length:
-        raise ValueError(f"{entry.label} has {limit} positions, expected at least {length}, the length to train at.")
+    runs.write_json(path / runs.RESULTS, msgspec.to_builtins(result))
+    metrics.append({"event": "done"})
+    checkpoint.unlink(missing_ok=True)
+    return True
+
+
+def _digest(spec: str) -> str | None:
+    """SHA-256 of the file of a user's own encoding."""
+    return parse(spec).file_digest() if ".py:" in spec else None
+
+
+def _try(task: Task, label: str, spec: str, sizes: Sizes) -> None:
+    """One step, so that a trial does not fail an hour later."""
     try:
-        model(torch.zeros(1, length, dtype=torch.int64)).sum().backward()
-        return dataclasses.replace(trial, encoding=model.encoding.to_dict())
+        train(task, spec, replace(sizes, steps=1, batch=2), 0)
+    except (ValueError, TypeError):
+        raise
     except Exception as error:
-        raise RunError(f"{entry.label} fails on its first window: {type(error).__name__}: {error}") from error
-
-
-def _introduction(config: RunConfig) -> list[str]:
-    model, train = config.model, config.train
-    names = " + ".join(part["name"] for part in config.text["train"])
-    held_out = " + ".join(part["name"] for part in config.text["validation"])
-    vocabulary = "bytes" if config.vocabulary["kind"] == "bytes" else f"{config.vocabulary['size']} byte pairs"
-    seeds = "1 seed" if len(config.seeds) == 1 else f"{len(config.seeds)} seeds"
-    return [
-        f"[bold]posenc {posenc.__version__}[/] compares {len(config.encodings)} encodings, {seeds} each, "
-        f"preset {config.preset}.",
-        f"[dim]text    [/] {names}; held out: {held_out}; as {vocabulary}",
-        f"[dim]model   [/] {model.num_layers} layers, dim {model.dim}, {model.num_heads} heads; "
-        f"{train.steps} steps of {train.batch} x {train.length} tokens",
-        f"[dim]machine [/] {config.device}, {config.jobs} side by side, threads each: {config.threads}",
-    ]
+        raise RunError(f"{label} fails on its first step: {type(error).__name__}: {error}") from error

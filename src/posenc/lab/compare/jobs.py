@@ -11,12 +11,11 @@ from typing import Any
 import joblib
 from rich.console import Console
 
-from posenc.lab.compare.config import Backend, TrainConfig
-from posenc.lab.compare.task import Sizes
-from posenc.lab.compare.trial import Outcome, run_trial
+from posenc.lab.compare.stepwise import Settings
+from posenc.lab.compare.trial import Outcome
 from posenc.lab.compare.watch import Watch
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Device
+from posenc.lab.run.config import Backend, Device
 from posenc.lab.run.errors import Interrupted, RunError, resumable
 from posenc.lab.run.signals import listening
 
@@ -41,7 +40,7 @@ def finish(run: Path, console: Console, *, introduction: Sequence[str], work: Ca
 
 
 def finish_trials(
-    folders: Sequence[Path], is_done: Callable[[Path], bool], sizes: TrainConfig | Sizes, console: Console, **how: Any
+    folders: Sequence[Path], is_done: Callable[[Path], bool], sizes: Settings, console: Console, **how: Any
 ) -> None:
     """Run those of the trials that are not done, and show how far each is. ``how``: the options of
     :func:`run_trials`.
@@ -67,7 +66,7 @@ def run_trials(
     backend: Backend,
     device: Device,
     look: Callable[[], None],
-    run: Callable[..., Outcome] = run_trial,
+    run: Callable[..., Outcome],
 ) -> list[Outcome]:
     """Run trials, at most ``jobs`` at a time, and call ``look`` while they run.
 

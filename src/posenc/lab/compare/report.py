@@ -1,65 +1,169 @@
-"""The report of a run, made from its folder alone: results.json, one self-contained page, a table for the terminal."""
+"""The report of a run of a task: ``results.json``, a page, a table for the terminal, figures and numbers as files."""
 
+import math
+import textwrap
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from msgspec import UNSET
+import numpy as np
+from matplotlib.axes import Axes
+from rich.console import Console
+from rich.table import Table
 
-from posenc.lab.compare.folder import encodings_of
-from posenc.lab.compare.results import collect, measured
+from posenc.lab.compare.find_task import find
+from posenc.lab.compare.folder import SHOWN, load_config, trials
+from posenc.lab.compare.results import Results, collect, known, mean, shown, sizes_of
+from posenc.lab.drawing import html, plots
+from posenc.lab.drawing.tables import print_first_that_fits
+from posenc.lab.drawing.tables import table as empty
 from posenc.lab.run import folder as runs
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from posenc.lab.drawing.plots import Picture
+from posenc.lab.run.printable import escape
 
 
 def write(run: Path) -> Path:
-    """Make ``results.json`` and ``report.html`` in the run's folder, and say where the page is."""
-    from posenc.lab.compare.page import page  # draws with matplotlib
-
-    encodings = encodings_of(run)
-    results = collect(run, encodings)
+    """Write ``results.json`` and ``report.html``; the page's path."""
+    results = _results(run)
     runs.write_json(run / runs.RESULTS, results.to_dict())
-    path = run / "report.html"
-    runs.write(path, page(results, encodings))
-    return path
+    page = run / "report.html"
+    runs.write(page, _page(results, _pictures(run, results)))
+    return page
 
 
-def print_table(run: Path, console: "Console") -> None:
-    """The table of a run in the terminal."""
-    from posenc.lab.compare.table import print_results
+def print_table(run: Path, console: Console) -> None:
+    """The tables on the console."""
+    results = _results(run)
+    for unit in results.units:
+        sizes = list(sizes_of(results.of(unit)).items())
+        ways = [
+            [_terminal_table(results, unit, dict(sizes[at : at + width])) for at in range(0, len(sizes), width)]
+            for width in range(len(sizes), 0, -1)
+        ]
+        print_first_that_fits(console, ways)
+    console.print("\n".join(results.summary), highlight=False)
 
-    print_results(measured(run), console)
+
+def _terminal_table(results: Results, unit: str, sizes: Mapping[str, bool]) -> Table:
+    table = empty(f"{results.title}: {unit}")
+    table.add_column("encoding", no_wrap=True)
+    for size, trained in sizes.items():
+        table.add_column(f"{size}\n(trained)" if trained else size, justify="right", no_wrap=True)
+    for row in results.of(unit):
+        table.add_row(escape(row.row), *(shown(row.sizes.get(size)) for size in sizes))
+    return table
 
 
-def figures(run: Path) -> "list[Picture]":
-    """The figures of a run: perplexity by length, loss by step, and the pictures of each encoding."""
-    from posenc.lab.compare.page import figures_of
-
-    encodings = encodings_of(run)
-    return figures_of(measured(run), encodings)
+def figures(run: Path) -> list[plots.Picture]:
+    """The figures of a run: each unit by size, the loss by step, and the pictures of the task."""
+    results = _results(run)
+    return [*_curves(results), *_pictures(run, results)]
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
     """Every number of a run, one a row: see :func:`posenc.lab.load`."""
-    found: list[dict[str, Any]] = []
-
-    def add(measure: str, unit: str, value: Any, **about: Any) -> None:
-        found.append({"encoding": entry.label, **about, "measure": measure, "unit": unit, "value": value})
-
-    for entry in measured(run).encodings:
-        for seed in entry.seeds:
-            for step, loss in seed.loss:
-                add("training loss", "nats/token", loss, seed=seed.seed, step=step)
-            for protocol, cells in seed.evaluate.items():
-                for factor, cell in cells.items():
-                    at = {"seed": seed.seed, "protocol": protocol, "factor": factor, "length": cell.length}
-                    add("perplexity", "", None if cell.perplexity is UNSET else cell.perplexity, **at)
-                    add("loss", "nats/token", None if cell.nats is UNSET else cell.nats, **at)
-        if entry.speed:
-            add("time of a training step", "s", entry.speed.seconds_per_step)
-            add("training speed relative to none", "", entry.speed.relative_to_none)
-        add("parameters added", "", entry.parameters_added)
+    results, found = _results(run), []
+    for row in results.rows:
+        about = {"encoding": row.encoding, "way": row.way, "trained_length": row.length}
+        for size, cell in row.sizes.items():
+            at = {"measure": row.unit, "unit": row.unit, "size": size, "trained": cell.trained}
+            for seed, value in zip(results.config.seeds, cell.values, strict=True):
+                found.append({**about, **at, "seed": seed, "value": value})
+    for encoding, seeds in results.losses.items():
+        for seed, losses in zip(results.config.seeds, seeds, strict=True):
+            for step, loss in losses:
+                at = {"encoding": encoding, "seed": seed, "measure": "training loss", "unit": "", "step": step}
+                found.append({**at, "value": loss})
     return found
+
+
+def _results(run: Path) -> Results:
+    config = load_config(run)
+    return collect(run, find(config.task), config)
+
+
+def _page(results: Results, pictures: list[plots.Picture]) -> str:
+    config = results.config
+    about = {
+        "command": config.command, **asdict(config.sizes), "length": ", ".join(map(str, config.lengths)),
+        "seeds": len(config.seeds), "threads": config.threads, "posenc": config.posenc,
+    }  # fmt: skip
+    return html.page(
+        Path(__file__).with_name("report.html"),
+        title=results.title,
+        results=results,
+        hues=plots.hues(list(config.encodings)),
+        tables=[_table(results, unit) for unit in results.units],
+        curves=_curves(results),
+        pictures=pictures,
+        about=about,
+        mean=mean,
+        shown=shown,
+    )
+
+
+def _table(results: Results, unit: str) -> dict[str, Any]:
+    """One unit of a task: its rows and sizes, and the best value of each size."""
+    rows, more = results.of(unit), results.units[unit]
+    sizes, best = sizes_of(rows), {}
+    for size in sizes:
+        values = [value for row in rows if (value := mean(row.sizes.get(size))) is not None]
+        best[size] = (
+            (max if more else min)(values) if len(set(values)) > 1 else None
+        )  # none stands out if all are equal
+    return {"unit": unit, "more": more, "rows": rows, "sizes": sizes, "best": best}
+
+
+def _pictures(run: Path, results: Results) -> list[plots.Picture]:
+    """What the task draws of the first seed."""
+    found = {}
+    config = results.config
+    for label, length, seed, folder in trials(run, config):
+        if seed == config.seeds[0] and length == config.lengths[0]:
+            found[label] = runs.load_tensors(folder / SHOWN)
+    return list(find(config.task).pictures(found))
+
+
+def _curves(results: Results) -> list[plots.Picture]:
+    hues = plots.hues(list(results.config.encodings))
+    several = [unit for unit in results.units if len(sizes_of(results.of(unit))) > 1]
+    pictures = [_by_size(results, unit, hues) for unit in several]
+    curves = {}
+    for encoding, seeds in results.losses.items():
+        if not any(loss is None for losses in seeds for _, loss in losses):
+            steps = [step for step, _ in seeds[0]]
+            curves[encoding] = [(step, np.array([s[i][1] for s in seeds])) for i, step in enumerate(steps)]
+    caption = "The mean over seeds; the band is their range." if len(results.config.seeds) > 1 else ""
+    if curves:
+        pictures.append(plots.loss_by_step(curves, title="Training loss by step", caption=caption, unit=""))
+    return pictures
+
+
+def _by_size(results: Results, unit: str, hues: dict[str, str]) -> plots.Picture:
+    rows = results.of(unit)
+    sizes = list(sizes_of(rows))
+    columns = 2 if max(len(row.row) for row in rows) > 14 else 4
+
+    def draw(axes: Axes) -> None:
+        styles = ("-", "--", ":", "-.")
+        ways: dict[str, int] = {}
+        for row in rows:
+            style = styles[ways.setdefault(row.encoding, 0) % len(styles)]
+            ways[row.encoding] += 1
+            cells = [(x, values) for x, s in enumerate(sizes) if (values := known(row.sizes.get(s))) is not None]
+            x = [place for place, _ in cells]
+            color = hues[row.encoding]
+            axes.plot(x, [np.mean(values) for _, values in cells], style, marker="o", color=color, label=row.row)
+            if len(results.config.seeds) > 1:
+                low, high = ([pick(values) for _, values in cells] for pick in (min, max))
+                axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+        axes.set_xticks(range(len(sizes)), sizes, rotation=20 if sum(map(len, sizes)) > 40 else 0)
+        axes.set_ylabel(textwrap.fill(unit, 36))
+        axes.grid(axis="y")
+        axes.figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7, handlelength=3)
+
+    caption = "The mean over seeds; the band is their range." if len(results.config.seeds) > 1 else ""
+    if len({row.encoding for row in rows}) < len(rows):
+        caption += " Same hue: same encoding."
+    height = plots.HEIGHT + 0.2 * math.ceil(len(rows) / columns)  # a line of the legend, in inches
+    return plots.Picture(unit, f"{unit} by size", caption.strip(), draw, height=height)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from posenc.lab.compare.presets import PRESETS
+from posenc.lab.compare.text.presets import PRESETS
 
 SIZES = "Sizes, where they differ from the preset's"
 WHERE = "Where and how"

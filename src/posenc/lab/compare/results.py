@@ -1,282 +1,208 @@
-"""Everything that a run of ``posenc compare`` found, computed from its folder alone."""
+"""Everything that a run of a task found, computed from its folder alone."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, UnsetType
 
-import posenc
-from posenc.lab.compare.continuation import Parts, parts
-from posenc.lab.compare.folder import PROTOCOLS, Config, Given, Protocol, Seed, encodings_of, read_config, read_trial
-from posenc.lab.drawing.words import BROKE, HELD, finite, names, times
-from posenc.lab.encodings import road
-from posenc.lab.encodings.properties import Properties, measure
+from posenc.lab.compare.folder import TaskConfig, TrialResult, trials
+from posenc.lab.compare.task import Task
+from posenc.lab.drawing.words import names
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, NO_COMMAND, Data, read
+from posenc.lab.run.config import Data, read
+
+HOLDS = 0.9  # of the value at the trained size, at every other one
+NEAR = 0.8  # of the best value at the trained size: who is worse has learned too little for "holds" to mean anything
 
 
 class Cell(msgspec.Struct):
-    """Perplexity at one length, over the seeds; or why it was refused, or neither if no seed has got there."""
+    """What was measured at one size: a value for each seed, and why there is none where it is None."""
 
+    values: list[float | None]
+    trained: bool
+    note: str = ""
+
+
+class Row(msgspec.Struct):
+    """One unit of an encoding, used in one way and trained at one length. ``row`` is its name."""
+
+    row: str
+    unit: str
+    encoding: str
+    way: str
     length: int
-    values: list[float]
-    refused: str | UnsetType = UNSET
-    mean: float | UnsetType = UNSET
-    spread: float | UnsetType | None = UNSET
-
-
-class Speed(msgspec.Struct):
-    """What ``speed.json`` says of an encoding."""
-
-    seconds_per_step: float
-    relative_to_none: float
-
-
-class Entry(msgspec.Struct, kw_only=True):
-    """What is known of an encoding of the run. Cells are by protocol, and by how many times the trained length."""
-
-    label: str
-    spec: str
-    state: str
-    perplexity: dict[Protocol, dict[int, Cell]]
-    parameters_added: int | None
-    speed: Speed | None
-    continuation: Parts | None
-    seeds: list[Seed]
-
-    @property
-    def refused(self) -> str:
-        """Why it cannot read the longest texts, or nothing."""
-        return next((cell.refused for cell in self.perplexity["last"].values() if cell.refused), "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Described(Properties):
-    """What was measured of an encoding without training, and its words on the road."""
-
-    relative: bool
-    max_positions: int | None
-    step: road.Step
-
-
-class NotBuilt(msgspec.Struct):
-    """Why an encoding cannot be had here."""
-
-    why_not: str
+    sizes: dict[str, Cell]
 
 
 class Results(msgspec.Struct, kw_only=True):
-    """What ``results.json`` holds; ``written`` is the run's config as it stands in its file, and goes there as
-    ``config``."""
+    """What ``results.json`` holds. ``units`` says of each whether more is better; ``examples`` has what each encoding
+    wrote by what was given, and ``losses`` for each encoding and seed pairs (step, loss)."""
 
-    format: int = FORMAT
-    kind: str = "compare"
-    posenc: str = posenc.__version__
-    run: str
-    config: Config
-    written: Data
-    command: str
-    environment: Data
-    encodings: list[Entry]
-    finished: bool
+    task: str
+    title: str
+    units: dict[str, bool]
+    expected: str
+    config: TaskConfig
+    rows: list[Row]
+    examples: dict[str, dict[str, str]]
+    losses: dict[str, list[list[tuple[int, float]]]]
     summary: list[str] = []
-    properties: dict[str, Described | NotBuilt] = {}
-
-    @property
-    def factors(self) -> list[int]:
-        """How many times the trained length was evaluated."""
-        return self.config.evaluate.factors
 
     def to_dict(self) -> Data:
         """As plain data, for JSON."""
-        plain: Data = finite(msgspec.to_builtins(self, str_keys=True))
-        plain["config"] = plain.pop("written")
-        return plain
+        plain: Data = msgspec.to_builtins(self)
+        return plain | {"config": self.config.to_dict()}
+
+    def of(self, unit: str, length: int | None = None) -> list[Row]:
+        """The rows of one unit, and of one trained length if it is given."""
+        return [row for row in self.rows if row.unit == unit and length in (None, row.length)]
 
 
-def collect(run: Path, encodings: Mapping[str, posenc.Encoding | str] | None = None) -> Results:
-    """Everything that the report says.
-
-    ``encodings`` are those of :func:`encodings_of`, if they were built already.
-
-    Raises:
-        ValueError: a folder that is no run of ``posenc compare``, a run of another format, a broken file in it.
-    """
-    results = measured(run)
-    results.properties = _properties(results.config, encodings_of(run) if encodings is None else encodings)
-    return results
-
-
-def measured(run: Path) -> Results:
-    """What the run measured: perplexity, loss, speed, parameters."""
-    config, written = read_config(run)
-    speeds = read(run / runs.SPEED, dict[str, Speed]) if (run / runs.SPEED).exists() else {}
-    folders = {given.label: [run / f"{given.label}-seed{seed}" for seed in config.seeds] for given in config.encodings}
-    environments = [path for own in folders.values() for folder in own if (path := folder / runs.ENVIRONMENT).exists()]
-    encodings = [
-        _entry(run, given, folders[given.label], config, speeds.get(given.label)) for given in config.encodings
-    ]
+def collect(run: Path, task: Task, config: TaskConfig) -> Results:
+    """All measurements of a run."""
+    rows: dict[tuple[str, str], Row] = {}
+    examples: dict[str, dict[str, str]] = {}
+    losses: dict[str, list[list[tuple[int, float]]]] = {}
+    for label, length, seed, folder in trials(run, config):
+        result = read(folder / runs.RESULTS, TrialResult)
+        encoding = f"{label}, length {length}" if len(config.lengths) > 1 else label
+        losses.setdefault(encoding, []).append(result.losses)
+        for example in result.examples if seed == config.seeds[0] else ():
+            examples.setdefault(example.given, {})[encoding] = example.written
+        for m in result.measurements:
+            name, unit = f"{encoding}, {m.row}" if m.row else encoding, m.unit or task.unit
+            row = rows.setdefault((unit, name), Row(name, unit, label, m.row, length, {}))
+            cell = row.sizes.setdefault(m.size, Cell([], m.trained, m.note))
+            cell.values.append(m.value if m.value is None or math.isfinite(m.value) else None)
+    units = {task.unit: task.more_is_better, **task.other_units}
     results = Results(
-        run=run.resolve().name,
+        task=config.task,
+        title=task.title,
+        units={unit: more for unit, more in units.items() if any(row.unit == unit for row in rows.values())},
+        expected=task.expected,
         config=config,
-        written=written,
-        command=config.command or NO_COMMAND,
-        environment=runs.read_json(environments[0]) if environments else {},
-        encodings=encodings,
-        finished=all(entry.state == "done" for entry in encodings),
+        rows=list(rows.values()),
+        examples=examples,
+        losses=losses,
     )
     results.summary = summary(results)
     return results
 
 
-def _entry(run: Path, given: Given, folders: Sequence[Path], config: Config, speed: Speed | None) -> Entry:
-    trials = [read_trial(folder, seed, config) for folder, seed in zip(folders, config.seeds, strict=True)]
-    seeds, written = [seed for seed, _ in trials], trials[0][1]
-    return Entry(
-        label=given.label,
-        spec=given.spec,
-        state=seeds[0].state if len({seed.state for seed in seeds}) == 1 else "unfinished",
-        perplexity={protocol: _over_seeds(seeds, protocol) for protocol in PROTOCOLS},
-        parameters_added=next((seed.parameters_added for seed in seeds if seed.state == "done"), None),
-        speed=speed,
-        continuation=parts(run, written, config.train.length) if written else None,
-        seeds=seeds,
-    )
+def sizes_of(rows: list[Row]) -> dict[str, bool]:
+    """The columns of a table, and whether every row that has one was trained at it."""
+    cells: dict[str, list[bool]] = {}
+    for row in rows:
+        for size, cell in row.sizes.items():
+            cells.setdefault(size, []).append(cell.trained)
+    return {size: all(trained) for size, trained in cells.items()}
 
 
-def growth(entry: Entry, results: Results, protocol: Protocol = "last") -> tuple[int, float] | None:
-    """(factor, perplexity there over that at the trained length) at the longest length that it could be read at.
-
-    By the last-tokens protocol unless told otherwise, since there every length scores the same tokens. Infinite where
-    the perplexity is; None if there is nothing to compare.
-    """
-    found = {
-        factor: cell.mean
-        for factor in results.factors
-        if (cell := entry.perplexity[protocol].get(factor)) is not None and cell.mean is not UNSET
-    }
-    if len(found) < 2 or not found.get(1):
-        return None
-    return max(found), found[max(found)] / found[1] if math.isfinite(found[max(found)]) else math.inf
+def known(cell: Cell | None) -> list[float] | None:
+    """The values of all seeds; None where one has none."""
+    values = [] if cell is None else [value for value in cell.values if value is not None]
+    return values if cell is not None and values and len(values) == len(cell.values) else None
 
 
-def verdict(entry: Entry, results: Results, protocol: Protocol = "last") -> Literal["held", "rose", "broke", "unclear"]:
-    """What the perplexity did at the longest length, against that at the trained one.
-
-    With several seeds the mean of the log ratios counts, and is "unclear" within two standard errors of a limit
-    (``HELD``, ``BROKE``). With one seed there is no error to know, and the ratio itself counts.
-    """
-    cells = entry.perplexity[protocol]
-    known = {factor: cells[factor].values for factor in results.factors if factor in cells and cells[factor].values}
-    if len(known) < 2 or 1 not in known or len(known[max(known)]) != len(known[1]):
-        return "unclear"
-    pairs = zip(known[max(known)], known[1], strict=True)
-    logs = [math.log(far / near) if math.isfinite(far) else math.inf for far, near in pairs]
-    middle = float(np.mean(logs))
-    if not math.isfinite(middle):
-        return "broke"
-    error = 2 * float(np.std(logs, ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
-    if middle + error <= math.log(HELD):
-        return "held"
-    if middle - error >= math.log(BROKE):
-        return "broke"
-    return "rose" if middle - error > math.log(HELD) and middle + error < math.log(BROKE) else "unclear"
+def mean(cell: Cell | None) -> float | None:
+    """The mean over seeds; None where a seed has no value."""
+    values = known(cell)
+    return None if values is None else float(np.mean(values))
 
 
 def summary(results: Results) -> list[str]:
-    """What the run found, in a few sentences computed from its numbers."""
-    length, seeds = results.config.train.length, len(results.config.seeds)
-    said = []
-    if unfinished := [entry.label for entry in results.encodings if entry.state != "done"]:
-        verb = "is" if len(unfinished) == 1 else "are"
-        said.append(f"This run is not finished: {names(unfinished)} {verb} still to be trained to the end.")
-    longest = max(results.factors)
-    groups: dict[str, list[tuple[float, str]]] = {"held": [], "rose": [], "broke": [], "unclear": []}
-    for entry in results.encodings:
-        grown = growth(entry, results)
-        if grown is not None and grown[0] == longest and not entry.refused:
-            groups[verdict(entry, results)].append((grown[1], entry.label))
-    parts = []
-    for kind, verb in (("held", "kept"), ("rose", "lost some"), ("broke", "broke")):
-        if members := _with_ratios(groups[kind]):
-            object_ = "" if kind != "held" else " its perplexity" if len(members) == 1 else " their perplexity"
-            parts.append(f"{names(members)} {verb}{object_}")
-    if members := _with_ratios(groups["unclear"]):
-        parts.append(f"of {names(members)} the seeds differ too much to say which")
-    if parts:
-        said.append(
-            f"Trained on {length} tokens and read at {longest * length}, the perplexity there over that at {length} in "
-            f"brackets: {'; '.join(parts)}."
-        )
-    by_end: dict[int, list[str]] = {}
-    for entry in results.encodings:
-        if entry.refused:
-            read = [cell.length for cell in entry.perplexity["last"].values() if not cell.refused]
-            by_end.setdefault(max(read, default=length), []).append(entry.label)
-    for end, labels in by_end.items():
-        verb = "have" if len(labels) > 1 else "has"
-        where = "the trained length" if end == length else f"{end} tokens, {end // length} times the trained length,"
-        said.append(f"{names(labels)} {verb} no code past {where} and cannot go further.")
-    for protocol in reversed(PROTOCOLS):
-        known = ranked(results, protocol, 1)
-        if len(known) > 1:
-            (low, best), (high, worst) = known[0], known[-1]
-            said.append(
-                f"At the trained length itself {best} was best with a perplexity of {low:.2f} and {worst} last with "
-                f"{high:.2f}."
-            )
-            break
-    if seeds == 1:
-        said.append("With one seed, differences of a few per cent between two encodings may be noise.")
-    else:
-        said.append(f"Numbers are means over {seeds} seeds, ± one standard deviation between them.")
-    return said
+    """What is best at the trained size, and what holds past it, in the words that the seeds allow."""
+    lines = []
+    lengths = results.config.lengths
+    for unit, more_is_better in results.units.items():
+        for length in lengths:
+            said = _about(results.of(unit, length), unit, more_is_better)
+            if said and len(lengths) > 1:
+                said[0] = f"Trained at {length}: {said[0][0].lower()}{said[0][1:]}"
+            lines += said
+    if len(results.config.seeds) == 1:
+        lines.append("One seed: small differences may be noise.")
+    return lines
 
 
-def _with_ratios(group: list[tuple[float, str]]) -> list[str]:
-    return [f"{label} ({times(ratio)})" for ratio, label in sorted(group)]
-
-
-def ranked(results: Results, protocol: Protocol, factor: int) -> list[tuple[float, str]]:
-    """Mean perplexity and label of each encoding that has a number there, from the lowest."""
-    cells = {entry.label: entry.perplexity[protocol].get(factor) for entry in results.encodings}
-    return sorted(
-        (cell.mean, label)
-        for label, cell in cells.items()
-        if cell is not None and cell.mean is not UNSET and math.isfinite(cell.mean)
+def _about(rows: list[Row], unit: str, more: bool) -> list[str]:
+    trained = {row.row: values for row in rows if (values := known(_at_trained(row))) is not None}
+    if not trained:
+        return []
+    better = max if more else min
+    best, said = _best(trained, better)
+    lines = [f"At the trained size {best} is best: {said[0]} {unit}{said[1]}"]
+    past = {row.row: p for row in rows if row.row in trained and (p := _past(row)) is not None}
+    if not past:
+        return lines
+    first, said = _best({name: np.mean(sizes, axis=0).tolist() for name, sizes in past.items()}, better)
+    lines.append(f"Past it {first} is best: {said[0]} {unit}, the mean of its sizes{said[1]}")
+    limit = NEAR * float(np.mean(trained[best]))
+    learned = [name for name in past if not more or np.mean(trained[name]) >= limit]
+    worst = {name: (np.min if more else np.max)(past[name], axis=0).tolist() for name in learned}
+    kept = {name: holds(worst[name], trained[name], more) for name in learned}
+    lines.append(
+        f"Within a tenth of its value at the trained size at every size: {names(held)}."
+        if (held := [name for name, kind in kept.items() if kind == "yes"])
+        else "No row stays within a tenth of its value at the trained size at every size."
     )
+    if unclear := [name for name, kind in kept.items() if kind == "unclear"]:
+        lines.append(f"Within two standard errors of that limit: {names(unclear)}.")
+    return lines
 
 
-def _over_seeds(seeds: Sequence[Seed], protocol: Protocol) -> dict[int, Cell]:
-    cells = {}
-    for factor in sorted({factor for seed in seeds for factor in seed.evaluate[protocol]}):
-        found = [seed.evaluate[protocol][factor] for seed in seeds if factor in seed.evaluate[protocol]]
-        values = [row.perplexity for row in found if row.perplexity is not None and row.perplexity is not UNSET]
-        cell = cells[factor] = Cell(found[0].length, values)
-        if refused := [row.refused for row in found if row.refused]:
-            cell.refused = refused[0]
-        elif values:
-            cell.mean = float(np.mean(values))
-            cell.spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return cells
+def _best(values: Mapping[str, list[float]], better: Callable[..., str]) -> tuple[str, tuple[str, str]]:
+    """Who has the best mean; what it is, and who is not told apart from it."""
+    best = better(values, key=lambda name: float(np.mean(values[name])))
+    others = [name for name in values if name != best and _may_be_as_good(values[name], values[best])]
+    verb = "is" if len(others) == 1 else "are"
+    return best, (_said(values[best]), f"; {names(others)} {verb} not told apart from it." if others else ".")
 
 
-def _properties(config: Config, encodings: Mapping[str, posenc.Encoding | str]) -> dict[str, Described | NotBuilt]:
-    found: dict[str, Described | NotBuilt] = {}
-    for label, encoding in encodings.items():
-        if isinstance(encoding, str):
-            found[label] = NotBuilt(encoding)
-            continue
-        properties = measure(encoding, dim=config.model.dim, num_heads=config.model.num_heads)
-        found[label] = Described(
-            **vars(properties),
-            relative=encoding.relative,
-            max_positions=encoding.max_positions,
-            step=road.step(encoding),
-        )
-    return found
+def holds(past: list[float], trained: list[float], more: bool) -> Literal["yes", "no", "unclear"]:
+    """Whether the values past the trained size stay within a tenth of those at it, seed by seed.
+
+    With several seeds the mean difference from the limit counts, and is unclear within two standard errors of 0.
+    """
+    room = np.asarray(past) - HOLDS * np.asarray(trained) if more else np.asarray(trained) / HOLDS - np.asarray(past)
+    error = 2 * room.std(ddof=1) / math.sqrt(len(room)) if len(room) > 1 else 0.0
+    if abs(room.mean()) < error:
+        return "unclear"
+    return "yes" if room.mean() >= 0 else "no"
+
+
+def shown(cell: Cell | None) -> str:
+    """Mean and, of several seeds, half the range."""
+    values = known(cell)
+    if values is None:
+        return "past its table" if cell and "got position" in cell.note else "-"
+    return _said(values)
+
+
+def _said(values: list[float]) -> str:
+    value = float(np.mean(values))
+    digits = 1 if abs(value) >= 10 else 2
+    spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
+    return f"{value:.{digits}f}{spread}"
+
+
+def _at_trained(row: Row) -> Cell | None:
+    return next((cell for cell in row.sizes.values() if cell.trained), None)
+
+
+def _past(row: Row) -> list[list[float]] | None:
+    """The values of the seeds at each size past the trained one; None if one is missing."""
+    cells = [known(cell) for cell in row.sizes.values() if not cell.trained]
+    found = [values for values in cells if values is not None]
+    return found if found and len(found) == len(cells) else None
+
+
+def _may_be_as_good(values: list[float], best: list[float]) -> bool:
+    """Whether seeds leave open which of the two is better: the mean difference is below two standard errors."""
+    if len(values) < 2 or len(values) != len(best):
+        return values == best
+    apart = np.asarray(values) - np.asarray(best)
+    return float(abs(apart.mean())) <= float(2 * apart.std(ddof=1) / math.sqrt(len(apart)))

@@ -1,132 +1,50 @@
-"""Training: what happens in a step depends on the seed and the number of the step alone, so that it can be resumed."""
+"""Training at a task: what happens in a step depends on the seed and the number of the step alone."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Generic, TypeVar
+import contextlib
+from collections.abc import Iterator
 
+import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from posenc.lab.compare.config import Precision, TrainConfig
-from posenc.lab.compare.decoder import Decoder
-from posenc.lab.compare.task import Sizes
-from posenc.lab.run.schedule import batch_at, learning_rate_at
-
-Model = TypeVar("Model", bound=nn.Module)
-Config = TypeVar("Config", bound=TrainConfig | Sizes)
+import posenc
+from posenc.lab.compare.stepwise import Stepwise
+from posenc.lab.compare.task import Sizes, Task
 
 
-class Stepwise(ABC, Generic[Model, Config]):
-    """A model, its optimizer, and how far they are. A subclass says what the loss of a step is."""
+class Training(Stepwise[nn.Module, Sizes]):
+    """A model that learns a task."""
 
-    rate = "steps_per_second"
-    """What its speed is called in the metrics."""
-
-    def __init__(self, model: Model, config: Config, decayed: Iterable[nn.Parameter], device: torch.device) -> None:
-        self.model, self.config, self.step = model, config, 0
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # since the last row of metrics
-        chosen = {id(weight) for weight in decayed}
-        weights = list(model.parameters())
-        groups = [
-            {"params": [w for w in weights if id(w) in chosen], "weight_decay": config.weight_decay},
-            {"params": [w for w in weights if id(w) not in chosen], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
-
-    @abstractmethod
-    def loss(self) -> Tensor:
-        """The loss of this step."""
-
-    @property
-    def per_step(self) -> int:
-        """How many of what its speed counts are in a step."""
-        return 1
-
-    def advance(self) -> None:
-        """One step."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.step, self.config)
-        loss = self.loss()
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.loss_sum += loss.detach()
-        self.step += 1
-
-    def take_mean_loss(self, steps: int) -> float:
-        """The mean loss of the last ``steps`` steps."""
-        mean = self.loss_sum.item() / steps
-        self.loss_sum.zero_()
-        return mean
-
-    def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on, as named tensors."""
-        progress = {"progress.step": torch.tensor(self.step), "progress.loss_sum": self.loss_sum}
-        return {**state_of(self.model, self.optimizer), **progress}
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to where :meth:`state` was taken."""
-        load_state(self.model, self.optimizer, state)
-        self.step = int(state["progress.step"])
-        self.loss_sum.copy_(state["progress.loss_sum"])
-
-
-class Training(Stepwise[Decoder, TrainConfig]):
-    """A decoder that learns text; its loss is in nats a token."""
-
-    rate = "tokens_per_second"
-
-    def __init__(
-        self, model: Decoder, tokens: Int[Tensor, " text"], config: TrainConfig, *, seed: int, precision: Precision
-    ) -> None:
-        self.tokens, self.seed, self.precision, self.device = tokens, seed, precision, tokens.device
-        # Decay pulls weights to zero, which is no neutral place for a table of positions: only the blocks' decay.
-        matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
-        super().__init__(model, config, matrices, self.device)
-        # On a GPU these sizes are bound by launches, which the compiler fuses away; on a CPU it would cost a minute.
-        self._forward = torch.compile(model) if self.device.type == "cuda" else model
+    def __init__(self, task: Task, spec: str, sizes: Sizes, seed: int) -> None:
+        self.task, self.seed = task, seed
+        with seeded(seed):
+            model = task.model(spec, sizes)
+        # Decay pulls weights to zero, which is no neutral place for a table: only the matrices of layers decay.
+        modules = list(model.modules())
+        encodings = [module for module in modules if isinstance(module, posenc.Encoding)]
+        of_encodings = {id(weight) for encoding in encodings for weight in encoding.parameters()}
+        layers = {id(module.weight) for module in modules if isinstance(module, nn.Linear)} - of_encodings
+        matrices = [weight for weight in model.parameters() if id(weight) in layers]
+        super().__init__(model, sizes, matrices, torch.device("cpu"))
 
     def loss(self) -> Tensor:
-        config = self.config
-        windows = batch_at(self.tokens, seed=self.seed, step=self.step, batch=config.batch, length=config.length)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = self._forward(windows[:, :-1])
-        return F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
-
-    @property
-    def per_step(self) -> int:
-        """Tokens."""
-        return self.config.batch * self.config.length
+        with seeded(self.seed, self.step):  # dropout
+            return self.task.loss(self.model, self.config, np.random.default_rng((self.seed, self.step)))
 
 
-def state_of(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """The weights and their moments by name; what several modules share has one name."""
-    moments = {
-        f"optimizer.{kind}.{name}": value
-        for name, parameter in model.named_parameters()
-        for kind, value in optimizer.state[parameter].items()
-    }
-    return {**{f"model.{name}": value for name, value in _weights(model).items()}, **moments}
+@contextlib.contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Torch's own generator, seeded by these numbers, and as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(
+            numbers[0] if len(numbers) == 1 else int(np.random.SeedSequence(numbers).generate_state(1)[0])
+        )
+        yield
 
 
-def load_state(model: nn.Module, optimizer: torch.optim.AdamW, state: Mapping[str, Tensor]) -> None:
-    """Give a model and its optimizer back what :func:`state_of` took."""
-    with torch.no_grad():
-        for name, value in _weights(model).items():
-            value.copy_(state[f"model.{name}"])
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
-    kinds = ("step", "exp_avg", "exp_avg_sq")
-    moments = {
-        index: {kind: state[f"optimizer.{kind}.{name}"] for kind in kinds}
-        for index, name in enumerate(order)
-        if f"optimizer.step.{name}" in state  # a weight that has had no gradient has none
-    }
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+def train(task: Task, spec: str, sizes: Sizes, seed: int) -> nn.Module:
+    """A trained model, in eval mode and without gradients."""
+    training = Training(task, spec, sizes, seed)
+    while training.step < sizes.steps:
+        training.advance()
+    return training.model.eval().requires_grad_(False)

@@ -8,8 +8,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from posenc.lab.compare.config import TrainConfig
-from posenc.lab.compare.task import Sizes
+from posenc.lab.compare.stepwise import Settings
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.progress import Row, display, said_time
@@ -26,7 +25,7 @@ class Standing:
     phase: str = "waiting"
     evaluated: str = ""
 
-    def update(self, row: dict[str, Any] | None, config: TrainConfig | Sizes) -> None:
+    def update(self, row: dict[str, Any] | None, config: Settings) -> None:
         """Take in the last row of a trial's metrics; rows before it may have been missed."""
         if row is None:
             return
@@ -50,7 +49,7 @@ class Standing:
             return f"{self.steps_per_second * self.tokens / 1000:.1f}k tokens/s"
         return f"{self.steps_per_second:.1f} steps/s"
 
-    def time_left(self, config: TrainConfig | Sizes) -> str:
+    def time_left(self, config: Settings) -> str:
         """Time left, or what is done instead of training."""
         if self.phase == "evaluating":
             return self.phase + self.evaluated
@@ -64,7 +63,7 @@ class Standing:
 class Watch:
     """Follows trials by their folders; call :meth:`look` now and then."""
 
-    def __init__(self, folders: Sequence[Path], config: TrainConfig | Sizes, console: Console) -> None:
+    def __init__(self, folders: Sequence[Path], config: Settings, console: Console) -> None:
         self.config, self.console = config, console
         self.standings = {folder: Standing() for folder in folders}
         for folder, standing in self.standings.items():  # a run that is resumed has got somewhere already

@@ -14,6 +14,8 @@ FORMAT = 1
 NO_COMMAND = "(not recorded: an earlier version of posenc wrote this run)"
 
 Device = Literal["cpu", "cuda"]
+Backend = Literal["loky", "ray", "dask"]
+"""Where the parts of a run are computed side by side."""
 T = TypeVar("T")
 Data = dict[str, Any]
 """What a JSON file holds: results, and parts of them."""

@@ -20,8 +20,10 @@ NOT_TEXT = (".gguf", ".json", ".py")
 
 def _filled(text: str | None) -> str | None:
     """Help in which each paragraph is one line, for the terminal to break; indented lines stay."""
-    paragraphs = (text or "").split("\n\n")
-    return "\n\n".join(part if "\n " in part else part.replace("\n", " ") for part in paragraphs) or None
+    first, *more = (part if "\n " in part else part.replace("\n", " ") for part in (text or "").split("\n\n"))
+    # Typer dedents all after the first paragraph by the lines after its first one: an empty first line keeps examples
+    # indented where they are all that follows.
+    return "\n\n".join((first, "", *more) if more else (first,)) or None
 
 
 def _without_types(parameters: list[Any]) -> list[Any]:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from posenc.lab.compare import patches
-from posenc.lab.compare.diffusion import Block, Conditions
-from posenc.lab.compare.patches import CLASSES, SIDE, Where
 from posenc.lab.compare.task import Measurement, Sizes, Task
-from posenc.lab.compare.task_train import seeded
+from posenc.lab.compare.tasks.shared import patches
+from posenc.lab.compare.tasks.shared.diffusion import Block, Conditions
+from posenc.lab.compare.tasks.shared.patches import CLASSES, SIDE, Where
+from posenc.lab.compare.train import seeded
 from posenc.lab.drawing.plots import Picture
 from posenc.lab.drawing.tiles import tiles
 

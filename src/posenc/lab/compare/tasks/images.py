@@ -9,9 +9,9 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from posenc.lab.compare import patches
-from posenc.lab.compare.patches import CLASSES, SIDE, SIZES, Where
 from posenc.lab.compare.task import Measurement, Sizes, Task
+from posenc.lab.compare.tasks.shared import patches
+from posenc.lab.compare.tasks.shared.patches import CLASSES, SIDE, SIZES, Where
 from posenc.lab.drawing.plots import Picture
 from posenc.lab.drawing.tiles import SHADES
 from posenc.nn import Transformer

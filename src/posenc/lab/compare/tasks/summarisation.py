@@ -4,9 +4,9 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from posenc.lab.compare.sequences import Pairs, Pieces, TextToText, table
 from posenc.lab.compare.task import Sizes
-from posenc.lab.compare.text_scores import rouge_l
+from posenc.lab.compare.tasks.shared.sequences import Pairs, Pieces, TextToText, table
+from posenc.lab.compare.tasks.shared.text_scores import rouge_l
 
 HELD_OUT = 192  # the last rows
 PIECES = 2000

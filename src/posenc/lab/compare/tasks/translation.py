@@ -8,9 +8,9 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from posenc.lab.compare.sequences import EncoderDecoder, Pairs, Pieces, TextToText, table
 from posenc.lab.compare.task import Sizes
-from posenc.lab.compare.text_scores import chrf
+from posenc.lab.compare.tasks.shared.sequences import EncoderDecoder, Pairs, Pieces, TextToText, table
+from posenc.lab.compare.tasks.shared.text_scores import chrf
 from posenc.lab.drawing.plots import DIVERGING, Picture
 
 HELD_OUT = ("2Sam", "Ruth")  # books

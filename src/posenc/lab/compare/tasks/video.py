@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 import posenc
 from posenc.frequencies import NTK, Frequencies, Geometric, Linear, RIFLEx
-from posenc.lab.compare import patches
-from posenc.lab.compare.diffusion import Block, Conditions
-from posenc.lab.compare.patches import SIDE
 from posenc.lab.compare.task import Measurement, Sizes, Task
-from posenc.lab.compare.task_train import seeded
+from posenc.lab.compare.tasks.shared import patches
+from posenc.lab.compare.tasks.shared.diffusion import Block, Conditions
+from posenc.lab.compare.tasks.shared.patches import SIDE
+from posenc.lab.compare.train import seeded
 from posenc.lab.drawing.plots import Picture
 from posenc.lab.drawing.tiles import tiles
 from posenc.lab.encodings.spec import parse

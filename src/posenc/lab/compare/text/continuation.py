@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from posenc.lab.compare.config import Precision
+from posenc.lab.compare.text.config import Precision
 from posenc.lab.run import folder as runs
 
 FACTOR, TEMPERATURE = 4, 0.7

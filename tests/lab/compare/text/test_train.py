@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from posenc.lab.compare.config import ModelConfig, Precision, TrainConfig
-from posenc.lab.compare.decoder import build
-from posenc.lab.compare.presets import ROAD
-from posenc.lab.compare.train import Training
+from posenc.lab.compare.text.config import ModelConfig, Precision, TrainConfig
+from posenc.lab.compare.text.decoder import build
+from posenc.lab.compare.text.presets import ROAD
+from posenc.lab.compare.text.train import Training
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run.schedule import batch_at, learning_rate_at
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import posenc
-from posenc.lab.compare.config import ModelConfig
+from posenc.lab.compare.text.config import ModelConfig
 from posenc.lab.encodings.spec import Spec
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from posenc.lab.compare.config import EvaluateConfig, ModelConfig, TrainConfig
+from posenc.lab.compare.text.config import EvaluateConfig, ModelConfig, TrainConfig
 
 # The road from no encoding to relative ones.
 ROAD = ("none", "integer", "normalized", "binary", "sinusoidal", "learned", "rope", "alibi")

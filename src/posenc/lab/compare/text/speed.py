@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from posenc.lab.compare.config import TrialConfig
-from posenc.lab.compare.train import Training
-from posenc.lab.compare.trial import load_tokens, make_model
+from posenc.lab.compare.text.config import TrialConfig
+from posenc.lab.compare.text.train import Training
+from posenc.lab.compare.text.trial import load_tokens, make_model
 
 ROUNDS = 20
 WARM_UP = 3

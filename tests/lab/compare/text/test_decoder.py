@@ -7,8 +7,8 @@ import torch
 
 import posenc
 from posenc.catalogue import row
-from posenc.lab.compare.config import ModelConfig
-from posenc.lab.compare.decoder import Decoder, build
+from posenc.lab.compare.text.config import ModelConfig
+from posenc.lab.compare.text.decoder import Decoder, build
 from posenc.lab.encodings.spec import parse
 
 SIZES = ModelConfig(dim=16, num_layers=2, num_heads=2)

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from posenc.lab.compare.config import is_done
-from posenc.lab.compare.train import Training
+from posenc.lab.compare.text.config import is_done
+from posenc.lab.compare.text.train import Training
 from posenc.lab.run import folder as runs
 
 TRIAL = "learned-seed0"
@@ -191,7 +191,7 @@ def test_kill_9_at_any_moment_loses_nothing(prepare, finish_trial, numbers) -> N
     assert finish_trial(expected).status == "done"
     folder = prepare("learned", train=steps) / TRIAL
     code = (
-        "import sys, os; from posenc.lab.compare.trial import run_trial; "
+        "import sys, os; from posenc.lab.compare.text.trial import run_trial; "
         "print(run_trial(sys.argv[1], device='cpu', parent=0))"
     )
     chance = random.Random(0)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Device, from_dict, to_dict
+from posenc.lab.run.config import Backend, Device, from_dict, to_dict
 
 Precision = Literal["float32", "bfloat16"]
-Backend = Literal["loky", "ray", "dask"]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from posenc.lab.compare import report, results, table
 from posenc.lab.compare.request import Request
+from posenc.lab.compare.text import report, results, table
 from posenc.lab.drawing import plots, words
 from posenc.lab.extend.request import Ending
 from posenc.lab.run.options import command_of

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from posenc.lab.compare.config import EvaluateConfig, ModelConfig
-from posenc.lab.compare.decoder import build
-from posenc.lab.compare.evaluate import evaluate, mean_nats, whole_windows, windows_with_same_end
+from posenc.lab.compare.text.config import EvaluateConfig, ModelConfig
+from posenc.lab.compare.text.decoder import build
+from posenc.lab.compare.text.evaluate import evaluate, mean_nats, whole_windows, windows_with_same_end
 from posenc.lab.encodings.spec import parse
 
 TEXT = torch.randint(0, 16, (1000,), generator=torch.Generator().manual_seed(0)).to(torch.uint8)

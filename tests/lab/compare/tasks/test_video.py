@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from posenc.lab.compare import patches
 from posenc.lab.compare.find_task import find
-from posenc.lab.compare.task_train import Training
 from posenc.lab.compare.tasks import video
+from posenc.lab.compare.tasks.shared import patches
+from posenc.lab.compare.train import Training
 from posenc.lab.drawing import plots
 
 

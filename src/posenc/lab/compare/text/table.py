@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 from rich.table import Table
 
-from posenc.lab.compare.folder import PROTOCOLS, Protocol
-from posenc.lab.compare.results import Cell, Results, ranked
+from posenc.lab.compare.text.folder import PROTOCOLS, Protocol
+from posenc.lab.compare.text.results import Cell, Results, ranked
 from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.tables import table as empty
 from posenc.lab.drawing.words import number

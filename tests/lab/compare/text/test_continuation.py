@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from posenc.lab.compare import continuation, report
+from posenc.lab.compare.text import continuation, report
 from posenc.lab.run import folder as runs
 
 

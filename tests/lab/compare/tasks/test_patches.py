@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import posenc
-from posenc.lab.compare import patches
 from posenc.lab.compare.find_task import find
-from posenc.lab.compare.patches import NUMBERS, TABLES, Where
-from posenc.lab.compare.task_train import Training, train
 from posenc.lab.compare.tasks import generation, images
+from posenc.lab.compare.tasks.shared import patches
+from posenc.lab.compare.tasks.shared.patches import NUMBERS, TABLES, Where
+from posenc.lab.compare.train import Training, train
 from posenc.lab.drawing import plots
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from posenc.lab.compare.find_task import find
-from posenc.lab.compare.sequences import END, EncoderDecoder, Pairs, padded
 from posenc.lab.compare.task import Sizes
 from posenc.lab.compare.tasks import retrieval, summarisation, translation
-from posenc.lab.compare.text_scores import chrf, rouge_l
+from posenc.lab.compare.tasks.shared.sequences import END, EncoderDecoder, Pairs, padded
+from posenc.lab.compare.tasks.shared.text_scores import chrf, rouge_l
 
 SMALL = Sizes(dim=16, num_heads=2, num_layers=2, length=8)
 

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from posenc.lab.compare.config import EvaluateConfig, Precision
+from posenc.lab.compare.text.config import EvaluateConfig, Precision
 
 TOKENS_PER_BATCH = 8192
 LARGEST_NATS = 700.0  # exp of more is no float

@@ -8,8 +8,8 @@ import torch
 
 from posenc.lab.compare.find_task import find
 from posenc.lab.compare.task import Sizes
-from posenc.lab.compare.task_train import train
 from posenc.lab.compare.tasks import arithmetic
+from posenc.lab.compare.train import train
 
 
 def test_sums_are_right_in_rows_of_different_lengths() -> None:

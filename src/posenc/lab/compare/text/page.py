@@ -10,10 +10,10 @@ import numpy as np
 from markupsafe import Markup, escape
 
 import posenc
-from posenc.lab.compare import continuation
-from posenc.lab.compare.folder import PROTOCOLS, Config, Protocol
-from posenc.lab.compare.results import Described, Entry, Results, growth, verdict
-from posenc.lab.compare.table import best, cell_text, heading
+from posenc.lab.compare.text import continuation
+from posenc.lab.compare.text.folder import PROTOCOLS, Config, Protocol
+from posenc.lab.compare.text.results import Described, Entry, Results, growth, verdict
+from posenc.lab.compare.text.table import best, cell_text, heading
 from posenc.lab.drawing import html, plots
 from posenc.lab.drawing.plots import TIMES
 from posenc.lab.drawing.words import HELD, names, times

@@ -1,0 +1,115 @@
+"""Training in steps: what happens in a step depends on the seed and its number alone, so it can be resumed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from posenc.lab.run.schedule import Schedule, learning_rate_at
+
+
+class Settings(Schedule, Protocol):
+    """How a model is trained. ``length`` and ``batch`` say how much makes an example and how many make a step."""
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def log_every(self) -> int: ...
+    @property
+    def checkpoint_every(self) -> int: ...
+
+
+Model = TypeVar("Model", bound=nn.Module)
+Config = TypeVar("Config", bound=Settings)
+
+
+class Stepwise(ABC, Generic[Model, Config]):
+    """A model, its optimizer, and how far they are. A subclass says what the loss of a step is."""
+
+    rate = "steps_per_second"
+    """What its speed is called in the metrics."""
+
+    def __init__(self, model: Model, config: Config, decayed: Iterable[nn.Parameter], device: torch.device) -> None:
+        self.model, self.config, self.step = model, config, 0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # since the last row of metrics
+        chosen = {id(weight) for weight in decayed}
+        weights = list(model.parameters())
+        groups = [
+            {"params": [w for w in weights if id(w) in chosen], "weight_decay": config.weight_decay},
+            {"params": [w for w in weights if id(w) not in chosen], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
+
+    @abstractmethod
+    def loss(self) -> Tensor:
+        """The loss of this step."""
+
+    @property
+    def per_step(self) -> int:
+        """How many of what its speed counts are in a step."""
+        return 1
+
+    def advance(self) -> None:
+        """One step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.step, self.config)
+        loss = self.loss()
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.loss_sum += loss.detach()
+        self.step += 1
+
+    def take_mean_loss(self, steps: int) -> float:
+        """The mean loss of the last ``steps`` steps."""
+        mean = self.loss_sum.item() / steps
+        self.loss_sum.zero_()
+        return mean
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on, as named tensors."""
+        progress = {"progress.step": torch.tensor(self.step), "progress.loss_sum": self.loss_sum}
+        return {**state_of(self.model, self.optimizer), **progress}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to where :meth:`state` was taken."""
+        load_state(self.model, self.optimizer, state)
+        self.step = int(state["progress.step"])
+        self.loss_sum.copy_(state["progress.loss_sum"])
+
+
+def state_of(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """The weights and their moments by name; what several modules share has one name."""
+    moments = {
+        f"optimizer.{kind}.{name}": value
+        for name, parameter in model.named_parameters()
+        for kind, value in optimizer.state[parameter].items()
+    }
+    return {**{f"model.{name}": value for name, value in _weights(model).items()}, **moments}
+
+
+def load_state(model: nn.Module, optimizer: torch.optim.AdamW, state: Mapping[str, Tensor]) -> None:
+    """Give a model and its optimizer back what :func:`state_of` took."""
+    with torch.no_grad():
+        for name, value in _weights(model).items():
+            value.copy_(state[f"model.{name}"])
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    kinds = ("step", "exp_avg", "exp_avg_sq")
+    moments = {
+        index: {kind: state[f"optimizer.{kind}.{name}"] for kind in kinds}
+        for index, name in enumerate(order)
+        if f"optimizer.step.{name}" in state  # a weight that has had no gradient has none
+    }
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

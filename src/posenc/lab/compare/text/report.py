@@ -1,0 +1,65 @@
+"""The report of a run, made from its folder alone: results.json, one self-contained page, a table for the terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
+
+from posenc.lab.compare.text.folder import encodings_of
+from posenc.lab.compare.text.results import collect, measured
+from posenc.lab.run import folder as runs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from posenc.lab.drawing.plots import Picture
+
+
+def write(run: Path) -> Path:
+    """Make ``results.json`` and ``report.html`` in the run's folder, and say where the page is."""
+    from posenc.lab.compare.text.page import page  # draws with matplotlib
+
+    encodings = encodings_of(run)
+    results = collect(run, encodings)
+    runs.write_json(run / runs.RESULTS, results.to_dict())
+    path = run / "report.html"
+    runs.write(path, page(results, encodings))
+    return path
+
+
+def print_table(run: Path, console: "Console") -> None:
+    """The table of a run in the terminal."""
+    from posenc.lab.compare.text.table import print_results
+
+    print_results(measured(run), console)
+
+
+def figures(run: Path) -> "list[Picture]":
+    """The figures of a run: perplexity by length, loss by step, and the pictures of each encoding."""
+    from posenc.lab.compare.text.page import figures_of
+
+    encodings = encodings_of(run)
+    return figures_of(measured(run), encodings)
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """Every number of a run, one a row: see :func:`posenc.lab.load`."""
+    found: list[dict[str, Any]] = []
+
+    def add(measure: str, unit: str, value: Any, **about: Any) -> None:
+        found.append({"encoding": entry.label, **about, "measure": measure, "unit": unit, "value": value})
+
+    for entry in measured(run).encodings:
+        for seed in entry.seeds:
+            for step, loss in seed.loss:
+                add("training loss", "nats/token", loss, seed=seed.seed, step=step)
+            for protocol, cells in seed.evaluate.items():
+                for factor, cell in cells.items():
+                    at = {"seed": seed.seed, "protocol": protocol, "factor": factor, "length": cell.length}
+                    add("perplexity", "", None if cell.perplexity is UNSET else cell.perplexity, **at)
+                    add("loss", "nats/token", None if cell.nats is UNSET else cell.nats, **at)
+        if entry.speed:
+            add("time of a training step", "s", entry.speed.seconds_per_step)
+            add("training speed relative to none", "", entry.speed.relative_to_none)
+        add("parameters added", "", entry.parameters_added)
+    return found

@@ -1,0 +1,291 @@
+"""Everything that a run of ``posenc compare`` found, computed from its folder alone."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, UnsetType
+
+import posenc
+from posenc.lab.compare.text.continuation import Parts, parts
+from posenc.lab.compare.text.folder import (
+    PROTOCOLS,
+    Config,
+    Given,
+    Protocol,
+    Seed,
+    encodings_of,
+    read_config,
+    read_trial,
+)
+from posenc.lab.drawing.words import BROKE, HELD, finite, names, times
+from posenc.lab.encodings import road
+from posenc.lab.encodings.properties import Properties, measure
+from posenc.lab.run import folder as runs
+from posenc.lab.run.config import FORMAT, NO_COMMAND, Data, read
+
+
+class Cell(msgspec.Struct):
+    """Perplexity at one length, over the seeds; or why it was refused, or neither if no seed has got there."""
+
+    length: int
+    values: list[float]
+    refused: str | UnsetType = UNSET
+    mean: float | UnsetType = UNSET
+    spread: float | UnsetType | None = UNSET
+
+
+class Speed(msgspec.Struct):
+    """What ``speed.json`` says of an encoding."""
+
+    seconds_per_step: float
+    relative_to_none: float
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """What is known of an encoding of the run. Cells are by protocol, and by how many times the trained length."""
+
+    label: str
+    spec: str
+    state: str
+    perplexity: dict[Protocol, dict[int, Cell]]
+    parameters_added: int | None
+    speed: Speed | None
+    continuation: Parts | None
+    seeds: list[Seed]
+
+    @property
+    def refused(self) -> str:
+        """Why it cannot read the longest texts, or nothing."""
+        return next((cell.refused for cell in self.perplexity["last"].values() if cell.refused), "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described(Properties):
+    """What was measured of an encoding without training, and its words on the road."""
+
+    relative: bool
+    max_positions: int | None
+    step: road.Step
+
+
+class NotBuilt(msgspec.Struct):
+    """Why an encoding cannot be had here."""
+
+    why_not: str
+
+
+class Results(msgspec.Struct, kw_only=True):
+    """What ``results.json`` holds; ``written`` is the run's config as it stands in its file, and goes there as
+    ``config``."""
+
+    format: int = FORMAT
+    kind: str = "compare"
+    posenc: str = posenc.__version__
+    run: str
+    config: Config
+    written: Data
+    command: str
+    environment: Data
+    encodings: list[Entry]
+    finished: bool
+    summary: list[str] = []
+    properties: dict[str, Described | NotBuilt] = {}
+
+    @property
+    def factors(self) -> list[int]:
+        """How many times the trained length was evaluated."""
+        return self.config.evaluate.factors
+
+    def to_dict(self) -> Data:
+        """As plain data, for JSON."""
+        plain: Data = finite(msgspec.to_builtins(self, str_keys=True))
+        plain["config"] = plain.pop("written")
+        return plain
+
+
+def collect(run: Path, encodings: Mapping[str, posenc.Encoding | str] | None = None) -> Results:
+    """Everything that the report says.
+
+    ``encodings`` are those of :func:`encodings_of`, if they were built already.
+
+    Raises:
+        ValueError: a folder that is no run of ``posenc compare``, a run of another format, a broken file in it.
+    """
+    results = measured(run)
+    results.properties = _properties(results.config, encodings_of(run) if encodings is None else encodings)
+    return results
+
+
+def measured(run: Path) -> Results:
+    """What the run measured: perplexity, loss, speed, parameters."""
+    config, written = read_config(run)
+    speeds = read(run / runs.SPEED, dict[str, Speed]) if (run / runs.SPEED).exists() else {}
+    folders = {given.label: [run / f"{given.label}-seed{seed}" for seed in config.seeds] for given in config.encodings}
+    environments = [path for own in folders.values() for folder in own if (path := folder / runs.ENVIRONMENT).exists()]
+    encodings = [
+        _entry(run, given, folders[given.label], config, speeds.get(given.label)) for given in config.encodings
+    ]
+    results = Results(
+        run=run.resolve().name,
+        config=config,
+        written=written,
+        command=config.command or NO_COMMAND,
+        environment=runs.read_json(environments[0]) if environments else {},
+        encodings=encodings,
+        finished=all(entry.state == "done" for entry in encodings),
+    )
+    results.summary = summary(results)
+    return results
+
+
+def _entry(run: Path, given: Given, folders: Sequence[Path], config: Config, speed: Speed | None) -> Entry:
+    trials = [read_trial(folder, seed, config) for folder, seed in zip(folders, config.seeds, strict=True)]
+    seeds, written = [seed for seed, _ in trials], trials[0][1]
+    return Entry(
+        label=given.label,
+        spec=given.spec,
+        state=seeds[0].state if len({seed.state for seed in seeds}) == 1 else "unfinished",
+        perplexity={protocol: _over_seeds(seeds, protocol) for protocol in PROTOCOLS},
+        parameters_added=next((seed.parameters_added for seed in seeds if seed.state == "done"), None),
+        speed=speed,
+        continuation=parts(run, written, config.train.length) if written else None,
+        seeds=seeds,
+    )
+
+
+def growth(entry: Entry, results: Results, protocol: Protocol = "last") -> tuple[int, float] | None:
+    """(factor, perplexity there over that at the trained length) at the longest length that it could be read at.
+
+    By the last-tokens protocol unless told otherwise, since there every length scores the same tokens. Infinite where
+    the perplexity is; None if there is nothing to compare.
+    """
+    found = {
+        factor: cell.mean
+        for factor in results.factors
+        if (cell := entry.perplexity[protocol].get(factor)) is not None and cell.mean is not UNSET
+    }
+    if len(found) < 2 or not found.get(1):
+        return None
+    return max(found), found[max(found)] / found[1] if math.isfinite(found[max(found)]) else math.inf
+
+
+def verdict(entry: Entry, results: Results, protocol: Protocol = "last") -> Literal["held", "rose", "broke", "unclear"]:
+    """What the perplexity did at the longest length, against that at the trained one.
+
+    With several seeds the mean of the log ratios counts, and is "unclear" within two standard errors of a limit
+    (``HELD``, ``BROKE``). With one seed there is no error to know, and the ratio itself counts.
+    """
+    cells = entry.perplexity[protocol]
+    known = {factor: cells[factor].values for factor in results.factors if factor in cells and cells[factor].values}
+    if len(known) < 2 or 1 not in known or len(known[max(known)]) != len(known[1]):
+        return "unclear"
+    pairs = zip(known[max(known)], known[1], strict=True)
+    logs = [math.log(far / near) if math.isfinite(far) else math.inf for far, near in pairs]
+    middle = float(np.mean(logs))
+    if not math.isfinite(middle):
+        return "broke"
+    error = 2 * float(np.std(logs, ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
+    if middle + error <= math.log(HELD):
+        return "held"
+    if middle - error >= math.log(BROKE):
+        return "broke"
+    return "rose" if middle - error > math.log(HELD) and middle + error < math.log(BROKE) else "unclear"
+
+
+def summary(results: Results) -> list[str]:
+    """What the run found, in a few sentences computed from its numbers."""
+    length, seeds = results.config.train.length, len(results.config.seeds)
+    said = []
+    if unfinished := [entry.label for entry in results.encodings if entry.state != "done"]:
+        verb = "is" if len(unfinished) == 1 else "are"
+        said.append(f"This run is not finished: {names(unfinished)} {verb} still to be trained to the end.")
+    longest = max(results.factors)
+    groups: dict[str, list[tuple[float, str]]] = {"held": [], "rose": [], "broke": [], "unclear": []}
+    for entry in results.encodings:
+        grown = growth(entry, results)
+        if grown is not None and grown[0] == longest and not entry.refused:
+            groups[verdict(entry, results)].append((grown[1], entry.label))
+    parts = []
+    for kind, verb in (("held", "kept"), ("rose", "lost some"), ("broke", "broke")):
+        if members := _with_ratios(groups[kind]):
+            object_ = "" if kind != "held" else " its perplexity" if len(members) == 1 else " their perplexity"
+            parts.append(f"{names(members)} {verb}{object_}")
+    if members := _with_ratios(groups["unclear"]):
+        parts.append(f"of {names(members)} the seeds differ too much to say which")
+    if parts:
+        said.append(
+            f"Trained on {length} tokens and read at {longest * length}, the perplexity there over that at {length} in "
+            f"brackets: {'; '.join(parts)}."
+        )
+    by_end: dict[int, list[str]] = {}
+    for entry in results.encodings:
+        if entry.refused:
+            read = [cell.length for cell in entry.perplexity["last"].values() if not cell.refused]
+            by_end.setdefault(max(read, default=length), []).append(entry.label)
+    for end, labels in by_end.items():
+        verb = "have" if len(labels) > 1 else "has"
+        where = "the trained length" if end == length else f"{end} tokens, {end // length} times the trained length,"
+        said.append(f"{names(labels)} {verb} no code past {where} and cannot go further.")
+    for protocol in reversed(PROTOCOLS):
+        known = ranked(results, protocol, 1)
+        if len(known) > 1:
+            (low, best), (high, worst) = known[0], known[-1]
+            said.append(
+                f"At the trained length itself {best} was best with a perplexity of {low:.2f} and {worst} last with "
+                f"{high:.2f}."
+            )
+            break
+    if seeds == 1:
+        said.append("With one seed, differences of a few per cent between two encodings may be noise.")
+    else:
+        said.append(f"Numbers are means over {seeds} seeds, ± one standard deviation between them.")
+    return said
+
+
+def _with_ratios(group: list[tuple[float, str]]) -> list[str]:
+    return [f"{label} ({times(ratio)})" for ratio, label in sorted(group)]
+
+
+def ranked(results: Results, protocol: Protocol, factor: int) -> list[tuple[float, str]]:
+    """Mean perplexity and label of each encoding that has a number there, from the lowest."""
+    cells = {entry.label: entry.perplexity[protocol].get(factor) for entry in results.encodings}
+    return sorted(
+        (cell.mean, label)
+        for label, cell in cells.items()
+        if cell is not None and cell.mean is not UNSET and math.isfinite(cell.mean)
+    )
+
+
+def _over_seeds(seeds: Sequence[Seed], protocol: Protocol) -> dict[int, Cell]:
+    cells = {}
+    for factor in sorted({factor for seed in seeds for factor in seed.evaluate[protocol]}):
+        found = [seed.evaluate[protocol][factor] for seed in seeds if factor in seed.evaluate[protocol]]
+        values = [row.perplexity for row in found if row.perplexity is not None and row.perplexity is not UNSET]
+        cell = cells[factor] = Cell(found[0].length, values)
+        if refused := [row.refused for row in found if row.refused]:
+            cell.refused = refused[0]
+        elif values:
+            cell.mean = float(np.mean(values))
+            cell.spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return cells
+
+
+def _properties(config: Config, encodings: Mapping[str, posenc.Encoding | str]) -> dict[str, Described | NotBuilt]:
+    found: dict[str, Described | NotBuilt] = {}
+    for label, encoding in encodings.items():
+        if isinstance(encoding, str):
+            found[label] = NotBuilt(encoding)
+            continue
+        properties = measure(encoding, dim=config.model.dim, num_heads=config.model.num_heads)
+        found[label] = Described(
+            **vars(properties),
+            relative=encoding.relative,
+            max_positions=encoding.max_positions,
+            step=road.step(encoding),
+        )
+    return found

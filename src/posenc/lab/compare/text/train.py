@@ -1,0 +1,39 @@
+"""Training of a decoder on text."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from posenc.lab.compare.stepwise import Stepwise
+from posenc.lab.compare.text.config import Precision, TrainConfig
+from posenc.lab.compare.text.decoder import Decoder
+from posenc.lab.run.schedule import batch_at
+
+
+class Training(Stepwise[Decoder, TrainConfig]):
+    """A decoder that learns text; its loss is in nats a token."""
+
+    rate = "tokens_per_second"
+
+    def __init__(
+        self, model: Decoder, tokens: Int[Tensor, " text"], config: TrainConfig, *, seed: int, precision: Precision
+    ) -> None:
+        self.tokens, self.seed, self.precision, self.device = tokens, seed, precision, tokens.device
+        # Decay pulls weights to zero, which is no neutral place for a table of positions: only the blocks' decay.
+        matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
+        super().__init__(model, config, matrices, self.device)
+        # On a GPU these sizes are bound by launches, which the compiler fuses away; on a CPU it would cost a minute.
+        self._forward = torch.compile(model) if self.device.type == "cuda" else model
+
+    def loss(self) -> Tensor:
+        config = self.config
+        windows = batch_at(self.tokens, seed=self.seed, step=self.step, batch=config.batch, length=config.length)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits = self._forward(windows[:, :-1])
+        return F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
+
+    @property
+    def per_step(self) -> int:
+        """Tokens."""
+        return self.config.batch * self.config.length

@@ -1,0 +1,98 @@
+"""One encoding with one seed, from its folder alone: train, evaluate, and go on from wherever that was cut off."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from posenc.lab.compare.text import continuation
+from posenc.lab.compare.text.config import TrialConfig, is_done, load_trial
+from posenc.lab.compare.text.decoder import Decoder, build
+from posenc.lab.compare.text.evaluate import evaluate
+from posenc.lab.compare.text.train import Training
+from posenc.lab.compare.trial import Outcome, begin_or_resume, run_alone, train_to_end
+from posenc.lab.encodings.spec import parse
+from posenc.lab.run import environment
+from posenc.lab.run import folder as runs
+from posenc.lab.run.errors import RunError
+
+
+def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
+    """Bring a trial to its end, or to the point where it is told to stop; errors come back as an outcome.
+
+    Args:
+        folder: the trial's folder, RUN/<label>-seed<k>.
+        device: where to compute, such as "cpu" or "cuda:1".
+        parent: process id of the run; if a worker of its own started this one and it dies, the trial stops.
+    """
+
+    def work(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
+        return is_done(path) or _run(path, torch.device(device), ordered_to_stop)
+
+    return run_alone(folder, parent, work)
+
+
+def make_model(config: TrialConfig) -> Decoder:
+    """The trial's decoder with its initial weights."""
+    spec = parse(config.spec)
+    if spec.file_digest() != config.file_sha256:
+        raise RunError(f"{spec.file} has changed since this run began; undo the change, or start a new run.")
+    return build(
+        config.model,
+        spec,
+        vocabulary_size=config.vocabulary["size"],
+        length=config.train.length,
+        seed=config.seed,
+    )
+
+
+def load_tokens(run: Path, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Training and validation tokens of a run."""
+    tokens = runs.load_tensors(run / runs.TOKENS)
+    return tokens["train"].to(device), tokens["validation"].to(device)
+
+
+def _run(folder: Path, device: torch.device, ordered_to_stop: Callable[[], bool]) -> bool:
+    config = load_trial(folder)
+    torch.set_num_threads(config.threads)
+    checkpoint = folder / runs.CHECKPOINT
+    here = environment.describe(threads=config.threads, device=str(device))
+    train_tokens, validation_tokens = load_tokens(folder.parent, device)
+    model = make_model(config).to(device)
+    training = Training(model, train_tokens, config.train, seed=config.seed, precision=config.precision)
+    metrics, before = begin_or_resume(training, folder, here, checkpoint)
+    if not train_to_end(training, metrics, checkpoint, before, ordered_to_stop):
+        return False
+    runs.save_tensors(folder / runs.MODEL, model.state_dict())
+    model.eval()
+    for row in evaluate(
+        model,
+        validation_tokens,
+        config.evaluate,
+        length=config.train.length,
+        max_positions=model.encoding.max_positions,
+        precision=config.precision,
+    ):
+        metrics.append(row)
+        if ordered_to_stop():
+            return False
+    written = continuation.write(
+        model,
+        validation_tokens,
+        length=config.train.length,
+        max_positions=model.encoding.max_positions,
+        precision=config.precision,
+    )
+    metrics.append({"event": "continuation", "tokens": written})
+    metrics.append(
+        {
+            "event": "done",
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "parameters_added": sum(parameter.numel() for parameter in model.encoding.parameters()),
+            "seconds": next(row["seconds"] for row in reversed(metrics.rows()) if row["event"] == "train"),
+        }
+    )
+    metrics.sync()
+    checkpoint.unlink()
+    return True
