@@ -1,9 +1,9 @@
 """A run of a task: the same small model trained with each encoding, measured at the trained size and past it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import torch
@@ -18,9 +18,8 @@ from posenc.lab.compare.jobs import finish_trials
 from posenc.lab.compare.request import Request
 from posenc.lab.compare.task import Sizes, Task
 from posenc.lab.compare.train import Training, seeded, train
-from posenc.lab.compare.trial import Outcome, begin_or_resume, run_alone, train_to_end
+from posenc.lab.compare.trial import Outcome, run_alone, train_and_measure
 from posenc.lab.encodings.spec import parse
-from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import Backend, check_choice, read
 from posenc.lab.run.errors import RunError
@@ -120,7 +119,7 @@ def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
 
 def _run(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
     config = read(path / runs.CONFIG, TaskTrial)
-    task, spec, sizes, checkpoint = tasks.find(config.task), config.spec, config.sizes, path / runs.CHECKPOINT
+    task, spec, sizes = tasks.find(config.task), config.spec, config.sizes
     for what, before, now in (
         (config.task, config.file_sha256, tasks.digest(config.task)),
         (spec, config.encoding_sha256, _digest(spec)),
@@ -129,36 +128,32 @@ def _run(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
             raise RunError(f"{what} has changed since this run began; undo the change, or start a new run.")
     torch.set_num_threads(config.threads)
     training = Training(task, spec, sizes, config.seed)
-    here = environment.describe(threads=config.threads, device="cpu")
-    metrics, before_seconds = begin_or_resume(training, path, here, checkpoint)
-    if not train_to_end(training, metrics, checkpoint, before_seconds, ordered_to_stop):
-        return False
-    model = training.model.eval().requires_grad_(False)
-    measurements = []
-    with seeded(config.seed, sizes.steps):
-        for measurement in task.measure(model, spec, sizes):
-            measurements.append(measurement)
-            metrics.append({"event": "measure", **asdict(measurement)})
-            if ordered_to_stop():
-                return False
-        examples = list(task.examples(model, spec, sizes))
-        runs.save_tensors(path / SHOWN, task.show(model, spec, sizes))
-    runs.save_tensors(path / runs.MODEL, dict(model.named_parameters()))
-    trained = [row for row in metrics.rows() if row["event"] == "train"]
-    result = TrialResult(
-        config.label,
-        config.seed,
-        sizes.length,
-        [(row["step"], row["loss"]) for row in trained],
-        measurements,
-        examples,
-        sum(parameter.numel() for parameter in model.parameters()),
-        trained[-1]["seconds"],
-    )
-    runs.write_json(path / runs.RESULTS, msgspec.to_builtins(result))
-    metrics.append({"event": "done"})
-    checkpoint.unlink(missing_ok=True)
-    return True
+    model = training.model
+
+    def measure() -> Iterator[dict[str, Any]]:
+        measurements = []
+        with seeded(config.seed, sizes.steps):
+            for measurement in task.measure(model, spec, sizes):
+                measurements.append(measurement)
+                yield {"event": "measure", **asdict(measurement)}
+            examples = list(task.examples(model, spec, sizes))
+            runs.save_tensors(path / SHOWN, task.show(model, spec, sizes))
+        runs.save_tensors(path / runs.MODEL, dict(model.named_parameters()))
+        trained = [row for row in runs.Metrics(path / runs.METRICS).rows() if row["event"] == "train"]
+        result = TrialResult(
+            config.label,
+            config.seed,
+            sizes.length,
+            [(row["step"], row["loss"]) for row in trained],
+            measurements,
+            examples,
+            sum(parameter.numel() for parameter in model.parameters()),
+            trained[-1]["seconds"],
+        )
+        runs.write_json(path / runs.RESULTS, msgspec.to_builtins(result))
+        yield {"event": "done"}
+
+    return train_and_measure(training, path, measure, ordered_to_stop, threads=config.threads, device="cpu")
 
 
 def _digest(spec: str) -> str | None:

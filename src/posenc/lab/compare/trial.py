@@ -4,12 +4,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from posenc.lab.compare.stepwise import Stepwise
+from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 
@@ -48,7 +49,36 @@ def run_alone(folder: str, parent: int, work: Callable[[Path, Callable[[], bool]
     return Outcome(path.name, "done" if finished else "stopped")
 
 
-def train_to_end(
+def train_and_measure(
+    training: Stepwise[Any, Any],
+    folder: Path,
+    measure: Callable[[], Iterator[Mapping[str, Any]]],
+    ordered_to_stop: Callable[[], bool],
+    *,
+    threads: int,
+    device: str,
+) -> bool:
+    """Train to the last step, then append each row that ``measure`` yields, up to one of the event "done".
+
+    False if ordered to stop on the way. A training that was cut off goes on from its checkpoint; a measuring begins
+    anew.
+    """
+    here = environment.describe(threads=threads, device=device)
+    checkpoint = folder / runs.CHECKPOINT
+    metrics, before = _begin_or_resume(training, folder, here, checkpoint)
+    if not _train(training, metrics, checkpoint, before, ordered_to_stop):
+        return False
+    training.model.eval().requires_grad_(False)
+    for row in measure():
+        metrics.append(row)
+        if row["event"] != "done" and ordered_to_stop():
+            return False
+    metrics.sync()
+    checkpoint.unlink()
+    return True
+
+
+def _train(
     training: Stepwise[Any, Any],
     metrics: runs.Metrics,
     checkpoint: Path,
@@ -85,7 +115,7 @@ def train_to_end(
     return True
 
 
-def begin_or_resume(
+def _begin_or_resume(
     training: Stepwise[Any, Any], folder: Path, here: Mapping[str, Any], checkpoint: Path
 ) -> tuple[runs.Metrics, float]:
     """The metrics of a trial, and its seconds so far; a training whose checkpoint stands goes back to it."""

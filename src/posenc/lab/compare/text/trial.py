@@ -1,7 +1,8 @@
 """One encoding with one seed, from its folder alone: train, evaluate, and go on from wherever that was cut off."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +12,8 @@ from posenc.lab.compare.text.config import TrialConfig, is_done, load_trial
 from posenc.lab.compare.text.decoder import Decoder, build
 from posenc.lab.compare.text.evaluate import evaluate
 from posenc.lab.compare.text.train import Training
-from posenc.lab.compare.trial import Outcome, begin_or_resume, run_alone, train_to_end
+from posenc.lab.compare.trial import Outcome, run_alone, train_and_measure
 from posenc.lab.encodings.spec import parse
-from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 
@@ -56,43 +56,22 @@ def load_tokens(run: Path, device: torch.device) -> tuple[Tensor, Tensor]:
 def _run(folder: Path, device: torch.device, ordered_to_stop: Callable[[], bool]) -> bool:
     config = load_trial(folder)
     torch.set_num_threads(config.threads)
-    checkpoint = folder / runs.CHECKPOINT
-    here = environment.describe(threads=config.threads, device=str(device))
     train_tokens, validation_tokens = load_tokens(folder.parent, device)
     model = make_model(config).to(device)
     training = Training(model, train_tokens, config.train, seed=config.seed, precision=config.precision)
-    metrics, before = begin_or_resume(training, folder, here, checkpoint)
-    if not train_to_end(training, metrics, checkpoint, before, ordered_to_stop):
-        return False
-    runs.save_tensors(folder / runs.MODEL, model.state_dict())
-    model.eval()
-    for row in evaluate(
-        model,
-        validation_tokens,
-        config.evaluate,
-        length=config.train.length,
-        max_positions=model.encoding.max_positions,
-        precision=config.precision,
-    ):
-        metrics.append(row)
-        if ordered_to_stop():
-            return False
-    written = continuation.write(
-        model,
-        validation_tokens,
-        length=config.train.length,
-        max_positions=model.encoding.max_positions,
-        precision=config.precision,
-    )
-    metrics.append({"event": "continuation", "tokens": written})
-    metrics.append(
-        {
+
+    def measure() -> Iterator[dict[str, Any]]:
+        runs.save_tensors(folder / runs.MODEL, model.state_dict())
+        limit, precision = model.encoding.max_positions, config.precision
+        about: dict[str, Any] = {"length": config.train.length, "max_positions": limit, "precision": precision}
+        yield from evaluate(model, validation_tokens, config.evaluate, **about)
+        yield {"event": "continuation", "tokens": continuation.write(model, validation_tokens, **about)}
+        rows = runs.Metrics(folder / runs.METRICS).rows()
+        yield {
             "event": "done",
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "parameters_added": sum(parameter.numel() for parameter in model.encoding.parameters()),
-            "seconds": next(row["seconds"] for row in reversed(metrics.rows()) if row["event"] == "train"),
+            "seconds": next(row["seconds"] for row in reversed(rows) if row["event"] == "train"),
         }
-    )
-    metrics.sync()
-    checkpoint.unlink()
-    return True
+
+    return train_and_measure(training, folder, measure, ordered_to_stop, threads=config.threads, device=str(device))
