@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.lab.test_inspect import gguf_file
+from tests.integrations.gguf.test_description import gguf_file
 
 from posenc.frequencies import Geometric, YaRN
 from posenc.integrations.transformers import describe

@@ -2,29 +2,15 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from posenc.integrations.gguf import Stored
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.folder import read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor as a header describes it: shape, its file's name of the type, and size in bytes."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    size: int
-
-    @property
-    def count(self) -> int:
-        """Elements."""
-        return prod(self.shape)
 
 
 def check_safetensors(folder: Path) -> dict[str, Stored]:

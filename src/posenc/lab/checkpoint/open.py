@@ -17,9 +17,9 @@ import torch
 
 from posenc import RoPE
 from posenc.frequencies import Frequencies
+from posenc.integrations.gguf import describe as describe_gguf
 from posenc.integrations.transformers import extend, to_transformers
 from posenc.lab.checkpoint.find import Place, check_digests, find
-from posenc.lab.checkpoint.gguf import describe_gguf
 from posenc.lab.checkpoint.preview import ENCODER, Kind, part, positions, preview
 from posenc.lab.checkpoint.preview import Preview as Preview
 from posenc.lab.checkpoint.preview import look as look

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from posenc import Learned, NoPE, RoPE
 from posenc.frequencies import Frequencies
+from posenc.integrations import gguf
+from posenc.integrations.gguf.header import read_whole
 from posenc.integrations.transformers import LayerGroup, describe
 from posenc.lab.checkpoint.find import Place, find
-from posenc.lab.checkpoint.gguf import describe_gguf
-from posenc.lab.checkpoint.gguf_header import GGUF, check_gguf
-from posenc.lab.checkpoint.headers import INDEX, SINGLE, Stored, check_safetensors
+from posenc.lab.checkpoint.headers import INDEX, SINGLE, check_safetensors
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.folder import read_json
 
@@ -140,7 +140,10 @@ def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
 def _look_gguf(source: str, place: Place) -> Preview:
     if place.gguf is None:
         raise RunError(f"{source}: no GGUF file.")
-    header = check_gguf(place.gguf)
+    try:
+        header = read_whole(place.gguf)
+    except (ValueError, ImportError) as error:
+        raise RunError(str(error)) from error
     arch = str(header.metadata.get("general.architecture"))
     heads = _first(header, "attention.head_count", source)
     hidden = _first(header, "embedding_length", source)
@@ -148,7 +151,7 @@ def _look_gguf(source: str, place: Place) -> Preview:
     if header.get("rope.scaling.type") == "linear" and not header.get("rope.scaling.original_context_length"):
         trained = round(trained / (header.get("rope.scaling.factor") or 1))
     try:
-        kind, group = positions_of(describe_gguf(place.gguf), source)
+        kind, group = positions_of(gguf.describe(place.gguf), source)
     except ValueError as error:
         raise RunError(f"{source}: {error}") from error
     rotation = part(group, RoPE)
@@ -251,7 +254,7 @@ def _size(config: Mapping[str, Any], source: str, *names: str) -> int:
     return int(found)
 
 
-def _first(header: GGUF, key: str, source: str) -> int:
+def _first(header: gguf.Header, key: str, source: str) -> int:
     """A number, or the largest of a list with one for each layer."""
     found = header.get(key)
     largest = max(found, default=0) if isinstance(found, list) else found
@@ -260,7 +263,7 @@ def _first(header: GGUF, key: str, source: str) -> int:
     return largest
 
 
-def _stored(tensors: Mapping[str, Stored]) -> str:
+def _stored(tensors: Mapping[str, gguf.Stored]) -> str:
     """The type of most of the numbers."""
     totals: dict[str, int] = {}
     for tensor in tensors.values():

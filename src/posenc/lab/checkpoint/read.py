@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from posenc.integrations import gguf
 from posenc.integrations.transformers import Description, describe
 from posenc.lab.checkpoint.find import find
-from posenc.lab.checkpoint.gguf import describe_gguf
 from posenc.lab.checkpoint.pipeline import describe_diffusers
 from posenc.lab.checkpoint.timm_library import describe_name
 from posenc.lab.run.errors import RunError
@@ -18,12 +18,12 @@ def read(source: str | Path, *, pairing: Any = None) -> Description:
     installed.
 
     Raises:
-        RunError: there is none, or several; a damaged GGUF file.
-        ValueError: nothing that is known in it; an adapter's folder, with the name of its base.
+        RunError: there is none, or several.
+        ValueError: a damaged GGUF file; nothing that is known in it; an adapter's folder, with the name of its base.
     """
     path = Path(source).expanduser()
     if path.suffix == ".gguf":
-        return describe_gguf(path)
+        return gguf.describe(path)
     if path.suffix == ".json" or (path.is_dir() and any(path.glob("*.json"))):
         return describe_diffusers(path, pairing=pairing) or describe(path, pairing=pairing)
     try:
@@ -33,4 +33,4 @@ def read(source: str | Path, *, pairing: Any = None) -> Description:
         if found is None:
             raise
         return found
-    return describe_gguf(place.gguf) if place.gguf is not None else describe(place.folder, pairing=pairing)
+    return gguf.describe(place.gguf) if place.gguf is not None else describe(place.folder, pairing=pairing)

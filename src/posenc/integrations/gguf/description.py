@@ -1,6 +1,7 @@
 """What a GGUF file says of its positional encoding."""
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import torch
 from posenc import ALiBi, Compose, Learned, MRoPE, NoPE, RoPE, T5Bias, Temperature
 from posenc.encoding import Encoding
 from posenc.frequencies import Custom, Frequencies, Geometric, Linear, LongRoPE, YaRN
+from posenc.integrations.gguf import architectures as of
+from posenc.integrations.gguf.header import Header, read_header
 from posenc.integrations.transformers import Description, LayerGroup
 from posenc.integrations.transformers.description.config import bears_on_positions
-from posenc.lab.checkpoint import gguf_architectures as of
-from posenc.lab.checkpoint.gguf_header import GGUF, read_gguf
 
 #: How it was read, in the words of a description.
 READING = "the metadata of a GGUF file, and llama.cpp's code by architecture"
@@ -23,7 +24,7 @@ READING = "the metadata of a GGUF file, and llama.cpp's code by architecture"
 class _Values:
     """The metadata of an architecture, by the types that they have to have; what was not asked for is named."""
 
-    def __init__(self, header: GGUF, arch: str) -> None:
+    def __init__(self, header: Header, arch: str) -> None:
         self.header, self.arch = header, arch
         self.asked: set[str] = set()
 
@@ -54,7 +55,7 @@ class _Values:
     def need(self, key: str) -> int:
         found: int | None = self.whole(key)
         if found is None:
-            raise ValueError(f"inspect: {self.header.path} has no {key}, expected it in its metadata.")
+            raise ValueError(f"{self.header.path} has no {key}, expected it in its metadata.")
         return found
 
     def not_read(self) -> tuple[str, ...]:
@@ -67,24 +68,24 @@ class _Values:
 
     def _wrong(self, key: str, found: Any, expected: str) -> ValueError:
         shown = repr(found)[:60]
-        return ValueError(f"inspect: {self.header.path}: {key} is {shown}, expected {expected}; it was altered.")
+        return ValueError(f"{self.header.path}: {key} is {shown}, expected {expected}; it was altered.")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def describe_gguf(path: Path) -> Description:
+def describe(path: str | os.PathLike[str]) -> Description:
     """The encodings of a GGUF file, layer by layer, from its metadata, its lists of factors and its architecture.
 
     Raises:
-        RunError: gguf is not installed; a damaged file.
-        ValueError: no architecture that is known here; missing keys, or values that no rule has.
+        ImportError: gguf is not installed.
+        ValueError: a damaged file; no architecture that is known here; missing keys, or values that no rule has.
     """
-    header = read_gguf(path)
+    header = read_header(path)
     arch = str(header.metadata.get("general.architecture"))
     if arch not in of.KNOWN:
-        raise ValueError(f"inspect: {path} has the architecture {arch!r}, which is not known here.")
+        raise ValueError(f"{path} has the architecture {arch!r}, which is not known here.")
     values = _Values(header, arch)
     heads, count = values.need("attention.head_count"), values.need("block_count")
     longest = values.whole("context_length")
@@ -116,9 +117,7 @@ def _rotary(values: _Values, arch: str, heads: int, count: int, layers: tuple[in
         pairing: Any = "interleaved" if arch in of.INTERLEAVED else "half"
         if layout is not None:
             if not isinstance(sections, list) or not all(_is_number(each) for each in sections):
-                raise ValueError(
-                    f"inspect: {path} has rope.dimension_sections {sections!r}, expected a list of widths."
-                )
+                raise ValueError(f"{path} has rope.dimension_sections {sections!r}, expected a list of widths.")
             return MRoPE(
                 width,
                 sections=[int(each) for each in sections][:3],
@@ -218,7 +217,7 @@ def _without_rotation(
         if bias == 0 and arch == "mpt":
             encoding = _table(values)
         elif bias != 8:
-            raise ValueError(f"inspect: {values.header.path}: attention.max_alibi_bias is {bias:g}, expected 8.")
+            raise ValueError(f"{values.header.path}: attention.max_alibi_bias is {bias:g}, expected 8.")
         else:
             encoding = ALiBi(heads)
     elif arch in of.TABLES:
@@ -260,7 +259,7 @@ def _rule(
         factors = tensors["rope_freqs.weight"][: rotary_dim // 2]
         if len(factors) < rotary_dim // 2 or not (np.isfinite(factors) & (factors > 0)).all():
             raise ValueError(
-                f"inspect: {path}: rope_freqs.weight holds {len(factors)} from {factors.min(initial=np.inf):g}, "
+                f"{path}: rope_freqs.weight holds {len(factors)} from {factors.min(initial=np.inf):g}, "
                 f"expected {rotary_dim // 2} numbers above 0; the file was altered."
             )
         rates = Geometric(base).inv_freq(rotary_dim) / factors
@@ -270,7 +269,7 @@ def _rule(
         lists = [tensors[f"rope_factors_{name}.weight"].tolist() for name in ("short", "long")]
         attention = values.number("rope.scaling.attn_factor")
         if trained is None:
-            raise ValueError(f"inspect: {path} has no rope.scaling.original_context_length, expected it.")
+            raise ValueError(f"{path} has no rope.scaling.original_context_length, expected it.")
         rule = LongRoPE(
             *lists,
             trained_length=trained,
@@ -291,10 +290,10 @@ def _rule(
             else:
                 notes += (f"yarn_log_multiplier {float(weight):g}: not used",)
         if trained is None:
-            raise ValueError(f"inspect: {path} has no rope.scaling.original_context_length, expected it.")
+            raise ValueError(f"{path} has no rope.scaling.original_context_length, expected it.")
         return YaRN(factor, trained_length=trained, base=base, **options), trained, notes
     if kind == "linear" and factor != 1:
         return Linear(factor, base=base), trained, notes
     if kind not in ("none", "linear"):
-        raise ValueError(f"inspect: {path} has rope.scaling.type {kind!r}, expected none, linear, yarn or longrope.")
+        raise ValueError(f"{path} has rope.scaling.type {kind!r}, expected none, linear, yarn or longrope.")
     return Geometric(base), trained, notes

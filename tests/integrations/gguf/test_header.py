@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from posenc.lab.checkpoint.gguf import describe_gguf
-from posenc.lab.checkpoint.gguf_header import read_gguf
-from posenc.lab.run.errors import RunError
+from posenc.integrations.gguf import describe, read_header
 
 pytest.importorskip("gguf", reason="the gguf package is not installed")
 
@@ -66,8 +64,8 @@ def test_a_number_in_a_file_sizes_nothing_before_it_is_checked(name: str, tmp_pa
     tracemalloc.start()
     started = time.perf_counter()
     try:
-        with pytest.raises(RunError, match=words.replace("*", r"\*")):
-            describe_gguf(path)
+        with pytest.raises(ValueError, match=words.replace("*", r"\*")):
+            describe(path)
         seconds, peak = time.perf_counter() - started, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -77,7 +75,7 @@ def test_a_number_in_a_file_sizes_nothing_before_it_is_checked(name: str, tmp_pa
 
 def read_gguf_of_nothing(folder: Path) -> None:
     (folder / "empty.gguf").write_bytes(header(ARCH))
-    assert read_gguf(folder / "empty.gguf").metadata == {"general.architecture": "llama"}
+    assert read_header(folder / "empty.gguf").metadata == {"general.architecture": "llama"}
 
 
 def test_every_cut_of_a_whole_file_is_refused_in_our_words(tmp_path: Path) -> None:
@@ -85,15 +83,15 @@ def test_every_cut_of_a_whole_file_is_refused_in_our_words(tmp_path: Path) -> No
     data = header(*pairs)
     path = tmp_path / "model.gguf"
     path.write_bytes(data)
-    assert describe_gguf(path).model_type == "llama (GGUF)"
+    assert describe(path).model_type == "llama (GGUF)"
     for end in range(len(data)):
         path.write_bytes(data[:end])
-        with pytest.raises(RunError):
-            read_gguf(path)
+        with pytest.raises(ValueError, match=r"begin with GGUF|breaks off|ends at byte|GGUF version"):
+            read_header(path)
 
 
 def test_no_heads_are_refused_and_not_divided_by(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(header(ARCH, pair("llama.attention.head_count", 4, U32(0)), pair("llama.block_count", 4, U32(1))))
     with pytest.raises(ValueError, match=r"attention\.head_count is 0, expected a whole number above 0"):
-        describe_gguf(path)
+        describe(path)

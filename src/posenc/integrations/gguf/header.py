@@ -18,9 +18,6 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from posenc.lab.checkpoint.headers import Stored
-from posenc.lab.run.errors import RunError
-
 MOST_LAYERS = 10_000
 """More blocks than any model has."""
 MOST_CHANNELS = 2**24
@@ -36,7 +33,21 @@ _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 
 @dataclass(frozen=True)
-class GGUF:
+class Stored:
+    """A tensor as a header describes it: shape, its file's name of the type, and size in bytes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    size: int
+
+    @property
+    def count(self) -> int:
+        """Elements."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
     """The metadata of a GGUF file, with lengths in place of long lists, and its tensors."""
 
     path: Path
@@ -52,34 +63,36 @@ class GGUF:
         """The numbers of a tensor that is stored as plain floating point.
 
         Raises:
-            RunError: it is stored otherwise.
+            ValueError: it is stored otherwise.
         """
         tensor = self.tensors[name]
         if tensor.dtype not in _FLOATS:
-            raise RunError(f"{self.path}: {name} is stored as {tensor.dtype}, expected F64, F32 or F16.")
+            raise ValueError(f"{self.path}: {name} is stored as {tensor.dtype}, expected F64, F32 or F16.")
         with self.path.open("rb") as file:
             file.seek(self.starts[name])
             data = file.read(tensor.size)
         return np.frombuffer(data, _FLOATS[tensor.dtype]).astype(np.float64)
 
 
-def read_gguf(path: Path) -> GGUF:
+def read_header(path: str | os.PathLike[str]) -> Header:
     """What the header of a GGUF file says, after a look at whether every tensor lies within the file.
 
     Raises:
-        RunError: gguf is not installed; no GGUF, a truncated or an altered one; sizes that no model has.
+        ImportError: gguf is not installed.
+        ValueError: no GGUF, a truncated or an altered one; sizes that no model has.
     """
+    path = Path(path)
     try:
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     except ImportError as error:
-        raise RunError(f"{path}: GGUF files need the package gguf; pip install gguf.") from error
+        raise ImportError(f"{path}: GGUF files need the package gguf; pip install gguf.") from error
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise RunError(f"{path}: it does not begin with GGUF; no such file, or an altered one.")
+            raise ValueError(f"{path}: it does not begin with GGUF; no such file, or an altered one.")
         reader = _Reader(file)
         try:
             if (version := reader.number("I")) not in (2, 3):
-                raise RunError(f"{path}: GGUF version {version}, expected 2 or 3.")
+                raise ValueError(f"{path}: GGUF version {version}, expected 2 or 3.")
             tensors, pairs = reader.count(24), reader.number("Q")
             reader.expect(pairs, 13)
             metadata: dict[str, Any] = {}
@@ -90,13 +103,13 @@ def read_gguf(path: Path) -> GGUF:
                 metadata[name] = reader.value(reader.number("I"))
             infos = [reader.tensor() for _ in range(tensors)]
         except (_Nonsense, UnicodeDecodeError) as error:
-            raise RunError(
+            raise ValueError(
                 f"{path}: its header breaks off or makes no sense ({error}); truncated, or altered."
             ) from error
         data, size = file.tell(), reader.size
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-        raise RunError(f"{path}: general.alignment is {alignment!r}, expected a power of 2; the header was altered.")
+        raise ValueError(f"{path}: general.alignment is {alignment!r}, expected a power of 2; the header was altered.")
     data += -data % alignment
     found: dict[str, Stored] = {}
     starts: dict[str, int] = {}
@@ -104,51 +117,51 @@ def read_gguf(path: Path) -> GGUF:
         try:
             block, width = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         except (ValueError, KeyError) as error:
-            raise RunError(f"{path}: {name} has the type {kind}, which gguf does not know.") from error
+            raise ValueError(f"{path}: {name} has the type {kind}, which gguf does not know.") from error
         if not shape or shape[0] % block or offset % alignment or name in found:
-            raise RunError(f"{path}: {name} has shape {shape} at offset {offset}; the header was altered.")
+            raise ValueError(f"{path}: {name} has shape {shape} at offset {offset}; the header was altered.")
         found[name] = Stored(shape, GGMLQuantizationType(kind).name, prod(shape) // block * width)
         starts[name] = data + offset
         if (end := starts[name] + found[name].size) > size:
-            raise RunError(f"{path}: {name} ends at byte {end} and the file at {size}; the file is truncated.")
+            raise ValueError(f"{path}: {name} ends at byte {end} and the file at {size}; the file is truncated.")
     last = 0
     for name in sorted(found, key=lambda name: (starts[name], found[name].size)):
         if starts[name] < last:
-            raise RunError(f"{path}: {name} lies over the tensor before it; the header was altered.")
+            raise ValueError(f"{path}: {name} lies over the tensor before it; the header was altered.")
         last = starts[name] + found[name].size
-    header = GGUF(path, metadata, found, starts)
+    header = Header(path, metadata, found, starts)
     _check_sizes(header)
     return header
 
 
-def check_gguf(path: Path) -> GGUF:
-    """As :func:`read_gguf`, of a whole language model.
+def read_whole(path: Path) -> Header:
+    """As :func:`read_header`, of a whole language model.
 
     Raises:
-        RunError: as there; one part of several; another number of blocks than its metadata say.
+        ValueError: as there; one part of several; another number of blocks than its metadata say.
     """
-    header = read_gguf(path)
+    header = read_header(path)
     parts = header.metadata.get("split.count", 0)
     if not isinstance(parts, int) or parts > 1:
-        raise RunError(f"{path}: one part of several; join them first: llama-gguf-split --merge.")
+        raise ValueError(f"{path}: one part of several; join them first: llama-gguf-split --merge.")
     # As many blocks as the metadata say: transformers would drop the others without a word.
     there = {name.split(".")[1] for name in header.tensors if name.startswith("blk.")}
     wanted = header.get("block_count", 0)
     if not wanted or there != set(map(str, range(wanted))):
-        raise RunError(
+        raise ValueError(
             f"{path}: the metadata speak of {wanted} blocks and there are tensors of {len(there)}; no language "
             "model, or an altered file."
         )
     return header
 
 
-def _check_sizes(header: GGUF) -> None:
+def _check_sizes(header: Header) -> None:
     """Whether the sizes that others are made from are those that a model can have."""
     for key, most in (("block_count", MOST_LAYERS), *((key, MOST_CHANNELS) for key in _SIZES)):
         found = header.get(key)
         for size in found if isinstance(found, list) else [] if found is None else [found]:
             if type(size) is not int or not 0 <= size <= most:
-                raise RunError(
+                raise ValueError(
                     f"{header.path}: {key} is {size!r}, expected a whole number from 0 to {most}; it was altered."
                 )
 

@@ -1,0 +1,288 @@
+"""GGUF files are read as llama.cpp runs them: pairing, windows and layers without rotation, by architecture."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from posenc import ALiBi, Compose, Learned, MRoPE, NoPE, RoPE, T5Bias, YaRN
+from posenc.frequencies import Custom, Geometric, Linear, LongRoPE
+from posenc.integrations.gguf import architectures as of
+from posenc.integrations.gguf import describe
+from posenc.lab.inspect import inspect
+
+
+def gguf_file(path: Path, arch: str, tensors: dict[str, Any] | None = None, **keys: Any) -> Path:
+    gguf = pytest.importorskip("gguf", reason="the gguf package is not installed")
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_block_count(keys.pop("block_count", 2))
+    writer.add_context_length(8192)
+    writer.add_embedding_length(256)
+    writer.add_head_count(4)
+    for key, value in keys.items():
+        name = f"{arch}.{key.replace('__', '.')}"
+        add = {
+            bool: writer.add_bool,
+            str: writer.add_string,
+            float: writer.add_float32,
+            int: writer.add_uint32,
+            list: writer.add_array,
+        }
+        add[type(value)](name, value)
+    for name, values in (tensors or {"token_embd.weight": [0.0] * 32}).items():
+        writer.add_tensor(name, np.array(values, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def rotating(described: Any) -> dict[float, list[int]]:
+    """The layers that rotate, by base."""
+    found: dict[float, list[int]] = {}
+    for group in described:
+        if isinstance(group.encoding, RoPE):
+            found.setdefault(getattr(group.encoding.frequencies, "base", 0.0), []).extend(group.layers)
+    return found
+
+
+#: What llama.cpp's llama_model_rope_type gives for its constants LLM_ARCH_..., September 2026: neighbouring channels,
+NORM = """
+    LLADA LLAMA LLAMA4 DECI BAICHUAN STARCODER INTERNLM2 MINICPM XVERSE COMMAND_R COHERE2 OLMO ARCTIC DEEPSEEK DEEPSEEK2
+    DEEPSEEK2OCR PLM CHATGLM GRANITE GRANITE_MOE GRANITE_HYBRID CHAMELEON BAILINGMOE NEO_BERT SMOLLM3 ARCEE ERNIE4_5
+    ERNIE4_5_MOE MISTRAL3 MISTRAL4 LLAMA_EMBED MAINCODER GLM_DSA GLM4
+"""
+#: halves,
+NEOX = """
+    FALCON FALCON_H1 GROK DBRX BERT JINA_BERT_V3 MODERN_BERT NOMIC_BERT NOMIC_BERT_MOE EUROBERT STABLELM BITNET QWEN
+    QWEN2 DREAM QWEN2MOE QWEN3 QWEN3MOE LLADA_MOE RND1 OLMO2 OLMOE PHI2 PHI3 PHIMOE PLAMO PLAMO2 PLAMO3 GEMMA GEMMA2
+    GEMMA3 GEMMA3N GEMMA4 GEMMA_EMBEDDING STARCODER2 OPENELM GPTNEOX CODESHELL ORION NEMOTRON EXAONE EXAONE4 EXAONE_MOE
+    MINICPM3 BAILINGMOE2 DOTS1 HUNYUAN_MOE JAIS2 GPT_OSS HUNYUAN_DENSE LFM2 LFM2MOE SMALLTHINKER SEED_OSS GROVEMOE
+    APERTUS MINIMAXM2 COGVLM PANGU_EMBED AFMOE QWEN3NEXT MIMO2 GLM4_MOE HUNYUAN_VL
+"""
+#: and several coordinates.
+MROPE, IMROPE = "QWEN2VL PADDLEOCR", "QWEN3VL QWEN3VLMOE QWEN35 QWEN35MOE"
+
+#: Architectures that the pinned package gguf does not name yet.
+NEWER = {"laguna", "mellum", "granite_swa", "cohere2moe"}
+
+
+def test_pairings_are_those_of_llama_cpp() -> None:
+    gguf = pytest.importorskip("gguf", reason="the gguf package is not installed")
+    name_of = {constant.name: name for constant, name in gguf.MODEL_ARCH_NAMES.items()}
+    norm, neox = ({name_of[constant] for constant in text.split()} for text in (NORM, NEOX))
+    tables = of.TABLES  # whose code adds a table and asks for no rotation, whatever that function gives
+    assert norm - tables == of.INTERLEAVED - NEWER
+    assert neox - tables == of.HALF - NEWER
+    assert {name_of[c] for c in MROPE.split()} == {arch for arch, layout in of.SECTIONS.items() if layout == "chunked"}
+    assert {name_of[c] for c in IMROPE.split()} == {a for a, layout in of.SECTIONS.items() if layout == "interleaved"}
+    assert set(name_of.values()) >= of.KNOWN - NEWER
+    every = [of.INTERLEAVED, of.HALF, of.SECTIONS.keys(), of.TABLES, of.ALIBI, of.T5, of.UNROTATED]
+    assert sum(map(len, every)) == len(of.KNOWN)
+
+
+WINDOW = {"attention__sliding_window": 1024}
+
+
+@pytest.mark.parametrize(
+    ("arch", "count", "keys", "expected"),
+    [
+        ("afmoe", 8, WINDOW, {1e4: [0, 1, 2, 4, 5, 6]}),
+        ("exaone-moe", 4, WINDOW, {1e4: [0, 1, 2]}),
+        ("cohere2moe", 8, {**WINDOW, "leading_dense_block_count": 1}, {1e4: [0, 1, 2, 3, 5, 6, 7]}),
+        ("smallthinker", 8, WINDOW, {1e4: [1, 2, 3, 5, 6, 7]}),
+        ("smallthinker", 8, {}, {1e4: list(range(8))}),
+        ("llama4", 4, {"attention__sliding_window": 0}, {1e4: [0, 1, 2, 3]}),
+        ("granite_swa", 3, {"attention__rope_pattern": [1, 0, 1]}, {1e4: [0, 2]}),
+        ("plamo3", 8, {**WINDOW, "rope__freq_base": 1e6}, {1e4: [0, 1, 2, 3, 4, 5, 6], 1e6: [7]}),
+        (
+            "mimo2",
+            3,
+            {**WINDOW, "rope__freq_base": 1e6, "attention__sliding_window_pattern": [1, 0, 1]},
+            {1e4: [0, 2], 1e6: [1]},
+        ),
+        ("gpt-oss", 4, {**WINDOW, "rope__freq_base": 150000.0}, {150000.0: [0, 1, 2, 3]}),
+        ("gemma3", 6, {**WINDOW, "rope__freq_base": 1e6, "rope__freq_base_swa": 5e4}, {5e4: [0, 1, 2, 3, 4], 1e6: [5]}),
+        ("baichuan", 32, {}, {1e4: list(range(32))}),
+        ("baichuan", 40, {}, {}),
+        ("jamba", 4, {"attention__head_count_kv": [0, 0, 4, 0]}, {}),
+    ],
+)
+def test_layers_rotate_as_llama_cpp_rotates_them(
+    tmp_path: Path, arch: str, count: int, keys: dict[str, Any], expected: dict[float, list[int]]
+) -> None:
+    described = describe(gguf_file(tmp_path / "m.gguf", arch, block_count=count, **keys))
+    assert rotating(described) == expected
+
+
+def test_windows_without_scaling_of_their_own(tmp_path: Path) -> None:
+    """Olmo 3, which is olmo2 there: its windows are plain, and the other layers have YaRN."""
+    yarn = {"type": "yarn", "factor": 8.0, "original_context_length": 8192}
+    keys: dict[str, Any] = {f"rope__scaling__{key}": value for key, value in yarn.items()}
+    path = gguf_file(tmp_path / "m.gguf", "olmo2", block_count=4, rope__freq_base=5e5, **WINDOW, **keys)
+    local, distant = describe(path)
+    assert (local.layers, distant.layers) == ((0, 1, 2), (3,))
+    assert isinstance(local.encoding, RoPE)
+    assert isinstance(distant.encoding, RoPE)
+    assert local.encoding.frequencies == Geometric(5e5)
+    assert distant.encoding.frequencies == YaRN(8.0, trained_length=8192, base=5e5)
+    (both,) = describe(gguf_file(tmp_path / "g.gguf", "gpt-oss", block_count=4, **WINDOW, **keys))
+    assert both.layers == (0, 1, 2, 3)
+
+
+def test_latent_attention_has_the_length_of_a_key_as_it_is_meant(tmp_path: Path) -> None:
+    keys = {"attention__key_length": 576, "attention__key_length_mla": 192, "rope__dimension_count": 64}
+    (group,) = describe(gguf_file(tmp_path / "m.gguf", "deepseek2", **keys))
+    assert isinstance(group.encoding, RoPE)
+    assert (group.encoding.head_dim, group.encoding.rotary_start, group.encoding.rotary_dim) == (192, 128, 64)
+
+
+def test_windows_have_heads_of_another_width(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"attention__key_length": 512, "attention__key_length_swa": 256, "rope__freq_base": 1e6}
+    keys |= {"attention__sliding_window_pattern": [1, 0], "rope__dimension_count": 512}
+    local, distant = describe(gguf_file(tmp_path / "m.gguf", "gemma4", **WINDOW, **keys))
+    assert isinstance(local.encoding, RoPE)
+    assert isinstance(distant.encoding, RoPE)
+    assert (local.encoding.head_dim, distant.encoding.head_dim) == (256, 512)
+
+
+def test_other_encodings(tmp_path: Path) -> None:
+    encoder, decoder = describe(gguf_file(tmp_path / "t5.gguf", "t5", attention__relative_buckets_count=32))
+    assert isinstance(encoder.encoding, T5Bias)
+    assert isinstance(decoder.encoding, T5Bias)
+    assert (encoder.encoding.direction, decoder.encoding.direction) == ("both", "causal")
+    for arch, cls in (("refact", ALiBi), ("starcoder", Learned), ("nemotron_h", NoPE)):
+        assert isinstance(describe(gguf_file(tmp_path / f"{arch}.gguf", arch)).groups[0].encoding, cls)
+    path = gguf_file(tmp_path / "glm.gguf", "glm4", rope__dimension_sections=[8, 12, 12, 0])
+    assert isinstance(describe(path).groups[0].encoding, MRoPE)
+    first = describe(gguf_file(tmp_path / "l4.gguf", "llama4", block_count=4)).layer(3)
+    assert isinstance(first.encoding, Compose)
+
+
+def test_what_is_not_used_is_named_and_what_is_altered_is_refused(tmp_path: Path) -> None:
+    described = describe(gguf_file(tmp_path / "m.gguf", "llama", rope__scaling__yarn_ext_factor=0.5))
+    assert described.unread == ("llama.rope.scaling.yarn_ext_factor: not used",)
+    for keys, words in (
+        ({"rope__freq_base": "much"}, "rope.freq_base is 'much', expected a number"),
+        ({"rope__dimension_count": 0}, "rope.dimension_count is 0, expected a whole number above 0"),
+        ({"attention__max_alibi_bias": 4.0}, "max_alibi_bias is 4, expected 8"),
+    ):
+        arch = "bloom" if "attention__max_alibi_bias" in keys else "llama"
+        with pytest.raises(ValueError, match=words):
+            describe(gguf_file(tmp_path / "n.gguf", arch, **keys))
+
+
+@pytest.mark.parametrize(("arch", "pairing"), [("llama", "interleaved"), ("qwen2", "half"), ("phi3", "half")])
+def test_the_pairing_of_a_gguf_file_is_that_of_its_architecture(tmp_path: Path, arch: str, pairing: str) -> None:
+    (group,) = describe(gguf_file(tmp_path / "m.gguf", arch, rope__freq_base=5e5, rope__dimension_count=32))
+    assert isinstance(group.encoding, RoPE)
+    assert (group.encoding.pairing, group.encoding.rotary_dim, group.encoding.head_dim) == (pairing, 32, 64)
+    assert group.encoding.frequencies == Geometric(5e5)
+    assert group.layers == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, Geometric(1e4)),
+        ({"rope__scaling__type": "linear", "rope__scaling__factor": 2.0}, Linear(2.0)),
+        (
+            {
+                "rope__scaling__type": "yarn",
+                "rope__scaling__factor": 4.0,
+                "rope__scaling__original_context_length": 2048,
+            },
+            YaRN(4.0, trained_length=2048),
+        ),
+    ],
+)
+def test_the_rule_of_a_gguf_file_is_read(tmp_path: Path, keys: dict[str, Any], expected: Any) -> None:
+    (group,) = describe(gguf_file(tmp_path / "m.gguf", "llama", **keys))
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.frequencies == expected
+
+
+def test_stored_factors_of_a_gguf_file_are_read(tmp_path: Path) -> None:
+    factors = [1.0] * 16 + [8.0] * 16
+    (group,) = describe(gguf_file(tmp_path / "m.gguf", "llama", {"rope_freqs.weight": factors}))
+    assert isinstance(group.encoding, RoPE)
+    assert isinstance(group.encoding.frequencies, Custom)
+    np.testing.assert_allclose(group.encoding.frequencies.inv_freq(64) * factors, Geometric().inv_freq(64))
+    lists = {"rope_factors_long.weight": factors, "rope_factors_short.weight": [1.0] * 32}
+    path = gguf_file(tmp_path / "n.gguf", "phi3", lists, rope__scaling__original_context_length=4096)
+    (group,) = describe(path)
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.frequencies == LongRoPE([1.0] * 32, factors, trained_length=4096, factor=2.0)
+
+
+def test_sections_of_a_gguf_file_are_read(tmp_path: Path) -> None:
+    path = gguf_file(tmp_path / "m.gguf", "qwen2vl", rope__dimension_sections=[8, 12, 12, 0])
+    (group,) = describe(path)
+    assert isinstance(group.encoding, MRoPE)
+    assert group.encoding.sections == (8, 12, 12)
+    console = Console(file=io.StringIO(), width=120)
+    assert inspect(path, console=console).model_type == "qwen2vl (GGUF)"
+
+
+@pytest.mark.parametrize(
+    ("arch", "count", "keys", "expected"),
+    [
+        (
+            "gemma3",
+            7,
+            {"rope__freq_base": 1e6, "rope__scaling__type": "linear", "rope__scaling__factor": 8.0},
+            {1e4: [0, 1, 2, 3, 4, 6], 1e6: [5]},
+        ),
+        ("gemma3n", 5, {"rope__freq_base": 1e6}, {1e4: [0, 1, 2, 3], 1e6: [4]}),
+        ("modern-bert", 4, {"rope__freq_base": 160000.0}, {160000.0: [0, 3], 1e4: [1, 2]}),
+        ("smollm3", 8, {}, {1e4: [0, 1, 2, 4, 5, 6]}),
+        ("llama4", 4, {}, {1e4: [0, 1, 2]}),
+        ("cohere2", 8, {"attention__sliding_window": 4096}, {1e4: [0, 1, 2, 4, 5, 6]}),
+        ("exaone4", 4, {"attention__sliding_window": 4096}, {1e4: [0, 1, 2]}),
+        ("exaone4", 4, {}, {1e4: [0, 1, 2, 3]}),
+        ("lfm2", 4, {"attention__head_count_kv": [0, 0, 2, 0]}, {1e4: [2]}),
+        ("granitehybrid", 4, {"attention__head_count_kv": [0, 2, 0, 0]}, {1e4: [1]}),
+        ("qwen3next", 8, {}, {1e4: [3, 7]}),
+    ],
+)
+def test_the_layers_of_a_gguf_file_differ_as_its_architecture_says(
+    tmp_path: Path, arch: str, count: int, keys: dict[str, Any], expected: dict[float, list[int]]
+) -> None:
+    described = describe(gguf_file(tmp_path / "m.gguf", arch, block_count=count, **keys))
+    assert rotating(described) == expected
+    assert "GGUF" in described.reading
+
+
+def test_what_a_gguf_file_says_besides(tmp_path: Path) -> None:
+    path = gguf_file(tmp_path / "m.gguf", "granitehybrid", rope__scaling__finetuned=False)
+    assert [type(group.encoding) for group in describe(path)] == [NoPE]
+    yarn = {"type": "yarn", "factor": 40.0, "original_context_length": 4096, "yarn_log_multiplier": 0.1}
+    keys = {f"rope__scaling__{key}": value for key, value in yarn.items()}
+    (group,) = describe(gguf_file(tmp_path / "n.gguf", "deepseek2", rope__dimension_count=32, **keys))
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.frequencies.attention_factor == 1.0
+    assert group.encoding.frequencies.score_factor == pytest.approx(1.87385, abs=1e-5)
+    local, distant = describe(
+        gguf_file(tmp_path / "g.gguf", "gemma3", block_count=6, rope__scaling__type="linear", rope__scaling__factor=8.0)
+    )
+    assert isinstance(local.encoding, RoPE)
+    assert isinstance(distant.encoding, RoPE)
+    assert local.encoding.frequencies == Geometric(1e4)
+    assert distant.encoding.frequencies == Linear(8.0)
+
+
+@pytest.mark.parametrize(
+    ("arch", "cls"), [("bert", Learned), ("gpt2", Learned), ("bloom", ALiBi), ("mpt", ALiBi), ("jina-bert-v2", ALiBi)]
+)
+def test_gguf_files_without_rotation_are_read(tmp_path: Path, arch: str, cls: type) -> None:
+    (group,) = describe(gguf_file(tmp_path / "m.gguf", arch))
+    assert isinstance(group.encoding, cls)
+
+
+def test_an_unknown_gguf_architecture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not known here"):
+        describe(gguf_file(tmp_path / "m.gguf", "wavtokenizer-dec"))
