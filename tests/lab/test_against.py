@@ -1,17 +1,21 @@
 """Two checkpoints are compared layer by layer; every verb takes what any other takes."""
 
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tests.integrations.gguf.test_description import gguf_file
 
+from posenc import AxialRoPE, Learned
+from posenc.embeddings import LearnedGrid
 from posenc.frequencies import Geometric, YaRN
-from posenc.integrations.transformers import describe
+from posenc.integrations.transformers import Description, LayerGroup, describe
 from posenc.lab import __main__ as door
-from posenc.lab.against import compare
+from posenc.lab.against import compare, show
 from posenc.lab.checkpoint.read import read
 from posenc.lab.run.errors import RunError
 
@@ -49,11 +53,58 @@ def test_layers_that_rotate_in_one_alone_are_found() -> None:
     assert [(each.layers, each.differs) for each in found.layers] == [((0, 1, 2, 4, 5, 6), False), ((3, 7), True)]
     assert found.layers[1].others == ("B rotates and the other does not",)
     deeper = compare(describe(LLAMA), describe({**LLAMA, "num_hidden_layers": 3}))
-    assert [each.others for each in deeper.layers] == [(), ("A has no such layers, or no attention in them",)]
+    assert [each.others for each in deeper.layers] == [(), ("A has no such layers, or nothing of the kind in them",)]
     part = compare(describe(LLAMA), describe({**LLAMA, "head_dim": 128}))
     assert "head_dim is 64 in A and 128 in B" in part.layers[0].others
     with pytest.raises(ValueError, match="--to 1"):
         compare(describe(LLAMA), describe(LLAMA), to=1)
+
+
+def test_images_and_pipelines_are_compared_too() -> None:
+    """What has no layers, no tokens or two encodings in a layer: nothing was compared of these, and called the same."""
+
+    def rotated(axes: tuple[int, ...]) -> Description:
+        group = LayerGroup("transformer", "rope", (), AxialRoPE(128, axes=axes))
+        return Description("pipeline", (group, LayerGroup("text_encoder", "", (0, 1), Learned(64, length=77))))
+
+    found = compare(rotated((16, 56, 56)), rotated((44, 42, 42)))
+    assert [(each.part, each.name, each.differs) for each in found.layers] == [
+        ("", "all layers", True),
+        ("text_encoder", "text_encoder, layers 0-1", False),
+    ]
+    assert found.layers[0].others == ("axes is [16, 56, 56] in A and [44, 42, 42] in B",)
+    assert found.exit_code == 1
+    assert compare(rotated((16, 56, 56)), rotated((16, 56, 56))).exit_code == 0
+
+    table = LayerGroup("", "", (0, 1), LearnedGrid(64, grid=(4, 4)))
+    both = Description("eva", (table, LayerGroup("", "rope", (0, 1), AxialRoPE(64), positions="grid(4, 4)")))
+    alone = compare(both, Description("vit", (table,)))
+    assert [(each.b, each.differs) for each in alone.layers] == [("LearnedGrid", False), ("", True)]
+    moved = Description("eva", (table, LayerGroup("", "rope", (0, 1), AxialRoPE(64), positions="grid(4, 4, start=1)")))
+    assert compare(both, moved).layers[1].others[0].startswith("positions are grid(4, 4) in A and grid(4, 4, start=1)")
+
+
+def test_the_coordinates_of_a_text_with_images() -> None:
+    vl = {**LLAMA, "model_type": "qwen2_vl_text"}
+    sections = [
+        describe({**vl, "rope_scaling": {"type": "mrope", "mrope_section": s}}) for s in ([8, 12, 12], [16, 8, 8])
+    ]
+    (layers,) = compare(*sections).layers
+    assert layers.others == ("sections of the coordinates: (8, 12, 12) in A and (16, 8, 8) in B",)
+    (draft,) = compare(sections[0], describe(LLAMA)).layers
+    assert not draft.differs
+    assert any("A alone turns the tokens of images" in text for text in draft.aside)
+
+
+def test_no_number_is_cut_at_80_columns() -> None:
+    far = compare(describe({**LLAMA, "rope_scaling": YARN}), describe({**LLAMA, "rope_theta": 1e7}), to=1 << 20)
+    console = Console(width=80, file=io.StringIO())
+    show(far, console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in said
+    assert "Geometric(base=10000000.0)" in said
+    assert all(len(line) <= 80 for line in said.splitlines())
+    assert "at 1048575" in said
 
 
 def test_one_door_for_whatever_a_model_is_given_as(tmp_path: Path) -> None:
@@ -89,7 +140,7 @@ def test_the_command_shows_draws_and_says_by_its_exit_code(
 
     code, out = call("inspect", "a.json", "--against", "b.json", "--to", "8192", "--plot", "d.svg")
     assert code == 1
-    assert "2 layers differ, at positions up to 8191" in out
+    assert "2 layers differ, up to 0.01 rad at positions up to 8191" in out
     assert "at 8191" in out
     assert Path("d.svg").read_text().startswith("<?xml")
     code, out = call("inspect", "a.json", "--against", "a.json", "--json")

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from posenc.integrations.transformers import describe
+from posenc.lab.cli.shared import console_for
 from posenc.lab.inspect import facts, inspect, warnings, wavelengths
 
 LLAMA = {
@@ -209,4 +211,13 @@ def test_turns_are_those_of_the_training_not_of_the_rule() -> None:
     np.testing.assert_allclose(ruled.rates * 8, without.rates)
 
 
-# GGUF files, made with the package that others make them with
+def test_what_is_piped_has_no_blanks_at_the_ends_of_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """A note of one line widened every row of its table."""
+    console = console_for()
+    table = Table.grid(padding=(0, 2))
+    table.add_row("rule", "a")
+    table.add_row("notes", "a long line " * 20)
+    console.print(table)
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "rule   a"
+    assert len(out.splitlines()) == 2

@@ -46,7 +46,7 @@ def _explain(error: Exception, verb: str = "") -> int:
     else:
         what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         message, code = f"internal error, a fault of posenc; --debug shows where: {what}", BUG
-    for prefix in ("posenc: ", f"posenc {verb}: ", f"{verb}: "):
+    for prefix in ("posenc: ", f"posenc {verb}: ", f"{verb}: ", "describe: "):
         message = message.removeprefix(prefix) if verb else message.removeprefix("posenc: ")
     print(_printable(f"posenc {verb}: {message}" if verb else f"posenc: {message}"), file=sys.stderr)
     return code

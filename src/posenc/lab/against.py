@@ -18,6 +18,8 @@ from posenc.lab.run.printable import escape, printable
 
 #: Angles that differ by less, in radians, are those of one encoding: float32 in a file costs as much.
 SAME = 0.01
+#: Arguments that say how an encoding starts or is computed, and not what it is.
+_NO_MATTER = {"std", "implementation", "numerics", "seq_dim"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Difference:
         pair: the pair of channels that differs most at the last position.
         others: what else differs, in words.
         aside: what differs and is no matter of the encoding: in which pairs weights are stored, lengths.
+        part: which part of the model; "" for the model itself, or its text.
     """
 
     layers: tuple[int, ...]
@@ -41,6 +44,13 @@ class Difference:
     pair: int | None
     others: tuple[str, ...]
     aside: tuple[str, ...]
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """Which layers, in words."""
+        where = f"layers {ranges(self.layers, most=6)}" if self.layers else "all layers"
+        return ", ".join(word for word in (self.part, where) if word)
 
     @property
     def differs(self) -> bool:
@@ -57,12 +67,14 @@ class Comparison:
         b: that of B.
         positions: where angles were compared.
         layers: kinds of layers.
+        aside: parts that one of the two alone has, in words.
     """
 
     a: str
     b: str
     positions: tuple[int, ...]
     layers: tuple[Difference, ...]
+    aside: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -71,7 +83,9 @@ class Comparison:
 
 
 def compare(a: Description, b: Description, *, to: int | None = None) -> Comparison:
-    """Compare the text part of two models, layer by layer, at positions up to ``to``.
+    """Compare two models layer by layer, at positions up to ``to``.
+
+    The model itself, or its text, is compared with that of the other, and its other parts with those of their names.
 
     Args:
         a: one of them.
@@ -81,40 +95,74 @@ def compare(a: Description, b: Description, *, to: int | None = None) -> Compari
     Raises:
         ValueError: ``to`` below 2.
     """
-    groups = _text(a), _text(b)
+    sides = _parts(a), _parts(b)
     if to is None:
-        to = max((group.longest or group.trained_length or 0 for both in groups for group in both), default=0) or 4096
+        texts = [group for side in sides for group in side[""]]
+        to = max((group.longest or group.trained_length or 0 for group in texts), default=0) or 4096
     if to < 2:
         raise ValueError(f"inspect --against: got --to {to}, expected at least 2 tokens.")
     positions = tuple(dict.fromkeys([*(4**i for i in range(1, 30) if 4**i < to - 1), to - 1]))
-    pairs: dict[tuple[int | None, int | None], list[int]] = {}
-    for layer in sorted({layer for both in groups for group in both for layer in group.layers}):
-        where = [next((i for i, g in enumerate(both) if layer in g.layers), None) for both in groups]
-        pairs.setdefault((where[0], where[1]), []).append(layer)
-    found = [
-        _difference(
-            None if i is None else groups[0][i], None if j is None else groups[1][j], tuple(layers), positions, to
-        )
-        for (i, j), layers in pairs.items()
-    ]
-    return Comparison(a.model_type, b.model_type, positions, tuple(found))
+    found: list[Difference] = []
+    aside = []
+    for part in dict.fromkeys([*sides[0], *sides[1]]):
+        if part in sides[0] and part in sides[1]:
+            for one, other, layers in _pairs(sides[0][part], sides[1][part]):
+                found.append(_difference(part, one, other, layers, positions, to))
+        else:
+            aside.append(f"{part}: {'A' if part in sides[0] else 'B'} alone has it, so it is not compared")
+    return Comparison(a.model_type, b.model_type, positions, tuple(found), tuple(aside))
 
 
-def _text(description: Description) -> list[LayerGroup]:
-    """The groups of the model itself, or of its text."""
-    parts = list(dict.fromkeys(group.part for group in description))
-    usual = [part for part in ("", "text_config", "thinker_config.text_config") if part in parts]
-    chosen = (usual or parts or [""])[0]
-    return [group for group in description if group.part == chosen]
+def _parts(description: Description) -> dict[str, list[LayerGroup]]:
+    """The groups by part; "" is the model itself, or its text."""
+    names = list(dict.fromkeys(group.part for group in description))
+    usual = [part for part in ("", "text_config", "thinker_config.text_config") if part in names]
+    itself = (usual or names or [""])[0]
+    found: dict[str, list[LayerGroup]] = {"": []}
+    for group in description:
+        found.setdefault("" if group.part == itself else group.part, []).append(group)
+    return found
+
+
+def _pairs(
+    a: list[LayerGroup], b: list[LayerGroup]
+) -> list[tuple[LayerGroup | None, LayerGroup | None, tuple[int, ...]]]:
+    """Which group of A is where which group of B is, and in which layers; none where a whole model has one encoding."""
+    found: dict[tuple[int, int], tuple[LayerGroup | None, LayerGroup | None, list[int]]] = {}
+    numbers: set[int | None] = {layer for group in (*a, *b) for layer in group.layers or (None,)}
+    for layer in sorted(numbers, key=lambda number: -1 if number is None else number):
+        here = [[g for g in side if layer in g.layers or (layer is None and not g.layers)] for side in (a, b)]
+        for one, other in _matched(*here):
+            layers = found.setdefault((id(one), id(other)), (one, other, []))[2]
+            layers += [] if layer is None else [layer]
+    return [(one, other, tuple(layers)) for one, other, layers in found.values()]
+
+
+def _matched(a: list[LayerGroup], b: list[LayerGroup]) -> list[tuple[LayerGroup | None, LayerGroup | None]]:
+    """The groups of one layer, paired by the place where they act; two that are alone are a pair anyhow."""
+    if len(a) == len(b) == 1:
+        return [(a[0], b[0])]
+    rest, found = list(b), []
+    for one in a:
+        at = next((i for i, other in enumerate(rest) if other.encoding.places == one.encoding.places), None)
+        found.append((one, None if at is None else rest.pop(at)))
+    return [*found, *((None, other) for other in rest)]
 
 
 def _difference(
-    a: LayerGroup | None, b: LayerGroup | None, layers: tuple[int, ...], positions: tuple[int, ...], length: int
+    part: str,
+    a: LayerGroup | None,
+    b: LayerGroup | None,
+    layers: tuple[int, ...],
+    positions: tuple[int, ...],
+    length: int,
 ) -> Difference:
     if a is None or b is None:
-        text = "A has no such layers, or no attention in them" if a is None else "B has no such layers, or no attention"
-        return Difference(layers, _short(a), _short(b), None, None, (text,), ())
+        text = f"{'A' if a is None else 'B'} has no such layers, or nothing of the kind in them"
+        return Difference(layers, _short(a), _short(b), None, None, (text,), (), part)
     others, aside = list(_others(a.encoding, b.encoding)), list(_aside(a, b))
+    if a.positions != b.positions:
+        others.append(f"positions are {a.positions or 'counted'} in A and {b.positions or 'counted'} in B")
     turning = _rotation(a.encoding), _rotation(b.encoding)
     angles: tuple[float, ...] | None = None
     pair = None
@@ -126,7 +174,7 @@ def _difference(
             far: NDArray[np.float64] = np.abs(rates[0] - rates[1])
             pair = int(far.argmax())
             angles = tuple((np.array(positions) * far.max()).tolist())
-    return Difference(layers, _short(a), _short(b), angles, pair, tuple(others), tuple(aside))
+    return Difference(layers, _short(a), _short(b), angles, pair, tuple(others), tuple(aside), part)
 
 
 def _others(a: Encoding, b: Encoding) -> Iterator[str]:
@@ -138,6 +186,10 @@ def _others(a: Encoding, b: Encoding) -> Iterator[str]:
         for name in ("head_dim", "rotary_dim", "rotary_start"):
             if getattr(first, name) != getattr(second, name):
                 yield f"{name} is {getattr(first, name)} in A and {getattr(second, name)} in B"
+        if isinstance(first, MRoPE) and isinstance(second, MRoPE):
+            for name in ("sections", "layout"):
+                if getattr(first, name) != getattr(second, name):
+                    yield f"{name} of the coordinates: {getattr(first, name)} in A and {getattr(second, name)} in B"
         for name, words in (("attention_factor", "cos and sin times"), ("score_factor", "scores times")):
             x, y = getattr(first.frequencies, name), getattr(second.frequencies, name)
             if abs(x - y) > 1e-5 * abs(x):
@@ -148,7 +200,7 @@ def _others(a: Encoding, b: Encoding) -> Iterator[str]:
         yield f"besides: {names[0]} in A, {names[1]} in B"
     elif rest[0] != rest[1] and names[0] == names[1]:
         for x, y in zip(rest[0], rest[1], strict=True):
-            for key in x.keys() | y.keys():
+            for key in sorted((x.keys() | y.keys()) - _NO_MATTER):
                 if x.get(key) != y.get(key):
                     yield f"{key} is {x.get(key)} in A and {y.get(key)} in B"
     elif names[0] != names[1] and first is None and second is None:
@@ -159,6 +211,9 @@ def _aside(a: LayerGroup, b: LayerGroup) -> Iterator[str]:
     first, second = _rotation(a.encoding), _rotation(b.encoding)
     if first is not None and second is not None and first.pairing != second.pairing:
         yield f"pairs are {first.pairing} in A and {second.pairing} in B: right if the weights were permuted for it"
+    if isinstance(first, MRoPE) is not isinstance(second, MRoPE) and None not in (first, second):
+        alone = "A" if isinstance(first, MRoPE) else "B"
+        yield f"{alone} alone turns the tokens of images by rows and columns; those of a text are compared"
     if a.trained_length != b.trained_length:
         yield f"trained with {a.trained_length} tokens by A, {b.trained_length} by B"
 
@@ -178,26 +233,35 @@ def _short(group: LayerGroup | None) -> str:
 
 
 def show(found: Comparison, console: Console) -> None:
-    """Print the comparison as a table, and what it comes to."""
-    table = Table(box=None, header_style="dim", padding=(0, 1))
+    """Print what differs, kind of layers by kind of layers, a table of the angles, and what it comes to."""
+    for each in found.layers:
+        console.print(f"[bold]{escape(each.name)}[/]", highlight=False)
+        for side, short in (("A", each.a), ("B", each.b)):
+            console.print(f"  {side}  {escape(short) or 'none'}", highlight=False)
+        for text in each.others:
+            console.print(f"  [bold]differs[/]  {escape(text)}", highlight=False)
+        for text in each.aside:
+            console.print(f"  {escape(text)}", style="dim", highlight=False)
     shown = found.positions if len(found.positions) <= 5 else (*found.positions[::3], found.positions[-1])
     shown = tuple(dict.fromkeys(shown))
-    for heading in ("layers", "A", "B", *(f"at {position}" for position in shown), "most in pair"):
-        table.add_column(heading, justify="left" if heading in ("layers", "A", "B") else "right")
+    table = Table(box=None, header_style="dim", padding=(0, 1), title="largest difference of an angle, radians")
+    table.add_column("")
+    for heading in (*(f"at {position}" for position in shown), "in pair"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for each in found.layers:
-        angles = dict(zip(found.positions, each.angles or (), strict=False))
-        cells = [f"{angles[position]:.3g} rad" if position in angles else "" for position in shown]
-        pair = "" if each.pair is None or not each.differs else str(each.pair)
-        table.add_row(ranges(each.layers, most=6), escape(each.a), escape(each.b), *cells, pair)
-    console.print(table, highlight=False)
-    for each in found.layers:
-        for text in each.others:
-            console.print(f"[bold]differs[/] layers {ranges(each.layers, most=6)}: {escape(text)}", highlight=False)
-        for text in each.aside:
-            console.print(f"layers {ranges(each.layers, most=6)}: {escape(text)}", style="dim", highlight=False)
-    differing = [layer for each in found.layers if each.differs for layer in each.layers]
-    verdict = f"{len(differing)} layers differ" if differing else f"the same up to {SAME:g} rad"
-    console.print(f"[bold]{verdict}[/], at positions up to {found.positions[-1]}", highlight=False)
+        if each.angles is not None:
+            angles = dict(zip(found.positions, each.angles, strict=True))
+            pair = str(each.pair) if each.differs else ""
+            table.add_row(escape(each.name), *(f"{angles[position]:.3g}" for position in shown), pair)
+    if table.row_count:
+        console.print(table, highlight=False)
+    for text in found.aside:
+        console.print(escape(text), style="dim", highlight=False)
+    differing = [each for each in found.layers if each.differs]
+    count = len({(each.part, layer) for each in differing for layer in each.layers})
+    verdict = (f"{count} layers differ" if count else "they differ") if differing else "the same"
+    reach = f", up to {SAME:g} rad at positions up to {found.positions[-1]}" if table.row_count else ""
+    console.print(f"[bold]{verdict}[/]{reach}", highlight=False)
 
 
 def as_data(found: Comparison) -> dict[str, Any]:
@@ -208,6 +272,7 @@ def as_data(found: Comparison) -> dict[str, Any]:
         "positions": list(found.positions),
         "layers": [
             {
+                "part": each.part,
                 "layers": list(each.layers),
                 "a": each.a,
                 "b": each.b,
@@ -219,6 +284,7 @@ def as_data(found: Comparison) -> dict[str, Any]:
             }
             for each in found.layers
         ],
+        "aside": list(found.aside),
         "differs": bool(found.exit_code),
     }
 
@@ -243,7 +309,7 @@ def draw(found: Comparison, path: Path) -> None:
                 found.positions,
                 np.maximum(each.angles, 1e-9),
                 marker=".",
-                label=f"layers {ranges(each.layers, most=6)}",
+                label=printable(each.name),
             )
     if not axes.lines:
         raise ValueError("inspect --against: there are no angles to compare, so there is nothing to draw.")

@@ -216,6 +216,8 @@ def verify(folder: Path, target: str | Callable[..., Any]) -> list[Verdict]:
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    if not (folder / WORDS).is_file():
+        raise RunError(f"verify: there is no {folder / WORDS}; give a folder that posenc vectors wrote.")
     try:
         words = load_json(folder / WORDS)
         with np.load(folder / NUMBERS, allow_pickle=False) as file:

@@ -173,7 +173,8 @@ def vectors(
     except ValueError:
         raise ValueError(f"--positions: got {positions!r}, expected whole numbers with commas between them.") from None
     written = job.write(model, out, where, pairing=pairing)
-    print(f"{len(written['kinds'])} kinds of layers: {out / job.NUMBERS}, {out / job.WORDS}")
+    count = len(written["kinds"])
+    print(f"{count} {'kind' if count == 1 else 'kinds'} of layers: {out / job.NUMBERS}, {out / job.WORDS}")
     for text in written["left_out"]:
         print(f"left out: {text}")
 

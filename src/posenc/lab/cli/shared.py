@@ -1,5 +1,6 @@
 """What all verbs share: the app, the options that several take, and where each kind of output goes."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,9 +59,21 @@ def console_for(as_json: bool = False) -> Any:
     from rich.console import Console
 
     console = Console(stderr=as_json)
-    if not console.is_terminal:
-        console.width = 1000
-    return console
+    return console if console.is_terminal else Console(file=_Unpadded(console.file), width=1000)  # type: ignore[arg-type]
+
+
+class _Unpadded:
+    """A stream without the blanks that fill the rows of a table up to its widest one."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(re.sub(r" +(?=\n)", "", text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def print_json(data: Any) -> None:

@@ -174,7 +174,7 @@ class _Check:
                 if wanted is not None and is_table(fresh, key) and POSITIONS.search(f"{name}.{key}"):
                     self._buffer(module, name, key, wanted)
             if len(self.findings) == before:
-                self.checked.append(f"{name}: {', '.join(k for k in fresh._buffers if is_table(fresh, k))}")
+                self.checked.append(f"{name}: the tables {', '.join(k for k in fresh._buffers if is_table(fresh, k))}")
 
     def _buffer(self, module: nn.Module, name: str, key: str, wanted: Tensor) -> None:
         found = module._buffers.get(key)

@@ -56,9 +56,11 @@ class Report:
         return 1 if self.findings else 0
 
     def lines(self) -> list[str]:
-        """The report as a person reads it."""
+        """The report as a person reads it; the last line counts."""
+        sums = f"{len(self.findings)} found, {len(self.checked)} agree, {len(self.unchecked)} not checked"
         return [
             *(f"FOUND        {finding}" for finding in self.findings),
             *(f"agrees       {line}" for line in self.checked),
             *(f"not checked  {line}" for line in self.unchecked),
+            f"{self.model_type}: {sums}",
         ]
