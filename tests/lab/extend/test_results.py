@@ -259,6 +259,15 @@ def test_what_is_chosen_is_the_only_rule_that_the_user_named_or_the_recommended_
     assert rule_of(run, "none") is None
 
 
+@pytest.mark.parametrize("rule", [{"rule": "Yarm"}, {"rule": "Linear", "factor": -1.0}, {"rule": "YaRN", "width": 3}])
+def test_a_damaged_rule_is_refused_with_its_file(tmp_path: Path, rule: dict[str, Any]) -> None:
+    path = rule_folder(tmp_path, "yarn:2") / files.CANDIDATE
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"rule": rule}))
+    with pytest.raises(RunError, match=rf"{re.escape(str(path))}: .*expected.*; the file is damaged"):
+        rule_of(tmp_path, "yarn:2")
+
+
 def test_a_learned_table_says_where_it_ends(tmp_path: Path) -> None:
     ends = shifted(0, 0)
     ends[TRAINED:] = math.nan

@@ -198,4 +198,7 @@ def rule_of(run: Path, name: str) -> Setting:
     rule = candidate.get("rule", "")
     if not (rule is None or rule == "interpolate" or isinstance(rule, Mapping)):
         raise RunError(f"{path}: there is no rule; the file is damaged.")
-    return Frequencies.from_dict(rule) if isinstance(rule, Mapping) else rule
+    try:
+        return Frequencies.from_dict(rule) if isinstance(rule, Mapping) else rule
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path}: {error}; the file is damaged.") from error
