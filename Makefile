@@ -22,6 +22,7 @@ demo-extend: .venv/installed-extend ## a small real model to 12 288 tokens: thre
 test: .venv/installed ## everything that CI checks
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
+	$(BIN)/codespell src docs tests tools benchmarks examples *.md
 # Compiling the kernels leaves a core idle, and so does the half of mypy that cannot be shared out.
 	$(BIN)/posenc build > /dev/null & $(BIN)/mypy --num-workers 2 && wait $$!
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow" $(addprefix --must-run=,$(MUST_RUN))
