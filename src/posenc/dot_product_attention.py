@@ -139,7 +139,7 @@ def _problem(
     if encoding is not None:
         check_instance("attention", "encoding", encoding, Encoding, "ALiBi(num_heads=8)")
     check_inputs("attention", q=q, k=k, v=v)
-    _check_shapes(q, k, v, causal=causal)
+    heads, q_len, head_dim, k_len = _checked_shapes(q, k, v, causal=causal)
     if not (window is None and documents is None and mask is None and sinks is None):
         _check_masks(q, k, window=window, documents=documents, mask=mask, sinks=sinks)
     if type(dropout_p) is not float or dropout_p:
@@ -147,13 +147,14 @@ def _problem(
     if scale is not None:
         check_number("attention", "scale", scale)
     else:
-        scale = q.shape[-1] ** -0.5 if encoding is None else encoding.softmax_scale(q.shape[-1])
+        scale = head_dim**-0.5 if encoding is None else encoding.softmax_scale(head_dim)
     if not causal and encoding is not None and encoding.causal_only:
         _check_causal_only(q, k, encoding, q_positions=q_positions, k_positions=k_positions, mask=mask)
     part = None if encoding is None else encoding.at("scores")
-    contextual = isinstance(part, ContextualEncoding)
-    adds = part.value_dim if isinstance(part, ContextualEncoding) else None
-    if adds not in (None, v.shape[-1]) and v.shape[-1] != q.shape[-1]:  # equal ones are answered as q's
+    contextual, adds = False, None
+    if isinstance(part, ContextualEncoding):
+        contextual, adds = True, part.value_dim
+    if adds is not None and v.shape[-1] not in (adds, head_dim):  # equal ones are answered as q's
         raise ValueError(
             f"attention: got v of {v.shape[-1]} channels, expected {adds}, which {type(part).__name__} adds to; "
             f"build it with head_dim={v.shape[-1]}, or without what it adds to the values."
@@ -180,18 +181,18 @@ def _problem(
             q, k, v, scale, causal=causal, window=window, documents=documents, mask=mask, sinks=sinks,
             dropout_p=dropout_p,
         )  # fmt: skip
-    heads = getattr(part, "num_heads", q.shape[1])
-    if heads != q.shape[1]:
+    built_for = getattr(part, "num_heads", heads)
+    if built_for != heads:
         raise ValueError(
-            f"attention: q has {q.shape[1]} heads but {type(part).__name__} was built for {heads}; build it with "
-            f"num_heads={q.shape[1]}" + (_OTHER_ORDER if q.shape[2] == heads else ".")
+            f"attention: q has {heads} heads but {type(part).__name__} was built for {built_for}; build it with "
+            f"num_heads={heads}" + (_OTHER_ORDER if q_len == built_for else ".")
         )
-    if state is not None and state.shape[-1] != k.shape[-2]:
+    if state is not None and state.shape[-1] != k_len:
         raise ValueError(
-            f"attention: got a state of {state.shape[-1]} tokens for {k.shape[-2]} keys, expected one for each key; "
+            f"attention: got a state of {state.shape[-1]} tokens for {k_len} keys, expected one for each key; "
             "carry it through every step beside the KV cache."
         )
-    starts = _starts(q, k, q_positions, k_positions)
+    starts = _starts(q_len, k_len, q_positions, k_positions)
     i, j = (None, None) if starts is not None else _positions(q, k, q_positions, k_positions)
     return Problem(
         q, k, v, scale, acts, contextual, i, j, starts, causal=causal, window=window, documents=documents, mask=mask,
@@ -199,17 +200,17 @@ def _problem(
     )  # fmt: skip
 
 
-def _starts(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positions) -> tuple[int, int] | None:
+def _starts(q_len: int, k_len: int, q_positions: Positions, k_positions: Positions) -> tuple[int, int] | None:
     """Where positions start that are consecutive by definition: nothing needs to be made or looked at."""
     k_start = 0 if k_positions is None else k_positions
     q_start = q_positions
     if type(k_start) is not int or k_start < 0:
         return None
     if q_start is None:
-        q_start = k_start + k.shape[-2] - q.shape[-2]
-    if type(q_start) is not int or q_start < 0 or (q_positions is None and q.shape[-2] > k.shape[-2]):
+        q_start = k_start + k_len - q_len
+    if type(q_start) is not int or q_start < 0 or (q_positions is None and q_len > k_len):
         return None
-    if max(q_start + q.shape[-2], k_start + k.shape[-2]) > LAST_POSITION:
+    if max(q_start + q_len, k_start + k_len) > LAST_POSITION:
         return None  # refused where positions are made
     return q_start, k_start
 
@@ -260,14 +261,15 @@ def _check_dropout(dropout_p: float) -> None:
         raise ValueError(f"attention: got dropout_p {dropout_p}, expected 0 to below 1.")
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> None:
+def _checked_shapes(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[int, int, int, int]:
+    """Heads, queries, channels of a head, and keys. Shapes are read once: each reading is a hundredth of a step."""
     of_q, of_k, of_v = q.shape, k.shape, v.shape
     if not len(of_q) == len(of_k) == len(of_v) == 4:
         raise ValueError(
             f"attention: got {_shapes(q, k, v)}, expected (batch, heads, seq, head_dim) for each; unsqueeze what is "
             "missing."
         )
-    if of_q[3] != of_k[3] or of_k[:3] != of_v[:3] or of_q[0] != of_k[0]:
+    if of_q[3] != of_k[3] or of_q[0] != of_k[0] or (of_k != of_v and of_k[:3] != of_v[:3]):
         raise ValueError(
             f"attention: got {_shapes(q, k, v)}, expected one batch size, q and k of the same head_dim, and a value "
             "for each key."
@@ -280,6 +282,7 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> None:
             "keys; concatenate the cached keys before the new ones"
             + (_OTHER_ORDER if of_q[1] == of_k[1] and of_q[2] % of_k[2] == 0 else ".")
         )
+    return of_q[1], of_q[2], of_q[3], of_k[2]
 
 
 def _shapes(q: Tensor, k: Tensor, v: Tensor) -> str:

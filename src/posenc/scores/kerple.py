@@ -72,15 +72,24 @@ class KERPLE(ScoreEncoding):
         nn.init.uniform_(wide, _LEAST, 2)
         nn.init.uniform_(narrow, _LEAST, 1)
 
-    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
-        r1 = _limited(self.r1)[:, None, None]
-        r2 = _limited(self.r2, most=2.0 if self.kernel == "power" else None)[:, None, None]
-        far = distance(q_positions, k_positions).abs()[..., None, :, :].to(r1.dtype).to(r1.device)
+    def of_positions(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
+        """The distances without a sign: what of the bias positions decide, and no parameter."""
+        return distance(q_positions, k_positions).abs()[..., None, :, :]
+
+    def bias_from(self, of_positions: Tensor) -> Tensor:
+        """The bias of what :meth:`of_positions` gave."""
+        r1 = _limited(self.r1).view(-1, 1, 1)
+        r2 = _limited(self.r2, most=2.0 if self.kernel == "power" else None).view(-1, 1, 1)
+        far = of_positions.to(r1.device, r1.dtype)
         if self.kernel == "log":
             return -r1 * (r2 * far).log1p()
         return -r1 * far.pow(r2)
 
+    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
+        return self.bias_from(self.of_positions(q_positions, k_positions))
+
 
 def _limited(parameter: Tensor, most: float | None = None) -> Tensor:
     value = working(parameter)
-    return value + (value.clamp(min=_LEAST, max=most) - value).detach()
+    plain = value.detach()
+    return value + (plain.clamp(min=_LEAST, max=most) - plain)

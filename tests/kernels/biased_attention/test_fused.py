@@ -10,7 +10,7 @@ from torch import Tensor
 
 import posenc
 from posenc.kernels import _build
-from posenc.kernels.biased_attention import fused, row_of_distances
+from posenc.kernels.biased_attention import fused
 from posenc.kernels.biased_attention.problem import Problem
 
 LIBRARY = _build.load(fused.SOURCE)
@@ -229,16 +229,52 @@ def test_a_kept_row_follows_the_parameters_and_the_settings() -> None:
     assert error() < 1e-5
 
 
+def test_what_is_kept_of_the_distances_while_a_table_learns_follows_settings_lengths_and_dtypes() -> None:
+    torch.manual_seed(0)
+
+    def check(encoding: posenc.Encoding, length: int) -> None:
+        q, k, v = (torch.randn(1, 4, length, 8, requires_grad=True) for _ in range(3))
+
+        def gradients(implementation: str) -> list[Tensor]:
+            y = posenc.attention(q, k, v, encoding, causal=True, implementation=implementation)
+            return list(torch.autograd.grad(y.square().sum(), (q, *encoding.parameters())))
+
+        for got, want in zip(gradients("cpu"), gradients("dense"), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+    t5, kerple = posenc.T5Bias(num_heads=4), posenc.KERPLE(num_heads=4)
+    for length in (20, 7, 20):
+        check(t5, length)
+        check(kerple, length)
+    t5.edges = tuple(2 * edge for edge in t5.edges)
+    kerple.kernel = "power"
+    for encoding in (t5, kerple, t5.double(), kerple.double()):
+        check(encoding, 20)
+
+
+def test_values_wider_than_a_tile_have_their_gradients() -> None:
+    torch.manual_seed(0)
+    q, k = (torch.randn(1, 2, 70, 4, requires_grad=True) for _ in range(2))
+    v = torch.randn(1, 2, 70, 301, requires_grad=True)
+    gradient = torch.randn(1, 2, 70, 301)
+    got, want = (
+        torch.autograd.grad(posenc.attention(q, k, v, causal=True, implementation=name), (q, k, v), gradient)
+        for name in ("cpu", "dense")
+    )
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_a_row_is_kept_while_a_sequence_grows(monkeypatch: pytest.MonkeyPatch) -> None:
     encoding = posenc.ALiBi(num_heads=4)
     made: list[int] = []
-    make = row_of_distances._row
+    bias = type(encoding).bias
 
-    def counted(*arguments: Any) -> Tensor:
-        made.append(arguments[2])
-        return make(*arguments)
+    def counted(self: posenc.ALiBi, q_positions: Tensor, k_positions: Tensor) -> Tensor:
+        made.append(int(q_positions[-1]))
+        return bias(self, q_positions, k_positions)
 
-    monkeypatch.setattr(row_of_distances, "_row", counted)
+    monkeypatch.setattr(posenc.ALiBi, "bias", counted)
     k = torch.randn(1, 4, 200, 8)
     for length in range(1, 200):
         posenc.attention(k[:, :, -1:], k[:, :, :length], k[:, :, :length], encoding, causal=True)

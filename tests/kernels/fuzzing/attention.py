@@ -25,11 +25,10 @@ def good_call() -> tuple[Any, list[Any]]:
     with torch.no_grad():
         y, lse = torch.ops.posenc._attention(*forward)
     gradient = strided(torch.randn(y.shape).to(y.dtype))
-    delta = (y.float() * gradient.float()).sum(-1)
     learns = table is not None and random.random() < 0.5
     rest = (scale, causal, window, skip, learns)
     return torch.ops.posenc._attention_backward, [
-        *(gradient, q, k, v, table, zero, mask, documents, lse, delta),
+        *(gradient, q, k, v, table, zero, mask, documents, strided(y), lse),
         *rest,
     ]
 
@@ -99,12 +98,13 @@ def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
         return None
     leaves = [x.detach().double().requires_grad_() for x in (q, k, v)]
     learned = None if table is None else table.double().requires_grad_()
-    # lse and delta were made with or without sinks: their share is known from the sum of the weights without them
+    # y and lse were made with or without sinks: their share is known from the sum of the weights without them
     with torch.enable_grad():
         z = scores(*leaves[:2], learned, zero, mask, documents, scale, causal, window)
-        weights = (z - arguments[8].double()[..., None]).exp().nan_to_num(0.0)
+        weights = (z - arguments[9].double()[..., None]).exp().nan_to_num(0.0)
         pulled = (gradient.double() @ leaves[2].repeat_interleave(q.shape[1] // k.shape[1], 1).mT).detach()
-        of_z = weights.detach() * (pulled - arguments[9].double()[..., None])
+        delta = (arguments[8].double() * gradient.double()).sum(-1, keepdim=True)
+        of_z = weights.detach() * (pulled - delta)
         seen = z.isfinite()
         (z.masked_fill(~seen, 0.0) * of_z.masked_fill(~seen, 0.0)).sum().backward()
     of_v = weights.detach().mT @ gradient.double()

@@ -7,15 +7,31 @@
 namespace {
 
 struct Gradients {
-  Operand y;           // the gradient of the output
-  const float* lse;    // (batch, heads, q_len)
-  const float* delta;  // (batch, heads, q_len): the sum over channels of y times its gradient
-  // Dense, for each head of the queries, channels rounded up to `width` and `value_width`; zero before the first call.
+  Operand y;         // the gradient of the output
+  Operand output;    // what the forward gave
+  const float* lse;  // (batch, heads, q_len)
+  // Dense, for each head of the queries, channels rounded up to `width` and `value_width`.
   float *q, *k, *v;
   int64_t width, value_width;
-  float* table;        // (batch, heads, distances), zero before the first call; or null
+  float* table;      // (batch, heads, distances), or null
   int64_t distances;
 };
+
+// Sums over channels of the output times its gradient, which lies in `y_rows`; 0 for queries without any key.
+template <class L>
+INLINE void sums_of_rows(const Gradients& g, int64_t b, int64_t h, int64_t t0, int64_t count, const float* lse,
+                         const float* y_rows, float* room, float* to) {
+  using F = typename L::F;
+  const int64_t width = g.value_width;
+  const Rows rows = rows_of(g.output, b, h, t0, t0 + count, room, width);
+  for (int64_t t = 0; t < count; ++t) {
+    F sums{};
+    for (int64_t c = 0; c < width; c += L::W) {
+      sums += L::load(rows.data + t * rows.row + c) * L::load(y_rows + t * width + c);
+    }
+    to[t] = lse[t] == -INFINITE ? 0.0f : sum<L>(sums);
+  }
+}
 
 // The least of the finite ones; minus infinity if any is NaN, infinity if all rows are empty.
 INLINE float least_of(const float* lse, int64_t count) {
@@ -51,24 +67,31 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
   float* const unused = scratch.take(QUERIES);
 
   const int64_t row = (b * p.heads + h) * p.q_len;
+  float* const q_gradient = g.q + row * width;
+  float* const k_gradient = g.k + (b * p.heads + h) * p.k_len * width;
+  float* const v_gradient = g.v + (b * p.heads + h) * p.k_len * value_width;
+  float* const distances = g.table == nullptr ? nullptr : g.table + (b * p.heads + h) * g.distances;
+  float* const table_gradient = distances == nullptr ? nullptr : distances + p.zero;
+  std::fill(q_gradient, q_gradient + p.q_len * width, 0.0f);
+  std::fill(k_gradient, k_gradient + p.k_len * width, 0.0f);
+  std::fill(v_gradient, v_gradient + p.k_len * value_width, 0.0f);
+  if (distances != nullptr) std::fill(distances, distances + g.distances, 0.0f);
+
   copy_tokens(p.q, b, h, 0, p.q_len, p.scale, q_rows, width);
   copy_tokens(g.y, b, h, 0, p.q_len, 1.0f, y_rows, value_width);
   for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t t0 = i * QUERIES, count = std::min(QUERIES, p.q_len - t0);
-    transpose(q_rows + t0 * width, width, count, channels, q_columns + t0 * channels);
-    transpose(y_rows + t0 * value_width, value_width, count, value_channels, y_columns + t0 * value_channels);
+    const int64_t t0 = i * QUERIES, count = std::min(QUERIES, p.q_len - t0), columns = whole_vectors<L>(count);
+    transpose(q_rows + t0 * width, width, count, columns, channels, q_columns + t0 * channels);
+    transpose(y_rows + t0 * value_width, value_width, count, columns, value_channels, y_columns + t0 * value_channels);
+    sums_of_rows<L>(g, b, h, t0, count, g.lse + row + t0, y_rows + t0 * value_width, v_room, delta + t0);
     longest_query[i] = p.skip ? longest<L>(q_rows + t0 * width, width, count, channels) : 0.0f;
     least[i] = least_of(g.lse + row + t0, count);
   }
   for (int64_t t = 0; t < padded; ++t) {
     const bool empty = t >= p.q_len || g.lse[row + t] == -INFINITE;
     lse[t] = empty ? INFINITE : g.lse[row + t];  // all its weights are then 0
-    delta[t] = empty ? 0.0f : g.delta[row + t];
+    if (t >= p.q_len) delta[t] = 0.0f;
   }
-  float* const q_gradient = g.q + row * width;
-  float* const k_gradient = g.k + (b * p.heads + h) * p.k_len * width;
-  float* const v_gradient = g.v + (b * p.heads + h) * p.k_len * value_width;
-  float* const table_gradient = g.table == nullptr ? nullptr : g.table + (b * p.heads + h) * g.distances + p.zero;
   const bool masked = p.mask != nullptr || p.documents != nullptr;
 
   for (int64_t first_key = 0; first_key < p.k_len; first_key += KEYS) {
@@ -114,7 +137,7 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
       add_product<L>(count, width, rows, slopes, QUERIES, 1, q_rows + t0 * width, width, k_gradient + u0 * width, width);
       add_product<L>(rows, width, count, slopes, 1, QUERIES, key_rows, keys.row, q_gradient + t0 * width, width);
       if (table_gradient == nullptr) continue;
-      const int64_t nearest = t0 + p.offset - (u1 - 1), distances = count + rows - 1;
+      const int64_t nearest = t0 + p.offset - (u1 - 1);
       std::fill(by_distance, by_distance + QUERIES + KEYS, 0.0f);
       for (int64_t u = 0; u < count; ++u) {
         float* const to = by_distance + count - 1 - u;
@@ -123,7 +146,7 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
         }
       }
       const int64_t low = std::max<int64_t>(0, -p.zero - nearest);
-      const int64_t high = std::min(distances, g.distances - p.zero - nearest);
+      const int64_t high = std::min(count + rows - 1, g.distances - p.zero - nearest);
       for (int64_t n = low; n < high; ++n) table_gradient[nearest + n] += by_distance[n];
     }
   }

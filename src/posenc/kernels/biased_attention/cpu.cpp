@@ -279,21 +279,20 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Ten
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> attention_backward(
     const Tensor& gradient, const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>& table,
-    int64_t zero, const std::optional<Tensor>& mask, const std::optional<Tensor>& documents, const Tensor& lse,
-    const Tensor& delta, double scale, bool causal, int64_t window, bool skip, bool learns_table) {
+    int64_t zero, const std::optional<Tensor>& mask, const std::optional<Tensor>& documents, const Tensor& y,
+    const Tensor& lse, double scale, bool causal, int64_t window, bool skip, bool learns_table) {
   const Problem p = checked(q, k, v, table, zero, mask, documents, std::nullopt, scale, causal, window, skip);
   Gradients g;
   g.y = operand("gradient", gradient);
-  REQUIRE(gradient.size(0) == p.batch && g.y.heads == p.heads && g.y.tokens == p.q_len &&
-              g.y.channels == p.v.channels,
-          "got a gradient of shape ", Shape{gradient}, ", expected that of the output.");
-  for (const Tensor* x : {&lse, &delta}) {
-    REQUIRE(x->is_cpu() && x->scalar_type() == ScalarType::Float && x->dim() == 3 && x->size(0) == p.batch &&
-                x->size(1) == p.heads && x->size(2) == p.q_len && x->is_contiguous(),
-            "got sums of shape ", Shape{*x}, ", expected contiguous float32 (batch, heads, q_len).");
+  g.output = operand("output", y);
+  for (const Tensor* x : {&gradient, &y}) {
+    REQUIRE(x->size(0) == p.batch && x->size(1) == p.heads && x->size(2) == p.q_len && x->size(3) == p.v.channels,
+            "got an output or its gradient of shape ", Shape{*x}, ", expected that of the output.");
   }
+  REQUIRE(lse.is_cpu() && lse.scalar_type() == ScalarType::Float && lse.dim() == 3 && lse.size(0) == p.batch &&
+              lse.size(1) == p.heads && lse.size(2) == p.q_len && lse.is_contiguous(),
+          "got sums of shape ", Shape{lse}, ", expected contiguous float32 (batch, heads, q_len).");
   g.lse = static_cast<const float*>(lse.const_data_ptr());
-  g.delta = static_cast<const float*>(delta.const_data_ptr());
   const Bodies body = bodies();
   const auto round = [&](int64_t channels) { return (channels + body.lanes - 1) / body.lanes * body.lanes; };
   g.width = round(p.q.channels), g.value_width = round(p.v.channels);
@@ -303,13 +302,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> attention_backward(
                        fresh({p.batch, p.heads, p.k_len, g.value_width}, dtype),
                        fresh({p.batch, p.heads, g.distances}, dtype)};
   float* data[4];
+  const bool empty = p.q_len == 0 || p.k_len == 0;
   for (int i = 0; i < 4; ++i) {
     data[i] = static_cast<float*>(results[i].mutable_data_ptr());
-    std::fill(data[i], data[i] + results[i].numel(), 0.0f);
+    if (empty) std::fill(data[i], data[i] + results[i].numel(), 0.0f);  // else each head begins with its own part
   }
   g.q = data[0], g.k = data[1], g.v = data[2], g.table = g.distances ? data[3] : nullptr;
   const double work = double(p.batch) * double(p.heads) * double(p.q_len) * double(p.k_len) * double(p.q.channels);
-  if (p.q_len > 0 && p.k_len > 0) {
+  if (!empty) {
     run(p.batch * p.heads, work, [&](int64_t i, Scratch& scratch) {
       const int64_t reversed = p.batch * p.heads - 1 - i;  // slow slopes, which skip little, come last in ALiBi
       body.backward(p, g, reversed / p.heads, reversed % p.heads, scratch);

@@ -119,7 +119,7 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   float* const v_room = scratch.take(KEYS * width);
 
   copy_tokens(p.q, b, h, t0, t1, p.scale, q_rows, channels);
-  transpose(q_rows, channels, rows, channels, queries);
+  transpose(q_rows, channels, rows, columns, channels, queries);
   const float longest_query = out.longest != nullptr ? longest<L>(q_rows, channels, rows, channels) : 0.0f;
   std::fill(sums, sums + rows * width, 0.0f);
   const bool sunk = p.sinks != nullptr;

@@ -33,13 +33,15 @@ torch.library.define("posenc::_attention", f"({_ARGUMENTS}) -> (Tensor, Tensor)"
 torch.library.define(
     "posenc::_attention_backward",
     "(Tensor gradient, Tensor q, Tensor k, Tensor v, Tensor? table, int zero, Tensor? mask, Tensor? documents, "
-    "Tensor lse, Tensor delta, float scale, bool causal, int window, bool skip, bool learns_table) "
+    "Tensor y, Tensor lse, float scale, bool causal, int window, bool skip, bool learns_table) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
 )
 # What OpOverload.__call__ calls: two Python frames less in every call.
 _operator: Callable[..., Any] = torch.ops.posenc._attention.default._op
+_backward_operator: Callable[..., Any] = torch.ops.posenc._attention_backward.default._op
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
 _is_loaded = False
 
 
@@ -60,7 +62,7 @@ def refusal(problem: Problem) -> str | None:
         return "it has no dropout"
     if torch.compiler.is_compiling():
         return "torch.compile cannot see through it"
-    if _is_special(q, k, v):
+    if is_transformed() or not {type(q), type(k), type(v)} <= _PLAIN:
         return "transforms of torch.func, forward-mode derivatives and subclasses of Tensor need plain torch"
     if problem.mask is not None and problem.mask.requires_grad:
         return "its mask has no gradient there"
@@ -79,10 +81,6 @@ def is_transformed() -> bool:
 def needs_gradients(problem: Problem) -> bool:
     """Whether autograd will ask for the gradient of q, k or v."""
     return torch.is_grad_enabled() and any(x.requires_grad for x in (problem.q, problem.k, problem.v))
-
-
-def _is_special(*tensors: Tensor) -> bool:
-    return is_transformed() or any(type(x) not in (Tensor, torch.nn.Parameter) for x in tensors)
 
 
 def _not_loaded() -> str | None:
@@ -148,7 +146,7 @@ class _Attention(torch.autograd.Function):
         skip: bool,
     ) -> Tensor:
         rest = _rest(problem, sinks, skip)
-        y, lse = torch.ops.posenc._attention(q, k, v, table, zero, *rest)
+        y, lse = _operator(q, k, v, table, zero, *rest)
         ctx.save_for_backward(q, k, v, table, sinks, y, lse, *rest[:2])
         ctx.zero, ctx.rest = zero, rest[3:]
         result: Tensor = y
@@ -159,16 +157,15 @@ class _Attention(torch.autograd.Function):
         q, k, v, table, sinks, y, lse, mask, documents = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
             return _differentiable_backward(ctx, gradient, q, k, v, table, sinks, mask, documents)
-        delta = (y.float() * gradient.float()).sum(dim=-1)
         wanted = ctx.needs_input_grad
-        gradients = torch.ops.posenc._attention_backward(
-            gradient, q, k, v, table, ctx.zero, mask, documents, lse, delta, *ctx.rest, wanted[4]
+        gradients = _backward_operator(
+            gradient, q, k, v, table, ctx.zero, mask, documents, y, lse, *ctx.rest, wanted[4]
         )
         dq, dk, dv = (_like(x, each) for x, each in zip(gradients[:3], (q, k, v), strict=True))
         dtable = gradients[3].sum(dim=0) if wanted[4] else None
         dsinks = None
         if wanted[6]:
-            share = (sinks[:, None] - lse).exp()
+            share, delta = (sinks[:, None] - lse).exp(), (y.float() * gradient.float()).sum(dim=-1)
             dsinks = -(share * delta).sum(dim=(0, 2))
         return None, dq, dk, dv, dtable, None, dsinks, None
 

@@ -147,12 +147,12 @@ INLINE Rows rows_of(const Operand& x, int64_t b, int64_t h, int64_t first, int64
   return {room, width};
 }
 
-// Rows of queries as columns: to[c * QUERIES + t], zeros where there is no query.
-INLINE void transpose(const float* rows, int64_t row, int64_t count, int64_t channels, float* to) {
+// Rows of queries as columns: to[c * QUERIES + t], zeros from the last query to the last of `columns`.
+INLINE void transpose(const float* rows, int64_t row, int64_t count, int64_t columns, int64_t channels, float* to) {
   for (int64_t c = 0; c < channels; ++c) {
     float* const line = to + c * QUERIES;
     for (int64_t t = 0; t < count; ++t) line[t] = rows[t * row + c];
-    for (int64_t t = count; t < QUERIES; ++t) line[t] = 0.0f;
+    for (int64_t t = count; t < columns; ++t) line[t] = 0.0f;
   }
 }
 

@@ -4,6 +4,7 @@ The row of an encoding that promises it (``bias_is_pure``) is kept from call to 
 at once, so that a step of decoding finds the row of the step before it.
 """
 
+from ctypes import string_at
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.kept import Slot
-from posenc.kernels.precision import may_keep
 
 _MOST_PARAMETERS = 4096  # whose values are compared before a kept row is used
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+
+Values = tuple[torch.dtype, bytes]
 
 
 def suits(problem: Problem) -> bool:
@@ -29,57 +32,79 @@ def make(problem: Problem) -> tuple[Tensor | None, int]:
 
     None and 0 if nothing is added. The row may reach further than the call does.
     """
-    if problem.encoding is None or problem.starts is None:
+    encoding = problem.encoding
+    starts = None if encoding is None else problem.starts
+    if starts is None:
         return None, 0
-    q_start, k_start = problem.starts
-    shift = q_start - k_start - problem.offset  # positions besides tokens
-    low, high = (0 if problem.causal else 1 - problem.q_len), problem.k_len - 1
+    q_len, k_len = problem.q_len, problem.k_len
+    shift = starts[0] - starts[1] - (k_len - q_len)  # positions besides tokens
+    low, high = (0 if problem.causal else 1 - q_len), k_len - 1
     if problem.window is not None:
         low, high = max(low, 1 - problem.window), min(high, problem.window - 1)
     low, high = low + shift, high + shift
-    encoding = problem.encoding
-    if not getattr(encoding, "bias_is_pure", False) or not may_keep() or _learns(encoding):
-        return _row(encoding, low, high), shift - low
-    slot = vars(encoding).get(_SLOT)
-    kept = None if slot is None else slot.get()
-    if kept is None or low < kept.low or high > kept.high or not kept.still_holds(encoding):
-        wide_low, wide_high = _rounded(low, high)
+    if not getattr(encoding, "bias_is_pure", False):
+        return _row(encoding.bias(*_positions(encoding, low, high))), shift - low
+    if _learns(encoding):
+        return _learned(encoding, low, high), shift - low
+    kept = _kept(encoding, _SLOT)
+    if kept is None or low < kept.low or high > kept.high or [_values(x) for x in _tensors(encoding)] != kept.values:
+        low, high = _rounded(low, high)
+        values = [_values(x) for x in _tensors(encoding)]
         with torch.inference_mode(False), torch.no_grad():
-            row = _row(encoding, wide_low, wide_high)
-        slot = vars(encoding).setdefault(_SLOT, Slot())
-        kept = _Kept(row, wide_low, wide_high, _values(encoding), _settings(encoding), len(vars(encoding)))
-        slot.put(kept, row, *kept.values)
-    return kept.row, shift - kept.low
+            row = _row(encoding.bias(*_positions(encoding, low, high)))
+        kept = _keep(encoding, _SLOT, row, low, high, None if None in values else values)
+    return kept.made, shift - kept.low
+
+
+def _learned(encoding: Any, low: int, high: int) -> Tensor:
+    """The row with its gradient, from what positions alone decide, if the encoding tells that apart.
+
+    One that does defines ``of_positions(q_positions, k_positions)``, which reads no parameter, and ``bias_from`` of it.
+    """
+    kept = _kept(encoding, _SLOT_OF_POSITIONS)
+    if kept is None or (low, high) != (kept.low, kept.high) or kept.made.device != _tensors(encoding)[0].device:
+        positions = _positions(encoding, low, high)
+        if not hasattr(encoding, "of_positions"):
+            return _row(encoding.bias(*positions))
+        kept = _keep(encoding, _SLOT_OF_POSITIONS, encoding.of_positions(*positions), low, high, [])
+    return _row(encoding.bias_from(kept.made))
 
 
 @dataclass
 class _Kept:
-    row: Tensor
+    made: Tensor
     low: int
     high: int
-    values: list[Tensor]
+    values: list[Values | None] | None  # of the parameters that it was made of
     settings: dict[str, Any]
     attributes: int  # so many there were, private ones too
 
-    def still_holds(self, encoding: Any) -> bool:
-        """Whether all that the row was made of is still the same. This runs in every call, so it is written out."""
-        attributes = vars(encoding)
-        if len(attributes) != self.attributes:
-            return False
-        for name, value in self.settings.items():
-            now = attributes.get(name, self)
-            if now is not value and now != value:
-                return False
-        tensors = _tensors(encoding)
-        if len(tensors) != len(self.values):
-            return False
-        for x, y in zip(tensors, self.values, strict=True):
-            if x.dtype is not y.dtype or x.device != y.device or x.numel() > _MOST_PARAMETERS or not torch.equal(x, y):
-                return False
-        return True
+
+def _kept(encoding: Any, name: str) -> _Kept | None:
+    """What is kept there, if the encoding's settings are still those that it was made of. This runs in every call."""
+    attributes = vars(encoding)
+    slot = attributes.get(name)
+    kept: _Kept | None = None if slot is None else slot.get()
+    if kept is None or len(attributes) != kept.attributes:
+        return None
+    for setting, value in kept.settings.items():
+        now = attributes.get(setting, kept)
+        if now is not value and now != value:
+            return None
+    return kept
 
 
-_SLOT = "_row_by_distance"  # private, a slot, and so no part of a state dict, a copy or a pickle
+def _keep(encoding: Any, name: str, made: Tensor, low: int, high: int, values: list[Values | None] | None) -> _Kept:
+    slot = vars(encoding).setdefault(name, Slot())
+    settings = {name: value for name, value in vars(encoding).items() if name[0] != "_"}  # those a bias may depend on
+    kept = _Kept(made, low, high, values, settings, len(vars(encoding)))
+    slot.put(kept, made)
+    return kept
+
+
+# Private, slots, and so no part of a state dict, a copy or a pickle.
+_SLOT = "_row_by_distance"
+_SLOT_OF_POSITIONS = "_of_distances"
 
 
 def _learns(encoding: Any) -> bool:
@@ -95,13 +120,15 @@ def _tensors(encoding: Any) -> list[Tensor]:
     return [x for x in (*encoding._parameters.values(), *encoding._buffers.values()) if x is not None]
 
 
-def _values(encoding: Any) -> list[Tensor]:
-    return [x.detach().clone() for x in _tensors(encoding)]
+def _values(x: Tensor) -> Values | None:
+    """What a parameter holds, to be compared later; None for one that is large, or not plain numbers side by side.
 
-
-def _settings(encoding: Any) -> dict[str, Any]:
-    """The public attributes, which the bias may depend on."""
-    return {name: value for name, value in vars(encoding).items() if name[0] != "_"}
+    The bits are read from memory, which takes a fifth of torch.equal's time; a version would not count what is done
+    to ``.data``.
+    """
+    if type(x) not in _PLAIN or not x.is_cpu or not x.is_contiguous() or x.numel() > _MOST_PARAMETERS:
+        return None
+    return x.dtype, string_at(x.data_ptr(), x.nbytes) if x.numel() else b""
 
 
 def _rounded(low: int, high: int) -> tuple[int, int]:
@@ -110,15 +137,13 @@ def _rounded(low: int, high: int) -> tuple[int, int]:
     return (min(low, 0) if low >= 0 else -(1 << (-low).bit_length())), further
 
 
-def _row(encoding: Any, low: int, high: int) -> Tensor:
-    """The bias at the distances low ... high."""
-    device = next(encoding.parameters(), torch.empty(0)).device
-    zero = torch.zeros(1, dtype=torch.int64, device=device)
-    parts = []
-    if low < 0:
-        ahead = torch.arange(-min(high, -1), -low + 1, device=device)  # of keys after the query
-        parts.append(encoding.bias(zero, ahead)[..., 0, :].flip(-1))
-    if high >= 0:
-        parts.append(encoding.bias(torch.arange(max(low, 0), high + 1, device=device), zero)[..., :, 0])
-    row: Tensor = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)).float()
-    return row.contiguous()
+def _positions(encoding: Any, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """Positions of queries and of one key whose differences are the distances low ... high."""
+    device = next((x.device for x in encoding.parameters()), None)
+    key = max(-low, 0)
+    return torch.arange(low + key, high + key + 1, device=device), torch.full((1,), key, device=device)
+
+
+def _row(bias: Tensor) -> Tensor:
+    """``(heads, distances, 1)`` as the kernel reads it."""
+    return bias.squeeze(-1).float().contiguous()
