@@ -139,3 +139,13 @@ def test_a_trained_length_beside_the_parameters_that_its_class_does_not_read() -
         ValueError, match=r"is 32768 in the rotary parameters, max_position_embeddings where none .* 8192"
     ):
         describe({**config, "rope_scaling": {"type": "yarn", "factor": 4.0}})
+
+
+@pytest.mark.parametrize("base", [[], [1e4], [1e4] * 40])
+def test_a_list_of_bases_for_a_tower_of_images_is_refused(base: list[float]) -> None:
+    tower = {"model_type": "minimax_m3_vl_vision", "hidden_size": 128, "num_attention_heads": 4, "num_hidden_layers": 2}
+    text = {"model_type": "llama", **SIZES}
+    whole = {"model_type": "llava", "text_config": text, "vision_config": {**tower, "rope_theta": base}}
+    described = describe(whole)
+    assert [group.part for group in described] == ["text_config"]
+    assert any("rope_theta" in said for said in described.unread)

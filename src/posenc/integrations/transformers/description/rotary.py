@@ -1,6 +1,7 @@
 """The rotation of one kind of layer, from its keys: rule, slice, pairing, coordinates, temperature."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Literal
 
 from posenc import AxialRoPE, Compose, MRoPE, NoPE, RoPE, SSMax, Temperature
@@ -245,6 +246,8 @@ def axial(model_type: str, config: Mapping[str, Any], parameters: Mapping[str, A
     base = parameters.get("rope_theta", config.get("rope_theta"))
     if base is None:
         raise ValueError(f"describe: the config of {model_type!r} has no rope_theta; add it.")
+    if not isinstance(base, Real):  # a list, which counts a base for each layer of a text
+        raise ValueError(f"describe: rope_theta of {model_type!r} is {base!r}, expected one base; correct it.")
     head_dim = _axial_head_dim(config)
     axes = len(order)
     rotary_dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
