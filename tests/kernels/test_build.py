@@ -101,6 +101,7 @@ def test_a_compiler_with_options_or_a_wrapper_is_split_as_a_shell_would(
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_a_wrapped_compiler_builds(
     source: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
