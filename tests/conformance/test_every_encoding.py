@@ -434,11 +434,13 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
 }
 
 
-#: Questions that take seconds each: those of the catalogue's own rows are quick, those of their variants slow;
-#: the last one, which takes three seconds, is quick for some of each place.
+#: Questions that take seconds each: the first is quick for the catalogue's own rows and slow for their variants, the
+#: others are quick for some of each place.
 LONG = ("compiles_to_one_graph_for_all_lengths", "decodes_with_two_graphs", "is_exported_with_an_open_length")
 SLOW = {(name, question) for name in set(CASES) - set(posenc.names()) for question in LONG}
-SLOW |= {(name, LONG[-1]) for name in set(CASES) - {"sinusoidal", "rope", "axial", "alibi", "t5", "shaw", "cope"}}
+SOME = {"sinusoidal", "rope", "axial", "alibi", "t5", "shaw", "cope"}
+SLOW |= {(name, LONG[1]) for name in set(CASES) - SOME - {"learned", "mrope", "ssmax", "forgetting"}}
+SLOW |= {(name, LONG[2]) for name in set(CASES) - SOME}
 QUESTIONS = [name for name, _ in testing.checks(posenc.NoPE())]
 
 

@@ -71,6 +71,8 @@ def test_timm_is_timms(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("model", ["rt_detr", "aimv2"])
 def test_rt_detr_and_aimv2_are_transformers(shape: tuple[int, int], model: str) -> None:
     module = pytest.importorskip(f"transformers.models.{model}.modeling_{model}")
+    if not hasattr(module, "build_2d_sinusoidal_position_embedding"):
+        pytest.skip(f"the transformers here has no such function in {model}")
     expected = module.build_2d_sinusoidal_position_embedding(*shape, embed_dim=32)
     torch.testing.assert_close(made("rt_detr", 32, *shape), expected.float(), rtol=0, atol=1e-7)
 
