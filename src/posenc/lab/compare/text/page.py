@@ -137,7 +137,8 @@ def _loss(results: Results) -> plots.Picture | None:
         return None
     last = {label: float(curve[-1][1].mean()) for label, curve in curves.items()}
     low, high = min(last, key=lambda label: last[label]), max(last, key=lambda label: last[label])
-    title = f"Loss by step: it ends between {last[low]:.2f} ({low}) and {last[high]:.2f} ({high})"
+    ends = f"between {last[low]:.2f} ({low}) and {last[high]:.2f} ({high})" if len(last) > 1 else f"at {last[low]:.2f}"
+    title = f"Loss by step: it ends {ends}"
     caption = f"Running mean over {window} logged steps." if window > 1 else ""
     return plots.loss_by_step(curves, title=title, caption=caption)
 

@@ -211,16 +211,18 @@ def summary(results: Results) -> list[str]:
         if grown is not None and grown[0] == longest and not entry.refused:
             groups[verdict(entry, results)].append((grown[1], entry.label))
     parts = []
-    for kind, verb in (("held", "kept"), ("rose", "lost some"), ("broke", "broke")):
+    verbs = {"held": "hold", "rose": "rise", "broke": "break"}
+    limits = {"held": f" (up to {times(HELD)})", "rose": "", "broke": f" (from {times(BROKE)} on)"}
+    for kind, verb in verbs.items():
         if members := _with_ratios(groups[kind]):
-            object_ = "" if kind != "held" else " its perplexity" if len(members) == 1 else " their perplexity"
-            parts.append(f"{names(members)} {verb}{object_}")
+            parts.append(f"{names(members)} {verb}{'s' * (len(members) == 1)}{limits[kind]}")
     if members := _with_ratios(groups["unclear"]):
-        parts.append(f"of {names(members)} the seeds differ too much to say which")
+        parts.append(f"the seeds of {names(members)} differ too much to tell")
     if parts:
+        far = longest * length
         said.append(
-            f"Trained on {length} tokens and read at {longest * length}, the perplexity there over that at {length} in "
-            f"brackets: {'; '.join(parts)}."
+            f"Trained on {length} tokens and read at {far}. In brackets, the perplexity at {far} divided by that at "
+            f"{length}: {'; '.join(parts)}."
         )
     by_end: dict[int, list[str]] = {}
     for entry in results.encodings:
@@ -240,9 +242,9 @@ def summary(results: Results) -> list[str]:
                 f"{high:.2f}."
             )
             break
-    if seeds == 1:
+    if seeds == 1 and len(results.encodings) > 1:
         said.append("With one seed, differences of a few per cent between two encodings may be noise.")
-    else:
+    elif seeds > 1:
         said.append(f"Numbers are means over {seeds} seeds, ± one standard deviation between them.")
     return said
 
