@@ -234,6 +234,16 @@ def summary(*rows: Row, more: bool = True) -> list[str]:
     )
 
 
+def test_a_name_with_a_comma_is_quoted_among_others() -> None:
+    best, *_ = summary(
+        row("axial, raw", [90.0], [80.0]), row("axial, fitted", [90.0], [85.0]), row("none", [50.0], [5.0])
+    )
+    assert best == (
+        "At the trained size \u201caxial, raw\u201d is best: 90.0 % right; \u201caxial, fitted\u201d is not told apart "
+        "from it."
+    )
+
+
 def test_the_summary_names_what_is_best_and_what_holds() -> None:
     best, past, holds = summary(
         row("a", [98.9, 99.1], [30, 30], [10, 12]), row("b", [95, 95.2], [90, 90.2], [88, 88.2])

@@ -129,13 +129,13 @@ def summary(results: Results) -> list[str]:
 
 
 def _about(rows: list[Row], unit: str, more: bool) -> list[str]:
-    trained = {row.row: values for row in rows if (values := known(_at_trained(row))) is not None}
+    trained = {_quoted(row): values for row in rows if (values := known(_at_trained(row))) is not None}
     if not trained:
         return []
     better = max if more else min
     best, said = _best(trained, better)
     lines = [f"At the trained size {best} is best: {said[0]} {unit}{said[1]}"]
-    past = {row.row: p for row in rows if row.row in trained and (p := _past(row)) is not None}
+    past = {_quoted(row): p for row in rows if _quoted(row) in trained and (p := _past(row)) is not None}
     if not past:
         return lines
     first, said = _best({name: np.mean(sizes, axis=0).tolist() for name, sizes in past.items()}, better)
@@ -152,6 +152,11 @@ def _about(rows: list[Row], unit: str, more: bool) -> list[str]:
     if unclear := [name for name, kind in kept.items() if kind == "unclear"]:
         lines.append(f"Within two standard errors of that limit: {names(unclear)}.")
     return lines
+
+
+def _quoted(row: Row) -> str:
+    """The name of a row as a sentence has it: with quotation marks where it has a comma of its own."""
+    return f"\u201c{row.row}\u201d" if "," in row.row else row.row
 
 
 def _best(values: Mapping[str, list[float]], better: Callable[..., str]) -> tuple[str, tuple[str, str]]:
