@@ -1,4 +1,4 @@
-"""Cached keys that get other positions."""
+"""Change the positions of cached keys."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,15 +18,15 @@ def rerotate(
     old_length: Length = None,
     new_length: Length = None,
 ) -> Float[Tensor, "*heads seq head_dim"]:
-    r"""Keys that were rotated for their old positions, as they would be for new ones.
+    r"""Rotate cached keys from their old positions to new ones, or from one frequency rule to another.
 
     .. math::  k' = R'(p')\,R(p)^{-1}\,k
 
     Here :math:`R` is the rotation of ``encoding`` and :math:`p` are ``old_positions``, in tokens; :math:`R'` is that of
     ``new_encoding`` and :math:`p'` are ``new_positions``. The two angles are subtracted before anything is rounded, so
-    that the result is what rotating the key afresh would give, up to one rounding.
+    that the result equals a rotation of the original key, up to one rounding.
 
-    What it is for:
+    Uses:
 
     - shift a cache, because its beginning was cut off: ``rerotate(k, 512, 0, encoding=rope)``;
     - prune it: drop keys, then ``rerotate(k, kept_positions, None, encoding=rope)`` closes the gaps;
@@ -37,10 +37,11 @@ def rerotate(
 
     Args:
         k: keys as :meth:`~posenc.Encoding.on_queries_keys` returned them.
-        old_positions: for which they were rotated, in any of the forms that encodings take.
-        new_positions: for which they are to be.
-        encoding: which rotated them: a rotation, or a composition with one.
-        new_encoding: which is to have rotated them; the same by default. It may differ in its rates and factors only.
+        old_positions: those they were rotated for, in any of the forms that encodings take.
+        new_positions: those that they shall be rotated for.
+        encoding: the one that rotated them: a rotation, or a composition with one.
+        new_encoding: the encoding that they shall match; the same by default. It may differ in its rates and
+            factors only.
         old_length: tokens of the sequence then, for rules that depend on it.
         new_length: tokens of the sequence now.
 

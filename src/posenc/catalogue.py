@@ -1,4 +1,4 @@
-"""The catalogue: every encoding, where it enters, and where it comes from. No torch until one is made."""
+"""The catalogue: every encoding, its place in the model, and its source. It imports torch only to make one."""
 
 import difflib
 import importlib
@@ -50,18 +50,18 @@ CATALOGUE: tuple[Row, ...] = (
     Row("shaw",           "scores.shaw:Shaw",                   "scores",       "a learned vector for each near distance",        "arXiv:1803.02155", "equations 3, 4",  2018),
     Row("transformer_xl", "scores.transformer_xl:TransformerXL", "scores",      "a sinusoidal code of the distance as a second key", "arXiv:1901.02860", "section 3.3",  2019),
     Row("t5",             "scores.t5:T5Bias",                   "scores",       "a learned number for each bucket of distances",  "arXiv:1910.10683", "section 2.1",     2019),
-    Row("deberta",        "scores.deberta:DeBERTa",             "scores",       "words and distances look at each other",         "arXiv:2006.03654", "equation 4",      2020),
+    Row("deberta",        "scores.deberta:DeBERTa",             "scores",       "queries and keys attend to the distance",        "arXiv:2006.03654", "equation 4",      2020),
     Row("tupe",           "scores.tupe:TUPE",                   "scores",       "positions attend to positions, apart from words", "arXiv:2006.15595", "equation 7",     2020),
     Row("swin",           "scores.swin:SwinBias",               "scores",       "a learned number for each offset in a window",   "arXiv:2103.14030", "equation 4",      2021),
     Row("swin_v2",        "scores.swin_v2:SwinV2Bias",          "scores",       "a network over log-spaced offsets in a window",  "arXiv:2111.09883", "equations 3, 4",  2021),
     Row("levit",          "scores.levit:LeViTBias",             "scores",       "a learned number for each |dy|, |dx| of a grid", "arXiv:2104.01136", "section 4.2",     2021),
-    Row("decomposed",     "scores.decomposed:DecomposedBias",   "scores",       "queries meet learned rows and columns of a grid", "arXiv:2112.01526", "section 4.1",    2021),
+    Row("decomposed",     "scores.decomposed:DecomposedBias",   "scores",       "queries times learned rows and columns of a grid", "arXiv:2112.01526", "section 4.1",    2021),
     Row("alibi",          "scores.alibi:ALiBi",                 "scores",       "a penalty that grows with the distance",         "arXiv:2108.12409", "section 3",       2022),
-    Row("kerple",         "scores.kerple:KERPLE",               "scores",       "a distance through a learned kernel",            "arXiv:2205.09921", "equations 4, 5",  2022),
+    Row("kerple",         "scores.kerple:KERPLE",               "scores",       "a learned kernel of the distance",               "arXiv:2205.09921", "equations 4, 5",  2022),
     Row("sandwich",       "scores.sandwich:Sandwich",           "scores",       "the product of two sinusoidal codes",            "arXiv:2212.10356", "section 5",       2022),
-    Row("fire",           "scores.fire:FIRE",                   "scores",       "a network reads the share of the longest distance", "arXiv:2310.04418", "equation 9",   2023),
+    Row("fire",           "scores.fire:FIRE",                   "scores",       "a network of the distance over the longest one", "arXiv:2310.04418", "equation 9",   2023),
     Row("cope",           "scores.cope:CoPE",                   "scores",       "queries count the tokens that matter to them",   "arXiv:2405.18719", "equations 3 to 6", 2024),
-    Row("forgetting",     "scores.forgetting:Forgetting",       "scores",       "each token fades what came before it",           "arXiv:2503.02130", "section 3",       2025),
+    Row("forgetting",     "scores.forgetting:Forgetting",       "scores",       "each token lowers the weight of earlier ones",   "arXiv:2503.02130", "section 3",       2025),
     Row("temperature", "temperature:Temperature",         "none",         "a softmax that sharpens as the context grows", "Llama 4",          "model code",    2025),
     Row("ssmax",      "ssmax:SSMax",                      "none",         "a learned temperature for each head",          "arXiv:2501.19399", "section 3",     2025),
 )
@@ -69,12 +69,12 @@ CATALOGUE: tuple[Row, ...] = (
 
 
 def names() -> tuple[str, ...]:
-    """The names that :func:`make` knows, along the road from no encoding to relative ones."""
+    """The names that :func:`make` knows, from no encoding to relative ones."""
     return tuple(row.name for row in CATALOGUE)
 
 
 def row(name: str) -> Row:
-    """The catalogue's row for a name; an unknown one is refused with the nearest that is known."""
+    """The catalogue's row for a name; an error for an unknown name suggests the nearest known one."""
     if not isinstance(name, str):
         got = f"the class {name.__name__}" if isinstance(name, type) else f"a {type(name).__name__}"
         raise TypeError(f'posenc: got {got} as the name of an encoding, expected a string, such as "rope".')
@@ -107,7 +107,7 @@ def make(name: str, *, dim: int, num_heads: int, **options: Any) -> "Encoding":
 
 
 def build(cls: "type[Encoding]", *, dim: int, num_heads: int, **options: Any) -> "Encoding":
-    """An encoding of any class, a user's own too: it is given those of dim, num_heads and head_dim that it asks for."""
+    """Make an encoding of any class, also a user's own, with those of dim, num_heads and head_dim that it has."""
     for size, value in (("dim", dim), ("num_heads", num_heads)):
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{cls.__name__}: got {size} {value!r}, expected a whole number.")

@@ -75,11 +75,11 @@ def convert_pairing(
     .. math::  \text{to interleaved:}\quad W'_{2c} = W_c,\; W'_{2c+1} = W_{c + r/2}, \qquad c = 0, \dots, r/2 - 1
 
     Here :math:`W_c` is the row that makes rotated channel c of a head and :math:`r` is ``rotary_dim``; "half" is the
-    way back. Queries and keys are put in a new order alike, so no score changes: what a model that rotates pairs
-    (c, c + r/2) gives with W, one that rotates pairs (2c, 2c + 1) gives with W'. It applies to the weights, biases and
-    LoRA ``B`` matrices of the query and key projections, to scales with one number for each of their rows (int8), and
-    to the weights of norms on queries and keys. Everything else passes through as the same tensor: values, output
-    projections, LoRA ``A``, scales of a whole tensor or of blocks of rows that the order stays within (fp8).
+    way back. Queries and keys get the same new order, so no score changes: a model that rotates pairs
+    (c, c + r/2) computes with W what a model that rotates pairs (2c, 2c + 1) computes with W'. It applies to the
+    weights, biases and LoRA ``B`` matrices of the query and key projections, to scales with one number for each of
+    their rows (int8), and to the weights of norms on queries and keys. Everything else passes through as the same
+    tensor: values, output projections, LoRA ``A``, scales of a whole tensor or of blocks of rows that the order stays within (fp8).
 
     Tensors are found by the names of the modules that own them: ``q_proj`` and ``k_proj``, ``wq`` and ``wk``,
     ``attn_q`` and ``attn_k``, ``query`` and ``key``, ``q_norm`` and ``k_norm`` and their kin; ``qkv_proj``, ``Wqkv``,
@@ -91,7 +91,7 @@ def convert_pairing(
     Args:
         state_dict: the weights; it is not modified.
         to: the pairing that the result is for, "half" (GPT-NeoX, Hugging Face) or "interleaved" (GPT-J, Meta, GGUF).
-            The weights given must be in the other: nothing in a checkpoint says which it is in.
+            The weights must have the other pairing: a checkpoint does not say which one it has.
         head_dim: channels of each query and key head. How many heads there are follows from the shapes.
         rotary_dim: channels of each head that are rotated; all by default.
         rotary_start: the first rotated channel of a head: 0, or head_dim - rotary_dim for a trailing slice.
@@ -225,8 +225,8 @@ def _check_known(
         )
     if blocks and (alone := sorted(norms.keys() - blocks)):
         raise ValueError(
-            f"convert_pairing: {norms[alone[0]]} is a norm of queries or keys that no known projection stands beside, "
-            "expected one; rename it, or choose by only=..."
+            f"convert_pairing: {norms[alone[0]]} is a norm of queries or keys, and has no projection beside it that is "
+            "known, expected one; rename it, or choose tensors by only=..."
         )
     if not blocks and len(norms) < len({name.rpartition(".")[0] for name in state_dict}):
         raise ValueError(
@@ -295,7 +295,7 @@ def _heads(
         return list(range(rotary_start, rows, head_dim))
     if num_heads is None or num_kv_heads is None:
         raise ValueError(
-            f"convert_pairing: {name} holds queries, keys and values together, expected to be told how many heads; "
+            f"convert_pairing: {name} holds queries, keys and values together, expected the numbers of heads; "
             "give num_heads=... and num_kv_heads=..."
         )
     if num_heads % num_kv_heads or rows != (num_heads + 2 * num_kv_heads) * head_dim:

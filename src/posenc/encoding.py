@@ -1,4 +1,4 @@
-r"""The whole idea on one page: a position enters a transformer at one of three places.
+r"""The base classes of encodings: a position enters a transformer at one of three places.
 
 ::
 
@@ -8,12 +8,12 @@ r"""The whole idea on one page: a position enters a transformer at one of three 
 
 :class:`Encoding` has one hook for each place, and each hook is the identity. :class:`EmbeddingEncoding`,
 :class:`QueryKeyEncoding` and :class:`ScoreEncoding` open one of them each. A model that calls all three hooks runs
-every encoding with the same code. The cut between the second place, before the cache, and the third, after it, is what
+every encoding with the same code. The second place is before the cache and the third after it, which
 makes decoding step by step equal to a full forward.
 
 At the third place most encodings look at positions alone, and two arguments are enough to define one. Those that look
-at what the tokens say are :class:`ContextualEncoding`; what such a one must remember besides keys and values travels
-in an explicit state (:meth:`Encoding.carry`).
+at what the tokens say are :class:`ContextualEncoding`; if one needs more than keys and values of earlier tokens, it has
+an explicit state (:meth:`Encoding.carry`).
 
 Every encoding of the library is a final class, and is marked so: write another below one of these four. NoPE,
 Temperature, SSMax and Compose stand directly below :class:`Encoding`, because they add nothing at a place of their own.
@@ -110,11 +110,11 @@ class Encoding(nn.Module):
         return None
 
     def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"] | float:
-        """What the scaled dot products of a query are multiplied by; heads may be 1, for all.
+        """The factor of the scaled dot products of each query; heads may be 1, for all.
 
         With ``multiplies = "scores"`` the bias is multiplied by it too. :func:`posenc.attention` and :meth:`on_scores`
-        honour it. Who computes scores in another way multiplies the queries by it, all channels of them, and not the
-        part alone that is rotated.
+        apply it. If you compute scores in another way, multiply all channels of the queries by it, not only the
+        rotated part.
         """
         return 1.0
 
@@ -139,7 +139,7 @@ class Encoding(nn.Module):
     ) -> Tensor:
         """Place 3, in each layer after the KV cache: the temperature and the bias, on scaled dot products of q and k.
 
-        Same shape and dtype. Scores of minus infinity are those that a mask has taken away. Only a
+        Same shape and dtype. Scores of minus infinity are masked ones. Only a
         :class:`ContextualEncoding` reads q, k, the state and the scale, which is :meth:`softmax_scale` by default.
         """
         check_inputs(type(self).__name__, scores=scores)
@@ -157,7 +157,7 @@ class Encoding(nn.Module):
         return _narrowed(combined(scores.to(compute_dtype(scores.dtype)), bias, temperatures), scores.dtype)
 
     def carry(self, x: Float[Tensor, "batch seq dim"], state: Tensor | None = None) -> Tensor | None:
-        """What place 3 must know of the tokens besides their keys, appended to what it knew of the earlier ones.
+        """The state of place 3: what it needs from the tokens besides their keys, appended to that of the earlier ones.
 
         ``x`` is the input of the attention layer. The state, a tensor whose last dimension runs over all keys, goes to
         :func:`posenc.attention` and, beside the KV cache, to the next step. None for an encoding that carries nothing.
@@ -165,7 +165,7 @@ class Encoding(nn.Module):
         return state
 
     def softmax_scale(self, head_dim: int) -> float:
-        """What the dot products of q and k are multiplied by before place 3: 1 / sqrt(head_dim) almost everywhere."""
+        """The factor of the dot products of q and k before place 3: 1 / sqrt(head_dim) for almost all encodings."""
         return float(head_dim**-0.5)
 
     @property

@@ -11,7 +11,7 @@ class NoPE(Encoding):
 
     Place: none. Learned: nothing. Relative: yes. Keys may be cached: yes.
 
-    A decoder is not blind to order without one: the causal mask lets a token count what came before it.
+    A decoder without an encoding still sees order: under the causal mask a token can count the tokens before it.
 
     Example:
         >>> import torch

@@ -11,9 +11,9 @@ from posenc.frequencies.arguments import check_instance, check_number
 
 
 class PerLayer(nn.Module):
-    """Which encoding each layer of a model has: a few encodings, by name, and a pattern of names that repeats.
+    """The encoding of each layer of a model: a few encodings by name, and a pattern of names that repeats.
 
-    Layers of one name share one encoding, and with it the tables of cos and sin that are made once in a forward.
+    Layers of one name share one encoding, and so the tables of cos and sin, which are computed once per forward.
 
     Args:
         encodings: by name.
@@ -58,7 +58,8 @@ class PerLayer(nn.Module):
     def __getitem__(self, layer: int) -> Encoding:
         """The encoding of a layer; -1 is the last."""
         if not -self.num_layers <= layer < self.num_layers:
-            raise IndexError(f"PerLayer: got layer {layer} of {self.num_layers}.")
+            last = self.num_layers - 1
+            raise IndexError(f"PerLayer: got layer {layer} of {self.num_layers}, expected 0 to {last}.")
         encoding: Encoding = self.encodings[self.name(layer)]  # type: ignore[assignment]
         return encoding
 

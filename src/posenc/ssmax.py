@@ -25,15 +25,15 @@ class SSMax(Encoding):
 
     Here :math:`s` is ``scale`` and :math:`b` is ``offset``. softmax with :math:`s \ln n` in front is a power of n, so
     that attention does not flatten as n grows. It is the softmax that the paper replaces, so a bias is multiplied too,
-    unless ``multiplies="products"`` says otherwise. :func:`posenc.attention` honours it; compose it with the encoding
-    that knows positions: ``Compose(RoPE(...), SSMax(...))``.
+    unless ``multiplies="products"`` says otherwise. :func:`posenc.attention` applies it; compose it with the encoding
+    of positions: ``Compose(RoPE(...), SSMax(...))``.
 
     Args:
         num_heads: query heads.
         form: "proportional" or "affine".
         start: :math:`s` at the beginning: 0.43 by default as in the paper, and 0 for "affine", whose :math:`b` starts
             from 1, which is no temperature at all.
-        multiplies: "scores": the dot products and the bias, if there is one; or "products": the former alone.
+        multiplies: "scores": the dot products and the bias, if there is one; or "products": the dot products alone.
 
     Raises:
         ValueError: no heads; an unknown form or name; bad positions.
@@ -75,7 +75,7 @@ class SSMax(Encoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Back to the start."""
+        """Set the parameters to their start values."""
         nn.init.constant_(self.scale, self.start)
         if self.offset is not None:
             nn.init.ones_(self.offset)

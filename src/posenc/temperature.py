@@ -21,7 +21,7 @@ class Temperature(Encoding):
     It multiplies the scores of the query at position p by :math:`\tau(p)`: :math:`\tau\, s\, q \cdot k + b` with
     ``multiplies="products"``, :math:`\tau\,(s\, q \cdot k + b)` with ``"scores"``, where :math:`b` is the bias of the
     encoding that it is composed with, if that has one. A bias that reads queries, keys or scores reads them without
-    the temperature. :func:`posenc.attention` honours it; compose it with the encoding that knows positions:
+    the temperature. :func:`posenc.attention` applies it; compose it with the encoding of positions:
     ``Compose(RoPE(...), Temperature(...))``. By ``form``, with :math:`L` = ``length`` in tokens and :math:`\alpha` =
     ``strength``:
 

@@ -187,7 +187,7 @@ def test_a_static_cache_refuses_what_does_not_fit_before_it_writes() -> None:
     address = cache.keys.data_ptr()
     layer(inputs(seq=1), cache=cache)
     assert (cache.keys.data_ptr(), cache.length) == (address, 8)
-    with pytest.raises(ValueError, match="want a gradient"):
+    with pytest.raises(ValueError, match="require a gradient"):
         Attention(DIM, HEADS, causal=True)(inputs(), cache=StaticCache(8))
 
 

@@ -16,7 +16,7 @@ Order = Literal["cos_sin", "sin_cos"]
 
 @final
 class FourierFeatures(EmbeddingEncoding):
-    r"""A point of space as cosines and sines along many directions, which by default are random.
+    r"""Fourier features: cosines and sines of a point along many directions, which are random by default.
 
     Place: embeddings. Learned: nothing. Relative: no. Keys may be cached: yes.
 
@@ -33,7 +33,7 @@ class FourierFeatures(EmbeddingEncoding):
         bandwidth: standard deviation of the numbers of :math:`B`, in turns per unit; the paper's sigma. SAM has 1 on
             points from -1 to 1.
         seed: of the random directions. They are drawn in float64 by NumPy's RandomState, whose numbers never change,
-            so that nothing has to be stored and no cast can spoil them.
+            so nothing has to be stored and no cast can corrupt them.
         directions: :math:`B` itself, ``(dim / 2, coordinates)``, in place of ``bandwidth`` and ``seed``: a
             checkpoint's, or those of :meth:`along_axes`.
         order: "cos_sin" as in the paper, or "sin_cos" (SAM, Perceiver).

@@ -22,7 +22,7 @@ class Learned(EmbeddingEncoding):
 
     Args:
         dim: channels of the embedding.
-        length: rows of the table. There is no code past them.
+        length: rows of the table. Positions past it have no code.
         std: standard deviation of the rows at the start, 0.01 as in GPT-2's own code (Hugging Face's GPT-2 has 0.02).
 
     Shape:
@@ -64,7 +64,7 @@ class Learned(EmbeddingEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the table anew."""
+        """Draw new random values for the table."""
         nn.init.normal_(self.table, std=self.std)
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:

@@ -125,7 +125,7 @@ class LearnedGrid(EmbeddingEncoding):
         return made
 
     def reset_parameters(self) -> None:
-        """Draw the table anew."""
+        """Draw new random values for the table."""
         nn.init.trunc_normal_(self.table, std=self.std, a=-2 * self.std, b=2 * self.std)
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:
@@ -144,9 +144,9 @@ class LearnedGrid(EmbeddingEncoding):
         align_corners: bool | None = None,
         offset: float | None = None,
     ) -> "LearnedGrid":
-        """A new encoding for ``height`` x ``width`` patches, its table read between the rows of this one.
+        """A new encoding for ``height`` x ``width`` patches, whose table is interpolated from this one.
 
-        A model gives what it gave in training only if its table is read as its own code reads it:
+        A model computes what it computed in training only if its table is interpolated as in its own code:
 
         ================== ========== ========= ============= ====== =================================================
         convention         mode       antialias align_corners offset whose code it is

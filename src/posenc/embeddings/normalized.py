@@ -18,8 +18,8 @@ class Normalized(EmbeddingEncoding):
     .. math::  x_p \leftarrow x_p + \frac{p}{N} \cdot \mathbf 1
 
     Here :math:`p` is the position and :math:`N` is ``length``, both in tokens. The code stays small, but neighbours
-    differ by 1/N only, and dividing by the length of each text instead would give one position another code in every
-    text.
+    differ by 1/N only. Dividing by the length of each text instead would give the same position a different code in
+    every text.
 
     Args:
         dim: channels of the embedding.

@@ -15,7 +15,7 @@ Order = Literal["interleaved", "concatenated"]
 
 @final
 class Sinusoidal(EmbeddingEncoding):
-    r"""The position as the hands of many clocks: a sine and a cosine for each of dim / 2 rates.
+    r"""The sinusoidal code of the Transformer: a sine and a cosine of the position for each of dim / 2 rates.
 
     Place: embeddings. Learned: nothing. Relative: no. Keys may be cached: yes.
 
@@ -31,7 +31,7 @@ class Sinusoidal(EmbeddingEncoding):
         frequencies: the rule that sets the rates; ``Geometric(base=10_000)`` as in the paper. ``Tensor2Tensor()`` is
             what the paper's code, Marian and Whisper have.
         order: "interleaved" (sin, cos, sin, cos, ... as in the paper) or "concatenated" (all sines, then all cosines,
-            as in tensor2tensor). The same numbers in other channels: a checkpoint needs its own.
+            as in tensor2tensor). Both have the same numbers in different channels: a checkpoint needs its own.
 
     Shape:
         x ``(batch, seq, dim)`` -> the same.

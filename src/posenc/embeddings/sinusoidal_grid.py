@@ -58,7 +58,7 @@ class SinusoidalGrid(EmbeddingEncoding):
     "sines_first"  n sin y, n sin x, n cos y, n cos x            timm
     ============== ============================================= ====================================
 
-    The same numbers in other channels: a checkpoint needs its own, which :meth:`as_in` knows by name.
+    All have the same numbers in different channels: a checkpoint needs its own, which :meth:`as_in` knows by name.
 
     Args:
         dim: channels of the embedding.
@@ -78,7 +78,7 @@ class SinusoidalGrid(EmbeddingEncoding):
 
     Raises:
         ValueError: channels that do not share out evenly; rules that are neither one nor one for each coordinate; an
-            unknown layout; an order that is none; x of another width; bad positions.
+            unknown layout; an order that is no permutation; x of another width; bad positions.
 
     Example:
         >>> from posenc.positions import grid

@@ -41,7 +41,7 @@ class Timesteps(EmbeddingEncoding):
         dim: channels; an odd last one is 0.
         order: whether the cosines or the sines come first.
         shift: :math:`f`, below n.
-        scale: :math:`s`, what times are multiplied by; 1000 for times from 0 to 1 in a model that was trained on steps.
+        scale: :math:`s`, which multiplies the times; 1000 for times from 0 to 1 in a model that was trained on steps.
         max_period: :math:`T`.
 
     Shape:

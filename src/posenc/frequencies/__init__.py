@@ -1,4 +1,4 @@
-"""Frequencies: which wavelengths a position is written in. NumPy only."""
+"""Frequency rules: the rates at which pairs of channels turn. NumPy only."""
 
 from posenc.frequencies.base import Frequencies as Frequencies
 from posenc.frequencies.custom import Custom as Custom

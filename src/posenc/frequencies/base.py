@@ -1,4 +1,4 @@
-"""What a frequency rule is."""
+"""The base class of frequency rules."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -15,16 +15,16 @@ Length: TypeAlias = int | float | NDArray[Any] | None
 
 
 class Frequencies(ABC):
-    """Which wavelengths a position is written in: a frozen dataclass with a few answers.
+    """A frequency rule, which gives the rate of each pair of channels: a frozen dataclass.
 
     ``inv_freq(rotary_dim)`` gives rotary_dim / 2 rates in radians per token, float64, the first pair first;
-    ``attention_factor`` is what cos and sin are multiplied by, and ``score_factor`` what the softmax scale is
-    multiplied by besides. Both are 1 for most rules.
+    ``attention_factor`` multiplies cos and sin, and ``score_factor`` multiplies the softmax scale. Both are 1 for
+    most rules.
 
     Attributes:
         depends_on_length: True if the rates change with the length of the sequence. Keys rotated by such a rule do not
             stay right as the sequence grows.
-        needs_whole_head: True if the rule says itself which channels stay unrotated, and so has to see all of them.
+        needs_whole_head: True if the rule itself decides which channels stay unrotated, and so needs the number of all.
     """
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
@@ -44,7 +44,7 @@ class Frequencies(ABC):
 
         Args:
             rotary_dim: channels that are rotated, two for each rate.
-            length: tokens of the sequence. Rules that do not depend on it take no notice; the others give what they
+            length: tokens of the sequence. Rules that do not depend on it ignore it; the others give what they
                 give within the trained length if it is None, and ``(*length.shape, rotary_dim / 2)`` for an array.
         """
 

@@ -1,4 +1,4 @@
-"""Rates that you bring."""
+"""Rates that you give."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from posenc.frequencies.base import Frequencies, Length, check_attention_factor,
 
 @dataclass(frozen=True)
 class Custom(Frequencies):
-    r"""The rates as given: for rules that no formula describes, and for ideas.
+    r"""The rates that you give: for rules that no formula describes, and for experiments.
 
     .. math::  \omega_i = \mathtt{rates}_i
 
@@ -20,7 +20,7 @@ class Custom(Frequencies):
 
     Args:
         rates: a sequence or an array of finite numbers; kept as a tuple.
-        attention_factor: what cos and sin are multiplied by.
+        attention_factor: the factor of cos and sin.
 
     Raises:
         ValueError: no rates, or NaN or infinite ones; an attention_factor of 0 or below; a ``rotary_dim`` other than

@@ -12,7 +12,7 @@ from posenc.frequencies.ntk import stretched
 
 @dataclass(frozen=True)
 class DynamicNTK(Frequencies):
-    r"""NTK-aware scaling by just as much as the present sequence needs, and none within the trained length.
+    r"""NTK-aware scaling whose factor grows with the sequence; the rates are unchanged within the trained length.
 
     .. math::
         s(l) = f\,\frac{\max(l, L)}{L} - (f - 1), \qquad \omega_i = b^{-2i/d}\, s(l)^{-2i/(d-2)}
@@ -21,7 +21,7 @@ class DynamicNTK(Frequencies):
     ``factor``, a pure number; :math:`b` is ``base``, :math:`d` is ``rotary_dim``, rates are in radians per token.
 
     The rates change with each token beyond :math:`L`, so keys must be cached before rotation: an encoding built on
-    this rule says ``keys_cacheable = False``.
+    this rule has ``keys_cacheable = False``.
 
     Args:
         factor: :math:`f`, 1 or more. 1 is the paper's rule, s = l / L; Hugging Face configs have 2 and more.

@@ -11,7 +11,7 @@ from posenc.frequencies.geometric import Geometric
 
 @dataclass(frozen=True)
 class Linear(Frequencies):
-    r"""Position interpolation: a longer text is squeezed into the positions that the model knows.
+    r"""Position interpolation: all rates are divided by s, so a longer text stays within the trained positions.
 
     .. math::  \omega'_i = \omega_i / s, \qquad \omega_i = b^{-2i/d}
 

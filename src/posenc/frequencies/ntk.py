@@ -11,7 +11,7 @@ from posenc.frequencies.geometric import Geometric
 
 @dataclass(frozen=True)
 class NTK(Frequencies):
-    r"""NTK-aware scaling: the fastest pair is left alone and the slowest divided by the factor.
+    r"""NTK-aware scaling: a larger base, which keeps the fastest rate and divides the slowest by the factor.
 
     .. math::  b' = b\, s^{d/(d-2)}, \qquad \omega'_i = b'^{-2i/d} = \omega_i\, s^{-2i/(d-2)}
 

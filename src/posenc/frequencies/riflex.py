@@ -12,7 +12,7 @@ from posenc.frequencies.geometric import Geometric
 
 @dataclass(frozen=True)
 class RIFLEx(Frequencies):
-    r"""RIFLEx: the pair with whose period a video repeats is slowed down until the whole video fits into one turn.
+    r"""RIFLEx: the pair whose period makes longer videos repeat is slowed until the whole video takes at most one turn.
 
     .. math::
         \omega'_k = \min(\omega_k,\; 2\pi\,a / L), \qquad \omega'_j = \omega_j = b^{-2(j-1)/d} \text{ for } j \ne k

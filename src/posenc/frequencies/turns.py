@@ -1,4 +1,4 @@
-"""The rates of another rule, read as whole turns."""
+"""The rates of another rule in turns instead of radians."""
 
 import math
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ Clamp = Literal["channels", "pairs"]
 
 @dataclass(frozen=True)
 class YaRN(Frequencies):
-    r"""YaRN: fast pairs keep their rate, slow pairs are interpolated, a ramp leads from one to the other.
+    r"""YaRN: fast pairs keep their rate, the rates of slow pairs are divided, and a ramp blends the two between.
 
     .. math::
         \omega'_i = (1 - \gamma_i)\,\omega_i / s + \gamma_i\,\omega_i, \qquad
@@ -57,7 +57,7 @@ class YaRN(Frequencies):
             vLLM) or at the last pair, d/2 - 1 ("pairs": Keras, some ports).
         mscale: DeepSeek's weight of the temperature in cos and sin.
         mscale_all_dim: DeepSeek's weight of the temperature that goes to the softmax scale instead:
-            ``score_factor`` is :math:`g(\mathtt{mscale\_all\_dim})^2`. :class:`posenc.RoPE` hands it to
+            ``score_factor`` is :math:`g(\mathtt{mscale\_all\_dim})^2`. :class:`posenc.RoPE` passes it to
             :func:`posenc.attention`.
         attention_factor: :math:`a`, if it is not to come from the formula. Always a number once built.
 
@@ -73,7 +73,7 @@ class YaRN(Frequencies):
         >>> int((ratio == 1).sum()), int((ratio == 16).sum())  # kept, and divided by 16
         (21, 18)
 
-    Differs from the paper: the default ramp, as said above. ``mscale`` and ``mscale_all_dim`` are DeepSeek's.
+    Differs from the paper: the default ramp (see above). ``mscale`` and ``mscale_all_dim`` are DeepSeek's.
 
     References:
         Peng et al. YaRN: Efficient Context Window Extension of Large Language Models. 2023. arXiv:2309.00071, sections
@@ -124,7 +124,7 @@ class YaRN(Frequencies):
 
     @property
     def score_factor(self) -> float:  # type: ignore[override]
-        """What the softmax scale is multiplied by besides: 1 unless ``mscale_all_dim`` is set."""
+        """A further factor of the softmax scale: 1 unless ``mscale_all_dim`` is set."""
         return self._g(self.mscale_all_dim) ** 2
 
     def inv_freq(self, rotary_dim: int, *, length: Length = None) -> NDArray[np.float64]:

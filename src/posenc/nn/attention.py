@@ -17,7 +17,7 @@ Sinks = Literal["learned"]
 
 
 class Attention(nn.Module):
-    r"""Multi-head self- or cross-attention with any encoding, its second and third place called where they belong.
+    r"""Multi-head self- or cross-attention with any encoding, which calls its hooks of the second and third place.
 
     .. math::  y = W_o\,\mathrm{attention}(R(i)\,W_q x_i,\; R(j)\,W_k x_j,\; W_v x_j), \qquad
         s_{ij} \leftarrow s_{ij} + b(i, j)
@@ -37,7 +37,7 @@ class Attention(nn.Module):
         causal: whether a token sees itself and earlier ones alone. Not for cross-attention.
         window: how near a key must be: fewer than this many tokens away. Not for cross-attention.
         qk_norm: "rms" or "layer" normalises each head of q and k before place 2; None does not.
-        sinks: "learned" gives each head a score that takes its share of the softmax and adds nothing (gpt-oss).
+        sinks: "learned" gives each head one more score in the softmax, which has no value (gpt-oss).
         dropout: on the attention weights, in training.
         bias: whether q, k and v have a bias.
         out_bias: whether the output has one; as ``bias`` by default.
@@ -113,8 +113,8 @@ class Attention(nn.Module):
     def new_cache(self, max_length: int | None = None) -> Cache:
         """An empty cache for this layer and one run of decoding.
 
-        With ``max_length`` its memory is taken once, for that many tokens; a layer with a window otherwise keeps the
-        last keys alone, and any other all keys.
+        With ``max_length`` its memory is allocated once, for that many tokens. Otherwise a layer with a window keeps
+        only the last keys, and any other layer all keys.
         """
         if max_length is not None:
             return StaticCache(max_length)
@@ -151,7 +151,7 @@ class Attention(nn.Module):
                 values of the context, which are made at the first call.
 
         Returns:
-            ``(batch, seq, dim)``, in the dtype of x. What comes out at padding means nothing.
+            ``(batch, seq, dim)``, in the dtype of x. Outputs at padding have no meaning.
         """
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(_wrong_input("x", x, self.dim, self.num_heads, self.head_dim))
@@ -263,7 +263,7 @@ class Attention(nn.Module):
         The layer takes ``(batch, seq, dim)`` whatever ``batch_first`` of the other says.
 
         Raises:
-            ValueError: keys and values of different widths, ``bias_k`` or ``add_zero_attn``, which have no equal here.
+            ValueError: keys and values of different widths, ``bias_k`` or ``add_zero_attn``, which are missing here.
         """
         if other.bias_k is not None or other.add_zero_attn or other.kdim != other.vdim:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Keys and values of the earlier tokens, and what must be known of them."""
+"""Keys and values of the earlier tokens, with their positions, padding, documents and state."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class Cache:
             made them, or before it if the encoding has ``keys_cacheable = False``.
         state: what ``encoding.carry`` made of the tokens, or None.
         tokens: positions, padding and documents of the kept keys.
-        queries: in cross-attention, how many tokens have asked.
+        queries: in cross-attention, the number of queries so far.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Cache:
 
 
 class SlidingCache(Cache):
-    """The last keys and values alone, for a layer with a window: memory does not grow with the text.
+    """A cache of the last keys and values only, for a layer with a window: memory does not grow with the text.
 
     Args:
         window: that of the layer, in tokens. A query sees its own key and the window - 1 before it, which are kept.
@@ -70,14 +70,14 @@ class SlidingCache(Cache):
 
 
 class StaticCache(Cache):
-    """Keys and values in memory that is taken once, for a known longest text: nothing is copied at a step.
+    """A cache whose memory is allocated once, for a known longest text: a step copies no old keys.
 
     Args:
         max_length: tokens that it has room for.
 
     Raises:
-        ValueError: a length below 1; more tokens than there is room for; keys that want a gradient, which memory that
-            is written over cannot give.
+        ValueError: a length below 1; more tokens than there is room for; keys that require a gradient, because
+            memory that is overwritten has none.
     """
 
     def __init__(self, max_length: int) -> None:
@@ -97,8 +97,8 @@ class StaticCache(Cache):
             )
         if k.requires_grad or v.requires_grad:
             raise ValueError(
-                "StaticCache: got keys or values that want a gradient, expected none; decode under torch.no_grad(), or "
-                "use Cache."
+                "StaticCache: got keys or values that require a gradient, expected none; decode under torch.no_grad(), "
+                "or use Cache."
             )
         if self._rooms is None:
             self._rooms = tuple(t.new_empty(*t.shape[:2], self.max_length, t.shape[3]) for t in (k, v))  # type: ignore[assignment]

@@ -17,7 +17,7 @@ from posenc.positions import Positions
 class Transformer(nn.Module):
     """Pre-norm blocks and a last norm; embeddings come in and features go out.
 
-    A decoder has ``causal=True``, an encoder has not, and the decoder of an encoder-decoder has besides
+    A decoder has ``causal=True``, an encoder does not, and the decoder of an encoder-decoder also has
     ``cross="attention"``. What comes before (embedding tokens or patches) and after (a head) is the caller's.
 
     ``dim`` and ``num_heads`` are those of :class:`posenc.nn.Attention`; all arguments that are not listed here are

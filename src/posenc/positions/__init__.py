@@ -1,6 +1,7 @@
 """Positions: which number a token gets.
 
-Pure functions. Those that take an array give back one of its kind, torch or NumPy; the others take ``like``.
+The functions have no side effects. Those that take an array return the same kind, torch or NumPy; the others have
+an argument ``like``.
 """
 
 from posenc.positions._resolve import Positions as Positions

@@ -20,7 +20,7 @@ class DualChunk(NamedTuple):
 
 
 def dual_chunk(positions: A, *, chunk: int, trained_length: int, clamp: Clamp = "paper") -> DualChunk:
-    """Positions for dual chunk attention: keys start anew in each chunk, and queries have three sets.
+    """Positions for dual chunk attention: keys count from 0 in each chunk, and queries have three sets of positions.
 
     ::
 
@@ -71,7 +71,7 @@ def dual_chunk(positions: A, *, chunk: int, trained_length: int, clamp: Clamp = 
 
 
 def distances(positions: A, *, chunk: int, trained_length: int, clamp: Clamp = "paper") -> A:
-    """The distance that each query sees to each key: ``(seq, seq)``, of use where the key is not after the query.
+    """The distance between each query and each key: ``(seq, seq)``, valid where the key is not after the query.
 
     Example:
         >>> import torch

@@ -32,7 +32,7 @@ def multimodal(
     marks: Marks = "apart",
     text_goes_on: Next = "after_all",
 ) -> A:
-    """Time, height and width of each token: a text counts on all three at once, an image spans two, a video three.
+    """Time, height and width of each token: in a text all three count together, an image spans two, a video three.
 
     A sound counts as a text does. A video whose tokens are mixed with those of its sound starts where the sound starts.
 

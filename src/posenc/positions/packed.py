@@ -6,7 +6,7 @@ from posenc.positions._arrays import A, like, tensor
 
 
 def from_lengths(cumulative_lengths: A) -> A:
-    """Each document of a pack from 0, given where they start and end.
+    """Positions from 0 in each document of a pack, from the ends of the documents.
 
     Args:
         cumulative_lengths: ``(documents + 1,)``: 0, the end of the first, of the second, ...; as ``cu_seqlens`` of
@@ -32,7 +32,7 @@ def from_lengths(cumulative_lengths: A) -> A:
 
 
 def from_documents(document_ids: A) -> A:
-    """Each document of a pack from 0, given to which document each token belongs.
+    """Positions from 0 in each document of a pack, from the document of each token.
 
     Args:
         document_ids: ``(seq,)`` or ``(batch, seq)``: any numbers; another one than that of the token before starts a

@@ -28,7 +28,7 @@ def skipwise(
 
     Args:
         length: how many tokens there are: the window that is trained in.
-        target_length: how long a text the model is to meet.
+        target_length: the length of text that the model is prepared for.
         chunks: into how many to cut, at random places.
         cuts: where two chunks part. "anywhere": each place is as likely. "authors": after 1 to (length + 1) // 2
             tokens, so that the first chunk is the shorter, as their code has it; for two chunks.

@@ -9,7 +9,7 @@ from posenc.positions._arrays import like as as_given
 
 
 def sequential(length: int, *, offset: int = 0, like: Array | None = None) -> Any:
-    """One after the other: offset, offset + 1, ...
+    """Consecutive positions: offset, offset + 1, ...
 
     Args:
         length: how many tokens there are.

@@ -15,7 +15,7 @@ def shifted(positions: A, *, max_shift: int, generator: torch.Generator | None =
 
     Args:
         positions: ``(seq,)`` or ``(batch, seq)``.
-        max_shift: the shift of each row is drawn from 0 to this; 0 leaves all as it is.
+        max_shift: the shift of each row is drawn from 0 to this; 0 changes nothing.
         generator: of the random numbers. In training only.
 
     Returns:

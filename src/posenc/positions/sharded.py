@@ -1,4 +1,4 @@
-"""Which tokens a rank has when a sequence is shared out among several."""
+"""The tokens of each rank when several ranks share a sequence."""
 
 from typing import Literal, get_args
 
@@ -12,7 +12,7 @@ Scheme = Literal["contiguous", "zigzag"]
 def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim: int = -1) -> A:
     """The part of a sequence that one rank of a context-parallel group has: of positions, tokens, queries, ...
 
-    Cut the positions as the tokens are cut, and encodings need to know no more of it:
+    Cut the positions in the same way as the tokens; encodings need nothing else:
 
     ==========  ==========================  ============================================================
     scheme      rank r of R has              drawing, for 8 tokens and 2 ranks
@@ -33,7 +33,7 @@ def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim
         The part, of the same kind.
 
     Raises:
-        ValueError: a dimension that the array does not have; tokens that do not share out evenly; a rank that is none;
+        ValueError: a dimension that the array does not have; tokens that cannot be divided evenly; a rank out of range;
             an unknown scheme.
 
     Example:
@@ -48,7 +48,7 @@ def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim
 
 
 def unshard(parts: list[A], *, scheme: Scheme = "contiguous", dim: int = -1) -> A:
-    """The whole from the parts of all ranks, in the order of ranks: what :func:`shard` cut.
+    """The inverse of :func:`shard`: the whole, from the parts of all ranks in order.
 
     Example:
         >>> import torch

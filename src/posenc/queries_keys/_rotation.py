@@ -1,4 +1,4 @@
-"""What all rotations of queries and keys have in common."""
+"""The common part of all rotations of queries and keys."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -38,7 +38,7 @@ _NO_KERNEL = "there is no kernel for this layout of tokens, blocks and heads"
 
 
 class Rotation(QueryKeyEncoding, ABC):
-    """Pairs of channels turn by angles that the position sets. A subclass says by which (:meth:`phases`).
+    """Pairs of channels turn by angles that depend on the position. A subclass defines the angles (:meth:`phases`).
 
     Attributes:
         head_dim: channels of each head.
@@ -80,11 +80,11 @@ class Rotation(QueryKeyEncoding, ABC):
 
     @abstractmethod
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
-        """By what each pair turns and is multiplied: angles in radians and magnitudes, float64.
+        """The angle by which each pair turns, in radians, and the magnitude that multiplies it, float64.
 
         Args:
             positions: ``(seq,)`` or ``(rows, seq)``, and one dimension more for several coordinates.
-            role: whose, where queries and keys differ.
+            role: "query" or "key", if they turn differently.
             length: tokens of the sequence, for rules that depend on it; found from the positions by default.
 
         Returns:
@@ -155,7 +155,7 @@ class Rotation(QueryKeyEncoding, ABC):
         *,
         length: Length = None,
     ) -> tuple[Tensor, Tensor]:
-        """:meth:`on_queries_keys` in place: q and k are overwritten, and returned. No memory is taken.
+        """:meth:`on_queries_keys` in place: q and k are overwritten and returned. No memory is allocated.
 
         Raises:
             ValueError: before anything is written: a layout that cannot be rotated in place, elements that share
@@ -194,7 +194,7 @@ class Rotation(QueryKeyEncoding, ABC):
         role: Role = "query",
         length: Length = None,
     ) -> Tensor:
-        """What :meth:`rotate` with the same arguments made ``x`` of: it turns back, and undoes the magnitude too."""
+        """The inverse of :meth:`rotate` with the same arguments: it turns ``x`` back, and undoes the magnitude too."""
         check_tensor(type(self).__name__, "x", x, self.head_dim, self.seq_dim)
         return self._turn(x, None, self._made_rows(positions, x, role=role, length=length, inverse=True))[0]
 

@@ -76,9 +76,9 @@ class AxialRoPE(Rotation):
     "half_across_heads"       a = c mod A        inv_freq_a(r_a)[t]    half within each head LTX-2
     ========================= ================== ===================== ===================== =======================
 
-    "Shared" layouts give every coordinate a whole ladder of rates; "dealt" ones deal out one ladder in turn. With
+    In "dealt" layouts the coordinates take turns in one sequence of rates; in all others each has a whole one. With
     "half_across_heads" the pairs of all heads are counted as one row, so that heads differ: the first head has the
-    first rates of the ladders. The first pairs stand still if the axes cannot share all of them equally.
+    first rates of the sequences. The first pairs stand still if the axes cannot share all of them equally.
 
     Args:
         head_dim: channels of each head.
@@ -110,7 +110,7 @@ class AxialRoPE(Rotation):
 
     Raises:
         ValueError: widths that are odd or do not sum to the rotated channels; widths or rules that differ in a layout
-            that deals pairs out in turn; score factors that differ; an unknown layout; an order that is none;
+            that deals pairs out in turn; score factors that differ; an unknown layout; an order that is no permutation;
             frequencies that depend on the length; q or k of another ``head_dim``; bad positions.
 
     Example:
@@ -259,7 +259,7 @@ def _widths_across_heads(axes: int | tuple[int, ...], rotated: int, heads: int |
     if heads is None or heads < 1 or rotated * heads < 2 * axes:
         raise ValueError(
             f'AxialRoPE: got num_kv_heads {heads} with layout "half_across_heads", expected the number of key heads, '
-            "over which the ladders run."
+            "which share the rates."
         )
     return (rotated * heads // (2 * axes) * 2,) * axes
 

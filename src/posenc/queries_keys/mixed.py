@@ -13,7 +13,7 @@ from posenc.queries_keys._rotation import Length, Role, Rotation
 
 @final
 class MixedRoPE(Rotation):
-    r"""RoPE-Mixed: each pair of each head turns along a direction in the image that is learned.
+    r"""RoPE-Mixed: each pair of each head turns along a learned direction in the image.
 
     Place: queries_keys. Learned: axes x num_kv_heads x rotary_dim / 2 rates. Relative: yes. Keys may be cached: yes.
 
@@ -21,9 +21,9 @@ class MixedRoPE(Rotation):
         \mathrm{angle}_{hc} = \sum_a x_a\,\theta^a_{hc}
 
     Here :math:`x_0, x_1, \dots` are the coordinates of the token, :math:`\theta` is ``rates``, in radians per unit of
-    them, :math:`h` is the head and :math:`c` the pair. Axial RoPE has all but one of them at 0 and so knows no
-    diagonal. At the start the rates of a head are those of an axial RoPE of base ``base``, all turned by one random
-    rotation of the coordinates.
+    them, :math:`h` is the head and :math:`c` the pair. In axial RoPE all but one of them are 0, so no pair turns
+    along a diagonal. At the start the rates of a head are those of an axial RoPE of base ``base``, all turned by one
+    random rotation of the coordinates.
 
     Args:
         head_dim: channels of each head.
@@ -106,7 +106,7 @@ class MixedRoPE(Rotation):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the directions of each head anew."""
+        """Draw new random directions for each head."""
         least, over = divmod(self.rotary_dim // 2, self.axes)
         counts = [least + (over if axis == 0 else 0) for axis in range(self.axes)]
         lengths = [self.base ** (-torch.arange(n, dtype=torch.float64) / n) for n in counts]

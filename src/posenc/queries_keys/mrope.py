@@ -1,4 +1,4 @@
-"""Multimodal RoPE: one ladder of rates, shared out among time, height and width."""
+"""Multimodal RoPE: the rates of one RoPE, divided among time, height and width."""
 
 from collections.abc import Sequence
 from typing import Literal, final, get_args

@@ -18,7 +18,7 @@ from posenc.queries_keys._rotation import Length, Numerics, Role, Rotation
 
 @final
 class RoPE(Rotation):
-    r"""Rotary position embedding: each pair of channels of a query or key turns by an angle that its position sets.
+    r"""Rotary position embedding: each pair of channels of a query or key turns by an angle, its position times a rate.
 
     Place: queries_keys. Learned: nothing, unless the frequencies are. Relative: yes. Keys may be cached: yes. Both are
     no for frequencies that depend on the length of the sequence.
@@ -42,7 +42,7 @@ class RoPE(Rotation):
         seq_dim: where the tokens lie: -2 for ``(batch, heads, seq, head_dim)``, -3 for ``(batch, seq, heads,
             head_dim)`` and, packed, ``(tokens, heads, head_dim)``, -4 for ``(seq, batch, heads, head_dim)``.
         numerics: "exact", or "transformers" to round as Hugging Face's Llama does, bit for bit.
-        implementation: "auto" for the fastest there is, "eager" (plain torch), "cpu" (compiled C++) or "triton"; all
+        implementation: "auto" for the fastest available, "eager" (plain torch), "cpu" (compiled C++) or "triton"; all
             give the same bits on CPU. :func:`posenc.explain` says which a call takes.
 
     Shape:

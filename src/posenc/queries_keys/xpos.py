@@ -33,7 +33,7 @@ class XPos(Rotation):
     Args:
         head_dim: channels of each head.
         frequencies: the rule that sets the rates; ``Geometric(base=10_000)``.
-        gamma: how little the fastest pair fades: 0.4.
+        gamma: the larger, the less the fastest pair fades; 0.4.
         scale_base: :math:`B`: tokens after which :math:`\zeta` is reached once: 512.
         centre: :math:`p_0`, the position whose numbers are not scaled. It is fixed, so that cached keys stay right; the
             middle of the longest context uses the range of numbers best.

@@ -15,7 +15,7 @@ Rule = Literal["authors", "mpt", "geometric"]
 
 @final
 class ALiBi(ScoreEncoding):
-    r"""Attention with linear biases: each head fades with distance at its own rate.
+    r"""Attention with linear biases: the score falls in proportion to the distance, at a different rate in each head.
 
     Place: scores. Learned: nothing. Relative: yes. Keys may be cached: yes.
 

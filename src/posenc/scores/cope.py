@@ -12,7 +12,7 @@ from posenc.kernels.biased_attention.content import Content
 
 @final
 class CoPE(ContextualEncoding):
-    r"""A query counts those tokens that matter to it, and the count is the position of the key.
+    r"""CoPE: a query counts the tokens that matter to it, from the key on; this count is the key's position.
 
     Place: scores. Learned: ``table``. Relative: yes, no position is read. Keys may be cached: yes.
 

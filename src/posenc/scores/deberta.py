@@ -15,7 +15,7 @@ from posenc.scores._distance import distance
 
 @final
 class DeBERTa(ContextualEncoding):
-    r"""Words look at distances and distances at words, each through projections of their own.
+    r"""DeBERTa: the score also has the query times a code of the distance, and the key times another such code.
 
     Place: scores. Learned: ``table``, ``q_proj``, ``k_proj``. Relative: yes. Keys may be cached: yes.
 
@@ -27,7 +27,7 @@ class DeBERTa(ContextualEncoding):
     2, with a ``max_distance`` :math:`D`, keeps :math:`|n| \le m = S/2` and spaces the others by logarithm:
     :math:`g(n) = \pm\big(m + \lceil (m-1) \ln(|n|/m) / \ln((D-1)/m) \rceil\big)`.
 
-    The 1 / sqrt(3d) is told to attention by :meth:`softmax_scale`.
+    :meth:`softmax_scale` gives the factor 1 / sqrt(3d) to attention.
 
     Args:
         dim: channels of the model.

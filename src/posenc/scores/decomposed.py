@@ -14,7 +14,7 @@ from posenc.scores._window import check, check_prefix, offsets
 
 @final
 class DecomposedBias(ContextualEncoding):
-    r"""Each query meets a learned vector for its distance in rows, and another for its distance in columns.
+    r"""The bias is the query times a learned vector of the distance in rows, plus another of the distance in columns.
 
     Place: scores. Learned: ``rows``, ``columns``. Relative: in rows and columns, not in the places' numbers.
     Keys may be cached: yes.
@@ -24,8 +24,8 @@ class DecomposedBias(ContextualEncoding):
     Here :math:`i, j` number the places of query and key along the rows, after the ``prefix``: :math:`y` and :math:`x`
     are their row and column in ``window`` :math:`= (M, N)`. :math:`q` is the query before it is scaled, :math:`R` is
     ``rows`` (2M - 1 vectors, ``rel_pos_h`` in checkpoints) and :math:`C` is ``columns`` (2N - 1 vectors,
-    ``rel_pos_w``), shared by the heads. Two short tables stand for one of (2M - 1)(2N - 1) vectors; a query meets each
-    row of them once.
+    ``rel_pos_w``), shared by the heads. Two short tables replace one of (2M - 1)(2N - 1) vectors; the product of a
+    query with each row is computed once.
 
     Keys that were pooled from r x r places, as in MViTv2, stand at the last of these: the key of row Y and column X is
     at place (rY + r - 1) N + rX + r - 1.

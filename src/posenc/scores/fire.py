@@ -14,7 +14,7 @@ from posenc.scores._distance import distance, heads_first, working
 
 @final
 class FIRE(ScoreEncoding):
-    r"""A small network reads the distance as a share of the longest one, so no length is out of its range.
+    r"""FIRE: a small network of the distance over the longest distance, an input in [0, 1] at every length.
 
     Place: scores. Learned: ``c``, ``threshold_multiplier``, ``hidden``, ``out``. Relative: no, the share depends on
     the query's position. Keys may be cached: yes.

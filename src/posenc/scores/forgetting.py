@@ -14,7 +14,7 @@ from posenc.kernels.precision import without_autocast
 
 @final
 class Forgetting(ContextualEncoding):
-    r"""Each token says, for each head, how much of what came before it is to be kept (FoX).
+    r"""FoX: each token sets, for each head, the share of the weight of earlier tokens that is kept.
 
     Place: scores. Learned: ``gate``. Relative: yes, no position is read. Keys may be cached: yes, with the state.
 

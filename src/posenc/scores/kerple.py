@@ -15,7 +15,7 @@ _LEAST = 1e-2
 
 @final
 class KERPLE(ScoreEncoding):
-    r"""Distances through a kernel whose shape each head learns: a logarithm or a power.
+    r"""KERPLE: a kernel of the distance, a logarithm or a power, whose shape each head learns.
 
     Place: scores. Learned: ``r1``, ``r2``. Relative: yes. Keys may be cached: yes.
 
@@ -27,7 +27,7 @@ class KERPLE(ScoreEncoding):
 
     Args:
         num_heads: number of heads.
-        kernel: "log", which holds best past the trained length, or "power".
+        kernel: "log", which keeps its perplexity best past the trained length, or "power".
 
     Shape:
         bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``

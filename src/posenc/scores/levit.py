@@ -15,7 +15,7 @@ from posenc.scores._window import check, offsets
 
 @final
 class LeViTBias(ScoreEncoding):
-    r"""A learned number for each pair of distances along the rows and the columns of a grid: the same in a mirror.
+    r"""A learned number for each pair of distances (rows, columns) in a grid, without their signs.
 
     Place: scores. Learned: ``table``. Relative: in rows and columns, not in the places' numbers.
     Keys may be cached: yes.
@@ -26,8 +26,8 @@ class LeViTBias(ScoreEncoding):
     :math:`x_p = p \bmod N` are their row and column, :math:`(M, N)` is ``window`` and :math:`w` is ``table``, M N
     numbers for each head: a quarter of what :class:`SwinBias` learns, which tells left from right.
 
-    LeViT's downsampling layers ask with every second row and column: give their queries the places that they have among
-    the keys. EfficientFormer and TinyViT have the same bias.
+    In LeViT's downsampling layers queries come from every second row and column: give them the places that they have
+    among the keys. EfficientFormer and TinyViT have the same bias.
 
     Args:
         num_heads: number of heads.

@@ -13,7 +13,7 @@ from posenc.scores._distance import distance
 
 @final
 class Sandwich(ScoreEncoding):
-    r"""The dot product of two sinusoidal codes as a bias, each head weighing it less than the one before.
+    r"""Sandwich: the dot product of two sinusoidal codes as a bias, with a smaller factor in each further head.
 
     Place: scores. Learned: nothing. Relative: yes. Keys may be cached: yes.
 

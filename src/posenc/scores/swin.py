@@ -17,7 +17,7 @@ Reading = Literal["bicubic", "geometric"]
 
 @final
 class SwinBias(ScoreEncoding):
-    r"""A learned number for each offset of two places in a window of an image, and for the class token before it.
+    r"""A learned number for each offset between two patches in a window of an image, and for a class token before it.
 
     Place: scores. Learned: ``table``. Relative: in rows and columns, not in the places' numbers.
     Keys may be cached: yes.
@@ -73,12 +73,12 @@ class SwinBias(ScoreEncoding):
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def resized(self, rows: int, columns: int, *, by: Reading = "bicubic") -> "SwinBias":
-        """A new encoding for another window, its table of offsets read between the numbers of this one.
+        """A new encoding for another window, whose table of offsets is interpolated from this one.
 
         Args:
             rows: of the new window.
             columns: of it.
-            by: "bicubic" is Swin's own code; "geometric" is BEiT's and timm's, which read near offsets finely and far
+            by: "bicubic" is Swin's own code; "geometric" is BEiT's and timm's, which sample near offsets finely and far
                 ones coarsely: their steps grow by a ratio of up to 1.5, and between them the table is read linearly.
 
         Raises:

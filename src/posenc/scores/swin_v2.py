@@ -20,7 +20,7 @@ Form = Literal["code", "paper"]
 
 @final
 class SwinV2Bias(ScoreEncoding):
-    r"""A small network over log-spaced offsets gives the bias, so that a window of another size is near at hand.
+    r"""A small network computes the bias from log-spaced offsets, so that it also works for other window sizes.
 
     Place: scores. Learned: ``hidden``, ``out``. Relative: in rows and columns, not in the places' numbers.
     Keys may be cached: yes.

@@ -15,7 +15,7 @@ Scale = Literal["sqrt", "none"]
 
 @final
 class T5Bias(ScoreEncoding):
-    r"""A learned number for each bucket of distances: near distances have one each, far ones share.
+    r"""A learned number for each bucket of distances: near distances have a bucket each, far ones share buckets.
 
     Place: scores. Learned: ``table``. Relative: yes. Keys may be cached: yes.
 
@@ -28,7 +28,7 @@ class T5Bias(ScoreEncoding):
     query count as distance 0; with "both", half of the buckets serve keys at or before the query, by :math:`|i-j|`,
     and the other half those after it. Distances between whole ones are rounded down.
 
-    T5 shares one table among all layers of a stack: make one object and hand it to each of them.
+    T5 shares one table among all layers of a stack: make one object and pass it to each of them.
 
     Args:
         num_heads: number of heads.
@@ -36,7 +36,7 @@ class T5Bias(ScoreEncoding):
         max_distance: :math:`D`; all distances from there on share a bucket.
         direction: "causal" (a decoder; :func:`posenc.attention` refuses it where keys after the query are seen) or
             "both" (an encoder).
-        scale: what the dot products are multiplied by. "sqrt": 1 / sqrt(head_dim), as everywhere else. "none": 1, as
+        scale: the factor of the dot products. "sqrt": 1 / sqrt(head_dim), as everywhere else. "none": 1, as
             in T5, which has the factor in its initial weights instead: choose it for T5's own checkpoints.
 
     Shape:

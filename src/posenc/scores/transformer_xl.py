@@ -13,7 +13,7 @@ from posenc.kernels.precision import angles
 
 @final
 class TransformerXL(ContextualEncoding):
-    r"""A sinusoidal code of the distance is a second key, and two learned vectors are a second query.
+    r"""A projected sinusoidal code of the distance acts as a second key; two learned vectors are added to all queries.
 
     Place: scores. Learned: ``weight``, ``u``, ``v``. Relative: yes. Keys may be cached: yes.
 
@@ -23,8 +23,8 @@ class TransformerXL(ContextualEncoding):
     Here :math:`i, j` are the positions of query and key in tokens, :math:`s` the scale, :math:`\theta_c = b^{-2c/D}` in
     radians per token with :math:`b` the ``base`` and :math:`D` the ``dim``, :math:`W` is ``weight``.
 
-    The code of a difference is a rotation of the codes of its two sides, so that :math:`q \cdot W R(i-j)` is a product
-    of something of i and something of j: no code is made for any pair, and no shift of a matrix is needed.
+    The code of a difference follows from the codes of i and j by a rotation, so :math:`q \cdot W R(i-j)` is a product
+    of a part that depends on i and one that depends on j: no code of a pair and no shifted matrix is needed.
 
     Args:
         dim: :math:`D`, channels of the model, even.

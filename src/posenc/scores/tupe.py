@@ -14,7 +14,7 @@ from posenc.scores._distance import working
 
 @final
 class TUPE(ScoreEncoding):
-    r"""Positions attend to positions with projections of their own, and the words do not take part.
+    r"""TUPE: positions attend to positions, with projections of their own; the bias does not depend on the words.
 
     Place: scores. Learned: ``table``, ``norm``, ``q_proj``, ``k_proj``. Relative: no. Keys may be cached: yes.
 
@@ -23,7 +23,7 @@ class TUPE(ScoreEncoding):
 
     Here :math:`i, j` are the positions of query and key, :math:`d` is ``dim / num_heads``, and :math:`U^Q, U^K` are
     ``q_proj`` and ``k_proj``. Both terms are divided by :math:`\sqrt{2d}` so that their sum keeps the variance of one:
-    :meth:`softmax_scale` tells attention so. The bias is shared by all layers: make one object for all of them.
+    :meth:`softmax_scale` gives this factor to attention. The bias is shared by all layers: make one object for them.
 
     Args:
         dim: channels of the model.

@@ -1,9 +1,9 @@
-"""The exam that every encoding of the library sits, open to encodings of your own.
+"""The test suite (exam) that every encoding of the library passes; it also takes encodings of your own.
 
 >>> import posenc
 >>> check_encoding(posenc.ALiBi(num_heads=4))
 
-:func:`checks` gives the same questions one by one, for ``pytest.mark.parametrize``.
+:func:`checks` gives the same tests one by one, for ``pytest.mark.parametrize``.
 """
 
 from posenc.testing.candidate import Oracle as Oracle

@@ -1,4 +1,4 @@
-"""Who sits the exam: an encoding, its oracle, and a layer of attention around them."""
+"""What is tested: an encoding, its oracle, and a layer of attention around them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

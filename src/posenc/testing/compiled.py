@@ -1,4 +1,4 @@
-"""What the exam asks of an encoding under a compiler: one graph, whatever the length."""
+"""The tests of an encoding under a compiler: one graph for all lengths."""
 
 from collections.abc import Callable
 from typing import Any

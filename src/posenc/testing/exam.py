@@ -1,4 +1,4 @@
-"""The questions of the exam. Each is a function whose name says what an encoding must do."""
+"""The questions of the exam: tests, each a function whose name says what an encoding must do."""
 
 import copy
 import functools
@@ -19,10 +19,10 @@ from posenc.testing.layers import LAYER_QUESTIONS
 
 
 def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
-    """Run the whole exam on one encoding.
+    """Test one encoding, and raise the first failure by name.
 
-    What is asked: agreement with the oracle, in values and gradients and in every dtype (if an oracle is given);
-    gradients; an output that depends on differences of positions alone, if the encoding says that it is relative; a
+    The tests (questions) are: agreement with the oracle, in values and gradients and in every dtype (if an oracle is
+    given); gradients; an output that depends on differences of positions alone, if the encoding is relative; a
     prefix of a longer run equal to the shorter run, at lengths 1, 63, 64 and 65; decoding step by step equal to the
     full forward; the same bias in every form, dense, in blocks and as a score_mod; packed documents equal to separate
     ones; left padding and batch mates without effect; all forms of positions; positions of 2**20; grouped heads; inputs
@@ -34,8 +34,8 @@ def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
     separate documents.
 
     Args:
-        encoding: what to examine. What it declares (``places``, ``relative``, ``keys_cacheable``, ``max_positions``)
-            decides what is asked.
+        encoding: what to test. What it declares (``places``, ``relative``, ``keys_cacheable``, ``max_positions``)
+            decides which tests run.
         oracle: its NumPy reference, an object with the encoding's hooks.
 
     Raises:

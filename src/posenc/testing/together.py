@@ -1,4 +1,4 @@
-"""What the exam asks of several calls together: two paths to one answer, and one call after any other."""
+"""Tests of several calls together: two ways to the same result, and one call after any other."""
 
 import copy
 import random

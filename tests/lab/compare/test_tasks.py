@@ -255,7 +255,7 @@ def test_the_summary_names_what_is_best_and_what_holds() -> None:
 
 def test_what_the_seeds_do_not_tell_apart_is_said_to_be_so() -> None:
     best, _, none, unclear = summary(row("a", [99, 90], [95, 70]), row("b", [90, 98], [70, 95]))
-    assert best == "At the trained size a is best: 94.5 ± 4.5 % right; b is not told apart from it."
+    assert best == "At the trained size a is best: 94.5 ± 4.5 % right; b is not distinguishable from it."
     assert none == "No row stays within a tenth of its value at the trained size at every size."
     assert unclear == "Within two standard errors of that limit: a and b."
     *_, holds, one = summary(row("a", [2.0], [2.1]), row("b", [1.9], [2.3]), more=False)

@@ -38,7 +38,7 @@ def show(
     length: Annotated[int, typer.Option(metavar="N", help="Positions to draw.")] = 128,
     run: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Draw it as a run of compare has trained it.", show_default=False),
+        typer.Option(metavar="RUN", help="Draw it with the weights of a run of compare.", show_default=False),
     ] = None,
 ) -> None:
     """Draw one encoding: roughly in the terminal, and as pictures in a file.
@@ -59,7 +59,7 @@ def explore(
     ] = "rope",
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page, an .html file.")] = Path("explore.html"),
 ) -> None:
-    """Write one page on which RoPE's parameters can be changed, and everything that follows from them is drawn.
+    """Write one page that draws what RoPE's parameters do, with controls to change them.
 
     Example:
       posenc explore Llama-3.2-1B/config.json --out llama.html

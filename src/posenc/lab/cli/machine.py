@@ -27,7 +27,7 @@ def build(
 def bench(ctx: typer.Context) -> None:
     """Time the rotation, attention and a whole model against other libraries, in a checkout of the repository.
 
-    Passes all its words to benchmarks/command.py: [bold]posenc bench -- --help[/] shows its options.
+    Passes all its arguments to benchmarks/command.py: [bold]posenc bench -- --help[/] shows its options.
 
     Examples:
       posenc bench rotate --rounds 20 --threads 2

