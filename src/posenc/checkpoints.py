@@ -79,7 +79,8 @@ def convert_pairing(
     (c, c + r/2) computes with W what a model that rotates pairs (2c, 2c + 1) computes with W'. It applies to the
     weights, biases and LoRA ``B`` matrices of the query and key projections, to scales with one number for each of
     their rows (int8), and to the weights of norms on queries and keys. Everything else passes through as the same
-    tensor: values, output projections, LoRA ``A``, scales of a whole tensor or of blocks of rows that the order stays within (fp8).
+    tensor: values, output projections, LoRA ``A``, scales of a whole tensor or of blocks of rows that the order stays
+    within (fp8).
 
     Tensors are found by the names of the modules that own them: ``q_proj`` and ``k_proj``, ``wq`` and ``wk``,
     ``attn_q`` and ``attn_k``, ``query`` and ``key``, ``q_norm`` and ``k_norm`` and their kin; ``qkv_proj``, ``Wqkv``,
