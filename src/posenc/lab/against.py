@@ -233,7 +233,7 @@ def _short(group: LayerGroup | None) -> str:
 
 
 def show(found: Comparison, console: Console) -> None:
-    """Print what differs, kind of layers by kind of layers, a table of the angles, and what it comes to."""
+    """Print the differences for each kind of layers, a table of the angles, and the result."""
     for each in found.layers:
         console.print(f"[bold]{escape(each.name)}[/]", highlight=False)
         for side, short in (("A", each.a), ("B", each.b)):

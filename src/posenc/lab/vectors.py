@@ -1,4 +1,4 @@
-"""`posenc vectors` and `posenc verify`: what a model's rotation must give, for whoever writes it anew elsewhere.
+"""`posenc vectors` and `posenc verify`: golden vectors of a model's rotation, which test a port to other code.
 
 They are made by the formulas of the oracle, in float64, and share no line with posenc's own encodings.
 """
@@ -270,7 +270,7 @@ def _errors(got: Sequence[Array], right: Sequence[Array]) -> Array:
 
 
 def _alternatives(kind: dict[str, Any], numbers: dict[str, Array]) -> Iterator[tuple[str, list[Array]]]:
-    """What porters get wrong, in words, with what it gives."""
+    """The common mistakes of ports, in words, each with its result."""
     name, positions = kind["name"], numbers["positions"]
     before, rates = [numbers[f"{name}.q"], numbers[f"{name}.k"]], numbers[f"{name}.inv_freq"]
 

@@ -113,7 +113,7 @@ def run_trials(
 
 @contextlib.contextmanager
 def _parallel(backend: Backend, jobs: int, threads: int) -> Iterator[None]:
-    """joblib, told where to work."""
+    """joblib with the chosen backend."""
     options: dict[str, Any] = {}
     if backend == "loky":
         options["inner_max_num_threads"] = threads

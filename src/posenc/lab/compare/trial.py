@@ -25,7 +25,7 @@ class Outcome:
 
 
 def run_alone(folder: str, parent: int, work: Callable[[Path, Callable[[], bool]], bool]) -> Outcome:
-    """Do a trial's work in its locked folder. The work is told whether to stop, and says whether it came to its end."""
+    """Do a trial's work in its locked folder. The work asks when to stop, and returns whether it is done."""
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is for the parent to act on
     path = Path(folder)

@@ -9,7 +9,7 @@ HELD, BROKE = 1.10, 1.50
 
 
 def times(ratio: float) -> str:
-    """A ratio as it is said: 0.95 times, 12.3 times."""
+    """A ratio in words: 0.95 times, 12.3 times."""
     if not math.isfinite(ratio):
         return "diverged"
     return (f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}") + "\u00d7"

@@ -64,7 +64,7 @@ class LinearMap:
 
 @dataclass(frozen=True)
 class Cost:
-    """What it takes to have a code: learned numbers, bytes of them for each position, and whether two builds agree."""
+    """The cost of a code: learned numbers, their bytes for each position, and whether two builds agree."""
 
     parameters: int
     bytes_per_position: float

@@ -1,4 +1,4 @@
-"""What a run of ``posenc extend`` says before it begins: what it is about to do, the memory and the time it takes."""
+"""What a run of ``posenc extend`` prints before it begins: its steps, and the memory and time that it needs."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Che
 
 
 def estimate(run: Path, config: ExtendConfig, costs: Costs) -> str:
-    """The time that is left to take, and of what it is made."""
+    """The remaining time, and its parts."""
     length, trained = config.length, config.trained_length
     gaps = plan(trained, length)
     names = [*config.rules, "longrope"] if config.search else config.rules

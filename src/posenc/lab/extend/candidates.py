@@ -144,7 +144,7 @@ def longrope(factors: Sequence[float], *, present: Frequencies, trained_length: 
 
 
 def _numbers(present: Frequencies | None, trained_length: int, length: int) -> dict[str, list[float]]:
-    """What each kind of rule is tried with, unless it is said."""
+    """The default numbers with which each kind of rule is tried."""
     # Rounded up, so that a name is short and its rule reaches the length.
     need = _whole(math.ceil(100 * length / trained_length - 1e-9) / 100)
     more = 2 ** (math.floor(math.log2(need)) + 1)
@@ -193,7 +193,7 @@ def _makers(present: Frequencies | None, trained_length: int) -> dict[str, Calla
 
 
 def _yarn(present: Frequencies, factor: float, trained_length: int) -> YaRN:
-    """YaRN as the model has it, if it has: with its own ramp, and its temperature if that is not the formula's."""
+    """YaRN with the model's own ramp, and its temperature if that is not the formula's, if the model has YaRN."""
     if not isinstance(present, YaRN):
         return YaRN(factor, trained_length=trained_length, base=_base(present))
     formula = dataclasses.replace(present, attention_factor=None)  # type: ignore[arg-type]  # None: the formula

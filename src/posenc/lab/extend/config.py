@@ -1,4 +1,4 @@
-"""What a run of ``posenc extend`` is told, and how its folder is laid out."""
+"""The configuration of a run of ``posenc extend``, and the layout of its folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SEARCH = "search.json"
 TUNED = "tuned"
 """The rule's folder of a model that was trained on, with what the training left."""
 TUNING = "tuning.json"
-"""What the training was told, from its first step on."""
+"""The configuration of the training, written at its first step."""
 TUNE_REPORT = "tune.json"
 """What the training did, when all its steps are done."""
 

@@ -148,7 +148,7 @@ class Measured:
         return position_bins(self.config.trained_length, self.config.length)
 
     def finalists(self) -> list[str]:
-        """Who gets the full pass: "none", then the best by the probe, or all in the order in which the user named
+        """The rules of the full pass: "none", then the best by the probe, or all in the order in which the user named
         them."""
         if self.config.chosen:
             return ["none", *(name for name in self.rules if name != "none")]

@@ -1,4 +1,4 @@
-"""`posenc extend`: which rule gets a model to N tokens, measured on real text, and a model that has it."""
+"""`posenc extend`: measure on real text with which rule a model reads N tokens, and write a model that has it."""
 
 import contextlib
 import shlex
@@ -53,7 +53,7 @@ def extend(request: Request, ending: Ending, console: Console) -> Path:
 
 
 def resume(run: Path, ending: Ending, console: Console) -> None:
-    """Go on with a run, and do what is asked for at its end."""
+    """Continue a run, then train and save if that is asked for."""
     with joined(torch.device(local_device(device_here()))) as processes:
         finish(run, ending, console, processes=processes)
 
@@ -138,7 +138,7 @@ def finish(
     processes: Processes | None = None,
     opened: Opened | None = None,
 ) -> None:
-    """Do what a run still lacks, then its report, and what is asked for at its end."""
+    """Do the missing work of a run, write its report, then train and save if that is asked for."""
     processes = processes or Processes()
     config = load_config(run)
     alone = runs.locked(run, patience=1.0) if processes.is_first else contextlib.nullcontext()

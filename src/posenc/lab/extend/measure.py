@@ -209,7 +209,7 @@ def unasked(run: Path, name: str) -> list[Task]:
 
 
 def asked_lengths(trained_length: int, length: int) -> tuple[int, ...]:
-    """Where retrieval is asked for: well within the trained length, and at the length that is wanted."""
+    """The lengths of the retrieval test: one well within the trained length, and the wanted length."""
     return tuple(sorted({max(SHORTEST, trained_length // 2), max(SHORTEST, length)}))
 
 

@@ -99,7 +99,7 @@ def new_cache(model: Any, *, rewinds: bool = False) -> Any:
 
 @contextlib.contextmanager
 def branch(cache: Any) -> Iterator[Any]:
-    """A cache to go on with from here; what it reads is forgotten afterwards."""
+    """A cache that continues from this one, which is then set back to its present length."""
     if not cache.is_croppable:  # a state that each token overwrites
         yield copy.deepcopy(cache)
         return

@@ -299,7 +299,7 @@ def _tuned(measured: Measured) -> Tuned | None:
 
 
 def _flags(measured: Measured, name: str) -> dict[str, str]:
-    """What other programs are told for a rule."""
+    """The flags of other programs for a rule."""
     config = measured.config
     return flags(
         rule_of(measured.run, name),

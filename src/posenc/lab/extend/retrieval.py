@@ -1,4 +1,4 @@
-"""Retrieval: five digits hidden in a long text, and asked for at its end."""
+"""Retrieval: five digits are hidden in a long text, and the model must give them at its end."""
 
 import random
 import re

@@ -97,7 +97,7 @@ def for_card(results: Results) -> dict[str, dict[str, float]]:
 
 
 def lowest(results: Results) -> list[str | None]:
-    """Who has the lowest perplexity of each bin, if two or more have one."""
+    """The rule with the lowest perplexity of each bin, if two or more have one."""
     found = []
     for name in map(bin_name, results.bins):
         known = sorted((values[name], rule) for rule, values in for_card(results).items() if name in values)

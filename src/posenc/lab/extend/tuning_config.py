@@ -1,4 +1,4 @@
-"""What a tuning is told, how far it is, and what it did."""
+"""The configuration, the progress and the report of a training at the new length."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -77,7 +77,7 @@ class TuneStep:
 
 @dataclass(frozen=True)
 class TuneReport:
-    """What a tuning did. The losses are those of its own windows; what it is worth, a full pass says.
+    """What a training did. The losses are those of its own windows; only a full pass measures the gain.
 
     Attributes:
         config: what was asked for.

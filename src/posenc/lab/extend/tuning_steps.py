@@ -68,7 +68,7 @@ class Tuning:
         on_progress: Callable[[TuneStep], None] | None,
         should_stop: Callable[[], bool],
     ) -> None:
-        """From the checkpoint, if there is one, to the last step or to where it is told to stop."""
+        """Run from the checkpoint, if there is one, to the last step, or until a stop is asked for."""
         if self.processes.share(path.exists()):
             self.load(runs.load_tensors(path), path)
         saved = self.step
@@ -130,7 +130,7 @@ class Tuning:
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on, as named tensors; after the last one, what it led to.
+        """All that the next step depends on, as named tensors; after the last step, its result.
 
         Random numbers are drawn from the seed and the number of the step: there is no generator to keep.
         """

@@ -37,7 +37,7 @@ class Row:
 
 
 class Display(Protocol):
-    """Shows rows, which are told apart by their keys; new ones may come at any time."""
+    """Shows rows, each with a key of its own; new rows may come at any time."""
 
     def start(self) -> None: ...
 

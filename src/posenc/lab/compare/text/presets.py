@@ -1,4 +1,4 @@
-"""What ``posenc compare`` does when it is told nothing, or ``--preset standard``."""
+"""The presets of ``posenc compare``: quick, which is the default, and standard."""
 
 from dataclasses import dataclass
 

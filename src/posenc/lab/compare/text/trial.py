@@ -19,7 +19,7 @@ from posenc.lab.run.errors import RunError
 
 
 def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
-    """Bring a trial to its end, or to the point where it is told to stop; errors come back as an outcome.
+    """Run a trial to its end, or until it is asked to stop; errors are returned as an outcome.
 
     Args:
         folder: the trial's folder, RUN/<label>-seed<k>.

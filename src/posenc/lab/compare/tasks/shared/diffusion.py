@@ -1,4 +1,4 @@
-"""The parts of a small diffusion transformer: what is drawn, and what the blocks are told about it."""
+"""The parts of a small diffusion transformer: its output, and the condition that its blocks get."""
 
 import torch
 from torch import Tensor, nn

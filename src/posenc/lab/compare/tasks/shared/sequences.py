@@ -1,4 +1,4 @@
-"""What tasks that go from one text to another share: byte pairs, an encoder-decoder, and scores of what it writes."""
+"""The shared parts of text-to-text tasks: byte pairs, an encoder-decoder, and scores of its output."""
 
 import gzip
 from abc import abstractmethod
@@ -146,7 +146,7 @@ class EncoderDecoder(nn.Module):
 
 
 class TextToText(Task):
-    """A task that reads one text and writes another. A subclass says which, and what is asked at which size."""
+    """A task that reads one text and writes another. A subclass gives the data and the test set of each size."""
 
     asked = 128  # questions at each size
 
