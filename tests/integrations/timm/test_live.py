@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from models import ROTATING, SMALL, build, images, read
+from models import ROTATING, SMALL, build, images, read, timm
 
 from posenc import ALiBi, AxialRoPE, Geometric, MixedRoPE, NoPE, RoPE, Sinusoidal, positions
 from posenc.embeddings import LearnedGrid
@@ -115,6 +115,22 @@ def test_what_cannot_be_extended() -> None:
     with pytest.raises(TypeError, match="expected a model of timm"):
         extend(nn.Linear(2, 2), size=64)
     assert torch.equal(read(model, images()), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cait_xxs24_224", r"Cait has no set_input_size, and does not take 256 x 192 \(.*img_size=\(256, 192\)"),
+        ("twins_svt_small", "Twins takes 256 x 192 as it is; nothing is to be changed"),
+        ("resnet10t", "ResNet takes 256 x 192 as it is"),
+    ],
+)
+def test_a_model_that_cannot_set_its_size_is_asked_whether_it_takes_another(name: str, said: str) -> None:
+    """Twins makes its positions from the image, and was said to have a fixed size."""
+    with torch.device("meta"):
+        model = timm.create_model(name).to_empty(device="cpu")
+    with pytest.raises(ValueError, match=said):
+        extend(model, size=(256, 192))
 
 
 # The fused rotation

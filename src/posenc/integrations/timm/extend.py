@@ -56,10 +56,7 @@ def extend(model: Any, *, size: tuple[int, int] | int, by: str | Frequencies = "
             f'extend: got by={by!r}, and {type(inner).__name__} has no rotation; give how its table is read, "bicubic".'
         )
     if not hasattr(inner, "set_input_size"):
-        raise ValueError(
-            f"extend: {type(inner).__name__} has no set_input_size: its size is fixed when it is made; give img_size "
-            "to timm.create_model, which reads a checkpoint's table on that grid."
-        )
+        raise ValueError(_without_a_size(inner, size))
     before = grid_of(inner)
     copied = copy.deepcopy(inner, {id(p): p for p in inner.parameters()})  # the weights are shared
     _set_rotations(copied, by, before)
@@ -78,6 +75,27 @@ def extend(model: Any, *, size: tuple[int, int] | int, by: str | Frequencies = "
         patch.roll_back()
         raise
     return patch.commit()
+
+
+def _without_a_size(model: nn.Module, size: tuple[int, int]) -> str:
+    """What to do with a model that has no ``set_input_size``: nothing, where it takes the size as it is.
+
+    That is asked of a copy on the meta device, which costs neither memory nor time.
+    """
+    name, (height, width) = type(model).__name__, size
+    copied = copy.deepcopy(model, {id(tensor): tensor.to("meta") for tensor in (*model.parameters(), *model.buffers())})
+    channels = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
+    try:
+        with torch.no_grad():
+            copied.eval()(torch.zeros(1, channels, height, width, device="meta"))
+    except Exception as error:  # whatever its forward raises
+        said = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        return (
+            f"extend: {name} has no set_input_size, and does not take {height} x {width} ({said}); make it anew with "
+            f"timm.create_model(..., img_size=({height}, {width})), and see whether timm reads its checkpoint's table "
+            "on that grid, as it does for some."
+        )
+    return f"extend: {name} takes {height} x {width} as it is; nothing is to be changed."
 
 
 def _is_rotation(module: nn.Module) -> bool:
