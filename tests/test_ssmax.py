@@ -16,6 +16,7 @@ def test_attention_weighs_by_powers_of_n() -> None:
         torch.testing.assert_close(weights[0, 0, t, : t + 1], torch.from_numpy(expected))
 
 
+@pytest.mark.transformers_as_pinned
 def test_affine_is_that_of_mistral_large_4() -> None:
     from transformers.models.mistral_large4.modeling_mistral_large4 import MistralLarge4TextSoftmaxScaling
 

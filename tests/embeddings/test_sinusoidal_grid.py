@@ -67,16 +67,16 @@ def test_timm_is_timms(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(other, build(list(shape), 32, interleave_sin_cos=True), **CLOSE)
 
 
+@pytest.mark.transformers_as_pinned
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("model", ["rt_detr", "aimv2"])
 def test_rt_detr_and_aimv2_are_transformers(shape: tuple[int, int], model: str) -> None:
     module = pytest.importorskip(f"transformers.models.{model}.modeling_{model}")
-    if not hasattr(module, "build_2d_sinusoidal_position_embedding"):
-        pytest.skip(f"the transformers here has no such function in {model}")
     expected = module.build_2d_sinusoidal_position_embedding(*shape, embed_dim=32)
     torch.testing.assert_close(made("rt_detr", 32, *shape), expected.float(), rtol=0, atol=1e-7)
 
 
+@pytest.mark.transformers_as_pinned
 @pytest.mark.parametrize("shape", SHAPES)
 def test_detr_is_transformers(shape: tuple[int, int]) -> None:
     detr = pytest.importorskip("transformers.models.detr.modeling_detr")
@@ -87,6 +87,7 @@ def test_detr_is_transformers(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(made("detr", 32, *shape), expected, **CLOSE)
 
 
+@pytest.mark.transformers_as_pinned
 def test_detr_counts_the_pixels_of_padded_images() -> None:
     detr = pytest.importorskip("transformers.models.detr.modeling_detr")
     theirs = detr.DetrSinePositionEmbedding(num_position_features=16, normalize=True)

@@ -178,6 +178,7 @@ def test_widths_are_those_of_a_model_of_diffusers(model) -> None:  # type: ignor
     torch.testing.assert_close(ours, theirs, rtol=0, atol=4e-6)  # the angles of some are formed in float32
 
 
+@pytest.mark.transformers_as_pinned
 @pytest.mark.parametrize(
     "model", [of_qwen2_vl, of_gemma4, of_pixtral, of_sam2, of_llama4, of_neomme, of_kimi], ids=lambda f: f.__name__[3:]
 )

@@ -10,6 +10,7 @@ import posenc
 from posenc.oracle.scores import swin as oracle
 
 
+@pytest.mark.transformers_as_pinned
 def test_swin_gives_the_same_with_its_attention_replaced() -> None:
     transformers = pytest.importorskip("transformers")
     swin = pytest.importorskip("transformers.models.swin.modeling_swin")

@@ -31,6 +31,7 @@ def test_every_distance_has_a_bucket(i: int, j: int, both: bool) -> None:
     assert (found >= 16) == (j > i) if both else found == 0 or j < i
 
 
+@pytest.mark.transformers_as_pinned
 @pytest.mark.parametrize("decoder", [False, True])
 def test_t5_gives_the_same_with_its_attention_replaced(decoder: bool) -> None:
     """Self-attention of every layer goes through posenc, whose one object all layers share."""

@@ -26,6 +26,7 @@ def test_sines_first_by_hand() -> None:
     )
 
 
+@pytest.mark.transformers_as_pinned
 def test_it_is_the_grid_of_rt_detr() -> None:
     module = pytest.importorskip("transformers.models.rt_detr.modeling_rt_detr")
     expected = module.build_2d_sinusoidal_position_embedding(3, 4, embed_dim=16).numpy()

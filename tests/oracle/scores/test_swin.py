@@ -7,6 +7,7 @@ import torch
 from posenc.oracle.scores.swin import bias
 
 
+@pytest.mark.transformers_as_pinned
 @pytest.mark.parametrize("window", [(7, 7), (4, 6)])
 def test_the_bias_is_that_of_swin(window: tuple[int, int]) -> None:
     swin = pytest.importorskip("transformers.models.swin.modeling_swin")
@@ -26,6 +27,7 @@ def test_the_same_offset_has_the_same_number() -> None:
     assert b[0, 3] == b[1, 4] == b[2, 5]  # one row up
 
 
+@pytest.mark.transformers_as_pinned
 @pytest.mark.parametrize("window", [(4, 4), (3, 5)])
 def test_with_a_class_token_the_bias_is_that_of_beit(window: tuple[int, int]) -> None:
     beit = pytest.importorskip("transformers.models.beit.modeling_beit")
