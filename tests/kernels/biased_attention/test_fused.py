@@ -251,6 +251,12 @@ def test_what_is_kept_of_the_distances_while_a_table_learns_follows_settings_len
     for encoding in (t5, kerple, t5.double(), kerple.double()):
         check(encoding, 20)
 
+    class Doubled(posenc.T5Bias):  # type: ignore[misc]  # a final class says what it is for, and Python lets it pass
+        def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
+            return 2 * super().bias(q_positions, k_positions)
+
+    check(Doubled(num_heads=4), 20)  # whose inherited parts would give the half
+
 
 def test_values_wider_than_a_tile_have_their_gradients() -> None:
     torch.manual_seed(0)

@@ -64,10 +64,22 @@ def _learned(encoding: Any, low: int, high: int) -> Tensor:
     kept = _kept(encoding, _SLOT_OF_POSITIONS)
     if kept is None or (low, high) != (kept.low, kept.high) or kept.made.device != _tensors(encoding)[0].device:
         positions = _positions(encoding, low, high)
-        if not hasattr(encoding, "of_positions"):
+        if not _tells_apart(type(encoding)):
             return _row(encoding.bias(*positions))
         kept = _keep(encoding, _SLOT_OF_POSITIONS, encoding.of_positions(*positions), low, high, [])
     return _row(encoding.bias_from(kept.made))
+
+
+def _tells_apart(cls: type) -> bool:
+    """Whether ``bias`` stands in the class that has the two parts, or in a base of it.
+
+    A subclass with a ``bias`` of its own has inherited parts that give another one.
+    """
+
+    def home(name: str) -> int:
+        return next((at for at, each in enumerate(cls.__mro__) if name in vars(each)), len(cls.__mro__))
+
+    return max(home("of_positions"), home("bias_from")) <= home("bias") < len(cls.__mro__)
 
 
 @dataclass
@@ -128,7 +140,10 @@ def _values(x: Tensor) -> Values | None:
     """
     if type(x) not in _PLAIN or not x.is_cpu or not x.is_contiguous() or x.numel() > _MOST_PARAMETERS:
         return None
-    return x.dtype, string_at(x.data_ptr(), x.nbytes) if x.numel() else b""
+    start = x.data_ptr()
+    if not start:  # nothing in it, or a storage that was given back
+        return None
+    return x.dtype, string_at(start, x.nbytes)
 
 
 def _rounded(low: int, high: int) -> tuple[int, int]:
