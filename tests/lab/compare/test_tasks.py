@@ -239,8 +239,8 @@ def test_a_name_with_a_comma_is_quoted_among_others() -> None:
         row("axial, raw", [90.0], [80.0]), row("axial, fitted", [90.0], [85.0]), row("none", [50.0], [5.0])
     )
     assert best == (
-        "At the trained size \u201caxial, raw\u201d is best: 90.0 % right; \u201caxial, fitted\u201d is not told apart "
-        "from it."
+        "At the trained size \u201caxial, raw\u201d is best: 90.0 % right; \u201caxial, fitted\u201d is not "
+        "distinguishable from it."
     )
 
 
