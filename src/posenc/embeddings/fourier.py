@@ -126,7 +126,8 @@ class FourierFeatures(EmbeddingEncoding):
         turns = points[..., :1] * b[:, 0]
         for c in range(1, self.coordinates):
             turns = turns + points[..., c : c + 1] * b[:, c]
-        angle = 2 * torch.pi * turns
+        # A tensor, not a number: torch's exporter to ONNX rounds numbers to float32.
+        angle = torch.tensor(2 * torch.pi, dtype=torch.float64, device=exact.device) * turns
         pair = (angle.cos(), angle.sin()) if self.order == "cos_sin" else (angle.sin(), angle.cos())
         return torch.cat(pair, dim=-1)
 
