@@ -37,7 +37,7 @@ MUTANTS = [
         "embeddings/test_sinusoidal_grid.py",
     ),
     ("embeddings/timesteps.py", "(pairs - shift)", "(pairs + shift)", "embeddings/test_timesteps.py"),
-    ("embeddings/fourier.py", "2 * torch.pi * turns", "torch.pi * turns", "embeddings/test_fourier.py"),
+    ("embeddings/fourier.py", "tensor(2 * torch.pi", "tensor(torch.pi", "embeddings/test_fourier.py"),
     ("scores/levit.py", "dy.abs() * self.window[1]", "dy.abs() * self.window[0]", "scores/test_levit.py"),
     ("scores/decomposed.py", "rows = distance.to", "rows = -distance.to", "scores/test_decomposed.py"),
     ("scores/swin.py", "2 * to_token.long()", "to_token.long()", "scores/test_swin.py"),
