@@ -251,3 +251,13 @@ def test_inspect_and_diagnose_give_json(call, tmp_path: Path) -> None:
     Path("mine.py").write_text("import posenc\nrotate = posenc.RoPE(head_dim=32).rotate\n")
     code, out, _ = call("diagnose", "mine.py:rotate", "--json")
     assert (code, json.loads(out)["pairing"]) == (0, "half")
+
+
+def test_a_package_that_a_file_needs_is_named_and_is_no_fault_of_posenc(
+    call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    monkeypatch.setitem(sys.modules, "gguf", None)  # as if it were not installed
+    code, _, err = call("inspect", path)
+    assert (code, err) == (1, f"posenc inspect: {path}: GGUF files need the package gguf; pip install gguf.\n")

@@ -41,7 +41,7 @@ def _explain(error: Exception, verb: str = "") -> int:
         message = f'the command needs {package}; install two extras: pip install "posenc[lab,extend]"'
     elif isinstance(error, OSError):
         message = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
-    elif isinstance(error, (ValueError, TypeError)) and _is_ours(error.__traceback__):
+    elif isinstance(error, (ValueError, TypeError, ImportError)) and _is_ours(error.__traceback__):
         message = str(error)
     else:
         what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
