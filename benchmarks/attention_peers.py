@@ -170,11 +170,13 @@ def _flash(inputs: list[Tensor], encoding: posenc.Encoding) -> Callable[[], Tens
     return call
 
 
-def measure(case: Case, *, rounds: int) -> tuple[dict[str, timing.Times], dict[str, str]]:
+def measure(
+    case: Case, *, rounds: int, on_round: timing.OnRound = timing.ignore
+) -> tuple[dict[str, timing.Times], dict[str, str]]:
     """Seconds of every contestant, and who is left out."""
     torch.compiler.reset()
     calls, absent = contestants(case)
-    return timing.in_turn(calls, rounds=rounds, device=case.device), absent
+    return timing.in_turn(calls, rounds=rounds, device=case.device, on_round=on_round), absent
 
 
 def lines(case: Case, times: dict[str, timing.Times]) -> list[dict[str, Any]]:

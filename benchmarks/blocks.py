@@ -7,7 +7,7 @@ The sizes are those of the released models: Flux's single block (3072 channels, 
 
 import copy
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from benchmarks import timing
 
 NEEDS = ("diffusers",)
+NAMES = tuple(f"{block} {dtype}" for dtype in ("float32", "bfloat16") for block in ("flux", "wan"))
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,19 @@ def missing() -> list[str]:
     return [name for name in NEEDS if importlib.util.find_spec(name) is None]
 
 
-def measure(*, rounds: int = 15, small: bool = False, only: str = "") -> list[Gain]:
-    """Both blocks in both dtypes; ``small`` takes narrow ones.
+def measure(*, rounds: int = 15, small: bool = False, only: str = "") -> Iterator[Gain]:
+    """Both blocks in both dtypes, one after the other; ``small`` takes narrow ones.
 
     Raises:
         ValueError: the outputs differ by more than rounding: no figure is shown then.
     """
-    gains = []
-    for dtype in (torch.float32, torch.bfloat16):
-        for name, make in (("flux", _flux), ("wan", _wan)):
-            if only not in f"{name} {dtype}":
-                continue
-            with torch.no_grad():
-                found = make(dtype, small)
-                gains.append(_gain(name, dtype, found, rounds))
-    return gains
+    makers = {"flux": _flux, "wan": _wan}
+    for name in (name for name in NAMES if only in name):
+        block, dtype = name.split()
+        with torch.no_grad():
+            found = makers[block](getattr(torch, dtype), small)
+            gain = _gain(block, getattr(torch, dtype), found, rounds)
+        yield gain
 
 
 def _gain(name: str, dtype: torch.dtype, found: Contestants, rounds: int) -> Gain:

@@ -3,12 +3,17 @@
 Also ``posenc bench``. Both run from a checkout of the repository.
 """
 
-import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from benchmarks.blocks import Gain
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -51,7 +56,14 @@ def bench(
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no edge to fold at
         console.width = max(console.width, 120)
-    for part in ("rotate", "attention", "model") if what == "all" else (what,):
+    parts = ("rotate", "attention", "model") if what == "all" else (what,)
+    names = {part: _cases(part, device) for part in parts}
+    if not any(only in name for part in parts for name in names[part]):
+        known = "; ".join(name for part in parts for name in names[part])
+        raise SystemExit(f"posenc bench: no case's name contains {only!r}; there are: {known}")
+    for part in parts:
+        if not any(only in name for name in names[part]):
+            continue
         output = out if out is None or what != "all" else out.with_stem(f"{out.stem}-{part}")
         if lacking := _lacking(part):
             text = f"posenc bench {part}: install what is missing: pip install --no-deps {' '.join(lacking)}"
@@ -61,6 +73,17 @@ def bench(
             continue
         options = {"rounds": rounds, "threads": threads, "only": only, "output": output, "console": console}
         PARTS[part](device=device, **options)
+
+
+def _cases(part: str, device: str) -> list[str]:
+    """The names of what a part measures."""
+    from benchmarks import attention_peers, blocks, registry
+
+    if part == "rotate":
+        return [case.name for case in (registry.GPU_CASES if device == "cuda" else registry.CPU_CASES)]
+    if part == "attention":
+        return [case.name for case in attention_peers.cases(device)]
+    return list(blocks.NAMES) if part == "blocks" else ["model"]
 
 
 def _lacking(part: str) -> list[str]:
@@ -88,32 +111,38 @@ def _attention(*, device: str, rounds: int | None, threads: int, only: str, outp
 
     from benchmarks import attention_peers as peers
     from posenc.lab.run.environment import describe
+    from posenc.lab.run.progress import Stages
 
     torch.set_num_threads(threads)
     rounds = rounds or 15
     where = describe(threads=threads, device=device) | {"load": os.getloadavg()[0], "rounds": rounds}
     kept: list[dict[str, Any]] = [where]
-    for case in peers.cases(device):
-        if only not in case.name:
-            continue
-        times, absent = peers.measure(case, rounds=rounds)
-        for name, reason in absent.items():
-            console.print(f"{case.name}: {name} is left out, {reason}", style="dim")
-        table = Table("", "median", "20 % to 80 %", f"times {peers.BASE}", title=case.name, box=box.SIMPLE)
-        for name, each in sorted(times.items(), key=lambda item: item[1].median):
-            low, high = each.percentile(0.2), each.percentile(0.8)
-            spread = f"{1e3 * low:.3f} to {1e3 * high:.3f}"
-            table.add_row(name, f"{1e3 * each.median:.3f} ms", spread, f"{each.ratio(times[peers.BASE]):.2f}")
-        console.print(table)
-        kept += peers.lines(case, times)
-    _write(kept, output, console)
+    cases = [case for case in peers.cases(device) if only in case.name]
+    try:
+        with Stages(console) as stages:
+            stage = stages.begin("attention", rounds * len(cases), unit="round")
+            stage.at(0)
+            for number, case in enumerate(cases):
+                times, absent = peers.measure(case, rounds=rounds, on_round=stage.after(number * rounds))
+                for name, reason in absent.items():
+                    console.print(f"{case.name}: {name} is left out, {reason}", style="dim")
+                table = Table("", "median", "20 % to 80 %", f"times {peers.BASE}", title=case.name, box=box.SIMPLE)
+                for name, each in sorted(times.items(), key=lambda item: item[1].median):
+                    low, high = each.percentile(0.2), each.percentile(0.8)
+                    spread = f"{1e3 * low:.3f} to {1e3 * high:.3f}"
+                    table.add_row(name, f"{1e3 * each.median:.3f} ms", spread, f"{each.ratio(times[peers.BASE]):.2f}")
+                console.print(table)
+                kept += peers.lines(case, times)
+            stage.done()
+    finally:  # Ctrl-C keeps the cases that are done
+        _write(kept, output, console)
 
 
 def _write(lines: list[dict[str, Any]], output: Path | None, console: Any) -> None:
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        console.print(f"Written to {output}")
+        from benchmarks import run
+
+        run.write(output, lines, console)
 
 
 def _model(*, device: str, rounds: int | None, threads: int, only: str, output: Path | None, console: Any) -> None:
@@ -123,6 +152,7 @@ def _model(*, device: str, rounds: int | None, threads: int, only: str, output: 
 
     from benchmarks import model as module
     from posenc.lab.run.environment import describe
+    from posenc.lab.run.progress import Stages
 
     torch.set_num_threads(threads)
     rounds = rounds or 5
@@ -130,7 +160,11 @@ def _model(*, device: str, rounds: int | None, threads: int, only: str, output: 
     processor = where.get("gpu", f"{where['cpu']}, {threads} threads")
     dtype = "float32" if device == "cpu" else "bfloat16"
     console.print(f"SmolLM2-135M in {dtype} on {processor}, load {where['load']:.2f}")
-    gains = module.measure(module.load(device), rounds=rounds)
+    with Stages(console) as stages:
+        stage = stages.begin("model", rounds + 1, unit="round")
+        stage.at(0)
+        gains = module.measure(module.load(device), rounds=rounds, on_round=stage.at)
+        stage.done()
     table = Table("", "transformers", "posenc", "faster by", "share of rotation, theirs", "ours", box=box.SIMPLE)
     for gain in gains:
         table.add_row(
@@ -152,17 +186,34 @@ def _blocks(*, device: str, rounds: int | None, threads: int, only: str, output:
     from dataclasses import asdict
 
     import torch
-    from rich import box
-    from rich.table import Table
 
     from benchmarks import blocks
     from posenc.lab.run.environment import describe
+    from posenc.lab.run.progress import Stages
 
     torch.set_num_threads(threads)
     rounds = rounds or 15
     where = describe(threads=threads, device=device) | {"load": os.getloadavg()[0], "rounds": rounds}
     console.print(f"Blocks of diffusers on {where['cpu']}, {threads} threads, load {where['load']:.2f}")
-    gains = blocks.measure(rounds=rounds, only=only)
+    names = [name for name in blocks.NAMES if only in name]
+    gains: list[blocks.Gain] = []
+    try:
+        with Stages(console) as stages:
+            stage = stages.begin("blocks", len(names), unit="block")
+            stage.at(0)
+            for gain in blocks.measure(rounds=rounds, only=only):
+                gains.append(gain)
+                stage.at(len(gains))
+            stage.done()
+    finally:  # Ctrl-C keeps the blocks that are done
+        console.print(_blocks_table(gains))
+        _write([where, *(asdict(gain) for gain in gains)], output, console)
+
+
+def _blocks_table(gains: Sequence["Gain"]) -> "Table":
+    from rich import box
+    from rich.table import Table
+
     table = Table(
         "block",
         "dtype",
@@ -185,8 +236,7 @@ def _blocks(*, device: str, rounds: int | None, threads: int, only: str, output:
             f"{1e3 * gain.block_ours:.0f} ms",
             f"{gain.block_ratio:.3f}",
         )
-    console.print(table)
-    _write([where, *(asdict(gain) for gain in gains)], output, console)
+    return table
 
 
 PARTS = {"rotate": _rotate, "attention": _attention, "model": _model, "blocks": _blocks}

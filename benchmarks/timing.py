@@ -8,11 +8,18 @@ import contextlib
 import os
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from benchmarks.registry import Bench, Call
+
+OnRound = Callable[[int], None]
+
+
+def ignore(done: int) -> None:
+    """Nobody is told how many rounds are done."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +41,21 @@ class Times:
         return statistics.median(a / b for a, b in zip(self.rounds, other.rounds, strict=True))
 
 
-def measure(bench: Bench, *, rounds: int, budget: float = 0.003) -> dict[str, Times]:
+def measure(bench: Bench, *, rounds: int, budget: float = 0.003, on_round: OnRound = ignore) -> dict[str, Times]:
     """Every contestant once a round, in an order that turns; each repeats until ``budget`` seconds are filled."""
     calls = {name: contestant.call for name, contestant in bench.contestants.items()}
-    return in_turn(calls, rounds=rounds, budget=budget, device=bench.case.device)
+    return in_turn(calls, rounds=rounds, budget=budget, device=bench.case.device, on_round=on_round)
 
 
-def in_turn(calls: dict[str, Call], *, rounds: int, budget: float = 0.003, device: str = "cpu") -> dict[str, Times]:
-    """The same of calls by name."""
+def in_turn(
+    calls: dict[str, Call],
+    *,
+    rounds: int,
+    budget: float = 0.003,
+    device: str = "cpu",
+    on_round: OnRound = ignore,
+) -> dict[str, Times]:
+    """The same of calls by name. ``on_round`` is told how many rounds are done."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     with torch.no_grad():
         repeats = {name: _repeats(call, budget, device) for name, call in calls.items()}
@@ -49,6 +63,7 @@ def in_turn(calls: dict[str, Call], *, rounds: int, budget: float = 0.003, devic
         for number in range(rounds):
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 seconds[name].append(_time(calls[name], repeats[name], device))
+            on_round(number + 1)
     return {name: Times(tuple(values)) for name, values in seconds.items()}
 
 

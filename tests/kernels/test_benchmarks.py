@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -123,6 +124,32 @@ def test_a_run_writes_lines_and_a_picture(benchmarks: ModuleType, tmp_path: Path
     assert in_place["gate_error"] <= 1
     assert output.with_suffix(".svg").read_text().startswith("<?xml")
     assert "Promises" in said.getvalue()
+
+
+def test_ctrl_c_keeps_the_cases_that_are_done(
+    benchmarks: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    timed = benchmarks.timing.measure
+
+    def interrupted(bench: Any, **options: Any) -> Any:
+        if bench.case.name != "decode":
+            raise KeyboardInterrupt
+        return timed(bench, **options)
+
+    monkeypatch.setattr(benchmarks.timing, "measure", interrupted)
+    output, said = tmp_path / "results.jsonl", io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        benchmarks.run.run(rounds=2, threads=1, only="decode", output=output, console=Console(file=said, width=160))
+    _, *kept = [json.loads(line) for line in output.read_text().splitlines()]
+    assert {line["case"] for line in kept} == {"decode"}
+    assert f"Written to {output}" in said.getvalue()
+
+
+def test_a_case_that_is_not_there_is_refused_with_those_that_are(benchmarks: ModuleType) -> None:
+    from benchmarks.command import bench
+
+    with pytest.raises(SystemExit, match="no case's name contains 'zzz'; there are: decode; "):
+        bench("all", only="zzz")
 
 
 @pytest.mark.slow

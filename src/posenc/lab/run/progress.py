@@ -32,8 +32,9 @@ class Row:
     left: str = ""
     phase: Literal["waiting", "working", "ending", "done"] = "waiting"
 
-    def said_loss(self, form: str) -> str:
-        return "" if self.loss is None else f"{self.loss:{form}}"
+    @property
+    def said_loss(self) -> str:
+        return "" if self.loss is None else f"loss {self.loss:.3f}"
 
 
 class Display(Protocol):
@@ -59,7 +60,7 @@ class Bars:
             TextColumn("  [bold]{task.description}"),
             BarColumn(bar_width=28),
             TextColumn("{task.completed:>5.0f}[dim]/{task.total:.0f}"),
-            TextColumn("[dim]loss[/] {task.fields[loss]:>5}"),
+            TextColumn("{task.fields[loss]:>10}"),
             TextColumn("[dim]{task.fields[speed]:>15}"),
             TextColumn("{task.fields[left]}"),
             console=console,
@@ -76,8 +77,9 @@ class Bars:
         for key, row in rows.items():
             if key not in self.tasks:
                 self.tasks[key] = self.progress.add_task(escape(row.title), total=row.total, loss="", speed="", left="")
-            loss = row.said_loss(".3f")
-            self.progress.update(self.tasks[key], completed=row.completed, loss=loss, speed=row.speed, left=row.left)
+            self.progress.update(
+                self.tasks[key], completed=row.completed, loss=row.said_loss, speed=row.speed, left=row.left
+            )
 
 
 class Lines:
@@ -103,11 +105,10 @@ class Lines:
             self.phases[key] = row.phase
 
     def _print(self, row: Row) -> None:
-        loss = row.said_loss(".3f")
         columns = (
             f"{row.title:<20}",
             f"{row.unit} {row.completed:>5.0f}/{row.total:.0f}",
-            f"{f'loss {loss}' if loss else '':<11}",
+            f"{row.said_loss:<11}",
             f"{row.speed:>16}",
             row.left,
         )
