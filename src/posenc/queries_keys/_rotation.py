@@ -140,7 +140,7 @@ class Rotation(QueryKeyEncoding, ABC):
         """Place 2: q and k, turned. ``length`` is for frequency rules that depend on it."""
         rows = self._rows_for_both(q, k, positions, k_positions, length)
         if rows is not None:
-            return self._turn(q, k, rows)
+            return self._turn_fused(q, k, rows, op.rotate)
         self._check(q, k, positions, k_positions)
         q = self.rotate(q, positions, name="q", length=length)
         k = self.rotate(k, positions if k_positions is None else k_positions, name="k", role="key", length=length)
@@ -161,7 +161,7 @@ class Rotation(QueryKeyEncoding, ABC):
             ValueError: before anything is written: a layout that cannot be rotated in place, elements that share
                 memory, within q or k or between them, and tensors that autograd does not let anyone write to.
         """
-        return self._turn(q, k, self._rows_in_place(q, k, positions, length), op.rotate_)
+        return self._turn_fused(q, k, self._rows_in_place(q, k, positions, length), op.rotate_)
 
     def rotate(
         self,
@@ -213,14 +213,17 @@ class Rotation(QueryKeyEncoding, ABC):
         """Refuse positions that a result of ``dtype`` cannot express; called where looking at values is free."""
         return
 
-    def _turn(
-        self, q: Tensor, k: Tensor | None, rows: Rows, operation: Callable[..., tuple[Tensor, Tensor]] = op.rotate
-    ) -> tuple[Tensor, Tensor]:
+    def _turn(self, q: Tensor, k: Tensor | None, rows: Rows) -> tuple[Tensor, Tensor]:
         """q and, unless it is None, k by the rows of their tokens: where it can be done, in one call."""
+        if self._is_fused(q, rows):
+            return self._turn_fused(q, k, rows, op.rotate)
+        turned_q = self._plainly(q, rows)
+        return turned_q, q if k is None else self._plainly(k, rows)
+
+    def _turn_fused(
+        self, q: Tensor, k: Tensor | None, rows: Rows, operation: Callable[..., tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
         axis, plain = self._token_axis, False
-        if not self._is_fused(q, rows):
-            turned_q = self._plainly(q, rows)
-            return turned_q, q if k is None else self._plainly(k, rows)
         if axis is not None and q.ndim == 4:
             plain, four_q, four_k = True, q, k
         else:
