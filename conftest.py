@@ -45,7 +45,7 @@ class _MustRun:
             self.passed[file] += 1
         reason = str(report.longrepr[2]) if report.skipped and isinstance(report.longrepr, tuple) else ""
         if any(
-            word in reason for word in ("not installed", "could not import", "No module", "compiler", "not to be had")
+            word in reason for word in ("not installed", "could not import", "No module", "compiler", "not available")
         ):
             self.skipped.append(f"{report.nodeid}: {reason}")
 

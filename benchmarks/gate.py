@@ -8,7 +8,7 @@ import posenc
 from benchmarks.registry import OFFSET, Bench
 from posenc.oracle.queries_keys import rope as oracle
 
-TOKENS = 64  # of a long case: the first and the last so many
+TOKENS = 64  # this many at the start and at the end of a long case
 
 
 def check(bench: Bench) -> dict[str, float]:

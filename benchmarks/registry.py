@@ -324,7 +324,7 @@ GPU_CASES = (
     Case("GPU, variants, bfloat16", 8192, torch.bfloat16, "variants", "cuda"),
 )
 
-#: (case, contestant, compared with, at most so many times its time): what the library promises itself.
+#: (case, contestant, compared with, the largest ratio of the two times): what the library promises itself.
 LIMITS = (
     ("decode", "posenc, operator in place", "copy in place", 2.0),
     ("decode", "posenc, operator in place", "transformers", 1 / 8),

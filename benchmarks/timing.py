@@ -103,7 +103,7 @@ def _time(call: Call, repeats: int, device: str) -> float:
     return best
 
 
-#: A measurement counts if our threads waited for a processor for less than this share of it, and after so many tries.
+#: A measurement counts if our threads waited for a processor for less than this share of it, or after this many tries.
 DISTURBED, TRIES = 0.01, 12
 
 

@@ -66,7 +66,12 @@ def same(a: tuple[dict[str, Any], dict[str, Tensor]], b: tuple[dict[str, Any], d
         ("base", {}, BASES),
         ("base", {"persistent": True, "fills": False}, BASES),
         ("functions", {}, BASES + SCALED + BY_LENGTH),
-        ("functions", {"rope_scaling": {"rope_type": "linear", "type": "linear", "factor": 4.0}}, BASES + SCALED),
+        pytest.param(
+            "functions",
+            {"rope_scaling": {"rope_type": "linear", "type": "linear", "factor": 4.0}},
+            BASES + SCALED,
+            marks=pytest.mark.slow,
+        ),
         ("tensor", {}, BASES + SCALED[:3]),
     ],
 )

@@ -324,10 +324,10 @@ torch.ops.posenc.rotate_(x, k.clone(), *torch.randn(2, 3, 4), None, 0, 0, 2, Fal
 def test_without_a_compiler_plain_torch_runs_and_says_so(tmp_path: pathlib.Path) -> None:
     said = _python(WITHOUT, CXX="/nowhere/c++", POSENC_CACHE=str(tmp_path / "empty"))
     assert (
-        "rotate: eager, because the compiled kernel is not to be had: CXX is '/nowhere/c++', which is no command here"
+        "rotate: eager, because the compiled kernel is not available: CXX is '/nowhere/c++', which is no command here"
         in said
     )
-    assert 'got implementation="cpu", but the compiled kernel is not to be had' in said
+    assert 'got implementation="cpu", but the compiled kernel is not available' in said
 
 
 def test_importing_posenc_compiles_and_imports_nothing_it_does_not_need() -> None:

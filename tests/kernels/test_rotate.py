@@ -22,7 +22,7 @@ Case = cases.Case
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 needs_compiler = pytest.mark.skipif(
-    _build.load(choosing.SOURCE).handle is None, reason="the compiled kernel is not to be had"
+    _build.load(choosing.SOURCE).handle is None, reason="the compiled kernel is not available"
 )
 IMPLEMENTATIONS = ("eager", pytest.param("cpu", marks=needs_compiler))
 everywhere = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -13,7 +13,7 @@ from posenc.kernels.rotate import choosing
 from posenc.kernels.rotate.op import rotate, rotate_
 
 needs_compiler = pytest.mark.skipif(
-    _build.load(choosing.SOURCE).handle is None, reason="the compiled kernel is not to be had"
+    _build.load(choosing.SOURCE).handle is None, reason="the compiled kernel is not available"
 )
 everywhere = pytest.mark.parametrize("implementation", ["eager", pytest.param("cpu", marks=needs_compiler)])
 FORMS: tuple[dict[str, Any], ...] = (

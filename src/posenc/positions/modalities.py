@@ -339,7 +339,7 @@ def _sounds(kinds: list[int], start: int) -> bool:
 
 
 def _next(blocks: dict[int, Iterator[Tensor]], kind: int, tokens: int, at: int, *, whole: bool = False) -> Tensor:
-    """The next block of this kind, which must fit into so many tokens, or fill them."""
+    """The next block of this kind, which must fit into this many tokens, or fill them."""
     block = next(blocks[kind], torch.empty(0, 3, dtype=torch.int64))
     if not 0 < len(block) <= tokens or (whole and len(block) != tokens):
         raise ValueError(

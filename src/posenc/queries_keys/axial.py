@@ -91,7 +91,7 @@ class AxialRoPE(Rotation):
         layout: one of the table's. Widths that differ go axis after axis.
         order: which coordinate comes first, second, ...; (1, 0) is "w before h" for positions (h, w). Widths and rules
             stay with their coordinates.
-        rotary_dim: rotate only so many channels; by default all from ``rotary_start`` on.
+        rotary_dim: rotate only this many channels; by default all from ``rotary_start`` on.
         rotary_start: the first of those.
         seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
         num_kv_heads: the number of key heads, for "half_across_heads" alone.

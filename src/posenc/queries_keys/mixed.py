@@ -34,7 +34,7 @@ class MixedRoPE(Rotation):
         base: of the lengths of the directions at the start: base^(-t / n) for t = 0, ..., n - 1 along each of them,
             where n is the number of its pairs; those that cannot be shared equally go to the first.
         pairing: "interleaved" as in the authors' code, or "half".
-        rotary_dim: rotate only so many channels, a multiple of 4 if there are two axes; by default all from
+        rotary_dim: rotate only this many channels, a multiple of 4 if there are two axes; by default all from
             ``rotary_start`` on.
         rotary_start: the first of those.
         seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.

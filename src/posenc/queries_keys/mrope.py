@@ -41,7 +41,7 @@ class MRoPE(Rotation):
         layout: "chunked", "interleaved", "time_last" or "heads", or the coordinate of each pair as a sequence.
         frequencies: the rule of the rates; ``Geometric(base=10_000)``.
         pairing: "half" (Qwen, Hugging Face), or "interleaved" (GLM-4V, Ernie 4.5 VL).
-        rotary_dim: rotate only so many channels of each head; by default all from ``rotary_start`` on.
+        rotary_dim: rotate only this many channels of each head; by default all from ``rotary_start`` on.
         rotary_start: the first of those.
         seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
         num_kv_heads: key heads, for layout "heads" alone; the sum of the sections by default.

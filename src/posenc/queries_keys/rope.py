@@ -36,7 +36,7 @@ class RoPE(Rotation):
         frequencies: the rule that sets the rates; ``Geometric(base=10_000)``. Its ``attention_factor`` multiplies cos
             and sin, its ``score_factor`` reaches :func:`posenc.attention` as :meth:`temperature`.
         pairing: "half" (GPT-NeoX, Hugging Face's Llama) or "interleaved" (RoFormer, GPT-J, Meta's Llama).
-        rotary_dim: rotate only so many channels of each head; by default all from ``rotary_start`` on.
+        rotary_dim: rotate only this many channels of each head; by default all from ``rotary_start`` on.
         rotary_start: the first channel of those: 0 for a leading slice, head_dim - rotary_dim for a trailing one
             (DeepSeek-V4), or in between.
         seq_dim: where the tokens lie: -2 for ``(batch, heads, seq, head_dim)``, -3 for ``(batch, seq, heads,

@@ -38,7 +38,7 @@ class XPos(Rotation):
         centre: :math:`p_0`, the position whose numbers are not scaled. It is fixed, so that cached keys stay right; the
             middle of the longest context uses the range of numbers best.
         pairing: "half", or "interleaved" as in the paper.
-        rotary_dim: rotate only so many channels of each head; by default all from ``rotary_start`` on.
+        rotary_dim: rotate only this many channels of each head; by default all from ``rotary_start`` on.
         rotary_start: the first of those.
         seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
 

@@ -26,7 +26,7 @@ def gives_attention_what_it_gives_the_scores(candidate: Candidate) -> None:
     v = candidate.random(2, candidate.kv_heads, n, candidate.head_dim, seed=3)
     q, k = encoding.on_queries_keys(q, k)
     state = encoding.carry(x)
-    for cached in (0, n // 2):  # without a cache, and with one of so many keys
+    for cached in (0, n // 2):  # without a cache, and with one of this many keys
         part_q = q[:, :, cached:]
         for causal in (True, False):
             if not causal and encoding.causal_only:

@@ -65,7 +65,7 @@ def quiet() -> Console:
     return Console(quiet=True)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "generation")) for n in names()])
 def test_a_task_is_one_short_file_and_every_default_encoding_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task = find(name)
     monkeypatch.setattr(type(task), "asked", 4, raising=False)

@@ -21,7 +21,7 @@ def test_the_heatmap_is_printed_drawn_and_written(tiny_model, tmp_path: Path) ->
         console = Console(file=io.StringIO(), width=100)
         found = probe(ProbeRequest(model, rules=["yarn:2"], output=tmp_path / f"heat.{suffix}", threads=1), console)
         text = re.sub(r"\s+", " ", console.file.getvalue())  # type: ignore[attr-defined]
-        for word in ("none", "yarn:2", "across a gap", "up to 512", f"heat.{suffix}"):
+        for word in ("none", "yarn:2", "by the gap", "up to 512", f"heat.{suffix}"):
             assert word in text
         assert (tmp_path / f"heat.{suffix}").stat().st_size > 1000
     kept = json.loads((tmp_path / "heat.json").read_text(), parse_constant=pytest.fail)

@@ -45,7 +45,7 @@ ALIBI_AT_LAYERS = {"baichuan": 40}
 #: The rotated channels are the last of a head (latent attention).
 TRAILING = names("deepseek2 deepseek2-ocr glm-dsa minicpm3 mistral4 plm")
 
-#: Of so many layers, the last (or the first) sees everything, and the others have a sliding window.
+#: In each group of this many layers the last (or the first) sees all keys, and the others have a sliding window.
 WINDOWS: dict[str, tuple[int, Literal["first", "last"]]] = {
     **dict.fromkeys(names("gemma3 gemma-embedding"), (6, "last")),
     "gemma3n": (5, "last"),
@@ -65,7 +65,7 @@ UNSCALED_LOCALLY = names("mellum olmo2")
 
 #: Only layers with a window rotate.
 ROTATED_IF_WINDOWED = names("cohere2 cohere2moe exaone-moe exaone4")
-#: Of so many layers, the last (or the first) does not rotate.
+#: In each group of this many layers the last (or the first) does not rotate.
 NO_ROTATION_EVERY: dict[str, tuple[int, Literal["first", "last"]]] = {
     **dict.fromkeys(names("afmoe llama4 smollm3"), (4, "last")),
     "smallthinker": (4, "first"),
@@ -74,7 +74,7 @@ NO_ROTATION_EVERY: dict[str, tuple[int, Literal["first", "last"]]] = {
 NO_ROTATION_IF_WINDOW = names("llama4 smallthinker")
 #: The layers without rotation have a temperature: length and strength.
 TEMPERATURES = {"llama4": (8192, 0.1)}
-#: The last of so many layers has attention, where the file does not say how many.
+#: In each group of this many layers the last has attention, where the file does not say how many.
 INTERVALS = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
 #: ``rope.scaling.yarn_log_multiplier`` is a tenth of DeepSeek's mscale_all_dim: it raises the softmax scale.
 RAISES_SCORES = names("deepseek2 glm-dsa mistral4")

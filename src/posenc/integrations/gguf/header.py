@@ -178,7 +178,7 @@ class _Reader:
         self.size = os.fstat(file.fileno()).st_size
 
     def expect(self, count: int, width: int) -> None:
-        """Whether so many things, each of so many bytes at least, can follow."""
+        """Refuse a file that ends before ``count`` things of at least ``width`` bytes each."""
         left = self.size - self.file.tell()
         if count * width > left:
             raise _Nonsense(f"{count} times {width} bytes are to follow and {left} are left")
@@ -191,7 +191,7 @@ class _Reader:
         return struct.unpack(form, data)[0]
 
     def count(self, width: int) -> int:
-        """A number of things to follow, each of so many bytes at least."""
+        """A number of things to follow, each of at least ``width`` bytes."""
         found: int = self.number("Q")
         self.expect(found, width)
         return found

@@ -89,7 +89,7 @@ def _not_loaded() -> str | None:
         return None
     library = _build.load(SOURCE)
     _is_loaded = library.handle is not None
-    return None if _is_loaded else f"the compiled kernel is not to be had: {library.reason}"
+    return None if _is_loaded else f"the compiled kernel is not available: {library.reason}"
 
 
 def run(problem: Problem, *, skip: bool = True) -> Tensor:

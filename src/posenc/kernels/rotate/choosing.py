@@ -86,7 +86,7 @@ def cpu_obstacle() -> str | None:
     global _cpu_is_loaded
     library = _build.load(SOURCE)
     _cpu_is_loaded = library.handle is not None
-    return None if _cpu_is_loaded else f"the compiled kernel is not to be had: {library.reason}"
+    return None if _cpu_is_loaded else f"the compiled kernel is not available: {library.reason}"
 
 
 def _triton_obstacle() -> str | None:

@@ -6,7 +6,7 @@
     posenc::_rotate   posenc::_rotate_    the same below autograd: what a backend implements
 
 Only a call that needs gradients pays for autograd: the others go to the lower pair, which is one dispatch away from
-C++ (cpu.cpp) or Triton (triton.py). Where neither is to be had, under torch.compile and under the transforms of
+C++ (cpu.cpp) or Triton (triton.py). Where neither is available, under torch.compile and under the transforms of
 torch.func, the plain expression of eager.py runs.
 """
 
@@ -64,7 +64,7 @@ def rotate(
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit; positions outside the table; an implementation that is
-            not to be had here. Nothing has been read or written then. (On a GPU positions are not looked at, because
+            not available here. Nothing has been read or written then. (On a GPU positions are not looked at, because
             that would stall it: a token whose position lies outside the table becomes NaN.)
     """
     arguments = (q, k, cos, sin, positions, offset, start, token_dim, _is_interleaved(pairing), inverse)

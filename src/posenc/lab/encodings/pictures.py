@@ -241,7 +241,9 @@ def _biases(codes: FloatArray) -> Picture:
         title = "Biases: the further, the lower, each head at a rate of its own"
     else:
         title = "Biases by distance, one line for each head"
-    return Picture("biases", title, "What a query adds to the score of a key so many tokens back.", draw)
+    return Picture(
+        "biases", title, "What a query adds to the score of a key, by how many tokens the key lies back.", draw
+    )
 
 
 def _bias_of_words(encoding: posenc.Encoding, *, dim: int, num_heads: int, length: int) -> FloatArray:

@@ -116,7 +116,7 @@ class Ending:
         typer.Option(
             min=0,
             metavar="STEPS",
-            help="Train with the rule for so many steps, then measure again.",
+            help="Train with the rule for this many steps, then measure again.",
             rich_help_panel=ENDING,
         ),
     ] = 0

@@ -40,7 +40,9 @@ def print_results(results: Results, console: "Console") -> None:
 def print_probe(probed: Probed, console: "Console") -> None:
     """The heatmap in the terminal: perplexity by rule and gap, coloured by how far it is above the baseline."""
     plan, baseline = probed.plan, probed.baseline()
-    console.print(f"Perplexity of {plan.scored} tokens that see {plan.block} others across a gap of so many positions")
+    console.print(
+        f"Perplexity of {plan.scored} tokens that see {plan.block} others, by the gap of positions between the two"
+    )
     table = Table(box=None, padding=(0, 0))
     table.add_column("rule  ", no_wrap=True)
     for gap in plan.gaps:

@@ -50,13 +50,13 @@ class Summarisation(TextToText):
         return cut(sizes.length)
 
     def questions(self, sizes: Sizes) -> Iterator[tuple[str, Pairs]]:
-        """The same documents at every size, cut off after so many tokens."""
+        """The same documents at every length, each cut to it."""
         held = docstrings()[2]
         long = [i for i, source in enumerate(held.sources) if len(source) >= max(FACTORS) * sizes.length]
         if len(long) < 3:
             raise ValueError(
-                f"--length: got {sizes.length}, expected less: too few docstrings have {max(FACTORS)} times so many "
-                "tokens."
+                f"--length: got {sizes.length}, expected less: too few docstrings have {max(FACTORS)} times as "
+                "many tokens."
             )
         for factor in FACTORS:
             yield f"{factor * sizes.length} tokens", held.at(long[: self.asked], cut=factor * sizes.length)
