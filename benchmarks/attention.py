@@ -1,7 +1,8 @@
 """Attention with a bias: how long it takes, how much memory, and how far channels may be trusted.
 
     python benchmarks/attention.py speed     ratios to causal SDPA without a bias, forward and training, 4096 tokens
-    python benchmarks/attention.py sizes     every size: decode at 64 to 16 384 keys, prefill at 16 to 8192 tokens
+    python benchmarks/attention.py sizes     every size: decode at 64 to 16 384 keys, prefill at 16 to 8192 tokens;
+                                             "sizes alibi t5" measures these encodings alone
     python benchmarks/attention.py memory    peak resident memory of a fresh process, 16 384 and 65 536 tokens
     python benchmarks/attention.py channels  the error of ALiBi and Sandwich as extra channels, by position
     python benchmarks/attention.py window    cost by length with a window: twice the tokens, twice the time
@@ -218,17 +219,22 @@ def window(repeats: int) -> None:
         report("window", interleaved(calls, repeats), "alibi, window 512, 4096")
 
 
-def sizes(longest: int, dtype: torch.dtype) -> None:
+SIZED = ("none", "alibi", "t5", "kerple", "fire", "cope")
+
+
+def sizes(names: list[str], windows: list[int], longest: int, dtype: torch.dtype) -> None:
     """Microseconds of ours, of SDPA without a bias or with one that is ready as a mask, and of all scores by hand.
 
     ABOVE marks what takes more than 1.1 times the fastest of the others plus 30 us. A bias that is learned is made anew
     in each training call of ours, "dense" and the two "learning", with its gradient; a ready mask has none, and learns
-    nothing: "ABOVE what learns nothing" is within the limit of those that do the same work.
+    nothing: "ABOVE what learns nothing" is within the limit of those that do the same work. A window of 0 is none.
     """
+    if unknown := [name for name in names if name not in SIZED]:
+        raise SystemExit(f"sizes: got {', '.join(unknown)}, expected some of {', '.join(SIZED)}.")
     decode = [(1, n) for n in (64, 256, 1024, 4096, 16_384) if n <= longest]
     prefill = [(n, n) for n in (16, 64, 256, 1024, 4096, 8192) if n <= longest]
-    for name in ("none", "alibi", "t5", "kerple", "fire", "cope"):
-        for window_size in (None, 256):
+    for name in names or SIZED:
+        for window_size in (window or None for window in windows):
             for kind, shapes in (("forward", decode + prefill), ("training", prefill)):
                 values: dict[str, Any] = {}
                 for q_len, k_len in shapes:
@@ -380,9 +386,10 @@ def channels() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["speed", "sizes", "every", "memory", "channels", "window", "memory-of"])
-    parser.add_argument("rest", nargs="*")
+    parser.add_argument("rest", nargs="*", help="for sizes: encodings, all of its six by default")
     parser.add_argument("--length", type=int, help="4096")
     parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--windows", type=int, nargs="+", default=[0, 256], help="for sizes: tokens, 0 for none")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="for sizes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -392,7 +399,7 @@ def main() -> None:
         speed(length, options.repeats)
         training(length, max(5, options.repeats // 3))
     elif options.what == "sizes":
-        sizes(options.length or 16_384, getattr(torch, options.dtype))
+        sizes(options.rest, options.windows, options.length or 16_384, getattr(torch, options.dtype))
     elif options.what == "every":
         every_encoding(length, max(3, options.repeats // 3))
     elif options.what == "window":

@@ -125,6 +125,7 @@ def test_attention_is_exact_under_a_shuffle_of_the_cache(name: str) -> None:
         ({"v": (2, 4, 6, 8)}, "a value for each key"),
         ({"q": (2, 3, 7, 16), "k": (2, 2, 7, 16), "v": (2, 2, 7, 8)}, "3 query heads for 2 key heads"),
         ({"q": (2, 4, 9, 16)}, "9 queries for 7 keys with causal=True"),
+        ({"k": (2, 4, 0, 16), "v": (2, 4, 0, 8)}, "7 queries for 0 keys with causal=True"),
         ({"q": (2, 8, 7, 16)}, "q has 8 heads but ALiBi was built for 4; build it with num_heads=8"),
     ],
 )

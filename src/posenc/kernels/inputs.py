@@ -5,6 +5,23 @@ from torch import Tensor
 
 #: What is computed in float32 or float64. float8 is for storage and matrix products alone.
 DTYPES = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+
+
+def dtype_of_plain(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype | None:
+    """The one dtype of dense tensors on the CPU that are of no subclass; None where more has to be asked.
+
+    What comes later need not read it again: in a step of decoding each reading counts.
+    """
+    dtype = q.dtype
+    plain = (
+        dtype in DTYPES
+        and (k.dtype is dtype and v.dtype is dtype)
+        and (q.is_cpu and k.is_cpu and v.is_cpu)
+        and not (q.is_nested or k.is_nested or v.is_nested)
+        and (type(q) in _PLAIN and type(k) in _PLAIN and type(v) in _PLAIN)
+    )
+    return dtype if plain else None
 
 
 def check_inputs(who: str, **tensors: Tensor) -> None:

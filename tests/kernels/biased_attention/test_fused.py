@@ -223,6 +223,15 @@ def test_a_kept_row_follows_the_parameters_and_the_settings() -> None:
     assert error() < 1e-5
     encoding.r1.data.add_(3.0)  # no version is counted for .data
     assert error() < 1e-5
+    encoding.r2.detach().numpy()[:] = 0.3
+    assert error() < 1e-5
+    encoding.r1.data = torch.tensor([0.1, 0.9, 0.2, 0.8])  # in other memory
+    assert error() < 1e-5
+    four = torch.rand(8)
+    encoding.r1.data = four[::2]
+    assert error() < 1e-5
+    encoding.r1.data = four[:4]  # at the same address
+    assert error() < 1e-5
     encoding.kernel = "power"
     assert error() < 1e-5
     encoding.double()

@@ -13,23 +13,22 @@ from posenc.kernels.biased_attention import fused
 SOURCE, LEVELS, SET_LEVEL = fused.SOURCE, len(fused.LEVELS), "posenc_attention_set_level"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TOLERANCE = {torch.float32: 2e-4, torch.float16: 5e-3, torch.bfloat16: 4e-2}
-Q, K, V, TABLE, ZERO, MASK, DOCUMENTS, SINKS, SCALE, CAUSAL, WINDOW, SKIP = range(12)
+Q = 0  # of the arguments of a forward
+FORWARDS = (torch.ops.posenc._attention, torch.ops.posenc._attention_and_sums)
 
 
 def good_call() -> tuple[Any, list[Any]]:
     """An operator and arguments that it must take."""
     forward = good_arguments()
     if random.random() < 0.5:
-        return torch.ops.posenc._attention, forward
-    q, k, v, table, zero, mask, documents, _, scale, causal, window, skip = forward
+        return random.choice(FORWARDS), forward
+    q, k, v, scale, table, zero, causal, window, mask, documents, _, skip = forward
     with torch.no_grad():
-        y, lse = torch.ops.posenc._attention(*forward)
+        y, lse = torch.ops.posenc._attention_and_sums(*forward)
     gradient = strided(torch.randn(y.shape).to(y.dtype))
     learns = table is not None and random.random() < 0.5
-    rest = (scale, causal, window, skip, learns)
     return torch.ops.posenc._attention_backward, [
-        *(gradient, q, k, v, table, zero, mask, documents, strided(y), lse),
-        *rest,
+        *(gradient, strided(y), lse, q, k, v, scale, table, zero, learns, causal, window, mask, documents, skip)
     ]
 
 
@@ -71,14 +70,14 @@ def good_arguments() -> list[Any]:
         strided(torch.randn(batch, heads, q_len, head_dim).to(dtype)),
         strided(torch.randn(batch, kv_heads, k_len, head_dim).to(dtype)),
         strided(torch.randn(batch, kv_heads, k_len, value_dim).to(dtype)),
+        random.choice((head_dim**-0.5, 1.0, 1e-3)),
         table,
         zero,
+        causal,
+        window,
         None if mask is None else strided(mask),
         documents,
         torch.randn(heads) if random.random() < 0.2 else None,
-        random.choice((head_dim**-0.5, 1.0, 1e-3)),
-        causal,
-        window,
         random.random() < 0.7,
     ]
 
@@ -89,21 +88,21 @@ def may_refuse(operator: Any, error: Exception) -> bool:
 
 def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
     """What is wrong with the result of a good call, against the formula in float64; gradients by autograd."""
-    if operator is torch.ops.posenc._attention:
+    if operator in FORWARDS:
         want = dense(*(x.double() for x in arguments[:3]), *arguments[3:11])
-        return _far(result[0], want, "y", arguments[Q].dtype)
-    gradient, q, k, v, table, zero, mask, documents = arguments[:8]
-    scale, causal, window, _, learns = arguments[10:]
+        y = result[0] if operator is torch.ops.posenc._attention_and_sums else result
+        return _far(y, want, "y", arguments[Q].dtype)
+    gradient, y, lse, q, k, v, scale, table, zero, learns, causal, window, mask, documents, _ = arguments
     if not k.shape[2] or not q.numel() or not v.numel():
         return None
     leaves = [x.detach().double().requires_grad_() for x in (q, k, v)]
     learned = None if table is None else table.double().requires_grad_()
     # y and lse were made with or without sinks: their share is known from the sum of the weights without them
     with torch.enable_grad():
-        z = scores(*leaves[:2], learned, zero, mask, documents, scale, causal, window)
-        weights = (z - arguments[9].double()[..., None]).exp().nan_to_num(0.0)
+        z = scores(*leaves[:2], scale, learned, zero, causal, window, mask, documents)
+        weights = (z - lse.double()[..., None]).exp().nan_to_num(0.0)
         pulled = (gradient.double() @ leaves[2].repeat_interleave(q.shape[1] // k.shape[1], 1).mT).detach()
-        delta = (arguments[8].double() * gradient.double()).sum(-1, keepdim=True)
+        delta = (y.double() * gradient.double()).sum(-1, keepdim=True)
         of_z = weights.detach() * (pulled - delta)
         seen = z.isfinite()
         (z.masked_fill(~seen, 0.0) * of_z.masked_fill(~seen, 0.0)).sum().backward()
@@ -131,13 +130,13 @@ def _far(got: Tensor, want: Tensor | None, name: str, dtype: torch.dtype) -> str
 def scores(
     q: Tensor,
     k: Tensor,
+    scale: float,
     table: Tensor | None,
     zero: int,
-    mask: Tensor | None,
-    documents: Tensor | None,
-    scale: float,
     causal: bool,
     window: int,
+    mask: Tensor | None,
+    documents: Tensor | None,
 ) -> Tensor:
     """The scores of all pairs, minus infinity where a query may not see a key."""
     q_len, k_len = q.shape[2], k.shape[2]
@@ -164,17 +163,17 @@ def dense(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    scale: float,
     table: Tensor | None,
     zero: int,
+    causal: bool,
+    window: int,
     mask: Tensor | None,
     documents: Tensor | None,
     sinks: Tensor | None,
-    scale: float,
-    causal: bool,
-    window: int,
 ) -> Tensor:
     """Attention as the formula has it; zeros for a query that sees nothing."""
-    z = scores(q, k, table, zero, mask, documents, scale, causal, window)
+    z = scores(q, k, scale, table, zero, causal, window, mask, documents)
     if sinks is not None:
         z = torch.cat((z, sinks.double()[:, None, None].expand(*z.shape[:3], 1)), -1)
     weights = z.softmax(-1)[..., : k.shape[2]].nan_to_num(0.0)

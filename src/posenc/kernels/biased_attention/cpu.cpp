@@ -146,9 +146,9 @@ Operand operand(const char* name, const Tensor& x) {
   return made;
 }
 
-Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>& table, int64_t zero,
-                const std::optional<Tensor>& mask, const std::optional<Tensor>& documents,
-                const std::optional<Tensor>& sinks, double scale, bool causal, int64_t window, bool skip) {
+Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const std::optional<Tensor>& table,
+                int64_t zero, bool causal, int64_t window, const std::optional<Tensor>& mask,
+                const std::optional<Tensor>& documents, const std::optional<Tensor>& sinks, bool skip) {
   Problem p;
   p.q = operand("q", q), p.k = operand("k", k), p.v = operand("v", v);
   p.batch = q.size(0), p.heads = p.q.heads, p.q_len = p.q.tokens, p.k_len = p.k.tokens;
@@ -248,15 +248,10 @@ void run(int64_t count, double work, const Task& task) {
   torch::stable::parallel_for(0, threads, 1, take);
 }
 
-std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                                     const std::optional<Tensor>& table, int64_t zero, const std::optional<Tensor>& mask,
-                                     const std::optional<Tensor>& documents, const std::optional<Tensor>& sinks,
-                                     double scale, bool causal, int64_t window, bool skip) {
-  const Problem p = checked(q, k, v, table, zero, mask, documents, sinks, scale, causal, window, skip);
+Tensor forward(const Problem& p, float* lse) {
   Tensor y = fresh({p.batch, p.heads, p.q_len, p.v.channels}, shim_dtype(p.q.element));
-  Tensor lse = fresh({p.batch, p.heads, p.q_len}, aoti_torch_dtype_float32());
-  Output out{y.mutable_data_ptr(), p.q.element, static_cast<float*>(lse.mutable_data_ptr()), nullptr, 0};
-  if (p.batch * p.heads * p.q_len == 0) return {y, lse};
+  Output out{y.mutable_data_ptr(), p.q.element, lse, nullptr, 0};
+  if (p.batch * p.heads * p.q_len == 0) return y;
   const Bodies body = bodies();
   const double work = double(p.batch) * double(p.heads) * double(p.q_len) * double(p.k_len) * double(p.q.channels);
   const int64_t height = p.q_len <= FEW ? 1 : QUERIES, tiles = (p.q_len + height - 1) / height;
@@ -274,14 +269,30 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Ten
     const int64_t rows = p.batch * p.heads, row = i % rows, tile = tiles - 1 - i / rows;  // the longest first
     body.forward(p, out, row / p.heads, row % p.heads, tile * height, scratch);
   });
-  return {y, lse};
+  return y;
+}
+
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const std::optional<Tensor>& table,
+                 int64_t zero, bool causal, int64_t window, const std::optional<Tensor>& mask,
+                 const std::optional<Tensor>& documents, const std::optional<Tensor>& sinks, bool skip) {
+  return forward(checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip), nullptr);
+}
+
+std::tuple<Tensor, Tensor> attention_and_sums(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
+                                              const std::optional<Tensor>& table, int64_t zero, bool causal,
+                                              int64_t window, const std::optional<Tensor>& mask,
+                                              const std::optional<Tensor>& documents,
+                                              const std::optional<Tensor>& sinks, bool skip) {
+  const Problem p = checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip);
+  Tensor lse = fresh({p.batch, p.heads, p.q_len}, aoti_torch_dtype_float32());
+  return {forward(p, static_cast<float*>(lse.mutable_data_ptr())), lse};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> attention_backward(
-    const Tensor& gradient, const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>& table,
-    int64_t zero, const std::optional<Tensor>& mask, const std::optional<Tensor>& documents, const Tensor& y,
-    const Tensor& lse, double scale, bool causal, int64_t window, bool skip, bool learns_table) {
-  const Problem p = checked(q, k, v, table, zero, mask, documents, std::nullopt, scale, causal, window, skip);
+    const Tensor& gradient, const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
+    double scale, const std::optional<Tensor>& table, int64_t zero, bool learns_table, bool causal, int64_t window,
+    const std::optional<Tensor>& mask, const std::optional<Tensor>& documents, bool skip) {
+  const Problem p = checked(q, k, v, scale, table, zero, causal, window, mask, documents, std::nullopt, skip);
   Gradients g;
   g.y = operand("gradient", gradient);
   g.output = operand("output", y);
@@ -322,6 +333,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> attention_backward(
 
 STABLE_TORCH_LIBRARY_IMPL(posenc, CPU, library) {
   library.impl("_attention", TORCH_BOX(&attention));
+  library.impl("_attention_and_sums", TORCH_BOX(&attention_and_sums));
   library.impl("_attention_backward", TORCH_BOX(&attention_backward));
 }
 

@@ -11,7 +11,8 @@ namespace {
 struct Output {
   void* y;  // (batch, heads, q_len, value channels), dense
   Element element;
-  float* lse;             // (batch, heads, q_len): the logarithm of each row's sum of exponentials, minus infinity if empty
+  float* lse;             // (batch, heads, q_len): the logarithm of each row's sum of exponentials, minus infinity if
+                          // empty; or null
   const float* longest;   // (batch, kv heads, tiles of keys): the longest key of each tile, or null if nothing is skipped
   int64_t key_tiles;
 };
@@ -31,7 +32,7 @@ INLINE void write_row(const Output& out, int64_t at, const float* from, int64_t 
 
 INLINE void finish_row(const Problem& p, const Output& out, int64_t row, const float* sums, float most, float total) {
   const bool empty = total == 0.0f;  // not for NaN
-  out.lse[row] = empty ? -INFINITE : most + std::log(total);
+  if (out.lse != nullptr) out.lse[row] = empty ? -INFINITE : most + std::log(total);
   write_row(out, row * p.v.channels, sums, p.v.channels, empty ? 0.0f : 1.0f / total);
 }
 

@@ -23,6 +23,7 @@ class Problem:
     k: Tensor
     v: Tensor
     scale: float
+    plain_dtype: torch.dtype | None = None  # that of q, k and v as they were given, if they are plain ones on the CPU
     encoding: Any = None  # an encoding that acts on the scores
     contextual: bool = False
     q_positions: Tensor | None = None

@@ -4,8 +4,10 @@ The row of an encoding that promises it (``bias_is_pure``) is kept from call to 
 at once, so that a step of decoding finds the row of the step before it.
 """
 
-from ctypes import string_at
+from collections.abc import Callable
+from ctypes import c_char
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -16,8 +18,6 @@ from posenc.kernels.kept import Slot
 
 _MOST_PARAMETERS = 4096  # whose values are compared before a kept row is used
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
-
-Values = tuple[torch.dtype, bytes]
 
 
 def suits(problem: Problem) -> bool:
@@ -44,25 +44,27 @@ def make(problem: Problem) -> tuple[Tensor | None, int]:
     low, high = low + shift, high + shift
     if not getattr(encoding, "bias_is_pure", False):
         return _row(encoding.bias(*_positions(encoding, low, high))), shift - low
-    if _learns(encoding):
-        return _learned(encoding, low, high), shift - low
+    tensors = _tensors(encoding)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        return _learned(encoding, tensors, low, high), shift - low
     kept = _kept(encoding, _SLOT)
-    if kept is None or low < kept.low or high > kept.high or [_values(x) for x in _tensors(encoding)] != kept.values:
+    if kept is None or low < kept.low or high > kept.high or not _hold(tensors, kept.values):
         low, high = _rounded(low, high)
-        values = [_values(x) for x in _tensors(encoding)]
+        values = [_Values.of(x) for x in tensors]
         with torch.inference_mode(False), torch.no_grad():
             row = _row(encoding.bias(*_positions(encoding, low, high)))
-        kept = _keep(encoding, _SLOT, row, low, high, None if None in values else values)
+        known = [x for x in values if x is not None]
+        kept = _keep(encoding, _SLOT, row, low, high, known if len(known) == len(values) else None)
     return kept.made, shift - kept.low
 
 
-def _learned(encoding: Any, low: int, high: int) -> Tensor:
+def _learned(encoding: Any, tensors: list[Tensor], low: int, high: int) -> Tensor:
     """The row with its gradient, from what positions alone decide, if the encoding tells that apart.
 
     One that does defines ``of_positions(q_positions, k_positions)``, which reads no parameter, and ``bias_from`` of it.
     """
     kept = _kept(encoding, _SLOT_OF_POSITIONS)
-    if kept is None or (low, high) != (kept.low, kept.high) or kept.made.device != _tensors(encoding)[0].device:
+    if kept is None or (low, high) != (kept.low, kept.high) or kept.made.device != tensors[0].device:
         positions = _positions(encoding, low, high)
         if not _tells_apart(type(encoding)):
             return _row(encoding.bias(*positions))
@@ -87,8 +89,9 @@ class _Kept:
     made: Tensor
     low: int
     high: int
-    values: list[Values | None] | None  # of the parameters that it was made of
-    settings: dict[str, Any]
+    values: list["_Values"] | None  # of the parameters that it was made of
+    read: Callable[[dict[str, Any]], Any]  # takes the public attributes, on which a bias may depend, out of all of them
+    settings: Any  # what they were
     attributes: int  # so many there were, private ones too
 
 
@@ -99,17 +102,17 @@ def _kept(encoding: Any, name: str) -> _Kept | None:
     kept: _Kept | None = None if slot is None else slot.get()
     if kept is None or len(attributes) != kept.attributes:
         return None
-    for setting, value in kept.settings.items():
-        now = attributes.get(setting, kept)
-        if now is not value and now != value:
-            return None
-    return kept
+    try:
+        return kept if kept.read(attributes) == kept.settings else None
+    except KeyError:  # one is gone
+        return None
 
 
-def _keep(encoding: Any, name: str, made: Tensor, low: int, high: int, values: list[Values | None] | None) -> _Kept:
-    slot = vars(encoding).setdefault(name, Slot())
-    settings = {name: value for name, value in vars(encoding).items() if name[0] != "_"}  # those a bias may depend on
-    kept = _Kept(made, low, high, values, settings, len(vars(encoding)))
+def _keep(encoding: Any, name: str, made: Tensor, low: int, high: int, values: list["_Values"] | None) -> _Kept:
+    attributes = vars(encoding)
+    slot = attributes.setdefault(name, Slot())
+    read = itemgetter(*(each for each in attributes if each[0] != "_"))  # "training" at least
+    kept = _Kept(made, low, high, values, read, read(attributes), len(attributes))
     slot.put(kept, made)
     return kept
 
@@ -119,12 +122,6 @@ _SLOT = "_row_by_distance"
 _SLOT_OF_POSITIONS = "_of_distances"
 
 
-def _learns(encoding: Any) -> bool:
-    if not torch.is_grad_enabled():
-        return False
-    return any(x.requires_grad for x in _tensors(encoding))
-
-
 def _tensors(encoding: Any) -> list[Tensor]:
     """Parameters and buffers. Without submodules they are at hand: this runs in every step of decoding."""
     if encoding._modules:
@@ -132,18 +129,41 @@ def _tensors(encoding: Any) -> list[Tensor]:
     return [x for x in (*encoding._parameters.values(), *encoding._buffers.values()) if x is not None]
 
 
-def _values(x: Tensor) -> Values | None:
-    """What a parameter holds, to be compared later; None for one that is large, or not plain numbers side by side.
+@dataclass
+class _Values:
+    """What a parameter held. Its bits are read from memory, which takes a tenth of torch.equal's time; a version would
+    not count what is done to ``.data``."""
 
-    The bits are read from memory, which takes a fifth of torch.equal's time; a version would not count what is done
-    to ``.data``.
-    """
-    if type(x) not in _PLAIN or not x.is_cpu or not x.is_contiguous() or x.numel() > _MOST_PARAMETERS:
-        return None
-    start = x.data_ptr()
-    if not start:  # nothing in it, or a storage that was given back
-        return None
-    return x.dtype, string_at(start, x.nbytes)
+    dtype: torch.dtype
+    start: int  # where its bits lie
+    memory: Any  # an array of bytes there, to be read only if the parameter still lies there
+    bits: bytearray  # which compares itself with any memory, and copies none
+
+    @classmethod
+    def of(cls, x: Tensor) -> "_Values | None":
+        """None for a parameter that is large, or not plain numbers side by side."""
+        if type(x) not in _PLAIN or not x.is_cpu or not x.is_contiguous() or x.numel() > _MOST_PARAMETERS:
+            return None
+        start = x.data_ptr()
+        if not start:  # nothing in it, or a storage that was given back
+            return None
+        memory = (c_char * x.nbytes).from_address(start)
+        return cls(x.dtype, start, memory, bytearray(memory))
+
+    def are_those_of(self, x: Tensor) -> bool:
+        return (
+            type(x) in _PLAIN
+            and x.data_ptr() == self.start
+            and x.nbytes == len(self.bits)
+            and x.dtype is self.dtype
+            and x.is_contiguous()
+            and self.bits == self.memory
+        )
+
+
+def _hold(tensors: list[Tensor], values: list[_Values] | None) -> bool:
+    """Whether these tensors hold these values; None, where they are not known, is never what they hold."""
+    return values is not None and len(tensors) == len(values) and all(map(_Values.are_those_of, values, tensors))
 
 
 def _rounded(low: int, high: int) -> tuple[int, int]:
