@@ -1,4 +1,4 @@
-"""Softmax attention that honours an encoding."""
+"""Softmax attention with the bias and the temperatures of an encoding."""
 
 from dataclasses import replace
 from typing import Any
@@ -55,35 +55,35 @@ def attention(
         y_i = \sum_j \mathrm{softmax}_j\big(\tau^s_h(i)\,(\tau^p_h(i)\, s\, q_i \cdot k_j + b_h(i, j)) +
         \mathrm{mask}_{ij}\big)\, v_j
 
-    Place 3 of an encoding is honoured here; places 1 and 2 are the model's to call, before the first block and before
-    the KV cache. Grouped heads: k and v may have fewer heads, if their number divides that of q.
+    This applies place 3 of an encoding. The model calls places 1 and 2 itself, before the first block and before the KV
+    cache. Grouped heads: k and v may have fewer heads, if their number divides that of q.
 
     Args:
         q: queries.
         k: keys, in as many heads as q or fewer.
         v: a value for each key.
-        encoding: whose bias to add; None adds nothing.
+        encoding: the encoding whose bias is added; None adds nothing.
         q_positions: None, an int offset, ``(seq,)`` or ``(batch, seq)``. By default the queries are the last of the
             keys, as in decoding with a cache.
         k_positions: the same; by default they start from 0.
         causal: query t of q_len sees the keys up to k_len - q_len + t: by order in the sequence, aligned at the end.
-        window: how near a key must be: fewer than this many tokens away in the sequence, on either side if not causal.
-            Keys that no query of a block may see are skipped, so the cost grows linearly with the length.
+        window: a query sees the keys that are fewer than this many tokens away in the sequence, on either side if not
+            causal. Keys that no query of a block may see are skipped, so the cost grows linearly with the length.
         documents: for packed sequences, the number of the document of each key, ``(k_len,)`` or ``(batch, k_len)``;
             tokens see their own document only. The queries are the last q_len of the keys.
-        mask: what may be attended to besides, broadcast to ``(batch, heads, q_len, k_len)``: True where it may
-            (bool), or added to the scores (float).
-        sinks: one score for each head that takes its share of the softmax and gives nothing.
-        state: what ``encoding.carry`` made of the layer's input, for an encoding that carries something.
+        mask: one more restriction, broadcast to ``(batch, heads, q_len, k_len)``: True where a query may see a key
+            (bool), or numbers that are added to the scores (float).
+        sinks: one score for each head: it takes its share of the softmax and has no value.
+        state: what ``encoding.carry`` made of the layer's input, for an encoding that has a state.
         scale: :math:`s`; by default the encoding's own, which is 1 / sqrt(head_dim) for almost all. The bias is not
             multiplied by it. The encoding's temperatures, where it has any, are :math:`\tau^p`, which leaves the bias
             alone, and :math:`\tau^s`, which multiplies it too.
         dropout_p: dropout on the weights; pass 0.0 outside training.
-        implementation: "auto" takes the fastest exact one (:func:`posenc.explain` says which); a name is taken at its
-            word or refused. "cpu": compiled code, for no bias or one of the distance. "sdpa": PyTorch's own, without a
-            bias. "blocks": blocks of queries, each with its bias, which is made again in the backward. "flex":
-            FlexAttention; no backward on the CPU. "channels": a bias that separates, as extra channels of q and k.
-            "dense": all scores at once, the reference.
+        implementation: "auto" takes the fastest exact one (:func:`posenc.explain` says which). One that is named runs,
+            or the call is refused. "cpu": compiled code, for no bias or one of the distance. "sdpa": PyTorch's own,
+            without a bias. "blocks": blocks of queries, each with its bias, which is made again in the backward.
+            "flex": FlexAttention; no backward on the CPU. "channels": a bias that separates, as extra channels of q and
+            k. "dense": all scores at once, the reference.
 
     Returns:
         ``(batch, heads, q_len, value_dim)``, in the dtype of q. A query that may see nothing gets zeros.
