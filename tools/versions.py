@@ -90,16 +90,18 @@ def test(name: str, options: list[str]) -> int:
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tools.versions", description=__doc__)
-    parser.add_argument("sets", nargs="*", help="oldest or newest; both by default")
+    parser.add_argument("words", nargs="*", help="oldest or newest, both by default; then what pytest takes")
     parser.add_argument("--table", action="store_true", help="print the table of docs/versions.md and run nothing")
-    own, options = parser.parse_known_args()
+    own, options = parser.parse_known_args(arguments)
     if own.table:
         print(markdown(), end="")
         return 0
-    return max([test(name, options) for name in own.sets or ("oldest", "newest")])
+    both = ("oldest", "newest")
+    options = [word for word in own.words if word not in both] + options
+    return max([test(name, options) for name in both if name in own.words or not set(both) & set(own.words)])
 
 
 if __name__ == "__main__":

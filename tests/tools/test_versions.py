@@ -42,6 +42,24 @@ def test_the_page_has_the_table() -> None:
     assert versions.markdown() in versions.PAGE.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", [("oldest", []), ("newest", [])]),
+        ("newest", [("newest", [])]),
+        ("oldest tests/kernels -k rope", [("oldest", ["tests/kernels", "-k", "rope"])]),
+        ("tests/nn -x", [("oldest", ["tests/nn", "-x"]), ("newest", ["tests/nn", "-x"])]),
+    ],
+)
+def test_a_set_and_some_of_the_tests(
+    words: str, expected: list[tuple[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(versions, "test", lambda name, options: asked.append((name, options)) or 0)
+    assert versions.main(words.split()) == 0
+    assert asked == expected
+
+
 def test_a_python_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"python9\.99 is neither on the PATH nor among pyenv's; install it"):
         versions.interpreter("9.99")

@@ -11,8 +11,10 @@ pytest.importorskip("transformers", reason="posenc[transformers] is not installe
 
 from rich.console import Console
 
+from posenc.lab.extend.folder import Probe, Probed
 from posenc.lab.extend.probe import probe
 from posenc.lab.extend.request import ProbeRequest
+from posenc.lab.extend.table import print_probe
 
 
 def test_the_heatmap_is_printed_drawn_and_written(tiny_model, tmp_path: Path) -> None:
@@ -60,3 +62,17 @@ def test_a_learned_table_has_no_cells_past_its_end(tiny_model) -> None:
 def test_bad_input_is_one_message(tiny_model, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         probe(ProbeRequest(str(tiny_model()), threads=1, **options), Console(file=io.StringIO()))  # type: ignore[arg-type]
+
+
+def test_without_colour_a_mark_says_how_far_a_perplexity_is_above() -> None:
+    def probed(*losses: float) -> Probe:
+        return Probe(gaps=(0, 100, 900), block=64, scored=32, places=1, losses=[[loss] for loss in losses])
+
+    console = Console(file=io.StringIO(), width=100)
+    print_probe(Probed({"none": probed(3.0, 3.0, 5.0), "ntk:2": probed(3.0, 3.05, 3.3)}, 300), console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.split() for line in lines if line.startswith(("none", "ntk"))] == [
+        ["none", "20.1", "20.1", "148!"],
+        ["ntk:2", "20.1", "21.1", "27.1~"],
+    ]
+    assert lines[-1].split("  ")[-1].strip() == "more"

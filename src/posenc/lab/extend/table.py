@@ -52,22 +52,25 @@ def print_probe(probed: Probed, console: "Console") -> None:
         table.add_row(f"{escape(name)}  ", *cells)
     console.print(table)
     console.print(
-        f"[on green] [/] up to {HELD:g} times the untouched model within its trained length   [on yellow] [/] up to "
-        f"{BROKE:g}   [on red] [/] more",
+        f"[black on green]   [/] up to {HELD:g} times the untouched model within its trained length   "
+        f"[black on yellow] ~ [/] up to {BROKE:g}   [white on red] ! [/] more",
         highlight=False,
     )
 
 
 def _coloured(nats: float | None, baseline: float | None) -> str:
-    """A perplexity on the colour of how far it is above the baseline."""
+    """A perplexity, and how far it is above the baseline as a mark and, where there is colour, as a colour."""
     if nats is None:
         return " - "
-    said = f" {short(math.exp(min(nats, 700.0)))} "
+    said = f" {short(math.exp(min(nats, 700.0)))}"
     if baseline is None:
-        return said
+        return f"{said} "
     above = nats - baseline
-    held, rose = above <= math.log(HELD), above < math.log(BROKE)
-    return f"[{'black on green' if held else 'black on yellow' if rose else 'white on red'}]{said}[/]"
+    if above <= math.log(HELD):
+        return f"[black on green]{said} [/]"
+    if above < math.log(BROKE):
+        return f"[black on yellow]{said}~[/]"
+    return f"[white on red]{said}![/]"
 
 
 def short(value: float | None) -> str:
