@@ -141,3 +141,21 @@ def test_more_queries_than_keys_need_positions() -> None:
     with pytest.raises(ValueError, match="say which they have"):
         posenc.attention(q, k, v, posenc.ALiBi(num_heads=4))
     assert posenc.attention(q, k, v, posenc.ALiBi(num_heads=4), q_positions=0).shape == (2, 4, 9, 8)
+
+
+@pytest.mark.parametrize("encoding", [None, "alibi", "ssmax"])
+@pytest.mark.parametrize(
+    "dtypes",
+    [(torch.float32, torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32, torch.bfloat16),
+     (torch.float32, torch.float64, torch.float16)],
+)  # fmt: skip
+def test_tensors_of_different_dtypes_are_cast_to_the_widest(
+    encoding: str | None, dtypes: tuple[torch.dtype, ...]
+) -> None:
+    """As a cache in half precision has them under queries that are not."""
+    pe = {"alibi": posenc.ALiBi(num_heads=4), "ssmax": posenc.SSMax(num_heads=4)}.get(encoding or "")
+    q, k, v = (torch.randn(2, 4, n, 8).to(dtype) for n, dtype in zip((3, 9, 9), dtypes, strict=True))
+    y = posenc.attention(q, k, v, pe, causal=True)
+    wanted = posenc.attention(q.double(), k.double(), v.double(), pe, causal=True)
+    assert y.dtype == q.dtype
+    torch.testing.assert_close(y.double(), wanted, atol=2e-2 if q.dtype == torch.bfloat16 else 1e-5, rtol=0)

@@ -91,7 +91,7 @@ def attention(
     Precision: exact for float64 and float32, up to rounding; "cpu" takes a weight below exp(-87) of the largest of its
     query for 0, and rounds half precision once, on the way out. With a bias, half precision inputs are worked on in
     float32, because a bias of some hundreds has no fraction left in bfloat16. "channels" rounds the bias with the dot
-    product: its error grows with the position.
+    product: its error grows with the position. If q, k and v have different dtypes, all are cast to the widest first.
 
     Raises:
         ValueError: heads, lengths, masks, dtypes or positions that do not fit; more queries than keys with ``causal``
@@ -265,11 +265,15 @@ def _positions(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positi
 
 def _widened(problem: Problem, implementation: str) -> Problem:
     """The problem in the dtype of the arithmetic: kernels that add a bias in float32 by themselves get the original."""
-    dtype = compute_dtype(problem.q.dtype)
-    fused = implementation == "sdpa" or (implementation == "flex" and problem.q.device.type == "cuda")
-    if dtype == problem.q.dtype or fused:
+    q, k, v = problem.q, problem.k, problem.v
+    dtype = q.dtype
+    if not dtype == k.dtype == v.dtype:
+        dtype = torch.promote_types(torch.promote_types(dtype, k.dtype), v.dtype)
+    if implementation != "sdpa" and (implementation != "flex" or q.device.type != "cuda"):
+        dtype = compute_dtype(dtype)
+    if q.dtype == k.dtype == v.dtype == dtype:
         return problem
-    return replace(problem, q=problem.q.to(dtype), k=problem.k.to(dtype), v=problem.v.to(dtype))
+    return replace(problem, q=q.to(dtype), k=k.to(dtype), v=v.to(dtype))
 
 
 def _check_dropout(dropout_p: float) -> None:

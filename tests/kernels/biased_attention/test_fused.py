@@ -310,3 +310,11 @@ def test_a_second_derivative_is_that_of_the_reference() -> None:
 
     for got, want in zip(penalty("cpu"), penalty("dense"), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_public_attribute_that_is_an_array_makes_the_row_again_when_another_takes_its_place() -> None:
+    encoding, q, kv = posenc.ALiBi(num_heads=2), torch.randn(1, 2, 1, 8), torch.randn(1, 2, 9, 8)
+    for _ in range(2):
+        encoding.extra = torch.arange(3)  # type: ignore[assignment]
+        y = posenc.attention(q, kv, kv, encoding, causal=True, implementation="cpu")
+        torch.testing.assert_close(y, posenc.attention(q, kv, kv, encoding, causal=True, implementation="dense"))

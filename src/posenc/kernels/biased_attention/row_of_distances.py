@@ -104,7 +104,11 @@ def _kept(encoding: Any, name: str) -> _Kept | None:
         return None
     try:
         return kept if kept.read(attributes) == kept.settings else None
-    except KeyError:  # one is gone
+    except (
+        KeyError,
+        RuntimeError,
+        ValueError,
+    ):  # one is gone, or an array, which is not the same or another as a whole
         return None
 
 
