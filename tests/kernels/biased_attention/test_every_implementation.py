@@ -227,3 +227,13 @@ def test_parameters_that_were_swapped_before_the_backward_are_noticed() -> None:
     encoding.c = torch.nn.Parameter(torch.tensor(0.2))
     with pytest.raises(RuntimeError, match="FIRE were replaced between forward and backward"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_all_sizes_may_be_open_under_torch_compile(kv_heads: int) -> None:
+    torch.compiler.reset()
+    attend = torch.compile(
+        lambda q, k, v: posenc.attention(q, k, v, causal=True), fullgraph=True, dynamic=True, backend="eager"
+    )
+    q, k, v = torch.randn(1, 4, 5, 8), torch.randn(1, kv_heads, 5, 8), torch.randn(1, kv_heads, 5, 8)
+    torch.testing.assert_close(attend(q, k, v), posenc.attention(q, k, v, causal=True))

@@ -22,8 +22,10 @@ def sdpa(problem: Problem) -> Tensor:
     options: dict[str, Any] = {
         "dropout_p": problem.dropout_p,
         "scale": problem.scale,
-        "enable_gqa": q.shape[1] != k.shape[1],
+        "enable_gqa": False,
     }
+    if q.shape[1] != k.shape[1]:  # a branch: where the number of heads is open, the comparison is no bool
+        options["enable_gqa"] = True
     if problem.mask is None and problem.window is None and problem.documents is None:
         # One query sees all keys, so a step of decoding needs no mask.
         if not problem.causal or problem.q_len == 1:
