@@ -73,7 +73,7 @@ def environment(name: str) -> Path:
         return python
     subprocess.run([interpreter(wanted["python"]), "-m", "venv", "--clear", str(folder)], check=True)
     pins = [f"{package}=={version}" for package, version in wanted.items() if package != "python"]
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
     subprocess.run([*install, "--editable", f"{ROOT}[transformers,extend]", *pins, *_ALSO], check=True)
     stamp.write_text(asked, encoding="utf-8")
     return python
