@@ -58,6 +58,7 @@ def check(model_type: str, folder: Path) -> None:
     assert not any(families.differences(before, after).values())
 
 
+@pytest.mark.transformers_as_pinned("gpt_oss", "llama4_text", "qwen2_vl_text", "llama4")
 @pytest.mark.parametrize("model_type", KINDS)
 def test_nothing_that_a_model_gives_changes(model_type: str, tmp_path: Path) -> None:
     check(model_type, tmp_path)
@@ -277,6 +278,7 @@ def test_training_mode_and_the_generator_are_left_as_they_were(llama: Any) -> No
         assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.transformers_as_pinned
 def test_checkpointed_gradients_are_the_same(llama: Any) -> None:
     def gradients() -> list[torch.Tensor]:
         llama.zero_grad()
@@ -291,6 +293,7 @@ def test_checkpointed_gradients_are_the_same(llama: Any) -> None:
     assert all(map(torch.equal, before, after))
 
 
+@pytest.mark.transformers_as_pinned
 def test_a_vision_tower_is_left_until_inputs_reach_it() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -300,6 +303,7 @@ def test_a_vision_tower_is_left_until_inputs_reach_it() -> None:
         assert not any("forward" in vars(block.attn) for block in model.model.visual.blocks)
 
 
+@pytest.mark.transformers_as_pinned
 @pytest.mark.filterwarnings("ignore")
 def test_inputs_reach_a_vision_tower() -> None:
     tower = families.build("qwen3_vl_vision")

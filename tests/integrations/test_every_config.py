@@ -28,6 +28,15 @@ def said(described: Description) -> list[Any]:
     return [(group.part, group.label, group.layers, group.encoding.to_dict()) for group in described]
 
 
+@pytest.mark.transformers_as_pinned(
+    "MiniMaxAI/MiniMax-M2.5",
+    "deepseek-ai/DeepSeek-V4-Flash",
+    "deepseek-ai/DeepSeek-V4-Pro",
+    "moonshotai/Kimi-K2.5",
+    "nvidia/GLM-5.2-NVFP4",
+    "nvidia/Kimi-K2.5-NVFP4",
+    "nvidia/MiniMax-M3-NVFP4",
+)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("line", HUB, ids=[line["name"] for line in HUB])
 def test_a_released_config_is_read_as_its_object_and_as_its_module(line: dict[str, Any]) -> None:

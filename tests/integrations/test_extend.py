@@ -114,6 +114,7 @@ def test_a_rule_is_what_the_model_computes_when_it_was_loaded_again(rule: Freque
     torch.testing.assert_close(found.inv_freq(16, length=length), rule.inv_freq(16, length=length))
 
 
+@pytest.mark.transformers_as_pinned
 def test_dynamic_ntk_keeps_the_trained_length(tmp_path: Path) -> None:
     config = check(build("llama"), DynamicNTK(2.0, trained_length=32), tmp_path, length=64, changes=False)
     assert config["max_position_embeddings"] == 32

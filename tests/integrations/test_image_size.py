@@ -72,6 +72,7 @@ def tables(config: Any, dim: int) -> set[int]:
     raise AssertionError(f"no model of {type(config).__name__} has a table of positions")
 
 
+@pytest.mark.transformers_as_pinned
 def test_windows_have_the_biases_of_the_model() -> None:
     model = build("Swin", **STAGES)
     groups = describe(model)
@@ -117,6 +118,7 @@ def test_a_spectrogram_has_rows_of_frequency() -> None:
     assert model.embeddings.position_embeddings.shape[1] == group.encoding.max_positions
 
 
+@pytest.mark.transformers_as_pinned
 def test_mae_has_sinusoids_of_rows_and_columns() -> None:
     from transformers.models.vit_mae import modeling_vit_mae
 
@@ -172,6 +174,7 @@ READS_ON_DEMAND: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.transformers_as_pinned("Swin-(64, 48)", "Swin-(64, 64)", "Swin-(24, 32)")
 @pytest.mark.parametrize("size", [(64, 48), (64, 64), (24, 32)], ids=str)
 @pytest.mark.parametrize("name", READS_ON_DEMAND)
 def test_another_size_is_what_the_model_reads_on_demand(name: str, size: tuple[int, int]) -> None:
@@ -217,6 +220,7 @@ def test_beit_reads_its_biases_by_offset() -> None:
     assert all(torch.equal(model.get_parameter(path), old) for path, old in before.items())
 
 
+@pytest.mark.transformers_as_pinned("DINOv3ViT---")
 @pytest.mark.parametrize(
     ("name", "options", "size", "pixels"),
     [
@@ -250,6 +254,7 @@ def test_the_ways_of_reading_differ_and_are_named() -> None:
         extend(model, size=(64, 48), by="nearest")
 
 
+@pytest.mark.transformers_as_pinned
 def test_a_rule_turns_rows_and_columns() -> None:
     model, pixels = build("DINOv3ViT", **SMALL), images(64, 48)
     with extend(model, size=(64, 48)):

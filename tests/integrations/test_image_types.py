@@ -36,6 +36,7 @@ def known(model_type: str) -> None:
         pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
 
 
+@pytest.mark.transformers_as_pinned("qwen3_vl_vision", "sam3_vit_model")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("model_type", QUICK)
 def test_what_is_described_is_the_models(model_type: str) -> None:
@@ -60,6 +61,7 @@ def built(name: str, **options: Any) -> Any:
         return getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**{**SMALL, **options}))
 
 
+@pytest.mark.transformers_as_pinned
 def test_yolos_has_a_table_between_layers() -> None:
     model = built("Yolos", patch_size=8, num_detection_tokens=5, intermediate_size=64)
     first, between = describe(model)
@@ -110,6 +112,7 @@ def test_clap_and_levit_have_biases_by_stage() -> None:
     assert [(type(g.encoding), g.encoding.window) for g in levit] == [(LeViTBias, (n, n)) for n in (14, 7, 4)]
 
 
+@pytest.mark.transformers_as_pinned("qwen3_vl_vision")
 @pytest.mark.parametrize("model_type", ["sam3_vit_model", "qwen3_vl_vision", "llama4_vision_model", "kimi_k25_vision"])
 def test_a_table_beside_a_rotation_is_named_and_is_not_written(model_type: str) -> None:
     known(model_type)
@@ -125,6 +128,7 @@ def test_a_table_beside_a_rotation_is_named_and_is_not_written(model_type: str) 
     assert describe(written).groups[0].encoding.to_dict() == rotation.encoding.to_dict()
 
 
+@pytest.mark.transformers_as_pinned
 def test_what_is_no_table_of_patches_is_said_in_words() -> None:
     for model_type in ("gemma4_vision", "sam2_video"):
         known(model_type)

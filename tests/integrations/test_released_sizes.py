@@ -118,6 +118,20 @@ TOWERS = {
 }
 
 
+@pytest.mark.transformers_as_pinned(
+    "Qwen/Qwen3-VL-235B-A22B-Instruct",
+    "Qwen/Qwen3-VL-2B-Instruct",
+    "Qwen/Qwen3-VL-30B-A3B-Instruct",
+    "Qwen/Qwen3-VL-32B-Instruct",
+    "Qwen/Qwen3-VL-4B-Instruct",
+    "Qwen/Qwen3-VL-8B-Instruct",
+    "Qwen/Qwen3.5-122B-A10B",
+    "Qwen/Qwen3.5-27B",
+    "Qwen/Qwen3.5-35B-A3B",
+    "nvidia/Qwen3.5-397B-A17B-NVFP4",
+    "nvidia/Qwen3.5-122B-A10B-NVFP4",
+    "nvidia/Qwen3.6-27B-NVFP4",
+)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("line", TOWERS.values(), ids=[line["name"] for line in TOWERS.values()])
 def test_the_tower_of_a_released_model_is_the_models(line: dict[str, Any]) -> None:

@@ -158,6 +158,7 @@ def test_proportional_rotation_spans_the_head() -> None:
     assert rope.frequencies == Proportional(0.25)
 
 
+@pytest.mark.transformers_as_pinned("keys2-rotated2")
 @pytest.mark.parametrize(
     ("keys", "rotated"),
     [
@@ -243,6 +244,7 @@ def test_bases_by_kind_of_layer_are_read_from_transformers_4_and_5() -> None:
         assert distant.encoding.frequencies == Linear(8.0, base=1e6)
 
 
+@pytest.mark.transformers_as_pinned
 def test_a_temperature_stands_beside_the_rotation_or_alone() -> None:
     llama4 = llama(
         model_type="llama4_text",
@@ -373,6 +375,7 @@ def default_configs() -> dict[str, dict[str, Any]]:
     return configs
 
 
+@pytest.mark.transformers_as_pinned
 @pytest.mark.filterwarnings("ignore")
 def test_every_default_config_of_transformers_survives_the_way_there_and_back() -> None:
     checked = 0

@@ -118,6 +118,7 @@ def test_a_base_for_each_layer(model_type: str) -> None:
                 describe({**step, **broken}, pairing="half")
 
 
+@pytest.mark.transformers_as_pinned
 def test_one_scaling_of_transformers_4_is_for_the_layers_that_had_it() -> None:
     kinds = ["sliding_attention"] * 3 + ["full_attention"]
     olmo = {"model_type": "olmo3", "num_hidden_layers": 4, "layer_types": kinds, "rope_scaling": YARN}
@@ -135,6 +136,7 @@ def test_one_scaling_of_transformers_4_is_for_the_layers_that_had_it() -> None:
     assert distant.encoding.frequencies == Linear(8.0, base=1e6)
 
 
+@pytest.mark.transformers_as_pinned
 def test_deepseek_v4_has_two_bases_and_one_scaling() -> None:
     config = {
         **{"model_type": "deepseek_v4", "hidden_size": 4096, "num_attention_heads": 64, "num_hidden_layers": 6},
@@ -243,6 +245,7 @@ def test_t5_without_its_newer_key() -> None:
         assert groups[0].encoding.max_distance == 128
 
 
+@pytest.mark.transformers_as_pinned
 def test_one_part_that_cannot_be_read_does_not_hide_the_others() -> None:
     text = {**B, "model_type": "llama", "num_hidden_layers": 2}
     for broken in ({"model_type": "convnext", "rope_theta": 1e4}, {"model_type": "siglip", "depth": "two"}):
@@ -322,6 +325,7 @@ def test_tables_and_biases_of_models_that_said_nothing() -> None:
     assert isinstance(describe(deberta).groups[0].encoding, DeBERTa)
 
 
+@pytest.mark.transformers_as_pinned
 def test_what_a_model_has_instead_is_said() -> None:
     import transformers
 
@@ -339,6 +343,7 @@ def test_what_a_model_has_instead_is_said() -> None:
     assert isinstance(describe(codec).groups[0].encoding, NoPE)  # it turns heads by their number
 
 
+@pytest.mark.transformers_as_pinned("deepseek_v4")
 @pytest.mark.parametrize(
     "config",
     [
@@ -401,6 +406,7 @@ def test_a_pattern_that_the_class_drops_is_named() -> None:
     assert "attn_type_list, which its class drops: it says that the layers [7] have attention" in described.unread
 
 
+@pytest.mark.transformers_as_pinned
 def test_a_base_that_the_class_moves_into_the_parameters_is_read() -> None:
     mimo = {
         "model_type": "mimo_v2_flash",
@@ -419,6 +425,7 @@ def test_a_pattern_of_layers_without_their_number_is_refused() -> None:
         describe({**config, "full_attention_interval": 4}, pairing="half")
 
 
+@pytest.mark.transformers_as_pinned("1000000000000000000000000000000", "1099511627776")
 @pytest.mark.parametrize("rows", [10**30, 1 << 40, float("inf")])
 def test_a_table_that_no_model_has_is_refused_before_it_is_made(rows: float) -> None:
     tower = {

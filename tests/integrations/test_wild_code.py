@@ -204,6 +204,7 @@ def test_a_flat_config_of_a_model_with_parts_is_its_texts() -> None:
     assert rotation(describe(mistral), "text_config").frequencies == Geometric(1e6)
 
 
+@pytest.mark.transformers_as_pinned
 def test_a_flat_config_whose_sizes_are_the_defaults() -> None:
     """sophgo/LLM-TPU, GLM-4.1V as transformers 4.53 wrote it: the rotary keys are the text's."""
     glm = {

@@ -45,6 +45,7 @@ def agrees(described: Description, theirs: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(theirs[group.label], ours, rtol=3e-6, atol=0)
 
 
+@pytest.mark.transformers_as_pinned("olmo3")
 @pytest.mark.parametrize("model_type", ["gemma3_text", "olmo3", "gemma3n_text"])
 def test_flat_parameters_that_a_class_leaves_beside_those_by_kind_are_not_read(model_type: str) -> None:
     """Gemma 3's class fills in both kinds of layer, and its model reads these: what the file says does nothing."""
@@ -56,6 +57,7 @@ def test_flat_parameters_that_a_class_leaves_beside_those_by_kind_are_not_read(m
     assert said.startswith("rope_parameters: factor, rope_theta, rope_type, beside those by kind of layer")
 
 
+@pytest.mark.transformers_as_pinned("laguna", "mellum")
 @pytest.mark.parametrize("model_type", ["gemma4_text", "laguna", "mellum"])
 def test_flat_parameters_for_a_model_that_reads_them_by_kind_alone_are_refused(model_type: str) -> None:
     config = {"model_type": model_type, **SIZES, "layer_types": KINDS, "rope_parameters": dict(FLAT)}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from posenc.dot_product_attention import attention
 from posenc.encoding import Encoding
 from posenc.nn.cache import Cache, SlidingCache, StaticCache
-from posenc.nn.tokens import START, Tokens, after
+from posenc.nn.tokens import START, Tokens, after, count_up
 from posenc.positions import Positions
 
 QKNorm = Literal["rms", "layer"]
@@ -201,7 +201,7 @@ class Attention(nn.Module):
         if encoding is not None and not cacheable:
             q, k = encoding.on_queries_keys(q, k, tokens.q_positions, k_positions=tokens.k_positions)
         return attention(
-            q, k, v, encoding, q_positions=None if tokens.plain else tokens.q_positions,
+            q, k, v, encoding, q_positions=None if count_up(tokens) else tokens.q_positions,
             k_positions=tokens.k_positions, causal=self.causal, window=self.window, documents=tokens.documents,
             mask=_combined(mask, tokens), sinks=self.sinks, state=state,
             dropout_p=self.dropout if self.training else 0.0,

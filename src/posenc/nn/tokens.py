@@ -26,11 +26,6 @@ class Tokens(NamedTuple):
     documents: Tensor | None
     next_position: int | Tensor
 
-    @property
-    def plain(self) -> bool:
-        """Whether the tokens simply count up: all rows the same, without padding and documents."""
-        return type(self.k_positions) is int
-
     def last(self, count: int) -> "Tokens":
         """The same without the keys before the last ``count``."""
         if isinstance(self.k_positions, Tensor):
@@ -45,6 +40,11 @@ class Tokens(NamedTuple):
 
 
 START = Tokens(0, 0, None, None, 0)
+
+
+def count_up(tokens: Tokens) -> bool:
+    """Whether they simply count up: all rows the same, without padding and documents."""
+    return type(tokens.k_positions) is int  # no property of the tuple: PyTorch 2.10 cannot compile one
 
 
 def after(
@@ -64,10 +64,10 @@ def after(
     batch, seq = x.shape[:2]
     if isinstance(positions, np.integer):
         positions = int(positions)
-    if positions is None and attention_mask is None and documents is None and before.plain:
+    if positions is None and attention_mask is None and documents is None and count_up(before):
         now: int = before.next_position  # type: ignore[assignment]
         return Tokens(now, before.k_positions, None, None, now + seq)
-    if type(positions) is int and positions == before.next_position and before.plain and attention_mask is None:
+    if type(positions) is int and positions == before.next_position and count_up(before) and attention_mask is None:
         return after(before, x, documents=documents, name=name)
     mask = None if attention_mask is None else _checked(attention_mask, "attention_mask", batch, seq, name)
     ids = None if documents is None else _checked(documents, "documents", batch, seq, name)

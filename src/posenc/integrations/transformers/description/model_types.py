@@ -115,6 +115,16 @@ AXIAL: dict[str, tuple[str, tuple[int, ...]]] = {
     "step3p5_vision": ("half", (1, 0)),
 }
 
+#: The base of image models whose configs had none in transformers 5.6: the default of their code.
+AXIAL_BASES = dict.fromkeys(
+    names("""
+        ernie4_5_vl_moe_vision glm4v_moe_vision glm4v_vision glm_ocr_vision mlcd mlcd_vision_model paddleocr_vl_vision
+        qwen2_5_omni_vision_encoder qwen2_5_vl_vision qwen2_vl_vision qwen3_5_moe_vision qwen3_5_vision
+        qwen3_omni_moe_vision_encoder qwen3_vl_moe_vision qwen3_vl_vision video_llama_3_vision
+    """),
+    10_000.0,
+)
+
 #: What a coordinate is, where it is not the number of a row or column.
 COORDINATES = {
     **dict.fromkeys(

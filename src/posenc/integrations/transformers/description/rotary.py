@@ -243,7 +243,7 @@ def mrope(
 def axial(model_type: str, config: Mapping[str, Any], parameters: Mapping[str, Any]) -> AxialRoPE:
     """The rotation of an image model."""
     layout, order = models.AXIAL[model_type]
-    base = parameters.get("rope_theta", config.get("rope_theta"))
+    base = parameters.get("rope_theta", config.get("rope_theta", models.AXIAL_BASES.get(model_type)))
     if base is None:
         raise ValueError(f"describe: the config of {model_type!r} has no rope_theta; add it.")
     if not isinstance(base, Real):  # a list, which counts a base for each layer of a text
