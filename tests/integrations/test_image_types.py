@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from posenc import AxialRoPE, Learned
+from posenc import AxialRoPE, Geometric, Learned
 from posenc.embeddings import LearnedGrid
 from posenc.integrations.transformers import describe, extend, to_transformers
+from posenc.integrations.transformers.description import rotary
 from posenc.integrations.transformers.description.images import READERS
 from posenc.integrations.transformers.description.in_words import INSTEAD
 from posenc.integrations.transformers.description.patch_tables import BESIDE_ROTATION, TABLES
@@ -233,3 +234,11 @@ def test_no_model_type_with_positions_is_passed_over_in_silence() -> None:
             silent[model_type] = tensors[:2]
     assert silent == {}
     assert asked > 80
+
+
+def test_a_tower_whose_config_has_no_base_has_that_of_its_code() -> None:
+    """As configs are in transformers 5.6, and as they lie on a disk."""
+    pe = rotary.axial("qwen3_vl_vision", {"hidden_size": 1152, "num_heads": 16}, {})
+    assert (pe.head_dim, pe.frequencies) == (72, Geometric(base=10_000.0))
+    with pytest.raises(ValueError, match="the config of 'pixtral' has no rope_theta; add it"):
+        rotary.axial("pixtral", {"hidden_size": 1152, "num_heads": 16}, {})
