@@ -15,7 +15,6 @@ the CPU; attention_peers.py is for a GPU.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import posenc
+from posenc.lab.run.environment import describe
 
 RESULTS = Path(__file__).parent / "results" / "attention.jsonl"
 HEADS, HEAD_DIM = 8, 64
@@ -49,27 +49,10 @@ ENCODINGS: dict[str, Callable[[], posenc.Encoding]] = {
 
 def record(kind: str, values: dict[str, Any]) -> None:
     """One line of results, with where it was measured."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        "",
-    )
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    line = {
-        "benchmark": f"attention {kind}",
-        "values": values,
-        "machine": {
-            "cpu": cpu,
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "load": os.getloadavg()[0],
-        },
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "posenc": posenc.__version__},
-        "commit": commit.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
+    where = describe(threads=torch.get_num_threads(), device="cpu")
+    line = {"benchmark": f"attention {kind}", "values": values, **where, "load": os.getloadavg()[0]}
     with RESULTS.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps(line | {"date": time.strftime("%Y-%m-%d")}) + "\n")
 
 
 def tensors(length: int, count: int = 3) -> list[Tensor]:
