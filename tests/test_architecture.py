@@ -3,7 +3,6 @@
 import ast
 import importlib
 import inspect
-import os
 import runpy
 import subprocess
 import sys
@@ -286,16 +285,12 @@ def fresh(code: str) -> str:
 
 
 def test_import_posenc_is_light() -> None:
-    """In a fresh process, after torch: at most 50 ms, and none of the heavy packages."""
+    """In a fresh process, after torch: the library itself and jaxtyping, and no other package."""
     code = (
-        "import sys, time, torch; before = set(sys.modules); start = time.perf_counter(); import posenc;"
-        "elapsed = time.perf_counter() - start;"
-        "print(elapsed, *(m for m in ('transformers', 'matplotlib', 'triton')"
-        " if m in sys.modules and m not in before))"
+        "import sys, torch; before = set(sys.modules); import posenc;"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)"
     )
-    best, *heavy = min((fresh(code).split() for _ in range(3)), key=lambda words: float(words[0]))
-    assert not heavy
-    assert float(best) < 0.05
+    assert set(fresh(code).split()) <= {"posenc", "jaxtyping"}
 
 
 def test_using_the_library_loads_none_of_the_heavy_packages() -> None:
@@ -316,15 +311,19 @@ def test_the_oracle_needs_no_torch() -> None:
 
 
 def test_the_command_line_answers_at_once() -> None:
-    def seconds() -> float:
-        before = os.times()
-        subprocess.run([sys.executable, "-m", "posenc", "--help"], check=True, capture_output=True)
-        after = os.times()
-        return after.children_user + after.children_system - before.children_user - before.children_system
-
-    assert "False" in fresh("import sys, posenc.lab.__main__; print('torch' in sys.modules)")
-    # Seconds of CPU, which other processes do not change: 0.2 on a machine of 2024, where a user waits as long.
-    assert min(seconds() for _ in range(3)) < 0.8
+    """The help of the command imports nothing that takes long to import."""
+    said = fresh(
+        "import runpy, sys; sys.argv = ['posenc', '--help']\n"
+        "try: runpy.run_module('posenc', run_name='__main__')\n"
+        "except SystemExit as done: assert not done.code\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    help_text, _, imported = said.rpartition("\n")
+    assert "compare" in help_text
+    assert "typer" in imported.split()
+    assert not {"torch", "numpy", "transformers", "matplotlib", "joblib", "jinja2", "tokenizers"} & set(
+        imported.split()
+    )
 
 
 # Words

@@ -434,13 +434,11 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
 }
 
 
-#: Questions that take seconds each: the first is quick for the catalogue's own rows and slow for their variants, the
-#: others are quick for some of each place.
+#: Questions that take seconds each are quick for some of each place, and slow for all others.
 LONG = ("compiles_to_one_graph_for_all_lengths", "decodes_with_two_graphs", "is_exported_with_an_open_length")
-SLOW = {(name, question) for name in set(CASES) - set(posenc.names()) for question in LONG}
 SOME = {"sinusoidal", "rope", "axial", "alibi", "t5", "shaw", "cope"}
-SLOW |= {(name, LONG[1]) for name in set(CASES) - SOME - {"learned", "mrope", "ssmax", "forgetting"}}
-SLOW |= {(name, LONG[2]) for name in set(CASES) - SOME}
+MORE = SOME | {"learned", "mrope", "ssmax", "forgetting", "fire"}
+SLOW = {(name, question) for question in LONG for name in set(CASES) - (SOME if question == LONG[2] else MORE)}
 QUESTIONS = [name for name, _ in testing.checks(posenc.NoPE())]
 
 

@@ -152,6 +152,7 @@ def test_a_damaged_library_is_never_loaded_but_built_again(source: pathlib.Path)
     assert [p.name for p in library.path.parent.iterdir()] == [library.path.name]
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_library_that_crashes_as_it_is_loaded_is_not_kept(source: pathlib.Path) -> None:
     source.write_text(SOURCE + "__attribute__((constructor)) static void crash() { __builtin_trap(); }")
@@ -161,6 +162,7 @@ def test_a_library_that_crashes_as_it_is_loaded_is_not_kept(source: pathlib.Path
     assert list(_cache.cache_directory().iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_library_of_another_system_is_left_alone_and_one_for_this_system_is_built(source: pathlib.Path) -> None:
     cache = _cache.cache_directory()
@@ -172,6 +174,7 @@ def test_a_library_of_another_system_is_left_alone_and_one_for_this_system_is_bu
     assert library.path != foreign
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_what_a_killed_builder_left_is_removed_by_the_next(source: pathlib.Path) -> None:
     cache = _cache.cache_directory()
@@ -207,6 +210,7 @@ def test_a_cache_that_others_may_write_to_is_not_used(source: pathlib.Path) -> N
     assert "others may write" in _build.load(source).reason
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_cache_behind_a_link_is_used(source: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "elsewhere").mkdir()

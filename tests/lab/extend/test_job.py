@@ -242,7 +242,15 @@ def test_half_a_training_is_not_saved(
 # Cut off and resumed
 
 
-@pytest.mark.parametrize("piece", ["probe", "pass", "windows", "retrieval"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        pytest.param("probe", marks=pytest.mark.slow),
+        "pass",
+        pytest.param("windows", marks=pytest.mark.slow),
+        "retrieval",
+    ],
+)
 def test_a_run_that_is_cut_off_keeps_what_is_done_and_goes_on(
     tiny_model, begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, piece: str
 ) -> None:

@@ -78,7 +78,11 @@ def logits(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize(
+    "rule",
+    [pytest.param(rule, marks=pytest.mark.slow if isinstance(rule, (Linear, NTK, Llama3)) else ()) for rule in RULES],
+    ids=lambda rule: type(rule).__name__,
+)
 def test_transformers_gives_the_logits_that_were_measured(llama: MakeLlama, tmp_path: Path, rule: Frequencies) -> None:
     from transformers import AutoModelForCausalLM
 
