@@ -27,7 +27,7 @@ test: .venv/installed ## everything that CI checks
 # Compiling the kernels leaves a core idle, and so does the half of mypy that cannot be shared out.
 	$(BIN)/posenc build > /dev/null & $(BIN)/mypy --num-workers 2 && wait $$!
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(addprefix --must-run=,$(MUST_RUN))
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/conformance --ignore=tests/conformance/test_any_call.py -m "not slow" -k "not refuses and not compiles and not graphs and not exported" --jaxtyping-packages=$(SHAPED),beartype.beartype
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/conformance/test_every_encoding.py -m "not slow" -k "not refuses and not compiles and not graphs and not exported" --jaxtyping-packages=$(SHAPED),beartype.beartype
 
 test-all: .venv/installed-all .venv/installed-extend ## and what takes minutes: the inductor, ONNX, Ray, kill -9, the census, planted faults
 	$(BIN)/pytest --must-run=tests/integrations/diffusers/test_accelerate.py --must-run=tests/integrations/test_onnx.py

@@ -184,6 +184,7 @@ def test_what_a_killed_builder_left_is_removed_by_the_next(source: pathlib.Path)
     assert [p.name for p in cache.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_one_process_builds_and_the_others_wait_for_it(source: pathlib.Path) -> None:
     cache = _cache.cache_directory()

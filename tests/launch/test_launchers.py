@@ -28,6 +28,7 @@ def check(names: Iterable[str], folder: Path) -> None:
         assert {call: which for call, which in wrong.items() if which} == {}
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     check(QUICK, tmp_path)
 

@@ -102,6 +102,7 @@ def test_transformers_gives_the_logits_that_were_measured(llama: MakeLlama, tmp_
     assert group.longest == (None if isinstance(rule, DynamicNTK) else 256 if isinstance(rule, Linear) else 128)
 
 
+@pytest.mark.slow
 def test_a_process_without_posenc_gives_the_same_bits(llama: MakeLlama, tmp_path: Path) -> None:
     from posenc.integrations.transformers import extend
 
