@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import Backend, Device, from_dict, to_dict
@@ -61,7 +63,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Given:
     """One encoding of a run: the label that names it everywhere, and the spec that makes it."""
 
     label: str
@@ -78,8 +80,8 @@ class RunConfig:
     """
 
     preset: str
-    encodings: tuple[Entry, ...]
-    seeds: tuple[int, ...]
+    encodings: tuple[Given, ...]
+    seeds: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
     text: Mapping[str, Any]
     vocabulary: Mapping[str, Any]
     model: ModelConfig
@@ -88,8 +90,8 @@ class RunConfig:
     threads: int
     jobs: int
     backend: Backend
-    device: Device
-    precision: Precision
+    device: Device = "cpu"
+    precision: Precision = "float32"
     command: str = ""
 
     def to_dict(self) -> dict[str, Any]:

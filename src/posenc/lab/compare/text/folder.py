@@ -9,6 +9,7 @@ import torch
 from msgspec import UNSET, UnsetType
 
 import posenc
+from posenc.lab.compare.text.config import Given, RunConfig
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import FORMAT, Data, converted
@@ -17,51 +18,6 @@ from posenc.lab.run.errors import RunError
 Protocol = Literal["windows", "last"]
 PROTOCOLS: tuple[Protocol, ...] = ("windows", "last")
 T = TypeVar("T")
-
-
-# What is read of a run's config, whichever version wrote it
-
-
-class Given(msgspec.Struct):
-    """An encoding of the run."""
-
-    label: str
-    spec: str
-
-
-class Model(msgspec.Struct):
-    """Sizes of the decoder."""
-
-    dim: int
-    num_heads: int
-    num_layers: int
-
-
-class Train(msgspec.Struct):
-    """How it was trained."""
-
-    length: int
-    steps: int
-    batch: int
-
-
-class Evaluate(msgspec.Struct):
-    """What was scored."""
-
-    factors: Annotated[list[int], msgspec.Meta(min_length=1)]
-    last: int | None = None
-
-
-class Config(msgspec.Struct):
-    """A run's config."""
-
-    encodings: list[Given]
-    seeds: Annotated[list[int], msgspec.Meta(min_length=1)]
-    model: Model
-    train: Train
-    evaluate: Evaluate
-    command: str = ""
-    text: dict[str, list[Data]] = {}
 
 
 # What is read of the rows of a trial
@@ -113,8 +69,8 @@ class Seed(msgspec.Struct, kw_only=True):
     seconds: float | None
 
 
-def read_config(run: Path) -> tuple[Config, Data]:
-    """What is read of a run's config, and all of it as it stands in its file.
+def read_config(run: Path) -> tuple[RunConfig, Data]:
+    """A run's config, and all of it as it stands in its file.
 
     Raises:
         ValueError: a folder that is no run of ``posenc compare``, a run of another format.
@@ -129,7 +85,7 @@ def read_config(run: Path) -> tuple[Config, Data]:
             f"report: {path} has format {config.get('format')!r} and kind {config.get('kind')!r}, expected format "
             f"{FORMAT} and kind 'compare'; posenc {config.get('posenc')!r} wrote it, read it with that version."
         )
-    return converted(config, Config, where=str(path)), config
+    return converted(config, RunConfig, where=str(path)), config
 
 
 def _rows(folder: Path, rows: Sequence[Data], event: str, cls: type[T]) -> list[T]:
@@ -139,7 +95,7 @@ def _rows(folder: Path, rows: Sequence[Data], event: str, cls: type[T]) -> list[
     return [converted(row, cls, where=f"{where}, line {number}") for number, row in numbered]
 
 
-def read_trial(folder: Path, seed: int, config: Config) -> tuple[Seed, list[int]]:
+def read_trial(folder: Path, seed: int, config: RunConfig) -> tuple[Seed, list[int]]:
     """A trial as far as it is, and the tokens that it wrote."""
     rows = runs.Metrics(folder / runs.METRICS).rows()
     loss = {row.step: row.loss for row in _rows(folder, rows, "train", _Step)}  # a resumed step counts once
@@ -170,7 +126,7 @@ def encodings_of(run: Path) -> dict[str, posenc.Encoding | str]:
     return {given.label: _encoding(run, given, config) for given in config.encodings}
 
 
-def _encoding(run: Path, given: Given, config: Config) -> posenc.Encoding | str:
+def _encoding(run: Path, given: Given, config: RunConfig) -> posenc.Encoding | str:
     model = config.model
     try:
         with torch.random.fork_rng(devices=[]):  # one that was not trained yet is the same in every report

@@ -12,7 +12,7 @@ from posenc.lab.compare.jobs import finish as finish_run
 from posenc.lab.compare.jobs import finish_trials
 from posenc.lab.compare.request import Request as Request
 from posenc.lab.compare.text import report, speed
-from posenc.lab.compare.text.config import Entry, RunConfig, TrialConfig, is_done, load_config, load_trial
+from posenc.lab.compare.text.config import Given, RunConfig, TrialConfig, is_done, load_config, load_trial
 from posenc.lab.compare.text.presets import PRESETS
 from posenc.lab.compare.text.trial import make_model, run_trial
 from posenc.lab.encodings.spec import parse
@@ -86,7 +86,7 @@ def _plan(request: Request) -> tuple[RunConfig, list[TrialConfig], text.Vocabula
     config = RunConfig(
         command=command_of("compare", dataclasses.replace(request, threads=threads, folder=None, jobs=None)),
         preset=request.preset,
-        encodings=tuple(Entry(spec.label, spec.text) for spec in specs),
+        encodings=tuple(Given(spec.label, spec.text) for spec in specs),
         seeds=seeds,
         text=corpus.describe(),
         vocabulary=vocabulary.describe(),
@@ -110,7 +110,7 @@ def _how_many_jobs(wanted: int | None, device: Device, *, trials: int) -> int:
     return min(trials, torch.cuda.device_count() if device == "cuda" else cores())
 
 
-def _trial(config: RunConfig, entry: Entry, seed: int) -> TrialConfig:
+def _trial(config: RunConfig, entry: Given, seed: int) -> TrialConfig:
     """A trial whose encoding has been built and tried on one window, so that it does not fail an hour later."""
     trial = TrialConfig(
         label=entry.label,

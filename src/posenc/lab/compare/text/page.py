@@ -11,7 +11,8 @@ from markupsafe import Markup, escape
 
 import posenc
 from posenc.lab.compare.text import continuation
-from posenc.lab.compare.text.folder import PROTOCOLS, Config, Protocol
+from posenc.lab.compare.text.config import RunConfig
+from posenc.lab.compare.text.folder import PROTOCOLS, Protocol
 from posenc.lab.compare.text.results import Described, Entry, Results, growth, verdict
 from posenc.lab.compare.text.table import best, cell_text, heading
 from posenc.lab.drawing import html, plots
@@ -194,7 +195,7 @@ def _cell(value: str, holds: bool | None, more: str = "") -> dict[str, Any]:
     return {"value": value, "holds": holds, "more": more}
 
 
-def _pictures_of(label: str, encoding: posenc.Encoding, config: Config) -> list[plots.Picture]:
+def _pictures_of(label: str, encoding: posenc.Encoding, config: RunConfig) -> list[plots.Picture]:
     """The pictures of an encoding, under names that are unique in the run."""
     pictures = pictures_of(
         encoding,

@@ -11,17 +11,9 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 import posenc
+from posenc.lab.compare.text.config import Given, RunConfig
 from posenc.lab.compare.text.continuation import Parts, parts
-from posenc.lab.compare.text.folder import (
-    PROTOCOLS,
-    Config,
-    Given,
-    Protocol,
-    Seed,
-    encodings_of,
-    read_config,
-    read_trial,
-)
+from posenc.lab.compare.text.folder import PROTOCOLS, Protocol, Seed, encodings_of, read_config, read_trial
 from posenc.lab.drawing.words import BROKE, HELD, finite, names, times
 from posenc.lab.encodings import road
 from posenc.lab.encodings.properties import Properties, measure
@@ -87,7 +79,7 @@ class Results(msgspec.Struct, kw_only=True):
     kind: str = "compare"
     posenc: str = posenc.__version__
     run: str
-    config: Config
+    config: RunConfig
     written: Data
     command: str
     environment: Data
@@ -97,7 +89,7 @@ class Results(msgspec.Struct, kw_only=True):
     properties: dict[str, Described | NotBuilt] = {}
 
     @property
-    def factors(self) -> list[int]:
+    def factors(self) -> tuple[int, ...]:
         """How many times the trained length was evaluated."""
         return self.config.evaluate.factors
 
@@ -143,7 +135,7 @@ def measured(run: Path) -> Results:
     return results
 
 
-def _entry(run: Path, given: Given, folders: Sequence[Path], config: Config, speed: Speed | None) -> Entry:
+def _entry(run: Path, given: Given, folders: Sequence[Path], config: RunConfig, speed: Speed | None) -> Entry:
     trials = [read_trial(folder, seed, config) for folder, seed in zip(folders, config.seeds, strict=True)]
     seeds, written = [seed for seed, _ in trials], trials[0][1]
     return Entry(
@@ -277,7 +269,7 @@ def _over_seeds(seeds: Sequence[Seed], protocol: Protocol) -> dict[int, Cell]:
     return cells
 
 
-def _properties(config: Config, encodings: Mapping[str, posenc.Encoding | str]) -> dict[str, Described | NotBuilt]:
+def _properties(config: RunConfig, encodings: Mapping[str, posenc.Encoding | str]) -> dict[str, Described | NotBuilt]:
     found: dict[str, Described | NotBuilt] = {}
     for label, encoding in encodings.items():
         if isinstance(encoding, str):
