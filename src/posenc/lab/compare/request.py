@@ -13,9 +13,10 @@ SIZES = "Sizes, where they differ from the preset's"
 WHERE = "Where and how"
 
 
-def _by_preset(section: str, name: str) -> str:
-    """The defaults of a size, for its help."""
-    return ", ".join(f"{getattr(getattr(preset, section), name):g} for {key}" for key, preset in PRESETS.items())
+def _size(said: str, metavar: str = "N", *, section: str = "train", default: str = "") -> Any:
+    """The option of a size. Its help shows the ``default`` of each preset, the field of a ``section`` of it."""
+    shown = [f"{getattr(getattr(preset, section), default):g} for {key}" for key, preset in PRESETS.items() if default]
+    return typer.Option(metavar=metavar, help=said, rich_help_panel=SIZES, show_default=", ".join(shown) or True)
 
 
 def _encodings(incomplete: str) -> list[str]:
@@ -71,69 +72,19 @@ class Request:
             show_default=", ".join(f"{preset.seeds} for {name}" for name, preset in PRESETS.items()),
         ),
     ] = None
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Training steps.", rich_help_panel=SIZES, show_default=_by_preset("train", "steps")
-        ),
-    ] = None
-    length: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Trained length in tokens.",
-            rich_help_panel=SIZES,
-            show_default=_by_preset("train", "length"),
-        ),
-    ] = None
+    steps: Annotated[int | None, _size("Training steps.", default="steps")] = None
+    length: Annotated[int | None, _size("Trained length in tokens.", default="length")] = None
     lengths: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N,...",
-            help="Several trained lengths, each trained with each encoding; not for text.",
-            rich_help_panel=SIZES,
-        ),
+        str | None, _size("Several trained lengths, each trained with each encoding; not for text.", "N,N,...")
     ] = None
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Windows in a step.", rich_help_panel=SIZES, show_default=_by_preset("train", "batch")
-        ),
-    ] = None
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="The highest learning rate.",
-            rich_help_panel=SIZES,
-            show_default=_by_preset("train", "learning_rate"),
-        ),
-    ] = None
-    dim: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Channels of the model.", rich_help_panel=SIZES, show_default=_by_preset("model", "dim")
-        ),
-    ] = None
-    layers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Layers.", rich_help_panel=SIZES, show_default=_by_preset("model", "num_layers")
-        ),
-    ] = None
-    heads: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Heads.", rich_help_panel=SIZES, show_default=_by_preset("model", "num_heads")),
-    ] = None
-    warmup: Annotated[
-        int | None, typer.Option(metavar="N", help="Steps in which the learning rate rises.", rich_help_panel=SIZES)
-    ] = None
-    weight_decay: Annotated[
-        float | None, typer.Option(metavar="X", help="Weight decay of AdamW.", rich_help_panel=SIZES)
-    ] = None
-    dropout: Annotated[
-        float | None, typer.Option(metavar="X", help="Dropout in training; not for text.", rich_help_panel=SIZES)
-    ] = None
+    batch: Annotated[int | None, _size("Windows in a step.", default="batch")] = None
+    learning_rate: Annotated[float | None, _size("The highest learning rate.", "X", default="learning_rate")] = None
+    dim: Annotated[int | None, _size("Channels of the model.", section="model", default="dim")] = None
+    layers: Annotated[int | None, _size("Layers.", section="model", default="num_layers")] = None
+    heads: Annotated[int | None, _size("Heads.", section="model", default="num_heads")] = None
+    warmup: Annotated[int | None, _size("Steps in which the learning rate rises.")] = None
+    weight_decay: Annotated[float | None, _size("Weight decay of AdamW.", "X")] = None
+    dropout: Annotated[float | None, _size("Dropout in training; not for text.", "X")] = None
     task: Annotated[
         str,
         typer.Option(
