@@ -24,6 +24,11 @@ PLACES = ("embeddings", "queries_keys", "scores")
 ELSEWHERE = ("none", "ssmax", "temperature")
 
 
+def within(path: Path) -> tuple[str, ...]:
+    """The folders of the package that a file is in, and its name: those around a checkout may have any name."""
+    return path.relative_to(SRC).parts
+
+
 def modules(folder: str = "") -> list[Path]:
     return sorted(path for path in (SRC / folder).rglob("*.py") if path.name != "__init__.py")
 
@@ -91,7 +96,7 @@ def test_the_oracle_imports_numpy_alone(path: Path) -> None:
 @pytest.mark.parametrize(
     "path",
     # Golden vectors are for code of others, which they must not share a line with.
-    [p for p in SRC.rglob("*.py") if "oracle" not in p.parts and p != SRC / "lab" / "vectors.py"],
+    [p for p in SRC.rglob("*.py") if "oracle" not in within(p) and p != SRC / "lab" / "vectors.py"],
     ids=str,
 )
 def test_nothing_in_the_library_imports_the_oracle(path: Path) -> None:
@@ -119,10 +124,10 @@ def test_the_three_places_import_only_what_is_below_them(path: Path) -> None:
     assert all(name.startswith(allowed) for name in below), below
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if "lab" not in p.parts and p != SRC / "__main__.py"], ids=str)
+@pytest.mark.parametrize("path", [p for p in modules() if "lab" not in within(p) and p != SRC / "__main__.py"], ids=str)
 def test_nothing_imports_the_lab_or_the_integrations(path: Path) -> None:
     assert not imports_any(path, "posenc.lab")
-    if "integrations" not in path.parts:
+    if "integrations" not in within(path):
         assert not imports_any(path, "posenc.integrations", "transformers")
 
 
@@ -247,11 +252,11 @@ def test_no_file_is_longer_than_400_lines(path: Path) -> None:
 @pytest.mark.parametrize("path", [*modules("lab"), *modules("integrations")], ids=str)
 def test_lab_and_integrations_use_public_names(path: Path) -> None:
     """No name of the library with an underscore; and no kernels in the lab, except to compile them ahead."""
-    outside = {name for name in imports_any(path, "posenc") if not name.startswith(OWN[path.relative_to(SRC).parts[0]])}
+    outside = {name for name in imports_any(path, "posenc") if not name.startswith(OWN[within(path)[0]])}
     assert not [
         name for name in outside if any(part.startswith("_") and part != "__version__" for part in name.split("."))
     ]
-    if "lab" in path.parts and path != SRC / "lab" / "build.py":
+    if "lab" in within(path) and path != SRC / "lab" / "build.py":
         assert not [name for name in outside if name.startswith("posenc.kernels")]
 
 
@@ -347,7 +352,7 @@ def test_every_public_name_has_a_docstring(name: str) -> None:
     assert len((inspect.getdoc(getattr(posenc, name)) or "").splitlines()) >= 1
 
 
-@pytest.mark.parametrize("path", [p for p in SRC.rglob("*.py") if "testing" not in p.parts], ids=str)
+@pytest.mark.parametrize("path", [p for p in SRC.rglob("*.py") if "testing" not in within(p)], ids=str)
 def test_a_users_mistake_is_never_an_assert(path: Path) -> None:
     assert not [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
 
