@@ -17,13 +17,14 @@ from posenc.lab.compare.jobs import finish as finish_run
 from posenc.lab.compare.jobs import finish_trials
 from posenc.lab.compare.request import Request
 from posenc.lab.compare.task import Sizes, Task
-from posenc.lab.compare.train import Training, seeded, train
+from posenc.lab.compare.train import Training, train
 from posenc.lab.compare.trial import Outcome, run_alone, train_and_measure
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import Backend, check_choice, read
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.options import command_of
+from posenc.lab.run.schedule import seeded
 from posenc.lab.run.signals import cores
 
 

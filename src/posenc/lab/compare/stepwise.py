@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from posenc.lab.run.schedule import Schedule, learning_rate_at
+from posenc.lab.run.schedule import Schedule, learning_rate_at, load_moments, moments
 
 
 class Settings(Schedule, Protocol):
@@ -75,41 +75,19 @@ class Stepwise(ABC, Generic[Model, Config]):
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, as named tensors."""
+        state = {f"model.{name}": value for name, value in self._values().items()}
         progress = {"progress.step": torch.tensor(self.step), "progress.loss_sum": self.loss_sum}
-        return {**state_of(self.model, self.optimizer), **progress}
+        return {**state, **moments(self.optimizer, dict(self.model.named_parameters())), **progress}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go back to where :meth:`state` was taken."""
-        load_state(self.model, self.optimizer, state)
+        with torch.no_grad():
+            for name, value in self._values().items():
+                value.copy_(state[f"model.{name}"])
+        load_moments(self.optimizer, dict(self.model.named_parameters()), state)
         self.step = int(state["progress.step"])
         self.loss_sum.copy_(state["progress.loss_sum"])
 
-
-def state_of(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """The weights and their moments by name; what several modules share has one name."""
-    moments = {
-        f"optimizer.{kind}.{name}": value
-        for name, parameter in model.named_parameters()
-        for kind, value in optimizer.state[parameter].items()
-    }
-    return {**{f"model.{name}": value for name, value in _weights(model).items()}, **moments}
-
-
-def load_state(model: nn.Module, optimizer: torch.optim.AdamW, state: Mapping[str, Tensor]) -> None:
-    """Give a model and its optimizer back what :func:`state_of` took."""
-    with torch.no_grad():
-        for name, value in _weights(model).items():
-            value.copy_(state[f"model.{name}"])
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
-    kinds = ("step", "exp_avg", "exp_avg_sq")
-    moments = {
-        index: {kind: state[f"optimizer.{kind}.{name}"] for kind in kinds}
-        for index, name in enumerate(order)
-        if f"optimizer.step.{name}" in state  # a weight that has had no gradient has none
-    }
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    def _values(self) -> dict[str, Tensor]:
+        """Weights and buffers; what several modules share has one name."""
+        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}

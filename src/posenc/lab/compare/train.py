@@ -1,8 +1,5 @@
 """Training at a task: what happens in a step depends on the seed and the number of the step alone."""
 
-import contextlib
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,6 +7,7 @@ from torch import Tensor, nn
 import posenc
 from posenc.lab.compare.stepwise import Stepwise
 from posenc.lab.compare.task import Sizes, Task
+from posenc.lab.run.schedule import seeded
 
 
 class Training(Stepwise[nn.Module, Sizes]):
@@ -30,16 +28,6 @@ class Training(Stepwise[nn.Module, Sizes]):
     def loss(self) -> Tensor:
         with seeded(self.seed, self.step):  # dropout
             return self.task.loss(self.model, self.config, np.random.default_rng((self.seed, self.step)))
-
-
-@contextlib.contextmanager
-def seeded(*numbers: int) -> Iterator[None]:
-    """Torch's own generator, seeded by these numbers, and as it was afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(
-            numbers[0] if len(numbers) == 1 else int(np.random.SeedSequence(numbers).generate_state(1)[0])
-        )
-        yield
 
 
 def train(task: Task, spec: str, sizes: Sizes, seed: int) -> nn.Module:

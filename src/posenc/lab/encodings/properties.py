@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import posenc
+from posenc.lab.run.schedule import seeded
 
 WORDS = ("the", "quick", "brown", "fox")
 EXACT = 1e-6
@@ -304,8 +305,7 @@ def _of_half_the_width(encoding: posenc.Encoding, *, seed: int) -> posenc.Encodi
 
 def _built(encoding: posenc.Encoding, data: Mapping[str, Any], *, seed: int) -> posenc.Encoding:
     """One of the same class, with what is random in it drawn from a seed of its own."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return type(encoding).from_dict(data)
 
 

@@ -20,6 +20,7 @@ from posenc.integrations.transformers import LayerGroup
 from posenc.lab.checkpoint.read import read
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run.errors import RunError
+from posenc.lab.run.schedule import seeded
 
 SCRIPTS = ("maths.js", "views.js")
 TRAINED = 4096
@@ -175,8 +176,7 @@ def _data(start: Start) -> dict[str, Any]:
             "attention_factor": float(rotation.frequencies.attention_factor),
         },
     }
-    with torch.random.fork_rng(devices=()), torch.no_grad():
-        torch.manual_seed(0)  # what is learned is drawn here: the same page each time
+    with seeded(0), torch.no_grad():  # what is learned is drawn here: the same page each time
         return data | {"distances": DISTANCES, "curves": _curves(), "codes": _codes(), "mixed": _mixed()}
 
 

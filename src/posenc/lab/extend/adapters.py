@@ -5,10 +5,10 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import nn
 
 from posenc.lab.run.errors import RunError
+from posenc.lab.run.schedule import seeded
 
 Method = Literal["lora", "full"]
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -75,8 +75,7 @@ def _lora(model: Any, wanted: Wanted) -> Iterator[Adapted]:
         target_modules=_targets(model, wanted.targets),
         fan_in_fan_out=transposed,
     )
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(wanted.seed)
+    with seeded(wanted.seed, device=model.device):
         try:
             tuner = LoraModel(model, config, "default")
         except ValueError as error:

@@ -4,15 +4,13 @@ What happens in a step depends on the seed and the number of the step alone: a t
 last checkpoint to the numbers of an unbroken one, and several processes come to what one comes to, but for rounding.
 """
 
-import contextlib
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +19,7 @@ from posenc.lab.extend.processes import Processes
 from posenc.lab.extend.tuning_config import TuneConfig, TuneStep
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
-from posenc.lab.run.schedule import batch_at, learning_rate_at
+from posenc.lab.run.schedule import batch_at, learning_rate_at, load_moments, moments, seed_of, seeded
 from posenc.positions import skipwise
 
 MOST_SCORED = 4096
@@ -94,7 +92,8 @@ class Tuning:
         scored = _scored_at(config, step) if self._can_choose else None
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         self.optimizer.zero_grad()
-        with _seeded(config.seed, step, self.processes.rank, self._device):  # for dropout, where a model has it
+        # For dropout, where a model has it.
+        with seeded(config.seed, step, 3, self.processes.rank, device=self._device):
             for index in range(self.processes.rank, config.batch, self.processes.size):
                 loss = self._loss(windows[index : index + 1], positions[index : index + 1], scored) / config.batch
                 loss.backward()
@@ -134,13 +133,9 @@ class Tuning:
 
         Random numbers are drawn from the seed and the number of the step: there is no generator to keep.
         """
-        state = {f"weights.{name}": parameter for name, parameter in self.parameters.items()}
+        state: dict[str, Tensor] = {f"weights.{name}": parameter for name, parameter in self.parameters.items()}
         if not self.is_finished:
-            state |= {
-                f"optimizer.{kind}.{name}": value
-                for name, parameter in self.parameters.items()
-                for kind, value in self.optimizer.state[parameter].items()
-            }
+            state |= moments(self.optimizer, self.parameters)
         progress = {"losses": self.losses, "seconds": [self.seconds]}
         return {
             **state,
@@ -159,17 +154,7 @@ class Tuning:
             for name, parameter in self.parameters.items():
                 parameter.copy_(state[f"weights.{name}"])
         if not self.is_finished:
-            kinds = ("step", "exp_avg", "exp_avg_sq")
-            moments = {
-                index: {
-                    kind: state[f"optimizer.{kind}.{name}"] for kind in kinds if f"optimizer.{kind}.{name}" in state
-                }
-                for index, name in enumerate(self.parameters)
-            }
-            groups = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict(
-                {"state": {index: kept for index, kept in moments.items() if kept}, "param_groups": groups}
-            )
+            load_moments(self.optimizer, self.parameters, state)
 
     def _save(self, path: Path) -> None:
         if self.processes.is_first:
@@ -180,7 +165,7 @@ def positions_at(config: TuneConfig, step: int) -> Tensor:
     """(batch, window): the positions of each window of a step."""
     if config.positions == "whole":
         return torch.arange(config.window).expand(config.batch, -1)
-    generator = torch.Generator().manual_seed(_number(config.seed, step, 1))
+    generator = torch.Generator().manual_seed(seed_of(config.seed, step, 1))
     return torch.stack(
         [
             skipwise(config.window, target_length=config.length, chunks=config.chunks, generator=generator)
@@ -193,17 +178,5 @@ def _scored_at(config: TuneConfig, step: int) -> Tensor | None:
     """Which tokens of a long window are scored; None for all."""
     if config.window <= MOST_SCORED:
         return None
-    generator = torch.Generator().manual_seed(_number(config.seed, step, 2))
+    generator = torch.Generator().manual_seed(seed_of(config.seed, step, 2))
     return torch.randperm(config.window, generator=generator)[:MOST_SCORED].sort().values
-
-
-def _number(*numbers: int) -> int:
-    """One seed from several."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(_number(seed, step, 3, rank))
-        yield

@@ -1,11 +1,16 @@
-"""Which windows and which learning rate a step of training has: functions of the seed and the step alone."""
+"""What the steps of every training share: windows, learning rate, random numbers, and the optimizer's state.
 
+All are functions of the seed and the number of the step, so that a training can be cut off and resumed.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def batch_at(
@@ -32,3 +37,40 @@ def learning_rate_at(step: int, config: Schedule) -> float:
     """A linear warm-up, then a linear decay to a tenth."""
     warm = min(1.0, (step + 1) / max(1, config.warmup))
     return config.learning_rate * warm * (1.0 - 0.9 * step / config.steps)
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def seeded(*numbers: int, device: torch.device | None = None) -> Iterator[None]:
+    """Torch's own generator, on a ``device`` besides the CPU too, seeded by these numbers, and as it was afterwards."""
+    with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+        torch.manual_seed(numbers[0] if len(numbers) == 1 else seed_of(*numbers))
+        yield
+
+
+def moments(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """AdamW's moments of these weights, by name."""
+    return {
+        f"optimizer.{kind}.{name}": value
+        for name, weight in weights.items()
+        for kind, value in optimizer.state[weight].items()
+    }
+
+
+def load_moments(
+    optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]
+) -> None:
+    """Give the optimizer back what :func:`moments` took."""
+    names = {id(weight): name for name, weight in weights.items()}
+    order = [names[id(weight)] for group in optimizer.param_groups for weight in group["params"]]
+    kinds = ("step", "exp_avg", "exp_avg_sq")
+    found = {
+        index: {kind: state[f"optimizer.{kind}.{name}"] for kind in kinds}
+        for index, name in enumerate(order)
+        if f"optimizer.step.{name}" in state  # a weight that has had no gradient has none
+    }
+    optimizer.load_state_dict({"state": found, "param_groups": optimizer.state_dict()["param_groups"]})

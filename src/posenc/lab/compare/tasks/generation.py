@@ -14,9 +14,9 @@ from posenc.lab.compare.task import Measurement, Sizes, Task
 from posenc.lab.compare.tasks.shared import patches
 from posenc.lab.compare.tasks.shared.diffusion import Block, Conditions
 from posenc.lab.compare.tasks.shared.patches import CLASSES, SIDE, Where
-from posenc.lab.compare.train import seeded
 from posenc.lab.drawing.plots import Picture
 from posenc.lab.drawing.tiles import tiles
+from posenc.lab.run.schedule import seeded
 
 PATCH = 2
 SHOWN = ((8, 8), (12, 12), (16, 16))

@@ -14,10 +14,10 @@ from posenc.lab.compare.task import Measurement, Sizes, Task
 from posenc.lab.compare.tasks.shared import patches
 from posenc.lab.compare.tasks.shared.diffusion import Block, Conditions
 from posenc.lab.compare.tasks.shared.patches import SIDE
-from posenc.lab.compare.train import seeded
 from posenc.lab.drawing.plots import Picture
 from posenc.lab.drawing.tiles import tiles
 from posenc.lab.encodings.spec import parse
+from posenc.lab.run.schedule import seeded
 from posenc.nn import Attention
 
 WIDTH, PATCH = 16, 4  # of the ring in pixels: one turn in 16 frames

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 import posenc
 from posenc.lab.compare.text.config import ModelConfig
 from posenc.lab.encodings.spec import Spec
+from posenc.lab.run.schedule import seed_of, seeded
 
 
 class Decoder(nn.Module):
@@ -38,7 +38,7 @@ class Decoder(nn.Module):
 
     def _draw_weights(self, seed: int) -> None:
         """The same numbers for every encoding: drawn one by one from a generator that nothing else touches."""
-        generator = torch.Generator().manual_seed(_stream(seed, "model"))
+        generator = torch.Generator().manual_seed(seed_of(seed, *b"model"))
         for name, weight in self.named_parameters():
             if weight.ndim < 2:
                 continue  # gains of norms start at 1
@@ -76,12 +76,6 @@ class Block(nn.Module):
 
 def build(config: ModelConfig, spec: Spec, *, vocabulary_size: int, length: int, seed: int) -> Decoder:
     """The decoder of one encoding, trained at ``length`` tokens; what is random in the encoding has its own stream."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_stream(seed, "encoding"))
+    with seeded(seed, *b"encoding"):  # streams of different purposes share no numbers
         encoding = spec.build(dim=config.dim, num_heads=config.num_heads, length=length)
         return Decoder(config, vocabulary_size=vocabulary_size, encoding=encoding, seed=seed)
-
-
-def _stream(seed: int, purpose: str) -> int:
-    """A seed for one purpose; streams of different purposes share no numbers."""
-    return int(np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1)[0])

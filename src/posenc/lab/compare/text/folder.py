@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
-import torch
 from msgspec import UNSET, UnsetType
 
 import posenc
@@ -14,6 +13,7 @@ from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import FORMAT, Data, converted
 from posenc.lab.run.errors import RunError
+from posenc.lab.run.schedule import seeded
 
 Protocol = Literal["windows", "last"]
 PROTOCOLS: tuple[Protocol, ...] = ("windows", "last")
@@ -129,8 +129,7 @@ def encodings_of(run: Path) -> dict[str, posenc.Encoding | str]:
 def _encoding(run: Path, given: Given, config: RunConfig) -> posenc.Encoding | str:
     model = config.model
     try:
-        with torch.random.fork_rng(devices=[]):  # one that was not trained yet is the same in every report
-            torch.manual_seed(0)
+        with seeded(0):  # one that was not trained yet is the same in every report
             encoding = parse(given.spec).build(dim=model.dim, num_heads=model.num_heads, length=config.train.length)
         weights = run / f"{given.label}-seed{config.seeds[0]}" / runs.MODEL
         if list(encoding.parameters()) and weights.exists():
