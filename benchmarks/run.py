@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import gate, timing
-from benchmarks.registry import CPU_CASES, GPU_CASES, LIMITS, Bench, Case
+from benchmarks.registry import CPU_CASES, GPU_CASES, LIMITS, Bench, Case, Microseconds
 from posenc.lab.run.environment import describe
 from posenc.lab.run.progress import Stages
 
@@ -126,9 +126,13 @@ def print_limits(measured: list[Measured], console: Console) -> None:
         if promised:
             table.add_row(f"[bold]{m.bench.case.name}[/]")
         for _, name, other, limit in promised:
-            ratio = m.times[name].ratio(m.times[other])
-            kept = "[green]kept[/]" if ratio <= limit else "[red]not kept[/]"
-            table.add_row(name, other, f"{limit:.2f}", f"{ratio:.2f}", kept)
+            if isinstance(limit, Microseconds):
+                measured_here, most = 1e6 * m.times[name].more_than(m.times[other]), limit.more
+                said = f"+{most:.1f} us", f"{measured_here:+.1f} us"
+            else:
+                measured_here, most = m.times[name].ratio(m.times[other]), limit
+                said = f"{most:.2f}", f"{measured_here:.2f}"
+            table.add_row(name, other, *said, "[green]kept[/]" if measured_here <= most else "[red]not kept[/]")
     console.print(table)
 
 

@@ -40,6 +40,10 @@ class Times:
         """The median over rounds of this time over the other's of the same round."""
         return statistics.median(a / b for a, b in zip(self.rounds, other.rounds, strict=True))
 
+    def more_than(self, other: "Times") -> float:
+        """The same of the difference, in seconds."""
+        return statistics.median(a - b for a, b in zip(self.rounds, other.rounds, strict=True))
+
 
 def measure(bench: Bench, *, rounds: int, budget: float = 0.003, on_round: OnRound = ignore) -> dict[str, Times]:
     """Every contestant once a round, in an order that turns; each repeats until ``budget`` seconds are filled."""

@@ -147,9 +147,9 @@ EXAM = {
         "sinusoidal",
     ),
     "takes_all_forms_of_positions": (
-        "queries_keys/_rows.py",
-        "tokens + positions, positions",
-        "tokens + positions, 0",
+        "queries_keys/_rotation.py",
+        "None, first, self.rotary_start",
+        "None, 0, self.rotary_start",
         "rope",
     ),
     "stays_finite_at_two_to_the_twenty": (
@@ -160,8 +160,8 @@ EXAM = {
     ),
     "serves_grouped_heads": (
         "queries_keys/_rotation.py",
-        "table.repeat_interleave(self._groups(x, table.shape[1]), dim=1)",
-        "table.repeat(1, self._groups(x, table.shape[1]), 1, 1)",
+        "table.repeat_interleave(groups, dim=1)",
+        "table.repeat(1, groups, 1, 1)",
         "mixed",
     ),
     "leaves_its_inputs_alone": ("encoding.py", "return (x + codes).to(x.dtype)", "return x.add_(codes)", "sinusoidal"),

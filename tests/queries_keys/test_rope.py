@@ -383,3 +383,55 @@ def test_tokens_that_are_not_where_seq_dim_says_are_refused() -> None:
         posenc.RoPE(head_dim=8, seq_dim=-4).rotate(torch.zeros(5, 2, 8))
     with pytest.raises(ValueError, match=r"positions: got 2 rows for a batch of 1"):
         posenc.RoPE(head_dim=8).rotate(torch.zeros(5, 8), torch.zeros(2, 5, dtype=torch.long))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("tokens", [1, 2])
+@pytest.mark.parametrize(
+    "positions",
+    [
+        None,
+        0,
+        7,
+        -1,
+        True,
+        2**53,
+        torch.tensor([7]),
+        torch.tensor([[7]]),
+        torch.tensor([[7], [9]]),
+        torch.tensor([7], dtype=torch.int32),
+        torch.tensor([7], dtype=torch.uint8),
+        torch.tensor([7], dtype=torch.uint16),
+        torch.tensor([7.5]),
+        torch.tensor([-1]),
+        torch.tensor([True]),
+        torch.tensor([2**53 + 1]),
+        torch.tensor(7),
+        torch.tensor([[[7]]]),
+        torch.tensor([7, 8]),
+        np.int64(7),
+        7.0,
+    ],
+    ids=repr,
+)
+def test_the_short_way_of_decoding_gives_and_refuses_the_same(
+    positions: posenc.positions.Positions, tokens: int, in_place: bool
+) -> None:
+    def turned(rope: posenc.RoPE) -> tuple[torch.Tensor, torch.Tensor] | Exception:
+        try:
+            return (rope.on_queries_keys_ if in_place else rope.on_queries_keys)(q.clone(), k.clone(), positions)
+        except (TypeError, ValueError, RuntimeError) as refusal:
+            return refusal
+
+    q, k = torch.randn(2, 4, tokens, 8), torch.randn(2, 2, tokens, 8)
+    rope = posenc.RoPE(head_dim=8)
+    assert posenc.explain(rope.on_queries_keys, q, k).implementation == "cpu"  # this loads it
+    short = turned(rope)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(posenc.RoPE, "_at_once", lambda *_: None)
+        long = turned(rope)
+    if isinstance(short, Exception) or isinstance(long, Exception):
+        assert type(short) is type(long)
+        assert str(short) == str(long)
+    else:
+        assert all(map(torch.equal, short, long))

@@ -52,6 +52,18 @@ def check_tensor(cls: str, name: str, x: Tensor, head_dim: int, seq_dim: int) ->
         )
 
 
+def checked_groups(cls: str, x: Tensor, seq_dim: int, kv_heads: int) -> int:
+    """How many heads of x share the rates of one key head."""
+    index = tokens_at(x, seq_dim)
+    heads = 1 if x.ndim == 2 else x.shape[index - 1 if index == x.ndim - 2 else x.ndim - 2]
+    if heads % kv_heads:
+        raise ValueError(
+            f"{cls}: got {heads} heads, expected a multiple of {kv_heads}, the key heads for which there are rates; "
+            "build it for the heads of k."
+        )
+    return int(heads // kv_heads)
+
+
 def check_lengths(cls: str, q: Tensor, k: Tensor, seq_dim: int) -> None:
     """Refuse queries and keys of two lengths for which one offset was given."""
     q_tokens, k_tokens = q.shape[tokens_at(q, seq_dim)], k.shape[tokens_at(k, seq_dim)]

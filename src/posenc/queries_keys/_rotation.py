@@ -13,12 +13,13 @@ from posenc.frequencies.base import check_choice
 from posenc.kernels.choice import Choice, Implementation, explained_by
 from posenc.kernels.inputs import check_replicates, is_distributed
 from posenc.kernels.kept import LastResult
-from posenc.kernels.precision import compute_dtype, may_look
+from posenc.kernels.precision import compute_dtype, may_keep, may_look
 from posenc.kernels.rotate import op
+from posenc.kernels.rotate.choosing import is_plain
 from posenc.kernels.rotate.eager import Pairing, rows_of_tokens
 from posenc.kernels.rotate.tables import Tables
 from posenc.positions import Positions, resolve, resolve_coordinates
-from posenc.queries_keys._checks import check_layout, check_lengths, check_tensor
+from posenc.queries_keys._checks import check_layout, check_lengths, check_tensor, checked_groups
 from posenc.queries_keys._rows import (
     TABLE_DTYPES,
     Rows,
@@ -28,12 +29,16 @@ from posenc.queries_keys._rows import (
     lowered,
     of_table,
     plainly,
+    tokens_and_rows,
     tokens_at,
 )
 
 Role = Literal["query", "key"]
 Numerics = Literal["exact", "transformers"]
 Length: TypeAlias = int | Tensor | None
+Turn: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
+_CPU = torch.device("cpu")
+_WHOLE = (torch.int64, torch.int32)
 _NO_KERNEL = "there is no kernel for this layout of tokens, blocks and heads"
 
 
@@ -138,6 +143,8 @@ class Rotation(QueryKeyEncoding, ABC):
         length: Length = None,
     ) -> tuple[Tensor, Tensor]:
         """Place 2: q and k, turned. ``length`` is for frequency rules that depend on it."""
+        if k_positions is None and (turned := self._at_once(q, k, positions, op.compiled)) is not None:
+            return turned
         rows = self._rows_for_both(q, k, positions, k_positions, length)
         if rows is not None:
             return self._turn_fused(q, k, rows, op.rotate)
@@ -161,6 +168,8 @@ class Rotation(QueryKeyEncoding, ABC):
             ValueError: before anything is written: a layout that cannot be rotated in place, elements that share
                 memory, within q or k or between them, and tensors that autograd does not let anyone write to.
         """
+        if (turned := self._at_once(q, k, positions, op.rotate_plain_)) is not None:
+            return turned
         return self._turn_fused(q, k, self._rows_in_place(q, k, positions, length), op.rotate_)
 
     def rotate(
@@ -213,6 +222,30 @@ class Rotation(QueryKeyEncoding, ABC):
         """Refuse positions that a result of ``dtype`` cannot express; called where looking at values is free."""
         return
 
+    def _at_once(self, q: Tensor, k: Tensor, positions: Positions, operator: Turn) -> tuple[Tensor, Tensor] | None:
+        """What :meth:`_turn_fused` gives, by the shortest way; None where there is more to choose, make or refuse."""
+        tables, axis = self._shared, self._token_axis
+        if tables is None or axis is None or self.implementation != "auto" or q.ndim != 4 or not is_plain(q, k):
+            return None
+        tokens = self._common_tokens(q, k)
+        if tokens is None:
+            return None
+        first: object = 0 if positions is None else positions
+        if (
+            type(first) is Tensor
+            and tokens == first.numel() == 1
+            and 0 < first.ndim < 3
+            and first.is_cpu
+            and first.dtype in _WHOLE
+        ):
+            first = first.item()
+        if type(first) is not int or first < 0:
+            return None
+        made = tables.get(first + tokens, _CPU, TABLE_DTYPES[q.dtype])
+        if made is None:
+            return None
+        return operator(q, k, *made, None, first, self.rotary_start, axis, self.pairing == "interleaved", False)
+
     def _turn(self, q: Tensor, k: Tensor | None, rows: Rows) -> tuple[Tensor, Tensor]:
         """q and, unless it is None, k by the rows of their tokens: where it can be done, in one call."""
         if self._is_fused(q, rows):
@@ -220,9 +253,7 @@ class Rotation(QueryKeyEncoding, ABC):
         turned_q = self._plainly(q, rows)
         return turned_q, q if k is None else self._plainly(k, rows)
 
-    def _turn_fused(
-        self, q: Tensor, k: Tensor | None, rows: Rows, operation: Callable[..., tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
+    def _turn_fused(self, q: Tensor, k: Tensor | None, rows: Rows, operation: Turn) -> tuple[Tensor, Tensor]:
         axis, plain = self._token_axis, False
         if axis is not None and q.ndim == 4:
             plain, four_q, four_k = True, q, k
@@ -269,25 +300,26 @@ class Rotation(QueryKeyEncoding, ABC):
         """Whether the fused operation can turn x: one slice, and the same tables for all heads."""
         return 2 <= x.ndim <= 4 and rows.cos.ndim < 4 and not self.blocks and not is_distributed(x)
 
-    def _go_together(self, q: Tensor, k: Tensor) -> bool:
-        """Whether one call can rotate both, and their shapes and dtypes are right."""
-        axis = self._token_axis
+    def _common_tokens(self, q: Tensor, k: Tensor) -> int | None:
+        """How many tokens both have, if one call can rotate them and their shapes and dtypes are right; else None."""
         if q.is_nested:
-            return False
-        q_shape, k_shape, dtype = q.shape, k.shape, q.dtype
+            return None
+        q_shape, k_shape, dtype, axis = q.shape, k.shape, q.dtype, self._token_axis
         if dtype is not k.dtype or dtype not in TABLE_DTYPES or self.roles_differ or len(q_shape) != len(k_shape):
-            return False
-        if len(q_shape) != 4 or axis is None:  # packed: (seq, heads, head_dim), or (seq, batch, heads, head_dim)
-            if len(q_shape) not in (3, 4) or tokens_at(q, self.seq_dim) != 0:
-                return False
-            return q_shape[-1] == k_shape[-1] == self.head_dim and q_shape[:-2] == k_shape[:-2]
-        return q_shape[3] == k_shape[3] == self.head_dim and q_shape[axis] == k_shape[axis] and q_shape[0] == k_shape[0]
+            return None
+        if axis is None or len(q_shape) != 4:  # packed: (seq, heads, head_dim), or (seq, batch, heads, head_dim)
+            if len(q_shape) not in (3, 4) or tokens_at(q, self.seq_dim) != 0 or q_shape[:-2] != k_shape[:-2]:
+                return None
+            axis = 0
+        elif q_shape[0] != k_shape[0] or q_shape[axis] != k_shape[axis]:
+            return None
+        return q_shape[axis] if q_shape[-1] == k_shape[-1] == self.head_dim else None
 
     def _rows_for_both(
         self, q: Tensor, k: Tensor, positions: Positions, k_positions: Positions, length: Length
     ) -> Rows | None:
         """The rows by which one call turns q and k; None where each needs its own."""
-        if k_positions is not None or not self._go_together(q, k):
+        if k_positions is not None or self._common_tokens(q, k) is None:
             return None
         rows = self._rows(positions, q, length=length)
         return rows if self._is_fused(q, rows) else None
@@ -295,7 +327,7 @@ class Rotation(QueryKeyEncoding, ABC):
     def _rows(self, positions: Positions, x: Tensor, *, role: Role = "query", length: Length = None) -> Rows:
         """cos, sin, and which of their rows the tokens of ``x`` have."""
         by_shape = x.ndim == 4 and self._token_axis is not None  # so the operation can name positions that do not fit
-        if self._shared is not None and (by_shape or (x.ndim < 4 and not isinstance(positions, Tensor))):
+        if self._shared is not None and may_keep() and (by_shape or (x.ndim < 4 and not isinstance(positions, Tensor))):
             rows = of_table(self._shared, positions, x, x.shape[tokens_at(x, self.seq_dim)])
             if rows is not None:
                 return rows
@@ -304,7 +336,7 @@ class Rotation(QueryKeyEncoding, ABC):
     def _rows_in_place(self, q: Tensor, k: Tensor, positions: Positions, length: Length) -> Rows:
         check_tensor(type(self).__name__, "q", q, self.head_dim, self.seq_dim)
         check_tensor(type(self).__name__, "k", k, self.head_dim, self.seq_dim)
-        if self._go_together(q, k):
+        if self._common_tokens(q, k) is not None:
             rows = self._rows(positions, q, length=length)
             if self._is_fused(q, rows):
                 return rows
@@ -337,12 +369,12 @@ class Rotation(QueryKeyEncoding, ABC):
         who = role if self.roles_differ else None
         # q and k share their tables where all heads turn alike, so the number of heads is then no part of the key.
         heads = x.shape if self.heads_differ else None
-        key = (*self._tokens_and_rows(x), heads, x.ndim, x.dtype, x.device, length, who, inverse)
+        key = (*tokens_and_rows(x, self.seq_dim), heads, x.ndim, x.dtype, x.device, length, who, inverse)
         return self._last.get(positions, key, make)
 
     def resolve(self, positions: Positions, x: Tensor, *, name: str = "positions") -> Tensor:
         """Positions of the tokens of x as a tensor, checked."""
-        tokens, rows = self._tokens_and_rows(x)
+        tokens, rows = tokens_and_rows(x, self.seq_dim)
         if self.coordinates is None:
             resolved = resolve(positions, tokens, device=x.device, batch=rows, name=name)
         else:
@@ -359,24 +391,8 @@ class Rotation(QueryKeyEncoding, ABC):
 
         def made(table: Tensor) -> Tensor:
             if table.ndim == 4:  # heads differ, and a group of query heads has the rates of its key head
-                table = table.repeat_interleave(self._groups(x, table.shape[1]), dim=1)
+                groups = checked_groups(type(self).__name__, x, self.seq_dim, table.shape[1])
+                table = table.repeat_interleave(groups, dim=1)
             return table.to(rounded).to(x.device)
 
         return Rows(made(angle.cos() * magnitude), made(angle.sin() * magnitude))
-
-    def _tokens_and_rows(self, x: Tensor) -> tuple[int, int]:
-        """How many tokens lie in x, and how many rows of them."""
-        index = tokens_at(x, self.seq_dim)
-        if x.ndim == 4:
-            return x.shape[index], x.shape[int(index == 0)]
-        return x.shape[index], x.shape[0] if x.ndim == 3 and index == 1 else 1
-
-    def _groups(self, x: Tensor, kv_heads: int) -> int:
-        index = tokens_at(x, self.seq_dim)
-        heads = 1 if x.ndim == 2 else x.shape[index - 1 if index == x.ndim - 2 else x.ndim - 2]
-        if heads % kv_heads:
-            raise ValueError(
-                f"{type(self).__name__}: got {heads} heads, expected a multiple of {kv_heads}, the key heads for which "
-                "there are rates; build it for the heads of k."
-            )
-        return heads // kv_heads

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from posenc.kernels.inputs import is_distributed
-from posenc.kernels.precision import may_keep
 from posenc.kernels.rotate.eager import Pairing, rotate
 from posenc.kernels.rotate.tables import Tables
 from posenc.positions import Positions
@@ -31,7 +30,7 @@ class Rows(NamedTuple):
 
 def of_table(tables: Tables, positions: Positions, x: Tensor, tokens: int) -> Rows | None:
     """Rows of a table that equal encodings share, for ``tokens`` tokens; None if these positions are none of them."""
-    if not may_keep() or (dtype := TABLE_DTYPES.get(x.dtype)) is None:
+    if (dtype := TABLE_DTYPES.get(x.dtype)) is None:
         return None
     needed, first, ids = tokens, 0, None
     if type(positions) is int:
@@ -59,6 +58,14 @@ def tokens_at(x: Tensor, seq_dim: int) -> int:
     if x.ndim == 2:
         return 0
     return seq_dim + x.ndim if seq_dim < 0 else seq_dim
+
+
+def tokens_and_rows(x: Tensor, seq_dim: int) -> tuple[int, int]:
+    """How many tokens lie in x, and how many rows of them."""
+    index = tokens_at(x, seq_dim)
+    if x.ndim == 4:
+        return x.shape[index], x.shape[int(index == 0)]
+    return x.shape[index], x.shape[0] if x.ndim == 3 and index == 1 else 1
 
 
 def plainly(x: Tensor, cos: Tensor, sin: Tensor, pairing: Pairing, start: int, blocks: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from posenc.kernels import _build
 from posenc.kernels.choice import Implementation
-from posenc.kernels.precision import compute_dtype
+from posenc.kernels.precision import compute_dtype, may_keep
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 LEVELS = ("the portable instruction set", "AVX2", "AVX-512", "AVX-512 with BF16")
@@ -23,6 +23,21 @@ def level() -> str:
     """The instruction set that the compiled kernel uses here, or "" if there is no compiled kernel."""
     library = _build.load(SOURCE)
     return "" if library.handle is None else LEVELS[library.handle.posenc_rotate_level()]
+
+
+def is_plain(q: Tensor, k: Tensor) -> bool:
+    """Whether "auto" is compiled code for q, k and tables of their dtype, below autograd: the common call of decoding.
+
+    One question in place of those that :func:`choose`, autograd and what is kept from call to call ask one by one.
+    """
+    return (
+        _cpu_is_loaded
+        and type(q) is Tensor
+        and type(k) is Tensor
+        and q.is_cpu
+        and not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad))
+        and may_keep()
+    )
 
 
 def choose(q: Tensor, k: Tensor, cos: Tensor, implementation: Implementation) -> str:

@@ -109,7 +109,17 @@ def rotate_(
     if gradients and (q.requires_grad or k.requires_grad):
         others = (*arguments[2:], chosen, implementation)
         return _RotateInPlace.apply(q, *others), _RotateInPlace.apply(k, *others)
-    _kernel_(chosen)(*arguments)
+    return _overwritten(_kernel_(chosen), *arguments)
+
+
+def rotate_plain_(q: Tensor, k: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """:func:`rotate_` by compiled code of what :func:`is_plain` is true of; the arguments are the operator's."""
+    check_writable(q, k)
+    return _overwritten(compiled_, q, k, *arguments)
+
+
+def _overwritten(kernel: Callable[..., None], q: Tensor, k: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    kernel(q, k, *arguments)
     if not q.is_inference() and not k.is_inference():
         torch.autograd.graph.increment_version((q, k))
     return q, k
@@ -320,14 +330,14 @@ for _suffix, _schema, _forms in (
     _library.impl("rotate" + _suffix, _forms[3], "Autograd")
 
 # What OpOverload.__call__ calls: a Python frame less in every call.
-_operator: Callable[..., Any] = torch.ops.posenc._rotate.default._op
-_operator_: Callable[..., Any] = torch.ops.posenc._rotate_.default._op
+compiled: Callable[..., Any] = torch.ops.posenc._rotate.default._op
+compiled_: Callable[..., Any] = torch.ops.posenc._rotate_.default._op
 
 
 def _kernel(chosen: str) -> Callable[..., Any]:
     # Triton on CPU tensors is its interpreter: the dispatcher would take them to C++.
-    return _on_gpu if chosen == "triton" else _operator
+    return _on_gpu if chosen == "triton" else compiled
 
 
 def _kernel_(chosen: str) -> Callable[..., Any]:
-    return _on_gpu_ if chosen == "triton" else _operator_
+    return _on_gpu_ if chosen == "triton" else compiled_

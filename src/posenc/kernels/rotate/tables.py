@@ -26,7 +26,7 @@ class Tables:
     def __init__(self, inv_freq: Sequence[float], factor: float) -> None:
         self._inv_freq = tuple(inv_freq)
         self._factor = factor
-        self._made: dict[tuple[torch.device, torch.dtype], Slot[tuple[Tensor, Tensor]]] = {}
+        self._made: dict[tuple[torch.device, torch.dtype], Slot[tuple[int, tuple[Tensor, Tensor]]]] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -42,8 +42,8 @@ class Tables:
         """cos and sin, ``(rows or more, pairs)``; None if that many rows would be too large a table."""
         slot = self._made.get((device, dtype))
         made = None if slot is None else slot.get()
-        if made is not None and made[0].shape[0] >= rows:
-            return made
+        if made is not None and made[0] >= rows:
+            return made[1]
         most = MAX_BYTES // (2 * len(self._inv_freq) * dtype.itemsize)
         if rows > most:
             return None
@@ -52,8 +52,7 @@ class Tables:
 
     def _grow(self, rows: int, most: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         slot = self._made.setdefault((device, dtype), Slot())
-        made = slot.get()
-        have = 0 if made is None else made[0].shape[0]
+        have, made = slot.get() or (0, None)
         if made is not None and have >= rows:
             return made
         rows = min(most, max(rows, 2 * have, _FIRST_ROWS))
@@ -61,7 +60,7 @@ class Tables:
             angle = angles(torch.arange(have, rows, device=device), self._inv_freq)
             cos, sin = ((f * self._factor).to(dtype).to(device) for f in (angle.cos(), angle.sin()))
             made = (cos, sin) if made is None else (torch.cat((made[0], cos)), torch.cat((made[1], sin)))
-        slot.put(made, *made)
+        slot.put((rows, made), *made)
         return made
 
     def __reduce__(self) -> tuple[object, ...]:  # a copy or a pickle carries the rule, not the rows
