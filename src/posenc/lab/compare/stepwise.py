@@ -1,12 +1,13 @@
 """Training in steps: what happens in a step depends on the seed and its number alone, so it can be resumed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+import posenc
 from posenc.lab.run.schedule import Schedule, learning_rate_at, load_moments, moments
 
 
@@ -35,11 +36,14 @@ class Stepwise(ABC, Generic[Model, Config]):
     rate = "steps_per_second"
     """What its speed is called in the metrics."""
 
-    def __init__(self, model: Model, config: Config, decayed: Iterable[nn.Parameter], device: torch.device) -> None:
+    def __init__(self, model: Model, config: Config, device: torch.device) -> None:
         self.model, self.config, self.step = model, config, 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # since the last row of metrics
-        chosen = {id(weight) for weight in decayed}
-        weights = list(model.parameters())
+        # Decay pulls weights to zero, which is no neutral place for a table: only the matrices of layers decay.
+        encodings = [module for module in model.modules() if isinstance(module, posenc.Encoding)]
+        of_encodings = {id(weight) for encoding in encodings for weight in encoding.parameters()}
+        layers = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+        chosen, weights = layers - of_encodings, list(model.parameters())
         groups = [
             {"params": [w for w in weights if id(w) in chosen], "weight_decay": config.weight_decay},
             {"params": [w for w in weights if id(w) not in chosen], "weight_decay": 0.0},

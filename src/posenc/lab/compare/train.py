@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import posenc
 from posenc.lab.compare.stepwise import Stepwise
 from posenc.lab.compare.task import Sizes, Task
 from posenc.lab.run.schedule import seeded
@@ -17,13 +16,7 @@ class Training(Stepwise[nn.Module, Sizes]):
         self.task, self.seed = task, seed
         with seeded(seed):
             model = task.model(spec, sizes)
-        # Decay pulls weights to zero, which is no neutral place for a table: only the matrices of layers decay.
-        modules = list(model.modules())
-        encodings = [module for module in modules if isinstance(module, posenc.Encoding)]
-        of_encodings = {id(weight) for encoding in encodings for weight in encoding.parameters()}
-        layers = {id(module.weight) for module in modules if isinstance(module, nn.Linear)} - of_encodings
-        matrices = [weight for weight in model.parameters() if id(weight) in layers]
-        super().__init__(model, sizes, matrices, torch.device("cpu"))
+        super().__init__(model, sizes, torch.device("cpu"))
 
     def loss(self) -> Tensor:
         with seeded(self.seed, self.step):  # dropout

@@ -20,9 +20,7 @@ class Training(Stepwise[Decoder, TrainConfig]):
         self, model: Decoder, tokens: Int[Tensor, " text"], config: TrainConfig, *, seed: int, precision: Precision
     ) -> None:
         self.tokens, self.seed, self.precision, self.device = tokens, seed, precision, tokens.device
-        # Decay pulls weights to zero, which is no neutral place for a table of positions: only the blocks' decay.
-        matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
-        super().__init__(model, config, matrices, self.device)
+        super().__init__(model, config, self.device)
         # On a GPU these sizes are bound by launches, which the compiler fuses away; on a CPU it would cost a minute.
         self._forward = torch.compile(model) if self.device.type == "cuda" else model
 
