@@ -115,7 +115,7 @@ def test_what_released_checkpoints_have_is_not_warned_of(scaling: dict[str, Any]
 def test_the_wavelengths_are_drawn(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"drawn{suffix}"
     printed(tmp_path, LLAMA_YARN, plot=path)
-    assert path.read_bytes()[:4] == (b"\x89PNG" if suffix == ".png" else b"<?xm")
+    assert path.read_bytes()[:4] == (b"\x89PNG" if suffix == ".png" else b"<svg")
 
 
 def test_a_drawing_of_another_kind_or_of_nothing_is_refused(tmp_path: Path) -> None:

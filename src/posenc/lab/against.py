@@ -295,28 +295,25 @@ def draw(found: Comparison, path: Path) -> None:
     Raises:
         ValueError: another suffix; no layers whose angles can be compared.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+
+    from posenc.lab.drawing.plots import MUTED, Picture, in_turn, save
 
     if path.suffix.lower() not in (".png", ".svg"):
         raise ValueError(f"inspect: got plot {path}, expected a name that ends in .png or .svg.")
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for each in found.layers:
-        if each.angles is not None:
-            axes.plot(
-                found.positions,
-                np.maximum(each.angles, 1e-9),
-                marker=".",
-                label=printable(each.name),
-            )
-    if not axes.lines:
+    turning = [(each.name, each.angles) for each in found.layers if each.angles is not None]
+    if not turning:
         raise ValueError("inspect --against: there are no angles to compare, so there is nothing to draw.")
-    axes.axhline(SAME, linewidth=0.8, color="grey")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set(xlabel="position", ylabel="largest angle difference, radians")
-    axes.set_title(printable(f"{found.a} against {found.b}"), parse_math=False, fontsize=10)
-    axes.legend(fontsize=8)
-    figure.savefig(path)
+
+    def lines(axes: Axes) -> None:
+        for (name, angles), color in zip(turning, in_turn(), strict=False):
+            label = printable(name).replace("$", r"\$")
+            axes.plot(found.positions, np.maximum(angles, 1e-9), marker=".", color=color, label=label)
+        axes.axhline(SAME, linewidth=0.8, color=MUTED)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set(xlabel="position (log)", ylabel="radians (log)")
+        axes.legend(frameon=False, fontsize=8)
+
+    picture = Picture("angles", "Largest difference of an angle, by position", "", lines)
+    save([picture], path, heading=printable(f"{found.a} against {found.b}"))

@@ -170,7 +170,7 @@ def inspect(
     for text in warnings(found):
         console.print(f"[bold]warning[/] {escape(text)}", highlight=False, soft_wrap=True)
     if plot is not None:
-        _draw(found, plot, title=found.model_type)
+        _draw(found, plot)
         console.print(f"Drawn: {plot}", highlight=False, soft_wrap=True)
     return found
 
@@ -336,35 +336,34 @@ def _pairs_to_print(found: Wavelengths) -> list[int]:
     return sorted(pairs)
 
 
-def _draw(description: Description, path: Path, *, title: str) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _draw(description: Description, path: Path) -> None:
+    from matplotlib.axes import Axes
 
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    windows: set[int] = set()
-    for group in description:
-        found = wavelengths(group)
-        if found is None:
-            continue
-        moving = np.flatnonzero(found.rates)
-        (line,) = axes.plot(
-            moving, found.wavelengths[moving], marker=".", label=printable(_name(group)).replace("$", r"\$")
-        )
-        if found.plain is not None and not np.array_equal(found.plain, found.rates):
-            axes.plot(2 * np.pi / found.plain, linestyle=":", color=line.get_color(), label="without the rule")
-        windows |= {length for length in (group.trained_length, group.longest) if length is not None}
-    if not axes.lines:
-        raise ValueError(f"inspect: {title} rotates nothing, so there are no wavelengths to draw.")
-    for length in sorted(windows):
-        axes.axhline(length, linewidth=0.8, color="grey")
-        axes.annotate(f"{length} tokens", (0, length), xytext=(2, 2), textcoords="offset points", fontsize=8)
-    axes.set_yscale("log")
-    axes.set(xlabel="pair", ylabel="tokens per turn")
-    axes.set_title(printable(title), parse_math=False)
-    axes.legend(fontsize=8)
-    figure.savefig(path)
+    from posenc.lab.drawing.plots import MUTED, Picture, in_turn, save
+
+    turning = [(group, found) for group in description if (found := wavelengths(group)) is not None]
+    if not turning:
+        raise ValueError(f"inspect: {description.model_type} rotates nothing, so there are no wavelengths to draw.")
+    lengths = {length for group, _ in turning for length in (group.trained_length, group.longest) if length is not None}
+
+    def draw(axes: Axes) -> None:
+        for (group, found), color in zip(turning, in_turn(), strict=False):
+            moving = np.flatnonzero(found.rates)
+            label = printable(_name(group)).replace("$", r"\$")
+            axes.plot(moving, found.wavelengths[moving], marker=".", color=color, label=label)
+            if found.plain is not None and not np.array_equal(found.plain, found.rates):
+                axes.plot(2 * np.pi / found.plain, linestyle=":", color=color, label="without the rule")
+        for length in sorted(lengths):
+            axes.axhline(length, linewidth=0.8, color=MUTED)
+            axes.annotate(
+                f"{length} tokens", (1.0, length), xycoords=("axes fraction", "data"), xytext=(-2, 2),
+                textcoords="offset points", ha="right", fontsize=8, color=MUTED,
+            )  # fmt: skip
+        axes.set_yscale("log")
+        axes.set(xlabel="pair", ylabel="tokens per turn (log)")
+        axes.legend(frameon=False, fontsize=8)
+
+    save([Picture("wavelengths", "Wavelengths by pair", "", draw)], path, heading=printable(description.model_type))
 
 
 def _rotation(encoding: Encoding) -> RoPE | AxialRoPE | MRoPE | None:

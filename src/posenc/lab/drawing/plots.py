@@ -5,9 +5,10 @@ each hue becomes a CSS variable, which a page can set anew for a dark theme. No 
 """
 
 import io
+import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ _OF = {
     "rope": "green",
     "alibi": "purple",
 }
-_MARKERS = "osD^vP*X<>hp"
+_IN_TURN = ("green", "blue", "purple", "vermilion", "gold", "pink", "teal", "brown", "red", "olive", "navy")
+MARKERS = "osD^vP*X<>hp"
 
 WIDTH, HEIGHT = 4.4, 2.9
 """Inches of a figure in a page: at 9 points its text is readable when the page is a phone."""
@@ -112,6 +114,11 @@ def hues(labels: Sequence[str]) -> dict[str, str]:
     return {label: HUES[_OF[label] if label in _OF else next(free)][0] for label in labels}
 
 
+def in_turn() -> Iterator[str]:
+    """Hues on white, one after the other without end, for lines that are of no encoding."""
+    return itertools.cycle(HUES[name][0] for name in _IN_TURN)
+
+
 def _style(name: str) -> AbstractContextManager[None]:
     """The look, for as long as a figure is drawn. Its name goes into the names of clipping paths, unique in a page."""
     options: Any = {**STYLE, "svg.hashsalt": name}
@@ -136,7 +143,7 @@ def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
         figure = Figure(figsize=(WIDTH * columns, 0.3 + 3.4 * rows), layout=layout)
         if heading:
-            figure.suptitle(heading, x=0.01, ha="left", fontsize=11, fontweight="bold")
+            figure.suptitle(heading, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
         for at, picture in enumerate(pictures):
             axes = figure.add_subplot(rows, columns, at + 1)
             picture.draw(axes)
@@ -230,17 +237,7 @@ def perplexity_by_length(
         axes.minorticks_off()
         axes.set_yticks(round_values(*axes.get_ylim()), [f"{v:g}" for v in round_values(*axes.get_ylim())])
         axes.grid(axis="y")
-        axes.axvline(trained_length, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
-        axes.annotate(
-            "trained length",
-            (trained_length, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, -2),
-            textcoords="offset points",
-            va="top",
-            fontsize=8,
-            color=MUTED,
-        )
+        mark_trained_length(axes, trained_length)
         axes.set_xlabel("length in tokens")
         axes.set_ylabel("perplexity (log)")
         _lines(axes, curves, markers=True, notes=ends)
@@ -268,7 +265,7 @@ def loss_by_step(curves: Mapping[str, Curve], *, title: str, caption: str = "", 
 def _lines(axes: Axes, curves: Mapping[str, Curve], *, markers: bool, notes: Mapping[str, str]) -> None:
     palette = hues(list(curves))
     ends = []
-    for (label, curve), marker in zip(curves.items(), _MARKERS * len(curves), strict=False):
+    for (label, curve), marker in zip(curves.items(), MARKERS * len(curves), strict=False):
         x = np.array([at for at, _ in curve])
         mean = np.array([values.mean() for _, values in curve])
         axes.plot(x, mean, color=palette[label], marker=marker if markers else None)
@@ -277,6 +274,15 @@ def _lines(axes: Axes, curves: Mapping[str, Curve], *, markers: bool, notes: Map
             axes.fill_between(x, low, high, color=palette[label], alpha=0.18, linewidth=0)
         ends.append((float(x[-1]), float(mean[-1]), label + notes.get(label, ""), palette[label]))
     label_ends(axes, ends)
+
+
+def mark_trained_length(axes: Axes, length: int, *, before: bool = False) -> None:
+    """A line at the trained length, with its name after it, or ``before`` it."""
+    axes.axvline(length, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
+    axes.annotate(
+        "trained length", (length, 1.0), xycoords=("data", "axes fraction"), xytext=(-4 if before else 4, -2),
+        textcoords="offset points", va="top", ha="right" if before else "left", fontsize=8, color=MUTED,
+    )  # fmt: skip
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:

@@ -1,14 +1,26 @@
 """The pictures of a run of ``posenc extend``."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from numpy.typing import NDArray
 
-from posenc.lab.drawing.plots import GRID, HUES, INK, MUTED, TIMES, Picture, label_ends, round_values
+from posenc.lab.drawing.plots import (
+    GRID,
+    HUES,
+    INK,
+    MARKERS,
+    MUTED,
+    TIMES,
+    Picture,
+    in_turn,
+    label_ends,
+    mark_trained_length,
+    round_values,
+)
 from posenc.lab.drawing.words import HELD
 from posenc.lab.extend.folder import Probed
 from posenc.lab.extend.results import Results
@@ -16,21 +28,17 @@ from posenc.lab.extend.table import short
 
 FloatArray = NDArray[np.float64]
 
-_FREE = ("green", "blue", "purple", "vermilion", "gold", "pink", "teal", "brown", "red", "olive", "navy")
-_MARKERS = "osD^vP*X<>hp"
-
 
 def hues(results: Results) -> dict[str, str]:
     """A hue for each row of the table: grey for "none", the others in the order of the rules."""
     labels = list(results.rows) or [rule.name for rule in results.rules]
-    free = iter(_FREE * len(labels))
-    return {label: HUES["grey" if label == "none" else next(free)][0] for label in labels}
+    free = in_turn()
+    return {label: HUES["grey"][0] if label == "none" else next(free) for label in labels}
 
 
 def by_position(results: Results) -> Picture:
     """Perplexity by position, one line for each rule."""
-    curves, trained, length = results.curves, results.config.trained_length, results.config.length
-    palette = hues(results)
+    curves, trained = results.curves, results.config.trained_length
     lines = {name: np.exp(np.minimum(_floats(values), 700)) for name, values in curves.rules.items()}
     windows = None if curves.windows is None else np.exp(np.minimum(_floats(curves.windows), 700))
 
@@ -41,25 +49,12 @@ def by_position(results: Results) -> Picture:
         high = min(float(known.max()), 60 * low)  # one that explodes shall not flatten all others
         axes.set_yscale("log")
         axes.set_ylim(low / 1.1, high * 1.15)
-        axes.set_xlim(0, length)
         axes.set_yticks(round_values(*axes.get_ylim()), [f"{v:g}" for v in round_values(*axes.get_ylim())])
-        axes.minorticks_off()
-        axes.grid(axis="y")
-        _mark_trained(axes, trained)
         if windows is not None:
             beyond = x >= trained
             axes.plot(x[beyond], windows[beyond], color=MUTED, linewidth=1.1, linestyle=(0, (1, 1.4)))
-        ends = []
-        for name, values in lines.items():
-            axes.plot(x, values, color=palette[name], linewidth=1.5, zorder=3 if name == "none" else 2)
-            finite = np.flatnonzero(np.isfinite(values))
-            if finite.size:
-                last = finite[-1]
-                ends.append((float(x[last]), float(values[last]), name, palette[name]))
-        axes.set_xlabel("position in the text, in tokens")
         axes.set_ylabel("perplexity (log)")
-        _thousands(axes, trained, length)
-        label_ends(axes, ends)
+        _lines(axes, results, lines)
 
     caption = "Means of neighbouring tokens; every line reads the same text, so all share its easy and hard passages."
     if windows is not None:
@@ -80,38 +75,24 @@ def _position_title(results: Results) -> str:
 
 def above_home(results: Results) -> Picture | None:
     """What each rule costs or gains by position, against the baseline on the same tokens."""
-    curves, trained, length = results.curves, results.config.trained_length, results.config.length
+    curves, trained = results.curves, results.config.trained_length
     if curves.windows is None:
         return None
-    palette = hues(results)
     home = _floats(curves.windows)
     lines = {name: np.exp(np.clip(_floats(values) - home, -5, 5)) for name, values in curves.rules.items()}
 
     def draw(axes: Axes) -> None:
-        x = np.array(curves.positions)
         known = np.concatenate([values[np.isfinite(values)] for values in lines.values()])
         high = float(np.clip(known.max() * 1.05, 1.3, 4.0))
         low = min(0.9, float(known.min()) * 0.98)
         axes.set_yscale("log")
         axes.set_ylim(low, high)
-        axes.set_xlim(0, length)
         ticks = [v for v in (0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 2.5, 3, 4) if low <= v <= high]
         axes.set_yticks(ticks, [f"{v:g}{TIMES}" for v in ticks])
-        axes.minorticks_off()
-        axes.grid(axis="y")
         axes.axhspan(low, HELD, color=HUES["green"][0], alpha=0.08, linewidth=0)
         axes.axhline(1, color=MUTED, linewidth=0.8)
-        _mark_trained(axes, trained)
-        ends = []
-        for name, values in lines.items():
-            axes.plot(x, values, color=palette[name], zorder=3 if name == "none" else 2)
-            finite = np.flatnonzero(np.isfinite(values))
-            if finite.size:
-                ends.append((float(x[finite[-1]]), float(values[finite[-1]]), name, palette[name]))
-        axes.set_xlabel("position in the text, in tokens")
         axes.set_ylabel("times the untouched model (log)")
-        _thousands(axes, trained, length)
-        label_ends(axes, ends)
+        _lines(axes, results, lines)
 
     return Picture(
         "above",
@@ -141,7 +122,7 @@ def trust(results: Results) -> Picture | None:
             line(math.log(HELD), color=HUES["green"][0], linewidth=0.8, alpha=0.6)
         axes.axline((0, 0), slope=1, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
         axes.grid()
-        for name, marker in zip(names, _MARKERS * len(names), strict=False):
+        for name, marker in zip(names, MARKERS * len(names), strict=False):
             mine = [point for point in points if point.rule == name]
             axes.plot(
                 [point.probe for point in mine],
@@ -227,19 +208,21 @@ def _floats(values: Sequence[float | None]) -> FloatArray:
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _mark_trained(axes: Axes, trained: int) -> None:
-    axes.axvline(trained, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
-    axes.annotate(
-        "trained length",
-        (trained, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(-4, -2),
-        textcoords="offset points",
-        va="top",
-        ha="right",
-        fontsize=8,
-        color=MUTED,
-    )
+def _lines(axes: Axes, results: Results, lines: Mapping[str, FloatArray]) -> None:
+    """A line by position for each rule, with its name at its end, and a mark at the trained length."""
+    x, palette, ends = np.array(results.curves.positions), hues(results), []
+    for name, values in lines.items():
+        axes.plot(x, values, color=palette[name], zorder=3 if name == "none" else 2)
+        finite = np.flatnonzero(np.isfinite(values))
+        if finite.size:
+            ends.append((float(x[finite[-1]]), float(values[finite[-1]]), name, palette[name]))
+    axes.set_xlim(0, results.config.length)
+    axes.minorticks_off()
+    axes.grid(axis="y")
+    mark_trained_length(axes, results.config.trained_length, before=True)
+    axes.set_xlabel("position in the text, in tokens")
+    _thousands(axes, results.config.trained_length, results.config.length)
+    label_ends(axes, ends)
 
 
 def _thousands(axes: Axes, trained: int, length: int) -> None:
