@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from posenc.lab.cli.shared import Json, app, console_for, print_json
+from posenc.lab.cli.shared import Json, Pairing, app, console_for, print_json
 from posenc.lab.run.options import Verb
 
 
@@ -38,12 +38,7 @@ def inspect(
             show_default=False,
         ),
     ] = None,
-    pairing: Annotated[
-        str | None,
-        typer.Option(
-            metavar="half|interleaved", help="The pairing of a model type that is not known.", show_default=False
-        ),
-    ] = None,
+    pairing: Pairing = None,
     as_json: Json = False,
 ) -> None:
     """Say what a model's positional encoding is, layer by layer, and warn of settings known to be wrong.
@@ -152,12 +147,7 @@ def vectors(
     positions: Annotated[
         str, typer.Option(metavar="P,P,...", help="Positions of the tokens of q and k.")
     ] = "0,1,4095,131071",
-    pairing: Annotated[
-        str | None,
-        typer.Option(
-            metavar="half|interleaved", help="The pairing of a model type that is not known.", show_default=False
-        ),
-    ] = None,
+    pairing: Pairing = None,
 ) -> None:
     """Write golden vectors that test a port of the model to other code: rates, cos and sin, q and k before and after.
 

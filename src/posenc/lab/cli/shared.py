@@ -28,6 +28,10 @@ Json = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a run: its folder in place of the first argument, or "
                                       "the latest run.")]  # fmt: skip
+Pairing = Annotated[
+    str | None,
+    typer.Option(metavar="half|interleaved", help="The pairing of a model type that is not known.", show_default=False),
+]
 Plots = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Write each figure into this folder as SVG, PDF and PNG.", show_default=False),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,6 +56,11 @@ Trust = Annotated[
 ]
 
 
+def _ending(said: str, metavar: str, **more: Any) -> Any:
+    """An option of what is done with the rule."""
+    return typer.Option(metavar=metavar, help=said, rich_help_panel=ENDING, **more)
+
+
 def rule_names(rules: Sequence[str]) -> list[str]:
     """The names in ``--rules a,b --rules c``."""
     return [name.strip() for some in rules for name in some.split(",") if name.strip()]
@@ -104,56 +109,26 @@ class Ending:
 
     save: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Write the model with the rule, as transformers loads it.",
-            rich_help_panel=ENDING,
-            show_default=False,
-        ),
+        _ending("Write the model with the rule, as transformers loads it.", "DIR", show_default=False),
     ] = None
-    tune: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="STEPS",
-            help="Train with the rule for this many steps, then measure again.",
-            rich_help_panel=ENDING,
-        ),
-    ] = 0
-    method: Annotated[
-        str,
-        typer.Option(
-            metavar="lora|full", help="Train small matrices beside the weights, or the weights.", rich_help_panel=ENDING
-        ),
-    ] = "lora"
+    tune: Annotated[int, _ending("Train with the rule for this many steps, then measure again.", "STEPS", min=0)] = 0
+    method: Annotated[str, _ending("Train small matrices beside the weights, or the weights.", "lora|full")] = "lora"
     positions: Annotated[
         str | None,
-        typer.Option(
-            metavar="skipwise|whole",
-            help="Train on short windows whose positions span the new length, or on windows of the new length.",
-            rich_help_panel=ENDING,
+        _ending(
+            "Train on short windows whose positions span the new length, or on windows of the new length.",
+            "skipwise|whole",
             show_default="skipwise on a CPU, whole on a GPU",
         ),
     ] = None
     window: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=2,
-            help="Tokens of a short window.",
-            rich_help_panel=ENDING,
-            show_default="512, or an eighth of a trained length below 4096",
+        _ending(
+            "Tokens of a short window.", "N", min=2, show_default="512, or an eighth of a trained length below 4096"
         ),
     ] = None
     batch: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Windows of a training step.",
-            rich_help_panel=ENDING,
-            show_default="2, or one for each process",
-        ),
+        int | None, _ending("Windows of a training step.", "N", min=1, show_default="2, or one for each process")
     ] = None
 
 
