@@ -1,8 +1,7 @@
 """Documentation to its one line: docstrings of NumPy, SciPy, scikit-learn and six more packages."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
 
 from posenc.lab.compare.task import Sizes
 from posenc.lab.compare.tasks.shared.sequences import Pairs, Pieces, TextToText, table
@@ -18,14 +17,8 @@ def docstrings() -> tuple[Pieces, Pairs, Pairs]:
     """Byte pairs, the docstrings that are trained on, and those of files that are held out."""
     rows = table("docstrings.tsv.gz")
     pieces = Pieces([text for _, *texts in rows[:-HELD_OUT] for text in texts], PIECES)
-    train, held = (
-        Pairs(
-            pieces.encode([text for *_, text in side]),
-            pieces.encode([line for _, line, _ in side]),
-            [(text, line) for _, line, text in side],
-        )
-        for side in (rows[:-HELD_OUT], rows[-HELD_OUT:])
-    )
+    sides = (rows[:-HELD_OUT], rows[-HELD_OUT:])
+    train, held = (pieces.pairs([(text, line) for _, line, text in side]) for side in sides)
     return pieces, train, held
 
 
@@ -40,7 +33,6 @@ class Summarisation(TextToText):
     title = "A function's documentation to its first line"
     encodings = ("none", "sinusoidal", "rope", "alibi", "t5")
     unit = "ROUGE-L"
-    other_units: ClassVar[Mapping[str, bool]] = {"nats a token": False}
     sizes = Sizes(dim=64, num_layers=2, num_heads=4, length=64, steps=500, batch=48, learning_rate=4e-3, warmup=60)
 
     def data(self) -> tuple[Pieces, Pairs, Pairs]:

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from matplotlib.axes import Axes
@@ -23,14 +22,7 @@ def verses() -> tuple[Pieces, Pairs, Pairs]:
     rows = table("verses.tsv.gz")
     pieces = Pieces([text for book, *texts in rows if book not in HELD_OUT for text in texts], PIECES)
     sides = ([row for row in rows if (row[0] in HELD_OUT) == held] for held in (False, True))
-    train, held = (
-        Pairs(
-            pieces.encode([en for _, en, _ in side]),
-            pieces.encode([es for *_, es in side]),
-            [(en, es) for _, en, es in side],
-        )
-        for side in sides
-    )
+    train, held = (pieces.pairs([(en, es) for _, en, es in side]) for side in sides)
     return pieces, train, held
 
 
@@ -45,7 +37,6 @@ class Translation(TextToText):
     title = "English to Spanish, verse by verse"
     encodings = ("none", "sinusoidal", "rope", "alibi")
     unit = "chrF"
-    other_units: ClassVar[Mapping[str, bool]] = {"nats a token": False}
     sizes = Sizes(dim=64, num_layers=2, num_heads=4, length=32, steps=600, batch=64, learning_rate=4e-3, warmup=60)
 
     def data(self) -> tuple[Pieces, Pairs, Pairs]:

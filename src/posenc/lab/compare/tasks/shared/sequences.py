@@ -2,9 +2,9 @@
 
 import gzip
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +44,10 @@ class Pieces:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+
+    def pairs(self, texts: list[tuple[str, str]]) -> "Pairs":
+        """Texts to read and what to write for each, encoded."""
+        return Pairs(self.encode([read for read, _ in texts]), self.encode([written for _, written in texts]), texts)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text up to the end."""
@@ -148,6 +152,7 @@ class EncoderDecoder(nn.Module):
 class TextToText(Task):
     """A task that reads one text and writes another. A subclass gives the data and the test set of each size."""
 
+    other_units: ClassVar[Mapping[str, bool]] = {"nats a token": False}
     asked = 128  # questions at each size
 
     @abstractmethod
