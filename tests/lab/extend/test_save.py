@@ -178,7 +178,7 @@ def test_nothing_is_overwritten_and_nothing_half_written(
         raise OSError(28, "No space left on device")
 
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(saving, "_sync", full)
+    monkeypatch.setattr(saving, "sync", full)
     with pytest.raises(OSError, match="No space left") as caught:
         save(found, rule, tmp_path / "other", length=128)
     assert caught.value.filename == str(tmp_path / "other")

@@ -9,7 +9,7 @@ import msgspec
 
 from posenc.lab.compare.task import Example, Measurement, Sizes
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Backend, from_dict, to_dict
+from posenc.lab.run.config import Backend, read_config, to_dict
 
 KIND = "task"
 SHOWN = "shown.safetensors"
@@ -68,7 +68,7 @@ class TrialResult(msgspec.Struct):
 
 
 def load_config(run: Path) -> TaskConfig:
-    return from_dict(TaskConfig, KIND, runs.read_json(run / runs.CONFIG), where=str(run / runs.CONFIG))
+    return read_config(run / runs.CONFIG, TaskConfig, KIND)
 
 
 def trials(run: Path, config: TaskConfig) -> Iterator[tuple[str, int, int, Path]]:

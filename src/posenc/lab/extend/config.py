@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, from_dict, to_dict
+from posenc.lab.run.config import read_config, to_dict
 
 KIND = "extend"
 
@@ -23,8 +23,6 @@ TUNING = "tuning.json"
 """The configuration of the training, written at its first step."""
 TUNE_REPORT = "tune.json"
 """What the training did, when all its steps are done."""
-
-__all__ = ["FORMAT", "KIND", "ExtendConfig", "load_config", "retrieval_file", "rule_folder"]
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,7 @@ class ExtendConfig:
 
 def load_config(run: Path) -> ExtendConfig:
     """The configuration of a run, from its folder."""
-    path = run / runs.CONFIG
-    return from_dict(ExtendConfig, KIND, runs.read_json(path), where=str(path))
+    return read_config(run / runs.CONFIG, ExtendConfig, KIND)
 
 
 def rule_folder(run: Path, name: str) -> Path:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from posenc.lab.checkpoint.open import Checkpoint, quietly
 from posenc.lab.extend.candidates import Setting
 from posenc.lab.extend.flags import flags as flags
 from posenc.lab.run.errors import RunError
-from posenc.lab.run.folder import LOCK
+from posenc.lab.run.folder import LOCK, sync
 
 Perplexities = Mapping[str, Mapping[str, float]]
 """Of each rule, by its name, the perplexity of each range of positions."""
@@ -63,7 +62,7 @@ def save(
             card = _card(checkpoint, rule, length, name, tuned, perplexities)
             (partial / "README.md").write_text(card, encoding="utf-8")
             for file in [*(path for path in partial.rglob("*") if path.is_file()), partial]:
-                _sync(file)
+                sync(file)
             (partial / LOCK).unlink()  # no part of the model
             partial.replace(folder)
     except SafetensorError as error:
@@ -72,7 +71,7 @@ def save(
         ) from error
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 @contextlib.contextmanager
@@ -169,13 +168,3 @@ def _card(
             cells = [f"{row[name]:.4g}" if name in row else "" for name in ranges]
             lines.append("| " + " | ".join([title, *cells]) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    with contextlib.suppress(PermissionError):  # of a folder, where the system does not open one
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,7 +1,6 @@
 """What the configurations of all runs share: the format of their files, and how they are read and written."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -51,23 +50,21 @@ def read(path: Path, cls: type[T]) -> T:
     return converted(read_json(path), cls, where=str(path))
 
 
-def from_dict(cls: type[T], kind: str, data: Mapping[str, Any], *, where: str) -> T:
-    """The dataclass that :func:`to_dict` wrote.
+def read_config(path: Path, cls: type[T], kind: str) -> T:
+    """The dataclass that :func:`to_dict` wrote into a file.
 
     Raises:
         RunError: another format or kind; a field that is missing or has another type.
     """
+    data = read_json(path)
     if data.get("format") != FORMAT or data.get("kind") != kind:
         raise RunError(
-            f"{where}: got format {data.get('format')!r} of kind {data.get('kind')!r}, expected format {FORMAT} of "
-            f"kind {kind!r}; it was written by posenc {data.get('posenc', '(unknown)')}: use that version, or start a "
-            "new run."
+            f"{path}: got format {data.get('format')!r} of kind {data.get('kind')!r}, expected format {FORMAT} of kind "
+            f"{kind!r}; it was written by posenc {data.get('posenc', '(unknown)')}: use that version, or start a new "
+            "run."
         )
     fields: Any = dataclasses.fields(cls)  # type: ignore[arg-type]
     required = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
     if missing := sorted(required - data.keys()):
-        raise RunError(f"{where}: {', '.join(missing)} is missing; the file is damaged, start a new run.")
-    try:
-        return msgspec.convert(data, cls)
-    except msgspec.ValidationError as error:
-        raise RunError(f"{where}: {error}; the file is damaged, start a new run.") from error
+        raise RunError(f"{path}: {', '.join(missing)} is missing; the file is damaged, start a new run.")
+    return converted(data, cls, where=str(path))

@@ -38,7 +38,18 @@ def write(path: Path, data: bytes | str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise _named(error, path) from error
-    _sync_folder(path.parent)
+    with contextlib.suppress(OSError):  # of a folder on some file systems
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    with contextlib.suppress(PermissionError):  # of a folder, where the system does not open one
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def clear_partial_writes(folder: Path) -> None:
@@ -207,16 +218,6 @@ def _line(row: Mapping[str, Any]) -> str:
 def _named(error: OSError, path: Path) -> OSError:
     """The same error, naming the file that was meant."""
     return OSError(error.errno, error.strerror or str(error), str(path))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last: a folder is a file too, where the system lets one open it."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _numbered(base: Path) -> Iterator[Path]:

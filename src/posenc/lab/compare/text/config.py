@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Backend, Device, from_dict, to_dict
+from posenc.lab.run.config import Backend, Device, read_config, to_dict
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -132,11 +132,11 @@ def _check_positive(config: Any, *names: str) -> None:
 
 
 def load_config(run: Path) -> RunConfig:
-    return from_dict(RunConfig, "compare", runs.read_json(run / runs.CONFIG), where=str(run / runs.CONFIG))
+    return read_config(run / runs.CONFIG, RunConfig, "compare")
 
 
 def load_trial(folder: Path) -> TrialConfig:
-    return from_dict(TrialConfig, "trial", runs.read_json(folder / runs.CONFIG), where=str(folder / runs.CONFIG))
+    return read_config(folder / runs.CONFIG, TrialConfig, "trial")
 
 
 def is_done(folder: Path) -> bool:
