@@ -3,6 +3,7 @@
     python benchmarks/attention.py speed     ratios to causal SDPA without a bias, forward and training, 4096 tokens
     python benchmarks/attention.py sizes     every size: decode at 64 to 16 384 keys, prefill at 16 to 8192 tokens;
                                              "sizes alibi t5" measures these encodings alone
+    python benchmarks/attention.py every     all encodings, or those named, forward or with --gradients
     python benchmarks/attention.py memory    peak resident memory of a fresh process, 16 384 and 65 536 tokens
     python benchmarks/attention.py channels  the error of ALiBi and Sandwich as extra channels, by position
     python benchmarks/attention.py window    cost by length with a window: twice the tokens, twice the time
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,14 @@ ENCODINGS: dict[str, Callable[[], posenc.Encoding]] = {
     "deberta": lambda: posenc.scores.DeBERTa(dim=HEADS * HEAD_DIM, num_heads=HEADS),
     "cope": lambda: posenc.CoPE(num_heads=HEADS, head_dim=HEAD_DIM),
     "forgetting": lambda: posenc.Forgetting(dim=HEADS * HEAD_DIM, num_heads=HEADS),
+    "forgetting_slowly": lambda: with_slow_gates(posenc.Forgetting(dim=HEADS * HEAD_DIM, num_heads=HEADS)),
 }
+
+
+def with_slow_gates(encoding: posenc.Forgetting) -> posenc.Encoding:
+    """The same with gates near 1, which forget no block."""
+    torch.nn.init.constant_(encoding.gate.bias, 6.0)
+    return encoding
 
 
 def record(kind: str, values: dict[str, Any]) -> None:
@@ -60,12 +69,13 @@ def tensors(length: int, count: int = 3) -> list[Tensor]:
     return [torch.randn(1, HEADS, length, HEAD_DIM) for _ in range(count)]
 
 
-def dense_bias(encoding: posenc.Encoding, length: int) -> Tensor:
-    positions = torch.arange(length)
+def with_dense_bias(encoding: posenc.Encoding, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal SDPA with the matrix of the bias as its mask."""
+    positions = torch.arange(len(q[0, 0]))
     bias = encoding.bias(positions, positions)
     assert bias is not None
-    hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
-    return bias.masked_fill(hidden, float("-inf"))[None]
+    hidden = positions > positions[:, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.masked_fill(hidden, float("-inf"))[None])
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -122,16 +132,9 @@ def speed(length: int, repeats: int) -> None:
     }
     for name in ("alibi", "t5"):
         encoding = ENCODINGS[name]()
-
-        def dense(encoding: posenc.Encoding = encoding) -> Tensor:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=dense_bias(encoding, length))
-
-        def ours(encoding: posenc.Encoding = encoding, implementation: str = "auto") -> Tensor:
-            return posenc.attention(q, k, v, encoding, causal=True, implementation=implementation)
-
-        def flex(ours: Callable[..., Tensor] = ours) -> Tensor:
-            return ours(implementation="flex")
-
+        dense = partial(with_dense_bias, encoding, q, k, v)
+        ours = partial(posenc.attention, q, k, v, encoding, causal=True)
+        flex = partial(ours, implementation="flex")
         with torch.no_grad():
             expected = dense()
             close(ours(), expected, f"{name}, auto")
@@ -151,41 +154,36 @@ def training(length: int, repeats: int) -> None:
     def backward(forward: Callable[[], Tensor], *learned: Tensor) -> Callable[[], list[Tensor]]:
         return lambda: list(torch.autograd.grad(forward(), (q, k, v, *learned), gradient))
 
-    calls: dict[str, Callable[[], Any]] = {
-        "causal SDPA, no bias": backward(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True))
-    }
+    calls = {"causal SDPA, no bias": backward(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True))}
     for name in ("alibi", "t5"):
         encoding = ENCODINGS[name]()
         learned = list(encoding.parameters())
-
-        def dense(encoding: posenc.Encoding = encoding) -> Tensor:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=dense_bias(encoding, length))
-
-        def ours(encoding: posenc.Encoding = encoding) -> Tensor:
-            return posenc.attention(q, k, v, encoding, causal=True)
-
+        dense = partial(with_dense_bias, encoding, q, k, v)
+        ours = partial(posenc.attention, q, k, v, encoding, causal=True)
         for got, want in zip(backward(ours, *learned)(), backward(dense, *learned)(), strict=True):
             close(got / want.abs().max(), want / want.abs().max(), f"{name}, gradients", 1e-4)
         calls |= {f"{name}, auto": backward(ours, *learned), f"{name}, dense bias": backward(dense, *learned)}
     report(f"training, {length} tokens", interleaved(calls, repeats), "causal SDPA, no bias")
 
 
-def every_encoding(length: int, repeats: int) -> None:
-    q, k, v = tensors(length)
+def every_encoding(names: list[str], length: int, repeats: int, *, gradients: bool) -> None:
+    """Ours with each encoding, forward, or with the gradients of q, k, v and the state that some carry."""
+    q, k, v, gradient = (x.requires_grad_(gradients) for x in tensors(length, 4))
     x = torch.randn(1, length, HEADS * HEAD_DIM)
-    calls: dict[str, Callable[[], Any]] = {
-        "causal SDPA, no bias": lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    }
-    for name, make in ENCODINGS.items():
-        encoding = make()
 
-        def ours(encoding: posenc.Encoding = encoding) -> Tensor:
-            return posenc.attention(q, k, v, encoding, causal=True, state=encoding.carry(x))
+    def call(forward: Callable[[], Tensor], *more: Tensor) -> Callable[[], Any]:
+        return (lambda: torch.autograd.grad(forward(), (q, k, v, *more), gradient.detach())) if gradients else forward
 
-        taken = posenc.explain(posenc.attention, q, k, v, encoding, causal=True, state=encoding.carry(x)).implementation
-        calls[f"{name}, {taken}"] = ours
-    with torch.no_grad():
-        report(f"every encoding, forward, {length} tokens", interleaved(calls, repeats), "causal SDPA, no bias")
+    calls = {"causal SDPA, no bias": call(partial(F.scaled_dot_product_attention, q, k, v, is_causal=True))}
+    for name in names or ENCODINGS:
+        encoding = ENCODINGS[name]()
+        state = None if (made := encoding.carry(x)) is None else made.detach().requires_grad_(gradients)
+        ours = partial(posenc.attention, q, k, v, encoding, causal=True, state=state)
+        taken = posenc.explain(posenc.attention, q, k, v, encoding, causal=True, state=state).implementation
+        calls[f"{name}, {taken}"] = call(ours, *([] if state is None else [state]))
+    what = "training" if gradients else "forward"
+    with torch.set_grad_enabled(gradients):
+        report(f"every encoding, {what}, {length} tokens", interleaved(calls, repeats), "causal SDPA, no bias")
 
 
 def window(repeats: int) -> None:
@@ -369,7 +367,8 @@ def channels() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["speed", "sizes", "every", "memory", "channels", "window", "memory-of"])
-    parser.add_argument("rest", nargs="*", help="for sizes: encodings, all of its six by default")
+    parser.add_argument("rest", nargs="*", help="for sizes and every: encodings, all by default")
+    parser.add_argument("--gradients", action="store_true", help="for every: the backward too")
     parser.add_argument("--length", type=int, help="4096")
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--windows", type=int, nargs="+", default=[0, 256], help="for sizes: tokens, 0 for none")
@@ -384,7 +383,7 @@ def main() -> None:
     elif options.what == "sizes":
         sizes(options.rest, options.windows, options.length or 16_384, getattr(torch, options.dtype))
     elif options.what == "every":
-        every_encoding(length, max(3, options.repeats // 3))
+        every_encoding(options.rest, length, max(3, options.repeats // 3), gradients=options.gradients)
     elif options.what == "window":
         window(max(3, options.repeats // 2))
     elif options.what == "memory":

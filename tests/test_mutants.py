@@ -71,6 +71,19 @@ MUTANTS = [
         "scores/test_cope.py",
     ),
     ("scores/forgetting.py", "state[..., -1:] + faded", "faded", "scores/test_forgetting.py"),
+    (
+        "kernels/biased_attention/fading.py",
+        'min(home(cls, "contextual_bias"), home(cls, "on_values"))',
+        'home(cls, "contextual_bias")',
+        "kernels/biased_attention/test_fading.py",
+    ),
+    (
+        "kernels/biased_attention/problem.h",
+        "float(most - least)",
+        "float(least - most)",
+        "kernels/biased_attention/test_fading.py",
+    ),
+    ("scores/forgetting.py", "return state\n", "return state.float()\n", "kernels/biased_attention/test_fading.py"),
     ("dot_product_attention.py", "k_len - q_len :]", ":q_len]", "test_dot_product_attention.py"),
     (
         "positions/_resolve.py",

@@ -295,6 +295,10 @@ class ScoreEncoding(Encoding, ABC):
 class ContextualEncoding(Encoding, ABC):
     """Place 3 for encodings that read queries and keys. A subclass sets ``num_heads`` and defines the bias of a block.
 
+    One whose bias is min(c_i - c_j, 0) for the query of token i and the key of token j, and that adds nothing to the
+    values, may define ``fades(state)``, which gives c of all tokens, ``(batch, heads, k_len)``: compiled code on the
+    CPU then takes it, and skips the keys that have faded.
+
     Attributes:
         reads_positions: False if order comes from the sequence alone and positions are not looked at.
         value_dim: how many channels the values must have, for one that adds to them; None if any number will do.

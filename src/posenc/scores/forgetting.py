@@ -93,6 +93,10 @@ class Forgetting(ContextualEncoding):
         faded = log_gates.transpose(-1, -2).double().cumsum(dim=-1)
         return faded if state is None else torch.cat((state, state[..., -1:] + faded), dim=-1)
 
+    def fades(self, state: Tensor) -> Tensor:
+        """The sums of the logarithms, whose differences are the bias."""
+        return state
+
     def contextual_bias(self, content: Content) -> Float[Tensor, "batch heads q_len k_len"]:
         if content.q_state is None or content.k_state is None:
             raise ValueError(

@@ -22,13 +22,14 @@ def good_call() -> tuple[Any, list[Any]]:
     forward = good_arguments()
     if random.random() < 0.5:
         return random.choice(FORWARDS), forward
-    q, k, v, scale, table, zero, causal, window, mask, documents, _, skip = forward
+    q, k, v, scale, table, zero, causal, window, mask, documents, _, skip, fades = forward
     with torch.no_grad():
         y, lse = torch.ops.posenc._attention_and_sums(*forward)
     gradient = strided(torch.randn(y.shape).to(y.dtype))
     learns = table is not None and random.random() < 0.5
     return torch.ops.posenc._attention_backward, [
-        *(gradient, strided(y), lse, q, k, v, scale, table, zero, learns, causal, window, mask, documents, skip)
+        *(gradient, strided(y), lse, q, k, v, scale, table, zero, learns, causal, window, mask, documents, skip),
+        *(fades, fades is not None and random.random() < 0.7),
     ]
 
 
@@ -66,6 +67,13 @@ def good_arguments() -> list[Any]:
     documents = None
     if q_len <= k_len and random.random() < 0.3:
         documents = torch.randint(0, 3, (random.choice((1, batch)), k_len)).sort(-1).values
+    fades = None
+    if q_len <= k_len and random.random() < 0.3:
+        steps = random.choice((0.01, 1.0, 30.0)) * torch.rand(batch, heads, k_len, dtype=torch.float64)
+        fades = -steps.cumsum(-1) if random.random() < 0.8 else steps  # the last rise too
+        fades = random.choice(
+            (fades, fades.transpose(0, 1).contiguous().transpose(0, 1), fades[:, :1].expand_as(fades))
+        )
     return [
         strided(torch.randn(batch, heads, q_len, head_dim).to(dtype)),
         strided(torch.randn(batch, kv_heads, k_len, head_dim).to(dtype)),
@@ -79,6 +87,7 @@ def good_arguments() -> list[Any]:
         documents,
         torch.randn(heads) if random.random() < 0.2 else None,
         random.random() < 0.7,
+        fades,
     ]
 
 
@@ -89,17 +98,19 @@ def may_refuse(operator: Any, error: Exception) -> bool:
 def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
     """What is wrong with the result of a good call, against the formula in float64; gradients by autograd."""
     if operator in FORWARDS:
-        want = dense(*(x.double() for x in arguments[:3]), *arguments[3:11])
+        want = dense(*(x.double() for x in arguments[:3]), *arguments[3:11], arguments[12])
         y = result[0] if operator is torch.ops.posenc._attention_and_sums else result
         return _far(y, want, "y", arguments[Q].dtype)
-    gradient, y, lse, q, k, v, scale, table, zero, learns, causal, window, mask, documents, _ = arguments
+    gradient, y, lse, q, k, v, scale, table, zero, learns, causal, window, mask, documents, _ = arguments[:15]
+    fades, learns_fades = arguments[15:]
     if not k.shape[2] or not q.numel() or not v.numel():
         return None
     leaves = [x.detach().double().requires_grad_() for x in (q, k, v)]
     learned = None if table is None else table.double().requires_grad_()
+    faded = None if fades is None else fades.detach().requires_grad_()
     # y and lse were made with or without sinks: their share is known from the sum of the weights without them
     with torch.enable_grad():
-        z = scores(*leaves[:2], scale, learned, zero, causal, window, mask, documents)
+        z = scores(*leaves[:2], scale, learned, zero, causal, window, mask, documents, faded)
         weights = (z - lse.double()[..., None]).exp().nan_to_num(0.0)
         pulled = (gradient.double() @ leaves[2].repeat_interleave(q.shape[1] // k.shape[1], 1).mT).detach()
         delta = (y.double() * gradient.double()).sum(-1, keepdim=True)
@@ -116,6 +127,8 @@ def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
     ]
     if learns and learned is not None and learned.grad is not None:
         wanted.append(("dtable", result[3].sum(0), learned.grad))
+    if learns_fades and faded is not None:
+        wanted.append(("dfades", result[4], faded.grad))
     return next((said for name, got, want in wanted if (said := _far(got, want, name, q.dtype)) is not None), None)
 
 
@@ -137,6 +150,7 @@ def scores(
     window: int,
     mask: Tensor | None,
     documents: Tensor | None,
+    fades: Tensor | None,
 ) -> Tensor:
     """The scores of all pairs, minus infinity where a query may not see a key."""
     q_len, k_len = q.shape[2], k.shape[2]
@@ -144,6 +158,8 @@ def scores(
     t, u = torch.arange(q_len)[:, None] + k_len - q_len, torch.arange(k_len)[None]
     if table is not None:
         z = z + table[:, (zero + t - u).clamp(0, table.shape[1] - 1)]
+    if fades is not None:
+        z = z + (fades[..., k_len - q_len :, None] - fades[..., None, :]).clamp(max=0)
     seen = torch.ones_like(z, dtype=torch.bool)
     if causal:
         seen = seen & (u <= t)
@@ -171,9 +187,10 @@ def dense(
     mask: Tensor | None,
     documents: Tensor | None,
     sinks: Tensor | None,
+    fades: Tensor | None,
 ) -> Tensor:
     """Attention as the formula has it; zeros for a query that sees nothing."""
-    z = scores(q, k, scale, table, zero, causal, window, mask, documents)
+    z = scores(q, k, scale, table, zero, causal, window, mask, documents, fades)
     if sinks is not None:
         z = torch.cat((z, sinks.double()[:, None, None].expand(*z.shape[:3], 1)), -1)
     weights = z.softmax(-1)[..., : k.shape[2]].nan_to_num(0.0)

@@ -15,6 +15,7 @@ struct Gradients {
   int64_t width, value_width;
   float* table;      // (batch, heads, distances), or null
   int64_t distances;
+  double* fades;     // (batch, heads, k_len), or null
 };
 
 // Sums over channels of the output times its gradient, which lies in `y_rows`; 0 for queries without any key.
@@ -41,6 +42,29 @@ INLINE float least_of(const float* lse, int64_t count) {
     if (lse[t] > -INFINITE) least = std::min(least, lse[t]);
   }
   return least;
+}
+
+// The gradient of what fades: from those of the scores, which rise with the query's number and fall with the key's. Where
+// nothing is added it is 0, and `slopes` is set so.
+template <class L>
+INLINE void add_fading_gradient(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1, int64_t u0, int64_t u1,
+                                bool may_rise, float* slopes, float* by_query, double* to) {
+  using F = typename L::F;
+  const double* const c = p.fades_of(b, h);
+  const int64_t rows = t1 - t0, own = p.offset + t0, columns = whole_vectors<L>(rows);
+  std::fill(by_query, by_query + columns, 0.0f);
+  for (int64_t u = u0; u < u1; ++u) {
+    float* const line = slopes + (u - u0) * QUERIES;
+    for (int64_t t = 0; may_rise && t < rows; ++t) line[t] = c[own + t] - c[u] > 0.0 ? 0.0f : line[t];
+    F sums{};
+    for (int64_t n = 0; n < columns; n += L::W) {
+      const F slope = L::load(line + n);
+      L::store(by_query + n, L::load(by_query + n) + slope);
+      sums += slope;
+    }
+    to[u] -= double(sum<L>(sums));
+  }
+  for (int64_t t = 0; t < rows; ++t) to[own + t] += double(by_query[t]);
 }
 
 template <class L>
@@ -76,6 +100,8 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
   std::fill(k_gradient, k_gradient + p.k_len * width, 0.0f);
   std::fill(v_gradient, v_gradient + p.k_len * value_width, 0.0f);
   if (distances != nullptr) std::fill(distances, distances + g.distances, 0.0f);
+  double* const fade_gradient = g.fades == nullptr ? nullptr : g.fades + (b * p.heads + h) * p.k_len;
+  if (fade_gradient != nullptr) std::fill(fade_gradient, fade_gradient + p.k_len, 0.0);
 
   copy_tokens(p.q, b, h, 0, p.q_len, p.scale, q_rows, width);
   copy_tokens(g.y, b, h, 0, p.q_len, 1.0f, y_rows, value_width);
@@ -110,11 +136,14 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
       if (count <= 0) continue;
       Diagonals diagonals;
       diagonals.make(p, h, t0, t1, u0, u1);
-      if (p.skip && is_certainly_nothing(longest_query[i] * longest_key, diagonals.largest, least[i])) continue;
+      const float change = p.fades != nullptr ? largest_change(p, b, h, t0, t1, u0, u1) : 0.0f;
+      const float most = diagonals.largest + most_added(change);
+      if (p.skip && is_certainly_nothing(longest_query[i] * longest_key, most, least[i])) continue;
       const float* const key_rows = keys.data + (u0 - first_key) * keys.row;
       const float* const value_rows = values.data + (u0 - first_key) * values.row;
       make_scores<L>(count, columns, key_rows, keys.row, channels, q_columns + t0 * channels,
                      diagonals.any ? diagonals.values : nullptr, weights, unused);
+      if (p.fades != nullptr) add_fading(p, b, h, t0, t1, u0, u1, weights);
       if (masked) apply_masks(p, b, h, t0, t1, u0, u1, weights);
       for (int64_t n = 0; n < columns; n += L::W) {
         const F sums = L::load(lse + t0 + n), start = -L::load(delta + t0 + n);
@@ -136,18 +165,23 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
                      v_gradient + u0 * value_width, value_width);
       add_product<L>(count, width, rows, slopes, QUERIES, 1, q_rows + t0 * width, width, k_gradient + u0 * width, width);
       add_product<L>(rows, width, count, slopes, 1, QUERIES, key_rows, keys.row, q_gradient + t0 * width, width);
-      if (table_gradient == nullptr) continue;
-      const int64_t nearest = t0 + p.offset - (u1 - 1);
-      std::fill(by_distance, by_distance + QUERIES + KEYS, 0.0f);
-      for (int64_t u = 0; u < count; ++u) {
-        float* const to = by_distance + count - 1 - u;
-        for (int64_t n = 0; n < columns; n += L::W) {
-          L::store(to + n, L::load(to + n) + L::load(slopes + u * QUERIES + n));
+      if (table_gradient != nullptr) {
+        const int64_t nearest = t0 + p.offset - (u1 - 1);
+        std::fill(by_distance, by_distance + QUERIES + KEYS, 0.0f);
+        for (int64_t u = 0; u < count; ++u) {
+          float* const to = by_distance + count - 1 - u;
+          for (int64_t n = 0; n < columns; n += L::W) {
+            L::store(to + n, L::load(to + n) + L::load(slopes + u * QUERIES + n));
+          }
         }
+        const int64_t low = std::max<int64_t>(0, -p.zero - nearest);
+        const int64_t high = std::min(count + rows - 1, g.distances - p.zero - nearest);
+        for (int64_t n = low; n < high; ++n) table_gradient[nearest + n] += by_distance[n];
       }
-      const int64_t low = std::max<int64_t>(0, -p.zero - nearest);
-      const int64_t high = std::min(count + rows - 1, g.distances - p.zero - nearest);
-      for (int64_t n = low; n < high; ++n) table_gradient[nearest + n] += by_distance[n];
+      if (fade_gradient != nullptr) {
+        const bool may_rise = change >= 0.0f;  // 0 may be a number too small for a float
+        add_fading_gradient<L>(p, b, h, t0, t1, u0, u1, may_rise, slopes, unused, fade_gradient);  // sets slopes
+      }
     }
   }
   for (int64_t n = 0; n < p.q_len * width; ++n) q_gradient[n] *= p.scale;

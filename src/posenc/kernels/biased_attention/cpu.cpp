@@ -148,7 +148,8 @@ Operand operand(const char* name, const Tensor& x) {
 
 Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const std::optional<Tensor>& table,
                 int64_t zero, bool causal, int64_t window, const std::optional<Tensor>& mask,
-                const std::optional<Tensor>& documents, const std::optional<Tensor>& sinks, bool skip) {
+                const std::optional<Tensor>& documents, const std::optional<Tensor>& sinks, bool skip,
+                const std::optional<Tensor>& fades) {
   Problem p;
   p.q = operand("q", q), p.k = operand("k", k), p.v = operand("v", v);
   p.batch = q.size(0), p.heads = p.q.heads, p.q_len = p.q.tokens, p.k_len = p.k.tokens;
@@ -208,8 +209,17 @@ Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
             "got sinks of shape ", Shape{*sinks}, ", expected float32 (", p.heads, ") without gaps, on the CPU.");
     p.sinks = static_cast<const float*>(sinks->const_data_ptr());
   }
-  // Without a bias that falls, or a float mask that lifts what the table holds down, there is nothing to prove.
-  p.skip = skip && p.table != nullptr && !p.mask_is_float;
+  if (fades.has_value()) {
+    REQUIRE(fades->is_cpu() && fades->scalar_type() == ScalarType::Double && fades->dim() == 3 &&
+                fades->size(0) == p.batch && fades->size(1) == p.heads && fades->size(2) == p.k_len &&
+                (p.k_len <= 1 || fades->stride(2) == 1) && p.q_len <= p.k_len,
+            "got fades of shape ", Shape{*fades}, ", expected float64 (", p.batch, ", ", p.heads, ", ", p.k_len,
+            ") without gaps, on the CPU, and no more queries than keys.");
+    p.fades = static_cast<const double*>(fades->const_data_ptr());
+    for (int i = 0; i < 2; ++i) p.fades_stride[i] = fades->stride(i);
+  }
+  // Without a bias that falls, or a float mask that lifts what it holds down, there is nothing to prove.
+  p.skip = skip && (p.table != nullptr || p.fades != nullptr) && !p.mask_is_float;
   return p;
 }
 
@@ -274,25 +284,28 @@ Tensor forward(const Problem& p, float* lse) {
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const std::optional<Tensor>& table,
                  int64_t zero, bool causal, int64_t window, const std::optional<Tensor>& mask,
-                 const std::optional<Tensor>& documents, const std::optional<Tensor>& sinks, bool skip) {
-  return forward(checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip), nullptr);
+                 const std::optional<Tensor>& documents, const std::optional<Tensor>& sinks, bool skip,
+                 const std::optional<Tensor>& fades) {
+  return forward(checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip, fades), nullptr);
 }
 
 std::tuple<Tensor, Tensor> attention_and_sums(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
                                               const std::optional<Tensor>& table, int64_t zero, bool causal,
                                               int64_t window, const std::optional<Tensor>& mask,
                                               const std::optional<Tensor>& documents,
-                                              const std::optional<Tensor>& sinks, bool skip) {
-  const Problem p = checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip);
+                                              const std::optional<Tensor>& sinks, bool skip,
+                                              const std::optional<Tensor>& fades) {
+  const Problem p = checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip, fades);
   Tensor lse = fresh({p.batch, p.heads, p.q_len}, aoti_torch_dtype_float32());
   return {forward(p, static_cast<float*>(lse.mutable_data_ptr())), lse};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> attention_backward(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_backward(
     const Tensor& gradient, const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
     double scale, const std::optional<Tensor>& table, int64_t zero, bool learns_table, bool causal, int64_t window,
-    const std::optional<Tensor>& mask, const std::optional<Tensor>& documents, bool skip) {
-  const Problem p = checked(q, k, v, scale, table, zero, causal, window, mask, documents, std::nullopt, skip);
+    const std::optional<Tensor>& mask, const std::optional<Tensor>& documents, bool skip,
+    const std::optional<Tensor>& fades, bool learns_fades) {
+  const Problem p = checked(q, k, v, scale, table, zero, causal, window, mask, documents, std::nullopt, skip, fades);
   Gradients g;
   g.y = operand("gradient", gradient);
   g.output = operand("output", y);
@@ -320,13 +333,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> attention_backward(
   }
   g.q = data[0], g.k = data[1], g.v = data[2], g.table = g.distances ? data[3] : nullptr;
   const double work = double(p.batch) * double(p.heads) * double(p.q_len) * double(p.k_len) * double(p.q.channels);
+  const bool has_fades = learns_fades && p.fades != nullptr;
+  Tensor of_fades = fresh({p.batch, p.heads, has_fades ? p.k_len : 0}, aoti_torch_dtype_float64());
+  g.fades = has_fades ? static_cast<double*>(of_fades.mutable_data_ptr()) : nullptr;
+  if (empty && has_fades) std::fill(g.fades, g.fades + of_fades.numel(), 0.0);
   if (!empty) {
     run(p.batch * p.heads, work, [&](int64_t i, Scratch& scratch) {
       const int64_t reversed = p.batch * p.heads - 1 - i;  // slow slopes, which skip little, come last in ALiBi
       body.backward(p, g, reversed / p.heads, reversed % p.heads, scratch);
     });
   }
-  return {results[0], results[1], results[2], results[3]};
+  return {results[0], results[1], results[2], results[3], of_fades};
 }
 
 }  // namespace

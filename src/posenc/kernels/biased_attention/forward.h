@@ -92,7 +92,7 @@ INLINE int64_t whole_vectors(int64_t count) {
   return (count + L::W - 1) / L::W * L::W;
 }
 
-// The largest of each column again, after masks of values were applied.
+// The largest of each column again, after more was added.
 template <class L>
 INLINE void largest_of_columns(int64_t count, int64_t columns, const float* scores, const float* before, float* most) {
   for (int64_t n = 0; n < columns; n += L::W) {
@@ -127,7 +127,7 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   std::fill(most, most + QUERIES, sunk ? p.sinks[h] : -INFINITE);
   std::fill(totals, totals + QUERIES, sunk && p.sinks[h] > -INFINITE ? 1.0f : 0.0f);
 
-  const bool masked = p.mask != nullptr || p.documents != nullptr;
+  const bool masked = p.mask != nullptr || p.documents != nullptr, fading = p.fades != nullptr;
   const Span keys = keys_for(p, t0, t1);
   Diagonals diagonals;
   const auto visit = [&](int64_t tile_index) __attribute__((always_inline)) {
@@ -138,16 +138,16 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
     if (out.longest != nullptr) {
       const float product = longest_query * out.longest[(b * p.k.heads + kv) * out.key_tiles + tile_index];
       const float least = *std::min_element(most, most + rows);
-      if (is_certainly_nothing(product, diagonals.largest, least)) return;
+      const float fade = fading ? most_added(largest_change(p, b, h, t0, t1, u0, u1)) : 0.0f;
+      if (is_certainly_nothing(product, diagonals.largest + fade, least)) return;
     }
     const Rows key_rows = rows_of(p.k, b, kv, u0, u1, k_room, channels);
     std::copy(most, most + QUERIES, now);
     make_scores<L>(count, columns, key_rows.data, key_rows.row, channels, queries,
                    diagonals.any ? diagonals.values : nullptr, scores, now);
-    if (masked) {
-      apply_masks(p, b, h, t0, t1, u0, u1, scores);
-      largest_of_columns<L>(count, columns, scores, most, now);
-    }
+    if (fading) add_fading(p, b, h, t0, t1, u0, u1, scores);
+    if (masked) apply_masks(p, b, h, t0, t1, u0, u1, scores);
+    if (fading || masked) largest_of_columns<L>(count, columns, scores, most, now);
     bool moved = false;
     for (int64_t n = 0; n < columns; n += L::W) {
       const F before = L::load(most + n), largest = L::load(now + n);
@@ -302,6 +302,14 @@ INLINE void forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
       const float* const row = p.table + h * p.table_row + p.zero + p.offset + t - u0;
       for (int64_t i = 0; i < count; ++i) added[i] = row[-i];
       for (int64_t i = 0; i < count; ++i) scores[i] += added[i];
+    }
+    if (p.fades != nullptr) {
+      const double* const c = p.fades_of(b, h);
+      const double own = c[p.offset + t];
+      for (int64_t i = 0; i < count; ++i) {
+        const double change = own - c[u0 + i];
+        scores[i] += float(0.0 < change ? 0.0 : change);
+      }
     }
     if (p.documents != nullptr) {
       const int64_t* const documents = p.documents + b * p.documents_row;

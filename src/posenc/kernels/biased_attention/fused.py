@@ -4,12 +4,13 @@ Three operators of the dispatcher::
 
     posenc::_attention             y
     posenc::_attention_and_sums    y, and the logarithms of the sums of the softmax, which the backward reads
-    posenc::_attention_backward    gradients of q, k, v and the table, channels rounded up to whole vectors
+    posenc::_attention_backward    gradients of q, k, v, the table and fades, channels rounded up to whole vectors
 
 Arguments: ``table (heads, distances)`` float32, entry ``zero + n`` for keys n tokens before the query; ``window`` 0 for
 none; ``mask`` of 4 dimensions, bool (True where a query may see a key) or float32 (added); ``documents (batch or 1,
-k_len)`` int64; ``sinks (heads,)``; ``skip`` whether to leave out keys whose weights are proved to be 0. What most calls
-do not have comes last and has a default, because the dispatcher takes 0.2 to 0.3 us for each argument that it is given.
+k_len)`` int64; ``sinks (heads,)``; ``skip`` whether to leave out keys whose weights are proved to be 0; ``fades (batch,
+heads, k_len)`` float64, of which min(fades[the query's own key] - fades[key], 0) is added. What most calls do not have
+comes last and has a default, because the dispatcher takes 0.2 to 0.3 us for each argument that it is given.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from posenc.kernels import _build
-from posenc.kernels.biased_attention import row_of_distances
+from posenc.kernels.biased_attention import fading, row_of_distances
 from posenc.kernels.biased_attention.problem import Block, Problem, attend
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
@@ -29,13 +30,16 @@ LEVELS = ("the portable instruction set", "AVX2", "AVX-512")
 
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, float scale, Tensor? table=None, int zero=0, {}bool causal=True, int window=0, "
-    "Tensor? mask=None, Tensor? documents=None, {}bool skip=True"
+    "Tensor? mask=None, Tensor? documents=None, {}bool skip=True, Tensor? fades=None"
 )
 _FORWARD = _ARGUMENTS.format("", "Tensor? sinks=None, ")
-_BACKWARD = "Tensor gradient, Tensor y, Tensor lse, " + _ARGUMENTS.format("bool learns_table=False, ", "")
+_BACKWARD = (
+    f"Tensor gradient, Tensor y, Tensor lse, {_ARGUMENTS.format('bool learns_table=False, ', '')}, "
+    "bool learns_fades=False"
+)
 torch.library.define("posenc::_attention", f"({_FORWARD}) -> Tensor")
 torch.library.define("posenc::_attention_and_sums", f"({_FORWARD}) -> (Tensor, Tensor)")
-torch.library.define("posenc::_attention_backward", f"({_BACKWARD}) -> (Tensor, Tensor, Tensor, Tensor)")
+torch.library.define("posenc::_attention_backward", f"({_BACKWARD}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
 # What OpOverload.__call__ calls: two Python frames less in every call.
 _operator: Callable[..., Any] = torch.ops.posenc._attention.default._op
 _operator_and_sums: Callable[..., Any] = torch.ops.posenc._attention_and_sums.default._op
@@ -64,7 +68,10 @@ def refusal(problem: Problem) -> str | None:
         return _TRANSFORMED
     if problem.mask is not None and problem.mask.requires_grad:
         return "its mask has no gradient there"
-    if problem.encoding is not None and not row_of_distances.suits(problem):
+    if problem.contextual:
+        if (reason := fading.refusal(problem)) is not None:
+            return reason
+    elif problem.encoding is not None and not row_of_distances.suits(problem):
         return f"{problem.name} gives no bias of the distance alone over consecutive positions"
     return _not_loaded()
 
@@ -106,6 +113,7 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
         skip: leave out blocks of keys whose weights are proved to be 0, which changes no bit of the result.
     """
     table, zero = row_of_distances.make(problem)
+    fades = fading.make(problem) if problem.contextual else None
     sinks = None if problem.sinks is None else problem.sinks.float()
     q, k, v = problem.q, problem.k, problem.v
     if torch.is_grad_enabled() and (
@@ -114,19 +122,21 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
         or v.requires_grad
         or (table is not None and table.requires_grad)
         or (sinks is not None and sinks.requires_grad)
+        or (fades is not None and fades.requires_grad)
     ):
-        y: Tensor = _Attention.apply(problem, q, k, v, table, zero, sinks, skip)
+        y: Tensor = _Attention.apply(problem, q, k, v, table, zero, sinks, fades, skip)
     else:
-        y = _operator(q, k, v, problem.scale, table, zero, *_rest(problem, sinks, skip))
+        y = _operator(q, k, v, problem.scale, table, zero, *_rest(problem, sinks, skip, fades))
     return y
 
 
-def _rest(problem: Problem, sinks: Tensor | None, skip: bool) -> tuple[Any, ...]:
+def _rest(problem: Problem, sinks: Tensor | None, skip: bool, fades: Tensor | None) -> tuple[Any, ...]:
     """What the operators take after the table, or nothing where all of it is as it is by default."""
     mask, documents = problem.mask, problem.documents
-    if problem.causal and problem.window is None and mask is None and documents is None and sinks is None and skip:
+    ordered_only = problem.causal and problem.window is None and mask is None and documents is None
+    if ordered_only and sinks is None and skip and fades is None:
         return ()
-    return problem.causal, problem.window or 0, _mask(problem), _documents(problem), sinks, skip
+    return problem.causal, problem.window or 0, _mask(problem), _documents(problem), sinks, skip, fades
 
 
 def _mask(problem: Problem) -> Tensor | None:
@@ -154,12 +164,13 @@ class _Attention(torch.autograd.Function):
         table: Tensor | None,
         zero: int,
         sinks: Tensor | None,
+        fades: Tensor | None,
         skip: bool,
     ) -> Tensor:
-        rest = _rest(problem, sinks, skip)
+        rest = _rest(problem, sinks, skip, fades)
         y, lse = _operator_and_sums(q, k, v, problem.scale, table, zero, *rest)
-        _, _, mask, documents, _, _ = rest or (None,) * 6
-        ctx.save_for_backward(q, k, v, table, sinks, y, lse, mask, documents)
+        _, _, mask, documents, *_ = rest or (None,) * 4
+        ctx.save_for_backward(q, k, v, table, sinks, fades, y, lse, mask, documents)
         ctx.scale, ctx.zero, ctx.causal, ctx.window, ctx.skip = (
             problem.scale,
             zero,
@@ -172,13 +183,14 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, table, sinks, y, lse, mask, documents = ctx.saved_tensors
+        q, k, v, table, sinks, fades, y, lse, mask, documents = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
-            return _differentiable_backward(ctx, gradient, q, k, v, table, sinks, mask, documents)
+            return _differentiable_backward(ctx, gradient, q, k, v, table, sinks, fades, mask, documents)
         wanted = ctx.needs_input_grad
         gradients = _backward_operator(
             *(gradient, y, lse, q, k, v, ctx.scale, table, ctx.zero, wanted[4]),
             *(ctx.causal, ctx.window or 0, mask, documents, ctx.skip),
+            *(() if fades is None else (fades, wanted[7])),
         )
         dq, dk, dv = (_like(x, each) for x, each in zip(gradients[:3], (q, k, v), strict=True))
         dtable = gradients[3].sum(dim=0) if wanted[4] else None
@@ -186,7 +198,8 @@ class _Attention(torch.autograd.Function):
         if wanted[6]:
             share, delta = (sinks[:, None] - lse).exp(), (y.float() * gradient.float()).sum(dim=-1)
             dsinks = -(share * delta).sum(dim=(0, 2))
-        return None, dq, dk, dv, dtable, None, dsinks, None
+        dfades = gradients[4] if wanted[7] else None
+        return None, dq, dk, dv, dtable, None, dsinks, dfades, None
 
 
 def _like(gradient: Tensor, like: Tensor) -> Tensor:
@@ -206,6 +219,7 @@ def _differentiable_backward(
     v: Tensor,
     table: Tensor | None,
     sinks: Tensor | None,
+    fades: Tensor | None,
     mask: Tensor | None,
     documents: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
@@ -217,12 +231,14 @@ def _differentiable_backward(
         t = torch.arange(problem.q_len)[:, None] + problem.offset
         distances = ctx.zero + t - torch.arange(problem.k_len)
         bias = table[:, distances.clamp(0, table.shape[1] - 1)]  # those outside are hidden
+    if fades is not None:
+        bias = fading.bias(fades, problem.offset)
     block = Block((0, problem.q_len), (0, problem.k_len), bias, problem.hidden(rows, keys))
     with torch.autocast("cpu", enabled=False):
         y = attend(problem, block, q.float(), k.float(), v.float(), sinks=sinks, state=None).to(q.dtype)
-    inputs = (q, k, v, table, sinks)
-    wanted = [ctx.needs_input_grad[i] for i in (1, 2, 3, 4, 6)]
+    inputs = (q, k, v, table, sinks, fades)
+    wanted = [ctx.needs_input_grad[i] for i in (1, 2, 3, 4, 6, 7)]
     chosen = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
     grads = iter(torch.autograd.grad(y, chosen, gradient, create_graph=True, allow_unused=True))
-    dq, dk, dv, dtable, dsinks = (next(grads) if needed else None for needed in wanted)
-    return None, dq, dk, dv, dtable, None, dsinks, None
+    dq, dk, dv, dtable, dsinks, dfades = (next(grads) if needed else None for needed in wanted)
+    return None, dq, dk, dv, dtable, None, dsinks, dfades, None

@@ -114,6 +114,8 @@ def _choose(problem: Problem) -> tuple[str, str]:
 def _why_fused(problem: Problem) -> str:
     if problem.encoding is None:
         return "nothing but the order of tokens, sinks or a mask is added to the scores"
+    if problem.contextual:
+        return "the bias is a difference of two numbers, one of each token, and blocks that have faded are skipped"
     return "the bias depends on the distance alone, so one row of numbers holds all of it"
 
 

@@ -34,9 +34,12 @@ struct Problem {
   const int64_t* documents = nullptr;  // (batch, k_len)
   int64_t documents_row = 0;
   const float* sinks = nullptr;    // (heads)
+  const double* fades = nullptr;   // (batch, heads, k_len), keys side by side: min(c[own key] - c[key], 0) is added
+  int64_t fades_stride[2] = {0, 0};
   bool skip = true;                // leave out tiles whose weights are proved to be 0
 
   int64_t kv_head(int64_t head) const { return head / (heads / k.heads); }
+  const double* fades_of(int64_t b, int64_t h) const { return fades + b * fades_stride[0] + h * fades_stride[1]; }
 };
 
 struct Span {
@@ -194,6 +197,32 @@ struct Diagonals {
     for (int64_t i = count; i < QUERIES + KEYS; ++i) values[i] = 0.0f;  // no query stands there
   }
 };
+
+// What fades from token to token, added to scores that lie as scores[(u - u0) * QUERIES + (t - t0)]. The numbers are
+// sums over all tokens, so their difference is what is rounded.
+INLINE void add_fading(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1, int64_t u0, int64_t u1,
+                       float* scores) {
+  const double* const c = p.fades_of(b, h);
+  const double* const own = c + p.offset + t0;
+  for (int64_t u = u0; u < u1; ++u) {
+    float* const line = scores + (u - u0) * QUERIES;
+    const double key = c[u];
+    for (int64_t t = 0; t < t1 - t0; ++t) {
+      const double change = own[t] - key;
+      line[t] += float(0.0 < change ? 0.0 : change);  // NaN stays NaN
+    }
+  }
+}
+
+// No less than any change from a key of a tile to a query of it; infinity if one of the numbers is not finite.
+INLINE float largest_change(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1, int64_t u0, int64_t u1) {
+  const double* const c = p.fades_of(b, h);
+  double most = -double(INFINITE), least = double(INFINITE), any = 0.0;
+  for (int64_t i = p.offset + t0; i < p.offset + t1; ++i) most = c[i] > most ? c[i] : most, any += c[i];
+  for (int64_t i = u0; i < u1; ++i) least = c[i] < least ? c[i] : least, any += c[i];
+  return any - any == 0.0 ? float(most - least) : INFINITE;
+}
+INLINE float most_added(float change) { return change < INFINITE ? std::min(change, 0.0f) : INFINITE; }
 
 // Masks of values, applied to scores that lie as scores[(u - u0) * QUERIES + (t - t0)].
 INLINE void apply_masks(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1, int64_t u0, int64_t u1,

@@ -33,7 +33,7 @@ def make(problem: Problem) -> tuple[Tensor | None, int]:
     None and 0 if nothing is added. The row may reach further than the call does.
     """
     encoding = problem.encoding
-    starts = None if encoding is None else problem.starts
+    starts = None if encoding is None or problem.contextual else problem.starts
     if starts is None:
         return None, 0
     q_len, k_len = problem.q_len, problem.k_len
@@ -78,10 +78,12 @@ def _tells_apart(cls: type) -> bool:
     A subclass with a ``bias`` of its own has inherited parts that give another one.
     """
 
-    def home(name: str) -> int:
-        return next((at for at, each in enumerate(cls.__mro__) if name in vars(each)), len(cls.__mro__))
+    return max(home(cls, "of_positions"), home(cls, "bias_from")) <= home(cls, "bias") < len(cls.__mro__)
 
-    return max(home("of_positions"), home("bias_from")) <= home("bias") < len(cls.__mro__)
+
+def home(cls: type, name: str) -> int:
+    """How far up the bases of a class an attribute stands: 0 in the class itself, past the last for nowhere."""
+    return next((at for at, each in enumerate(cls.__mro__) if name in vars(each)), len(cls.__mro__))
 
 
 @dataclass
