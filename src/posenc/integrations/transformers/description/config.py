@@ -1,7 +1,7 @@
 """A config as a plain dict, from whatever holds it: its types checked, its parts told apart."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,23 @@ _MAPPINGS = {"rope_parameters", "rope_scaling", "attn_config", "per_layer_config
 _NO_PARTS = {"attn_config", "ffn_config"}
 _TEXTS = {"model_type", "rope_type", "position_embedding_type", "position_embeddings_type", "hybrid_override_pattern"}
 
+#: Files that stand beside a config and may name a model type too.
+_OF_OTHERS = {
+    "tokenizer_config.json": "a tokenizer",
+    "generation_config.json": "the sampling",
+    "preprocessor_config.json": "the preparation of images or sounds",
+    "processor_config.json": "the preparation of images or sounds",
+}
+
 #: Names of rules that transformers' classes took once, or never.
 _OLD_RULES = {"su": "longrope", "deepseek_yarn": "yarn"}
 _CLASS_RULES = ("linear", "dynamic", "yarn", "longrope", "llama3")
 
-_BEARS = re.compile(r"rope(?!rt)|rotary|alibi|position|yarn|theta|logn|ntk|dual_chunk", re.IGNORECASE)
+_BEARS = re.compile(
+    r"rope(?!rt)|rotary|alibi|position|yarn|theta|logn|ntk|dual_chunk|nope(?!_head_dim)", re.IGNORECASE
+)
+#: Says whether there is a rotation at all.
+SWITCH = re.compile(r"(use_|apply_|with_|enable_)?(rope|rotary)(_?(pos_emb|(position(al)?_)?embeddings?))?", re.IGNORECASE)
 _BEARS_NOT = re.compile(r"dropout|positionwise|position_id_per", re.IGNORECASE)
 
 
@@ -93,7 +105,9 @@ class Keys(dict[str, Any]):
         return [
             key
             for key, value in self.items()
-            if key not in self.asked and bears_on_positions(key) and value not in (None, False, "", [], {})
+            if key not in self.asked
+            and bears_on_positions(key)
+            and (value not in (None, False, "", [], {}) or (value is False and SWITCH.fullmatch(key)))
         ]
 
 
@@ -130,6 +144,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         if file == path and (path / "adapter_config.json").is_file():
             file = path / "adapter_config.json"
         file = path / "config.json" if file == path else file
+    if file.name in _OF_OTHERS:
+        raise ValueError(f"describe: {file} is of {_OF_OTHERS[file.name]}; give the config.json beside it.")
     found = load_json(file)
     _check_no_adapter(found, file)
     return _with_numbers(found, file)
@@ -264,6 +280,20 @@ def is_part(key: str, value: Any) -> bool:
     if not isinstance(value, Mapping) or key in _NO_PARTS:
         return False
     return "model_type" in value or (key.endswith("_config") and size(value, "num_layers") is not None)
+
+
+def not_seen(config: Mapping[str, Any], seen: Collection[str], name: str = "") -> list[str]:
+    """The objects of a config that speak of positions, and that neither :func:`parts` nor a class takes for a part."""
+    found: list[str] = []
+    for key, value in config.items():
+        full_name = f"{name}.{key}" if name else key
+        if not isinstance(value, Mapping) or not key.endswith("_config") or key in _NO_PARTS:
+            continue
+        if full_name in seen:
+            found += not_seen(value, seen, full_name)
+        elif any(bears_on_positions(inner) or "pos_emb" in inner for inner in map(str, value)):
+            found.append(f"{full_name}: it has neither a model_type nor a number of layers that is known here")
+    return found
 
 
 def size(config: Mapping[str, Any], name: str) -> Any:

@@ -1,6 +1,6 @@
 """Which layers have attention, and what differs from one layer to another."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,16 @@ def unlike(raw: Mapping[str, Any], filled: Mapping[str, Any]) -> list[str]:
         ]
         if places[0] != places[1] and len(meant) == len(actual or meant):
             found.append(f"{name}, which its class drops: it says that the layers {places[0]} have attention")
+    for name in ("layer_types", "layers_block_type", "hybrid_layer_pattern"):
+        meant = list(raw.get(name) or [])[: len(actual or ())]
+        if actual and len(meant) == len(actual) and _alike(meant) != _alike(actual):
+            found.append(f"{name}, which its class does not follow: its layers are of other kinds")
     return found
+
+
+def _alike(types: Sequence[Any]) -> list[int]:
+    """For each layer, the first one of its kind, whatever the kinds are called."""
+    return [types.index(kind) for kind in types]
 
 
 def _at(full: str, other: str) -> Callable[[Any, int, Mapping[str, Any]], list[str]]:
@@ -111,6 +120,11 @@ def _every(full: str, other: str, first: int) -> Callable[[Any, int, Mapping[str
 
     def types(n: Any, count: int, _: Mapping[str, Any]) -> list[str]:
         if isinstance(n, str):  # "LLLG": local and global
+            if not n or set(n) - {"L", "G"}:
+                raise ValueError(
+                    f"describe: the pattern of layers is {n!r}, expected L (local) and G (global), as in 'LLLG', or how "
+                    "many layers it has; write layer_types."
+                )
             return [full if n[i % len(n)] == "G" else other for i in range(count)]
         if not isinstance(n, int) or n < 1:
             raise ValueError(f"describe: the pattern of layers is {n!r}, expected how many layers it has; correct it.")

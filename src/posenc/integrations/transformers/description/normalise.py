@@ -87,7 +87,34 @@ def normalise(source: Any) -> list[Part]:
             part.keys.asked |= _CONSUMED & set(getattr(config_class(part.model_type), "__dataclass_fields__", ()))
             part.keys.asked |= _moved(dict(part.keys))  # a copy: to look is not to use
             found[0].keys.asked |= _moved({**dict(found[0].keys), **_rotary_of(part.keys)})
+    if isinstance(source, Mapping):
+        _name_outranked(source, found)
     return found
+
+
+def _name_outranked(raw: Mapping[str, Any], found: list[Part]) -> None:
+    """Say which numbers of a raw config its classes have others for, among the rotary parameters, which alone are read.
+
+    Some classes have a rule by default, and drop a flat ``rope_theta`` for it without a word.
+    """
+    inside = {name: set[float]() for name in ("rope_theta", "partial_rotary_factor")}
+    for part in found:
+        parameters = rotary_parameters(dict(part.keys)) if part.by_class else {}
+        for each in parameters.values() if is_nested(parameters) else [parameters]:
+            for name, values in inside.items():
+                if isinstance((each or {}).get(name), (int, float)):
+                    values.add(each[name])
+    for part in found:
+        if not part.by_class:
+            continue
+        given = _at(raw, part.name)
+        for key in _CONSUMED & given.keys():
+            value = given[key]
+            taken = inside["rope_theta" if "theta" in key or "base" in key else "partial_rotary_factor"]
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if number and "interval" not in key and taken and value not in taken:
+                part.keys.asked.add(key)
+                part.not_read.append(f"{key}, {value}: its class has {', '.join(map(str, sorted(taken)))} in its place")
 
 
 def _by_kind(part: Part) -> None:
@@ -169,7 +196,9 @@ def with_text_part(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         filled = built(cls, config)
         text = filled.get("text_config") or {}
         asked, got = rotary_parameters(filled), rotary_parameters(text)
-        taken = all(text.get(key) == value for key, value in sizes.items()) and asked.items() <= got.items()
+        # Sizes that are the defaults by chance are not taken: the rest of what the text has a key for has to be there.
+        same = {key: value for key, value in config.items() if key in text and key not in _OF_THE_WHOLE}
+        taken = all(text.get(key) == value for key, value in (sizes | same).items()) and asked.items() <= got.items()
     except ValueError:  # something is not where the class looks for it
         text, taken = built(cls, {"model_type": config["model_type"]}).get("text_config") or {}, False
     if taken or not text:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from posenc.integrations.transformers.description import model_types as models
-from posenc.integrations.transformers.description.config import Keys, read, size, tidy
+from posenc.integrations.transformers.description.config import Keys, not_seen, read, size, tidy
 from posenc.integrations.transformers.description.config_class import config_class
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.images import READERS as IMAGES
@@ -25,6 +25,7 @@ from posenc.integrations.transformers.description.params_json import NAME, is_pa
 from posenc.integrations.transformers.description.patch_tables import BESIDE_ROTATION
 from posenc.integrations.transformers.description.remote_code import READERS as REMOTE
 from posenc.integrations.transformers.description.rotary import Pairing, axial, encoding_of
+from posenc.integrations.transformers.description.unknown_types import check_unknown
 from posenc.integrations.transformers.description.without_parameters import reader_of
 from posenc.integrations.transformers.rules.read import LENGTH_TAKEN, NEEDS_TRAINED_LENGTH, check_keys
 
@@ -84,6 +85,8 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
         else:
             instead = INSTEAD.get(part.model_type)
             unread.append(f"{part.name}: {part.model_type}" + (f": {instead}" if instead else ""))
+    if isinstance(raw, Mapping):
+        unread += not_seen(raw, {part.name for part in read_parts})
     whole = read_parts[0]
     if note := _other_code(whole):
         groups = [replace(group, notes=(*group.notes, note)) for group in groups]
@@ -190,10 +193,13 @@ def _groups(part: Part, pairing: Pairing | None) -> list[LayerGroup]:
         return []
     if model_type not in models.KNOWN and pairing is None:
         raise ValueError(_unknown(part))
-    return [
+    groups = [
         LayerGroup(part.name, kind.label, tuple(layers), *encoding_of(config, kind, pairing, by_class=part.by_class))
         for kind, layers in kinds(model_type, config, by_class=part.by_class).items()
     ]
+    if model_type not in models.KNOWN:
+        check_unknown(config, [group.encoding for group in groups])
+    return groups
 
 
 def _unknown(part: Part) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from posenc import ALiBi, AxialRoPE, RoPE
 from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric
-from posenc.integrations.transformers.description.config import Keys, first, head_dim, need, need_size, size
+from posenc.integrations.transformers.description.config import Keys, first, head_dim, need, need_key, need_size, size
 from posenc.integrations.transformers.description.layers import all_layers
 
 #: (kind, layers, encoding, trained length, notes)
@@ -111,8 +111,50 @@ def _moonvit(config: Mapping[str, Any]) -> list[Found]:
     return [("", all_layers(config), rope, None, (note,))]
 
 
+def _by_window(
+    config: Mapping[str, Any], windowed: Callable[[int], bool], full: RoPE, sliding: RoPE, notes: tuple[str, ...] = ()
+) -> list[Found]:
+    layers = all_layers(config)
+    kinds = {"full_attention": (False, full), "sliding_attention": (True, sliding)}
+    found = [
+        (kind, tuple(i for i in layers if windowed(i) == window), rope) for kind, (window, rope) in kinds.items()
+    ]
+    return [(kind, own, rope, size(config, "max_positions"), notes) for kind, own, rope in found if own]
+
+
+def _baichuan_m1(config: Mapping[str, Any]) -> list[Found]:
+    """Layers with a window have heads of their own number, and so of their own width."""
+    width, heads, base = need(config, "hidden_size"), need(config, "num_heads"), float(need_key(config, "rope_theta"))
+    windowed = config.get("num_swa_attention_heads") or heads
+    full, sliding = (RoPE(int(width // each), frequencies=Geometric(base)) for each in (heads, windowed))
+    return _by_window(config, lambda layer: layer in (config.get("sliding_window_layers") or ()), full, sliding)
+
+
+def _mimo_v2(config: Mapping[str, Any]) -> list[Found]:
+    """MiMo-V2: layers with a window, marked 1 in ``hybrid_layer_pattern``, have a base of their own."""
+    config.get("rope_parameters")  # they repeat the base of the layers without a window
+    pattern, layers = need_key(config, "hybrid_layer_pattern"), all_layers(config)
+    if len(pattern) < len(layers):
+        raise ValueError(
+            f"describe: hybrid_layer_pattern has {len(pattern)} entries for {len(layers)} layers; give one for each."
+        )
+    if config.get("rope_scaling"):
+        raise ValueError("describe: rope_scaling of a 'mimo_v2' is not read, because no released model has one.")
+    share = float(config.get("partial_rotary_factor") or 1)
+
+    def rope(head: int, base: float) -> RoPE:
+        return RoPE(head, frequencies=Geometric(base), rotary_dim=int(head * share))
+
+    base, own = float(need_key(config, "rope_theta")), config.get("swa_rope_theta")
+    full = rope(head_dim(config), base)
+    sliding = rope(int(config.get("swa_head_dim") or head_dim(config)), float(base if own is None else own))
+    return _by_window(config, lambda layer: bool(pattern[layer]), full, sliding)
+
+
 READERS: dict[str, Reader] = {
     "baichuan": _baichuan,
+    "baichuan_m1": _baichuan_m1,
+    "mimo_v2": _mimo_v2,
     "chatglm": _chatglm,
     "internlm": _internlm,
     **dict.fromkeys(("RefinedWeb", "RefinedWebModel"), _refined_web),

@@ -123,7 +123,8 @@ def reader_of(config: Mapping[str, Any]) -> Reader | None:
 
 
 def _without(config: Mapping[str, Any]) -> list[Found]:
-    config.get("rope_theta"), config.get("rope_parameters")  # some configs have them, and no code reads them
+    # Some configs have them, and no code reads them; the last says as much.
+    config.get("rope_theta"), config.get("rope_parameters"), config.get("mla_use_nope")
     return [("", with_attention(config), NoPE(), size(config, "max_positions"), ())]
 
 
