@@ -1,0 +1,148 @@
+"""Faults that others reported of rotations, biases and their rules in 2025 and 2026, each tried on posenc."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import posenc
+from posenc.embeddings import FourierFeatures, SinusoidalGrid
+from posenc.frequencies import DynamicNTK, Geometric, YaRN
+
+HEADS, HEAD_DIM, SEQ = 4, 16, 12
+FAR = 65536 + torch.arange(SEQ)
+GRID = torch.stack([torch.arange(SEQ) // 4, torch.arange(SEQ) % 4], -1)
+X = torch.randn(1, SEQ, 64, generator=torch.Generator().manual_seed(0))
+Q, K, V = torch.randn(3, 1, HEADS, SEQ, HEAD_DIM, generator=torch.Generator().manual_seed(1))
+
+
+def three(positions: Tensor) -> Tensor:
+    return torch.stack([positions, 65536 + positions % 3, 65536 + positions % 4], -1)[None]
+
+
+FAR_AWAY = {
+    "rope": lambda: posenc.RoPE(HEAD_DIM).on_queries_keys(Q, K, FAR)[0],
+    "mrope": lambda: posenc.MRoPE(HEAD_DIM, sections=(2, 3, 3), layout="chunked").on_queries_keys(Q, K, three(FAR))[0],
+    "axial": lambda: posenc.AxialRoPE(HEAD_DIM).on_queries_keys(Q, K, (65536 + GRID)[None])[0],
+    "sinusoidal": lambda: posenc.Sinusoidal(64).on_embeddings(X, FAR),
+    "sinusoids of a grid": lambda: SinusoidalGrid(64).on_embeddings(X, (65536 + GRID)[None]),
+    "fourier": lambda: FourierFeatures(64).on_embeddings(X, (65536 + GRID)[None]),
+    "alibi": lambda: posenc.attention(Q, K, V, posenc.ALiBi(HEADS), q_positions=FAR, k_positions=FAR, causal=True),
+}
+
+
+@pytest.mark.parametrize("name", FAR_AWAY)
+def test_autocast_does_not_round_positions(name: str) -> None:
+    """huggingface/diffusers#13920, Ideogram 4: bfloat16 has steps of 512 at 65536, and all patches had one place."""
+    with torch.no_grad():
+        torch.manual_seed(0)
+        exact = FAR_AWAY[name]()
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = FAR_AWAY[name]()
+    assert torch.equal(inside.float(), exact)
+    assert not torch.allclose(exact[..., 0, :], exact[..., 1, :])
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_positions_that_are_counted_up_in_place_are_read_again(inference: bool) -> None:
+    """ml-explore/mlx-lm#1699: a cache counts its offset up in place, and the rotation kept what it had made of it."""
+    with torch.inference_mode(inference):
+        rope, positions, q = posenc.RoPE(HEAD_DIM), torch.arange(3), Q[:, :, :3].clone()
+        rope.on_queries_keys(q, q, positions)
+        positions += 7
+        moved = rope.on_queries_keys(q, q, positions)[0]
+        assert torch.equal(moved, posenc.RoPE(HEAD_DIM).on_queries_keys(q, q, 7)[0])
+        positions.data.add_(7)
+        moved = rope.on_queries_keys(q, q, positions)[0]
+        assert torch.equal(moved, posenc.RoPE(HEAD_DIM).on_queries_keys(q, q, 14)[0])
+
+
+def test_tables_outlive_the_meta_device_and_a_cast() -> None:
+    """unslothai/unsloth#4112: transformers 5 makes a model on meta and fills its buffers with what lies in memory.
+    tenstorrent/tt-metal#54516: a model in bfloat16 has a rate of 0.75 for 0.7498942, and float32 does not undo it."""
+    makers = (
+        lambda: posenc.RoPE(HEAD_DIM),
+        lambda: posenc.XPos(HEAD_DIM),
+        lambda: posenc.Sinusoidal(64),
+        lambda: posenc.ALiBi(HEADS),
+    )
+    for make in makers:
+        with torch.device("meta"):
+            made = torch.nn.ModuleList([make()])
+        encoding = made.to_empty(device="cpu").to(torch.bfloat16).to(torch.float32)[0]
+        fresh = make()
+        assert not list(made.buffers())
+        if isinstance(encoding, posenc.Sinusoidal):
+            assert torch.equal(encoding.on_embeddings(X), fresh.on_embeddings(X))
+        elif isinstance(encoding, posenc.ALiBi):
+            assert torch.equal(posenc.attention(Q, K, V, encoding), posenc.attention(Q, K, V, fresh))
+        else:
+            assert torch.equal(encoding.on_queries_keys(Q, K, 900)[0], fresh.on_queries_keys(Q, K, 900)[0])
+
+
+def test_the_two_weights_of_yarn_go_to_two_places() -> None:
+    """NVIDIA/Megatron-LM#1429: the softmax scale was raised by mscale, and not by mscale_all_dim."""
+    rule = YaRN(40, trained_length=4096, mscale=0.707, mscale_all_dim=1.0)
+    log = 0.1 * math.log(40)
+    assert rule.attention_factor == pytest.approx((0.707 * log + 1) / (log + 1))
+    assert rule.score_factor == pytest.approx((log + 1) ** 2)
+
+
+@pytest.mark.parametrize("encoding", ["rope", "mrope"])
+def test_an_attention_factor_of_its_own_is_that_of_every_rotation(encoding: str) -> None:
+    """vllm-project/vllm#46280, #48351: a config's attention_factor was dropped, and not read by M-RoPE either."""
+    rule = YaRN(64, trained_length=4096, attention_factor=1.3)
+    if encoding == "rope":
+        rotated = posenc.RoPE(HEAD_DIM, frequencies=rule).on_queries_keys(Q, K, 5)[0]
+    else:
+        mrope = posenc.MRoPE(HEAD_DIM, sections=(2, 3, 3), layout="chunked", frequencies=rule)
+        rotated = mrope.on_queries_keys(Q, K, three(torch.arange(SEQ)))[0]
+    assert torch.allclose(rotated.norm(dim=-1), 1.3 * Q.norm(dim=-1))
+
+
+def test_dynamic_ntk_begins_at_the_trained_length_and_by_its_own_factor() -> None:
+    """vllm-project/vllm#52665: a text below the trained length had other rates. ml-explore/mlx-lm#1554: the factor was
+    always 2, and the length that was looked at was the number of heads."""
+    rule = DynamicNTK(6.0, trained_length=2048, base=1e6)
+    plain = 1e6 ** (-torch.arange(8, dtype=torch.float64) / 8)
+    for length in (1, 16, 2048):
+        assert torch.allclose(torch.from_numpy(rule.inv_freq(16, length=length)), plain, rtol=1e-12)
+    raised = 1e6 * (6 * 4096 / 2048 - 5) ** (16 / 14)
+    expected = raised ** (-torch.arange(8, dtype=torch.float64) / 8)
+    assert torch.allclose(torch.from_numpy(rule.inv_freq(16, length=4096)), expected, rtol=1e-12)
+    rope = posenc.RoPE(16, frequencies=rule)
+    many = torch.randn(1, 4096, 2, 16, generator=torch.Generator().manual_seed(0))  # more heads than the trained length
+    assert torch.equal(rope.on_queries_keys(many, many)[0], posenc.RoPE(16, frequencies=Geometric(1e6)).on_queries_keys(many, many)[0])
+
+
+@pytest.mark.parametrize("make", [lambda: None, lambda: posenc.ALiBi(HEADS), lambda: posenc.T5Bias(HEADS)])
+@pytest.mark.parametrize("given", [True, False])
+def test_queries_behind_a_cache_see_all_of_it(make, given: bool) -> None:  # type: ignore[no-untyped-def]
+    """onnx/onnx#8054, gittensor-ai-lab/sparkinfer#3: a causal mask counted from the first query of a chunk.
+    keras-team/keras-hub#2861: the bias of Falcon was as long as the queries, 0 at each step, and broadcast."""
+    encoding = make()
+    whole = posenc.attention(Q, K, V, encoding, causal=True)
+    for length in (1, 2, 5):
+        places = {"q_positions": SEQ - length, "k_positions": 0} if given else {}
+        part = posenc.attention(Q[:, :, -length:], K, V, encoding, causal=True, **places)
+        assert torch.allclose(part, whole[:, :, -length:], atol=1e-6)
+
+
+def test_slopes_are_the_authors_for_any_number_of_heads() -> None:
+    """ml-explore/mlx#3071: one geometric sequence for 12 heads. paiml/aprender#2143: the first head had slope 1."""
+
+    def slopes(count: int) -> list[float]:
+        power = 2 ** math.floor(math.log2(count))
+        first = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+        return first + (slopes(2 * power)[::2][: count - power] if count > power else [])
+
+    for count in range(1, 41):
+        assert posenc.ALiBi(count).slopes == pytest.approx(slopes(count), rel=1e-12)
+
+
+def test_a_share_of_the_heads_is_not_given_the_slopes_of_others() -> None:
+    """flashinfer-ai/flashinfer#1606: each process of several took the slopes of its own number of heads."""
+    with pytest.raises(ValueError, match="heads"):
+        posenc.attention(Q[:, :2], K[:, :2], V[:, :2], posenc.ALiBi(HEADS))
