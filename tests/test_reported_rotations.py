@@ -112,9 +112,9 @@ def test_dynamic_ntk_begins_at_the_trained_length_and_by_its_own_factor() -> Non
     raised = 1e6 * (6 * 4096 / 2048 - 5) ** (16 / 14)
     expected = raised ** (-torch.arange(8, dtype=torch.float64) / 8)
     assert torch.allclose(torch.from_numpy(rule.inv_freq(16, length=4096)), expected, rtol=1e-12)
-    rope = posenc.RoPE(16, frequencies=rule)
-    many = torch.randn(1, 4096, 2, 16, generator=torch.Generator().manual_seed(0))  # more heads than the trained length
-    assert torch.equal(rope.on_queries_keys(many, many)[0], posenc.RoPE(16, frequencies=Geometric(1e6)).on_queries_keys(many, many)[0])
+    more_heads_than_that = torch.randn(1, 4096, 2, 16, generator=torch.Generator().manual_seed(0))
+    ropes = (posenc.RoPE(16, frequencies=each) for each in (rule, Geometric(1e6)))
+    assert torch.equal(*(rope.on_queries_keys(more_heads_than_that, more_heads_than_that)[0] for rope in ropes))
 
 
 @pytest.mark.parametrize("make", [lambda: None, lambda: posenc.ALiBi(HEADS), lambda: posenc.T5Bias(HEADS)])

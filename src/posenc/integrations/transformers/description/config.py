@@ -77,11 +77,11 @@ _OF_OTHERS = {
 _OLD_RULES = {"su": "longrope", "deepseek_yarn": "yarn"}
 _CLASS_RULES = ("linear", "dynamic", "yarn", "longrope", "llama3")
 
-_BEARS = re.compile(
-    r"rope(?!rt)|rotary|alibi|position|yarn|theta|logn|ntk|dual_chunk|nope(?!_head_dim)", re.IGNORECASE
-)
+_BEARS = re.compile(r"rope(?!rt)|rotary|alibi|position|yarn|theta|logn|ntk|dual_chunk|nope(?!_head_dim)", re.IGNORECASE)
 #: Says whether there is a rotation at all.
-SWITCH = re.compile(r"(use_|apply_|with_|enable_)?(rope|rotary)(_?(pos_emb|(position(al)?_)?embeddings?))?", re.IGNORECASE)
+SWITCH = re.compile(
+    r"(use_|apply_|with_|enable_)?(rope|rotary)(_?(pos_emb|(position(al)?_)?embeddings?))?", re.IGNORECASE
+)
 _BEARS_NOT = re.compile(r"dropout|positionwise|position_id_per", re.IGNORECASE)
 
 

@@ -122,8 +122,8 @@ def _every(full: str, other: str, first: int) -> Callable[[Any, int, Mapping[str
         if isinstance(n, str):  # "LLLG": local and global
             if not n or set(n) - {"L", "G"}:
                 raise ValueError(
-                    f"describe: the pattern of layers is {n!r}, expected L (local) and G (global), as in 'LLLG', or how "
-                    "many layers it has; write layer_types."
+                    f"describe: the pattern of layers is {n!r}, expected L (local) and G (global), as in 'LLLG', or "
+                    "how many layers it has; write layer_types."
                 )
             return [full if n[i % len(n)] == "G" else other for i in range(count)]
         if not isinstance(n, int) or n < 1:

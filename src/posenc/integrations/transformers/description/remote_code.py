@@ -116,9 +116,7 @@ def _by_window(
 ) -> list[Found]:
     layers = all_layers(config)
     kinds = {"full_attention": (False, full), "sliding_attention": (True, sliding)}
-    found = [
-        (kind, tuple(i for i in layers if windowed(i) == window), rope) for kind, (window, rope) in kinds.items()
-    ]
+    found = [(kind, tuple(i for i in layers if windowed(i) == window), rope) for kind, (window, rope) in kinds.items()]
     return [(kind, own, rope, size(config, "max_positions"), notes) for kind, own, rope in found if own]
 
 

@@ -54,9 +54,7 @@ def check_unknown(config: Keys, encodings: list[Encoding]) -> None:
         )
 
 
-def _why_not(
-    key: str, value: Any, values: Mapping[str, Any], asked: set[str], encodings: list[Encoding]
-) -> str | None:
+def _why_not(key: str, value: Any, values: Mapping[str, Any], asked: set[str], encodings: list[Encoding]) -> str | None:
     rotated = not all(isinstance(each, NoPE) for each in encodings)
     if value is False and SWITCH.fullmatch(key) and rotated:
         return "which turns the rotation off that other keys tell of"
