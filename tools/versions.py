@@ -27,7 +27,8 @@ TESTS = (
 WITHOUT = ("integrations/diffusers", "integrations/timm")
 
 #: Beside the package itself. What these need in turn is not pinned: it has to fit what is tested.
-_ALSO = ("beartype", "hypothesis", "mpmath", "pytest")
+_ALSO = ("beartype", "hypothesis", "mpmath", "pytest", "pytest-xdist")
+_IN_TWO = ("-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider")
 
 
 def versions() -> dict[str, dict[str, str]]:
@@ -86,7 +87,7 @@ def test(name: str, options: list[str]) -> int:
     chosen = [option for option in options if (ROOT / option.partition("::")[0]).exists()]
     paths = [] if chosen else [f"tests/{each}" for each in TESTS]
     paths += [f"--ignore=tests/{each}" for each in WITHOUT]
-    command = [str(python), "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *paths, *options]
+    command = [str(python), "-m", "pytest", *_IN_TWO, "-m", "not slow", *paths, *options]
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode
 
 
