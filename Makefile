@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Compiling all 14 500 files ahead takes over a minute; Python compiles the fifth that it imports as it goes.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
-# Where signatures carry shapes, which the exam's second run checks at every call.
+# Where signatures carry shapes, and the questions of the exam in which every call is checked against them.
 SHAPED := posenc.encoding,posenc.embeddings,posenc.queries_keys,posenc.scores,posenc.dot_product_attention
+WITH_SHAPES := test_every_encoding and not refuses and not compiles and not graphs and not exported
 
 # Suites that need something beyond numpy and torch. One that was skipped fails the tests.
 MUST_RUN := tests/kernels/test_triton.py tests/kernels/test_build.py tests/kernels/test_rotate.py tests/kernels/test_benchmarks.py \
@@ -26,8 +27,8 @@ test: .venv/installed ## everything that CI checks
 	$(BIN)/codespell src docs tests tools benchmarks examples *.md
 # Compiling the kernels leaves a core idle, and so does the half of mypy that cannot be shared out.
 	$(BIN)/posenc build > /dev/null & $(BIN)/mypy --num-workers 2 && wait $$!
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(addprefix --must-run=,$(MUST_RUN))
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/conformance/test_every_encoding.py -m "not slow" -k "not refuses and not compiles and not graphs and not exported" --jaxtyping-packages=$(SHAPED),beartype.beartype
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow" -k "not ($(WITH_SHAPES))" $(addprefix --must-run=,$(MUST_RUN))
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow" -k "$(WITH_SHAPES)" tests/conformance --jaxtyping-packages=$(SHAPED),beartype.beartype
 
 test-all: .venv/installed-all .venv/installed-extend ## and what takes minutes: the inductor, ONNX, Ray, kill -9, the census, planted faults
 	$(BIN)/pytest --must-run=tests/integrations/diffusers/test_accelerate.py --must-run=tests/integrations/test_onnx.py
