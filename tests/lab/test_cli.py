@@ -142,7 +142,9 @@ def test_debug_shows_the_traceback_wherever_it_stands(monkeypatch: pytest.Monkey
         door.main()
 
 
-@pytest.mark.parametrize("missing", ["typer", "rich", pytest.param("joblib", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "missing", ["typer", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rich", "joblib"))]
+)
 def test_a_missing_extra_is_one_sentence(missing: str) -> None:
     code = (
         f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['posenc', 'compare', 'rope']\n"
