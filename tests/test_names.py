@@ -28,11 +28,47 @@ Q = torch.zeros(1, 2, 4, 64)
         (lambda: posenc.ALiBi(n_heads=8), "call it num_heads"),
         (lambda: posenc.T5Bias(8, bidirectional=True), 'direction="both"'),
         (lambda: posenc.MRoPE(16, mrope_section=(4, 2, 2)), "call it sections"),
+        (lambda: posenc.Learned(64, block_size=512), "call it length"),  # nanoGPT
+        (lambda: posenc.embeddings.LearnedGrid(64, grid_size=4), "call it grid"),
+        (lambda: posenc.scores.SwinBias(4, window_size=7), "call it window"),
+        (lambda: posenc.embeddings.FourierFeatures(64, axes=2), "call it coordinates"),
+        (lambda: posenc.make("rope", dim=64, num_heads=4, theta=5e5), r"frequencies=Geometric\(base=...\)"),
+        (lambda: posenc.make("learned", dim=64, num_heads=4, context_length=512), "call it length"),
     ],
 )
 def test_other_libraries_names_are_answered_with_ours(call: Any, right: str) -> None:
     with pytest.raises(TypeError, match=f"got .*expected .*{right}"):
         call()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "hooks"),
+    [
+        (posenc.RoPE(64), ["on_queries_keys"]),
+        (posenc.Sinusoidal(64), ["on_embeddings"]),
+        (posenc.ALiBi(2), [r"posenc.attention"]),
+        (posenc.Compose(posenc.Sinusoidal(64), posenc.RoPE(64), posenc.T5Bias(2)), ["on_queries_keys", "attention"]),
+        (posenc.NoPE(), ["none has to be called"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_encoding_that_is_called_as_a_layer_says_what_to_call(encoding: posenc.Encoding, hooks: list[str]) -> None:
+    with pytest.raises(TypeError, match=f"{type(encoding).__name__}: got a call.*{'.*'.join(hooks)}"):
+        encoding(Q, Q)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        *[("rotary", "rope"), ("Rotary_Embedding", "rope"), ("absolute", "learned"), ("sincos", "sinusoidal")],
+        *[("2d_rope", "axial"), ("relative", "t5"), ("t5-bias", "t5"), ("nope", "none"), ("fox", "forgetting")],
+        *[("alibi_bias", "alibi"), ("learnt", "learned")],
+    ],
+)
+def test_a_name_of_others_is_answered_with_ours(name: str, ours: str) -> None:
+    """ "rotary" was answered with "binary", whose letters are nearer."""
+    with pytest.raises(ValueError, match=f"no encoding is called '{name}'; did you mean '{ours}'"):
+        posenc.make(name, dim=64, num_heads=4)
 
 
 def test_an_unknown_name_is_left_to_python() -> None:

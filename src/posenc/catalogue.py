@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from posenc.frequencies.arguments import check_names
+
 if TYPE_CHECKING:
     from posenc.encoding import Encoding
 
@@ -73,6 +75,19 @@ def names() -> tuple[str, ...]:
     return tuple(row.name for row in CATALOGUE)
 
 
+#: What others call them, or a word of it.
+OTHER_NAMES = {
+    **dict.fromkeys(("absolute", "gpt2", "bert", "trainable"), "learned"),
+    **dict.fromkeys(("rotary", "roformer", "su", "yarn", "ntk", "llama"), "rope"),
+    **dict.fromkeys(("rope2d", "2d", "axialrope"), "axial"),
+    **dict.fromkeys(("sin", "cos", "sine", "cosine", "sincos", "sincos2d", "vaswani"), "sinusoidal"),
+    **dict.fromkeys(("relative", "t5bias", "bucketed"), "t5"),
+    **dict.fromkeys(("nope", "no"), "none"),
+    **dict.fromkeys(("fox", "forget"), "forgetting"),
+    **dict.fromkeys(("xl", "txl"), "transformer_xl"),
+}
+
+
 def row(name: str) -> Row:
     """The catalogue's row for a name; an error for an unknown name suggests the nearest known one."""
     if not isinstance(name, str):
@@ -81,7 +96,9 @@ def row(name: str) -> Row:
     for entry in CATALOGUE:
         if entry.name == name:
             return entry
-    near = difflib.get_close_matches(name.lower(), names(), n=1, cutoff=0.4)
+    words = name.lower().replace("-", "_").split("_")
+    alike = [OTHER_NAMES[word] for word in words if word in OTHER_NAMES] or [word for word in words if word in names()]
+    near = alike[:1] or difflib.get_close_matches(name.lower(), names(), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"posenc: no encoding is called {name!r}; {hint}expected one of {', '.join(names())}.")
 
@@ -121,6 +138,7 @@ def build(cls: "type[Encoding]", *, dim: int, num_heads: int, **options: Any) ->
         named = {key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         takes = sorted(named - set(known))
         expected = f"one of {takes}" if takes else "none: it has no options"
+        check_names(cls, options)  # a name of another library is answered with ours
         raise TypeError(f"{cls.__name__}: got the option {unknown[0]!r}, expected {expected}.")
     arguments = {key: value for key, value in known.items() if key in parameters} | options
     for key, parameter in parameters.items():

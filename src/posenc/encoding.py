@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from posenc.frequencies import Frequencies
 from posenc.frequencies.arguments import check_instance, check_names, check_numbers
+from posenc.hooks import refuse_call
 from posenc.kernels.biased_attention.content import Content as Content
 from posenc.kernels.biased_attention.content import ScoreMod as ScoreMod
 from posenc.kernels.biased_attention.score_mod import score_mod
@@ -86,6 +87,10 @@ class Encoding(nn.Module):
             for each in rule if cls.takes_several_rules and isinstance(rule, (list, tuple)) else (rule,):
                 check_instance(cls.__name__, "frequencies", each, Frequencies, "Geometric(base=500_000)")
         return super().__new__(cls)
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Refused: an encoding is no layer, and a model calls its hooks."""
+        refuse_call(type(self).__name__, self.places)
 
     def on_embeddings(self, x: Float[Tensor, "*batch seq dim"], positions: Positions = None) -> Tensor:
         """Place 1, once before the first block: ``x`` with the positions written into it, same shape and dtype."""
@@ -380,9 +385,8 @@ def check_multiplies(cls: str, multiplies: Multiplies | None, default: Multiplie
 
 
 def _parameters(cls: type[nn.Module]) -> list[str]:
-    if cls.__init__ is nn.Module.__init__:  # no constructor of its own: no arguments
-        return []
-    return list(inspect.signature(cls).parameters)
+    # One without a constructor of its own has no arguments.
+    return [] if cls.__init__ is nn.Module.__init__ else list(inspect.signature(cls).parameters)
 
 
 def _required(cls: type[nn.Module]) -> set[str]:
@@ -393,6 +397,4 @@ def _required(cls: type[nn.Module]) -> set[str]:
 def _plain(value: Any) -> Any:
     if isinstance(value, (Frequencies, Encoding)):
         return value.to_dict()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

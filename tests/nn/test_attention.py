@@ -348,3 +348,17 @@ def test_the_patches_of_an_image_have_rows_and_columns(encoding: posenc.Encoding
         posenc.attention(*torch.zeros(3, 1, 4, 20, 8), encoding, q_positions=grid * torch.nan)  # type: ignore[misc]
     with pytest.raises(ValueError, match=r"got shape \(1, 20, 2\), expected \(1, 19, 2\)"):
         posenc.attention(*torch.zeros(3, 1, 4, 19, 8), encoding, k_positions=grid)
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (torch.zeros(2, 6, dtype=torch.int64), "expected floating point .*; embed the tokens first"),
+        (torch.zeros(6, 32), r"shape \(6, 32\), expected floating point and \(batch, seq, 32\)"),
+        (torch.zeros(2, 32, 6), r"shape \(2, 32, 6\), expected floating point and \(batch, seq, 32\)"),
+    ],
+)
+def test_a_transformer_refuses_what_is_no_embedding(x: Tensor, says: str) -> None:
+    """The norm of its first block answered token ids with "Given normalized_shape=[32], expected input with shape"."""
+    with pytest.raises(ValueError, match=f"Transformer: got x of .*{says}"):
+        Transformer(32, 4, 1, posenc.RoPE(8))(x)

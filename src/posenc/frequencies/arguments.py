@@ -18,10 +18,19 @@ _NAMES: dict[str, tuple[str, ...]] = {
         ("original_max_position_embeddings", "original_max_positions", "original_context_length"), ("trained_length",)
     ),
     **dict.fromkeys(
-        ("max_position_embeddings", "max_seq_len", "max_len", "max_length", "n_positions", "num_embeddings"),
+        (
+            *("max_position_embeddings", "max_seq_len", "max_seq_length", "max_sequence_length", "max_len"),
+            *("max_length", "max_positions", "n_positions", "num_embeddings", "num_positions", "seq_len"),
+            *("block_size", "context_length", "context_size"),
+        ),
         ("length", "trained_length"),
     ),
-    "max_positions": ("length", "trained_length"),
+    **dict.fromkeys(("grid_size", "window_size", "num_patches"), ("grid", "window")),
+    "window": ("grid",),
+    "grid": ("window",),
+    "axes": ("coordinates",),
+    "sigma": ("bandwidth",),
+    **dict.fromkeys(("max_wavelength", "max_period", "temperature"), ("base", "frequencies")),
     **dict.fromkeys(("scale", "scaling_factor", "scale_factor"), ("factor", "frequencies")),
     **dict.fromkeys(("mscale", "attn_factor", "attention_scaling"), ("attention_factor",)),
     **dict.fromkeys(("d_model", "hidden_size", "embed_dim", "embedding_dim", "n_embd"), ("dim", "head_dim")),

@@ -102,12 +102,18 @@ class Transformer(nn.Module):
             raise ValueError(
                 f"Transformer: got {len(cache)} caches for {len(self.layers)} layers; make them with new_cache()."
             )
-        if x.ndim == 3:  # anything else is refused by the first layer
-            before = START if cache is None else cache[0].own.tokens
-            # Once for all layers: cos and sin are then made once too.
-            positions = after(
-                before, x, positions=positions, attention_mask=attention_mask, documents=documents, name="Transformer"
-            ).q_positions
+        dim = self.norm.weight.shape[0]
+        if x.ndim != 3 or x.shape[-1] != dim or not x.is_floating_point():
+            hint = "." if x.is_floating_point() else "; embed the tokens first."
+            raise ValueError(
+                f"Transformer: got x of {x.dtype} and shape {tuple(x.shape)}, expected floating point and (batch, seq, "
+                f"{dim}){hint}"
+            )
+        before = START if cache is None else cache[0].own.tokens
+        # Once for all layers: cos and sin are then made once too.
+        positions = after(
+            before, x, positions=positions, attention_mask=attention_mask, documents=documents, name="Transformer"
+        ).q_positions
         for encoding in self._at_embeddings():
             x = encoding.on_embeddings(x, positions)
         caches = [None] * len(self.layers) if cache is None else cache
