@@ -61,6 +61,7 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dim = dim
         if num_layers < 1:
             raise ValueError(f"Transformer: got num_layers {num_layers}, expected at least 1.")
         if isinstance(encoding, PerLayer) and len(encoding) != num_layers:
@@ -102,12 +103,11 @@ class Transformer(nn.Module):
             raise ValueError(
                 f"Transformer: got {len(cache)} caches for {len(self.layers)} layers; make them with new_cache()."
             )
-        dim = self.norm.weight.shape[0]
-        if x.ndim != 3 or x.shape[-1] != dim or not x.is_floating_point():
+        if x.ndim != 3 or x.shape[-1] != self.dim or not x.is_floating_point():
             hint = "." if x.is_floating_point() else "; embed the tokens first."
             raise ValueError(
                 f"Transformer: got x of {x.dtype} and shape {tuple(x.shape)}, expected floating point and (batch, seq, "
-                f"{dim}){hint}"
+                f"{self.dim}){hint}"
             )
         before = START if cache is None else cache[0].own.tokens
         # Once for all layers: cos and sin are then made once too.
