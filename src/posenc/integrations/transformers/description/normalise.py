@@ -127,8 +127,13 @@ def _by_kind(part: Part) -> None:
         return
     kinds = {key: value for key, value in given.items() if isinstance(value, Mapping)}
     if kinds:
-        dropped = ", ".join(sorted(given.keys() - kinds.keys()))
-        part.not_read.append(f"rope_parameters: {dropped}, beside those by kind of layer, which alone its model reads")
+        # transformers 5.6 adds two itself, which say nothing.
+        dropped = sorted(key for key in given.keys() - kinds.keys() if given[key] not in (None, "default"))
+        if dropped:
+            named = ", ".join(dropped)
+            part.not_read.append(
+                f"rope_parameters: {named}, beside those by kind of layer, which alone its model reads"
+            )
         part.keys["rope_parameters"] = kinds
     elif part.trouble is None:
         part.trouble = ValueError(
