@@ -186,3 +186,55 @@ def test_a_file_beside_the_config_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps({"model_type": "gpt2", "tokenizer_class": "HYTokenizer"}))
     with pytest.raises(ValueError, match=r"is of a tokenizer; give the config\.json beside it"):
         describe(file)
+
+
+@pytest.mark.transformers_as_pinned
+@pytest.mark.parametrize("model_type", ["cohere2", "gemma2", "gpt_oss", "ministral", "exaone4", "afmoe"])
+def test_a_second_base_that_a_class_does_not_read_turns_no_layer(model_type: str) -> None:
+    """The key of Gemma 3 in the config of another: layers with a window were said to turn by it."""
+    config = {"model_type": model_type, "rope_local_base_freq": 777.0}
+    described, plain = describe(config), describe({"model_type": model_type})
+    assert [group.encoding.to_dict() for group in described] == [group.encoding.to_dict() for group in plain]
+    assert any(text.startswith("rope_local_base_freq, 777.0") for text in described.unread)
+
+
+@pytest.mark.transformers_as_pinned
+@pytest.mark.parametrize("model_type", ["gemma3_text", "olmo3", "modernbert", "t5gemma2_text"])
+def test_the_old_name_of_a_rule_that_a_class_does_not_take_is_named(model_type: str) -> None:
+    """Classes with parameters by kind of layer set rope_type to default beside {"type": "linear"}."""
+    old = {"model_type": model_type, "rope_scaling": {"type": "linear", "factor": 4.0}}
+    assert any(text.startswith("rope_scaling.type, linear: ") for text in describe(old).unread)
+    new = {"model_type": model_type, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}
+    assert describe(new).unread == ()
+    assert describe({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 4.0}}).unread == ()
+
+
+@pytest.mark.transformers_as_pinned
+def test_a_share_beside_parameters_by_kind_is_refused() -> None:
+    """Mellum looks at those of each kind alone, and DiffusionGemma copies it into those that have none."""
+    for model_type in ("mellum", "diffusion_gemma_text"):
+        with pytest.raises(ValueError, match=r"partial_rotary_factor is 0\.5 beside rotary parameters by kind"):
+            describe({"model_type": model_type, "partial_rotary_factor": 0.5})
+
+
+@pytest.mark.transformers_as_pinned
+@pytest.mark.parametrize("rule", ["linear", "dynamic", "yarn", "llama3"])
+def test_moonshine_is_scaled_by_its_rule(rule: str) -> None:
+    import numpy as np
+    from transformers import MoonshineConfig
+    from transformers.models.moonshine.modeling_moonshine import MoonshineRotaryEmbedding
+
+    keys: dict[str, Any] = {"rope_type": rule, "rope_theta": 54321.0, "factor": 8.0}
+    if rule in ("yarn", "llama3"):
+        keys["original_max_position_embeddings"] = 1024
+    if rule == "llama3":
+        keys |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config = {"model_type": "moonshine", "rope_parameters": keys}
+    theirs: Any = MoonshineRotaryEmbedding(MoonshineConfig.from_dict(json.loads(json.dumps(config))))
+    described = describe(config)
+    assert {group.label for group in described} == {"encoder", "decoder"}
+    for group in described:
+        rope: Any = group.encoding
+        rates = rope.frequencies.inv_freq(rope.rotary_dim)
+        np.testing.assert_allclose(theirs.inv_freq.double().numpy(), rates, rtol=1e-5)
+        assert theirs.attention_scaling == pytest.approx(rope.frequencies.attention_factor)

@@ -203,7 +203,9 @@ def kinds(model_type: str, config: Mapping[str, Any], *, by_class: bool) -> dict
         )
     layers = range(len(types)) if types else all_layers(config)
     parameters = rotary_parameters(config)
-    nested = is_nested(parameters) or "rope_local_base_freq" in config or "local_rope_theta" in config
+    # A class that has two bases has put them inside; one that keeps the key beside them does not read it.
+    two = not by_class and ("rope_local_base_freq" in config or "local_rope_theta" in config)
+    nested = is_nested(parameters) or two
     for name in ("no_rope_layers", "layer_rope_theta"):
         given = config.get(name)
         if given and len(given) < len(layers):

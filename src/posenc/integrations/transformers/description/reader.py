@@ -6,7 +6,7 @@ from typing import Any
 
 from posenc.integrations.transformers.description import model_types as models
 from posenc.integrations.transformers.description.config import Keys, not_seen, read, size, tidy
-from posenc.integrations.transformers.description.config_class import config_class
+from posenc.integrations.transformers.description.config_class import built, config_class
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.images import READERS as IMAGES
 from posenc.integrations.transformers.description.in_words import BESIDE_ROTATION_IN_WORDS, INSTEAD
@@ -137,7 +137,25 @@ def check_contradictions(raw: Any, part: Part) -> None:
                 f"expected one {'base' if key == 'rope_theta' else 'share'}; drop one of them."
             )
     if parameters and part.model_type not in models.AXIAL:
-        check_keys(parameters, where=f"describe: {part.model_type}")
+        name, _ = check_keys(parameters, where=f"describe: {part.model_type}")
+        _check_old_name(part, config, parameters, name)
+
+
+def _check_old_name(part: Part, config: Mapping[str, Any], parameters: Mapping[str, Any], name: str) -> None:
+    """Say where a class does not take ``type``, the name of ``rope_type`` before transformers 4.45, and scales nothing."""
+    cls = config_class(part.model_type)
+    if not part.by_class or cls is None or "rope_type" in parameters or name == "default":
+        return
+    try:
+        made = rotary_parameters(built(cls, config))
+    except ValueError:
+        return
+    rules = {str((each or {}).get("rope_type")) for each in (made.values() if is_nested(made) else [made])}
+    if rules == {"default"}:
+        part.not_read.append(
+            f"rope_scaling.type, {name}: {cls.__name__} of {part.reading} reads rope_type alone, and scales nothing; "
+            "what is said here is what the config means, so write rope_type"
+        )
 
 
 def _other_code(whole: Part) -> str | None:

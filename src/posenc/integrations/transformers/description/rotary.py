@@ -142,6 +142,11 @@ def _share(
     inside = parameters.get("partial_rotary_factor")
     names = ("partial_rotary_factor",) if by_class else ("rotary_pct", "rope_pct", "rotary_percent")
     outside = first(config, "partial_rotary_factor", *names)
+    if by_class and inside is None and outside not in (None, 1) and is_nested(rotary_parameters(config)):
+        raise ValueError(
+            f"describe: partial_rotary_factor is {outside} beside rotary parameters by kind of layer, where some models "
+            "of transformers read it and others do not; write it into those of each kind."
+        )
     if inside is not None and outside is not None and inside != outside and not by_class:
         raise ValueError(
             f"describe: partial_rotary_factor is {inside} in the rotary parameters and {outside} beside them; drop one."

@@ -10,6 +10,7 @@ from posenc.integrations.transformers.description.config import head_dim as _hea
 from posenc.integrations.transformers.description.config import need, need_key, size
 from posenc.integrations.transformers.description.layers import all_layers as _layers
 from posenc.integrations.transformers.description.layers import with_attention
+from posenc.integrations.transformers.rules.read import read_rule
 
 #: (kind, layers, encoding, trained length, notes)
 Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
@@ -46,18 +47,20 @@ def _conformer(config: Mapping[str, Any]) -> list[Found] | None:
 
 def _moonshine(config: Mapping[str, Any]) -> list[Found]:
     parameters = need_key(config, "rope_parameters")
+    rule = read_rule(
+        parameters,
+        where="describe: moonshine",
+        base=None,
+        max_positions=size(config, "max_positions"),
+        trained_length=config.get("original_max_position_embeddings"),
+    )
     found: list[Found] = []
     for kind in ("encoder", "decoder"):
-        head_dim = need_key(config, "hidden_size") // config[f"{kind}_num_attention_heads"]
+        head_dim = config.get("head_dim") or need_key(config, "hidden_size") // config[f"{kind}_num_attention_heads"]
         rotary_dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
-        rope = RoPE(
-            head_dim,
-            frequencies=Geometric(parameters["rope_theta"]),
-            pairing="interleaved",
-            rotary_dim=rotary_dim,
-        )
+        rope = RoPE(head_dim, frequencies=rule.frequencies, pairing="interleaved", rotary_dim=rotary_dim)
         layers = tuple(range(config[f"{kind}_num_hidden_layers"]))
-        found.append((kind, layers, rope, size(config, "max_positions"), ()))
+        found.append((kind, layers, rope, rule.trained_length, rule.notes))
     return found
 
 
