@@ -226,7 +226,7 @@ def test_moonshine_is_scaled_by_its_rule(rule: str) -> None:
 
     keys: dict[str, Any] = {"rope_type": rule, "rope_theta": 54321.0, "factor": 8.0}
     if rule in ("yarn", "llama3"):
-        keys["original_max_position_embeddings"] = 1024
+        keys["original_max_position_embeddings"] = 256
     if rule == "llama3":
         keys |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
     config = {"model_type": "moonshine", "rope_parameters": keys}

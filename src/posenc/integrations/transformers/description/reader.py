@@ -142,12 +142,12 @@ def check_contradictions(raw: Any, part: Part) -> None:
 
 
 def _check_old_name(part: Part, config: Mapping[str, Any], parameters: Mapping[str, Any], name: str) -> None:
-    """Say where a class does not take ``type``, the name of ``rope_type`` before transformers 4.45, and scales nothing."""
+    """Say where a class does not take ``type``, the old name of ``rope_type``, and so scales nothing."""
     cls = config_class(part.model_type)
     if not part.by_class or cls is None or "rope_type" in parameters or name == "default":
         return
     try:
-        made = rotary_parameters(built(cls, config))
+        made = rotary_parameters(built(cls, {**config, "model_type": part.model_type}))
     except ValueError:
         return
     rules = {str((each or {}).get("rope_type")) for each in (made.values() if is_nested(made) else [made])}

@@ -144,8 +144,8 @@ def _share(
     outside = first(config, "partial_rotary_factor", *names)
     if by_class and inside is None and outside not in (None, 1) and is_nested(rotary_parameters(config)):
         raise ValueError(
-            f"describe: partial_rotary_factor is {outside} beside rotary parameters by kind of layer, where some models "
-            "of transformers read it and others do not; write it into those of each kind."
+            f"describe: partial_rotary_factor is {outside} beside rotary parameters by kind of layer, where some "
+            "models of transformers read it and others do not; write it into those of each kind."
         )
     if inside is not None and outside is not None and inside != outside and not by_class:
         raise ValueError(
