@@ -180,6 +180,11 @@ def test_a_scale_of_zero_or_below_is_computed_by_all(scale, implementation, enco
 def test_a_causal_encoding_in_an_encoder_is_refused(encoding):
     with pytest.raises(ValueError, match="which is for keys at or before their query, and neither causal=True nor"):
         posenc.attention(Q, Q, Q, encoding)
+    padding = torch.tensor([1, 1, 1, 1, 0]).bool()[None, None, None]  # one row, which hides no key after a query
+    with pytest.raises(ValueError, match="nor a mask with a row for each query"):
+        posenc.attention(Q, Q, Q, encoding, mask=padding)
+    posenc.attention(Q, Q, Q, encoding, mask=padding, causal=True)
+    posenc.attention(Q[:, :, -2:], Q, Q, encoding, mask=padding)  # the last queries, which may see what it shows
     posenc.attention(Q, Q, Q, encoding, causal=True)
     posenc.attention(Q, Q, Q, encoding, mask=torch.ones(5, 5).tril().bool())
     posenc.attention(Q[:, :, -1:], Q, Q, encoding)  # a step of decoding

@@ -230,11 +230,17 @@ def _check_unread(x: Tensor, name: str, positions: Positions) -> None:
 def _check_causal_only(
     q: Tensor, k: Tensor, encoding: Encoding, *, q_positions: Positions, k_positions: Positions, mask: Tensor | None
 ) -> None:
-    """Refuse keys after a query, where it is sure that there are some: no mask, and the positions of the sequence."""
-    if mask is None and q_positions is None and k_positions is None and 1 < q.shape[-2] <= k.shape[-2]:
+    """Refuse keys after a query, where it is sure that there are some: the positions of the sequence, and no mask.
+
+    One row for all queries, which hides the padding of an encoder, keeps no query from the keys after it.
+    """
+    one_row = mask is not None and mask.ndim > 1 and mask.shape[-2] == 1 and q.shape[-2] == k.shape[-2]
+    open_ahead = mask is None or one_row
+    if open_ahead and q_positions is None and k_positions is None and 1 < q.shape[-2] <= k.shape[-2]:
         names = " and ".join(type(part).__name__ for part in encoding.parts if part.causal_only)
         raise ValueError(
-            f"attention: got {names}, which is for keys at or before their query, and neither causal=True nor a mask; "
+            f"attention: got {names}, which is for keys at or before their query, and neither causal=True nor a mask "
+            "with a row for each query; "
             "give one of them, or for an encoder an encoding that tells both sides apart, such as "
             'T5Bias(direction="both").'
         )
