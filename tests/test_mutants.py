@@ -83,6 +83,12 @@ MUTANTS = [
         "float(least - most)",
         "kernels/biased_attention/test_fading.py",
     ),
+    (
+        "kernels/biased_attention/cpu.cpp",
+        "tile = tiles - 1 - at / heads",
+        "tile = tiles - 1 - at / few",
+        "kernels/biased_attention/test_fused.py",
+    ),
     ("scores/forgetting.py", "return state\n", "return state.float()\n", "kernels/biased_attention/test_fading.py"),
     ("dot_product_attention.py", "k_len - q_len :]", ":q_len]", "test_dot_product_attention.py"),
     (

@@ -174,6 +174,22 @@ def test_skipping_changes_no_bit(encoding: posenc.Encoding, options: dict[str, A
         assert torch.equal(fused.run(problem, skip=True), fused.run(problem, skip=False))
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("tokens", [65, 330])
+def test_every_tile_of_every_head_is_made_whatever_the_threads(threads: int, tokens: int) -> None:
+    """Heads are taken a few at a time: as few as the threads need, so seven are no whole number of them."""
+    q, k, v = torch.randn(3, 7, tokens, 32, generator=torch.Generator().manual_seed(0)).unsqueeze(1)
+    encoding = posenc.T5Bias(num_heads=7)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        y = fused.run(Problem(q, k, v, 32**-0.5, encoding=encoding, given_starts=(0, 0), causal=True))
+    finally:
+        torch.set_num_threads(before)
+    expected = posenc.attention(q, k, v, encoding, causal=True, implementation="dense")
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_thousands_of_small_weights_beside_a_large_one_are_not_rounded_off(level: int) -> None:
     """KERPLE's bias falls slowly: most of a sum are small numbers that come after a few large ones."""
     encoding = posenc.KERPLE(num_heads=2)
