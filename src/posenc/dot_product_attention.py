@@ -237,13 +237,17 @@ def _check_causal_only(
     one_row = mask is not None and mask.ndim > 1 and mask.shape[-2] == 1 and q.shape[-2] == k.shape[-2]
     open_ahead = mask is None or one_row
     if open_ahead and q_positions is None and k_positions is None and 1 < q.shape[-2] <= k.shape[-2]:
-        names = " and ".join(type(part).__name__ for part in encoding.parts if part.causal_only)
-        raise ValueError(
-            f"attention: got {names}, which is for keys at or before their query, and neither causal=True nor a mask "
-            "with a row for each query; "
-            "give one of them, or for an encoder an encoding that tells both sides apart, such as "
-            'T5Bias(direction="both").'
-        )
+        raise needs_an_order("attention", encoding)
+
+
+def needs_an_order(name: str, encoding: Encoding) -> ValueError:
+    """The refusal of keys after a query for an encoding that is ``causal_only``, by ``name``."""
+    parts = " and ".join(type(part).__name__ for part in encoding.parts if part.causal_only)
+    return ValueError(
+        f"{name}: got {parts}, which is for keys at or before their query, and neither causal=True nor a mask with a "
+        "row for each query; give one of them, or for an encoder an encoding that tells both sides apart, such as "
+        'T5Bias(direction="both").'
+    )
 
 
 def _positions(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positions) -> tuple[Tensor, Tensor]:

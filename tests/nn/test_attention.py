@@ -362,3 +362,16 @@ def test_a_transformer_refuses_what_is_no_embedding(x: Tensor, says: str) -> Non
     """The norm of its first block answered token ids with "Given normalized_shape=[32], expected input with shape"."""
     with pytest.raises(ValueError, match=f"Transformer: got x of .*{says}"):
         Transformer(32, 4, 1, posenc.RoPE(8))(x)
+
+
+@pytest.mark.parametrize("encoding", [posenc.T5Bias(4), posenc.XPos(8)], ids=lambda value: type(value).__name__)
+def test_an_encoder_refuses_an_encoding_for_earlier_keys_alone(encoding: posenc.Encoding) -> None:
+    x, real = torch.randn(2, 6, 32), torch.ones(2, 6, dtype=torch.bool)
+    for given in ({}, {"attention_mask": real}, {"positions": 3}, {"documents": torch.tensor([0, 0, 0, 1, 1, 1])}):
+        with pytest.raises(
+            ValueError, match=f"Attention: got {type(encoding).__name__}, which is for keys at or before"
+        ):
+            Attention(32, 4, encoding)(x, **given)  # type: ignore[arg-type]
+        Attention(32, 4, encoding, causal=True)(x, **given)  # type: ignore[arg-type]
+    Attention(32, 4, encoding)(x, mask=torch.ones(6, 6, dtype=torch.bool).tril())
+    Attention(32, 4, encoding)(x[:, :1])

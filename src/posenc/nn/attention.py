@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from posenc.dot_product_attention import attention
+from posenc.dot_product_attention import attention, needs_an_order
 from posenc.encoding import Encoding
 from posenc.nn.cache import Cache, SlidingCache, StaticCache
 from posenc.nn.tokens import START, Tokens, after, count_up
@@ -181,6 +181,9 @@ class Attention(nn.Module):
                 f"Attention: got no context, expected one of {self.context_dim} channels: this layer was built with "
                 "context_dim for cross-attention."
             )
+        is_open = not self.causal and mask is None and x.shape[1] > 1
+        if is_open and self.encoding is not None and self.encoding.causal_only:
+            raise needs_an_order("Attention", self.encoding)
         if cache is not None:
             self._check_cache(cache)
         before = START if cache is None else cache.tokens

@@ -108,7 +108,7 @@ def test_options_run_no_code(options: str) -> None:
 
 
 def test_an_option_that_the_class_does_not_have_is_refused() -> None:
-    with pytest.raises(TypeError, match="got the option 'base'"):
+    with pytest.raises(TypeError, match="got base=3, expected frequencies"):
         parse("rope:base=3").build(dim=8, num_heads=2, length=4)
 
 

@@ -47,15 +47,19 @@ class Spec:
             return catalogue.row(self.name).load()
         return _class_in_file(self.file, self.name)
 
-    def build(self, *, dim: int, num_heads: int, length: int) -> "Encoding":
+    def build(self, *, dim: int, num_heads: int, length: int, causal: bool = True) -> "Encoding":
         """The encoding for a model of these sizes, trained at ``length`` tokens.
 
-        A constructor that has a parameter ``length`` and was not given one gets the trained length.
+        A constructor that has a parameter ``length`` and was not given one gets the trained length; one with a
+        ``direction``, such as T5's, tells both sides apart in a model that is not causal.
         """
         cls = self.load()
         options = dict(self.options)
-        if "length" in inspect.signature(cls).parameters:
+        parameters = inspect.signature(cls).parameters
+        if "length" in parameters:
             options.setdefault("length", length)
+        if "direction" in parameters and not causal:
+            options.setdefault("direction", "both")
         return catalogue.build(cls, dim=dim, num_heads=num_heads, **options)
 
     def file_digest(self) -> str | None:

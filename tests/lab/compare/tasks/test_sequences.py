@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import posenc
 from posenc.lab.compare.find_task import find
 from posenc.lab.compare.task import Sizes
 from posenc.lab.compare.tasks import retrieval, summarisation, translation
@@ -162,3 +163,13 @@ def test_depth_is_where_in_the_list_a_key_stands() -> None:
     assert found is not None
     assert found[2:].tolist() == [100, 100]
     assert found[:2].max() < 15
+
+
+def test_t5_tells_both_sides_apart_where_the_model_reads_both() -> None:
+    network = model("t5")
+    sides = [
+        next(x for x in part.modules() if isinstance(x, posenc.T5Bias)) for part in (network.encoder, network.decoder)
+    ]
+    assert [side.direction for side in sides] == ["both", "causal"]
+    with pytest.raises(ValueError, match="T5Bias, which is for keys at or before their query"):
+        model("t5:direction=causal").write([[3, 4, 5]], 2)

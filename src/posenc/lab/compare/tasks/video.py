@@ -65,12 +65,12 @@ class VideoDiT(nn.Module):
 
     def __init__(self, spec: str, sizes: Sizes) -> None:
         super().__init__()
-        dim = sizes.dim
-        self.spec, self.head_dim, self.trained = spec, dim // sizes.num_heads, sizes.length
+        dim, heads, tokens = sizes.dim, sizes.num_heads, sizes.length * SIDE * WIDTH // PATCH**2
+        self.spec, self.head_dim, self.trained = spec, dim // heads, sizes.length
         encoding = (
             self.rotation("as trained")
             if spec == "axial"
-            else parse(spec).build(dim=dim, num_heads=sizes.num_heads, length=sizes.length * SIDE * WIDTH // PATCH**2)
+            else parse(spec).build(dim=dim, num_heads=heads, length=tokens, causal=False)
         )
         if encoding.places == ("embeddings",):
             raise ValueError(f"--task video: got {spec}, expected an encoding of the layers, such as axial or rope.")

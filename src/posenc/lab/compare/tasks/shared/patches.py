@@ -96,7 +96,7 @@ class Where(nn.Module):
         elif spec == "axial":  # wavelengths of a grid, not of a book
             self.encoding = posenc.AxialRoPE(head_dim=dim // num_heads, frequencies=posenc.Geometric(base=100))
         else:
-            encoding = parse(spec).build(dim=dim, num_heads=num_heads, length=side * side)
+            encoding = parse(spec).build(dim=dim, num_heads=num_heads, length=side * side, causal=False)
             if "embeddings" in encoding.places:
                 self.code = encoding
             else:

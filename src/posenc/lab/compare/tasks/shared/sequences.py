@@ -89,7 +89,10 @@ class EncoderDecoder(nn.Module):
     def __init__(self, spec: str, sizes: Sizes, vocabulary: int, longest: tuple[int, int]) -> None:
         super().__init__()
         dim, heads, layers = sizes.dim, sizes.num_heads, sizes.num_layers
-        reading, writing = (parse(spec).build(dim=dim, num_heads=heads, length=length) for length in longest)
+        reading, writing = (
+            parse(spec).build(dim=dim, num_heads=heads, length=length, causal=causal)
+            for length, causal in zip(longest, (False, True), strict=True)
+        )
         self.limits = (reading.max_positions, writing.max_positions)
         self.embedding = nn.Embedding(vocabulary, dim)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
