@@ -70,7 +70,7 @@ def test_the_installed_command_is_this_one() -> None:
     [
         (["compare", "ropo"], "did you mean 'rope'?"),
         (["compare", "mine.py:Mine"], "there is no file mine.py"),
-        (["compare", "rope:base=3"], "got the option 'base'"),
+        (["compare", "rope:base=3"], "got base=3, expected frequencies"),
         (["compare", "learned:length=3"], "expected at least 64, the length to train at"),
         (["compare", "rope", "rope"], "give each once"),
         (["compare", "--preset", "slow"], "expected one of quick, standard"),
