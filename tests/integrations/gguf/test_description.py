@@ -1,6 +1,7 @@
 """GGUF files are read as llama.cpp runs them: pairing, windows and layers without rotation, by architecture."""
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from posenc import ALiBi, Compose, Learned, MRoPE, NoPE, RoPE, T5Bias, YaRN
-from posenc.frequencies import Custom, Geometric, Linear, LongRoPE
+from posenc import ALiBi, Compose, Learned, MRoPE, NoPE, RoPE, T5Bias, Temperature, YaRN
+from posenc.frequencies import Custom, Geometric, Linear, LongRoPE, NTKAlpha
 from posenc.integrations.gguf import architectures as of
 from posenc.integrations.gguf import describe
 from posenc.lab.inspect import inspect
@@ -50,7 +51,7 @@ def rotating(described: Any) -> dict[float, list[int]]:
     return found
 
 
-#: What llama.cpp's llama_model_rope_type gives for its constants LLM_ARCH_..., September 2026: neighbouring channels,
+#: What llama.cpp's llama_model_rope_type gives for its constants LLM_ARCH_..., November 2026: neighbouring channels,
 NORM = """
     LLADA LLAMA LLAMA4 DECI BAICHUAN STARCODER INTERNLM2 MINICPM XVERSE COMMAND_R COHERE2 OLMO ARCTIC DEEPSEEK DEEPSEEK2
     DEEPSEEK2OCR PLM CHATGLM GRANITE GRANITE_MOE GRANITE_HYBRID CHAMELEON BAILINGMOE NEO_BERT SMOLLM3 ARCEE ERNIE4_5
@@ -62,24 +63,29 @@ NEOX = """
     QWEN2 DREAM QWEN2MOE QWEN3 QWEN3MOE LLADA_MOE RND1 OLMO2 OLMOE PHI2 PHI3 PHIMOE PLAMO PLAMO2 PLAMO3 GEMMA GEMMA2
     GEMMA3 GEMMA3N GEMMA4 GEMMA_EMBEDDING STARCODER2 OPENELM GPTNEOX CODESHELL ORION NEMOTRON EXAONE EXAONE4 EXAONE_MOE
     MINICPM3 BAILINGMOE2 DOTS1 HUNYUAN_MOE JAIS2 GPT_OSS HUNYUAN_DENSE LFM2 LFM2MOE SMALLTHINKER SEED_OSS GROVEMOE
-    APERTUS MINIMAXM2 COGVLM PANGU_EMBED AFMOE QWEN3NEXT MIMO2 GLM4_MOE HUNYUAN_VL
+    APERTUS MINIMAXM2 COGVLM PANGU_EMBED AFMOE QWEN3NEXT MIMO2 STEP35 GLM4_MOE HUNYUAN_VL
 """
 #: and several coordinates.
 MROPE, IMROPE = "QWEN2VL PADDLEOCR", "QWEN3VL QWEN3VLMOE QWEN35 QWEN35MOE"
 
 #: Architectures that the pinned package gguf does not name yet.
-NEWER = {"laguna", "mellum", "granite_swa", "cohere2moe"}
+NEWER = of.names("""
+    bailingmoe3 cohere2moe deepseek32 dots3note glm5-next granite_swa hrm_text hy_v3 hy_v4 kimi-k3 laguna maple mellum
+    minimax-01 minimax-m3 muse-glimmer nanbeige qwen4exp spark2_5 talkie
+""")
 
 
 def test_pairings_are_those_of_llama_cpp() -> None:
     gguf = pytest.importorskip("gguf", reason="the gguf package is not installed")
     name_of = {constant.name: name for constant, name in gguf.MODEL_ARCH_NAMES.items()}
     norm, neox = ({name_of[constant] for constant in text.split()} for text in (NORM, NEOX))
-    tables = of.TABLES  # whose code adds a table and asks for no rotation, whatever that function gives
-    assert norm - tables == of.INTERLEAVED - NEWER
-    assert neox - tables == of.HALF - NEWER
+    other = of.TABLES | of.PLAIN  # whose code adds a table, or names its own pairing, whatever that function gives
+    assert norm - other == of.INTERLEAVED - NEWER
+    assert neox - other == of.HALF - NEWER - of.PLAIN
     assert {name_of[c] for c in MROPE.split()} == {arch for arch, layout in of.SECTIONS.items() if layout == "chunked"}
-    assert {name_of[c] for c in IMROPE.split()} == {a for a, layout in of.SECTIONS.items() if layout == "interleaved"}
+    assert {name_of[c] for c in IMROPE.split()} == {
+        a for a, layout in of.SECTIONS.items() if layout == "interleaved" and a not in NEWER
+    }
     assert set(name_of.values()) >= of.KNOWN - NEWER
     every = [of.INTERLEAVED, of.HALF, of.SECTIONS.keys(), of.TABLES, of.ALIBI, of.T5, of.UNROTATED]
     assert sum(map(len, every)) == len(of.KNOWN)
@@ -110,6 +116,16 @@ WINDOW = {"attention__sliding_window": 1024}
         ("baichuan", 32, {}, {1e4: list(range(32))}),
         ("baichuan", 40, {}, {}),
         ("jamba", 4, {"attention__head_count_kv": [0, 0, 4, 0]}, {}),
+        ("gemma3", 6, {"rope__freq_base": 1e6}, {1e6: list(range(6))}),  # no window is stored
+        ("gemma3", 6, {**WINDOW, "rope__global__freq_base": 1e6}, {1e4: [0, 1, 2, 3, 4], 1e6: [5]}),  # Ollama's
+        ("gpt-oss", 4, {**WINDOW, "rope__freq_base": 1e6, "rope__freq_base_swa": 1e5}, {1e5: [0, 2], 1e6: [1, 3]}),
+        ("mellum", 4, {**WINDOW, "rope__freq_base": 5e5, "rope__freq_base_swa": 1e4}, {5e5: [0, 1, 2, 3]}),
+        ("cohere2moe", 4, {**WINDOW, "leading_dense_block_count": 0}, {1e4: [1, 2, 3]}),
+        ("muse-glimmer", 4, {**WINDOW, "rope__freq_base": 5e5}, {5e5: [0, 1, 2]}),
+        ("qwen3next", 5, {"nextn_predict_layers": 1}, {1e4: [3]}),
+        ("minimax-01", 16, {}, {1e4: [7, 15]}),
+        ("qwen3next", 3, {"attention__recurrent_layers": [True, False, True]}, {1e4: [1]}),
+        ("kimi-k3", 2, {"attention__head_count_kv": [0, 4]}, {}),
     ],
 )
 def test_layers_rotate_as_llama_cpp_rotates_them(
@@ -148,6 +164,91 @@ def test_windows_have_heads_of_another_width(tmp_path: Path) -> None:
     assert isinstance(local.encoding, RoPE)
     assert isinstance(distant.encoding, RoPE)
     assert (local.encoding.head_dim, distant.encoding.head_dim) == (256, 512)
+
+
+@pytest.mark.parametrize(
+    ("arch", "keys", "local", "others"),
+    [
+        ("mimo2", {"rope__dimension_count": 32, "attention__key_length_swa": 64}, (64, 32), (64, 32)),
+        ("step35", {"rope__dimension_count": 64}, (64, 64), (64, 32)),
+        ("laguna", {"rope__dimension_count": 32, "rope__dimension_count_swa": 64}, (64, 64), (64, 32)),
+        ("spark2_5", {"rope__dimension_count": 32, "rope__dimension_count_swa": 16}, (64, 16), (64, 32)),
+    ],
+)
+def test_windows_rotate_as_many_channels_as_llama_cpp_rotates_there(
+    tmp_path: Path, arch: str, keys: dict[str, Any], local: tuple[int, int], others: tuple[int, int]
+) -> None:
+    keys = {**WINDOW, "rope__freq_base": 1e6, "attention__sliding_window_pattern": [1, 0], **keys}
+    found = describe(gguf_file(tmp_path / "m.gguf", arch, **keys))
+    encodings = [found.layer(layer).encoding for layer in (0, 1)]
+    assert [(e.head_dim, e.rotary_dim) for e in encodings if isinstance(e, RoPE)] == [local, others]
+
+
+YARN = {"rope__scaling__type": "yarn", "rope__scaling__factor": 8.0, "rope__scaling__original_context_length": 2048}
+M = 0.1 * math.log(8.0) + 1.0
+
+
+@pytest.mark.parametrize(
+    ("arch", "keys", "expected", "cos", "scores"),
+    [
+        ("qwen3", {"yarn_beta_fast": 16.0, "yarn_attn_factor": 1.0}, (32.0, 1.0), M, 1.0),  # nobody reads them
+        ("grok", {"yarn_ext_factor": 1.0, "yarn_attn_factor": 1.0}, (8.0, 1.0), M, 1.0),
+        ("mistral3", {"yarn_beta_fast": 16.0, "yarn_log_multiplier": 1.0}, (16.0, 1.0), 1.0, 1.0),
+        ("mistral3", {}, (32.0, 1.0), M, 1.0),
+        ("mistral4", {"yarn_log_multiplier": 0.1}, (32.0, 1.0), 1.0, M * M),
+        ("deepseek2", {}, (32.0, 1.0), M, M * M),  # files from before the key existed
+        ("deepseek2", {"yarn_log_multiplier": 0.0707}, (32.0, 1.0), 1.0, (0.0707 * math.log(8.0) + 1.0) ** 2),
+    ],
+)
+def test_yarn_is_what_llama_cpp_makes_of_its_keys(
+    tmp_path: Path, arch: str, keys: dict[str, Any], expected: tuple[float, float], cos: float, scores: float
+) -> None:
+    keys = YARN | {f"rope__scaling__{key}": value for key, value in keys.items()}
+    (group,) = describe(gguf_file(tmp_path / "m.gguf", arch, **keys))
+    assert isinstance(group.encoding, RoPE)
+    rule = group.encoding.frequencies
+    assert isinstance(rule, YaRN)
+    assert (rule.beta_fast, rule.beta_slow) == expected
+    assert (rule.attention_factor, rule.score_factor) == (pytest.approx(cos), pytest.approx(scores))
+
+
+@pytest.mark.parametrize(
+    ("arch", "key", "length"),
+    [("mistral3", "rope__scaling__original_context_length", 4096), ("mistral4", "attention__temperature_length", 512)],
+)
+def test_temperatures_by_position(tmp_path: Path, arch: str, key: str, length: int) -> None:
+    path = gguf_file(tmp_path / "m.gguf", arch, **{"attention__temperature_scale": 0.1, key: length})
+    described = describe(path)
+    temperature = described.groups[0].encoding.parts[1]
+    assert isinstance(temperature, Temperature)
+    assert (temperature.form, temperature.length, temperature.strength) == ("mistral", length, 0.1)
+    assert described.unread == ()
+
+
+def test_what_is_particular_to_one_architecture(tmp_path: Path) -> None:
+    """Hunyuan's base, DeepSeek-OCR's whole heads, and factors beside a linear scaling."""
+    keys: dict[str, Any] = {"rope__freq_base": 1e4, "rope__scaling__alpha": 1000.0, "rope__scaling__type": "none"}
+    (group,) = describe(gguf_file(tmp_path / "h.gguf", "hunyuan_vl", **keys))
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.frequencies == NTKAlpha(1000.0)
+    (group,) = describe(gguf_file(tmp_path / "o.gguf", "deepseek2-ocr", rope__dimension_count=0))
+    assert isinstance(group.encoding, RoPE)
+    assert (group.encoding.pairing, group.encoding.rotary_dim) == ("half", 64)
+    linear: dict[str, Any] = {"rope__scaling__type": "linear", "rope__scaling__factor": 4.0}
+    factors = {"rope_freqs.weight": [2.0] * 32}
+    (group,) = describe(gguf_file(tmp_path / "l.gguf", "llama", factors, **linear))
+    assert isinstance(group.encoding, RoPE)
+    np.testing.assert_allclose(group.encoding.frequencies.inv_freq(64) * 8, Geometric().inv_freq(64))
+    refused: tuple[tuple[str, dict[str, Any], dict[str, Any] | None, str], ...] = (
+        ("llama", YARN, factors, "rope_freqs.weight and YaRN"),
+        ("phi3", {"rope__scaling__type": "longrope"}, None, "no lists of factors"),
+        ("qwen2vl", {"rope__dimension_sections": [8, 8, 8, 8]}, None, "expected three, and 0 for a fourth"),
+        ("mimo2", WINDOW, None, "expected which layers have one"),
+        ("mistral4", {"attention__temperature_scale": 0.1}, None, "no attention.temperature_length"),
+    )
+    for arch, keys, tensors, words in refused:
+        with pytest.raises(ValueError, match=words):
+            describe(gguf_file(tmp_path / "r.gguf", arch, tensors, **keys))
 
 
 def test_other_encodings(tmp_path: Path) -> None:
@@ -216,7 +317,9 @@ def test_stored_factors_of_a_gguf_file_are_read(tmp_path: Path) -> None:
     path = gguf_file(tmp_path / "n.gguf", "phi3", lists, rope__scaling__original_context_length=4096)
     (group,) = describe(path)
     assert isinstance(group.encoding, RoPE)
-    assert group.encoding.frequencies == LongRoPE([1.0] * 32, factors, trained_length=4096, factor=2.0)
+    expected = {"trained_length": 4096, "factor": 2.0}
+    # llama.cpp multiplies cos and sin by what the file stores, and by nothing where it stores nothing.
+    assert group.encoding.frequencies == LongRoPE([1.0] * 32, factors, **expected, attention_factor=1.0)  # type: ignore[arg-type]
 
 
 def test_sections_of_a_gguf_file_are_read(tmp_path: Path) -> None:
@@ -234,15 +337,15 @@ def test_sections_of_a_gguf_file_are_read(tmp_path: Path) -> None:
         (
             "gemma3",
             7,
-            {"rope__freq_base": 1e6, "rope__scaling__type": "linear", "rope__scaling__factor": 8.0},
+            {**WINDOW, "rope__freq_base": 1e6, "rope__scaling__type": "linear", "rope__scaling__factor": 8.0},
             {1e4: [0, 1, 2, 3, 4, 6], 1e6: [5]},
         ),
         ("gemma3n", 5, {"rope__freq_base": 1e6}, {1e4: [0, 1, 2, 3], 1e6: [4]}),
-        ("modern-bert", 4, {"rope__freq_base": 160000.0}, {160000.0: [0, 3], 1e4: [1, 2]}),
+        ("modern-bert", 4, {**WINDOW, "rope__freq_base": 160000.0}, {160000.0: [0, 3], 1e4: [1, 2]}),
         ("smollm3", 8, {}, {1e4: [0, 1, 2, 4, 5, 6]}),
         ("llama4", 4, {}, {1e4: [0, 1, 2]}),
         ("cohere2", 8, {"attention__sliding_window": 4096}, {1e4: [0, 1, 2, 4, 5, 6]}),
-        ("exaone4", 4, {"attention__sliding_window": 4096}, {1e4: [0, 1, 2]}),
+        ("exaone4", 64, WINDOW, {1e4: [i for i in range(64) if i % 4 != 3]}),
         ("exaone4", 4, {}, {1e4: [0, 1, 2, 3]}),
         ("lfm2", 4, {"attention__head_count_kv": [0, 0, 2, 0]}, {1e4: [2]}),
         ("granitehybrid", 4, {"attention__head_count_kv": [0, 2, 0, 0]}, {1e4: [1]}),
@@ -266,9 +369,8 @@ def test_what_a_gguf_file_says_besides(tmp_path: Path) -> None:
     assert isinstance(group.encoding, RoPE)
     assert group.encoding.frequencies.attention_factor == 1.0
     assert group.encoding.frequencies.score_factor == pytest.approx(1.87385, abs=1e-5)
-    local, distant = describe(
-        gguf_file(tmp_path / "g.gguf", "gemma3", block_count=6, rope__scaling__type="linear", rope__scaling__factor=8.0)
-    )
+    linear: dict[str, Any] = {**WINDOW, "rope__scaling__type": "linear", "rope__scaling__factor": 8.0}
+    local, distant = describe(gguf_file(tmp_path / "g.gguf", "gemma3", block_count=6, **linear))
     assert isinstance(local.encoding, RoPE)
     assert isinstance(distant.encoding, RoPE)
     assert local.encoding.frequencies == Geometric(1e4)

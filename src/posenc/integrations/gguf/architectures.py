@@ -1,6 +1,6 @@
 """What llama.cpp's code does by architecture and no GGUF file says: pairing, windows, layers without rotation.
 
-Read from its source (``llama_model_rope_type`` and the files of the models), as it was in September 2026.
+Read from its source (``llama_model_rope_type`` and the files of the models), as it was in November 2026.
 """
 
 from typing import Literal
@@ -13,58 +13,76 @@ def names(text: str) -> frozenset[str]:
 
 #: Architectures whose query and key weights are stored for pairs (2c, 2c + 1).
 INTERLEAVED = names("""
-    arcee arctic baichuan bailingmoe chameleon chatglm cohere2 cohere2moe command-r deci deepseek deepseek2
-    deepseek2-ocr ernie4_5 ernie4_5-moe glm-dsa glm4 granite granite_swa granitehybrid granitemoe internlm2
-    llada llama llama-embed llama4 maincoder minicpm mistral3 mistral4 neo-bert olmo plm smollm3 xverse
+    arcee arctic baichuan bailingmoe bailingmoe3 chameleon chatglm cohere2 cohere2moe command-r deci deepseek
+    deepseek2 deepseek32 dots3note ernie4_5 ernie4_5-moe glm-dsa glm4 granite granite_swa granitehybrid granitemoe
+    hy_v4 internlm2 llada llama llama-embed llama4 maincoder minicpm mistral3 mistral4 muse-glimmer nanbeige neo-bert
+    olmo plm smollm3 xverse
 """)
 #: And for pairs (c, c + rotated channels / 2).
 HALF = names("""
-    afmoe apertus bailingmoe2 bitnet codeshell cogvlm dbrx dots1 dream eurobert exaone exaone-moe exaone4 falcon
-    falcon-h1 gemma gemma-embedding gemma2 gemma3 gemma3n gemma4 glm4moe gpt-oss gptneox grok grovemoe hunyuan-dense
-    hunyuan-moe hunyuan_vl jais2 jina-bert-v3 laguna lfm2 lfm2moe llada-moe mellum mimo2 minicpm3 minimax-m2
-    modern-bert nemotron nomic-bert nomic-bert-moe olmo2 olmoe openelm orion pangu-embedded phi2 phi3 phimoe plamo
-    plamo2 plamo3 qwen qwen2 qwen2moe qwen3 qwen3moe qwen3next rnd1 seed_oss smallthinker stablelm starcoder2
+    afmoe apertus bailingmoe2 bitnet codeshell cogvlm dbrx deepseek2-ocr dots1 dream eurobert exaone exaone-moe exaone4
+    falcon falcon-h1 gemma gemma-embedding gemma2 gemma3 gemma3n gemma4 glm4moe gpt-oss gptneox grok grovemoe hrm_text
+    hunyuan-dense hunyuan-moe hunyuan_vl hy_v3 jais2 jina-bert-v3 laguna lfm2 lfm2moe llada-moe maple mellum mimo2
+    minicpm3 minimax-01 minimax-m2 minimax-m3 modern-bert nemotron nomic-bert nomic-bert-moe olmo2 olmoe openelm orion
+    pangu-embedded phi2 phi3 phimoe plamo plamo2 plamo3 qwen qwen2 qwen2moe qwen3 qwen3moe qwen3next rnd1 seed_oss
+    smallthinker spark2_5 stablelm starcoder2 step35 talkie
 """)
 #: Several coordinates: the layout of :class:`posenc.MRoPE`.
 SECTIONS = {
     **{"qwen2vl": "chunked", "paddleocr": "chunked"},
-    **dict.fromkeys(("qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"), "interleaved"),
+    **dict.fromkeys(("qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen4exp"), "interleaved"),
 }
 #: The same if the file gives sections, and one coordinate if not.
-SECTIONS_IF_GIVEN = {"glm4": "chunked", "glm4moe": "chunked", "hunyuan_vl": "chunked"}
+SECTIONS_IF_GIVEN = dict.fromkeys(("bailingmoe3", "glm4", "glm4moe", "hunyuan_vl"), "chunked")
 #: Tables with a row for each position, biases by distance, and attention without any of these.
 TABLES = names("bert gpt2 starcoder")
 ALIBI = names("bloom jais jina-bert-v2 mpt refact")
 T5 = names("t5 t5encoder")
-UNROTATED = names("jamba kimi-linear nemotron_h nemotron_h_moe")
+UNROTATED = names("glm5-next jamba kimi-k3 kimi-linear nemotron_h nemotron_h_moe")
 KNOWN = INTERLEAVED | HALF | SECTIONS.keys() | TABLES | ALIBI | T5 | UNROTATED
 
 #: ALiBi in place of the rotation, at this many layers.
 ALIBI_AT_LAYERS = {"baichuan": 40}
 
 #: The rotated channels are the last of a head (latent attention).
-TRAILING = names("deepseek2 deepseek2-ocr glm-dsa minicpm3 mistral4 plm")
+TRAILING = names("bailingmoe3 deepseek2 deepseek32 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm")
+#: All channels of a head rotate by base 10000, whatever the file says.
+PLAIN = names("deepseek2-ocr")
+#: The layers without a window rotate half of the channels that the file says.
+HALF_OF_STORED = names("step35")
 
-#: In each group of this many layers the last (or the first) sees all keys, and the others have a sliding window.
+#: In each group of this many layers the last (or the first) sees all keys, and the others have a sliding window,
+#: unless the file stores which.
 WINDOWS: dict[str, tuple[int, Literal["first", "last"]]] = {
     **dict.fromkeys(names("gemma3 gemma-embedding"), (6, "last")),
     "gemma3n": (5, "last"),
-    **dict.fromkeys(names("afmoe cohere2 exaone-moe exaone4 llama4 mellum olmo2"), (4, "last")),
+    **dict.fromkeys(names("afmoe cohere2 exaone-moe exaone4 llama4 mellum muse-glimmer olmo2"), (4, "last")),
     **dict.fromkeys(names("gemma2 gpt-oss"), (2, "last")),
     "plamo3": (8, "last"),
     **dict.fromkeys(names("cohere2moe laguna smallthinker"), (4, "first")),
     "modern-bert": (3, "first"),
 }
+#: The file has to store which.
+STORED_WINDOWS = names("dots3note gemma4 maple mimo2 spark2_5 step35")
+#: No layer has a window in a file that has no length of it,
+WINDOWS_IF_LENGTH = names("afmoe gemma3 laguna mellum modern-bert olmo2 plamo3 smallthinker")
+#: or of another number of layers.
+WINDOWS_AT_LAYERS = {"exaone4": 64}
 #: Layers with a window are not scaled, and have this base where the file does not store one,
 LOCAL_BASE = dict.fromkeys(
-    names("gemma-embedding gemma3 gemma3n gemma4 mimo2 modern-bert plamo3"),
+    names("dots3note gemma-embedding gemma3 gemma3n gemma4 mimo2 modern-bert plamo3 step35"),
     10_000.0,
 )
 #: or that of the other layers.
-UNSCALED_LOCALLY = names("mellum olmo2")
+UNSCALED_LOCALLY = names("laguna muse-glimmer")
+#: They have the base of the other layers, whatever is stored, and are not scaled.
+UNSCALED_AS_OTHERS = names("mellum olmo2")
+#: They are scaled as the other layers, by the stored base where there is one.
+SCALED_LOCALLY = names("afmoe gemma2 gpt-oss llama4 maple smallthinker spark2_5")
+#: In all others with windows, they rotate as the other layers do.
 
 #: Only layers with a window rotate.
-ROTATED_IF_WINDOWED = names("cohere2 cohere2moe exaone-moe exaone4")
+ROTATED_IF_WINDOWED = names("cohere2 cohere2moe exaone-moe exaone4 maple muse-glimmer")
 #: In each group of this many layers the last (or the first) does not rotate.
 NO_ROTATION_EVERY: dict[str, tuple[int, Literal["first", "last"]]] = {
     **dict.fromkeys(names("afmoe llama4 smollm3"), (4, "last")),
@@ -74,9 +92,23 @@ NO_ROTATION_EVERY: dict[str, tuple[int, Literal["first", "last"]]] = {
 NO_ROTATION_IF_WINDOW = names("llama4 smallthinker")
 #: The layers without rotation have a temperature: length and strength.
 TEMPERATURES = {"llama4": (8192, 0.1)}
+#: All layers have the temperature that the file gives the strength of: its length is that of the key.
+STORED_TEMPERATURES = {
+    "mistral3": "rope.scaling.original_context_length",
+    "deepseek2": "attention.temperature_length",
+    "mistral4": "attention.temperature_length",
+}
 #: In each group of this many layers the last has attention, where the file does not say how many.
-INTERVALS = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
-#: ``rope.scaling.yarn_log_multiplier`` is a tenth of DeepSeek's mscale_all_dim: it raises the softmax scale.
-RAISES_SCORES = names("deepseek2 glm-dsa mistral4")
+INTERVALS = {**dict.fromkeys(names("qwen3next qwen35 qwen35moe qwen4exp"), 4), "minimax-01": 8}
+#: YaRN's temperature goes to the softmax scale too, and ``rope.scaling.yarn_log_multiplier`` is a tenth of DeepSeek's
+#: mscale_all_dim,
+RAISES_SCORES = names("deepseek2 deepseek32 glm-dsa mistral4")
+#: which this one does not read.
+NO_MULTIPLIER = names("glm-dsa")
+#: It is mscale_all_dim itself, and divides the temperature.
+DIVIDES_TEMPERATURE = names("mistral3")
+#: YaRN's ends of the ramp, by turns, where the file has no others; all others have these two, whatever it has.
+BETAS = (32.0, 1.0)
+STORED_BETAS = {"grok": (8.0, 1.0), "mistral3": BETAS}
 #: ``rope.scaling.finetuned`` says whether there is any rotation.
 FINETUNED_MEANS_ROTATED = names("granite granitehybrid granitemoe")

@@ -1,78 +1,22 @@
 """What a GGUF file says of its positional encoding."""
 
-import math
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from posenc import ALiBi, Compose, Learned, MRoPE, NoPE, RoPE, T5Bias, Temperature
 from posenc.encoding import Encoding
-from posenc.frequencies import Custom, Frequencies, Geometric, Linear, LongRoPE, YaRN
+from posenc.frequencies import Frequencies, Geometric
 from posenc.integrations.gguf import architectures as of
-from posenc.integrations.gguf.header import Header, read_header
+from posenc.integrations.gguf.header import read_header
+from posenc.integrations.gguf.rules import rule_of, stored_base, stored_local_base
+from posenc.integrations.gguf.values import Values, is_number
 from posenc.integrations.transformers import Description, LayerGroup
-from posenc.integrations.transformers.description.config import bears_on_positions
 
 #: How it was read, in the words of a description.
 READING = "the metadata of a GGUF file, and llama.cpp's code by architecture"
-
-
-class _Values:
-    """The metadata of an architecture, by the types that they have to have; what was not asked for is named."""
-
-    def __init__(self, header: Header, arch: str) -> None:
-        self.header, self.arch = header, arch
-        self.asked: set[str] = set()
-
-    def any(self, key: str, default: Any = None) -> Any:
-        self.asked.add(f"{self.arch}.{key}")
-        return self.header.get(key, default)
-
-    def number(self, key: str, default: Any = None) -> Any:
-        """A number; of a list with one for each layer, the largest."""
-        found = self.any(key)
-        if isinstance(found, list) and found and all(_is_number(each) for each in found):
-            found = max(found)
-        if found is None:
-            return default
-        if not _is_number(found):
-            raise self._wrong(key, found, "a number")
-        return found
-
-    def whole(self, key: str, default: int | None = None) -> Any:
-        """A whole number above 0, or the default where there is none."""
-        found = self.number(key)
-        if found is None:
-            return default
-        if found != int(found) or found < 1:
-            raise self._wrong(key, found, "a whole number above 0")
-        return int(found)
-
-    def need(self, key: str) -> int:
-        found: int | None = self.whole(key)
-        if found is None:
-            raise ValueError(f"{self.header.path} has no {key}, expected it in its metadata.")
-        return found
-
-    def not_read(self) -> tuple[str, ...]:
-        """The keys that bear on positions and were not asked for."""
-        return tuple(
-            f"{key}: not used"
-            for key, value in self.header.metadata.items()
-            if key.startswith(f"{self.arch}.") and key not in self.asked and bears_on_positions(key) and value
-        )
-
-    def _wrong(self, key: str, found: Any, expected: str) -> ValueError:
-        shown = repr(found)[:60]
-        return ValueError(f"{self.header.path}: {key} is {shown}, expected {expected}; it was altered.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
@@ -86,8 +30,10 @@ def describe(path: str | os.PathLike[str]) -> Description:
     arch = str(header.metadata.get("general.architecture"))
     if arch not in of.KNOWN:
         raise ValueError(f"{path} has the architecture {arch!r}, which is not known here.")
-    values = _Values(header, arch)
-    heads, count = values.need("attention.head_count"), values.need("block_count")
+    values = Values(header, arch)
+    # The last blocks may be those that predict further tokens: no layers of the model itself.
+    heads, further = values.need("attention.head_count"), int(values.number("nextn_predict_layers", 0))
+    count = values.need("block_count") - further
     longest = values.whole("context_length")
     layers = _with_attention(values, arch, count)
     plain = _without_rotation(values, arch, heads, count)
@@ -95,46 +41,46 @@ def describe(path: str | os.PathLike[str]) -> Description:
         groups = [LayerGroup("", label, own, encoding, longest, longest) for label, own, encoding in plain(layers)]
     else:
         groups = _rotary(values, arch, heads, count, layers)
-    unread = list(values.not_read())
-    local = values.number("rope.freq_base_swa")
-    if local is not None and _windowed(values, arch, layers, count) is None:
-        unread.append(f"rope.freq_base_swa {local:g}: which layers have it is not known for {arch!r}")
-    return Description(f"{arch} (GGUF)", tuple(groups), tuple(unread), READING)
+    unread = values.not_read()
+    if further > 0:
+        unread += (f"{arch}.nextn_predict_layers {further}: the blocks that predict further tokens are left out",)
+    return Description(f"{arch} (GGUF)", tuple(groups), unread, READING)
 
 
-def _rotary(values: _Values, arch: str, heads: int, count: int, layers: tuple[int, ...]) -> list[LayerGroup]:
+def _rotary(values: Values, arch: str, heads: int, count: int, layers: tuple[int, ...]) -> list[LayerGroup]:
     path, longest = values.header.path, values.whole("context_length")
     # Latent attention is stored as it is computed, with the length of a key as it is meant beside it.
     head_dim = values.whole("attention.key_length_mla") or values.whole("attention.key_length")
     head_dim = head_dim or max(values.need("embedding_length") // heads, 1)
-    rotary_dim = values.whole("rope.dimension_count", head_dim)
-    tensors = {name: values.header.numbers(name) for name in values.header.tensors if "rope_f" in name}
-    rule, trained, notes = _rule(values, arch, tensors, rotary_dim, longest, path)
+    if arch in of.PLAIN:
+        values.any("rope.dimension_count")
+        group = LayerGroup("", "", layers, RoPE(head_dim), longest, longest)
+        return [group]
+    stored_dim = values.whole("rope.dimension_count", head_dim)
+    rotary_dim = stored_dim // 2 if arch in of.HALF_OF_STORED else stored_dim
+    rule, trained, notes = rule_of(values, rotary_dim)
     sections = values.any("rope.dimension_sections")
     layout = of.SECTIONS.get(arch) or (of.SECTIONS_IF_GIVEN.get(arch) if sections and any(sections) else None)
 
     def rotation(frequencies: Frequencies, width: int, rotated: int) -> Encoding:
         pairing: Any = "interleaved" if arch in of.INTERLEAVED else "half"
-        if layout is not None:
-            if not isinstance(sections, list) or not all(_is_number(each) for each in sections):
-                raise ValueError(f"{path} has rope.dimension_sections {sections!r}, expected a list of widths.")
-            return MRoPE(
-                width,
-                sections=[int(each) for each in sections][:3],
-                layout=layout,  # type: ignore[arg-type]
-                frequencies=frequencies,
-                pairing=pairing,
-                rotary_dim=rotated,
-            )
         start = width - rotated if arch in of.TRAILING else 0
-        return RoPE(width, frequencies=frequencies, pairing=pairing, rotary_dim=rotated, rotary_start=start)
+        options: dict[str, Any] = {"frequencies": frequencies, "pairing": pairing, "rotary_dim": rotated}
+        if layout is None:
+            return _tempered(values, RoPE(width, rotary_start=start, **options))
+        if not isinstance(sections, list) or not all(is_number(each) for each in sections):
+            raise ValueError(f"{path} has rope.dimension_sections {sections!r}, expected a list of widths.")
+        if any(sections[3:]):
+            raise ValueError(f"{path} has rope.dimension_sections {sections}, expected three, and 0 for a fourth.")
+        return MRoPE(width, sections=[int(each) for each in sections][:3], layout=layout, rotary_start=start, **options)
 
     windowed = _windowed(values, arch, layers, count)
-    base = float(values.number("rope.freq_base", 10_000.0))
-    local_base = values.number("rope.freq_base_swa", base if arch in of.UNSCALED_LOCALLY else of.LOCAL_BASE.get(arch))
+    local = None if windowed is None else _local(values, rule, head_dim, stored_dim)
+    if local == (rule, head_dim, rotary_dim):
+        local = None
     kinds: dict[str, list[int]] = {}
     for layer in layers:
-        kinds.setdefault(_kind(values, arch, layer, windowed, local_base), []).append(layer)
+        kinds.setdefault(_kind(values, arch, layer, windowed, local is not None), []).append(layer)
     differ = len(kinds.keys() - {"unrotated"}) > 1
     groups = []
     for kind, chosen in kinds.items():
@@ -144,18 +90,52 @@ def _rotary(values: _Values, arch: str, heads: int, count: int, layers: tuple[in
                 length, strength = of.TEMPERATURES[arch]
                 encoding = Compose(encoding, Temperature("llama4", length=length, strength=strength))
             groups.append(LayerGroup("", "", tuple(chosen), encoding, longest, longest))
-        elif kind == "sliding_attention":
-            width = values.whole("attention.key_length_swa", head_dim)
-            local = rotation(Geometric(float(local_base)), width, values.whole("rope.dimension_count_swa", width))
-            groups.append(LayerGroup("", kind if differ else "", tuple(chosen), local, longest, longest))
+        elif kind == "sliding_attention" and local is not None:
+            label = kind if differ else ""
+            groups.append(LayerGroup("", label, tuple(chosen), rotation(*local), longest, longest))
         else:
             own = rotation(rule, head_dim, rotary_dim)
             groups.append(LayerGroup("", kind if differ else "", tuple(chosen), own, trained, longest, notes))
     return groups
 
 
-def _with_attention(values: _Values, arch: str, count: int) -> tuple[int, ...]:
+def _local(values: Values, rule: Frequencies, head_dim: int, stored_dim: int) -> tuple[Frequencies, int, int] | None:
+    """The rule of the layers with a window, the width of their heads and how much of it they rotate."""
+    arch = values.arch
+    width = values.whole("attention.key_length_mla_swa", values.whole("attention.key_length_swa", head_dim))
+    rotated = values.whole("rope.dimension_count_swa", min(stored_dim, width))
+    stored, others = stored_base(values), 10_000.0
+    others = others if stored is None else float(stored)
+    if arch in of.UNSCALED_AS_OTHERS:
+        if values.header.get("rope.freq_base_swa") == stored:  # another one is named as not used
+            stored_local_base(values)
+        return Geometric(others), width, rotated
+    if arch in of.LOCAL_BASE | dict.fromkeys(of.UNSCALED_LOCALLY, others):
+        base = stored_local_base(values)
+        return Geometric(float(of.LOCAL_BASE.get(arch, others) if base is None else base)), width, rotated
+    if arch in of.SCALED_LOCALLY:
+        base = stored_local_base(values)
+        return (rule if base is None else rule_of(values, rotated, base=float(base))[0]), width, rotated
+    return None
+
+
+def _tempered(values: Values, encoding: Encoding) -> Encoding:
+    """With the temperature by position that the file gives."""
+    key = of.STORED_TEMPERATURES.get(values.arch)
+    if key is None or not (strength := values.number("attention.temperature_scale")):
+        return encoding
+    length = values.whole(key, values.whole("context_length") if key.startswith("rope") else None)
+    if length is None:
+        raise ValueError(f"{values.header.path} has attention.temperature_scale and no {key}, expected both.")
+    # The strength is stored in float32.
+    return Compose(encoding, Temperature("mistral", length=length, strength=round(float(strength), 7)))
+
+
+def _with_attention(values: Values, arch: str, count: int) -> tuple[int, ...]:
     """The layers that have attention: not those with no key heads, nor those between full attention."""
+    recurrent = values.any("attention.recurrent_layers") if arch in of.INTERVALS else None
+    if isinstance(recurrent, list):
+        return tuple(i for i, other in enumerate(recurrent[:count]) if not other)
     key_heads = values.any("attention.head_count_kv")
     if isinstance(key_heads, list):
         return tuple(i for i, heads in enumerate(key_heads[:count]) if heads)
@@ -165,22 +145,28 @@ def _with_attention(values: _Values, arch: str, count: int) -> tuple[int, ...]:
     return tuple(range(count))
 
 
-def _windowed(values: _Values, arch: str, layers: tuple[int, ...], count: int) -> dict[int, bool] | None:
+def _windowed(values: Values, arch: str, layers: tuple[int, ...], count: int) -> dict[int, bool] | None:
     """Which layers have a sliding window; None if none has, or it is not known."""
     stored = values.any("attention.sliding_window_pattern")
     window = values.number("attention.sliding_window")
-    if isinstance(stored, list):
-        return {i: bool(stored[i]) for i in layers if i < len(stored)}
-    if arch not in of.WINDOWS or window == 0:
+    if window == 0 or (arch in of.WINDOWS_IF_LENGTH and window is None):
         return None
-    if arch in ("exaone4", "olmo2", "laguna", "smallthinker") and window is None:
-        return None  # only some of their files have windows
+    if count != of.WINDOWS_AT_LAYERS.get(arch, count):
+        return None
+    if isinstance(stored, list) and arch in of.WINDOWS.keys() | of.STORED_WINDOWS:
+        return {i: bool(stored[i]) for i in layers if i < len(stored)}
+    if arch in of.STORED_WINDOWS:
+        raise ValueError(
+            f"{values.header.path} has attention.sliding_window_pattern {stored!r}, expected which layers have one."
+        )
+    if arch not in of.WINDOWS:
+        return None
     every, full = of.WINDOWS[arch]
     every = int(stored) if isinstance(stored, int) and stored > 0 else every
     return {i: i % every != (0 if full == "first" else every - 1) for i in layers}
 
 
-def _kind(values: _Values, arch: str, layer: int, windowed: dict[int, bool] | None, local_base: Any) -> str:
+def _kind(values: Values, arch: str, layer: int, windowed: dict[int, bool] | None, differs: bool) -> str:
     if arch in of.FINETUNED_MEANS_ROTATED and values.any("rope.scaling.finetuned") is False:
         return "unrotated"
     rotated = values.any("attention.rope_pattern") if arch == "granite_swa" else None
@@ -193,12 +179,12 @@ def _kind(values: _Values, arch: str, layer: int, windowed: dict[int, bool] | No
     if windowed is None:
         return "full_attention"
     if arch in of.ROTATED_IF_WINDOWED and not windowed.get(layer, False):
-        dense = values.whole("leading_dense_block_count", 0) if arch == "cohere2moe" else 0
+        dense = int(values.number("leading_dense_block_count", 0)) if arch == "cohere2moe" else 0
         return "full_attention" if layer < dense else "unrotated"
-    return "sliding_attention" if windowed.get(layer, False) and local_base is not None else "full_attention"
+    return "sliding_attention" if windowed.get(layer, False) and differs else "full_attention"
 
 
-def _skips(values: _Values, arch: str) -> bool:
+def _skips(values: Values, arch: str) -> bool:
     if arch not in of.NO_ROTATION_IF_WINDOW:
         return True
     window = values.number("attention.sliding_window")
@@ -206,7 +192,7 @@ def _skips(values: _Values, arch: str) -> bool:
 
 
 def _without_rotation(
-    values: _Values, arch: str, heads: int, count: int
+    values: Values, arch: str, heads: int, count: int
 ) -> Callable[[tuple[int, ...]], list[tuple[str, tuple[int, ...], Encoding]]] | None:
     """What makes (label, layers, encoding) of the layers, of an architecture that does not rotate."""
     if arch in of.T5:
@@ -229,7 +215,7 @@ def _without_rotation(
     return lambda layers: [("", layers, encoding)]
 
 
-def _t5(values: _Values, arch: str, heads: int, layers: tuple[int, ...]) -> list[tuple[str, tuple[int, ...], Encoding]]:
+def _t5(values: Values, arch: str, heads: int, layers: tuple[int, ...]) -> list[tuple[str, tuple[int, ...], Encoding]]:
     buckets = values.whole("attention.relative_buckets_count", 32)
     found: list[tuple[str, tuple[int, ...], Encoding]] = []
     decoders = tuple(range(values.whole("decoder_block_count", len(layers)))) if arch == "t5" else ()
@@ -240,60 +226,7 @@ def _t5(values: _Values, arch: str, heads: int, layers: tuple[int, ...]) -> list
     return found
 
 
-def _table(values: _Values) -> Encoding:
+def _table(values: Values) -> Encoding:
     length, dim = values.need("context_length"), values.need("embedding_length")
     with torch.device("meta"):  # its rows are not read
         return Learned(dim, length=length)
-
-
-def _rule(
-    values: _Values, arch: str, tensors: dict[str, Any], rotary_dim: int, longest: int | None, path: Path
-) -> tuple[Frequencies, int | None, tuple[str, ...]]:
-    stored = values.number("rope.freq_base")
-    base = float(10_000.0 if stored is None else stored)
-    factor = float(values.number("rope.scaling.factor", values.number("rope.scale_linear", 1.0)) or 1.0)
-    kind = str(values.any("rope.scaling.type", "linear" if factor != 1 else "none"))
-    trained = values.whole("rope.scaling.original_context_length", longest)
-    notes: tuple[str, ...] = () if stored is not None else ("no base is stored: 10000 is understood",)
-    if "rope_freqs.weight" in tensors:
-        factors = tensors["rope_freqs.weight"][: rotary_dim // 2]
-        if len(factors) < rotary_dim // 2 or not (np.isfinite(factors) & (factors > 0)).all():
-            raise ValueError(
-                f"{path}: rope_freqs.weight holds {len(factors)} from {factors.min(initial=np.inf):g}, "
-                f"expected {rotary_dim // 2} numbers above 0; the file was altered."
-            )
-        rates = Geometric(base).inv_freq(rotary_dim) / factors
-        rates = np.where(factors >= 1e29, 0.0, rates)  # how Gemma 4 says that a pair stands still
-        return Custom(rates.tolist()), trained, (*notes, f"base {base:g}, each rate divided by a stored factor")
-    if "rope_factors_long.weight" in tensors and "rope_factors_short.weight" in tensors:
-        lists = [tensors[f"rope_factors_{name}.weight"].tolist() for name in ("short", "long")]
-        attention = values.number("rope.scaling.attn_factor")
-        if trained is None:
-            raise ValueError(f"{path} has no rope.scaling.original_context_length, expected it.")
-        rule = LongRoPE(
-            *lists,
-            trained_length=trained,
-            factor=max(1.0, (longest or trained) / trained),
-            base=base,
-            attention_factor=None if attention is None else float(attention),  # type: ignore[arg-type]
-        )
-        return rule, trained, notes
-    if kind == "yarn":
-        options: dict[str, Any] = {
-            name: float(found)
-            for name, key in (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow"))
-            if (found := values.number(f"rope.scaling.{key}")) is not None
-        }
-        if (weight := values.number("rope.scaling.yarn_log_multiplier")) is not None:
-            if arch in of.RAISES_SCORES:
-                options |= {"mscale": 10 * float(weight), "mscale_all_dim": 10 * float(weight)}
-            else:
-                notes += (f"yarn_log_multiplier {float(weight):g}: not used",)
-        if trained is None:
-            raise ValueError(f"{path} has no rope.scaling.original_context_length, expected it.")
-        return YaRN(factor, trained_length=trained, base=base, **options), trained, notes
-    if kind == "linear" and factor != 1:
-        return Linear(factor, base=base), trained, notes
-    if kind not in ("none", "linear"):
-        raise ValueError(f"{path} has rope.scaling.type {kind!r}, expected none, linear, yarn or longrope.")
-    return Geometric(base), trained, notes

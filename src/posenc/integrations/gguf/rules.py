@@ -1,0 +1,132 @@
+"""The rule of the rates in a GGUF file, as llama.cpp computes it."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from posenc.frequencies import Custom, Frequencies, Geometric, Linear, LongRoPE, NTKAlpha, YaRN
+from posenc.integrations.gguf import architectures as of
+from posenc.integrations.gguf.values import Values
+
+Rule = tuple[Frequencies, int | None, tuple[str, ...]]
+
+
+def stored_base(values: Values) -> float | None:
+    """The base that the file stores; Ollama's own files of Gemma 3 have another name for it."""
+    found = values.number("rope.freq_base")
+    return found if found is not None else values.number("rope.global.freq_base")
+
+
+def stored_local_base(values: Values) -> float | None:
+    """The base of the layers with a window, likewise."""
+    found = values.number("rope.freq_base_swa")
+    return found if found is not None else values.number("rope.local.freq_base")
+
+
+def rule_of(values: Values, rotary_dim: int, *, base: float | None = None) -> Rule:
+    """The rule of so many channels, the length that it was trained with, and what there is to note.
+
+    Args:
+        values: the metadata.
+        rotary_dim: the rotated channels.
+        base: another base than the stored one.
+
+    Raises:
+        ValueError: factors or a kind of scaling that no rule has; no trained length where the rule needs one.
+    """
+    arch, path, longest = values.arch, values.header.path, values.whole("context_length")
+    stored = stored_base(values) if base is None else base
+    base = float(10_000.0 if stored is None else stored)
+    factor = float(values.number("rope.scaling.factor", values.number("rope.scale_linear", 1.0)) or 1.0)
+    kind = str(values.any("rope.scaling.type", "linear" if factor != 1 else "none"))
+    trained = values.whole("rope.scaling.original_context_length", longest)
+    notes: tuple[str, ...] = () if stored is not None else ("no base is stored: 10000 is understood",)
+    tensors = {name: values.header.numbers(name) for name in values.header.tensors if "rope_f" in name}
+    if kind not in ("none", "linear", "yarn", "longrope"):
+        raise ValueError(f"{path} has rope.scaling.type {kind!r}, expected none, linear, yarn or longrope.")
+    if "rope_freqs.weight" in tensors:
+        if kind == "yarn":
+            raise ValueError(f"{path} has rope_freqs.weight and YaRN, expected one of them.")
+        slower = 1.0 if kind == "none" else factor
+        rates = _divided(values, base, tensors["rope_freqs.weight"], rotary_dim) / slower
+        notes += (f"base {base:g}, each rate divided by a stored factor" + (f" and {slower:g}" if slower != 1 else ""),)
+        return Custom(rates.tolist()), trained, notes
+    if "rope_factors_long.weight" in tensors and "rope_factors_short.weight" in tensors:
+        return _longrope(values, tensors, base, trained, longest), trained, notes
+    if kind == "longrope":
+        raise ValueError(f"{path} has rope.scaling.type 'longrope' and no lists of factors, expected both lists.")
+    if kind == "yarn":
+        if trained is None:
+            raise ValueError(f"{path} has no rope.scaling.original_context_length, expected it.")
+        options, ignored = _yarn_options(values, factor)
+        return YaRN(factor, trained_length=trained, base=base, **options), trained, notes + ignored
+    if arch == "hunyuan_vl" and (alpha := values.number("rope.scaling.alpha", 0.0)) > 0:
+        return NTKAlpha(float(alpha), base=base), trained, notes
+    if kind == "linear" and factor != 1:
+        return Linear(factor, base=base), trained, notes
+    return Geometric(base), trained, notes
+
+
+def _divided(values: Values, base: float, stored: Any, rotary_dim: int) -> Any:
+    """The rates by base, each divided by its stored factor."""
+    factors = stored[: rotary_dim // 2]
+    if len(factors) < rotary_dim // 2 or not (np.isfinite(factors) & (factors > 0)).all():
+        raise ValueError(
+            f"{values.header.path}: rope_freqs.weight holds {len(factors)} from {factors.min(initial=np.inf):g}, "
+            f"expected {rotary_dim // 2} numbers above 0; the file was altered."
+        )
+    rates = Geometric(base).inv_freq(rotary_dim) / factors
+    return np.where(factors >= 1e29, 0.0, rates)  # how Gemma 4 says that a pair stands still
+
+
+def _longrope(values: Values, tensors: dict[str, Any], base: float, trained: int | None, longest: int | None) -> Any:
+    """Lists of factors: cos and sin are multiplied by the stored number, and by 1 where there is none."""
+    if trained is None:
+        raise ValueError(f"{values.header.path} has no rope.scaling.original_context_length, expected it.")
+    return LongRoPE(
+        *(tensors[f"rope_factors_{name}.weight"].tolist() for name in ("short", "long")),
+        trained_length=trained,
+        factor=max(1.0, (longest or trained) / trained),
+        base=base,
+        attention_factor=float(values.number("rope.scaling.attn_factor", 1.0)),
+    )
+
+
+def _yarn_options(values: Values, factor: float) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The ramp and the temperature of YaRN, and what the file says of them that llama.cpp does not read."""
+    arch = values.arch
+    keys = ("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow")
+    stored = [values.number(key) for key in keys]
+    notes: list[str] = []
+    if arch in of.STORED_BETAS:
+        betas = [
+            default if found is None else float(found)
+            for default, found in zip(of.STORED_BETAS[arch], stored, strict=True)
+        ]
+    else:
+        betas = list(of.BETAS)
+        notes += [
+            f"{key.rpartition('.')[2]} {found:g} is stored, and {own:g} computed with"
+            for key, found, own in zip(keys, stored, betas, strict=True)
+            if found is not None and found != own
+        ]
+    options: dict[str, Any] = dict(zip(("beta_fast", "beta_slow"), betas, strict=True))
+    if arch == "grok" and (blend := values.number("rope.scaling.yarn_ext_factor", 1.0)) != 1:
+        raise ValueError(f"{values.header.path} has rope.scaling.yarn_ext_factor {blend:g}, expected 1.")
+
+    def g(weight: float) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    stored_weight = values.number("rope.scaling.yarn_log_multiplier")
+    read = arch in (of.RAISES_SCORES | of.DIVIDES_TEMPERATURE) - of.NO_MULTIPLIER
+    if stored_weight is not None and not read:
+        notes.append(f"yarn_log_multiplier {float(stored_weight):g}: not used")
+    weight = round(float(stored_weight or 0.0), 7) if read else 0.0  # stored in float32
+    if arch == "deepseek2" and weight:
+        options |= {"mscale": 10 * weight, "mscale_all_dim": 10 * weight}
+    elif arch in of.RAISES_SCORES:
+        options |= {"mscale_all_dim": 1.0, "attention_factor": g(1.0) / g(10 * weight)}
+    elif weight:
+        options["attention_factor"] = g(1.0) / g(weight)
+    return options, tuple(notes)
