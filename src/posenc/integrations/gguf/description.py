@@ -60,7 +60,7 @@ def _rotary(values: Values, arch: str, heads: int, count: int, layers: tuple[int
     rotary_dim = stored_dim // 2 if arch in of.HALF_OF_STORED else stored_dim
     rule, trained, notes = rule_of(values, rotary_dim)
     sections = values.any("rope.dimension_sections")
-    layout = of.SECTIONS.get(arch) or (of.SECTIONS_IF_GIVEN.get(arch) if sections and any(sections) else None)
+    layout: Any = of.SECTIONS.get(arch) or (of.SECTIONS_IF_GIVEN.get(arch) if sections and any(sections) else None)
 
     def rotation(frequencies: Frequencies, width: int, rotated: int) -> Encoding:
         pairing: Any = "interleaved" if arch in of.INTERLEAVED else "half"

@@ -14,14 +14,14 @@ Rule = tuple[Frequencies, int | None, tuple[str, ...]]
 
 def stored_base(values: Values) -> float | None:
     """The base that the file stores; Ollama's own files of Gemma 3 have another name for it."""
-    found = values.number("rope.freq_base")
-    return found if found is not None else values.number("rope.global.freq_base")
+    found: float | None = values.number("rope.freq_base", values.number("rope.global.freq_base"))
+    return found
 
 
 def stored_local_base(values: Values) -> float | None:
     """The base of the layers with a window, likewise."""
-    found = values.number("rope.freq_base_swa")
-    return found if found is not None else values.number("rope.local.freq_base")
+    found: float | None = values.number("rope.freq_base_swa", values.number("rope.local.freq_base"))
+    return found
 
 
 def rule_of(values: Values, rotary_dim: int, *, base: float | None = None) -> Rule:
