@@ -207,8 +207,9 @@ def sizes(names: list[str], windows: list[int], longest: int, dtype: torch.dtype
     """Microseconds of ours, of SDPA without a bias or with one that is ready as a mask, and of all scores by hand.
 
     ABOVE marks what takes more than 1.1 times the fastest of the others plus 30 us. A bias that is learned is made anew
-    in each training call of ours, "dense" and the two "learning", with its gradient; a ready mask has none, and learns
-    nothing: "ABOVE what learns nothing" is within the limit of those that do the same work. A window of 0 is none.
+    in each training call of ours and of those "learning", with its gradient; a ready mask learns nothing. FIRE has no
+    ready mask where it is trained or its length grows, and CoPE has none at all: "by hand, learning" is their papers'
+    formula. "ABOVE what learns nothing" is within the limit of those that do the same work. A window of 0 is none.
     """
     if unknown := [name for name in names if name not in SIZED]:
         raise SystemExit(f"sizes: got {', '.join(unknown)}, expected some of {', '.join(SIZED)}.")
@@ -261,7 +262,10 @@ def of_one_size(
     outputs["sdpa without a bias"] = lambda: F.scaled_dot_product_attention(
         q, k, v, attn_mask=None if plain else seen, is_causal=plain and q_len > 1
     )
-    outputs["dense"] = lambda: posenc.attention(q, k, v, encoding, implementation="dense", **order)
+    learned = list(encoding.parameters())
+    if name in ("fire", "cope"):
+        written = {"fire": fire_by_hand, "cope": cope_by_hand}[name]
+        outputs["by hand, learning"] = lambda: written(encoding, q, k, v, i, j, seen)
     if name in ("none", "alibi", "t5", "kerple"):
         bias = encoding.bias(i[:, 0], j)
         ready = torch.zeros(1, q_len, k_len) if bias is None else bias.detach()
@@ -269,7 +273,6 @@ def of_one_size(
         scale = encoding.softmax_scale(HEAD_DIM)
         outputs["sdpa with a ready mask"] = lambda: F.scaled_dot_product_attention(q, k, v, ready, scale=scale)
         outputs["by hand"] = lambda: (q * scale @ k.transpose(-1, -2) + ready).softmax(dim=-1) @ v
-    learned = list(encoding.parameters())
     if training and name in ("t5", "kerple"):  # what learns: the same with the bias made anew, its positions kept
         of_positions, hidden = encoding.of_positions(i[:, 0], j), ~seen
 
@@ -278,9 +281,12 @@ def of_one_size(
 
         outputs["sdpa, learning"] = lambda: F.scaled_dot_product_attention(q, k, v, mask(), scale=scale)
         outputs["by hand, learning"] = lambda: (q * scale @ k.transpose(-1, -2) + mask()).softmax(dim=-1) @ v
-    close(outputs["ours"](), outputs["dense"](), f"{name}, {q_len} x {k_len}", 1e-5 if dtype == torch.float32 else 3e-2)
-    if name in ("none", "alibi", "t5", "kerple"):
-        del outputs["dense"]  # its bias is made anew each time, which nobody would do
+    with torch.no_grad():
+        dense = posenc.attention(q, k, v, encoding, implementation="dense", **order)
+        tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+        for what, output in outputs.items():
+            if what == "ours" or what.startswith("by hand"):
+                close(output(), dense, f"{name}, {q_len} x {k_len}, {what}", tolerance)
     if not training:
         return dict(outputs)
     gradient = torch.randn_like(q)
@@ -288,8 +294,29 @@ def of_one_size(
     def train(output: Callable[[], Tensor], wanted: list[Tensor]) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(output(), wanted, gradient)
 
-    learning = ("ours", "dense", "sdpa, learning", "by hand, learning")
+    learning = ("ours", "sdpa, learning", "by hand, learning")
     return {what: train(y, [q, k, v, *(learned if what in learning else [])]) for what, y in outputs.items()}
+
+
+def fire_by_hand(encoding: Any, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, seen: Tensor) -> Tensor:
+    """Attention with FIRE's equations 8 and 9 as one writes them down, arXiv:2310.04418."""
+    longest = i.clamp(min=encoding.threshold * encoding.threshold_multiplier)
+    share = (encoding.c * (i - j)).abs().log1p() / ((encoding.c * longest).abs().log1p() + 1e-6)
+    bias = encoding.out(encoding.hidden(share[..., None]).relu()).permute(2, 0, 1)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias
+    return scores.masked_fill(~seen, float("-inf")).softmax(dim=-1).to(v.dtype) @ v
+
+
+def cope_by_hand(encoding: Any, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, seen: Tensor) -> Tensor:
+    """Attention with CoPE's equations 3 to 6 as one writes them down, arXiv:2405.18719."""
+    q = q * q.shape[-1] ** -0.5
+    scores = (q @ k.transpose(-1, -2)).masked_fill(~seen, float("-inf"))
+    counts = scores.sigmoid().flip(-1).cumsum(dim=-1).flip(-1).clamp(max=encoding.length - 1)
+    below, above = counts.floor(), counts.ceil()
+    products = q @ encoding.table.to(q.dtype).T
+    of_below, of_above = (products.gather(-1, each.long()) for each in (below, above))
+    share = counts - below
+    return (scores + of_above * share + of_below * (1 - share)).softmax(dim=-1) @ v
 
 
 def status(field: str) -> float:

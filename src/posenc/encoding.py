@@ -25,6 +25,7 @@ gives both; ``kernels/biased_attention/temperature.py`` is the formula.
 """
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar, get_args
@@ -280,6 +281,10 @@ class ScoreEncoding(Encoding, ABC):
 
     @abstractmethod
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]: ...
+
+    def relative_below(self) -> float:
+        """The position below which the bias of a query is a function of i - j, whatever it is from there on."""
+        return math.inf if self.relative else 0.0
 
     def factors(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor] | None:
         """``(heads, q_len, rank)`` and ``(heads, k_len, rank)`` whose product is the bias of every visible key.

@@ -53,8 +53,12 @@ def may_keep() -> bool:
 
 def without_autocast(device_type: str) -> AbstractContextManager[Any]:
     """Arithmetic in the dtypes that it is written in; a device without autocast, such as meta, needs nothing for it."""
-    # PyTorch 2.10 cannot compile the question.
-    if device_type == "meta" or not (torch.compiler.is_compiling() or torch.amp.is_autocast_available(device_type)):
+    if device_type == "meta":
+        return nullcontext()
+    # PyTorch 2.10 cannot compile the questions.
+    if not torch.compiler.is_compiling() and not (
+        torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    ):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
 

@@ -5,6 +5,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from posenc.encoding import ContextualEncoding
 from posenc.kernels.biased_attention.content import Content
@@ -78,12 +79,11 @@ class CoPE(ContextualEncoding):
                 f"it with head_dim={q.shape[-1]}."
             )
         gates = content.scores.sigmoid()  # 0 where a key is masked
-        queries, keys = (torch.arange(n, device=q.device) for n in gates.shape[-2:])
-        gates = gates.masked_fill(keys > (queries + content.offset)[:, None], 0.0)  # and after the query
+        if not content.causal:  # and after the query
+            queries, keys = (torch.arange(n, device=q.device) for n in gates.shape[-2:])
+            gates = gates.masked_fill(keys > (queries + content.offset)[:, None], 0.0)
         counts = gates.flip(-1).cumsum(dim=-1).flip(-1).clamp(max=self.length - 1)
-        lower = counts.detach().floor().long()
-        share = counts - lower
+        lower = counts.long()
         whole = content.scale * q @ self.table.to(q.dtype).T
-        upper = (lower + 1).clamp(max=self.length - 1)
-        below = whole.gather(-1, lower)
-        return below + share * (whole.gather(-1, upper) - below)
+        step = F.pad(whole.diff(dim=-1), (0, 1))  # to the next whole count; there is none after the last
+        return torch.addcmul(whole.gather(-1, lower), counts - lower, step.gather(-1, lower))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posenc.encoding import ScoreEncoding
-from posenc.kernels.precision import without_autocast
+from posenc.kernels.precision import may_look, without_autocast
 from posenc.scores._distance import distance, heads_first, working
 
 
@@ -16,8 +16,8 @@ from posenc.scores._distance import distance, heads_first, working
 class FIRE(ScoreEncoding):
     r"""FIRE: a small network of the distance over the longest distance, an input in [0, 1] at every length.
 
-    Place: scores. Learned: ``c``, ``threshold_multiplier``, ``hidden``, ``out``. Relative: no, the share depends on
-    the query's position. Keys may be cached: yes.
+    Place: scores. Learned: ``c``, ``threshold_multiplier``, ``hidden``, ``out``. Relative: for queries below
+    L; from there on the share depends on the query's position. Keys may be cached: yes.
 
     .. math::  s_{hij} \leftarrow s_{hij} + f_h\!\Big( \frac{\psi(i - j)}{\psi(\max(i, L)) + \epsilon} \Big), \qquad
         \psi(x) = \ln(1 + |c\,x|), \quad f(x) = W_2\,\mathrm{relu}(W_1 x + b_1) + b_2
@@ -52,6 +52,8 @@ class FIRE(ScoreEncoding):
         arXiv:2310.04418, equations 8 and 9; mcleish7/arithmetic, cramming/architectures/embeddings.py.
     """
 
+    bias_is_pure = True
+
     def __init__(self, num_heads: int, *, width: int = 32, threshold: float = 512.0) -> None:
         super().__init__()
         if num_heads < 1 or width < 1 or not threshold > 0:
@@ -75,6 +77,11 @@ class FIRE(ScoreEncoding):
         nn.init.constant_(self.threshold_multiplier, 1.0)
         self.hidden.reset_parameters()
         self.out.reset_parameters()
+
+    def relative_below(self) -> float:
+        """L: up to there the denominator is the same for all queries."""
+        multiplier = self.threshold_multiplier.detach()
+        return abs(self.threshold * float(multiplier)) if may_look(multiplier) else 0.0
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
         c = working(self.c)

@@ -34,18 +34,33 @@ def test_the_fastest_exact_path_is_taken(
     assert reason in explanation.why
 
 
-def test_few_queries_that_need_gradients_go_to_torch_itself() -> None:
-    q = torch.zeros(1, 2, 64, 8, requires_grad=True)
-    longer = torch.zeros(1, 2, 65, 8, requires_grad=True)
-    assert posenc.explain(posenc.attention, q, q, q, causal=True).implementation == "sdpa"
-    assert posenc.explain(posenc.attention, longer, longer, longer, causal=True).implementation == "cpu"
+def test_one_query_that_needs_gradients_goes_to_torch_itself() -> None:
+    q, k = torch.zeros(1, 2, 1, 8, requires_grad=True), torch.zeros(1, 2, 65, 8, requires_grad=True)
+    assert posenc.explain(posenc.attention, q, k, k, causal=True).implementation == "sdpa"
+    assert posenc.explain(posenc.attention, k, k, k, causal=True).implementation == "cpu"
     with torch.no_grad():
-        assert posenc.explain(posenc.attention, q, q, q, causal=True).implementation == "cpu"
+        assert posenc.explain(posenc.attention, q, k, k, causal=True).implementation == "cpu"
+
+
+def test_fire_is_a_row_of_distances_below_its_threshold_and_for_one_query() -> None:
+    fire = posenc.FIRE(num_heads=2, threshold=40.0)
+    x, step = torch.zeros(1, 2, 41, 8), torch.zeros(1, 2, 1, 8)
+
+    def taken(q: torch.Tensor, k: torch.Tensor, start: int = 0) -> str:
+        at = start + k.shape[2] - q.shape[2]
+        return posenc.explain(posenc.attention, q, k, k, fire, q_positions=at, k_positions=start).implementation
+
+    assert taken(x[:, :, :40], x[:, :, :40]) == "cpu"
+    assert taken(x, x) == taken(x[:, :, :40], x[:, :, :40], start=1) == "dense"
+    assert taken(step, x) == taken(step, x, start=7) == "cpu"
+    with torch.no_grad():
+        fire.threshold_multiplier.mul_(-2)
+    assert taken(x, x) == "cpu"
 
 
 def test_few_scores_are_made_at_once() -> None:
     assert (
-        str(posenc.explain(posenc.attention, SHORT, SHORT, SHORT, posenc.FIRE(num_heads=8)))
+        str(posenc.explain(posenc.attention, SHORT, SHORT, SHORT, posenc.FIRE(num_heads=8, threshold=1.0)))
         == "attention: dense, because 2048 scores fit in 0.0 MiB"
     )
 
@@ -55,7 +70,7 @@ def test_few_scores_are_made_at_once() -> None:
     [
         ("sdpa", posenc.ALiBi(num_heads=8), {}, "ALiBi adds to the scores"),
         ("sdpa", None, {"sinks": torch.zeros(8)}, "attention sinks are no part of it"),
-        ("cpu", posenc.FIRE(num_heads=8), {}, "FIRE gives no bias of the distance alone"),
+        ("cpu", posenc.FIRE(num_heads=8, threshold=1.0), {}, "FIRE gives no bias of the distance alone"),
         ("cpu", posenc.ALiBi(num_heads=8), {"dropout_p": 0.1}, "it has no dropout"),
         ("flex", posenc.CoPE(num_heads=8, head_dim=16), {}, "CoPE reads queries and keys, which no score_mod sees"),
         ("flex", posenc.ALiBi(num_heads=8), {"dropout_p": 0.1}, "FlexAttention has no dropout"),

@@ -30,7 +30,7 @@ def refusal(problem: Problem) -> str | None:
 
 def _fades(cls: type) -> bool:
     """Whether ``fades`` stands in the class of ``contextual_bias``, or below it: a later one may give another bias."""
-    return home(cls, "fades") <= min(home(cls, "contextual_bias"), home(cls, "on_values"))
+    return hasattr(cls, "fades") and home(cls, "fades") <= min(home(cls, "contextual_bias"), home(cls, "on_values"))
 
 
 def make(problem: Problem) -> Tensor:

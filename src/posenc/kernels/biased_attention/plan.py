@@ -13,7 +13,6 @@ from posenc.kernels.inputs import is_distributed
 
 Implementation = Literal["auto", "cpu", "sdpa", "blocks", "flex", "channels", "dense"]
 
-_SHORT = 64  # queries: for more of them the compiled kernel is faster than SDPA, backward included
 _SMALL = 2**22  # scores: 16 MiB in float32, less than what one layer's activations take
 
 
@@ -86,8 +85,8 @@ def _choose(problem: Problem) -> tuple[str, str]:
     ordered_only = problem.documents is None and problem.window is None
     if adds_nothing and ordered_only and (problem.mask is not None or not problem.q.is_cpu):
         return "sdpa", "nothing is added to the scores"
-    if adds_nothing and ordered_only and problem.q_len <= _SHORT and fused.needs_gradients(problem):
-        return "sdpa", "nothing is added to the scores, and its backward has the least to set up for so few queries"
+    if adds_nothing and ordered_only and problem.q_len == 1 and fused.needs_gradients(problem):
+        return "sdpa", "nothing is added to the scores, and its backward has the least to set up for one query"
     obstacle = fused.refusal(problem) if problem.q.is_cpu else "the tensors are not on the CPU"
     if obstacle is None:
         return "cpu", _why_fused(problem)
@@ -116,6 +115,8 @@ def _why_fused(problem: Problem) -> str:
         return "nothing but the order of tokens, sinks or a mask is added to the scores"
     if problem.contextual:
         return "the bias is a difference of two numbers, one of each token, and blocks that have faded are skipped"
+    if problem.q_len == 1 and not problem.encoding.relative:
+        return "there is one query, so one row of numbers holds all of its bias"
     return "the bias depends on the distance alone, so one row of numbers holds all of it"
 
 

@@ -10,6 +10,8 @@ from posenc.kernels.biased_attention import toeplitz
 from posenc.kernels.biased_attention.content import Content
 from posenc.kernels.precision import may_look
 
+_UNREAD = torch.empty(0, dtype=torch.int64)
+
 
 @dataclass  # frozen, it would take 4 us longer to make, a tenth of a step of decoding
 class Problem:
@@ -76,14 +78,16 @@ class Problem:
 
     def hidden(self, rows: slice, keys: slice) -> Tensor | None:
         """True where a query of the block may not see a key, broadcast to its scores; None if it may see them all."""
-        t = torch.arange(rows.start, rows.stop, device=self.q.device)[:, None] + self.offset
-        u = torch.arange(keys.start, keys.stop, device=self.q.device)[None, :]
         hidden: Tensor | None = None
-        if self.causal and keys.stop - 1 > rows.start + self.offset:
-            hidden = u > t
-        if self.window is not None:
-            far = ((t - u) >= self.window) | ((u - t) >= self.window)
-            hidden = far if hidden is None else hidden | far
+        ordered = self.causal and keys.stop - 1 > rows.start + self.offset
+        if ordered or self.window is not None:
+            t = torch.arange(rows.start, rows.stop, device=self.q.device)[:, None] + self.offset
+            u = torch.arange(keys.start, keys.stop, device=self.q.device)[None, :]
+            if ordered:
+                hidden = u > t
+            if self.window is not None:
+                far = ((t - u) >= self.window) | ((u - t) >= self.window)
+                hidden = far if hidden is None else hidden | far
         if self.documents is not None:
             documents = self.documents.reshape(-1, 1, self.k_len)
             own = documents[..., self.offset + rows.start : self.offset + rows.stop]
@@ -202,11 +206,14 @@ def attend(
 
 
 def _content(problem: Problem, block: Block, q: Tensor, k: Tensor, scores: Tensor, state: Tensor | None) -> Content:
-    i, j = problem.positions
+    i = j = _UNREAD
+    if getattr(problem.encoding, "reads_positions", True):
+        i, j = problem.positions
+        i, j = i[..., block.rows], j[..., block.keys]
     own = slice(problem.offset + block.rows.start, problem.offset + block.rows.stop)
     offset = own.start - block.keys.start
     q_state, k_state = (None, None) if state is None else (state[..., own], state[..., block.keys])
-    return Content(q, k, scores, i[..., block.rows], j[..., block.keys], problem.scale, q_state, k_state, offset)
+    return Content(q, k, scores, i, j, problem.scale, q_state, k_state, offset, problem.causal)
 
 
 def _softmax(scores: Tensor, sinks: Tensor | None, *, may_be_empty: bool) -> Tensor:

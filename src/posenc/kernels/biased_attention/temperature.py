@@ -71,6 +71,9 @@ class WithTemperature:
     def num_heads(self) -> int:
         return int(self.part.num_heads)
 
+    def relative_below(self) -> float:
+        return 0.0
+
     @property
     def factors_are_exact(self) -> bool:
         return bool(getattr(self.part, "factors_are_exact", False))
