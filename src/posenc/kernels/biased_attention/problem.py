@@ -79,13 +79,16 @@ class Problem:
     def hidden(self, rows: slice, keys: slice) -> Tensor | None:
         """True where a query of the block may not see a key, broadcast to its scores; None if it may see them all."""
         hidden: Tensor | None = None
-        ordered = self.causal and keys.stop - 1 > rows.start + self.offset
-        if ordered or self.window is not None:
+        ahead = keys.stop - 1 - (rows.start + self.offset)  # of the first query, how many tokens the last key is
+        behind = rows.stop - 1 + self.offset - keys.start
+        ordered = self.causal and ahead > 0
+        windowed = self.window is not None and max(ahead, behind) >= self.window
+        if ordered or windowed:
             t = torch.arange(rows.start, rows.stop, device=self.q.device)[:, None] + self.offset
             u = torch.arange(keys.start, keys.stop, device=self.q.device)[None, :]
             if ordered:
                 hidden = u > t
-            if self.window is not None:
+            if windowed:
                 far = ((t - u) >= self.window) | ((u - t) >= self.window)
                 hidden = far if hidden is None else hidden | far
         if self.documents is not None:
