@@ -1,7 +1,9 @@
 """A bias over consecutive positions as one row of numbers for each head: its value at each distance.
 
 There is such a row for a relative bias, for one that is relative below a position (``relative_below``) if all queries
-stand there, and for the bias of a single query, whatever it depends on. The row of an encoding that promises it (``bias_is_pure``) is kept from call to call, for more distances than are needed
+stand there, and for the bias of a single query, whatever it depends on.
+
+The row of an encoding that promises it (``bias_is_pure``) is kept from call to call, for more distances than are needed
 at once, so that a step of decoding finds the row of the step before it.
 """
 
