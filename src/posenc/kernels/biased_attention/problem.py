@@ -82,14 +82,14 @@ class Problem:
         ahead = keys.stop - 1 - (rows.start + self.offset)  # of the first query, how many tokens the last key is
         behind = rows.stop - 1 + self.offset - keys.start
         ordered = self.causal and ahead > 0
-        windowed = self.window is not None and max(ahead, behind) >= self.window
-        if ordered or windowed:
+        window = None if self.window is None or self.window > max(ahead, behind) else self.window
+        if ordered or window is not None:
             t = torch.arange(rows.start, rows.stop, device=self.q.device)[:, None] + self.offset
             u = torch.arange(keys.start, keys.stop, device=self.q.device)[None, :]
             if ordered:
                 hidden = u > t
-            if windowed:
-                far = ((t - u) >= self.window) | ((u - t) >= self.window)
+            if window is not None:
+                far = ((t - u) >= window) | ((u - t) >= window)
                 hidden = far if hidden is None else hidden | far
         if self.documents is not None:
             documents = self.documents.reshape(-1, 1, self.k_len)
