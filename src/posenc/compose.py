@@ -7,8 +7,8 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from posenc import catalogue
-from posenc.encoding import E, Encoding, check_keys
-from posenc.frequencies.arguments import check_instance
+from posenc.encoding import E, Encoding
+from posenc.frequencies.arguments import check_instance, check_keys
 from posenc.positions import Positions
 
 

@@ -35,7 +35,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.frequencies import Frequencies
-from posenc.frequencies.arguments import check_instance, check_names, check_numbers
+from posenc.frequencies.arguments import check_instance, check_keys, check_names, check_numbers
 from posenc.hooks import refuse_call
 from posenc.kernels.biased_attention.content import Content as Content
 from posenc.kernels.biased_attention.content import ScoreMod as ScoreMod
@@ -360,26 +360,6 @@ def _narrowed(total: Tensor, dtype: torch.dtype) -> Tensor:
         info = torch.finfo(dtype)
         total = torch.where(total.isinf(), total, total.clamp(info.min, info.max))
     return total.to(dtype)
-
-
-def check_keys(who: str, data: object, known: set[str], *, required: set[str]) -> dict[str, Any]:
-    """What ``from_dict`` was given, without the name of the class: a mapping of known keys, none missing.
-
-    Raises:
-        TypeError: no mapping.
-        ValueError: unknown keys, or missing ones.
-    """
-    if not isinstance(data, Mapping):
-        raise TypeError(f"{who}: from_dict got a {type(data).__name__}, expected a mapping, as to_dict makes it.")
-    given = {key: value for key, value in data.items() if key != "name"}
-    if unknown := sorted(map(str, given.keys() - known)):
-        raise ValueError(
-            f"{who}: from_dict got unknown keys {unknown}, expected {sorted(known)}; was this written by another "
-            "version?"
-        )
-    if missing := sorted(required - given.keys()):
-        raise ValueError(f"{who}: from_dict got no {missing[0]!r}, expected {sorted(required)} at least.")
-    return given
 
 
 def check_multiplies(cls: str, multiplies: Multiplies | None, default: Multiplies) -> Multiplies:

@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from posenc.compose import from_dict
-from posenc.encoding import Encoding, check_keys
-from posenc.frequencies.arguments import check_instance, check_number
+from posenc.encoding import Encoding
+from posenc.frequencies.arguments import check_instance, check_keys, check_number
 
 
 class PerLayer(nn.Module):

@@ -1,4 +1,4 @@
-"""What a constructor refuses: names of other libraries, a class or a string for an object, and what is no number."""
+"""What a constructor or ``from_dict`` refuses: foreign names, a class or a string for an object, what is no number."""
 
 import difflib
 import functools
@@ -159,3 +159,23 @@ def nearest(name: str, known: Mapping[str, str]) -> str | None:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def check_keys(who: str, data: object, known: set[str], *, required: set[str]) -> dict[str, Any]:
+    """What ``from_dict`` was given, without the name of the class: a mapping of known keys, none missing.
+
+    Raises:
+        TypeError: no mapping.
+        ValueError: unknown keys, or missing ones.
+    """
+    if not isinstance(data, Mapping):
+        raise TypeError(f"{who}: from_dict got a {type(data).__name__}, expected a mapping, as to_dict makes it.")
+    given = {key: value for key, value in data.items() if key != "name"}
+    if unknown := sorted(map(str, given.keys() - known)):
+        raise ValueError(
+            f"{who}: from_dict got unknown keys {unknown}, expected {sorted(known)}; was this written by another "
+            "version?"
+        )
+    if missing := sorted(required - given.keys()):
+        raise ValueError(f"{who}: from_dict got no {missing[0]!r}, expected {sorted(required)} at least.")
+    return given
