@@ -10,7 +10,7 @@ import pytest
 from posenc import RoPE
 from posenc.frequencies import NTK, Custom, DynamicNTK, Frequencies, Geometric, Linear, Llama3, LongRoPE, YaRN
 from posenc.integrations.transformers import describe
-from posenc.lab.extend.flags import flags
+from posenc.lab.extend.flags import flags, stored_as_factors
 
 transformers = pytest.importorskip("transformers")
 
@@ -103,3 +103,20 @@ def check_same(rope: RoPE, wanted: Frequencies) -> None:
     width, found = rope.rotary_dim, rope.frequencies
     assert found.inv_freq(width, length=LENGTH) == pytest.approx(wanted.inv_freq(width, length=LENGTH), rel=1e-9)
     assert math.isclose(found.attention_factor_at(LENGTH), wanted.attention_factor_at(LENGTH), rel_tol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (Geometric(5e5), "--rope-scaling yarn"),
+        (Llama3(8.0, trained_length=TRAINED, base=5e5), "none: a GGUF file of this model has factors of its own"),
+        (LongRoPE([1.0] * 32, [2.0] * 32, trained_length=TRAINED, factor=2.0), "none: a GGUF file of this model"),
+        (None, "--rope-scaling yarn"),
+    ],
+)
+def test_llama_cpp_divides_by_the_factors_of_a_file_besides(own: Frequencies | None, said: str) -> None:
+    """A GGUF file of Llama 3.1 has ``rope_freqs.weight``, which no flag of llama.cpp turns off."""
+    sizes = {"trained_length": TRAINED, "length": LENGTH, "rotary_dim": HEAD, "factors": stored_as_factors(own)}
+    yarn = YaRN(2.0, trained_length=TRAINED, base=5e5)
+    assert flags(yarn, **sizes)["llama.cpp"].startswith(said)  # type: ignore[arg-type]
+    assert flags(None, **sizes)["llama.cpp"].startswith(f"--ctx-size {LENGTH}")  # type: ignore[arg-type]

@@ -51,6 +51,7 @@ class ExtendConfig:
         trust_remote_code: whether code of the model may run.
         versions: of the packages whose numbers these are.
         command: the command that makes the same run again.
+        factors: whether its own rule has a factor for each rate, as Llama 3's, which a GGUF file stores as such.
     """
 
     model: str
@@ -74,6 +75,7 @@ class ExtendConfig:
     trust_remote_code: bool
     versions: Mapping[str, str]
     command: str = ""
+    factors: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return to_dict(KIND, self)

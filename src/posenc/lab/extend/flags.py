@@ -5,13 +5,36 @@ import math
 from typing import Any
 
 from posenc import RoPE
-from posenc.frequencies import NTK, DynamicNTK, Frequencies, Geometric, Linear, NTKAlpha, YaRN
+from posenc.frequencies import (
+    NTK,
+    DynamicNTK,
+    Frequencies,
+    Geometric,
+    Linear,
+    Llama3,
+    LongRoPE,
+    NTKAlpha,
+    Proportional,
+    YaRN,
+)
 from posenc.integrations.transformers import to_transformers
 from posenc.lab.extend.candidates import Setting
 
+STORED_FACTORS = (
+    "none: a GGUF file of this model has factors of its own, by which llama.cpp divides the rates besides; convert the "
+    "saved folder with convert_hf_to_gguf.py."
+)
+"""Why no flags of llama.cpp do, of a model as Llama 3.1."""
+
 
 def flags(
-    rule: Setting, *, trained_length: int, length: int, rotary_dim: int | None, head_dim: int | None = None
+    rule: Setting,
+    *,
+    trained_length: int,
+    length: int,
+    rotary_dim: int | None,
+    head_dim: int | None = None,
+    factors: bool = False,
 ) -> dict[str, str]:
     """What to add to the command lines of other programs, or why nothing would do.
 
@@ -26,6 +49,8 @@ def flags(
         length: tokens that are wanted.
         rotary_dim: rotated channels of a head; None without rotation.
         head_dim: all channels of a head, if they are more.
+        factors: whether the model's own rule is stored as factors in a GGUF file (:func:`stored_as_factors`):
+            llama.cpp divides the rates by them whatever the flags say.
 
     Returns:
         ``{"vLLM": ..., "llama.cpp": ...}``. What follows a ``#`` is for the reader, and a shell leaves it out.
@@ -41,8 +66,13 @@ def flags(
     note = "" if not rule.depends_on_length or fixed is rule else f"its rates at {length} tokens, for shorter texts too"
     return {
         "vLLM": _vllm_rule(fixed, trained_length, length, rotary_dim, head_dim, note),
-        "llama.cpp": _llama_cpp(fixed, length, note),
+        "llama.cpp": STORED_FACTORS if factors else _llama_cpp(fixed, length, note),
     }
+
+
+def stored_as_factors(rule: Frequencies | None) -> bool:
+    """Whether a GGUF file of a model with this rule has a factor for each of its rates."""
+    return isinstance(rule, (Llama3, LongRoPE, Proportional))
 
 
 def llama_cpp_options(rule: Frequencies, *, length: int) -> dict[str, Any]:

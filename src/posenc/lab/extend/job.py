@@ -24,6 +24,7 @@ from posenc.lab.extend.announce import CHUNK, estimate, introduce
 from posenc.lab.extend.candidates import Candidate, candidates, longrope
 from posenc.lab.extend.config import ExtendConfig, load_config, rule_folder
 from posenc.lab.extend.costs import measure, operations_of
+from posenc.lab.extend.flags import stored_as_factors
 from posenc.lab.extend.folder import Measured, rule_of
 from posenc.lab.extend.measure import SHORTEST, Work, applied, save_candidate, unasked
 from posenc.lab.extend.passage import check_long_enough, documents, tokens, training_text
@@ -121,6 +122,7 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, O
         trust_remote_code=request.trust_remote_code,
         versions=_versions(),
         command=command_of("extend", replace(request, threads=threads, folder=None)),
+        factors=stored_as_factors(preview.frequencies),
     )
     with runs.created(request.folder, f"{preview.label}-{length}") as run:
         runs.save_tensors(run / runs.TOKENS, {"tokens": read})

@@ -307,6 +307,7 @@ def _flags(measured: Measured, name: str) -> dict[str, str]:
         length=config.length,
         rotary_dim=config.rotary_dim,
         head_dim=config.head_dim,
+        factors=config.factors,
     )
 
 
