@@ -54,6 +54,11 @@ def rotate_pairs_interleaved(module: Any, monkeypatch: pytest.MonkeyPatch) -> No
             {"first_k_dense_replace": 2, "head_dim": 16, "use_qk_norm": True},
             {"head_dim": 16, "rotary_dim": 8},
         ),
+        (
+            "qwen3_next",
+            {"head_dim": 16, "layer_types": ["full_attention"] * 2, "num_experts": 0, "partial_rotary_factor": 0.5},
+            {"head_dim": 16, "rotary_dim": 8},
+        ),  # a gate for each head, in the rows after its query
         ("phi3", {"pad_token_id": 0}, {"head_dim": 16, "num_heads": 4, "num_kv_heads": 2}),
         (
             "gpt_neox",
@@ -233,6 +238,66 @@ def test_quantized_weights_come_back_bit_for_bit_and_mean_the_same(kind: str) ->
         assert back[name].dtype is tensor.dtype
         assert torch.equal(back[name].reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)), name
         assert there[name] is tensor or name.startswith(("q_", "k_"))
+
+
+BLOCK = {"a.o_proj.weight": rows(8, 8), "a.v_proj.weight": rows(8)}
+
+
+@pytest.mark.parametrize(
+    ("name", "moves"),
+    [
+        ("a.q_proj.lora_magnitude_vector.weight", True),  # DoRA: a number for each row
+        ("a.q_proj.lora_magnitude_vector.default.weight", True),
+        ("a.q_proj.lora_magnitude_vector", True),
+        ("a.q_proj.magnitude", True),  # torchtune
+        ("a.q_proj.lora_b.weight", True),
+        ("a.q_proj.lora_a.weight", False),
+        ("a.q_proj.lora_B.default.bias", True),
+        ("a.norm_added_q.weight", True),  # diffusers
+        ("a.add_k_proj.bias", True),
+        ("a.linear_attn.in_proj_qkv.weight", False),
+        ("b.linear_qkv.layer_norm_weight", False),  # Megatron
+        ("b.linear_qkv._extra_state", False),
+    ],
+)
+def test_names_of_other_libraries_are_known(name: str, moves: bool) -> None:
+    weights = {"a.q_proj.weight": rows(8), "a.k_proj.weight": rows(8), name: rows(8)[:, 0]}
+    assert torch.equal(convert_pairing(weights, to="half", head_dim=8)[name], rows(8)[:, 0]) is not moves
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        # Adapters and quantizers of the projections, which their rows lie in as they do in the weight.
+        ({"a.q_proj.weight_packed": rows(8).int(), "a.q_proj.weight_scale": rows(8)}, "weight_packed seems to make"),
+        ({"a.q_proj.weight": rows(8), "a.q_proj.lora_up.weight": rows(8)}, "lora_up.weight seems to make"),
+        ({"a.k_proj.weight": rows(8), "a.k_proj.parametrizations.weight.original1": rows(8)}, "original1 seems"),
+        ({"a.q_proj.weight": rows(8), "a.q_proj.modules_to_save.default.weight": rows(8)}, "default.weight seems"),
+        ({"a.q_proj.weight": rows(8), "a.kv_proj.weight": rows(16)}, "kv_proj.weight seems to make"),
+        ({"a.q_b_proj.weight": rows(8), "a.k_rope_proj.weight": rows(8)}, "k_rope_proj.weight seems to make"),
+        ({"h.0.attn.qkv_proj.weight": rows(24)}, "is as CodeGen's"),
+        ({"lm.q_proj.weight": rows(8), "vision_tower.q_proj.weight": rows(8)}, "attentions of two kinds"),
+        ({"a.q_proj.weight": rows(8), "b.qkv_proj.weight": rows(24)}, "attentions of two kinds"),
+        ({"a.q_proj.weight": rows(8), "b.q_proj.weight": rows(8), "b.conv1d.weight": rows(8)}, "two kinds"),
+        ({"a.k_proj.weight": rows(8), "a.o_proj.weight": rows(8, 8)}, "may be the values too"),
+        ({**BLOCK, "a.q_proj.weight": rows(16), "a.k_proj.weight": rows(12)}, "12 rows, expected a multiple"),
+    ],
+)
+def test_what_would_be_converted_by_half_is_refused(weights: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        convert_pairing(weights, to="interleaved", head_dim=8)
+
+
+def test_the_gate_of_each_head_stays() -> None:
+    """Qwen3-Next and Qwen3.5: ``q_proj`` makes (query, gate) for each head, as transformers chunks them."""
+    weights = {**BLOCK, "a.q_proj.weight": rows(16), "a.k_proj.weight": rows(4)}
+    converted = convert_pairing(weights, to="interleaved", head_dim=4)
+    expected = [0, 2, 1, 3, 4, 5, 6, 7, 8, 10, 9, 11, 12, 13, 14, 15]
+    assert converted["a.q_proj.weight"].flatten().tolist() == expected
+    assert converted["a.k_proj.weight"].flatten().tolist() == [0, 2, 1, 3]
+    latent = {**weights, "a.kv_a_proj_with_mqa.weight": rows(6), "a.kv_b_proj.weight": rows(9)}
+    moved = convert_pairing(latent, to="interleaved", head_dim=4)["a.q_proj.weight"].flatten()
+    assert moved.tolist()[4:8] == [4, 6, 5, 7]  # heads of twice the width of the values
 
 
 def test_what_is_touched_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from posenc.kernels.rotate.eager import Pairing
 
 Fused = Literal["stacked", "grouped"]
-_Kind = Literal["separate", "norm", "shared_key", "stacked", "grouped"]
+_Kind = Literal["separate", "gated", "norm", "shared_key", "stacked", "grouped"]
 
 _log = logging.getLogger("posenc")
 
@@ -20,8 +20,9 @@ _log = logging.getLogger("posenc")
 _KINDS: dict[str, _Kind] = {
     **dict.fromkeys(("q_proj", "k_proj", "wq", "wk", "attn_q", "attn_k", "query", "key", "q_b_proj"), "separate"),
     **dict.fromkeys(("attn_q_b", "q_lin", "k_lin", "to_q", "to_k", "linear_q", "linear_k"), "separate"),
+    **dict.fromkeys(("add_q_proj", "add_k_proj"), "separate"),  # of the text beside the image: diffusers
     **dict.fromkeys(("q_norm", "k_norm", "q_layernorm", "k_layernorm", "query_layernorm", "key_layernorm"), "norm"),
-    **dict.fromkeys(("attn_q_norm", "attn_k_norm"), "norm"),
+    **dict.fromkeys(("attn_q_norm", "attn_k_norm", "norm_q", "norm_k", "norm_added_q", "norm_added_k"), "norm"),
     # Multi-head latent attention: compressed keys and values, then one rotary key.
     **dict.fromkeys(("kv_a_proj_with_mqa", "attn_kv_a_mqa"), "shared_key"),
     # All queries, then all keys, then all values: Phi-3, ModernBERT, DBRX, Qwen, GGUF.
@@ -36,15 +37,24 @@ _UNROTATED = frozenset(
     [
         *("q_a_proj", "q_a_layernorm", "kv_a_layernorm", "kv_b_proj", "attn_q_a", "attn_q_a_norm", "attn_kv_a_norm"),
         *("attn_kv_b", "attn_k_b"),
+        *("in_proj_qkv", "in_proj_qkvz"),  # linear attention: Qwen3-Next, Qwen3.5
+        *("layer_norm", "layer_norm_bias", "_extra_state"),  # within Megatron's linear_qkv
     ]
 )
 #: Words in the name of a module that makes queries or keys.
-_SUSPECT = frozenset(["q", "k", "qk", "qkv", "wq", "wk", "wqkv", "query", "key", "queries", "keys"])
+_SUSPECT = frozenset(["q", "k", "kv", "qk", "qkv", "wq", "wk", "wkv", "wqkv", "query", "key", "queries", "keys"])
+#: In the name of a part that reads no text, whose heads have another size.
+_TOWER = re.compile(r"(^|[._])(vision|visual|vit|image|audio|speech|siglip|clip)(_|\.|\d|$)")
+#: The projection of what the heads read, whose columns are their channels, and those of values.
+_OUTPUT = frozenset(["o_proj", "wo", "attn_output", "out_proj", "dense", "to_out"])
+_VALUES = frozenset(
+    ["v_proj", "wv", "attn_v", "value", "to_v", "v_lin", "linear_v", "kv_b_proj", "attn_kv_b", "attn_v_b"]
+)
 
 #: A tensor of a module: its name, and what of the module it is.
 _TENSOR = re.compile(
-    r"(?P<module>.+?)(?:\.base_layer)?\.(?P<what>weight|bias|lora_[AB](?:\.[^.]+)?\.weight|weight\.lora_[ab]|"
-    r"lora_embedding_[AB](?:\.[^.]+)?|[^.]*(?:scale|zero_point|SCB|amax)[^.]*|q(?:weight|zeros)|g_idx|scales)$"
+    r"(?P<module>.+?)(?:\.base_layer)?\.(?P<what>weight|bias|lora_[ABab](?:\.[^.]+)?\.(?:weight|bias)|weight\.lora_[ab]|"
+    r"lora_embedding_[AB](?:\.[^.]+)?|(?:lora_)?magnitude(?:_vector)?(?:\.[^.]+)*|[^.]*(?:scale|zero_point|SCB|amax)[^.]*|q(?:weight|zeros)|g_idx|scales)$"
 )
 
 
@@ -77,17 +87,19 @@ def convert_pairing(
     Here :math:`W_c` is the row that makes rotated channel c of a head and :math:`r` is ``rotary_dim``; "half" is the
     way back. Queries and keys get the same new order, so no score changes: a model that rotates pairs
     (c, c + r/2) computes with W what a model that rotates pairs (2c, 2c + 1) computes with W'. It applies to the
-    weights, biases and LoRA ``B`` matrices of the query and key projections, to scales with one number for each of
-    their rows (int8), and to the weights of norms on queries and keys. Everything else passes through as the same
-    tensor: values, output projections, LoRA ``A``, scales of a whole tensor or of blocks of rows that the order stays
-    within (fp8).
+    weights, biases, LoRA ``B`` matrices and DoRA magnitudes of the query and key projections, to scales with one number
+    for each of their rows (int8), and to the weights of norms on queries and keys. Everything else passes through as
+    the same tensor: values, output projections, LoRA ``A``, scales of a whole tensor or of blocks of rows that the
+    order stays within (fp8).
 
     Tensors are found by the names of the modules that own them: ``q_proj`` and ``k_proj``, ``wq`` and ``wk``,
     ``attn_q`` and ``attn_k``, ``query`` and ``key``, ``q_norm`` and ``k_norm`` and their kin; ``qkv_proj``, ``Wqkv``,
     ``c_attn`` (queries, keys and values stacked); ``wqkv``, ``linear_qkv`` (grouped by key head); ``query_key_value``,
-    which GPT-NeoX and Falcon group and GLM stacks; ``q_b_proj`` and ``kv_a_proj_with_mqa`` (latent attention). A file
-    with other modules that seem to make queries or keys is refused, because half of a conversion is nonsense. The
-    names of all tensors that were changed go to the logger "posenc", at level INFO.
+    which GPT-NeoX and Falcon group and GLM stacks; ``q_b_proj`` and ``kv_a_proj_with_mqa`` (latent attention). Where
+    ``q_proj`` has twice the rows that the output projection beside it reads, each head's gate follows its queries and
+    stays (Qwen3-Next). A file with other modules that seem to make queries or keys is refused, because half of a
+    conversion is nonsense; so are a part for images beside one for text, and keys that are the values too (Gemma 4).
+    The names of all tensors that were changed go to the logger "posenc", at level INFO.
 
     Args:
         state_dict: the weights; it is not modified.
@@ -125,10 +137,14 @@ def convert_pairing(
         name: _part(name, fused, *whole) for name in state_dict if only is None or re.search(only, name) is not None
     }
     parts = {name: part for name, part in parts.items() if part is not None}
-    _check_known(state_dict, parts, head_dim, only)
+    _check_known(state_dict, parts, min(head_dim, rotary_dim), only)
+    if only is None:
+        _check_alike(state_dict, parts)
+    widths = _widths(state_dict, parts)
 
     def order_of(part: _Part, rows: int) -> Tensor:
-        starts = _heads(part.kind, part.name, rows, head_dim, rotary_dim, rotary_start, num_heads, num_kv_heads)
+        kind: _Kind = "gated" if _is_gated(part, rows, widths) else part.kind
+        starts = _heads(kind, part.name, rows, head_dim, rotary_dim, rotary_start, num_heads, num_kv_heads)
         return _row_order(rows, starts, rotary_dim, to)
 
     converted: dict[str, Tensor] = dict(state_dict)
@@ -137,7 +153,7 @@ def convert_pairing(
         if part is None or re.search(r"lora_(embedding_)?[Aa]\b", part.what):
             continue  # its rows are the rank; the channels of the heads are the rows of B
         tensor = state_dict[name]
-        if not re.fullmatch(r"weight|bias|lora_B.*|weight\.lora_b", part.what):
+        if not re.fullmatch(r"weight|bias|lora_[Bb].*|weight\.lora_b|(lora_)?magnitude.*", part.what):
             order = _order_of_scales(part, tensor, state_dict, order_of)
         else:
             _check_numbers(name, tensor, part, state_dict)
@@ -170,6 +186,11 @@ def _part(name: str, fused: Fused | None, as_many: bool, whole: bool) -> _Part |
     module, what = (match["module"], match["what"]) if match is not None else (name, "weight")
     *path, last = module.split(".")
     kind = _KINDS.get(last)
+    if last == "qkv_proj" and re.search(r"(^|\.)h\.\d+\.attn$", ".".join(path)):
+        raise ValueError(
+            f"convert_pairing: {name} is as CodeGen's, whose queries, values and keys lie in several blocks; split it "
+            "into q_proj, k_proj and v_proj."
+        )
     if kind in ("stacked", "grouped") and fused is not None:
         kind = fused
     if last == _EITHER:
@@ -193,7 +214,7 @@ def _either(parent: str, as_many: bool, whole: bool) -> Fused | None:
 
 
 def _check_known(
-    state_dict: Mapping[str, Tensor], parts: Mapping[str, _Part | None], head_dim: int, only: str | None
+    state_dict: Mapping[str, Tensor], parts: Mapping[str, _Part | None], fewest: int, only: str | None
 ) -> None:
     """Refuse a file that has no queries and keys, or some that are not known."""
     known = ", ".join((*_KINDS, _EITHER))
@@ -205,17 +226,14 @@ def _check_known(
         )
     strange = []
     for name, tensor in state_dict.items():
-        last = name.removesuffix(".weight").removesuffix(".bias").removesuffix("_weight").rpartition(".")[2]
+        stem = name.removesuffix(".weight").removesuffix(".bias").removesuffix("_weight")
+        *path, last = stem.split(".")
+        inside = any(each in _KINDS or each == _EITHER for each in path)  # of an adapter or a quantizer, not known
         words = set(re.split(r"[_\d]+", last.lower())) & _SUSPECT
         chosen = only is None or re.search(only, name) is not None
-        if (
-            words
-            and chosen
-            and name not in parts
-            and last not in _UNROTATED
-            and tensor.ndim
-            and len(tensor) >= head_dim
-        ):
+        if not (words or inside) or not chosen or name in parts or last in _UNROTATED:
+            continue
+        if isinstance(tensor, Tensor) and tensor.ndim and len(tensor) >= fewest:
             strange.append(name)
     blocks = {part.module.rpartition(".")[0] for part in parts.values() if part and part.kind != "norm"}
     norms = {part.module.rpartition(".")[0]: part.name for part in parts.values() if part and part.kind == "norm"}
@@ -234,6 +252,56 @@ def _check_known(
             f"convert_pairing: {next(iter(norms.values()))} is known as a norm of queries or keys, and no projection "
             f"beside it is; expected modules named {known}; rename yours."
         )
+
+
+def _check_alike(state_dict: Mapping[str, Tensor], parts: Mapping[str, _Part | None]) -> None:
+    """Refuse a file with attentions of several kinds, of which some may not rotate, or have heads of another size."""
+    makers = [part for part in parts.values() if part is not None and part.kind in ("separate", "stacked", "grouped")]
+    # A recurrence has a decay, or a convolution whose channels are those of the queries: linear attention.
+    recurrent = {found[1] for name in state_dict if (found := re.match(r"(.+)\.(?:A_log$|dt_bias$|\w*conv)", name))}
+    for kinds in (
+        {bool(_TOWER.search(part.module)): part.name for part in makers},
+        {part.kind == "separate": part.name for part in makers},
+        {part.module.rpartition(".")[0] in recurrent: part.name for part in makers},
+    ):
+        if len(kinds) > 1:
+            raise ValueError(
+                f"convert_pairing: {kinds[True]} and {kinds[False]} belong to attentions of two kinds, and one pairing "
+                "and head_dim may not hold for both; choose one by only=..., such as r'self_attn'."
+            )
+
+
+def _widths(state_dict: Mapping[str, Tensor], parts: Mapping[str, _Part | None]) -> dict[str, int]:
+    """By block, how many channels the output projection reads. Refuse keys that make the values as well."""
+    found: dict[str, int] = {}
+    valued: set[str] = set()
+    for name, tensor in state_dict.items():
+        match = _TENSOR.fullmatch(name)
+        if match is None:
+            continue
+        block, _, last = match["module"].removesuffix(".0").rpartition(".")
+        if last in _OUTPUT and re.match(r"weight$|(weight\.)?lora_[Aa]\b", match["what"]) and tensor.ndim == 2:
+            found[block] = tensor.shape[1]
+        elif last in _VALUES:
+            valued.add(block)
+    for part in parts.values():
+        if part is None or part.what != "weight":
+            continue
+        block, _, last = part.module.rpartition(".")
+        if part.kind == "shared_key":
+            found.pop(block, None)  # latent attention: queries are wider than values, and have no gate
+        if last in ("k_proj", "wk", "attn_k", "key", "to_k") and block in found and block not in valued:
+            raise ValueError(
+                f"convert_pairing: {part.name} has no projection of values beside it, so its rows may be the values "
+                "too (Gemma 4), which are not to move; add a copy of it as v_proj, and have the model use that."
+            )
+    return found
+
+
+def _is_gated(part: _Part, rows: int, widths: Mapping[str, int]) -> bool:
+    """Whether each head's queries are followed by its gate."""
+    block, _, last = part.module.rpartition(".")
+    return last in ("q_proj", "wq", "attn_q") and rows == 2 * widths.get(block, rows)
 
 
 def _check_numbers(name: str, tensor: Tensor, part: _Part, state_dict: Mapping[str, Tensor]) -> None:
@@ -294,6 +362,13 @@ def _heads(
                 "head_dim of the queries and keys."
             )
         return list(range(rotary_start, rows, head_dim))
+    if kind == "gated":
+        if rows % (2 * head_dim):
+            raise ValueError(
+                f"convert_pairing: {name} has {rows} rows of queries and gates, expected a multiple of twice head_dim "
+                f"{head_dim}; give the head_dim of the queries and keys."
+            )
+        return list(range(rotary_start, rows, 2 * head_dim))
     if num_heads is None or num_kv_heads is None:
         raise ValueError(
             f"convert_pairing: {name} holds queries, keys and values together, expected the numbers of heads; "
