@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from posenc.lab.run.options import Verb
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -18,16 +20,17 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=Verb)
 def bench(
     what: Annotated[
         Literal["all", "rotate", "attention", "model", "blocks"],
         typer.Argument(
+            metavar="all|rotate|attention|model|blocks",
             help="The rotation, or attention with a bias, against other libraries; a whole small model; all three; or "
-            "blocks of Flux and Wan, on the CPU."
+            "blocks of Flux and Wan, on the CPU.",
         ),
     ] = "all",
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where it runs.")] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(metavar="cpu|cuda", help="Where it runs.")] = "cpu",
     rounds: Annotated[
         int | None,
         typer.Option(

@@ -140,7 +140,7 @@ def test_the_command_shows_draws_and_says_by_its_exit_code(
 
     code, out = call("inspect", "a.json", "--against", "b.json", "--to", "8192", "--plot", "d.svg")
     assert code == 1
-    assert "2 layers differ, up to 0.01 rad at positions up to 8191" in out
+    assert "2 layers differ; at positions up to 8191, angles within 0.01 rad count as equal" in out
     assert "at 8191" in out
     assert Path("d.svg").read_text().startswith("<svg")
     code, out = call("inspect", "a.json", "--against", "a.json", "--json")

@@ -39,14 +39,14 @@ def test_the_verb_prints_and_exits_by_the_findings(folder: Path, monkeypatch: py
     assert found.exit_code == 0
     assert "rotates pairs by 'half'" in found.output
     assert "model.rotary_emb: the tables inv_freq" in found.output
-    assert found.output.splitlines()[-1] == "llama: 0 found, 4 agree, 0 not checked"
+    assert found.output.splitlines()[-1] == "llama: 0 differences, 4 agree, 0 not checked"
     model = transformers.LlamaForCausalLM.from_pretrained(folder)
     model.model.rotary_emb.inv_freq.mul_(0.5)
     monkeypatch.setattr("posenc.lab.check.check_model", lambda _: check_model(model))
     found = CliRunner().invoke(app, ["check", str(folder)])
     assert found.exit_code == 1
     assert "0.5 times what the config says" in found.output
-    assert found.output.splitlines()[-1].startswith("llama: 1 found, ")
+    assert found.output.splitlines()[-1].startswith("llama: 1 difference, ")
 
 
 def test_attention_of_a_hub_is_never_loaded_unasked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

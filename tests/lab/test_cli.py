@@ -78,7 +78,16 @@ def test_the_installed_command_is_this_one() -> None:
         (["compare", "--backend", "spark"], "expected one of loky, ray, dask"),
         (["compare", "--dim", "30"], "expected a multiple of the heads"),
         (["compare", "--steps", "0"], "expected more than 0"),
-        (["compare", "--text", "nowhere.txt"], "nowhere.txt: No such file or directory"),
+        (["compare", "--warmup", "-1"], "got warmup -1, expected 0 or more"),
+        (["compare", "--weight-decay", "nan"], "got weight_decay nan, expected 0 or more"),
+        (
+            ["compare", "--text", "nowhere.txt"],
+            "nowhere.txt: No such file or directory; check the spelling of the path.",
+        ),
+        (["compare", "--text", "."], ".: Is a directory; name a file in it."),
+        (["compare", "rope", "--dropout", "0.1"], "--task text: got --dropout, which this task does not take"),
+        (["compare", "--task", "images", "--text", "a.txt"], "got --text, which only the task text takes"),
+        (["compare", "--task", "nowhere.py:Task"], "there is no file nowhere.py; expected FILE.py:Class"),
         (["compare", "--resume", "nowhere"], "there is no such run folder"),
         (["compare", "--resume"], "name the folder of a run"),
         (["compare", "--resume", "--steps", "5"], "a run goes on as it began"),
@@ -88,6 +97,17 @@ def test_the_installed_command_is_this_one() -> None:
         (["extend", "nowhere", "--to", "9000"], "nowhere: there is no such folder or file"),
         (["extend", "nowhere", "--to", "9000", "--method", "qlora"], "expected one of lora, full"),
         (["extend", "nowhere", "--to", "9000", "--positions", "odd"], "expected one of skipwise, whole"),
+        (
+            ["extend", "nowhere", "--to", "9000", "--dtype", "int8"],
+            "--dtype: got 'int8', expected one of auto, float32",
+        ),
+        (["probe", "nowhere", "--dtype", "int8"], "--dtype: got 'int8', expected one of auto, float32"),
+        (["show", "rope", "--heads", "0"], "got heads 0, expected at least 1"),
+        (["show", "rope", "--dim", "0"], "got dim 0, expected at least 1"),
+        (["show", "rope", "--run", "nowhere"], "nowhere: there is no such run folder"),
+        (["inspect", "nowhere", "--pairing", "hlaf"], "--pairing: got 'hlaf', expected half or interleaved"),
+        (["inspect", "./nowhere"], "./nowhere: there is no such folder or file.\n"),
+        (["build", "--into", __file__], "File exists; a file stands where a folder is to be made; name another place."),
         (["extend", "--resume"], "name the folder of a run"),
         (["extend", "--resume", "nowhere"], "there is no such run folder"),
         (["extend", "--resume", "--to", "5"], "a run goes on as it began"),
@@ -125,6 +145,40 @@ def test_a_class_that_fails_is_refused_before_anything_is_written(call) -> None:
     assert code == 1
     assert "Mine fails on its first window: RuntimeError" in err
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["diagnose", "mine.py:f"], ["compare", "mine.py:f"], ["compare", "--task", "mine.py:f"]], ids=" ".join
+)
+@pytest.mark.parametrize("code", ["def f(:", "import no_such_module", "1 / 0"])
+def test_a_file_of_the_user_that_does_not_run_is_not_a_fault_of_posenc(call, arguments: list[str], code: str) -> None:
+    Path("mine.py").write_text(code)
+    status, out, err = call(*arguments)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "mine.py" in err
+    assert "internal error" not in err
+
+
+@pytest.mark.parametrize("verb", ["compare --resume", "report", "extend --resume"])
+def test_a_folder_that_is_no_run_is_named_as_such(call, verb: str) -> None:
+    Path("model").mkdir()
+    Path("model/config.json").write_text('{"model_type": "llama"}')
+    status, _, err = call(*verb.split(), "model")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "no run of posenc wrote this file; name the folder of a run" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["show", "alibi", "--out", "new/a.svg"], ["explore", "--out", "new/a.html"]], ids=" ".join
+)
+def test_the_folder_of_a_picture_is_made(call, arguments: list[str]) -> None:
+    assert call(*arguments)[0] == 0
+    assert Path(arguments[-1]).is_file()
+
+
+def test_a_folder_without_the_right_to_write_is_said_with_what_to_do() -> None:
+    said = door._advice(PermissionError(13, "Permission denied", "there"))
+    assert said == "; you have no right to read or write it; name another place."
 
 
 def test_an_option_that_does_not_exist_is_a_usage_error(call) -> None:

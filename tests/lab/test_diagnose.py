@@ -39,6 +39,25 @@ def test_the_rotations_of_transformers_are_recognised(target: str, pairing: str,
     assert found.exit_code == 0, found.faults
 
 
+def test_positions_of_one_row_are_tried_too(tmp_path: Path) -> None:
+    """The simplest function of all adds no axis for the heads to positions (batch, seq), so it needs (seq,)."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch\n"
+        "def rotate(q, k, positions):\n"
+        "    rates = 10000 ** (-torch.arange(0, q.shape[-1], 2, dtype=torch.float64) / q.shape[-1])\n"
+        "    t = positions[..., None] * rates\n"
+        "    cos, sin = torch.cat((t, t), -1).cos().float(), torch.cat((t, t), -1).sin().float()\n"
+        "    def turn(x):\n"
+        "        a, b = x.chunk(2, -1)\n"
+        "        return x * cos + torch.cat((-b, a), -1) * sin\n"
+        "    return turn(q), turn(k)\n"
+    )
+    found = diagnose(f"{file}:rotate")
+    assert (found.pairing, found.base, found.exit_code) == ("half", 10_000, 0)
+    assert found.lines()[0].endswith("on (batch, heads, seq, head_dim), positions (seq,)")
+
+
 def test_v_jepa_2_is_found_to_be_no_rotation() -> None:
     """Both channels of a pair should turn by one angle; the tables of V-JEPA 2 give them two."""
     pytest.importorskip("transformers")

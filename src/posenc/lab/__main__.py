@@ -1,5 +1,6 @@
 """The start of the ``posenc`` command: an error is one message on stderr and an exit code that is not 0."""
 
+import errno
 import linecache
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def _explain(error: Exception, verb: str = "") -> int:
     elif isinstance(error, ModuleNotFoundError) and (package := str(error.name).partition(".")[0]) in EXTEND_EXTRA:
         message = f'the command needs {package}; install two extras: pip install "posenc[lab,extend]"'
     elif isinstance(error, OSError):
-        message = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+        message = str(error) if error.filename is None else f"{error.filename}: {error.strerror}{_advice(error)}"
     elif isinstance(error, (ValueError, TypeError, ImportError)) and _is_ours(error.__traceback__):
         message = str(error)
     else:
@@ -50,6 +51,21 @@ def _explain(error: Exception, verb: str = "") -> int:
         message = message.removeprefix(prefix) if verb else message.removeprefix("posenc: ")
     print(_printable(f"posenc {verb}: {message}" if verb else f"posenc: {message}"), file=sys.stderr)
     return code
+
+
+def _advice(error: OSError) -> str:
+    """What a user can do about a file that cannot be read or written."""
+    said = {
+        errno.ENOENT: "check the spelling of the path",
+        errno.EISDIR: "name a file in it",
+        errno.ENOTDIR: "a file stands where the path needs a folder; name another place",
+        errno.EEXIST: "a file stands where a folder is to be made; name another place",
+        errno.ENOSPC: "free some space, or name a place on another disk",
+    }
+    no_right = "you have no right to read or write it; name another place"
+    said |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), no_right)
+    advice = said.get(error.errno or 0)
+    return f"; {advice}." if advice else ""
 
 
 def _is_ours(trace: TracebackType | None) -> bool:

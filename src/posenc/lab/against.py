@@ -13,6 +13,7 @@ from rich.table import Table
 from posenc import MRoPE, RoPE
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import Description, LayerGroup
+from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.words import ranges
 from posenc.lab.run.printable import escape, printable
 
@@ -232,8 +233,10 @@ def _short(group: LayerGroup | None) -> str:
     return rule if len(rule) <= 60 else f"{type(rotation.frequencies).__name__}, {rotation.rotary_dim // 2} rates"
 
 
-def show(found: Comparison, console: Console) -> None:
-    """Print the differences for each kind of layers, a table of the angles, and the result."""
+def show(found: Comparison, console: Console, *, names: tuple[str, str] | None = None) -> None:
+    """Print the ``names`` of both, the differences for each kind of layers, a table of the angles, and the result."""
+    for side, name, kind in zip("AB", names or (), (found.a, found.b), strict=False):
+        console.print(f"{side}  [bold]{escape(name)}[/]  {escape(kind)}", highlight=False, soft_wrap=True)
     for each in found.layers:
         console.print(f"[bold]{escape(each.name)}[/]", highlight=False)
         for side, short in (("A", each.a), ("B", each.b)):
@@ -254,13 +257,14 @@ def show(found: Comparison, console: Console) -> None:
             pair = str(each.pair) if each.differs else ""
             table.add_row(escape(each.name), *(f"{angles[position]:.3g}" for position in shown), pair)
     if table.row_count:
-        console.print(table, highlight=False)
+        print_first_that_fits(console, [[table]])
     for text in found.aside:
         console.print(escape(text), style="dim", highlight=False)
     differing = [each for each in found.layers if each.differs]
     count = len({(each.part, layer) for each in differing for layer in each.layers})
     verdict = (f"{count} layers differ" if count else "they differ") if differing else "the same"
-    reach = f", up to {SAME:g} rad at positions up to {found.positions[-1]}" if table.row_count else ""
+    how = f"; at positions up to {found.positions[-1]}, angles within {SAME:g} rad count as equal"
+    reach = how if table.row_count else ""
     console.print(f"[bold]{verdict}[/]{reach}", highlight=False)
 
 

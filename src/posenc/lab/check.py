@@ -1,6 +1,7 @@
 """`posenc check`: does a model, loaded by transformers, rotate as its config says?"""
 
 import os
+import textwrap
 from typing import Any
 
 from posenc.integrations.transformers import Report
@@ -43,7 +44,13 @@ def check(source: str, *, trust_remote_code: bool = False) -> Report:
         try:
             model = getattr(transformers, kind).from_pretrained(place.folder, **options)
         except Exception as error:  # another kind of model, or whatever loading raises
-            reasons.append((str(error).splitlines() or [type(error).__name__])[0][:200])
+            reasons.append(_first_sentence(str(error)) or type(error).__name__)
             continue
         return check_model(model)
     raise RunError(f"{source}: transformers cannot load it: {reasons[-1]}")
+
+
+def _first_sentence(text: str) -> str:
+    """The first sentence of a message of another library, which may go on for a page."""
+    first = (text.splitlines() or [""])[0].partition(". ")[0]
+    return textwrap.shorten(first, 300, placeholder=" ...")

@@ -28,6 +28,7 @@ from posenc.frequencies import (
 from posenc.integrations.transformers import Description, LayerGroup
 from posenc.integrations.transformers.rules.read import NO_TEMPERATURE
 from posenc.lab.checkpoint.read import read
+from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.words import ranges
 from posenc.lab.run.printable import escape, printable
 from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
@@ -198,12 +199,14 @@ def _print_group(group: LayerGroup, console: Console) -> None:
     console.print()
     console.print(f"[bold]{escape(_name(group))}[/]", highlight=False)
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in facts(group).items():
         grid.add_row(f"[dim]{name}[/]", escape(value))
     console.print(grid, highlight=False)
     found = wavelengths(group)
     if found is not None:
-        console.print(_table(found), highlight=False)
+        print_first_that_fits(console, [[_table(found)]])
         console.print(_summary(found), markup=False, style="dim italic", highlight=False, soft_wrap=True)
 
 

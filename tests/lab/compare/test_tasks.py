@@ -129,7 +129,7 @@ def test_a_run_of_a_users_task_is_resumed_with_equal_numbers(tmp_path: Path) -> 
         ({"train": {"colour": 9}}, "got colour, expected one of"),
         ({"dropout": 1.0}, r"got dropout 1\.0"),
         ({"seeds": 0}, "--seeds: got 0"),
-        ({"preset": "standard", "vocabulary": "bytes"}, "--task images: got preset, vocabulary too"),
+        ({"preset": "standard", "vocabulary": "bytes"}, "--task images: got --preset, --vocabulary, which only"),
         ({"lengths": "4,4"}, "expected each length once"),
         ({"lengths": "4", "length": 4}, "--lengths: got --length too"),
     ],

@@ -165,9 +165,9 @@ def test_what_a_run_has_trained_is_drawn(prepare, finish_trial) -> None:
     assert "before any training" in before
     assert f"its 128 learned numbers are those of {run}" in after
     assert before.splitlines()[-3:] != after.splitlines()[-3:]
-    with pytest.raises(ValueError, match="has no trained alibi, expected one of learned; train it"):
+    with pytest.raises(ValueError, match="has not trained 'alibi', expected one of learned; train it"):
         shown("alibi", run=run)
-    with pytest.raises(ValueError, match="has no trained rope"):  # it is not done
+    with pytest.raises(ValueError, match="has not trained 'rope'"):  # it is not done
         shown("rope", run=run)
 
 

@@ -88,7 +88,9 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise ImportError(f"{path}: GGUF files need the package gguf; pip install gguf.") from error
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ValueError(f"{path}: it does not begin with GGUF; no such file, or an altered one.")
+            raise ValueError(
+                f"{path}: it does not begin with GGUF, so it is another kind of file, or damaged; fetch it again."
+            )
         reader = _Reader(file)
         try:
             if (version := reader.number("I")) not in (2, 3):

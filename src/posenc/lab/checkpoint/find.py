@@ -42,7 +42,7 @@ def find(source: str) -> Place:
         raise RunError(f"{source}: a model is a folder with config.json, or a .gguf file; give one of them.")
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", source):
         return _in_package(source)
-    hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source)
+    hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", source)
     advice = f"; nothing is downloaded here, so fetch it first: hf download {source} --local-dir DIR" if hub else ""
     raise RunError(f"{source}: there is no such folder or file{advice}.")
 

@@ -73,8 +73,7 @@ def open_checkpoint(
     Raises:
         RunError: as :func:`look`; besides, weights that do not fit the config or are no numbers, a missing package.
     """
-    if dtype not in DTYPES:
-        raise RunError(f"{source}: got dtype {dtype!r}, expected one of {', '.join(DTYPES)}.")
+    check_dtype(dtype)
     place = find(str(source))
     seen = preview(str(source), place, trust_remote_code)
     check_digests(place)
@@ -108,6 +107,16 @@ def open_checkpoint(
 def is_foreign(model: Any) -> bool:
     """Does the model run code of its own?"""
     return not type(model).__module__.startswith("transformers.")
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a dtype that no model is computed in.
+
+    Raises:
+        RunError: it is none of ``DTYPES``.
+    """
+    if dtype not in DTYPES:
+        raise RunError(f"--dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}.")
 
 
 def dtype_of(dtype: str, stored: str, device: str) -> torch.dtype:

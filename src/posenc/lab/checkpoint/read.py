@@ -29,7 +29,11 @@ def read(source: str | Path, *, pairing: Any = None) -> Description:
     try:
         place = find(str(source))  # a folder with a GGUF file, or a package
     except RunError as error:
-        found = None if path.exists() or path.parent != Path() else describe_name(str(source), otherwise=error)
+        found = (
+            None
+            if path.exists() or path.parent != Path() or "/" in str(source)
+            else describe_name(str(source), otherwise=error)
+        )
         if found is None:
             raise
         return found

@@ -68,7 +68,7 @@ def inspect(
     if as_json:
         print_json(comparing.as_data(found))
     else:
-        comparing.show(found, console_for())
+        comparing.show(found, console_for(), names=(model, against))
     raise typer.Exit(found.exit_code)
 
 

@@ -10,8 +10,9 @@ import posenc
 from posenc.lab.run.options import Verbs
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 a word of the command line is not known; "
-    "70 a fault of posenc; 130 and 143 stopped by Ctrl-C or SIGTERM, what was done is kept."
+    "Exit codes: 0 done; 1 refused or failed, with the reason on stderr, or a difference was found; 2 wrong command "
+    "line: an unknown verb or option, a missing or malformed argument; 70 a fault of posenc; 130 stopped by Ctrl-C, "
+    "143 by SIGTERM: a stopped run keeps what it has done."
 )
 
 app = typer.Typer(
@@ -28,9 +29,22 @@ Json = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a run: its folder in place of the first argument, or "
                                       "the latest run.")]  # fmt: skip
+
+
+def _pairing(value: str | None) -> str | None:
+    if value not in (None, "half", "interleaved"):
+        raise ValueError(f"--pairing: got {value!r}, expected half or interleaved.")
+    return value
+
+
 Pairing = Annotated[
     str | None,
-    typer.Option(metavar="half|interleaved", help="The pairing of a model type that is not known.", show_default=False),
+    typer.Option(
+        metavar="half|interleaved",
+        help="The pairing of a model type that posenc does not know.",
+        show_default=False,
+        callback=_pairing,
+    ),
 ]
 Plots = Annotated[
     Path | None,

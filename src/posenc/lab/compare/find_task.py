@@ -2,13 +2,12 @@
 
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import sys
 from pathlib import Path
 
 from posenc.lab.compare.task import Task
+from posenc.lab.encodings.spec import import_file
 
 
 def names() -> tuple[str, ...]:
@@ -22,7 +21,7 @@ def find(name: str) -> Task:
     """The task of a name, or of a class in a user's file: ``images``, ``mine.py:MyTask``.
 
     Raises:
-        ValueError: an unknown name, a class that is no task.
+        ValueError: an unknown name, a file that does not run, a class that is no task.
         FileNotFoundError: a file that does not exist.
     """
     if ".py:" not in name:
@@ -39,14 +38,8 @@ def find(name: str) -> Task:
     file, _, cls = name.partition(".py:")
     path = Path(f"{file}.py")
     if not path.is_file():
-        raise FileNotFoundError(f"--task: {path} does not exist.")
-    spec = importlib.util.spec_from_file_location(f"posenc_task_{path.stem}", path.resolve())
-    if spec is None or spec.loader is None:
-        raise ValueError(f"--task: {path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    value = getattr(module, cls, None)
+        raise FileNotFoundError(f"--task: there is no file {path}; expected FILE.py:Class, such as mine.py:MyTask.")
+    value = getattr(import_file(path), cls, None)
     if not (inspect.isclass(value) and issubclass(value, Task)):
         raise ValueError(f"--task: got {name!r}, expected a class that inherits from posenc.lab.compare.task.Task.")
     own: Task = value()

@@ -19,6 +19,7 @@ from posenc.lab.compare.request import Request
 from posenc.lab.compare.task import Sizes, Task
 from posenc.lab.compare.train import Training, train
 from posenc.lab.compare.trial import Outcome, run_alone, train_and_measure
+from posenc.lab.drawing.words import counted
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import Backend, check_choice, read
@@ -31,14 +32,16 @@ from posenc.lab.run.signals import cores
 def prepare(request: Request) -> Path:
     """A new run folder with all that its trials need; what cannot run is refused before there is one."""
     check_choice("--backend", request.backend, Backend)
-    request.refuse("preset", "texts", "vocabulary", why="expected them for the task text alone")
+    request.refuse("preset", "texts", "vocabulary", why="which only the task text takes; leave them out")
     task, changes, lengths = (
         tasks.find(request.task),
         request.model_sizes() | request.train_sizes(),
         request.several_lengths(),
     )
     if unknown := sorted(set(changes) - set(asdict(task.sizes))):
-        raise ValueError(f"--task {request.task}: got {unknown[0]}, expected one of {sorted(asdict(task.sizes))}.")
+        raise ValueError(
+            f"--task {request.task}: got {unknown[0]}, expected one of {', '.join(sorted(asdict(task.sizes)))}."
+        )
     if lengths and "length" in changes:
         raise ValueError("--lengths: got --length too, expected one of the two.")
     if len(set(lengths)) < len(lengths):
@@ -102,7 +105,7 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
         )  # fmt: skip
 
     introduction = (
-        f"[bold]posenc {posenc.__version__}[/] compares {len(config.encodings)} encodings at the task "
+        f"[bold]posenc {posenc.__version__}[/] compares {counted(len(config.encodings), 'encoding')} at the task "
         f"{config.task}: {tasks.find(config.task).title}.",
         f"[dim]sizes   [/] {sizes}",
     )

@@ -149,7 +149,8 @@ class Request:
             ValueError: one of them is not as by default.
         """
         if given := sorted(name for name in options if getattr(self, name) != getattr(Request(), name)):
-            raise ValueError(f"--task {self.task}: got {', '.join(given)} too, {why}.")
+            words = ", ".join("--text" if name == "texts" else f"--{name}" for name in given)
+            raise ValueError(f"--task {self.task}: got {words}, {why}.")
 
     def model_sizes(self) -> dict[str, int]:
         """What replaces the preset's sizes of the model."""

@@ -32,5 +32,6 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> int:
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
     runs.write(path, out.getvalue())
     return len(rows)

@@ -136,7 +136,8 @@ def svg(picture: Picture) -> str:
 
 
 def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
-    """All pictures as one file: PNG, PDF or SVG by its suffix."""
+    """All pictures as one file: PNG, PDF or SVG by its suffix. Its folder is made if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     columns = min(2, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     with _style(heading):

@@ -22,6 +22,11 @@ def number(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.1e}"
 
 
+def counted(count: int, what: str) -> str:
+    """A count with its noun: 1 encoding, 2 encodings."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def names(labels: Sequence[str]) -> str:
     """Labels in a sentence: one, two and three."""
     return labels[0] if len(labels) == 1 else ", ".join(labels[:-1]) + " and " + labels[-1]

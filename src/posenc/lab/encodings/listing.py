@@ -5,11 +5,12 @@ from typing import Any
 
 LISTS = ("encodings", "rules", "positions")
 PLACES = {
-    "none": "nowhere",
+    "none": "none",
     "embeddings": "embeddings",
     "queries_keys": "queries and keys",
     "scores": "scores",
 }
+_TEMPERATURES = ("temperature", "ssmax")
 _SCHEMES = (
     "sequential", "from_lengths", "from_documents", "from_mask", "grid", "augmented", "multimodal", "hunyuan_vl",
     "shifted", "skipwise", "randomized", "grouped", "dual_chunk", "digits", "shard",
@@ -37,9 +38,13 @@ def show(found: Mapping[str, Sequence[Mapping[str, str]]], console: Any) -> None
     for name, entries in found.items():
         console.print(f"[bold]{headings[name]}[/]", highlight=False)
         grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True, min_width=max(len(entry["name"]) for entry in entries) + 2)
         for entry in entries:
-            grid.add_row(*(f"  [bold]{escape(value)}[/]" if key == "name" else escape(value)
-                           for key, value in entry.items()))  # fmt: skip
+            # Only encodings differ in their place.
+            shown = [key for key in entry if key in ("name", "summary") or name == "encodings"]
+            grid.add_row(
+                *(f"  [bold]{escape(entry[key])}[/]" if key == "name" else escape(entry[key]) for key in shown)
+            )
         console.print(grid, highlight=False)
         console.print()
 
@@ -47,7 +52,14 @@ def show(found: Mapping[str, Sequence[Mapping[str, str]]], console: Any) -> None
 def _encodings() -> list[dict[str, str]]:
     from posenc.catalogue import CATALOGUE
 
-    return [{"name": row.name, "place": PLACES[row.place], "summary": row.summary} for row in CATALOGUE]
+    return [
+        {
+            "name": row.name,
+            "place": "softmax" if row.name in _TEMPERATURES else PLACES[row.place],
+            "summary": row.summary,
+        }
+        for row in CATALOGUE
+    ]
 
 
 def _rules() -> list[dict[str, str]]:

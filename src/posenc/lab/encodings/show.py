@@ -51,11 +51,15 @@ def show(
     Raises:
         ValueError: an unknown name, sizes that do not fit, another suffix, an output for an encoding without codes, or
             a run that has not trained this encoding.
+        RunError: no such run.
     """
     if output is not None and output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"show: got output {output}, expected a name that ends in .png, .svg or .pdf.")
     if length < 2:
         raise ValueError(f"show: got length {length}, expected at least 2 positions to draw.")
+    for name, size in (("dim", dim), ("heads", heads)):
+        if size < 1:
+            raise ValueError(f"show: got {name} {size}, expected at least 1.")
     console = Console() if console is None else console
     if run is None:
         encoding = parse(spec).build(dim=dim, num_heads=heads, length=length)
@@ -63,7 +67,7 @@ def show(
         encoding, dim, heads = _trained(spec, run)
     words = road.step(encoding)
     limit = encoding.max_positions
-    nowhere = "the softmax, as a temperature" if encoding.scales_scores else "nowhere"
+    nowhere = "the softmax, as a temperature" if encoding.scales_scores else "none"
     facts = {
         "place": " and ".join(_PLACES[place] for place in encoding.places) or nowhere,
         "formula": words.formula,
@@ -110,7 +114,7 @@ def show(
 
 def _trained(spec: str, run: Path) -> tuple[Encoding, int, int]:
     """The encoding after the training of a run, with the channels and the heads of its model."""
-    done = []
+    run, done = runs.find(run), []
     for folder in sorted(run.glob("*-seed*")):
         config, weights = runs.read_json(folder / runs.CONFIG), folder / runs.MODEL
         model = config.get("model")
@@ -126,7 +130,7 @@ def _trained(spec: str, run: Path) -> tuple[Encoding, int, int]:
         encoding.load_state_dict(state)
         return encoding, dim, heads
     raise ValueError(
-        f"show: {run} has no trained {spec}, expected one of {', '.join(dict.fromkeys(done)) or 'its encodings'}; "
+        f"show: {run} has not trained {spec!r}, expected one of {', '.join(dict.fromkeys(done)) or 'its encodings'}; "
         f"train it: posenc compare {spec}."
     )
 

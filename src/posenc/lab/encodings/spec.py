@@ -172,12 +172,12 @@ def _value(text: str, node: ast.expr) -> Any:
 def _class_in_file(file: Path, name: str) -> "type[Encoding]":
     from posenc.encoding import Encoding
 
-    module = _import_file(file)
+    module = import_file(file)
     found = getattr(module, name, None)
     if isinstance(found, type) and issubclass(found, Encoding):
         return found
     if found is not None:
-        raise TypeError(f"{file}:{name} is a {type(found).__name__}, expected a subclass of posenc.Encoding.")
+        raise TypeError(f"{file}:{name} is {_what(found)}, expected a subclass of posenc.Encoding.")
     own = [
         key
         for key, value in vars(module).items()
@@ -188,7 +188,16 @@ def _class_in_file(file: Path, name: str) -> "type[Encoding]":
     raise ValueError(f"{file} has no class {name!r}; {hint}its encodings are: {', '.join(own) or 'none'}.")
 
 
-def _import_file(file: Path) -> ModuleType:
+def _what(found: object) -> str:
+    return "a class of another kind" if isinstance(found, type) else f"a {type(found).__name__}"
+
+
+def import_file(file: Path) -> ModuleType:
+    """A user's Python file as a module.
+
+    Raises:
+        ValueError: it is no Python file, or its code raises.
+    """
     module_name = f"posenc_user_{file.stem}"
     module_spec = importlib.util.spec_from_file_location(module_name, file)
     if module_spec is None or module_spec.loader is None:
@@ -198,5 +207,5 @@ def _import_file(file: Path) -> ModuleType:
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"{file} does not run: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{file} does not run: {type(error).__name__}: {error}; mend it first.") from error
     return module

@@ -79,6 +79,7 @@ def explore(target: str = "rope", out: Path = Path("explore.html")) -> Path:
         raise ValueError(f"explore: got output {out}, expected a name that ends in .html.")
     start = _start(target)
     page = _render(start)
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     return out
 

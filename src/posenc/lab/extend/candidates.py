@@ -236,7 +236,7 @@ def _unknown(kind: str, makers: dict[str, Callable[[float], Setting]], present: 
         return "--rules: got 'longrope', whose factors no formula gives; search for them (--search), or leave it out."
     known = _makers(Geometric(), 1024).keys() | {"interpolate"}
     if kind in known:
-        return f"--rules: got {kind!r}, which does not apply to {model}; expected one of {sorted(makers)}."
+        return f"--rules: got {kind!r}, which does not apply to {model}; expected one of {', '.join(sorted(makers))}."
     near = difflib.get_close_matches(kind, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"--rules: got {kind!r}, expected one of {sorted(makers)}{hint}"
+    return f"--rules: got {kind!r}, expected one of {', '.join(sorted(makers))}{hint}"

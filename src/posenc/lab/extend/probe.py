@@ -10,7 +10,7 @@ from rich.console import Console
 
 import posenc
 from posenc.lab.checkpoint.memory import check_memory
-from posenc.lab.checkpoint.open import open_checkpoint
+from posenc.lab.checkpoint.open import check_dtype, open_checkpoint
 from posenc.lab.checkpoint.preview import look
 from posenc.lab.drawing.words import finite
 from posenc.lab.extend.announce import UNSET, duration
@@ -49,6 +49,7 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
     console = Console() if console is None else console
     if output is not None and output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"probe: got --out {output}, expected a name that ends in .png, .svg or .json.")
+    check_dtype(request.dtype)
     preview = look(model, trust_remote_code=trusted)
     trained = preview.trained_length
     length = 2 * trained if request.length is None else request.length
@@ -110,6 +111,7 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
     print_probe(probed, console)
     if output is not None:
         if output.suffix.lower() == ".json":
+            output.parent.mkdir(parents=True, exist_ok=True)
             runs.write_json(output, results)
         else:
             from posenc.lab.drawing.plots import save

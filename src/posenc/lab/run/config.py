@@ -1,6 +1,7 @@
 """What the configurations of all runs share: the format of their files, and how they are read and written."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -50,6 +51,24 @@ def read(path: Path, cls: type[T]) -> T:
     return converted(read_json(path), cls, where=str(path))
 
 
+def check_format(path: Path, data: Mapping[str, Any], kind: str) -> None:
+    """Refuse the config of another kind of run, of another version, or of no run at all.
+
+    Raises:
+        RunError: it is one of these.
+    """
+    form, of, version = (data.get(key) for key in ("format", "kind", "posenc"))
+    if "format" not in data or "kind" not in data:
+        raise RunError(f"{path}: no run of posenc wrote this file; name the folder of a run, such as runs/latest.")
+    if of != kind:
+        raise RunError(f"{path}: got a run of posenc {of}, expected one of posenc {kind}; name another folder.")
+    if form != FORMAT:
+        raise RunError(
+            f"{path}: got format {form!r}, expected format {FORMAT}; posenc {version or '(unknown)'} wrote it: use "
+            "that version, or start a new run."
+        )
+
+
 def read_config(path: Path, cls: type[T], kind: str) -> T:
     """The dataclass that :func:`to_dict` wrote into a file.
 
@@ -57,12 +76,7 @@ def read_config(path: Path, cls: type[T], kind: str) -> T:
         RunError: another format or kind; a field that is missing or has another type.
     """
     data = read_json(path)
-    if data.get("format") != FORMAT or data.get("kind") != kind:
-        raise RunError(
-            f"{path}: got format {data.get('format')!r} of kind {data.get('kind')!r}, expected format {FORMAT} of kind "
-            f"{kind!r}; it was written by posenc {data.get('posenc', '(unknown)')}: use that version, or start a new "
-            "run."
-        )
+    check_format(path, data, kind)
     fields: Any = dataclasses.fields(cls)  # type: ignore[arg-type]
     required = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
     if missing := sorted(required - data.keys()):

@@ -17,6 +17,7 @@ from posenc.lab.compare.request import Request
 from posenc.lab.compare.text import report, results, table
 from posenc.lab.drawing import plots, words
 from posenc.lab.extend.request import Ending
+from posenc.lab.run.errors import RunError
 from posenc.lab.run.options import command_of
 
 LENGTH, STEPS = 16, 40
@@ -314,11 +315,19 @@ def test_a_perplexity_beyond_all_numbers_is_called_diverged(fabricate: Fabricate
     assert "diverged" in printed(run)
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"kind": "extend"}])
-def test_a_run_of_another_version_is_refused_in_one_sentence(fabricate: Fabricate, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, r"got format 2, expected format 1; posenc 9\.9 wrote it"),
+        ({"kind": "extend"}, "got a run of posenc extend, expected one of posenc compare"),
+    ],
+)
+def test_a_run_of_another_version_or_job_is_refused_in_one_sentence(
+    fabricate: Fabricate, change: dict[str, Any], message: str
+) -> None:
     run = fabricate(("none",), posenc="9.9", **change)
     for use in (report.write, results.collect, printed):
-        with pytest.raises(ValueError, match=r"expected format 1 and kind 'compare'; posenc '9\.9' wrote it"):
+        with pytest.raises(RunError, match=message):
             use(run)
     assert not (run / "report.html").exists()
 

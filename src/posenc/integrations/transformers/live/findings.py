@@ -57,7 +57,9 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report as a person reads it; the last line counts."""
-        sums = f"{len(self.findings)} found, {len(self.checked)} agree, {len(self.unchecked)} not checked"
+        count = len(self.findings)
+        found = f"{count} difference{'' if count == 1 else 's'}"
+        sums = f"{found}, {len(self.checked)} agree, {len(self.unchecked)} not checked"
         return [
             *(f"FOUND        {finding}" for finding in self.findings),
             *(f"agrees       {line}" for line in self.checked),

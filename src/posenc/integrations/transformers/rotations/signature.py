@@ -40,12 +40,13 @@ _CUSTOMARY: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True)
 class Signature:
-    """One way to call a rotation: what each required argument is, the layout of x, and the form of its tables."""
+    """One way to call a rotation: what each required argument is, the layouts of x, of its tables and of positions."""
 
     roles: tuple[str, ...]
     layout: Layout
     table: str  # how cos, sin or angles are laid out; "none" if the function makes them itself
     names: tuple[str, ...]
+    positions: Literal["(batch, seq)", "(seq,)"] = "(batch, seq)"
 
     @property
     def makes_its_angles(self) -> bool:
@@ -54,14 +55,16 @@ class Signature:
 
     def __str__(self) -> str:
         tables = "" if self.makes_its_angles else f", tables {self.table}"
-        return f"f({', '.join(self.names)}) on {self.layout}{tables}"
+        positions = f", positions {self.positions}" if "positions" in self.roles else ""
+        return f"f({', '.join(self.names)}) on {self.layout}{tables}{positions}"
 
 
 def load(target: str) -> Callable[..., Any]:
     """The function that ``module:function`` or ``file.py:function`` names; the part after the colon may have dots.
 
     Raises:
-        ValueError: no colon, no such module or file, no such function, or not something that can be called.
+        ValueError: no colon, no such module or file, one that does not run, no such function, or not something that can
+            be called.
     """
     home, _, attribute = target.rpartition(":")
     if not home or not attribute:
@@ -74,6 +77,10 @@ def load(target: str) -> Callable[..., Any]:
         raise ValueError(
             f"diagnose: cannot find {attribute!r} in {home!r} ({error}); check the spelling, and run it where the "
             "module can be imported."
+        ) from error
+    except Exception as error:  # whatever the user's own code raises
+        raise ValueError(
+            f"diagnose: {home} does not run: {type(error).__name__}: {error}; mend it, or name another file."
         ) from error
     if not callable(found):
         raise ValueError(f"diagnose: {target!r} is a {type(found).__name__}, expected a function of tensors.")
@@ -113,7 +120,14 @@ def candidates(function: Callable[..., Any]) -> Iterator[Signature]:
     for guess in guesses:
         for table in _tables(guess):
             for layout in layouts:
-                yield Signature(guess, layout, table, names[: len(guess)])
+                for shape in _position_shapes(guess):
+                    yield Signature(guess, layout, table, names[: len(guess)], shape)
+
+
+def _position_shapes(roles: tuple[str, ...]) -> tuple[Literal["(batch, seq)", "(seq,)"], ...]:
+    if "positions" not in roles:
+        return ("(batch, seq)",)
+    return ("(batch, seq)", "(seq,)") if "q" in roles else ("(seq,)",)
 
 
 def _tables(roles: tuple[str, ...]) -> tuple[str, ...]:
@@ -169,7 +183,7 @@ def arguments_for(form: Signature, x: Tensor, positions: Tensor, angle: Tensor) 
         if role in ("q", "k", "x"):
             arguments.append(given.clone())
         elif role == "positions":
-            arguments.append(positions[None].expand(x.shape[0], -1) if "q" in form.roles else positions)
+            arguments.append(positions if form.positions == "(seq,)" else positions[None].expand(x.shape[0], -1))
         else:
             arguments.append(_table(role, form.table, angle, x))
     return arguments

@@ -43,6 +43,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "length", "batch", "steps", "learning_rate", "log_every", "checkpoint_every")
+        for name in ("warmup", "weight_decay"):
+            if not (value := getattr(self, name)) >= 0:
+                raise ValueError(f"train: got {name} {value}, expected 0 or more.")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import posenc
 from posenc.lab.compare.text.config import Given, RunConfig
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, Data, converted
+from posenc.lab.run.config import Data, check_format, converted
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.schedule import seeded
 
@@ -73,18 +73,14 @@ def read_config(run: Path) -> tuple[RunConfig, Data]:
     """A run's config, and all of it as it stands in its file.
 
     Raises:
-        ValueError: a folder that is no run of ``posenc compare``, a run of another format.
-        RunError: a damaged file.
+        ValueError: a folder without a config.
+        RunError: a config of another job or another format, a damaged file.
     """
     path = run / runs.CONFIG
     if not path.is_file():
         raise ValueError(f"report: {run} has no {runs.CONFIG}, expected the folder of a run, such as runs/latest.")
     config = runs.read_json(path)
-    if config.get("format") != FORMAT or config.get("kind") != "compare":
-        raise ValueError(
-            f"report: {path} has format {config.get('format')!r} and kind {config.get('kind')!r}, expected format "
-            f"{FORMAT} and kind 'compare'; posenc {config.get('posenc')!r} wrote it, read it with that version."
-        )
+    check_format(path, config, "compare")
     return converted(config, RunConfig, where=str(path)), config
 
 

@@ -15,6 +15,7 @@ from posenc.lab.compare.text import report, speed
 from posenc.lab.compare.text.config import Given, RunConfig, TrialConfig, is_done, load_config, load_trial
 from posenc.lab.compare.text.presets import PRESETS
 from posenc.lab.compare.text.trial import make_model, run_trial
+from posenc.lab.drawing.words import counted
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run import text
@@ -62,7 +63,7 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
 def _plan(request: Request) -> tuple[RunConfig, list[TrialConfig], text.Vocabulary, dict[str, torch.Tensor]]:
     """Everything that can be refused is refused here, before a folder is made."""
     check_choice("--backend", request.backend, Backend)
-    request.refuse("dropout", "lengths", why="which are not for the task text; leave them out, or name another --task")
+    request.refuse("dropout", "lengths", why="which this task does not take; leave them out, or name another --task")
     if request.preset not in PRESETS:
         raise ValueError(f"--preset: got {request.preset!r}, expected one of {', '.join(PRESETS)}.")
     preset = PRESETS[request.preset]
@@ -142,12 +143,12 @@ def _introduction(config: RunConfig) -> list[str]:
     names = " + ".join(part["name"] for part in config.text["train"])
     held_out = " + ".join(part["name"] for part in config.text["validation"])
     vocabulary = "bytes" if config.vocabulary["kind"] == "bytes" else f"{config.vocabulary['size']} byte pairs"
-    seeds = "1 seed" if len(config.seeds) == 1 else f"{len(config.seeds)} seeds"
     return [
-        f"[bold]posenc {posenc.__version__}[/] compares {len(config.encodings)} encodings, {seeds} each, "
-        f"preset {config.preset}.",
+        f"[bold]posenc {posenc.__version__}[/] compares {counted(len(config.encodings), 'encoding')}, "
+        f"{counted(len(config.seeds), 'seed')} each, preset {config.preset}.",
         f"[dim]text    [/] {names}; held out: {held_out}; as {vocabulary}",
         f"[dim]model   [/] {model.num_layers} layers, dim {model.dim}, {model.num_heads} heads; "
         f"{train.steps} steps of {train.batch} x {train.length} tokens",
-        f"[dim]machine [/] {config.device}, {config.jobs} side by side, threads each: {config.threads}",
+        f"[dim]machine [/] {config.device}; {counted(config.jobs, 'trial')} at a time, "
+        f"{counted(config.threads, 'thread')} each",
     ]

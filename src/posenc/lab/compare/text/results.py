@@ -106,7 +106,8 @@ def collect(run: Path, encodings: Mapping[str, posenc.Encoding | str] | None = N
     ``encodings`` are those of :func:`encodings_of`, if they were built already.
 
     Raises:
-        ValueError: a folder that is no run of ``posenc compare``, a run of another format, a broken file in it.
+        ValueError: a folder without a config, a broken file in it.
+        RunError: a run of another job or another format.
     """
     results = measured(run)
     results.properties = _properties(results.config, encodings_of(run) if encodings is None else encodings)

@@ -33,6 +33,14 @@ def print_results(results: Results, console: "Console") -> None:
     apart = [_table(results, (protocol,), costs=protocol == PROTOCOLS[0]) for protocol in PROTOCOLS]
     print_first_that_fits(console, ([together], apart))
     console.print("* best of its column   - not evaluated")
+    last = heading("last", results)
+    console.print(
+        f"1x, 2x, ...: times the trained length; windows: all tokens of windows of that length; {last}: the same "
+        "tokens, at the end of windows of every length",
+        style="dim",
+        highlight=False,
+        soft_wrap=not console.is_terminal,
+    )
     for sentence in results.summary:
         console.print(sentence, markup=False, highlight=False)
 
