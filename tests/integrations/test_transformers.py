@@ -401,7 +401,6 @@ def test_every_default_config_of_transformers_survives_the_way_there_and_back() 
         Linear(4.0),
         DynamicNTK(2.0, trained_length=4096),
         YaRN(4.0, trained_length=2048, ends="exact", beta_fast=16),
-        YaRN(40.0, trained_length=2048, mscale=0.707, mscale_all_dim=0.707, attention_factor=1.0),
         Llama3(8.0, trained_length=8192),
         LongRoPE([1.0] * 32, [3.0] * 32, trained_length=2048, factor=4.0),
         LongRoPE([1.0] * 32, [3.0] * 32, trained_length=2048, factor=4.0, switch="long"),

@@ -1,7 +1,10 @@
 """Encodings written back into a Hugging Face config."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from posenc import AxialRoPE, MRoPE, NoPE, RoPE, SSMax, Temperature
 from posenc.embeddings import LearnedGrid
@@ -75,8 +78,14 @@ def to_transformers(
     if config is None:
         return written
     found = {key: value for key, value in config.items() if key not in _OLD} | written
+    # A class with a field of its own for the base, which it would fill with its default beside the rule.
+    fields: Mapping[str, Any] = getattr(config_class(model_type), "__dataclass_fields__", {})
+    if "rope_theta" in fields and "rope_theta" in (written["rope_parameters"] or {}):
+        found["rope_theta"] = written["rope_parameters"]["rope_theta"]
     if isinstance(described, Description):
         _check_said_back(groups, found)
+    else:
+        _check_meant(groups[0].rotation, found)
     return found
 
 
@@ -114,6 +123,43 @@ def _check_said_back(groups: list[LayerGroup], written: dict[str, Any]) -> None:
             f"to_transformers: the config class of {model_type!r} reads what was written for layer {layer} as "
             f"{back.get(layer)}, expected {meant.get(layer)}; its config cannot say this encoding."
         )
+
+
+def _check_meant(meant: Encoding, written: dict[str, Any]) -> None:
+    """Refuse one encoding for all layers, where the config class of transformers reads it as another for some."""
+    model_type = written.get("model_type")
+    if config_class(model_type) is None or not isinstance(meant, (RoPE, MRoPE)):
+        return
+    try:
+        loaded = [group for group in describe(written) if not group.part and not isinstance(group.rotation, NoPE)]
+    except ValueError as error:
+        raise ValueError(
+            f"to_transformers: what was written for {model_type!r} cannot be read back: {error}"
+        ) from error
+    for group in loaded:
+        if not _turns_alike(meant, group.rotation, group.longest):
+            raise ValueError(
+                f"to_transformers: the config class of {model_type!r} reads what was written for "
+                f"{group.label or 'its layers'} as {group.rotation}, expected {meant}; its config cannot say this "
+                "encoding, or says it by kind of layer: change what describe(config) gives, and write that."
+            )
+
+
+def _turns_alike(one: RoPE | MRoPE, other: Encoding, length: int | None) -> bool:
+    """Whether both rotate the same channels by the same angles."""
+    if not isinstance(other, type(one)):
+        return False
+    ways = [(each.head_dim, each.rotary_dim, each.rotary_start, each.pairing) for each in (one, other)]
+    a, b = one.frequencies, other.frequencies
+    factors = ((a.attention_factor, b.attention_factor), (a.score_factor, b.score_factor))
+    if ways[0] != ways[1] or not all(math.isclose(*each, rel_tol=1e-6) for each in factors):
+        return False
+    longest = length or 4096
+    for tokens in (1, longest, 4 * longest):  # a rule that changes with the length, and one that does not
+        rates = [rule.inv_freq(one.rotary_dim, length=tokens if rule.depends_on_length else None) for rule in (a, b)]
+        if not np.allclose(rates[0], rates[1], rtol=1e-6, atol=0):
+            return False
+    return True
 
 
 def _groups(described: Encoding | Description, part: str | None) -> list[LayerGroup]:
