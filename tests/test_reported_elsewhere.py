@@ -57,7 +57,9 @@ ENCODINGS = {
 @pytest.mark.parametrize("chunks", [(4, 5, 1, 1), (4, 1, 6, 1), (9, 2), (3, 3, 3, 3)])
 def test_a_padded_batch_is_read_in_chunks_as_each_row_alone(name: str, window: int | None, chunks: tuple) -> None:
     """unslothai/unsloth#3699, Comfy-Org/ComfyUI#15698: one offset for rows of several lengths. lablup/mlxcel#678,
-    mlx-node/mlx-node#33, jundot/omlx#2363: several tokens after a cache that slides, counted twice or not at all."""
+    mlx-node/mlx-node#33, jundot/omlx#2363: several tokens after a cache that slides, counted twice or not at all.
+    pytorch/executorch#20346, #21857: a chunk longer than the window lost keys, or saw too many.
+    RobertCsordas/moeut#6: the query's offset was taken before the cache was joined."""
     model, pad, total = decoder(ENCODINGS[name](), window), 3, sum(chunks)
     x = numbers(2, total, DIM)
     whole = torch.cat((model(x[:1]), torch.cat((x[1:, :pad], model(x[1:, pad:])), 1)))
@@ -216,3 +218,96 @@ def test_a_pack_given_by_its_ends_is_rotated_by_document() -> None:
     got = posenc.RoPE(HEAD_DIM).rotate(q, where)
     for start, stop in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
         torch.testing.assert_close(got[:, :, start:stop], turned(q[:, :, start:stop], torch.arange(stop - start)))
+
+
+@pytest.mark.parametrize("lengths", [(3, 1, 4), (1, 1, 1, 5), (2, 1, 1)])
+def test_a_document_of_one_token_has_its_own_bounds(lengths: tuple[int, ...]) -> None:
+    """modelscope/ms-swift#9904: a document began where a position falls, and from 0 to 0 nothing falls."""
+    documents = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    ends = torch.tensor([0, *lengths]).cumsum(0)
+    assert torch.equal(posenc.positions.from_documents(documents), posenc.positions.from_lengths(ends))
+    for encoding in (posenc.RoPE(HEAD_DIM), posenc.ALiBi(HEADS)):
+        model, x = decoder(encoding), numbers(1, sum(lengths), DIM)
+        packed = model(x, documents=documents).split(lengths, 1)
+        for got, rows in zip(packed, x.split(lengths, 1), strict=True):
+            torch.testing.assert_close(got, model(rows))
+
+
+def test_a_pack_of_images_and_videos_is_numbered_by_document() -> None:
+    """hiyouga/LlamaFactory#10783: positions of a pack ended before its padding. NVIDIA/Megatron-Bridge#4532,
+    radixark/miles#1272, alibaba/ROLL#452: the second document of a pack went on from the first, or had the images of
+    another. sgl-project/sglang#3682: the seconds between frames were dropped. vllm-project/vllm#33039: a video's
+    tokens counted as text."""
+    image, video = [0, 0, 1, 1, 1, 1, 0], [0, 2, 2, 2, 2, 2, 2, 0, 0]
+    kinds = torch.tensor([image + video + [0, 0]])
+    mask = torch.tensor([[1] * len(image) + [2] * len(video) + [0, 0]])
+    grids = {"image_grids": torch.tensor([[1, 4, 4]]), "video_grids": torch.tensor([[3, 2, 4]])}
+    options = {"merge": 2, "time_steps": [2.5], "positions_per_second": 2.0}
+    packed = posenc.positions.multimodal(kinds, mask=mask, **grids, **options)
+    alone = posenc.positions.multimodal(torch.tensor(image), image_grids=grids["image_grids"], merge=2)
+    film = posenc.positions.multimodal(torch.tensor(video), video_grids=grids["video_grids"], **options)
+    assert packed.shape == (1, kinds.shape[1], 3)
+    assert torch.equal(packed[0], torch.cat((alone, film, torch.zeros(2, 3, dtype=torch.long))))
+    assert film[1:7, 0].tolist() == [1, 1, 6, 6, 11, 11]  # frames are five positions apart
+    assert film[7].tolist() == [12, 12, 12]
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_a_text_after_an_image_goes_on_by_positions_not_by_tokens(start: int) -> None:
+    """nobodywho-ooo/nobodywho#688: behind an image the number of cached tokens is not the next position."""
+    kinds = torch.tensor([[0] * start + [1] * 6 + [0]])
+    where = posenc.positions.multimodal(kinds, image_grids=torch.tensor([[1, 2, 3]]))
+    following = int(where.amax()) + 1
+    assert following < kinds.shape[1]
+    model, x = decoder(posenc.MRoPE(HEAD_DIM, sections=(1, 1, 2))), numbers(1, kinds.shape[1] + 2, DIM)
+    more = torch.arange(following, following + 2)[None, :, None].expand(1, 2, 3)
+    whole = model(x, positions=torch.cat((where, more), 1))
+    cache = model.new_cache()
+    model(x[:, :-2], positions=where, cache=cache)
+    steps = torch.cat([model(x[:, at : at + 1], cache=cache) for at in (-2, x.shape[1] - 1)], 1)
+    torch.testing.assert_close(steps, whole[:, -2:])
+
+
+SHARDED = {
+    "rope": lambda: posenc.RoPE(HEAD_DIM),
+    "alibi": lambda: posenc.ALiBi(HEADS),
+    "t5": lambda: posenc.T5Bias(HEADS).double(),
+}
+
+
+@pytest.mark.parametrize("name", SHARDED)
+@pytest.mark.parametrize("scheme", ["contiguous", "zigzag"])
+def test_a_rank_has_the_biases_of_its_own_tokens(name: str, scheme: str) -> None:
+    """NVIDIA/TransformerEngine#1046: a kernel that is not told where its chunk lies makes biases from 0 on."""
+    q, k, v = (heads(1, 16, seed) for seed in range(3))
+    encoding, every = SHARDED[name](), torch.arange(16)
+    with torch.no_grad():
+        if name == "rope":
+            k = encoding.rotate(k, every)  # type: ignore[operator]
+        turned_q = encoding.rotate(q, every) if name == "rope" else q  # type: ignore[operator]
+        whole = posenc.attention(turned_q, k, v, encoding, causal=True, q_positions=every, k_positions=every)
+        parts = []
+        for rank in range(4):
+            own = posenc.positions.shard(every, rank=rank, ranks=4, scheme=scheme)  # type: ignore[arg-type]
+            part = posenc.positions.shard(q, rank=rank, ranks=4, scheme=scheme, dim=2)  # type: ignore[arg-type]
+            if name == "rope":
+                part = encoding.rotate(part, own)  # type: ignore[operator]
+            mask = every <= own[:, None]
+            parts.append(posenc.attention(part, k, v, encoding, q_positions=own, k_positions=every, mask=mask))
+    torch.testing.assert_close(posenc.positions.unshard(parts, scheme=scheme, dim=2), whole)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_keys_that_were_dropped_leave_the_others_in_their_places(name: str) -> None:
+    """warpfront/hipfire#391: after an eviction queries were rotated by the slot in the cache, keys by their place."""
+    n, encoding = 9, SHARDED[name]()
+    q, k, v = heads(1, 1), heads(1, n, 1), heads(1, n, 2)
+    every, now = torch.arange(n), torch.tensor([n - 1])
+    kept = torch.tensor([0, 1, 4, 7, 8])
+    with torch.no_grad():
+        if name == "rope":
+            q, k = encoding.rotate(q, now), encoding.rotate(k, every)  # type: ignore[operator]
+        places = {"q_positions": now}
+        whole = posenc.attention(q, k, v, encoding, mask=torch.isin(every, kept), k_positions=every, **places)
+        got = posenc.attention(q, k[:, :, kept], v[:, :, kept], encoding, k_positions=kept, **places)
+    torch.testing.assert_close(got, whole)

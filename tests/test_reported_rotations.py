@@ -8,7 +8,7 @@ from torch import Tensor
 
 import posenc
 from posenc.embeddings import FourierFeatures, SinusoidalGrid
-from posenc.frequencies import DynamicNTK, Geometric, YaRN
+from posenc.frequencies import DynamicNTK, Geometric, Llama3, LongRoPE, YaRN
 
 HEADS, HEAD_DIM, SEQ = 4, 16, 12
 FAR = 65536 + torch.arange(SEQ)
@@ -121,7 +121,8 @@ def test_dynamic_ntk_begins_at_the_trained_length_and_by_its_own_factor() -> Non
 @pytest.mark.parametrize("given", [True, False])
 def test_queries_behind_a_cache_see_all_of_it(make, given: bool) -> None:  # type: ignore[no-untyped-def]
     """onnx/onnx#8054, gittensor-ai-lab/sparkinfer#3: a causal mask counted from the first query of a chunk.
-    keras-team/keras-hub#2861: the bias of Falcon was as long as the queries, 0 at each step, and broadcast."""
+    keras-team/keras-hub#2861: the bias of Falcon was as long as the queries, 0 at each step, and broadcast.
+    NVIDIA/TensorRT-LLM#13870, keras-team/keras-hub#2932: T5 had no bias behind a cache, or that of the first query."""
     encoding = make()
     whole = posenc.attention(Q, K, V, encoding, causal=True)
     for length in (1, 2, 5):
@@ -146,3 +147,62 @@ def test_a_share_of_the_heads_is_not_given_the_slopes_of_others() -> None:
     """flashinfer-ai/flashinfer#1606: each process of several took the slopes of its own number of heads."""
     with pytest.raises(ValueError, match="heads"):
         posenc.attention(Q[:, :2], K[:, :2], V[:, :2], posenc.ALiBi(HEADS))
+
+
+@pytest.mark.parametrize(
+    "rule", [Geometric(1e6), YaRN(4, trained_length=4096), Llama3(8, trained_length=8192)], ids=str
+)
+@pytest.mark.parametrize("kind", ["rope", "mrope"])
+def test_a_model_in_bfloat16_has_exact_rates_and_positions(rule, kind: str) -> None:  # type: ignore[no-untyped-def]
+    """sgl-project/sglang-jax#1472, Modalities/modalities#462: rates were rounded to bfloat16 before the product.
+    huggingface/candle#3520: positions too, so that 15962 and 15968 had one angle."""
+    where = torch.tensor([15962, 15968])
+    q = Q[:, :, :2].bfloat16()
+    if kind == "rope":
+        encoding: posenc.Encoding = posenc.RoPE(HEAD_DIM, frequencies=rule)
+    else:
+        encoding = posenc.MRoPE(HEAD_DIM, sections=(2, 3, 3), layout="chunked", frequencies=rule)
+    got = encoding.to(torch.bfloat16).on_queries_keys(q, q, where)[0]
+    angle = where[:, None].double() * torch.from_numpy(rule.inv_freq(HEAD_DIM))
+    a, b = q.double().chunk(2, -1)
+    turned = torch.cat((a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()), -1)
+    want = rule.attention_factor * turned
+    assert float((got.double() - want).abs().max()) <= 0.01 * float(want.abs().max())
+
+
+def test_a_text_of_exactly_the_trained_length_has_the_short_factors() -> None:
+    """unslothai/unsloth#10681: the long list began one token early. lablup/mlxcel#1358, apache/tvm#18422,
+    ggml-org/llama.cpp#24875: the long list was used for short texts too, or chosen by the size of the cache."""
+    rule = LongRoPE([1.0] * 8, [4.0] * 8, trained_length=8, factor=4.0)
+    plain, rope = (posenc.RoPE(HEAD_DIM, frequencies=each) for each in (Geometric(), rule))
+    for length in (1, 7, 8, 9):
+        q = Q[:, :, :length]
+        rates = Geometric() if length <= 8 else LongRoPE([4.0] * 8, [4.0] * 8, trained_length=8, attention_factor=1.0)
+        want = posenc.RoPE(HEAD_DIM, frequencies=rates).rotate(q) * rule.attention_factor
+        torch.testing.assert_close(rope.rotate(q), want)
+    assert not torch.allclose(plain.rotate(Q[:, :, :9]) * rule.attention_factor, rope.rotate(Q[:, :, :9]))
+
+
+def test_yarn_raises_scores_once() -> None:
+    """guoqingbao/xinfer#329: cos and sin have YaRN's temperature, and the softmax scale was raised by it again."""
+    rule = YaRN(12, trained_length=4096)
+    rope, plain = (posenc.RoPE(HEAD_DIM, frequencies=each) for each in (rule, Geometric()))
+    q, k = Q[:, :, :1], K[:, :, :1]
+    at_zero = [posenc.attention(*pair, V[:, :, :1], each) for each, pair in ((rope, (q, k)), (plain, (q, k)))]
+    assert torch.equal(*at_zero)
+    assert rule.score_factor == 1
+    scores = (rope.rotate(q) * rope.rotate(k)).sum() / (q * k).sum()
+    assert float(scores) == pytest.approx((0.1 * math.log(12) + 1) ** 2, rel=1e-5)
+
+
+def test_a_temperature_is_exact_at_the_edges_of_its_steps() -> None:
+    """AI-Hypercomputer/maxtext#1611: positions in the dtype of the activations; in bfloat16 8191 is 8192."""
+    tuned = posenc.Temperature("llama4", length=8192, strength=0.1)
+    where = torch.tensor([8190, 8191, 16382, 16383])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = tuned.to(torch.bfloat16).temperature(where).flatten()
+    expected = [1.0, 1 + 0.1 * math.log(2), 1 + 0.1 * math.log(2), 1 + 0.1 * math.log(3)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-12)
+    out = posenc.attention(Q[:, :, :4], K, V, tuned, q_positions=where, k_positions=0)
+    want = torch.cat([posenc.attention(Q[:, :, i : i + 1] * tau, K, V) for i, tau in enumerate(expected)], 2)
+    torch.testing.assert_close(out, want)

@@ -217,6 +217,7 @@ def test_yarn_is_what_llama_cpp_makes_of_its_keys(
     [("mistral3", "rope__scaling__original_context_length", 4096), ("mistral4", "attention__temperature_length", 512)],
 )
 def test_temperatures_by_position(tmp_path: Path, arch: str, key: str, length: int) -> None:
+    """antonellof/ferrox#213: the keys were dropped without a word."""
     path = gguf_file(tmp_path / "m.gguf", arch, **{"attention__temperature_scale": 0.1, key: length})
     described = describe(path)
     temperature = described.groups[0].encoding.parts[1]
