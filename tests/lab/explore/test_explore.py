@@ -104,6 +104,7 @@ def test_what_a_file_calls_itself_cannot_leave_its_place(tmp_path: Path, config:
     target.write_text(json.dumps(CONFIG | keys | {"_name_or_path": hostile}))
     page = explore(str(target), tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<img" not in page
+    assert "&lt;img src=x&gt;, phi3</h1>" in page  # the name of the folder, and of the model type
 
 
 @pytest.mark.parametrize(

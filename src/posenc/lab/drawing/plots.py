@@ -346,4 +346,7 @@ def round_values(low: float, high: float) -> list[float]:
         ]
         if len(found) >= 4:
             return found[:: math.ceil(len(found) / 7)]
-    return [low, high]
+    # So narrow that the axis is as good as linear: 3 to 7 multiples of 1, 2 or 5 times a power of ten.
+    power = 10.0 ** math.floor(math.log10((high - low) / 3))
+    step = next(step * power for step in (1, 2, 5, 10) if (high - low) / (step * power) <= 6)
+    return [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]

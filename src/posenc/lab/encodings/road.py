@@ -56,8 +56,8 @@ _STEPS = {
     ),
     "rope": Step(
         "q, k: (a, b) -> (a cos p w_c - b sin p w_c, a sin p w_c + b cos p w_c), pair c, w_c = base^(-2c/d)",
-        "Queries and keys are turned, not added to: norms stay, and a score depends on the distance alone. Nothing is "
-        "learned.",
+        "Queries and keys are turned, and nothing is added to them: their norms stay the same, and a score depends on "
+        "the distance alone. Nothing is learned.",
         "Distances longer than any in training turn the slow pairs to angles that the model has never seen.",
     ),
     "alibi": Step(

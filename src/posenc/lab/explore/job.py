@@ -117,10 +117,12 @@ def _of_model(path: str) -> Start:
     group, rotation = max(rotated, key=lambda pair: len(pair[0].layers))
     trained = group.trained_length or group.longest or TRAINED
     others = [_layers(other) for other in description if other is not group]
-    note = f"Starts with {_layers(group)} of {Path(path).name}."
+    place = Path(path).resolve()
+    name = place.parent.name if place.suffix == ".json" else place.stem if place.suffix == ".gguf" else place.name
+    note = f"Starts with {_layers(group)}."
     if others:
         note += f" Not shown: {'; '.join(others)}."
-    return Start(description.model_type, rotation, trained, max(group.longest or trained, trained), note)
+    return Start(f"{name}, {description.model_type}", rotation, trained, max(group.longest or trained, trained), note)
 
 
 def _layers(group: LayerGroup) -> str:
@@ -138,8 +140,8 @@ def _render(start: Start) -> str:
     here = Path(__file__).parent
     template = Environment(autoescape=True).from_string((here / "page.html").read_text(encoding="utf-8"))
     script = "\n".join((here / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    # "</" inside a script would end it, whatever a file calls itself.
-    data = json.dumps(_data(start), allow_nan=False).replace("</", "<\\/")
+    # A "</" or "<!--" inside a script would change where it ends, whatever a file calls itself.
+    data = json.dumps(_data(start), allow_nan=False).replace("<", "\\u003c")
     return template.render(
         title=start.name,
         note=start.note,
