@@ -98,7 +98,7 @@ def _formula(found: re.Match[str]) -> str:
     tex = html.unescape(found[2]).strip().removeprefix("\\(").removesuffix("\\)")
     tex = tex.removeprefix("\\[").removesuffix("\\]").strip()
     kind = "inline" if found[1] == "span" else "block"
-    return f'<{found[1]} class="formula {kind}">{latex2mathml.converter.convert(tex, display=kind)}</{found[1]}>'
+    return f'<{found[1]} class="formula-{kind}">{latex2mathml.converter.convert(tex, display=kind)}</{found[1]}>'
 
 
 def _pictures(spec: str) -> str:

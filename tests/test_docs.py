@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,3 +73,20 @@ def test_a_table_of_a_docstring_becomes_one_of_markdown() -> None:
     text = "Before.\n\n==== =====\nname what\n==== =====\na    ``b`` or\n     |c|\nd    e\n==== =====\n\nAfter.\n"
     expected = "| name | what |\n| --- | --- |\n| a | `b` or &#124;c&#124; |\n| d | e |"
     assert docstrings.to_markdown(text) == f"Before.\n\n{expected}\n\nAfter.\n"
+
+
+@pytest.mark.parametrize("tag", ["span", "div"])
+def test_a_formula_has_no_class_that_the_theme_styles(tag: str, monkeypatch: Any) -> None:
+    """The theme floats whatever has the class "inline": the sentences around such a formula were torn apart."""
+    material = pytest.importorskip("material")
+    pytest.importorskip("latex2mathml")
+    pytest.importorskip("mkdocs")
+    monkeypatch.syspath_prepend(ROOT / "docs")  # where mkdocs finds what the hooks import
+    hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+    found = re.fullmatch(r'<(span|div) class="arithmatex">(.*?)</\1>', rf'<{tag} class="arithmatex">\(x_1\)</{tag}>')
+    assert found is not None
+    (classes,) = re.findall(r'class="([^"]*)"', hooks["_formula"](found))
+    styles = "".join(sheet.read_text() for sheet in Path(material.__file__).parent.rglob("stylesheets/*.css"))
+    assert ".inline" in styles
+    assert not [name for name in classes.split() if re.search(rf"\.{name}\b(?!-)", styles)]
+    assert f".{classes} {{" in (ROOT / "docs" / "assets" / "site.css").read_text()
