@@ -23,6 +23,11 @@ from posenc.lab.explore.job import explore
 
 DIM, HEADS, LENGTH = 128, 4, 128
 EXPLORER = "explorer.html"
+# Words of the glossary that are everyday words too: only these phrases are links.
+PHRASES = {
+    "place": r"(?:first|second|third|three) places?|place [123]",
+    "window": r"sliding windows?|with a window",
+}
 STYLE = (
     ".pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr));gap:0 1.5rem;align-items:end}"
     ".md-typeset .pictures figure{width:100%;margin:.8rem 0}.pictures b{display:block;text-align:left}"
@@ -45,12 +50,24 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 def on_page_content(page_html: str, page: Page, **_: object) -> str:
     """Called by MkDocs with the HTML of each page."""
-    page_html = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', _formula, page_html, flags=re.S)
+    page_html = _breakable(re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', _formula, page_html, flags=re.S))
     if page.file.src_uri.startswith(("howto/", "tutorials/", "three_places", "frequencies", "positions")):
         page_html = _linked(page_html, page.url)
     page_html = re.sub(r"<!-- house: ([\w-]+) -->", lambda found: house.picture(found[1]), page_html)
     page_html = re.sub(r"<!-- explore: (\w+) -->", lambda found: _explorer(found[1], page.url), page_html)
     return re.sub(r"<!-- pictures: (.+?) -->", lambda found: _pictures(found[1]), page_html)
+
+
+def _breakable(page_html: str) -> str:
+    """Names in tables may break after an underscore or a dot, and nowhere else."""
+
+    def broken(found: re.Match[str]) -> str:
+        return re.sub(r"(?<=\w)([_.])(?=\w)", r"\1<wbr>", found[0])
+
+    def table(found: re.Match[str]) -> str:
+        return re.sub(r"(?<=<code>)[^<]+(?=</code>)", broken, found[0])
+
+    return re.sub(r"<table>.*?</table>", table, page_html, flags=re.S)
 
 
 def _linked(page_html: str, url: str) -> str:
@@ -61,10 +78,12 @@ def _linked(page_html: str, url: str) -> str:
         if tag := re.match(r"<(/?)(a|code|pre|h[1-6]|script|style|svg|math|figure|table|iframe|button)\b", piece):
             inside += -1 if tag[1] else 1
         elif not inside and left and not piece.startswith("<"):
-            pattern = rf"\b({'|'.join(sorted(map(re.escape, left), key=len, reverse=True))})(s?)\b"
+            words = sorted(left, key=len, reverse=True)
+            parts = (PHRASES.get(word) or f"{re.escape(word)}s?" for word in words)
+            pattern = rf"\b(?:{'|'.join(f'({part})' for part in parts)})\b"
 
-            def link(found: re.Match[str]) -> str:
-                anchor = left.pop(found[1].lower(), None)
+            def link(found: re.Match[str], words: list[str] = words) -> str:
+                anchor = left.pop(words[(found.lastindex or 1) - 1], None)
                 title = "What this means: the glossary"
                 return f'<a href="{home}#{anchor}" title="{title}">{found[0]}</a>' if anchor else found[0]
 

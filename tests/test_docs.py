@@ -75,14 +75,18 @@ def test_a_table_of_a_docstring_becomes_one_of_markdown() -> None:
     assert docstrings.to_markdown(text) == f"Before.\n\n{expected}\n\nAfter.\n"
 
 
-@pytest.mark.parametrize("tag", ["span", "div"])
-def test_a_formula_has_no_class_that_the_theme_styles(tag: str, monkeypatch: Any) -> None:
-    """The theme floats whatever has the class "inline": the sentences around such a formula were torn apart."""
-    material = pytest.importorskip("material")
+@pytest.fixture
+def hooks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     pytest.importorskip("latex2mathml")
     pytest.importorskip("mkdocs")
     monkeypatch.syspath_prepend(ROOT / "docs")  # where mkdocs finds what the hooks import
-    hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+    return runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+
+
+@pytest.mark.parametrize("tag", ["span", "div"])
+def test_a_formula_has_no_class_that_the_theme_styles(tag: str, hooks: dict[str, Any]) -> None:
+    """The theme floats whatever has the class "inline": the sentences around such a formula were torn apart."""
+    material = pytest.importorskip("material")
     found = re.fullmatch(r'<(span|div) class="arithmatex">(.*?)</\1>', rf'<{tag} class="arithmatex">\(x_1\)</{tag}>')
     assert found is not None
     (classes,) = re.findall(r'class="([^"]*)"', hooks["_formula"](found))
@@ -90,3 +94,16 @@ def test_a_formula_has_no_class_that_the_theme_styles(tag: str, monkeypatch: Any
     assert ".inline" in styles
     assert not [name for name in classes.split() if re.search(rf"\.{name}\b(?!-)", styles)]
     assert f".{classes} {{" in (ROOT / "docs" / "assets" / "site.css").read_text()
+
+
+def test_everyday_words_of_the_glossary_are_links_only_where_they_mean_the_term(hooks: dict[str, Any]) -> None:
+    page = "<p>written in place, a window of text; a sliding window, the second place and place 3; some pairs</p>"
+    linked = re.findall(r'#([\w-]+)"[^>]*>([^<]*)</a>', hooks["_linked"](page, "howto/fast/"))
+    assert linked == [("window", "sliding window"), ("place", "second place"), ("pair", "pairs")]
+
+
+def test_a_name_in_a_table_may_break_after_an_underscore_and_nowhere_else(hooks: dict[str, Any]) -> None:
+    page = "<p><code>rope_theta</code></p><table><td><code>rope.freq_base</code> a_b</td></table>"
+    assert hooks["_breakable"](page) == (
+        "<p><code>rope_theta</code></p><table><td><code>rope.<wbr>freq_<wbr>base</code> a_b</td></table>"
+    )
