@@ -254,7 +254,8 @@ def test_a_pack_of_images_and_videos_is_numbered_by_document() -> None:
 
 @pytest.mark.parametrize("start", [0, 2])
 def test_a_text_after_an_image_goes_on_by_positions_not_by_tokens(start: int) -> None:
-    """nobodywho-ooo/nobodywho#688: behind an image the number of cached tokens is not the next position."""
+    """nobodywho-ooo/nobodywho#688: behind an image the number of cached tokens is not the next position.
+    vllm-project/vllm#54498: nor is the next position the slot in the cache, as a drafter took it to be."""
     kinds = torch.tensor([[0] * start + [1] * 6 + [0]])
     where = posenc.positions.multimodal(kinds, image_grids=torch.tensor([[1, 2, 3]]))
     following = int(where.amax()) + 1
@@ -311,3 +312,40 @@ def test_keys_that_were_dropped_leave_the_others_in_their_places(name: str) -> N
         whole = posenc.attention(q, k, v, encoding, mask=torch.isin(every, kept), k_positions=every, **places)
         got = posenc.attention(q, k[:, :, kept], v[:, :, kept], encoding, k_positions=kept, **places)
     torch.testing.assert_close(got, whole)
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_branches_of_a_tree_share_their_positions(name: str) -> None:
+    """NVIDIA/TensorRT-LLM#13081: each node of a tree of drafts had a position of its own, siblings too."""
+    encoding = SHARDED[name]()
+    parents = [None, 0, 1, 2, 2, 3, 4]  # three tokens, and two drafts of two tokens each
+    depth = torch.tensor([0, 1, 2, 3, 3, 4, 4])
+    seen = torch.eye(7, dtype=torch.bool)
+    for node, parent in enumerate(parents):
+        if parent is not None:
+            seen[node] |= seen[parent]
+    q, k, v = (heads(1, 7, seed) for seed in range(3))
+
+    def attended(nodes: Tensor, mask: Tensor) -> Tensor:
+        mine = [x[:, :, nodes] for x in (q, k, v)]
+        if isinstance(encoding, posenc.RoPE):
+            mine[:2] = [encoding.rotate(x, depth[nodes]) for x in mine[:2]]
+        places = {"q_positions": depth[nodes], "k_positions": depth[nodes]}
+        return posenc.attention(*mine, encoding, mask=mask, **places)
+
+    with torch.no_grad():
+        tree = attended(torch.arange(7), seen)
+        for branch in (torch.tensor([0, 1, 2, 3, 5]), torch.tensor([0, 1, 2, 4, 6])):
+            alone = attended(branch, torch.ones(5, 5, dtype=torch.bool).tril())
+            torch.testing.assert_close(tree[:, :, branch], alone)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: posenc.AxialRoPE(HEAD_DIM), lambda: posenc.MRoPE(HEAD_DIM, sections=(1, 1, 2))]
+)
+def test_positions_of_more_patches_than_there_are_tokens_are_refused(make) -> None:  # type: ignore[no-untyped-def]
+    """zhang0jhon/diffusion-4k#17: ids of each latent pixel for tokens of 2 x 2 of them."""
+    encoding = make()
+    axes = encoding.coordinates
+    with pytest.raises(ValueError, match="expected"):
+        encoding.on_queries_keys(heads(1, 16), heads(1, 16), torch.zeros(1, 64, axes, dtype=torch.long))

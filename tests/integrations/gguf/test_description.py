@@ -122,7 +122,7 @@ WINDOW = {"attention__sliding_window": 1024}
         ("mellum", 4, {**WINDOW, "rope__freq_base": 5e5, "rope__freq_base_swa": 1e4}, {5e5: [0, 1, 2, 3]}),
         ("cohere2moe", 4, {**WINDOW, "leading_dense_block_count": 0}, {1e4: [1, 2, 3]}),
         ("muse-glimmer", 4, {**WINDOW, "rope__freq_base": 5e5}, {5e5: [0, 1, 2]}),
-        ("qwen3next", 5, {"nextn_predict_layers": 1}, {1e4: [3]}),
+        ("qwen3next", 5, {"nextn_predict_layers": 1}, {1e4: [3]}),  # onnxruntime/mobius#522: one layer too many
         ("minimax-01", 16, {}, {1e4: [7, 15]}),
         ("qwen3next", 3, {"attention__recurrent_layers": [True, False, True]}, {1e4: [1]}),
         ("kimi-k3", 2, {"attention__head_count_kv": [0, 4]}, {}),
