@@ -9,7 +9,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import torch
 from posenc import RoPE
 from posenc.frequencies import Frequencies
 from posenc.integrations.gguf import describe as describe_gguf
-from posenc.integrations.transformers import extend, to_transformers
+from posenc.integrations.transformers import describe, extend, to_transformers
 from posenc.lab.checkpoint.find import Place, check_digests, find
-from posenc.lab.checkpoint.preview import ENCODER, Kind, part, positions, preview
+from posenc.lab.checkpoint.preview import ENCODER, Kind, part, positions, positions_of, preview
 from posenc.lab.checkpoint.preview import Preview as Preview
 from posenc.lab.checkpoint.preview import look as look
 from posenc.lab.run.errors import RunError
@@ -225,11 +225,23 @@ def _with_rule_of(path: Path, config: Any) -> Any:
     kind, group = positions(plain, str(path))
     if kind == "learned":
         return config
-    meant, read = part(describe_gguf(path).groups[0], RoPE), part(group, RoPE)
+    own = positions_of(describe_gguf(path), str(path))[1]
+    meant, read = part(own, RoPE), part(group, RoPE)
     if meant is None or read is None or meant.frequencies == read.frequencies:
         return config
-    rope = RoPE(read.head_dim, frequencies=meant.frequencies, rotary_dim=read.rotary_dim)
-    return type(config).from_dict({**to_transformers(rope, plain), "max_position_embeddings": group.longest})
+    ways = {"pairing": read.pairing, "rotary_dim": read.rotary_dim, "rotary_start": read.rotary_start}
+    rope = RoPE(read.head_dim, frequencies=meant.frequencies, **ways)
+    try:
+        described = describe(plain, pairing="half")
+        if len([each for each in described if part(each, RoPE) is not None]) > 1:  # each kind of layers has its own
+            changed = replace(group, encoding=rope, trained_length=own.trained_length, longest=own.longest)
+            groups = tuple(changed if each.layers == group.layers else each for each in described)
+            written = to_transformers(replace(described, groups=groups), plain)
+        else:
+            written = to_transformers(rope, plain)
+    except ValueError as error:
+        raise RunError(f"{path}: transformers cannot have the rule of this file: {error}") from error
+    return type(config).from_dict({**written, "max_position_embeddings": own.longest or group.longest})
 
 
 def _load_tokenizer(seen: Preview, place: Place, trusted: bool) -> Any:
