@@ -269,10 +269,16 @@ def test_names_of_other_libraries_are_known(name: str, moves: bool) -> None:
     ("weights", "message"),
     [
         # Adapters and quantizers of the projections, which their rows lie in as they do in the weight.
-        ({"a.q_proj.weight_packed": rows(8).int(), "a.q_proj.weight_scale": rows(8)}, "weight_packed seems to make"),
-        ({"a.q_proj.weight": rows(8), "a.q_proj.lora_up.weight": rows(8)}, "lora_up.weight seems to make"),
-        ({"a.k_proj.weight": rows(8), "a.k_proj.parametrizations.weight.original1": rows(8)}, "original1 seems"),
-        ({"a.q_proj.weight": rows(8), "a.q_proj.modules_to_save.default.weight": rows(8)}, "default.weight seems"),
+        (
+            {"a.q_proj.weight_packed": rows(8).int(), "a.q_proj.weight_scale": rows(8)},
+            "weight_packed lies within a projection",
+        ),
+        ({"a.q_proj.weight": rows(8), "a.q_proj.lora_up.weight": rows(8)}, "lora_up.weight lies within"),
+        ({"a.k_proj.weight": rows(8), "a.k_proj.parametrizations.weight.original1": rows(8)}, "original1 lies within"),
+        (
+            {"a.q_proj.weight": rows(8), "a.q_proj.modules_to_save.default.weight": rows(8)},
+            "default.weight lies within",
+        ),
         ({"a.q_proj.weight": rows(8), "a.kv_proj.weight": rows(16)}, "kv_proj.weight seems to make"),
         ({"a.q_b_proj.weight": rows(8), "a.k_rope_proj.weight": rows(8)}, "k_rope_proj.weight seems to make"),
         ({"h.0.attn.qkv_proj.weight": rows(24)}, "is as CodeGen's"),

@@ -34,16 +34,15 @@ _KINDS: dict[str, _Kind] = {
 _EITHER = "query_key_value"
 #: Of queries and keys, and without rotated rows.
 _UNROTATED = frozenset(
-    [
-        *("q_a_proj", "q_a_layernorm", "kv_a_layernorm", "kv_b_proj", "attn_q_a", "attn_q_a_norm", "attn_kv_a_norm"),
-        *("attn_kv_b", "attn_k_b"),
-        *("in_proj_qkv", "in_proj_qkvz"),  # linear attention: Qwen3-Next, Qwen3.5
-        *("layer_norm", "layer_norm_bias", "_extra_state"),  # within Megatron's linear_qkv
-    ]
+    (
+        "q_a_proj q_a_layernorm kv_a_layernorm kv_b_proj attn_q_a attn_q_a_norm attn_kv_a_norm attn_kv_b attn_k_b "
+        "in_proj_qkv in_proj_qkvz "  # linear attention: Qwen3-Next, Qwen3.5
+        "layer_norm layer_norm_bias _extra_state"  # within Megatron's linear_qkv
+    ).split()
 )
 #: Words in the name of a module that makes queries or keys.
 _SUSPECT = frozenset(["q", "k", "kv", "qk", "qkv", "wq", "wk", "wkv", "wqkv", "query", "key", "queries", "keys"])
-#: In the name of a part that reads no text, whose heads have another size.
+#: In the name of a part that reads no text.
 _TOWER = re.compile(r"(^|[._])(vision|visual|vit|image|audio|speech|siglip|clip)(_|\.|\d|$)")
 #: The projection of what the heads read, whose columns are their channels, and those of values.
 _OUTPUT = frozenset(["o_proj", "wo", "attn_output", "out_proj", "dense", "to_out"])
@@ -228,12 +227,17 @@ def _check_known(
     for name, tensor in state_dict.items():
         stem = name.removesuffix(".weight").removesuffix(".bias").removesuffix("_weight")
         *path, last = stem.split(".")
-        inside = any(each in _KINDS or each == _EITHER for each in path)  # of an adapter or a quantizer, not known
+        inside = any(each in _KINDS or each == _EITHER for each in path)
         words = set(re.split(r"[_\d]+", last.lower())) & _SUSPECT
         chosen = only is None or re.search(only, name) is not None
         if not (words or inside) or not chosen or name in parts or last in _UNROTATED:
             continue
         if isinstance(tensor, Tensor) and tensor.ndim and len(tensor) >= fewest:
+            if inside:
+                raise ValueError(
+                    f"convert_pairing: {name} lies within a projection of queries or keys and is not known, as an "
+                    "adapter or packed numbers of another library; merge it, or dequantize the weights, first."
+                )
             strange.append(name)
     blocks = {part.module.rpartition(".")[0] for part in parts.values() if part and part.kind != "norm"}
     norms = {part.module.rpartition(".")[0]: part.name for part in parts.values() if part and part.kind == "norm"}
