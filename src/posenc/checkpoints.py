@@ -33,13 +33,12 @@ _KINDS: dict[str, _Kind] = {
 #: The name that families use in both ways.
 _EITHER = "query_key_value"
 #: Of queries and keys, and without rotated rows.
-_UNROTATED = frozenset(
-    (
-        "q_a_proj q_a_layernorm kv_a_layernorm kv_b_proj attn_q_a attn_q_a_norm attn_kv_a_norm attn_kv_b attn_k_b "
-        "in_proj_qkv in_proj_qkvz "  # linear attention: Qwen3-Next, Qwen3.5
-        "layer_norm layer_norm_bias _extra_state"  # within Megatron's linear_qkv
-    ).split()
-)
+_UNROTATED = {
+    *("q_a_proj", "q_a_layernorm", "kv_a_layernorm", "kv_b_proj", "attn_q_a", "attn_q_a_norm", "attn_kv_a_norm"),
+    *("attn_kv_b", "attn_k_b"),
+    *("in_proj_qkv", "in_proj_qkvz"),  # linear attention: Qwen3-Next, Qwen3.5
+    *("layer_norm", "layer_norm_bias", "_extra_state"),  # within Megatron's linear_qkv
+}
 #: Words in the name of a module that makes queries or keys.
 _SUSPECT = frozenset(["q", "k", "kv", "qk", "qkv", "wq", "wk", "wkv", "wqkv", "query", "key", "queries", "keys"])
 #: In the name of a part that reads no text.
