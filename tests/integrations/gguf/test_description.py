@@ -379,10 +379,20 @@ def test_what_a_gguf_file_says_besides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arch", "cls"), [("bert", Learned), ("gpt2", Learned), ("bloom", ALiBi), ("mpt", ALiBi), ("jina-bert-v2", ALiBi)]
+    ("arch", "tensors", "keys", "cls"),
+    [
+        *((arch, None, {}, Learned) for arch in ("bert", "gpt2")),
+        *((arch, None, {}, ALiBi) for arch in ("bloom", "jina-bert-v2")),
+        *((arch, None, {"attention__max_alibi_bias": 8.0}, ALiBi) for arch in ("mpt", "jais")),
+        ("mpt", {"position_embd.weight": [0.0] * 32}, {"attention__max_alibi_bias": 0.0}, Learned),
+        ("mpt", None, {}, NoPE),  # llama.cpp has no bias of its own for these two
+        ("jais", None, {}, NoPE),
+    ],
 )
-def test_gguf_files_without_rotation_are_read(tmp_path: Path, arch: str, cls: type) -> None:
-    (group,) = describe(gguf_file(tmp_path / "m.gguf", arch))
+def test_gguf_files_without_rotation_are_read(
+    tmp_path: Path, arch: str, tensors: dict[str, Any] | None, keys: dict[str, Any], cls: type
+) -> None:
+    (group,) = describe(gguf_file(tmp_path / "m.gguf", arch, tensors, **keys))
     assert isinstance(group.encoding, cls)
 
 

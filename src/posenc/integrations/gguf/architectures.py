@@ -37,6 +37,8 @@ SECTIONS_IF_GIVEN = dict.fromkeys(("bailingmoe3", "glm4", "glm4moe", "hunyuan_vl
 #: Tables with a row for each position, biases by distance, and attention without any of these.
 TABLES = names("bert gpt2 starcoder")
 ALIBI = names("bloom jais jina-bert-v2 mpt refact")
+#: Without biases in a file that has no ``attention.max_alibi_bias``.
+ALIBI_IF_STORED = names("jais mpt")
 T5 = names("t5 t5encoder")
 UNROTATED = names("glm5-next jamba kimi-k3 kimi-linear nemotron_h nemotron_h_moe")
 KNOWN = INTERLEAVED | HALF | SECTIONS.keys() | TABLES | ALIBI | T5 | UNROTATED

@@ -199,9 +199,9 @@ def _without_rotation(
         return lambda layers: _t5(values, arch, heads, layers)
     encoding: Encoding
     if arch in of.ALIBI or count == of.ALIBI_AT_LAYERS.get(arch):
-        bias = values.number("attention.max_alibi_bias", 8.0)
-        if bias == 0 and arch == "mpt":
-            encoding = _table(values)
+        bias = values.number("attention.max_alibi_bias", 0.0 if arch in of.ALIBI_IF_STORED else 8.0)
+        if bias == 0 and arch in of.ALIBI_IF_STORED:
+            encoding = _table(values) if "position_embd.weight" in values.header.tensors else NoPE()
         elif bias != 8:
             raise ValueError(f"{values.header.path}: attention.max_alibi_bias is {bias:g}, expected 8.")
         else:
