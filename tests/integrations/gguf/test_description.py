@@ -385,8 +385,7 @@ def test_what_a_gguf_file_says_besides(tmp_path: Path) -> None:
         *((arch, None, {}, ALiBi) for arch in ("bloom", "jina-bert-v2")),
         *((arch, None, {"attention__max_alibi_bias": 8.0}, ALiBi) for arch in ("mpt", "jais")),
         ("mpt", {"position_embd.weight": [0.0] * 32}, {"attention__max_alibi_bias": 0.0}, Learned),
-        ("mpt", None, {}, NoPE),  # llama.cpp has no bias of its own for these two
-        ("jais", None, {}, NoPE),
+        *((arch, None, {}, NoPE) for arch in ("mpt", "jais")),  # llama.cpp has no bias of its own for these two
     ],
 )
 def test_gguf_files_without_rotation_are_read(
