@@ -232,6 +232,25 @@ def test_an_interrupted_run_exits_as_the_signal_says(call, monkeypatch: pytest.M
     assert call("compare") == (130, "", "posenc compare: stopped\n")
 
 
+def test_ctrl_c_is_one_word_in_a_verb_that_keeps_nothing(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("posenc.lab.encodings.listing.lists", interrupt)
+    assert call("list") == (130, "", "posenc list: stopped.\n")
+
+
+def test_a_full_disk_behind_stdout_is_said_with_what_to_do(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from posenc.lab import cli
+
+    def fail(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "app", fail)
+    told = "posenc list: No space left on device; free some space, or name a place on another disk.\n"
+    assert call("list") == (1, "", told)
+
+
 # What every verb has
 
 

@@ -41,7 +41,8 @@ def _explain(error: Exception, verb: str = "") -> int:
     elif isinstance(error, ModuleNotFoundError) and (package := str(error.name).partition(".")[0]) in EXTEND_EXTRA:
         message = f'the command needs {package}; install two extras: pip install "posenc[lab,extend]"'
     elif isinstance(error, OSError):
-        message = str(error) if error.filename is None else f"{error.filename}: {error.strerror}{_advice(error)}"
+        named = "" if error.filename is None else f"{error.filename}: "
+        message = f"{named}{error.strerror}{_advice(error)}" if error.strerror else str(error)
     elif isinstance(error, (ValueError, TypeError, ImportError)) and _is_ours(error.__traceback__):
         message = str(error)
     else:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -90,6 +91,24 @@ def test_dask_that_is_not_there_is_one_sentence(prepare, monkeypatch: pytest.Mon
         jobs.run_trials(
             [run / "none-seed0"], jobs=1, threads=1, backend="dask", device="cpu", look=lambda: None, run=run_trial
         )
+
+
+def test_no_trial_outlives_a_command_whose_output_nobody_reads(prepare) -> None:
+    """``posenc compare | head``: rich ends the command by SystemExit, from the call that shows the progress."""
+    run = prepare("none", "rope")
+
+    def look() -> None:
+        raise SystemExit(1)
+
+    before = threading.active_count()
+    with pytest.raises(SystemExit):
+        jobs.run_trials(
+            [run / "none-seed0", run / "rope-seed0"],
+            jobs=1, threads=1, backend="loky", device="cpu", look=look, run=run_trial,
+        )  # fmt: skip
+    assert threading.active_count() == before
+    assert not (run / runs.STOP).exists()
+    assert not is_done(run / "rope-seed0")
 
 
 def wait_for(condition, *, seconds: float = 60.0) -> None:

@@ -97,9 +97,15 @@ def run_trials(
     worker = threading.Thread(target=work, daemon=True)
     with listening(lambda number: stop_file.touch()) as received:
         worker.start()
-        while worker.is_alive():
-            worker.join(SECONDS_BETWEEN_LOOKS)
-            look()
+        try:
+            while worker.is_alive():
+                worker.join(SECONDS_BETWEEN_LOOKS)
+                look()
+        except BaseException:  # nobody reads what is printed (posenc compare | head): no trial outlives this process
+            stop_file.touch()
+            worker.join()
+            stop_file.unlink(missing_ok=True)
+            raise
     if received:
         stop_file.unlink(missing_ok=True)
         raise Interrupted("stopped; what is done is kept", received[0])

@@ -52,7 +52,7 @@ def print_probe(probed: Probed, console: "Console") -> None:
         table.add_row(f"{escape(name)}  ", *cells)
     console.print(table)
     console.print(
-        f"[black on green]   [/] up to {HELD:g} times the untouched model within its trained length   "
+        f"[black on green] no mark [/] up to {HELD:g} times the untouched model within its trained length   "
         f"[black on yellow] ~ [/] up to {BROKE:g}   [white on red] ! [/] more",
         highlight=False,
     )
