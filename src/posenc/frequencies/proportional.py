@@ -12,13 +12,14 @@ from posenc.frequencies.geometric import Geometric
 
 @dataclass(frozen=True)
 class Proportional(Frequencies):
-    r"""p-RoPE: the fastest share p of the pairs rotates as in RoPE; the slower ones, which carry meaning, do not.
+    r"""p-RoPE: the fastest share p of the pairs rotates as in RoPE, and the slower pairs stand still.
 
     .. math::
         \omega_i = b^{-2i/d} / s \;\text{ for }\; i < \lfloor p\,d/2 \rfloor, \qquad \omega_i = 0 \;\text{ from there}
 
     Here :math:`p` is ``share``, :math:`d` is the width of the whole head, :math:`b` is ``base``, :math:`s` is
-    ``factor`` and rates are in radians per token. A rate of 0 leaves its pair as it was.
+    ``factor`` and rates are in radians per token. A rate of 0 leaves its pair as it was. The paper finds that
+    models use the slowest pairs for the meaning of tokens, not for their positions.
 
     This is not partial rotation (``rotary_dim`` of :class:`posenc.RoPE`), though configs call both
     ``partial_rotary_factor``: there d is the number of rotated channels, and channels pair up within them. Here d is

@@ -26,7 +26,7 @@ class T5Bias(ScoreEncoding):
     Here :math:`i, j` are the positions of query and key in tokens, :math:`B` is ``num_buckets``, :math:`D` is
     ``max_distance`` in tokens, :math:`m = B/2` and :math:`w` is ``table``. With ``direction="causal"`` keys after the
     query count as distance 0; with "both", half of the buckets serve keys at or before the query, by :math:`|i-j|`,
-    and the other half those after it. Distances between whole ones are rounded down.
+    and the other half those after it. A fractional distance is rounded down.
 
     T5 shares one table among all layers of a stack: make one object and pass it to each of them.
 

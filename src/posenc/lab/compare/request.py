@@ -47,7 +47,8 @@ class Request:
     preset: Annotated[
         str,
         typer.Option(
-            metavar="|".join(PRESETS), help="Minutes on 2 cores ([bold]quick[/]), or up to an hour and 3 seeds."
+            metavar="|".join(PRESETS),
+            help="[bold]quick[/] takes minutes on 2 cores; [bold]standard[/] up to an hour, with 3 seeds.",
         ),
     ] = "quick"
     texts: Annotated[
@@ -61,7 +62,11 @@ class Request:
     ] = field(default_factory=list)
     vocabulary: Annotated[
         str | None,
-        typer.Option(metavar="bytes|N", help="Bytes, or N byte pairs learned from the text.", show_default="bytes"),
+        typer.Option(
+            metavar="bytes|N",
+            help="Bytes, or a vocabulary of N byte pairs that is learned from the text.",
+            show_default="bytes",
+        ),
     ] = None
     seeds: Annotated[
         int | None,
@@ -108,7 +113,7 @@ class Request:
         typer.Option(
             metavar="N",
             min=1,
-            help="Threads of each trial. Numbers repeat for the same threads.",
+            help="Threads of each trial. The same number of threads gives the same results.",
             rich_help_panel=WHERE,
             show_default="cores / jobs",
         ),

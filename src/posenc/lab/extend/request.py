@@ -81,9 +81,12 @@ class Request:
         int,
         typer.Option(min=0, metavar="N", help="Search for LongRoPE factors too, with N lists that are probed."),
     ] = 0
-    full: Annotated[int, typer.Option(min=1, metavar="N", help="Give the N best rules of the probe the full pass.")] = 3
+    full: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Make the full pass with the N best rules of the probe.")
+    ] = 3
     retrieval: Annotated[
-        bool, typer.Option("--retrieval/--no-retrieval", help="Also ask for a passkey and a needle in the text.")
+        bool,
+        typer.Option("--retrieval/--no-retrieval", help="Also ask the model for a passkey and a needle in the text."),
     ] = True
     dtype: Dtype = "auto"
     threads: Threads = None
@@ -112,11 +115,14 @@ class Ending:
         _ending("Write the model with the rule, as transformers loads it.", "DIR", show_default=False),
     ] = None
     tune: Annotated[int, _ending("Train with the rule for this many steps, then measure again.", "STEPS", min=0)] = 0
-    method: Annotated[str, _ending("Train small matrices beside the weights, or the weights.", "lora|full")] = "lora"
+    method: Annotated[
+        str, _ending("lora trains small matrices beside the weights; full trains the weights.", "lora|full")
+    ] = "lora"
     positions: Annotated[
         str | None,
         _ending(
-            "Train on short windows whose positions span the new length, or on windows of the new length.",
+            "skipwise trains on short windows whose positions span the new length; whole trains on windows of that "
+            "length.",
             "skipwise|whole",
             show_default="skipwise on a CPU, whole on a GPU",
         ),

@@ -6,7 +6,9 @@ argument of the verb. A field with a plain type can be set from Python only.
 
 import dataclasses
 import inspect
+import re
 import shlex
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ from typer.models import ArgumentInfo, OptionInfo
 from posenc.lab.run.errors import Interrupted
 
 NOT_TEXT = (".gguf", ".json", ".py")
+WIDTH_OF_BOXES = 80
+"""Columns that a terminal has for help in boxes, in which long words would be cut."""
 
 
 def _filled(text: str | None) -> str | None:
@@ -37,14 +41,31 @@ def _without_types(parameters: list[Any]) -> list[Any]:
     return parameters
 
 
-class Verbs(TyperGroup):
+class _Help:
+    """Help that is not cut in a narrow terminal: there it has no boxes."""
+
+    def format_help(self: Any, ctx: Any, formatter: Any) -> None:
+        narrow = shutil.get_terminal_size().columns < WIDTH_OF_BOXES
+        before = self.rich_markup_mode, self.help
+        if narrow:
+            self.rich_markup_mode = None
+            self.help = re.sub(r"\n\n+(Examples?:)", "\n\n\b\n\\1", self.help or "")  # \b: lines stay lines
+        try:
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+        finally:
+            self.rich_markup_mode, self.help = before
+        if narrow:
+            formatter.buffer = [re.sub(r"\[(?:bold|/)\]", "", "".join(formatter.buffer))]
+
+
+class Verbs(_Help, TyperGroup):
     """The command without a verb."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types(super().get_params(ctx))
 
 
-class Verb(TyperCommand):
+class Verb(_Help, TyperCommand):
     """A verb that takes several files after one ``--text``."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

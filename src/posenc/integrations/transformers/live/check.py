@@ -37,13 +37,13 @@ _ANGLE = 0.05
 def check(model: Any) -> Report:
     """Compare a live model with its config: rates, factors, softmax scales, pairing, tables and their lengths.
 
-    Two references are taken. What transformers would build from the model's present config, on the meta device and
-    filled in as loading does it, says what each buffer and each scale is to be; and :func:`describe` says which rates,
-    factor and pairing each layer has, so that code which does not read a key of its config is found too. The weights
-    are not read and the model is not run.
+    There are two references. The first is what transformers would build from the model's present config, on the meta
+    device and filled in as loading does it: it gives the value of each buffer and each scale. The second is
+    :func:`describe`: it gives the rates, factor and pairing of each layer, so that code which does not read a key of
+    its config is found too. The weights are not read and the model is not run.
 
-    A table in bfloat16 or float16 is judged by the angle that it costs at the longest position, and is a finding above
-    0.05 rad: Llama's rates in bfloat16 are one (several radians at 8192 tokens), DINOv3's, whose coordinates end at
+    A table in bfloat16 or float16 is a finding if it changes an angle at the longest position by more than 0.05 rad:
+    Llama's rates in bfloat16 are one (several radians at 8192 tokens), DINOv3's, whose coordinates end at
     2 pi, are not.
 
     Args:

@@ -45,18 +45,18 @@ def replace(
     In a model of images (ViT, DeiT, CLIP, SigLIP, DINOv2, DINOv3, VideoMAE, AST) an encoding of two coordinates gets
     the row and column of each patch; tokens before the patches stand at 0, where nothing turns.
 
-    The model has been trained with its own encoding: expect it to be worse until it was trained on. To lengthen a
-    context by another frequency rule take :func:`extend`, whose result plain transformers can load; this one's must be
-    replaced again after loading.
+    The model has been trained with its own encoding: expect it to be worse until it is trained further. To lengthen a
+    context by another frequency rule take :func:`extend`, whose result plain transformers can load. A model that was
+    saved with a replaced encoding needs the same call of ``replace`` after it is loaded.
 
     Args:
         model: a model of transformers, or one that wraps it (PEFT).
         encoding: any of the queries and keys or of the scores: RoPE, xPos, ALiBi, T5, FIRE, KERPLE, CoPE, ...;
             :class:`posenc.NoPE` for none; where there is a learned table, one of the embeddings too. One that depends
             on more than distances needs a model without sliding windows.
-        positions: where the tokens of an image stand instead, ``(1, tokens, coordinates)``, as
+        positions: those of the tokens of an image, in place of row and column, ``(1, tokens, coordinates)``, as
             ``posenc.positions.grid(14, 14, prefix=1, unit="centred")`` gives them.
-        inputs: arguments of the model for one run, by which is checked that the encoding acts in every attention; by
+        inputs: arguments of the model for one run, which checks that the encoding acts in every attention; by
             default five tokens.
 
     Returns:
