@@ -45,7 +45,7 @@ MUTANTS = [
     ("scores/alibi.py", "_ladder(lower) + finer[::2]", "_ladder(lower) + finer[1::2]", "scores"),
     ("scores/alibi.py", "return -slopes", "return slopes", "scores"),
     ("kernels/biased_attention/problem.py", "hidden = u > t", "hidden = u >= t", "test_dot_product_attention.py"),
-    ("kernels/biased_attention/problem.py", ">= self.window) |", "> self.window) |", "kernels/biased_attention"),
+    ("kernels/biased_attention/problem.py", ">= window) |", "> window) |", "kernels/biased_attention"),
     ("kernels/biased_attention/toeplitz.py", "back >= window", "back > window", "kernels/biased_attention"),
     (
         "kernels/biased_attention/toeplitz.py",

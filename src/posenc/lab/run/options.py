@@ -41,31 +41,32 @@ def _without_types(parameters: list[Any]) -> list[Any]:
     return parameters
 
 
-class _Help:
+def _explain(verb: Any, formatter: Any, format_help: Callable[[], None]) -> None:
     """Help that is not cut in a narrow terminal: there it has no boxes."""
-
-    def format_help(self: Any, ctx: Any, formatter: Any) -> None:
-        narrow = shutil.get_terminal_size().columns < WIDTH_OF_BOXES
-        before = self.rich_markup_mode, self.help
-        if narrow:
-            self.rich_markup_mode = None
-            self.help = re.sub(r"\n\n+(Examples?:)", "\n\n\b\n\\1", self.help or "")  # \b: lines stay lines
-        try:
-            super().format_help(ctx, formatter)  # type: ignore[misc]
-        finally:
-            self.rich_markup_mode, self.help = before
-        if narrow:
-            formatter.buffer = [re.sub(r"\[(?:bold|/)\]", "", "".join(formatter.buffer))]
+    if shutil.get_terminal_size().columns >= WIDTH_OF_BOXES:
+        format_help()
+        return
+    before = verb.rich_markup_mode, verb.help
+    verb.rich_markup_mode = None
+    verb.help = re.sub(r"\n\n+(Examples?:)", "\n\n\b\n\\1", verb.help or "")  # \b: lines stay lines
+    try:
+        format_help()
+    finally:
+        verb.rich_markup_mode, verb.help = before
+    formatter.buffer = [re.sub(r"\[(?:bold|/)\]", "", "".join(formatter.buffer))]
 
 
-class Verbs(_Help, TyperGroup):
+class Verbs(TyperGroup):
     """The command without a verb."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _explain(self, formatter, lambda: super(Verbs, self).format_help(ctx, formatter))
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types(super().get_params(ctx))
 
 
-class Verb(_Help, TyperCommand):
+class Verb(TyperCommand):
     """A verb that takes several files after one ``--text``."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -74,6 +75,9 @@ class Verb(_Help, TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _explain(self, formatter, lambda: super(Verb, self).format_help(ctx, formatter))
 
     def invoke(self, ctx: Any) -> Any:
         try:
