@@ -48,7 +48,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
 
 
 def _rotary(values: Values, arch: str, heads: int, count: int, layers: tuple[int, ...]) -> list[LayerGroup]:
-    path, longest = values.header.path, values.whole("context_length")
+    longest = values.whole("context_length")
     # Latent attention is stored as it is computed, with the length of a key as it is meant beside it.
     head_dim = values.whole("attention.key_length_mla") or values.whole("attention.key_length")
     head_dim = head_dim or max(values.need("embedding_length") // heads, 1)
@@ -59,8 +59,7 @@ def _rotary(values: Values, arch: str, heads: int, count: int, layers: tuple[int
     stored_dim = values.whole("rope.dimension_count", head_dim)
     rotary_dim = stored_dim // 2 if arch in of.HALF_OF_STORED else stored_dim
     rule, trained, notes = rule_of(values, rotary_dim)
-    sections = values.any("rope.dimension_sections")
-    layout: Any = of.SECTIONS.get(arch) or (of.SECTIONS_IF_GIVEN.get(arch) if sections and any(sections) else None)
+    layout, sections = _sections(values)
 
     def rotation(frequencies: Frequencies, width: int, rotated: int) -> Encoding:
         pairing: Any = "interleaved" if arch in of.INTERLEAVED else "half"
@@ -68,11 +67,7 @@ def _rotary(values: Values, arch: str, heads: int, count: int, layers: tuple[int
         options: dict[str, Any] = {"frequencies": frequencies, "pairing": pairing, "rotary_dim": rotated}
         if layout is None:
             return _tempered(values, RoPE(width, rotary_start=start, **options))
-        if not isinstance(sections, list) or not all(is_number(each) for each in sections):
-            raise ValueError(f"{path} has rope.dimension_sections {sections!r}, expected a list of widths.")
-        if any(sections[3:]):
-            raise ValueError(f"{path} has rope.dimension_sections {sections}, expected three, and 0 for a fourth.")
-        return MRoPE(width, sections=[int(each) for each in sections][:3], layout=layout, rotary_start=start, **options)
+        return MRoPE(width, sections=sections, layout=layout, rotary_start=start, **options)
 
     windowed = _windowed(values, arch, layers, count)
     local = None if windowed is None else _local(values, rule, head_dim, stored_dim)
@@ -97,6 +92,23 @@ def _rotary(values: Values, arch: str, heads: int, count: int, layers: tuple[int
             own = rotation(rule, head_dim, rotary_dim)
             groups.append(LayerGroup("", kind if differ else "", tuple(chosen), own, trained, longest, notes))
     return groups
+
+
+def _sections(values: Values) -> tuple[Any, list[int]]:
+    """The layout of several coordinates and the pairs of each, or None where the architecture or the file has one."""
+    arch, path = values.arch, values.header.path
+    if arch not in of.SECTIONS.keys() | of.SECTIONS_IF_GIVEN.keys():
+        return None, []
+    found = values.any("rope.dimension_sections")
+    if found is None and arch not in of.SECTIONS:
+        return None, []
+    if not isinstance(found, list) or not all(is_number(each) for each in found):
+        raise ValueError(f"{path} has rope.dimension_sections {found!r}, expected a list of widths.")
+    if any(found[3:]):
+        raise ValueError(f"{path} has rope.dimension_sections {found}, expected three, and 0 for a fourth.")
+    if arch not in of.SECTIONS and not all(found[:2]):
+        return None, []
+    return of.SECTIONS.get(arch) or of.SECTIONS_IF_GIVEN[arch], [int(each) for each in found[:3]]
 
 
 def _local(values: Values, rule: Frequencies, head_dim: int, stored_dim: int) -> tuple[Frequencies, int, int] | None:
