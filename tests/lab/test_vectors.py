@@ -142,3 +142,10 @@ def test_what_cannot_be_written_or_compared_is_refused(llama: Path, tmp_path: Pa
         verify(llama, lambda q, k, positions: q + None)
     with pytest.raises(ValueError, match="expected q and k of"):
         verify(llama, lambda q, k, positions: (q,))
+
+
+def test_a_mistake_that_is_not_known_says_where_to_look(llama: Path) -> None:
+    (verdict,) = verify(llama, lambda q, k, positions: (2 * q, 3 * k))
+    assert verdict.line().endswith(
+        "none of the common mistakes gives these numbers; compare the formula with that in vectors.json"
+    )

@@ -192,7 +192,8 @@ class Verdict:
         layers = f"layers {self.layers[0]} to {self.layers[-1]}" if self.layers else "all layers"
         verdict = "DIFFERS" if self.differs else "agrees "
         text = f"{verdict}  {self.name}, {layers}: error {worst:.2g} at position {where}"
-        return f"{text}; {self.reason}" if self.differs and self.reason else text
+        unknown = f"none of the common mistakes gives these numbers; compare the formula with that in {WORDS}"
+        return f"{text}; {self.reason or unknown}" if self.differs else text
 
 
 def verify(folder: Path, target: str | Callable[..., Any]) -> list[Verdict]:

@@ -128,7 +128,7 @@ def test_one_of_two_processes_makes_the_run(tmp_path: Path) -> None:
     ):
         pytest.fail("both went on")
     with runs.created(folder, "quick"):  # the first made no run of it
-        (folder / "config.json").write_text("{}")
+        (folder / "config.json").write_text('{"kind": "compare"}')
     with pytest.raises(RunError, match="there is a run already"), runs.created(folder, "quick"):
         pytest.fail("a run was made twice")
 
@@ -168,4 +168,13 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
     ):
         pytest.fail("the lock was given twice")
     with runs.locked(tmp_path, patience=0.1):
+        pass
+
+
+def test_a_folder_with_the_config_of_a_model_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with (
+        pytest.raises(RunError, match=r"config\.json of something else in it; name another folder"),
+        runs.created(tmp_path, "quick"),
+    ):
         pass

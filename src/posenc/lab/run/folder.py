@@ -166,6 +166,8 @@ def created(folder: Path | None, preset: str) -> Iterator[Path]:
 
 def _check_unused(folder: Path) -> None:
     if (folder / CONFIG).exists():
+        if kind(folder) is None:
+            raise RunError(f"{folder}: there is a {CONFIG} of something else in it; name another folder.")
         raise RunError(f"{folder}: there is a run already; go on with it by --resume {folder}, or name another folder.")
 
 
