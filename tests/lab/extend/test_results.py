@@ -351,11 +351,17 @@ def test_names_of_a_user_cannot_break_the_page(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"kind": "compare"}])
-def test_a_run_of_another_kind_or_version_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "got format 2, expected format 1"),
+        ({"kind": "compare"}, "got a run of posenc compare, expected one of posenc extend"),
+    ],
+)
+def test_a_run_of_another_kind_or_version_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     run = write_run(tmp_path / "run", ALL)
     runs.write_json(run / runs.CONFIG, runs.read_json(run / runs.CONFIG) | change)
-    with pytest.raises(RunError, match="expected format 1 of kind 'extend'"):
+    with pytest.raises(RunError, match=message):
         report.write(run)
 
 
