@@ -299,7 +299,7 @@ class ScoreEncoding(Encoding, ABC):
         On a CPU make it outside of what ``torch.compile`` compiles: there PyTorch 2.13's inductor takes no table that
         the same graph computes.
         """
-        return score_mod(self.bias, q_positions, k_positions, relative=self.relative)
+        return score_mod(self.bias, q_positions, k_positions, heads=self.num_heads, relative=self.relative)
 
 
 class ContextualEncoding(Encoding, ABC):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import posenc
+from posenc.kernels.biased_attention import flex
 
 LONG = torch.empty(1, 8, 4096, 16)
 SHORT = torch.zeros(1, 8, 16, 16)
@@ -56,6 +57,23 @@ def test_fire_is_a_row_of_distances_below_its_threshold_and_for_one_query() -> N
     with torch.no_grad():
         fire.threshold_multiplier.mul_(-2)
     assert taken(x, x) == "cpu"
+
+
+def test_flex_attention_is_refused_where_torch_would_make_all_scores_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flex, "_MOST_SHAPES", 1)
+    monkeypatch.setattr(flex, "_shapes", {"another shape"})
+    with pytest.raises(ValueError, match="cannot take this call: FlexAttention was compiled for 1 shapes already"):
+        posenc.attention(SHORT, SHORT, SHORT, posenc.ALiBi(num_heads=8), causal=True, implementation="flex")
+
+
+@pytest.mark.slow
+def test_flex_attention_is_compiled_for_more_shapes_than_torch_lets_by_itself() -> None:
+    alibi, before = posenc.ALiBi(num_heads=1), torch._dynamo.config.recompile_limit
+    for q_len in range(1, before + 3):  # torch warns where it gives up, and a warning is an error here
+        q = k = torch.randn(1, 1, q_len, 16)
+        y = posenc.attention(q, k, k, alibi, causal=True, implementation="flex")
+        torch.testing.assert_close(y, posenc.attention(q, k, k, alibi, causal=True, implementation="dense"))
+    assert torch._dynamo.config.recompile_limit == before
 
 
 def test_few_scores_are_made_at_once() -> None:

@@ -39,7 +39,11 @@ def distances(problem: Problem) -> Tensor | None:
     if not knows_distances(problem):
         return None
     table = toeplitz.by_distance(
-        problem.encoding.bias, *problem.positions, offset=problem.offset, causal=problem.causal, window=problem.window
+        lambda i, j: toeplitz.of_heads(problem.encoding.bias(i, j), problem.q.shape[1]),
+        *problem.positions,
+        offset=problem.offset,
+        causal=problem.causal,
+        window=problem.window,
     )
     return table.to(problem.q.dtype)
 

@@ -11,6 +11,11 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_bloc
 from posenc.kernels.biased_attention.content import ScoreMod
 from posenc.kernels.biased_attention.problem import Problem
 
+# Each has a graph of its own, which takes some ten seconds and stays in memory. torch.compile itself gives up after
+# eight, and from then on makes the whole matrix of scores.
+_MOST_SHAPES = 64
+_shapes: set[tuple[Any, ...]] = set()
+
 
 def run(problem: Problem) -> Tensor:
     """FlexAttention, compiled. On the CPU it has no backward."""
@@ -21,7 +26,8 @@ def run(problem: Problem) -> Tensor:
         "scale": problem.scale,
         "enable_gqa": q.shape[1] != k.shape[1],
     }
-    call: Any = flex_attention if torch.compiler.is_compiling() else _compiled()
+    _shapes.add(_shape(problem))
+    call: Any = flex_attention if torch.compiler.is_compiling() else _compiled
     if problem.sinks is None:
         y: Tensor = call(q, k, v, **options)
         return y
@@ -48,6 +54,8 @@ def refusal(problem: Problem) -> str | None:
         return "FlexAttention has no backward on the CPU"
     if problem.q.device.type == "cpu" and problem.q.dtype == torch.float64:
         return "FlexAttention takes no float64 on the CPU"
+    if len(_shapes) >= _MOST_SHAPES and not torch.compiler.is_compiling() and _shape(problem) not in _shapes:
+        return f"FlexAttention was compiled for {_MOST_SHAPES} shapes already, which is all that this process may have"
     return None
 
 
@@ -55,11 +63,26 @@ def _learned(problem: Problem) -> list[Tensor]:
     return [] if problem.encoding is None else list(problem.encoding.parameters())
 
 
+def _shape(problem: Problem) -> tuple[Any, ...]:
+    """What a graph is compiled for."""
+    q, k, v, i = problem.q, problem.k, problem.v, problem.q_positions
+    given = (x is None for x in (problem.encoding, problem.mask, problem.documents, problem.sinks, i))
+    starts = problem.given_starts
+    order = problem.causal, problem.window, starts and starts[0] - starts[1]  # the distances of its table
+    return (q.shape, k.shape, v.shape, q.dtype, q.device, problem.scale, *order, *given, torch.is_grad_enabled())
+
+
 @lru_cache(maxsize=1)
-def _compiled() -> Callable[..., Any]:
-    # One for each shape: shapes that are left open cost speed in the kernel.
+def _one_for_each_shape() -> Callable[..., Any]:
+    # Shapes that are left open cost speed in the kernel, and on the CPU do not compile.
     compiled: Callable[..., Any] = torch.compile(flex_attention, dynamic=False)
     return compiled
+
+
+def _compiled(*tensors: Tensor, **options: Any) -> Any:
+    config: Any = torch._dynamo.config
+    with config.patch(recompile_limit=max(config.recompile_limit, 4 * _MOST_SHAPES)):
+        return _one_for_each_shape()(*tensors, **options)
 
 
 def _score_mod(problem: Problem) -> ScoreMod | None:

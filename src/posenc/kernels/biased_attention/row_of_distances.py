@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from posenc.kernels.biased_attention.problem import Problem
+from posenc.kernels.biased_attention.toeplitz import of_heads
 from posenc.kernels.kept import Slot
 
 _MOST_PARAMETERS = 4096  # whose values are compared before a kept row is used
@@ -48,8 +49,9 @@ def make(problem: Problem) -> tuple[Tensor | None, int]:
     starts = None if encoding is None or problem.contextual else problem.starts
     if starts is None:
         return None, 0
+    heads = problem.q.shape[1]
     if not _is_relative(problem, starts[0]):  # a single query: its bias, from its own key backwards
-        return _row(encoding.bias(*problem.positions)).flip(-1), 0
+        return _row(encoding.bias(*problem.positions), heads).flip(-1), 0
     q_len, k_len = problem.q_len, problem.k_len
     shift = starts[0] - starts[1] - (k_len - q_len)  # positions besides tokens
     low, high = (0 if problem.causal else 1 - q_len), k_len - 1
@@ -57,22 +59,22 @@ def make(problem: Problem) -> tuple[Tensor | None, int]:
         low, high = max(low, 1 - problem.window), min(high, problem.window - 1)
     low, high = low + shift, high + shift
     if not getattr(encoding, "bias_is_pure", False):
-        return _row(encoding.bias(*_positions(encoding, low, high))), shift - low
+        return _row(encoding.bias(*_positions(encoding, low, high)), heads), shift - low
     tensors = _tensors(encoding)
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-        return _learned(encoding, tensors, low, high), shift - low
+        return _learned(encoding, tensors, low, high, heads), shift - low
     kept = _kept(encoding, _SLOT)
     if kept is None or low < kept.low or high > kept.high or not _hold(tensors, kept.values):
         low, high = _rounded(low, high, encoding.relative_below())
         values = [_Values.of(x) for x in tensors]
         with torch.inference_mode(False), torch.no_grad():
-            row = _row(encoding.bias(*_positions(encoding, low, high)))
+            row = _row(encoding.bias(*_positions(encoding, low, high)), heads)
         known = [x for x in values if x is not None]
         kept = _keep(encoding, _SLOT, row, low, high, known if len(known) == len(values) else None)
     return kept.made, shift - kept.low
 
 
-def _learned(encoding: Any, tensors: list[Tensor], low: int, high: int) -> Tensor:
+def _learned(encoding: Any, tensors: list[Tensor], low: int, high: int, heads: int) -> Tensor:
     """The row with its gradient, from what positions alone decide, if the encoding tells that apart.
 
     One that does defines ``of_positions(q_positions, k_positions)``, which reads no parameter, and ``bias_from`` of it.
@@ -81,9 +83,9 @@ def _learned(encoding: Any, tensors: list[Tensor], low: int, high: int) -> Tenso
     if kept is None or (low, high) != (kept.low, kept.high) or kept.made.device != tensors[0].device:
         positions = _positions(encoding, low, high)
         if not _tells_apart(type(encoding)):
-            return _row(encoding.bias(*positions))
+            return _row(encoding.bias(*positions), heads)
         kept = _keep(encoding, _SLOT_OF_POSITIONS, encoding.of_positions(*positions), low, high, [])
-    return _row(encoding.bias_from(kept.made))
+    return _row(encoding.bias_from(kept.made), heads)
 
 
 def _tells_apart(cls: type) -> bool:
@@ -203,6 +205,6 @@ def _positions(encoding: Any, low: int, high: int) -> tuple[Tensor, Tensor]:
     return torch.full((1,), query, device=device), torch.arange(query - low, query - high - 1, -1, device=device)
 
 
-def _row(bias: Tensor) -> Tensor:
-    """``(heads, 1, distances)`` as the kernel reads it."""
-    return bias.squeeze(-2).float().contiguous()
+def _row(bias: Tensor, heads: int) -> Tensor:
+    """The bias of one query as the kernel reads it, ``(heads, distances)``."""
+    return of_heads(bias, heads).squeeze(-2).float().contiguous()

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from posenc.kernels.biased_attention.content import ScoreMod
-from posenc.kernels.biased_attention.toeplitz import Bias
+from posenc.kernels.biased_attention.toeplitz import Bias, of_heads
 from posenc.kernels.precision import may_keep, may_look
 
 
-def score_mod(bias: Bias, q_positions: Tensor, k_positions: Tensor, *, relative: bool) -> ScoreMod:
+def score_mod(bias: Bias, q_positions: Tensor, k_positions: Tensor, *, heads: int, relative: bool) -> ScoreMod:
     """``score + bias`` in the form ``(score, b, h, q_index, k_index) -> score``.
 
     A relative bias over whole positions becomes a table of distances, looked up with one index: linear memory, and
@@ -17,11 +17,12 @@ def score_mod(bias: Bias, q_positions: Tensor, k_positions: Tensor, *, relative:
     """
     whole = not (q_positions.is_floating_point() or k_positions.is_floating_point())
     if relative and whole and _has_values(q_positions) and _has_values(k_positions):
-        return _from_distances(bias, q_positions, k_positions)
+        return _from_distances(lambda i, j: of_heads(bias(i, j), heads), q_positions, k_positions)
     dense = bias(q_positions, k_positions)
     if dense.ndim == 4 and dense.shape[0] > 1:
-        return lambda score, b, h, q_index, k_index: score + dense[b, h, q_index, k_index]
-    shared = dense[0] if dense.ndim == 4 else dense  # an index of 0 would not do: torch 2.10 takes tensors alone
+        each = dense.expand(-1, heads, -1, -1)
+        return lambda score, b, h, q_index, k_index: score + each[b, h, q_index, k_index]
+    shared = of_heads(dense, heads)  # an index of 0 for the batch would not do: torch 2.10 takes tensors alone
     return lambda score, b, h, q_index, k_index: score + shared[h, q_index, k_index]
 
 

@@ -97,7 +97,7 @@ class WithTemperature:
         return scaled(factors[0], self.encoding.temperatures(q_positions).scores), factors[1]
 
     def score_mod(self, q_positions: Tensor, k_positions: Tensor) -> ScoreMod:
-        return score_mod(self.bias, q_positions, k_positions, relative=False)
+        return score_mod(self.bias, q_positions, k_positions, heads=self.num_heads, relative=False)
 
     def contextual_bias(self, content: Content) -> Tensor:
         """What makes tau_s (tau_p products + bias) of the products."""

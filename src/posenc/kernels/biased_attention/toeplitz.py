@@ -52,6 +52,13 @@ def by_distance(
     return table
 
 
+def of_heads(bias: Tensor, heads: int) -> Tensor:
+    """A bias without a batch as floating point ``(heads, q_len, k_len)``: that of your own class may broadcast."""
+    if bias.ndim != 3 or bias.shape[0] != heads:
+        bias = bias.expand(1, heads, *bias.shape[-2:])[0]
+    return bias if bias.is_floating_point() else bias.float()
+
+
 def view(table: Tensor, rows: slice, keys: slice) -> Tensor:
     """The bias ``(1, heads, rows, keys)`` of a block, rows counted from the last query, as a view of the table."""
     heads, length = table.shape
