@@ -28,9 +28,9 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     from posenc.kernels.biased_attention import flex
 
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    flex._compiled.cache_clear()
+    flex._one_for_each_shape.cache_clear()
     yield attention_peers
-    flex._compiled.cache_clear()
+    flex._one_for_each_shape.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -66,11 +66,18 @@ def test_flex_attention_is_refused_where_torch_would_make_all_scores_instead(mon
         posenc.attention(SHORT, SHORT, SHORT, posenc.ALiBi(num_heads=8), causal=True, implementation="flex")
 
 
+@pytest.mark.parametrize("keys", [8, 24, 1000])
+def test_flex_attention_is_refused_where_torch_gives_garbage(keys: int) -> None:
+    q, k = torch.zeros(1, 8, 8, 16), torch.zeros(1, 8, keys, 16)
+    with pytest.raises(ValueError, match="gives wrong numbers on CPUs"):
+        posenc.attention(q, k, k, posenc.ALiBi(num_heads=8), causal=True, implementation="flex")
+
+
 @pytest.mark.slow
 def test_flex_attention_is_compiled_for_more_shapes_than_torch_lets_by_itself() -> None:
     alibi, before = posenc.ALiBi(num_heads=1), torch._dynamo.config.recompile_limit
-    for q_len in range(1, before + 3):  # torch warns where it gives up, and a warning is an error here
-        q = k = torch.randn(1, 1, q_len, 16)
+    for length in range(17, 17 + before + 2):  # torch warns where it gives up, and a warning is an error here
+        q = k = torch.randn(1, 1, length, 32)
         y = posenc.attention(q, k, k, alibi, causal=True, implementation="flex")
         torch.testing.assert_close(y, posenc.attention(q, k, k, alibi, causal=True, implementation="dense"))
     assert torch._dynamo.config.recompile_limit == before
