@@ -47,11 +47,16 @@ def test_it_is_one_graph_and_steps_of_decoding_are_another(model_type: str, name
     with changed(model, name), torch.no_grad():
         for options in ({}, {"attention_mask": mask}):
             expected = model(input_ids=ids, use_cache=False, **options).logits
-            assert torch.equal(compiled(input_ids=ids, use_cache=False, **options).logits, expected)
+            check(compiled(input_ids=ids, use_cache=False, **options).logits, expected)
         assert len(graphs) == 2
         expected = decoded(model, model, ids)
-        assert torch.equal(decoded(model, compiled, ids), expected)
+        check(decoded(model, compiled, ids), expected)
         assert len(graphs) == 4  # the prompt, and one for all steps
+
+
+def check(logits: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal to rounding: a bias of the distance goes to the compiled kernel, which a graph does not hold."""
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def decoded(model: Any, call: Any, ids: torch.Tensor) -> torch.Tensor:

@@ -258,7 +258,9 @@ def _mask(*args: Any, **options: Any) -> Any:
 
 def _check_positions(module: Any, args: Any, options: dict[str, Any]) -> None:
     """Positions are counted by place: refuse others, but for those of tokens that a mask hides."""
-    if args and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # a copy to the CPU would be a graph of its own
+        return
+    if args:
         options = inspect.signature(module.forward).bind_partial(*args, **options).arguments
     given, mask = options.get("position_ids"), options.get("attention_mask")
     # One look a forward, on a GPU too: documents in a pack would be read as one, and nothing else would say so.
