@@ -179,6 +179,10 @@ class Encoding(nn.Module):
         """The encodings that this one is made of: itself alone, or the parts of a composition."""
         return (self,)
 
+    def relative_below(self) -> float:
+        """The position below which the bias of a query is a function of i - j, whatever it is from there on."""
+        return math.inf if self.relative else 0.0
+
     def at(self, place: Place) -> "Encoding | None":
         """The part that acts at that place: this encoding, a part of a composition, or None.
 
@@ -281,10 +285,6 @@ class ScoreEncoding(Encoding, ABC):
 
     @abstractmethod
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]: ...
-
-    def relative_below(self) -> float:
-        """The position below which the bias of a query is a function of i - j, whatever it is from there on."""
-        return math.inf if self.relative else 0.0
 
     def factors(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor] | None:
         """``(heads, q_len, rank)`` and ``(heads, k_len, rank)`` whose product is the bias of every visible key.
