@@ -32,7 +32,7 @@ real, ids, sinks = torch.ones(2, 8, dtype=torch.bool), torch.zeros(2, 8, dtype=t
 pe = posenc.make("alibi", dim=dim, num_heads=heads)
 sizes = dict(vocab_size=64, hidden_size=128, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
 model = LlamaForCausalLM(LlamaConfig(**sizes))
-old_config = model.config.to_dict()
+old_config = {**model.config.to_dict(), "head_dim": 128}
 """
 OF_PAGE = {
     "docs/encodings/scores/forgetting.md": "pe = posenc.make('forgetting', dim=dim, num_heads=heads)",
