@@ -61,6 +61,14 @@ def rotation(described: Description, part: str = "") -> RoPE:
         ({"model_type": "phi-msft", "n_embd": 2560, "n_head": 32, "n_layer": 2, "rotary_dim": 32}, 1e4, 32, "half"),
         ({"model_type": "stablelm_epoch", "rope_pct": 0.25, "rope_theta": 10000}, 1e4, 32, "half"),
         ({"model_type": "hf_olmo", "d_model": 4096, "n_heads": 32, "n_layers": 2, "rope": True}, 1e4, 128, "half"),
+        # intel/ipex-llm, models/aquila.py; modeling_codeshell.py; chandar-lab/NeoBERT, rotary.py
+        ({"model_type": "aquila", "max_position_embeddings": 2048}, 1e4, 128, "half"),
+        ({"model_type": "codeshell", "n_layer": 2, "n_head": 32, "position_embedding_type": "rope"}, 1e4, 128, "half"),
+        ({"model_type": "neobert", "max_length": 4096}, 1e4, 128, "interleaved"),
+        ({"model_type": "orion", "max_sequence_length": 4096, "rope_theta": 10000.0}, 1e4, 128, "half"),
+        ({"model_type": "solar", "bskcn_1": [12, 20], "max_position_embeddings": 4096}, 1e4, 128, "half"),
+        ({"model_type": "xverse", "max_position_embeddings": 16384, "rope_theta": 500000}, 5e5, 128, "half"),
+        ({"model_type": "BlueLM", "max_position_embeddings": 2048, "rope_scaling": None}, 1e4, 128, "half"),
     ],
     ids=lambda value: value.get("model_type") if isinstance(value, dict) else "",
 )
@@ -116,6 +124,7 @@ def test_code_beside_the_weights_that_has_alibi(config: dict[str, Any]) -> None:
     (group,) = describe({**SIZES, **config})
     assert isinstance(group.encoding, ALiBi)
     assert group.encoding.num_heads == 32
+    assert group.encoding.strength == (1 if config["model_type"] != "RefinedWebModel" else 128**-0.5)
 
 
 def test_internlm_says_its_rule_in_a_key_of_its_own() -> None:
@@ -172,6 +181,12 @@ def test_mpt_says_its_encoding_in_attn_config() -> None:
     assert rotation(described).frequencies == Geometric(5e5)
     without = {**mpt, "learned_pos_emb": False, "attn_config": {"alibi": False}}
     assert isinstance(describe(without).groups[0].encoding, NoPE)
+    (group,) = describe({**mpt, "attn_config": {"alibi": True, "alibi_bias_max": 16, "clip_qkv": 6}})
+    assert isinstance(group.encoding, ALiBi)  # mpt-7b-storywriter, whose whole number its class refuses
+    assert (group.encoding.max_bias, group.encoding.rule) == (16, "mpt")
+    assert any("takes 8 for alibi_bias_max" in note for note in group.notes)
+    with pytest.raises(ValueError, match="alibi_bias_max is 0, expected a number above 0"):
+        describe({**mpt, "attn_config": {"alibi_bias_max": 0}})
     with pytest.raises(ValueError, match="expected the type no_scaling"):
         describe({**mpt, "attn_config": {"rope": True, "rope_hf_config": {"type": "linear", "factor": 2.0}}})
 

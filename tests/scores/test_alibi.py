@@ -61,7 +61,25 @@ def test_the_rule_of_mpt_is_that_of_mpt(heads: int) -> None:
     assert posenc.ALiBi(num_heads=heads, rule="mpt").slopes == pytest.approx(theirs.tolist(), rel=1e-6)
 
 
-@pytest.mark.parametrize(("model", "rule"), [("bloom", "authors"), ("mpt", "mpt")])
+@pytest.mark.parametrize("max_bias", [8, 16])
+@pytest.mark.parametrize("heads", [2, 6, 8])
+def test_another_last_slope_is_that_of_mpt(heads: int, max_bias: int) -> None:
+    """mosaicml/mpt-7b-storywriter has alibi_bias_max 16."""
+    mpt = pytest.importorskip("transformers.models.mpt.modeling_mpt")
+    theirs = -mpt.build_mpt_alibi_tensor(heads, 9, max_bias)[:, 0, -2]
+    alibi = posenc.ALiBi(num_heads=heads, rule="mpt", max_bias=max_bias)
+    assert alibi.slopes == pytest.approx(theirs.tolist(), rel=1e-6)
+    assert min(alibi.slopes) == 2.0**-max_bias
+
+
+@pytest.mark.parametrize("option", ["max_bias", "strength"])
+@pytest.mark.parametrize("value", [0, -1.0, float("inf"), float("nan")])
+def test_slopes_that_are_none_are_refused(option: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"got {option} .*, expected a finite number"):
+        posenc.ALiBi(num_heads=4, **{option: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("model", "rule"), [("bloom", "authors"), ("mpt", "mpt"), ("falcon", "authors")])
 def test_a_model_gives_the_same_logits_with_its_attention_replaced(model: str, rule: str) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -70,6 +88,15 @@ def test_a_model_gives_the_same_logits_with_its_attention_replaced(model: str, r
 
         config = transformers.BloomConfig(vocab_size=40, hidden_size=48, n_layer=2, n_head=6, use_cache=False)
         network, layer = transformers.BloomForCausalLM(config), module.BloomAttention
+    elif model == "falcon":
+        from transformers.models.falcon import modeling_falcon as module  # type: ignore[no-redef]
+
+        # By SDPA, as by default: the eager code of transformers 5.24 adds the biases twice.
+        options = {"alibi": True, "multi_query": False, "parallel_attn": False, "attn_implementation": "sdpa"}
+        config = transformers.FalconConfig(
+            vocab_size=40, hidden_size=48, num_hidden_layers=2, num_attention_heads=6, use_cache=False, **options
+        )
+        network, layer = transformers.FalconForCausalLM(config), module.FalconAttention  # type: ignore[attr-defined]
     else:
         from transformers.models.mpt import modeling_mpt as module  # type: ignore[no-redef]
 
@@ -78,7 +105,12 @@ def test_a_model_gives_the_same_logits_with_its_attention_replaced(model: str, r
         )
         network, layer = transformers.MptForCausalLM(config), module.MptAttention  # type: ignore[attr-defined]
     network = network.double().eval()
-    encoding = posenc.ALiBi(num_heads=6, rule=rule)
+    from posenc.integrations.transformers import describe
+
+    (group,) = describe(config)
+    encoding = group.encoding
+    assert isinstance(encoding, posenc.ALiBi)
+    assert (encoding.rule, encoding.strength) == (rule, 1.0 if model != "falcon" else 8**-0.5)
 
     def bloom(self: torch.nn.Module, x: torch.Tensor, residual: torch.Tensor, **_: object) -> tuple[torch.Tensor, None]:
         q, k, v = self._reshape(self.query_key_value(x))
@@ -90,13 +122,25 @@ def test_a_model_gives_the_same_logits_with_its_attention_replaced(model: str, r
         y = posenc.attention(q, k, v, encoding, causal=True)
         return self.out_proj(y.transpose(1, 2).flatten(2)), None
 
+    def falcon(self: torch.nn.Module, x: torch.Tensor, **_: object) -> tuple[torch.Tensor, None]:
+        q, k, v = (t.transpose(1, 2) for t in self._split_heads(self.query_key_value(x)))
+        y = posenc.attention(q, k, v, encoding, causal=True)
+        return self.dense(y.transpose(1, 2).flatten(2)), None
+
     ids = torch.randint(40, (2, 30))
     with torch.no_grad():
         expected = network(ids).logits
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(layer, "forward", bloom if model == "bloom" else mpt)
+            patch.setattr(layer, "forward", {"bloom": bloom, "mpt": mpt, "falcon": falcon}[model])
             got = network(ids).logits
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)  # their softmax and slopes are float32
+    # Their softmax and slopes are float32; Falcon's biases are bfloat16.
+    rounding = {"rtol": 1e-4, "atol": 1e-5} if model != "falcon" else {"rtol": 0, "atol": 2e-4}
+    torch.testing.assert_close(got, expected, **rounding)
+    if model == "falcon":
+        with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+            encoding = posenc.ALiBi(num_heads=6)  # as it is in other models
+            patch.setattr(layer, "forward", falcon)
+            assert float((network(ids).logits - expected).abs().max()) > 2e-3
 
 
 def test_another_rule_is_refused() -> None:

@@ -19,16 +19,21 @@ class ALiBi(ScoreEncoding):
 
     Place: scores. Learned: nothing. Relative: yes. Keys may be cached: yes.
 
-    .. math::  s_{hij} \leftarrow s_{hij} - m_h\,|i - j|, \qquad m_h = 2^{-8h/H}, \quad h = 1, \dots, H
+    .. math::  s_{hij} \leftarrow s_{hij} - m_h\,|i - j|, \qquad m_h = c\,2^{-Bh/H}, \quad h = 1, \dots, H
 
-    Here :math:`i, j` are the positions of query and key in tokens, :math:`H` is ``num_heads`` and :math:`m_h` is in
-    1/token. If :math:`H` is no power of two the paper leaves the slopes open, and ``rule`` decides.
+    Here :math:`i, j` are the positions of query and key in tokens, :math:`H` is ``num_heads``, :math:`B` is
+    ``max_bias`` (8 in the paper), :math:`c` is ``strength`` (1 in the paper) and :math:`m_h` is in 1/token. If
+    :math:`H` is no power of two the paper leaves the slopes open, and ``rule`` decides.
 
     Args:
         num_heads: :math:`H`, at least 1.
         rule: "authors": the slopes of the next lower power of two, then every second slope of the next higher one
             (the authors' code; BLOOM, Falcon). "mpt": of the slopes of the next higher power, the second, fourth, ...
-            and then the first, third, ... (MPT). "geometric": :math:`2^{-8h/H}` all the same.
+            and then the first, third, ... (MPT). "geometric": :math:`2^{-Bh/H}` all the same.
+        max_bias: :math:`B`, above 0: the slope of the last head is :math:`2^{-B}`. MPT's ``alibi_bias_max``,
+            llama.cpp's ``max_alibi_bias``; MPT-7B-StoryWriter has 16.
+        strength: :math:`c`, above 0. Falcon divides dot products and biases together by sqrt(head_dim), so its models
+            have 1 / sqrt(head_dim).
 
     Shape:
         bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``
@@ -38,7 +43,7 @@ class ALiBi(ScoreEncoding):
     footnote).
 
     Raises:
-        ValueError: ``num_heads`` below 1, or an unknown rule.
+        ValueError: ``num_heads`` below 1, an unknown rule, or a ``max_bias`` or ``strength`` that is not above 0.
 
     Example:
         >>> ALiBi(num_heads=2).bias(torch.arange(3), torch.arange(3))[0, 2]
@@ -57,14 +62,19 @@ class ALiBi(ScoreEncoding):
     factors_are_causal = True
     bias_is_pure = True
 
-    def __init__(self, num_heads: int, *, rule: Rule = "authors") -> None:
+    def __init__(self, num_heads: int, *, rule: Rule = "authors", max_bias: float = 8.0, strength: float = 1.0) -> None:
         super().__init__()
         if num_heads < 1:
             raise ValueError(f"ALiBi: got num_heads {num_heads}, expected at least 1.")
         if rule not in get_args(Rule):
             raise ValueError(f"ALiBi: got rule {rule!r}, expected one of {get_args(Rule)}.")
+        for name, value in (("max_bias", max_bias), ("strength", strength)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"ALiBi: got {name} {value}, expected a finite number above 0.")
         self.num_heads = num_heads
         self.rule = rule
+        self.max_bias = max_bias
+        self.strength = strength
 
     @property
     def slopes(self) -> tuple[float, ...]:
@@ -72,10 +82,13 @@ class ALiBi(ScoreEncoding):
         heads = self.num_heads
         lower = 2 ** int(math.log2(heads))
         if self.rule == "geometric" or lower == heads:
-            return _ladder(heads)
-        finer = _ladder(2 * lower)
-        ordered = _ladder(lower) + finer[::2] if self.rule == "authors" else finer[1::2] + finer[::2]
+            return self._ladder(heads)
+        finer = self._ladder(2 * lower)
+        ordered = self._ladder(lower) + finer[::2] if self.rule == "authors" else finer[1::2] + finer[::2]
         return ordered[:heads]
+
+    def _ladder(self, heads: int) -> tuple[float, ...]:
+        return tuple(self.strength * 2 ** (-self.max_bias * h / heads) for h in range(1, heads + 1))
 
     def factors(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor]:
         """One channel: 1 for the query, m_h j for the key. Right for keys at or before the query."""
@@ -90,7 +103,3 @@ class ALiBi(ScoreEncoding):
         distance = (as_float64(q_positions)[..., :, None] - as_float64(k_positions)[..., None, :]).abs()
         slopes = torch.tensor(self.slopes, dtype=torch.float32, device=q_positions.device)
         return -slopes[:, None, None] * distance.to(torch.float32).to(q_positions.device)[..., None, :, :]
-
-
-def _ladder(heads: int) -> tuple[float, ...]:
-    return tuple(2 ** (-8 * h / heads) for h in range(1, heads + 1))

@@ -271,11 +271,19 @@ def test_what_is_not_used_is_named_and_what_is_altered_is_refused(tmp_path: Path
     for keys, words in (
         ({"rope__freq_base": "much"}, "rope.freq_base is 'much', expected a number"),
         ({"rope__dimension_count": 0}, "rope.dimension_count is 0, expected a whole number above 0"),
-        ({"attention__max_alibi_bias": 4.0}, "max_alibi_bias is 4, expected 8"),
+        ({"attention__max_alibi_bias": -4.0}, "max_alibi_bias is -4, expected above 0"),
     ):
         arch = "bloom" if "attention__max_alibi_bias" in keys else "llama"
         with pytest.raises(ValueError, match=words):
             describe(gguf_file(tmp_path / "n.gguf", arch, **keys))
+
+
+def test_the_last_slope_of_a_file_is_its_own(tmp_path: Path) -> None:
+    """MPT-7B-StoryWriter; llama.cpp: m0 = 2^(-max_bias / n) where n is the power of two at or below the heads."""
+    (group,) = describe(gguf_file(tmp_path / "m.gguf", "mpt", attention__max_alibi_bias=16.0))
+    assert isinstance(group.encoding, ALiBi)
+    assert group.encoding.max_bias == 16
+    assert group.encoding.slopes[-1] == 2.0**-16
 
 
 @pytest.mark.parametrize(("arch", "pairing"), [("llama", "interleaved"), ("qwen2", "half"), ("phi3", "half")])

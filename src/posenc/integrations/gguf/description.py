@@ -214,10 +214,12 @@ def _without_rotation(
         bias = values.number("attention.max_alibi_bias", 0.0 if arch in of.ALIBI_IF_STORED else 8.0)
         if bias == 0 and arch in of.ALIBI_IF_STORED:
             encoding = _table(values) if "position_embd.weight" in values.header.tensors else NoPE()
-        elif bias != 8:
-            raise ValueError(f"{values.header.path}: attention.max_alibi_bias is {bias:g}, expected 8.")
+        elif not 0 < bias <= 1024:
+            raise ValueError(
+                f"{values.header.path}: attention.max_alibi_bias is {bias:g}, expected above 0; 8 as a rule."
+            )
         else:
-            encoding = ALiBi(heads)
+            encoding = ALiBi(heads, max_bias=bias)
     elif arch in of.TABLES:
         encoding = _table(values)
     elif arch in of.UNROTATED:

@@ -4,23 +4,26 @@ import numpy as np
 import numpy.typing as npt
 
 
-def slopes(num_heads: int, *, rule: str = "authors") -> npt.NDArray[np.float64]:
+def slopes(
+    num_heads: int, *, rule: str = "authors", max_bias: float = 8.0, strength: float = 1.0
+) -> npt.NDArray[np.float64]:
     """How much a score loses per token of distance, for each head.
 
-        m(h) = 2^(-8 h / n)                                 h = 1 .. n, n = `num_heads` a power of two
+        m(h) = c 2^(-B h / n)                               h = 1 .. n, n = `num_heads` a power of two,
+                                                            B = `max_bias`, c = `strength`; 8 and 1 in the paper
 
     The paper stops there. For any other n there are three rules, and a model keeps the one it was trained with:
 
         "authors"    the slopes of the largest power of two n' below n, then every other slope of 2 n' heads
         "mpt"        with n'' the smallest power of two above n: its slopes 2, 4, 6 ..., then 1, 3, 5 ..., cut at n
-        "geometric"  m(h) = 2^(-8 h / n) all the same
+        "geometric"  m(h) = c 2^(-B h / n) all the same
 
     Reference: Press et al., arXiv 2108.12409, section 3; get_slopes in the authors' repository;
     build_mpt_alibi_tensor in Hugging Face's MPT.
     """
 
     def of(n: int) -> list[float]:
-        return [2.0 ** (-8 * h / n) for h in range(1, n + 1)]
+        return [strength * 2.0 ** (-max_bias * h / n) for h in range(1, n + 1)]
 
     power = 1
     while 2 * power <= num_heads:
@@ -38,7 +41,13 @@ def slopes(num_heads: int, *, rule: str = "authors") -> npt.NDArray[np.float64]:
 
 
 def bias(
-    q_positions: npt.ArrayLike, k_positions: npt.ArrayLike, *, num_heads: int, rule: str = "authors"
+    q_positions: npt.ArrayLike,
+    k_positions: npt.ArrayLike,
+    *,
+    num_heads: int,
+    rule: str = "authors",
+    max_bias: float = 8.0,
+    strength: float = 1.0,
 ) -> npt.NDArray[np.float64]:
     """The penalty of each head on each query and key, to be added to the scaled scores.
 
@@ -52,7 +61,7 @@ def bias(
     i = np.asarray(q_positions, dtype=np.float64)[..., :, None]
     j = np.asarray(k_positions, dtype=np.float64)[..., None, :]
     distance = np.abs(i - j)
-    m = slopes(num_heads, rule=rule)
+    m = slopes(num_heads, rule=rule, max_bias=max_bias, strength=strength)
     b = np.empty((*distance.shape[:-2], num_heads, *distance.shape[-2:]))
     for h in range(num_heads):
         b[..., h, :, :] = -m[h] * distance

@@ -163,6 +163,7 @@ def _repeated(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:
 PATTERNS: dict[str, Callable[[Any, int, Mapping[str, Any]], list[str]]] = {
     "full_attn_idxs": _at("full_attention", "conv"),
     "attn_layer_indices": _at("full_attention", "mamba"),
+    "attn_layer_idxs": _at("full_attention", "mamba"),
     "full_attention_interval": _every("full_attention", "linear_attention", -1),
     "sliding_window_pattern": _every("full_attention", "sliding_attention", -1),
     "global_attn_every_n_layers": _every("full_attention", "sliding_attention", 0),

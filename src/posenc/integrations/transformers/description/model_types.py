@@ -158,19 +158,21 @@ SAME_CODE = {"kimi_k2": "deepseek_v3"}
 
 #: Published code outside of transformers that rotates as Llama does; what their layers are, their keys say.
 REMOTE_AS_LLAMA = names("""
-    Klear Yi bailing_moe bailing_moe_v2 deepseek dots_ocr hunyuan internlm internlm2 internlmxcomposer2 iquestloopcoder
-    llava_llama llava_mistral llava_qwen mimo minicpm minicpmo minicpmv minimax_m1 minimax_text_01 molmo nemotron-nas
-    new phi3_v phi3small phi4mm stablelm_epoch telechat3
+    BlueLM Klear Yi aquila bailing_moe bailing_moe_v2 codeshell deepseek dots_ocr hunyuan internlm internlm2
+    internlmxcomposer2 iquestloopcoder llava_llama llava_mistral llava_qwen mimo minicpm minicpmo minicpmv
+    minimax_m1 minimax_text_01 molmo nemotron-nas new orion phi3_v phi3small phi4mm solar stablelm_epoch telechat3
+    xverse
 """)
 #: Those of them whose config class has the base 10000 where a config leaves it out.
 REMOTE_DEFAULT_BASE = names("""
-    deepseek internlm2 internlmxcomposer2 llava_llama llava_mistral llava_qwen minicpm minicpmo minicpmv
+    BlueLM aquila codeshell deepseek internlm2 internlmxcomposer2 llava_llama llava_mistral llava_qwen minicpm
+    minicpmo minicpmv orion solar
 """)
 
 #: Of the types whose code is not in transformers, those whose code was not compared with what is said of them here.
 CODE_NOT_SEEN = names("""
-    RefinedWeb RefinedWebModel Yi btlm hf_olmo internlmxcomposer2 jais minicpmo minicpmv mixformer-sequential new
-    phi-msft phi3_v stablelm_epoch
+    BlueLM RefinedWeb RefinedWebModel Yi btlm hf_olmo internlmxcomposer2 jais minicpmo minicpmv mixformer-sequential
+    new orion phi-msft phi3_v replit_lm solar stablelm_epoch xverse
 """)
 CODE_NOT_SEEN_NOTE = (
     "read as this type is generally known; its own code, which is not in transformers, was not compared: posenc check "

@@ -265,7 +265,7 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
     try:
         filled = built(cls, config)
     except ValueError as trouble:
-        structure = {key: value for key, value in config.items() if _STRUCTURE.search(key) or bears_on_positions(key)}
+        structure = _structure(config)
         heads = size(config, "num_heads")
         if heads and "num_key_value_heads" not in structure:
             structure["num_key_value_heads"] = heads  # a default that does not divide the heads is no matter here
@@ -278,6 +278,15 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
         said.append(f"keys that say nothing of positions, one of which is refused: {trouble}")
     _check_counts(cls, config, filled)
     return filled, said
+
+
+def _structure(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that a class may need, and those that bear on positions; of the objects among them the same."""
+    return {
+        key: _structure(value) if isinstance(value, Mapping) and key.endswith("_config") else value
+        for key, value in config.items()
+        if _STRUCTURE.search(key) or bears_on_positions(key)
+    }
 
 
 def _check_counts(cls: Any, config: Mapping[str, Any], filled: Mapping[str, Any]) -> None:

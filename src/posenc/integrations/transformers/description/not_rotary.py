@@ -64,6 +64,11 @@ WIDE_TABLES = names("mobilebert opt")
 T5_BESIDES = {"mpnet": (32, 128)}
 
 
+def learned_table(config: Mapping[str, Any]) -> Learned:
+    """A row for each position, from the sizes that a config says."""
+    return _table(int(need(config, "hidden_size")), int(need(config, "max_positions")))
+
+
 def _table(dim: int, length: int) -> Learned:
     if length < 1:
         raise ValueError(f"describe: a table of {length} positions, expected at least 1; correct the lengths.")
@@ -266,7 +271,7 @@ def _alibi(config: Mapping[str, Any]) -> list[Found]:
     return [("", _layers(config), ALiBi(int(need(config, "num_heads"))), size(config, "max_positions"), ())]
 
 
-def _mpt(config: Mapping[str, Any]) -> list[Found] | None:
+def mpt(config: Mapping[str, Any]) -> list[Found] | None:
     """By ``attn_config``, as the code that MPT came with; transformers' own adds ALiBi whatever it says."""
     attention = config.get("attn_config") or {}
     length = size(config, "max_positions")
@@ -279,12 +284,14 @@ def _mpt(config: Mapping[str, Any]) -> list[Found] | None:
     if not attention.get("alibi", True):
         if not config.get("learned_pos_emb", True):
             return [("", _layers(config), NoPE(), length, own)]
-        table = _table(int(need(config, "hidden_size")), int(need(config, "max_positions")))
+        table = learned_table(config)
         return [("", _layers(config), table, table.length, own)]
     heads = int(need(config, "num_heads"))
-    if attention.get("alibi_bias_max", 8) != 8:
-        raise ValueError(f"describe: alibi_bias_max is {attention['alibi_bias_max']}, expected 8, the paper's.")
-    return [("", _layers(config), ALiBi(heads, rule="mpt"), length, ())]
+    steepest = attention.get("alibi_bias_max", 8)
+    if not isinstance(steepest, (int, float)) or not 0 < steepest <= 1024:
+        raise ValueError(f"describe: alibi_bias_max is {steepest!r}, expected a number above 0; 8 as a rule.")
+    notes = ("transformers' own class takes 8 for alibi_bias_max, whatever attn_config says",) if steepest != 8 else ()
+    return [("", _layers(config), ALiBi(heads, rule="mpt", max_bias=steepest), length, notes)]
 
 
 def _t5(config: Mapping[str, Any]) -> list[Found]:
@@ -308,7 +315,18 @@ def _pix2struct(config: Mapping[str, Any]) -> list[Found]:
 
 
 def _falcon(config: Mapping[str, Any]) -> list[Found] | None:
-    return _alibi(config) if config.get("alibi") else None
+    return falcon_alibi(config, size(config, "max_positions")) if config.get("alibi") else None
+
+
+def falcon_alibi(config: Mapping[str, Any], length: int | None) -> list[Found]:
+    """ALiBi as Falcon has it, now and before transformers had it."""
+    heads, width = int(need(config, "num_heads")), head_dim(config)
+    notes = (
+        "dot products and biases are divided by sqrt(head_dim) together, so the slopes are: strength is "
+        "1 / sqrt(head_dim)",
+        "its code rounds the biases to bfloat16",
+    )
+    return [("", _layers(config), ALiBi(heads, strength=width**-0.5), length, notes)]
 
 
 def _esm(config: Mapping[str, Any]) -> list[Found] | None:
@@ -334,7 +352,7 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(names("musicgen_decoder musicgen_melody_decoder"), _musicgen),
     "bloom": _alibi,
     "falcon": _falcon,
-    "mpt": _mpt,
+    "mpt": mpt,
     **dict.fromkeys(names("longt5 mt5 pop2piano switch_transformers t5 umt5"), _t5),
     "pix2struct_text_model": _pix2struct,
     "esm": _esm,

@@ -4,14 +4,16 @@ Read from the published modelling files, but for those in ``model_types.CODE_NOT
 does what Llama does and says its base is a row of ``model_types`` alone.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from posenc import ALiBi, AxialRoPE, RoPE
 from posenc.encoding import Encoding
-from posenc.frequencies import DynamicNTK, Frequencies, Geometric
+from posenc.frequencies import DynamicNTK, Frequencies, Geometric, Linear, NTKAlpha
 from posenc.integrations.transformers.description.config import Keys, first, head_dim, need, need_key, need_size, size
-from posenc.integrations.transformers.description.layers import all_layers
+from posenc.integrations.transformers.description.layers import all_layers, with_attention
+from posenc.integrations.transformers.description.not_rotary import falcon_alibi, learned_table, mpt
 
 #: (kind, layers, encoding, trained length, notes)
 Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
@@ -69,7 +71,7 @@ def _internlm(config: Mapping[str, Any]) -> list[Found] | None:
 
 def _refined_web(config: Mapping[str, Any]) -> list[Found]:
     """Falcon, before transformers had it."""
-    return _alibi(config) if config.get("alibi") else _plain(config)
+    return falcon_alibi(config, size(config, "max_positions")) if config.get("alibi") else _plain(config)
 
 
 def _phi(config: Mapping[str, Any]) -> list[Found]:
@@ -101,7 +103,55 @@ def _olmo(config: Mapping[str, Any]) -> list[Found] | None:
 
 
 def _jais(config: Mapping[str, Any]) -> list[Found] | None:
-    return _alibi(config) if config.get("position_embedding_type") == "alibi" else None
+    kind = config.get("position_embedding_type")
+    if kind == "learned":
+        table = learned_table(config)
+        return [("", all_layers(config), table, table.length, ())]
+    return _alibi(config) if kind == "alibi" else None
+
+
+def _replit(config: Mapping[str, Any]) -> list[Found] | None:
+    """Replit's first models: MPT before ``attn_config``."""
+    flat = {key: config[key] for key in ("alibi", "alibi_bias_max") if config.get(key) is not None}
+    return mpt({**config, "attn_config": flat}) if flat.get("alibi") else None
+
+
+def _codeshell(config: Mapping[str, Any]) -> None:
+    """As Llama, with a base that is fixed in the code."""
+    kind = config.get("position_embedding_type")
+    if kind != "rope":
+        raise ValueError(
+            f"describe: position_embedding_type of a 'codeshell' is {kind!r}, expected 'rope'; correct it."
+        )
+
+
+def _telechat(config: Mapping[str, Any]) -> list[Found]:
+    """TeleChat 1 and 2: the base of a length is that of the trained one at least, which may be a stretched one."""
+    trained, first_length = (int(config.get(key) or 8192) for key in ("training_seqlen", "base_seqlen"))
+    alpha = max(2 ** (math.ceil(math.log2(trained / first_length)) + 1) - 1, 1)
+    rule: Frequencies = NTKAlpha(float(alpha)) if alpha > 1 else Geometric()
+    note = (
+        f"up to {trained} tokens; past them the code stretches the base further and raises cos and sin, by the length"
+    )
+    return [("", all_layers(config), RoPE(head_dim(config), frequencies=rule), trained, (*_FIXED, note))]
+
+
+def _hyena(config: Mapping[str, Any]) -> list[Found]:
+    """StripedHyena 1 and 2 (Evo, Evo 2): attention in some layers, with flash-attention's rotation."""
+    need_key(config, "attn_layer_idxs")
+    base = float(config.get("rotary_emb_base") or 10_000)
+    stretched, factor = config.get("use_interpolated_rotary_pos_emb"), config.get("rotary_emb_scaling_factor")
+    rule: Frequencies = Linear(float(factor), base=base) if stretched and factor else Geometric(base)
+    length = config.get("max_seqlen") or size(config, "max_positions")
+    rope = RoPE(head_dim(config), frequencies=rule)
+    return [("", with_attention(config), rope, length and int(length), ())]
+
+
+def _neobert(config: Mapping[str, Any]) -> list[Found] | None:
+    if config.get("rope") is False:
+        return None
+    rope = RoPE(head_dim(config), pairing="interleaved")
+    return [("", all_layers(config), rope, config.get("max_length"), _FIXED)]
 
 
 def _moonvit(config: Mapping[str, Any]) -> list[Found]:
@@ -161,6 +211,11 @@ READERS: dict[str, Reader] = {
     "openelm": _openelm,
     "hf_olmo": _olmo,
     **dict.fromkeys(("btlm", "jais"), _jais),
+    "codeshell": _codeshell,
+    "neobert": _neobert,
+    "replit_lm": _replit,
+    **dict.fromkeys(("evo2", "stripedhyena", "stripedhyena2"), _hyena),
+    "telechat": _telechat,
     "moonvit": _moonvit,
     **dict.fromkeys(("plamo", "yuan"), _plain),
 }

@@ -12,6 +12,7 @@ from posenc import NoPE
 from posenc.encoding import Encoding
 from posenc.integrations.transformers.description import model_types as models
 from posenc.integrations.transformers.description.config import SWITCH, Keys, bears_on_positions
+from posenc.integrations.transformers.description.layers import types_of
 
 #: A base, a share or a stretch of the rotation, or the layers without it.
 _CHANGES = re.compile(
@@ -28,8 +29,20 @@ _HEAD_DIMS = models.names("""
 #: The number of heads in some of the layers.
 _HEADS = re.compile(r"((swa|sliding|local)\w*_)?num_((swa|sliding|local)\w*_)?(attention_|query_)?heads", re.IGNORECASE)
 
+#: Which layers have attention, or another mixer in its place, under whatever name.
+_WHICH_LAYERS = re.compile(
+    r"(att(entio)?n|mamba|ssm|hybrid|recurrent|linear|conv|hyena|kda|delta|rwkv)\w*(layer|idx|ind(ex|ices)|_ids|pattern)"
+    r"|(layer|block)\w*(att(entio)?n|mamba|ssm|hybrid|pattern|kinds?$|types?$)",
+    re.IGNORECASE,
+)
+#: Kinds of layers that have attention.
+_ATTENTION = models.names("""
+    attention chunked_attention full full_attention global global_attention hybrid local local_attention sliding
+    sliding_attention sparse_attention swa
+""")
+
 _ADVICE = (
-    "say it in the words of transformers (head_dim; rope_parameters, by kind of layer beside layer_types; "
+    "say it in the words of transformers (head_dim; layer_types; rope_parameters, by kind of layer; "
     "no_rope_layers), or remove it"
 )
 
@@ -46,6 +59,13 @@ def check_unknown(config: Keys, encodings: list[Encoding]) -> None:
             raise ValueError(
                 f"describe: {values.get('model_type')!r} is no model type that is known here, and its config says "
                 f"{key} = {value!r}, {why}; {_ADVICE}."
+            )
+    for kind in types_of(values) or ():
+        if kind not in _ATTENTION | models.NO_ATTENTION:
+            raise ValueError(
+                f"describe: {values.get('model_type')!r} is no model type that is known here, and its config has "
+                f"layers of the kind {kind!r}, which may have attention or not; write full_attention, "
+                "sliding_attention or linear_attention."
             )
     if values.get("qk_rope_head_dim") and values.get("qk_nope_head_dim") is None:
         raise ValueError(
@@ -68,6 +88,11 @@ def _why_not(key: str, value: Any, values: Mapping[str, Any], asked: set[str], e
     heads = values.get("num_attention_heads")
     if number and heads is not None and _HEADS.fullmatch(key) and not values.get("head_dim"):
         return None if value == heads else "so that some heads have another width"
+    inside = value if isinstance(value, Mapping) else {key: value}
+    for name, listed in inside.items():
+        several = isinstance(listed, (list, tuple)) or (isinstance(listed, str) and str(name).endswith("pattern"))
+        if several and listed and name not in asked and _WHICH_LAYERS.search(str(name)):
+            return "which may say that some layers have no attention"
     says = (number and value not in (0, 1, -1)) or (isinstance(value, list) and value)
     if says and key not in asked and bears_on_positions(key) and _CHANGES.search(key):
         return "which is not read and may change the rotation"
