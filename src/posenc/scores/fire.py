@@ -83,12 +83,30 @@ class FIRE(ScoreEncoding):
         multiplier = self.threshold_multiplier.detach()
         return abs(self.threshold * float(multiplier)) if may_look(multiplier) else 0.0
 
-    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
+    @property
+    def num_units(self) -> int:
+        return self.width + 1
+
+    def stretched(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch q_len k_len"]:
+        r""":math:`\psi(i - j)`."""
         c = working(self.c)
-        far = distance(q_positions, k_positions).to(c.dtype).to(c.device)
-        i = q_positions.to(c.dtype)[..., :, None]
-        longest = torch.maximum(i, (self.threshold * working(self.threshold_multiplier)).abs())
-        share = (c * far).abs().log1p() / ((c * longest).abs().log1p() + 1e-6)
+        return (c * distance(q_positions, k_positions).to(c.dtype).to(c.device)).abs().log1p()
+
+    def longest(self, q_positions: Tensor) -> Float[Tensor, "*batch q_len"]:
+        r""":math:`\psi(\max(i, L)) + \epsilon`, what a share is a share of."""
+        c = working(self.c)
+        longest = torch.maximum(q_positions.to(c.dtype), (self.threshold * working(self.threshold_multiplier)).abs())
+        return (c * longest).abs().log1p() + 1e-6
+
+    def units(self) -> Float[Tensor, "heads num_units 3"]:
+        """f as units (into, at, out), each of which gives out * relu(into * share + at); the last is f's own bias."""
+        into, at, out = working(self.hidden.weight)[:, 0], working(self.hidden.bias), working(self.out.weight)
+        hidden = torch.stack((into.expand_as(out), at.expand_as(out), out), dim=-1)
+        last = working(self.out.bias)[:, None]
+        return torch.cat((hidden, torch.stack((0 * last, torch.ones_like(last), last), dim=-1)), dim=-2)
+
+    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
+        share = self.stretched(q_positions, k_positions) / self.longest(q_positions)[..., None]
         # Written out rather than called: autocast must not take the network to half precision.
         inner = (share[..., None] * working(self.hidden.weight)[:, 0] + working(self.hidden.bias)).relu()
         with without_autocast(share.device.type):

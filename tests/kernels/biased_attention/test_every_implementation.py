@@ -237,3 +237,14 @@ def test_all_sizes_may_be_open_under_torch_compile(kv_heads: int) -> None:
     )
     q, k, v = torch.randn(1, 4, 5, 8), torch.randn(1, kv_heads, 5, 8), torch.randn(1, kv_heads, 5, 8)
     torch.testing.assert_close(attend(q, k, v), posenc.attention(q, k, v, causal=True))
+
+
+@pytest.mark.parametrize("implementation", ["cpu", "sdpa", "blocks", "channels", "dense"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mask_of_numbers_may_have_another_dtype(implementation: str, dtype: torch.dtype) -> None:
+    q, k, v = tensors(dtype)
+    mask = torch.linspace(-3, 3, Q_LEN * K_LEN, dtype=torch.float64).view(Q_LEN, K_LEN)
+    encoding = None if implementation == "sdpa" else posenc.ALiBi(num_heads=HEADS)
+    y = posenc.attention(q, k, v, encoding, causal=True, mask=mask, implementation=implementation)
+    wide = posenc.attention(*tensors(), encoding, causal=True, mask=mask, implementation="dense")
+    torch.testing.assert_close(y.double(), wide, rtol=0, atol=1e-5 if dtype == torch.float32 else 3e-2)

@@ -68,9 +68,3 @@ def test_a_row_of_fire_is_kept_up_to_its_threshold_and_made_anew_when_that_moves
                 step = (q[:, :, :1], k[:, :, :k_len], v[:, :, :k_len])
                 got = posenc.attention(*step, fire, causal=True)
                 torch.testing.assert_close(got, posenc.attention(*step, fire, causal=True, implementation="dense"))
-
-
-def test_fire_past_its_threshold_is_refused_by_the_compiled_kernel() -> None:
-    q = torch.zeros(1, 2, 41, 8)
-    with pytest.raises(ValueError, match="FIRE gives no bias of the distance alone"):
-        posenc.attention(q, q, q, posenc.FIRE(num_heads=2, threshold=40.0), causal=True, implementation="cpu")

@@ -8,7 +8,7 @@ import torch
 from tests.kernels.fuzzing.tensors import HUGE, spoiled, strided
 from torch import Tensor
 
-from posenc.kernels.biased_attention import fused
+from posenc.kernels.biased_attention import fused, shares
 
 SOURCE, LEVELS, SET_LEVEL = fused.SOURCE, len(fused.LEVELS), "posenc_attention_set_level"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -22,14 +22,14 @@ def good_call() -> tuple[Any, list[Any]]:
     forward = good_arguments()
     if random.random() < 0.5:
         return random.choice(FORWARDS), forward
-    q, k, v, scale, table, zero, causal, window, mask, documents, _, skip, fades = forward
+    q, k, v, scale, table, zero, causal, window, mask, documents, _, skip, fades, factors, units = forward
     with torch.no_grad():
         y, lse = torch.ops.posenc._attention_and_sums(*forward)
     gradient = strided(torch.randn(y.shape).to(y.dtype))
     learns = table is not None and random.random() < 0.5
     return torch.ops.posenc._attention_backward, [
         *(gradient, strided(y), lse, q, k, v, scale, table, zero, learns, causal, window, mask, documents, skip),
-        *(fades, fades is not None and random.random() < 0.7),
+        *(fades, fades is not None and random.random() < 0.7, factors, units),
     ]
 
 
@@ -68,7 +68,11 @@ def good_arguments() -> list[Any]:
     if q_len <= k_len and random.random() < 0.3:
         documents = torch.randint(0, 3, (random.choice((1, batch)), k_len)).sort(-1).values
     fades = None
-    if q_len <= k_len and random.random() < 0.3:
+    factors = units = None
+    if table is not None and random.random() < 0.5:
+        factors = random.choice((1.0, 0.01, -1.0)) * torch.rand(q_len)
+        units = torch.randn(heads, random.choice((0, 1, 33, 128)), 3)
+    elif q_len <= k_len and random.random() < 0.3:
         steps = random.choice((0.01, 1.0, 30.0)) * torch.rand(batch, heads, k_len, dtype=torch.float64)
         fades = -steps.cumsum(-1) if random.random() < 0.8 else steps  # the last rise too
         fades = random.choice(
@@ -88,6 +92,8 @@ def good_arguments() -> list[Any]:
         torch.randn(heads) if random.random() < 0.2 else None,
         random.random() < 0.7,
         fades,
+        factors,
+        units,
     ]
 
 
@@ -98,19 +104,20 @@ def may_refuse(operator: Any, error: Exception) -> bool:
 def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
     """What is wrong with the result of a good call, against the formula in float64; gradients by autograd."""
     if operator in FORWARDS:
-        want = dense(*(x.double() for x in arguments[:3]), *arguments[3:11], arguments[12])
+        want = dense(*(x.double() for x in arguments[:3]), *arguments[3:11], *arguments[12:])
         y = result[0] if operator is torch.ops.posenc._attention_and_sums else result
         return _far(y, want, "y", arguments[Q].dtype)
     gradient, y, lse, q, k, v, scale, table, zero, learns, causal, window, mask, documents, _ = arguments[:15]
-    fades, learns_fades = arguments[15:]
+    fades, learns_fades, factors, units = arguments[15:]
     if not k.shape[2] or not q.numel() or not v.numel():
         return None
     leaves = [x.detach().double().requires_grad_() for x in (q, k, v)]
     learned = None if table is None else table.double().requires_grad_()
     faded = None if fades is None else fades.detach().requires_grad_()
+    network = [None if x is None else x.double().requires_grad_() for x in (factors, units)]
     # y and lse were made with or without sinks: their share is known from the sum of the weights without them
     with torch.enable_grad():
-        z = scores(*leaves[:2], scale, learned, zero, causal, window, mask, documents, faded)
+        z = scores(*leaves[:2], scale, learned, zero, causal, window, mask, documents, faded, *network)
         weights = (z - lse.double()[..., None]).exp().nan_to_num(0.0)
         pulled = (gradient.double() @ leaves[2].repeat_interleave(q.shape[1] // k.shape[1], 1).mT).detach()
         delta = (y.double() * gradient.double()).sum(-1, keepdim=True)
@@ -129,6 +136,9 @@ def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
         wanted.append(("dtable", result[3].sum(0), learned.grad))
     if learns_fades and faded is not None:
         wanted.append(("dfades", result[4], faded.grad))
+    if units is not None:
+        got_units = shares.gradient_of_units(units, *result[6].sum(0).unbind(-1))
+        wanted += [("dfactors", result[5].sum((0, 1)), network[0].grad), ("dunits", got_units, network[1].grad)]
     return next((said for name, got, want in wanted if (said := _far(got, want, name, q.dtype)) is not None), None)
 
 
@@ -151,13 +161,16 @@ def scores(
     mask: Tensor | None,
     documents: Tensor | None,
     fades: Tensor | None,
+    factors: Tensor | None,
+    units: Tensor | None,
 ) -> Tensor:
     """The scores of all pairs, minus infinity where a query may not see a key."""
     q_len, k_len = q.shape[2], k.shape[2]
     z: Tensor = scale * q @ k.repeat_interleave(q.shape[1] // k.shape[1], 1).mT
     t, u = torch.arange(q_len)[:, None] + k_len - q_len, torch.arange(k_len)[None]
     if table is not None:
-        z = z + table[:, (zero + t - u).clamp(0, table.shape[1] - 1)]
+        added = table[:, (zero + t - u).clamp(0, table.shape[1] - 1)]
+        z = z + (added if factors is None or units is None else shares.bias(added, factors, units))
     if fades is not None:
         z = z + (fades[..., k_len - q_len :, None] - fades[..., None, :]).clamp(max=0)
     seen = torch.ones_like(z, dtype=torch.bool)
@@ -188,9 +201,11 @@ def dense(
     documents: Tensor | None,
     sinks: Tensor | None,
     fades: Tensor | None,
+    factors: Tensor | None,
+    units: Tensor | None,
 ) -> Tensor:
     """Attention as the formula has it; zeros for a query that sees nothing."""
-    z = scores(q, k, scale, table, zero, causal, window, mask, documents, fades)
+    z = scores(q, k, scale, table, zero, causal, window, mask, documents, fades, factors, units)
     if sinks is not None:
         z = torch.cat((z, sinks.double()[:, None, None].expand(*z.shape[:3], 1)), -1)
     weights = z.softmax(-1)[..., : k.shape[2]].nan_to_num(0.0)

@@ -16,6 +16,9 @@ struct Gradients {
   float* table;      // (batch, heads, distances), or null
   int64_t distances;
   double* fades;     // (batch, heads, k_len), or null
+  // If there are units: (batch, heads, q_len), and (batch, heads, units, 2), sums of what came where a unit is on.
+  float* factors;
+  double* units;
 };
 
 // Sums over channels of the output times its gradient, which lies in `y_rows`; 0 for queries without any key.
@@ -102,6 +105,12 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
   if (distances != nullptr) std::fill(distances, distances + g.distances, 0.0f);
   double* const fade_gradient = g.fades == nullptr ? nullptr : g.fades + (b * p.heads + h) * p.k_len;
   if (fade_gradient != nullptr) std::fill(fade_gradient, fade_gradient + p.k_len, 0.0);
+  float* const factor_gradient = g.units == nullptr ? nullptr : g.factors + row;
+  double* const unit_gradient = g.units == nullptr ? nullptr : g.units + (b * p.heads + h) * p.unit_count * 2;
+  if (g.units != nullptr) {
+    std::fill(factor_gradient, factor_gradient + p.q_len, 0.0f);
+    std::fill(unit_gradient, unit_gradient + p.unit_count * 2, 0.0);
+  }
 
   copy_tokens(p.q, b, h, 0, p.q_len, p.scale, q_rows, width);
   copy_tokens(g.y, b, h, 0, p.q_len, 1.0f, y_rows, value_width);
@@ -119,6 +128,7 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
     if (t >= p.q_len) delta[t] = 0.0f;
   }
   const bool masked = p.mask != nullptr || p.documents != nullptr;
+  Shares shares;
 
   for (int64_t first_key = 0; first_key < p.k_len; first_key += KEYS) {
     const int64_t stop_key = std::min(first_key + KEYS, p.k_len);
@@ -144,6 +154,10 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
       make_scores<L>(count, columns, key_rows, keys.row, channels, q_columns + t0 * channels,
                      diagonals.any ? diagonals.values : nullptr, weights, unused);
       if (p.fades != nullptr) add_fading(p, b, h, t0, t1, u0, u1, weights);
+      if (p.units != nullptr) {
+        shares.make(p, h, t0, t1, u0, u1);
+        add_shares<L>(shares, count, columns, weights);
+      }
       if (masked) apply_masks(p, b, h, t0, t1, u0, u1, weights);
       for (int64_t n = 0; n < columns; n += L::W) {
         const F sums = L::load(lse + t0 + n), start = -L::load(delta + t0 + n);
@@ -165,6 +179,9 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
                      v_gradient + u0 * value_width, value_width);
       add_product<L>(count, width, rows, slopes, QUERIES, 1, q_rows + t0 * width, width, k_gradient + u0 * width, width);
       add_product<L>(rows, width, count, slopes, 1, QUERIES, key_rows, keys.row, q_gradient + t0 * width, width);
+      if (g.units != nullptr) {
+        add_share_gradients<L>(shares, count, rows, slopes, factor_gradient + t0, unit_gradient);  // sets slopes
+      }
       if (table_gradient != nullptr) {
         const int64_t nearest = t0 + p.offset - (u1 - 1);
         std::fill(by_distance, by_distance + QUERIES + KEYS, 0.0f);

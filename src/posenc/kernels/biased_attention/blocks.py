@@ -169,7 +169,7 @@ def _fused_block(problem: Problem, block: Block, q: Tensor, k: Tensor, v: Tensor
     if block.hidden is not None:
         bias = bias.masked_fill(block.hidden, float("-inf"))
     if problem.mask is not None and problem.mask.dtype != torch.bool:
-        bias = bias + cut(problem.mask, block.rows, block.keys)
+        bias = bias + cut(problem.mask, block.rows, block.keys).to(bias.dtype)
     bias = bias.reshape((1,) * (4 - bias.ndim) + bias.shape) if bias.ndim < 4 else bias
     gqa = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=problem.scale, enable_gqa=gqa)

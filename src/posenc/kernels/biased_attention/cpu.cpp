@@ -150,7 +150,8 @@ Operand operand(const char* name, const Tensor& x) {
 Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const std::optional<Tensor>& table,
                 int64_t zero, bool causal, int64_t window, const std::optional<Tensor>& mask,
                 const std::optional<Tensor>& documents, const std::optional<Tensor>& sinks, bool skip,
-                const std::optional<Tensor>& fades) {
+                const std::optional<Tensor>& fades, const std::optional<Tensor>& factors,
+                const std::optional<Tensor>& units) {
   Problem p;
   p.q = operand("q", q), p.k = operand("k", k), p.v = operand("v", v);
   p.batch = q.size(0), p.heads = p.q.heads, p.q_len = p.q.tokens, p.k_len = p.k.tokens;
@@ -219,8 +220,21 @@ Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
     p.fades = static_cast<const double*>(fades->const_data_ptr());
     for (int i = 0; i < 2; ++i) p.fades_stride[i] = fades->stride(i);
   }
+  REQUIRE(factors.has_value() == units.has_value() && (!units.has_value() || (table.has_value() && !fades.has_value())),
+          "got factors or units alone or with fades, expected units with a table and factors.");
+  if (units.has_value()) {
+    REQUIRE(units->is_cpu() && units->scalar_type() == ScalarType::Float && units->dim() == 3 &&
+                units->size(0) == p.heads && units->size(1) <= MOST_UNITS && units->size(2) == 3 && units->is_contiguous(),
+            "got units of shape ", Shape{*units}, ", expected contiguous float32 (", p.heads, ", at most ", MOST_UNITS,
+            ", 3), on the CPU.");
+    REQUIRE(factors->is_cpu() && factors->scalar_type() == ScalarType::Float && factors->dim() == 1 &&
+                factors->size(0) == p.q_len && factors->is_contiguous(),
+            "got factors of shape ", Shape{*factors}, ", expected contiguous float32 (", p.q_len, "), on the CPU.");
+    p.units = static_cast<const float*>(units->const_data_ptr()), p.unit_count = units->size(1);
+    p.factors = static_cast<const float*>(factors->const_data_ptr());
+  }
   // Without a bias that falls, or a float mask that lifts what it holds down, there is nothing to prove.
-  p.skip = skip && (p.table != nullptr || p.fades != nullptr) && !p.mask_is_float;
+  p.skip = skip && ((p.table != nullptr && p.units == nullptr) || p.fades != nullptr) && !p.mask_is_float;
   return p;
 }
 
@@ -291,8 +305,10 @@ Tensor forward(const Problem& p, float* lse) {
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const std::optional<Tensor>& table,
                  int64_t zero, bool causal, int64_t window, const std::optional<Tensor>& mask,
                  const std::optional<Tensor>& documents, const std::optional<Tensor>& sinks, bool skip,
-                 const std::optional<Tensor>& fades) {
-  return forward(checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip, fades), nullptr);
+                 const std::optional<Tensor>& fades, const std::optional<Tensor>& factors,
+                 const std::optional<Tensor>& units) {
+  return forward(
+      checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip, fades, factors, units), nullptr);
 }
 
 std::tuple<Tensor, Tensor> attention_and_sums(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
@@ -300,18 +316,23 @@ std::tuple<Tensor, Tensor> attention_and_sums(const Tensor& q, const Tensor& k, 
                                               int64_t window, const std::optional<Tensor>& mask,
                                               const std::optional<Tensor>& documents,
                                               const std::optional<Tensor>& sinks, bool skip,
-                                              const std::optional<Tensor>& fades) {
-  const Problem p = checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip, fades);
+                                              const std::optional<Tensor>& fades,
+                                              const std::optional<Tensor>& factors,
+                                              const std::optional<Tensor>& units) {
+  const Problem p =
+      checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip, fades, factors, units);
   Tensor lse = fresh({p.batch, p.heads, p.q_len}, aoti_torch_dtype_float32());
   return {forward(p, static_cast<float*>(lse.mutable_data_ptr())), lse};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_backward(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> attention_backward(
     const Tensor& gradient, const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
     double scale, const std::optional<Tensor>& table, int64_t zero, bool learns_table, bool causal, int64_t window,
     const std::optional<Tensor>& mask, const std::optional<Tensor>& documents, bool skip,
-    const std::optional<Tensor>& fades, bool learns_fades) {
-  const Problem p = checked(q, k, v, scale, table, zero, causal, window, mask, documents, std::nullopt, skip, fades);
+    const std::optional<Tensor>& fades, bool learns_fades, const std::optional<Tensor>& factors,
+    const std::optional<Tensor>& units) {
+  const Problem p = checked(q, k, v, scale, table, zero, causal, window, mask, documents, std::nullopt, skip, fades,
+                            factors, units);
   Gradients g;
   g.y = operand("gradient", gradient);
   g.output = operand("output", y);
@@ -343,13 +364,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_backward(
   Tensor of_fades = fresh({p.batch, p.heads, has_fades ? p.k_len : 0}, aoti_torch_dtype_float64());
   g.fades = has_fades ? static_cast<double*>(of_fades.mutable_data_ptr()) : nullptr;
   if (empty && has_fades) std::fill(g.fades, g.fades + of_fades.numel(), 0.0);
+  const bool shares = p.units != nullptr;
+  Tensor of_factors = fresh({p.batch, p.heads, shares ? p.q_len : 0}, dtype);
+  Tensor of_units = fresh({p.batch, p.heads, p.unit_count, 2}, aoti_torch_dtype_float64());
+  g.factors = shares ? static_cast<float*>(of_factors.mutable_data_ptr()) : nullptr;
+  g.units = shares ? static_cast<double*>(of_units.mutable_data_ptr()) : nullptr;
+  if (empty && shares) {
+    std::fill(g.factors, g.factors + of_factors.numel(), 0.0f);
+    std::fill(g.units, g.units + of_units.numel(), 0.0);
+  }
   if (!empty) {
     run(p.batch * p.heads, work, [&](int64_t i, Scratch& scratch) {
       const int64_t reversed = p.batch * p.heads - 1 - i;  // slow slopes, which skip little, come last in ALiBi
       body.backward(p, g, reversed / p.heads, reversed % p.heads, scratch);
     });
   }
-  return {results[0], results[1], results[2], results[3], of_fades};
+  return {results[0], results[1], results[2], results[3], of_fades, of_factors, of_units};
 }
 
 }  // namespace

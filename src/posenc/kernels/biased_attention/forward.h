@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "problem.h"
+#include "shares.h"
 
 namespace {
 
@@ -127,9 +127,10 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   std::fill(most, most + QUERIES, sunk ? p.sinks[h] : -INFINITE);
   std::fill(totals, totals + QUERIES, sunk && p.sinks[h] > -INFINITE ? 1.0f : 0.0f);
 
-  const bool masked = p.mask != nullptr || p.documents != nullptr, fading = p.fades != nullptr;
+  const bool masked = p.mask != nullptr || p.documents != nullptr, fading = p.fades != nullptr, sharing = p.units != nullptr;
   const Span keys = keys_for(p, t0, t1);
   Diagonals diagonals;
+  Shares shares;
   const auto visit = [&](int64_t tile_index) __attribute__((always_inline)) {
     const int64_t u0 = std::max(keys.first, tile_index * KEYS), u1 = std::min(keys.stop, (tile_index + 1) * KEYS);
     if (u0 >= u1) return;
@@ -146,8 +147,12 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
     make_scores<L>(count, columns, key_rows.data, key_rows.row, channels, queries,
                    diagonals.any ? diagonals.values : nullptr, scores, now);
     if (fading) add_fading(p, b, h, t0, t1, u0, u1, scores);
+    if (sharing) {
+      shares.make(p, h, t0, t1, u0, u1);
+      add_shares<L>(shares, count, columns, scores);
+    }
     if (masked) apply_masks(p, b, h, t0, t1, u0, u1, scores);
-    if (fading || masked) largest_of_columns<L>(count, columns, scores, most, now);
+    if (fading || sharing || masked) largest_of_columns<L>(count, columns, scores, most, now);
     bool moved = false;
     for (int64_t n = 0; n < columns; n += L::W) {
       const F before = L::load(most + n), largest = L::load(now + n);
@@ -301,6 +306,7 @@ INLINE void forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
     if (p.table != nullptr) {
       const float* const row = p.table + h * p.table_row + p.zero + p.offset + t - u0;
       for (int64_t i = 0; i < count; ++i) added[i] = row[-i];
+      if (p.units != nullptr) to_shares<L>(p, h, t, count, added);
       for (int64_t i = 0; i < count; ++i) scores[i] += added[i];
     }
     if (p.fades != nullptr) {

@@ -4,13 +4,16 @@ Three operators of the dispatcher::
 
     posenc::_attention             y
     posenc::_attention_and_sums    y, and the logarithms of the sums of the softmax, which the backward reads
-    posenc::_attention_backward    gradients of q, k, v, the table and fades, channels rounded up to whole vectors
+    posenc::_attention_backward    gradients of q, k, v, the table, fades, factors, channels rounded up to whole
+                                   vectors; and sums for each unit
 
 Arguments: ``table (heads, distances)`` float32, entry ``zero + n`` for keys n tokens before the query; ``window`` 0 for
 none; ``mask`` of 4 dimensions, bool (True where a query may see a key) or float32 (added); ``documents (batch or 1,
 k_len)`` int64; ``sinks (heads,)``; ``skip`` whether to leave out keys whose weights are proved to be 0; ``fades (batch,
-heads, k_len)`` float64, of which min(fades[the query's own key] - fades[key], 0) is added. What most calls do not have
-comes last and has a default, because the dispatcher takes 0.2 to 0.3 us for each argument that it is given.
+heads, k_len)`` float64, of which min(fades[the query's own key] - fades[key], 0) is added; ``units (heads, units, 3)``
+of a network of the table's entry times the query's of ``factors (q_len,)``, which is added instead of the entry. What
+most calls do not have comes last and has a default, because the dispatcher takes 0.2 to 0.3 us for each argument that
+it is given.
 """
 
 from collections.abc import Callable
@@ -22,7 +25,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from posenc.kernels import _build
-from posenc.kernels.biased_attention import fading, row_of_distances
+from posenc.kernels.biased_attention import fading, row_of_distances, shares
 from posenc.kernels.biased_attention.problem import Block, Problem, attend
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
@@ -30,16 +33,16 @@ LEVELS = ("the portable instruction set", "AVX2", "AVX-512")
 
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, float scale, Tensor? table=None, int zero=0, {}bool causal=True, int window=0, "
-    "Tensor? mask=None, Tensor? documents=None, {}bool skip=True, Tensor? fades=None"
+    "Tensor? mask=None, Tensor? documents=None, {}bool skip=True, Tensor? fades=None, {}Tensor? factors=None, "
+    "Tensor? units=None"
 )
-_FORWARD = _ARGUMENTS.format("", "Tensor? sinks=None, ")
-_BACKWARD = (
-    f"Tensor gradient, Tensor y, Tensor lse, {_ARGUMENTS.format('bool learns_table=False, ', '')}, "
-    "bool learns_fades=False"
+_FORWARD = _ARGUMENTS.format("", "Tensor? sinks=None, ", "")
+_BACKWARD = "Tensor gradient, Tensor y, Tensor lse, " + _ARGUMENTS.format(
+    "bool learns_table=False, ", "", "bool learns_fades=False, "
 )
 torch.library.define("posenc::_attention", f"({_FORWARD}) -> Tensor")
 torch.library.define("posenc::_attention_and_sums", f"({_FORWARD}) -> (Tensor, Tensor)")
-torch.library.define("posenc::_attention_backward", f"({_BACKWARD}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+torch.library.define("posenc::_attention_backward", f"({_BACKWARD}) -> ({', '.join(['Tensor'] * 7)})")
 # What OpOverload.__call__ calls: two Python frames less in every call.
 _operator: Callable[..., Any] = torch.ops.posenc._attention.default._op
 _operator_and_sums: Callable[..., Any] = torch.ops.posenc._attention_and_sums.default._op
@@ -71,7 +74,7 @@ def refusal(problem: Problem) -> str | None:
     if problem.contextual:
         if (reason := fading.refusal(problem)) is not None:
             return reason
-    elif problem.encoding is not None and not row_of_distances.suits(problem):
+    elif problem.encoding is not None and not (row_of_distances.suits(problem) or shares.suits(problem)):
         return f"{problem.name} gives no bias of the distance alone over consecutive positions"
     return _not_loaded()
 
@@ -112,7 +115,11 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
     Args:
         skip: leave out blocks of keys whose weights are proved to be 0, which changes no bit of the result.
     """
-    table, zero = row_of_distances.make(problem)
+    if shares.suits(problem):
+        bias: tuple[Tensor | None, int, Tensor | None, Tensor | None] = shares.make(problem)
+    else:
+        bias = (*row_of_distances.make(problem), None, None)
+    table, zero, factors, units = bias
     fades = fading.make(problem) if problem.contextual else None
     sinks = None if problem.sinks is None else problem.sinks.float()
     q, k, v = problem.q, problem.k, problem.v
@@ -123,20 +130,23 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
         or (table is not None and table.requires_grad)
         or (sinks is not None and sinks.requires_grad)
         or (fades is not None and fades.requires_grad)
+        or (units is not None and (units.requires_grad or (factors is not None and factors.requires_grad)))
     ):
-        y: Tensor = _Attention.apply(problem, q, k, v, table, zero, sinks, fades, skip)
+        y: Tensor = _Attention.apply(problem, q, k, v, table, zero, sinks, fades, skip, factors, units)
     else:
-        y = _operator(q, k, v, problem.scale, table, zero, *_rest(problem, sinks, skip, fades))
+        y = _operator(q, k, v, problem.scale, table, zero, *_rest(problem, sinks, skip, fades, factors, units))
     return y
 
 
-def _rest(problem: Problem, sinks: Tensor | None, skip: bool, fades: Tensor | None) -> tuple[Any, ...]:
+def _rest(problem: Problem, sinks: Tensor | None, skip: bool, *bias: Tensor | None) -> tuple[Any, ...]:
     """What the operators take after the table, or nothing where all of it is as it is by default."""
     mask, documents = problem.mask, problem.documents
     ordered_only = problem.causal and problem.window is None and mask is None and documents is None
-    if ordered_only and sinks is None and skip and fades is None:
+    while bias and bias[-1] is None:
+        bias = bias[:-1]
+    if ordered_only and sinks is None and skip and not bias:
         return ()
-    return problem.causal, problem.window or 0, _mask(problem), _documents(problem), sinks, skip, fades
+    return problem.causal, problem.window or 0, _mask(problem), _documents(problem), sinks, skip, *bias
 
 
 def _mask(problem: Problem) -> Tensor | None:
@@ -166,11 +176,13 @@ class _Attention(torch.autograd.Function):
         sinks: Tensor | None,
         fades: Tensor | None,
         skip: bool,
+        factors: Tensor | None,
+        units: Tensor | None,
     ) -> Tensor:
-        rest = _rest(problem, sinks, skip, fades)
+        rest = _rest(problem, sinks, skip, fades, factors, units)
         y, lse = _operator_and_sums(q, k, v, problem.scale, table, zero, *rest)
         _, _, mask, documents, *_ = rest or (None,) * 4
-        ctx.save_for_backward(q, k, v, table, sinks, fades, y, lse, mask, documents)
+        ctx.save_for_backward(q, k, v, table, sinks, fades, factors, units, y, lse, mask, documents)
         ctx.scale, ctx.zero, ctx.causal, ctx.window, ctx.skip = (
             problem.scale,
             zero,
@@ -183,14 +195,16 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, table, sinks, fades, y, lse, mask, documents = ctx.saved_tensors
+        q, k, v, table, sinks, fades, factors, units, y, lse, mask, documents = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
-            return _differentiable_backward(ctx, gradient, q, k, v, table, sinks, fades, mask, documents)
+            learned = (q, k, v, table, sinks, fades, factors, units)
+            return _differentiable_backward(ctx, gradient, learned, mask, documents)
         wanted = ctx.needs_input_grad
         gradients = _backward_operator(
             *(gradient, y, lse, q, k, v, ctx.scale, table, ctx.zero, wanted[4]),
             *(ctx.causal, ctx.window or 0, mask, documents, ctx.skip),
-            *(() if fades is None else (fades, wanted[7])),
+            *(() if fades is None and units is None else (fades, wanted[7])),
+            *(() if units is None else (factors, units)),
         )
         dq, dk, dv = (_like(x, each) for x, each in zip(gradients[:3], (q, k, v), strict=True))
         dtable = gradients[3].sum(dim=0) if wanted[4] else None
@@ -199,7 +213,9 @@ class _Attention(torch.autograd.Function):
             share, delta = (sinks[:, None] - lse).exp(), (y.float() * gradient.float()).sum(dim=-1)
             dsinks = -(share * delta).sum(dim=(0, 2))
         dfades = gradients[4] if wanted[7] else None
-        return None, dq, dk, dv, dtable, None, dsinks, dfades, None
+        dfactors = gradients[5].sum(dim=(0, 1)) if wanted[9] else None
+        dunits = shares.gradient_of_units(units, *gradients[6].sum(dim=0).unbind(-1)) if wanted[10] else None
+        return None, dq, dk, dv, dtable, None, dsinks, dfades, None, dfactors, dunits
 
 
 def _like(gradient: Tensor, like: Tensor) -> Tensor:
@@ -212,18 +228,10 @@ def _like(gradient: Tensor, like: Tensor) -> Tensor:
 
 
 def _differentiable_backward(
-    ctx: Any,
-    gradient: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    table: Tensor | None,
-    sinks: Tensor | None,
-    fades: Tensor | None,
-    mask: Tensor | None,
-    documents: Tensor | None,
+    ctx: Any, gradient: Tensor, learned: tuple[Any, ...], mask: Tensor | None, documents: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated again: by autograd over the whole matrix of scores."""
+    q, k, v, table, sinks, fades, factors, units = learned
     problem = Problem(q, k, v, ctx.scale, causal=ctx.causal, window=ctx.window, documents=documents, mask=mask)
     rows, keys = slice(0, problem.q_len), slice(0, problem.k_len)
     bias = None
@@ -231,14 +239,14 @@ def _differentiable_backward(
         t = torch.arange(problem.q_len)[:, None] + problem.offset
         distances = ctx.zero + t - torch.arange(problem.k_len)
         bias = table[:, distances.clamp(0, table.shape[1] - 1)]  # those outside are hidden
+        bias = bias if units is None else shares.bias(bias, factors, units)
     if fades is not None:
         bias = fading.bias(fades, problem.offset)
     block = Block((0, problem.q_len), (0, problem.k_len), bias, problem.hidden(rows, keys))
     with torch.autocast("cpu", enabled=False):
         y = attend(problem, block, q.float(), k.float(), v.float(), sinks=sinks, state=None).to(q.dtype)
-    inputs = (q, k, v, table, sinks, fades)
-    wanted = [ctx.needs_input_grad[i] for i in (1, 2, 3, 4, 6, 7)]
-    chosen = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
+    wanted = [ctx.needs_input_grad[i] for i in (1, 2, 3, 4, 6, 7, 9, 10)]
+    chosen = [x for x, needed in zip(learned, wanted, strict=True) if needed and x is not None]
     grads = iter(torch.autograd.grad(y, chosen, gradient, create_graph=True, allow_unused=True))
-    dq, dk, dv, dtable, dsinks, dfades = (next(grads) if needed else None for needed in wanted)
-    return None, dq, dk, dv, dtable, None, dsinks, dfades, None
+    dq, dk, dv, dtable, dsinks, dfades, dfactors, dunits = (next(grads) if needed else None for needed in wanted)
+    return None, dq, dk, dv, dtable, None, dsinks, dfades, None, dfactors, dunits

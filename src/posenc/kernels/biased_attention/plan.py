@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from posenc.kernels.biased_attention import blocks, channels, dense, flex, fused
+from posenc.kernels.biased_attention import blocks, channels, dense, flex, fused, shares
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.inputs import is_distributed
 
@@ -115,6 +115,8 @@ def _why_fused(problem: Problem) -> str:
         return "nothing but the order of tokens, sinks or a mask is added to the scores"
     if problem.contextual:
         return "the bias is a difference of two numbers, one of each token, and blocks that have faded are skipped"
+    if shares.suits(problem):
+        return "the bias is a small network of the distance's share, which a block has almost as one line"
     if problem.q_len == 1 and not problem.encoding.relative:
         return "there is one query, so one row of numbers holds all of its bias"
     return "the bias depends on the distance alone, so one row of numbers holds all of it"

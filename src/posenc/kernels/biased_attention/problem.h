@@ -10,6 +10,7 @@
 namespace {
 
 constexpr int64_t QUERIES = 64, KEYS = 128;  // of a tile: its scores take 32 KiB, and stay in the first or second cache
+constexpr int64_t MOST_UNITS = 128;
 
 enum class Element { FLOAT, HALF, BFLOAT16 };
 
@@ -36,6 +37,10 @@ struct Problem {
   const float* sinks = nullptr;    // (heads)
   const double* fades = nullptr;   // (batch, heads, k_len), keys side by side: min(c[own key] - c[key], 0) is added
   int64_t fades_stride[2] = {0, 0};
+  // If there are units, f(table[h][zero + distance] * factors[query]) is added, f(x) = sum of out * max(in * x + at, 0).
+  const float* units = nullptr;    // (heads, units, 3): in, at, out
+  int64_t unit_count = 0;
+  const float* factors = nullptr;  // (q_len)
   bool skip = true;                // leave out tiles whose weights are proved to be 0
 
   int64_t kv_head(int64_t head) const { return head / (heads / k.heads); }
@@ -159,6 +164,18 @@ INLINE void transpose(const float* rows, int64_t row, int64_t count, int64_t col
   }
 }
 
+// The diagonals of a tile that a query may see, counted as in Diagonals.
+INLINE Span diagonals_for(const Problem& p, int64_t t0, int64_t t1, int64_t u0, int64_t u1) {
+  const int64_t nearest = t0 + p.offset - (u1 - 1), furthest = t1 - 1 + p.offset - u0, count = furthest - nearest + 1;
+  int64_t low = p.causal ? 0 : nearest, high = furthest;
+  if (p.window) {
+    low = std::max(low, 1 - p.window);
+    high = std::min(high, p.window - 1);
+  }
+  const int64_t first = std::clamp<int64_t>(low - nearest, 0, count);
+  return {first, std::clamp<int64_t>(high - nearest + 1, first, count)};
+}
+
 // What the order of tokens and the table add to the scores of a tile: entry (u1 - 1 - u) + (t - t0) for key u and query
 // t, because both depend on the distance alone. Minus infinity where a query may not see a key. One row more than the
 // tile needs is never read.
@@ -168,21 +185,14 @@ struct Diagonals {
   bool any;       // false: nothing is added
 
   INLINE void make(const Problem& p, int64_t h, int64_t t0, int64_t t1, int64_t u0, int64_t u1) {
-    const int64_t nearest = t0 + p.offset - (u1 - 1), furthest = t1 - 1 + p.offset - u0;
-    int64_t low = p.causal ? 0 : nearest, high = furthest;
-    if (p.window) {
-      low = std::max(low, 1 - p.window);
-      high = std::min(high, p.window - 1);
-    }
-    const bool cut = low > nearest || high < furthest;
-    any = cut || p.table != nullptr;
+    const int64_t nearest = t0 + p.offset - (u1 - 1), count = t1 - t0 + u1 - u0 - 1;
+    const auto [begin, end] = diagonals_for(p, t0, t1, u0, u1);
+    const bool adds = p.table != nullptr && p.units == nullptr;
+    any = adds || begin > 0 || end < count;
     largest = 0.0f;
     if (!any) return;
-    const int64_t count = furthest - nearest + 1;
-    const int64_t begin = std::clamp<int64_t>(low - nearest, 0, count);
-    const int64_t end = std::clamp<int64_t>(high - nearest + 1, begin, count);
     for (int64_t i = 0; i < begin; ++i) values[i] = -INFINITE;
-    if (p.table != nullptr) {
+    if (adds) {
       const float* const row = p.table + h * p.table_row + p.zero + nearest;
       float most = -INFINITE;
       for (int64_t i = begin; i < end; ++i) {

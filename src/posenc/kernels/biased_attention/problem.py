@@ -196,7 +196,7 @@ def attend(
     if bias is not None:
         scores = scores + bias.to(scores.dtype)
     if problem.mask is not None and problem.mask.dtype != torch.bool:
-        scores = scores + cut(problem.mask, block.rows, block.keys)
+        scores = scores + cut(problem.mask, block.rows, block.keys).to(scores.dtype)
     weights = _softmax(scores, sinks, may_be_empty=problem.may_hide_all_keys)
     if problem.dropout_p:
         kept = torch.rand(weights.shape, device=weights.device, generator=generator) >= problem.dropout_p

@@ -1,0 +1,78 @@
+"""A bias that a small network makes of a share: a number of the distance, over a number of the query.
+
+An encoding that has one defines ``stretched(i, j)``, the number of the distance; ``longest(i)``, that of the query; and
+``units()``, ``(heads, num_units, 3)``: the bias is the sum of ``out * relu(into * stretched / longest + at)`` over the
+units' ``(into, at, out)``. Within a block of the compiled kernel few units go on or off. All others are one line
+together, so the bias costs little more than a table of distances.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from posenc.kernels.biased_attention import keeping, row_of_distances
+from posenc.kernels.biased_attention.problem import Problem
+
+MOST_UNITS = 128  # as in problem.h
+_SLOT = "_row_stretched"
+
+
+def suits(problem: Problem) -> bool:
+    """Whether the bias is one of shares, over consecutive positions."""
+    encoding = problem.encoding
+    if problem.contextual or not hasattr(encoding, "units") or not _are_of_its_bias(type(encoding)):
+        return False
+    starts = problem.starts
+    if starts is None or row_of_distances.is_relative(problem, starts[0]):  # a row holds all of it then
+        return False
+    return bool(encoding.num_units <= MOST_UNITS)
+
+
+def _are_of_its_bias(cls: type) -> bool:
+    """Whether the parts stand in the class of ``bias``, or below it: a later one may give another bias."""
+    home = row_of_distances.home
+    return max(home(cls, name) for name in ("stretched", "longest", "units")) <= home(cls, "bias")
+
+
+def make(problem: Problem) -> tuple[Tensor, int, Tensor, Tensor]:
+    """The row of the distances and where its 0 stands, 1 / longest of each query, and the units, in float32."""
+    encoding, starts = problem.encoding, problem.starts
+    if starts is None:
+        raise ValueError("attention: a row of distances needs positions that go up by one.")
+    first, heads = starts[0], problem.q.shape[1]
+    low, high, zero = row_of_distances.distances(problem, starts)
+
+    def factors(first: int, stop: int) -> Tensor:
+        where = row_of_distances.device_of(encoding)
+        longest: Tensor = encoding.longest(torch.arange(first, stop, device=where))
+        return longest.reciprocal().float().contiguous()
+
+    def row_and_units(low: int, high: int) -> tuple[Tensor, Tensor]:
+        row = row_of_distances.as_row(encoding.stretched(*row_of_distances.positions(encoding, low, high)), heads)
+        return row, encoding.units().float().contiguous()
+
+    def all_three(low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
+        return *row_and_units(low, high), factors(0, high + 1)
+
+    tensors = keeping.tensors_of(encoding)
+    if not getattr(encoding, "bias_is_pure", False) or keeping.are_learned(tensors):
+        row, units = row_and_units(low, high)
+        return row, zero - low, factors(first, first + problem.q_len), units
+    (row, units, known), lowest = keeping.by_distance(encoding, tensors, _SLOT, low, high, math.inf, all_three)
+    if first >= 0 and first + problem.q_len <= len(known):  # as it is where keys begin at 0
+        return row, zero - lowest, known[first : first + problem.q_len], units
+    return row, zero - lowest, factors(first, first + problem.q_len), units
+
+
+def bias(row: Tensor, factors: Tensor, units: Tensor) -> Tensor:
+    """The bias ``(heads, q_len, k_len)`` of what the table says for each query and key."""
+    share = row * factors[:, None]
+    into, at, out = (x[:, None, None, :] for x in units.unbind(-1))
+    return torch.relu(share[..., None] * into + at).mul(out).sum(dim=-1)
+
+
+def gradient_of_units(units: Tensor, alone: Tensor, times: Tensor) -> Tensor:
+    """From the sums over all pairs where a unit is on: of the gradient of the scores, alone and times the share."""
+    into, at, out = units.double().unbind(-1)
+    return torch.stack((out * times, out * alone, into * times + at * alone), dim=-1).float()
