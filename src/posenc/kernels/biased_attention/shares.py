@@ -21,12 +21,12 @@ _SLOT = "_row_stretched"
 def suits(problem: Problem) -> bool:
     """Whether the bias is one of shares, over consecutive positions."""
     encoding = problem.encoding
-    if problem.contextual or not hasattr(encoding, "units") or not _are_of_its_bias(type(encoding)):
+    if not hasattr(encoding, "units") or problem.contextual:
         return False
     starts = problem.starts
     if starts is None or row_of_distances.is_relative(problem, starts[0]):  # a row holds all of it then
         return False
-    return bool(encoding.num_units <= MOST_UNITS)
+    return _are_of_its_bias(type(encoding)) and bool(encoding.num_units <= MOST_UNITS)
 
 
 def _are_of_its_bias(cls: type) -> bool:
