@@ -23,19 +23,11 @@ from posenc.integrations.diffusers import accelerate, check, describe, extend
 #: Classes of diffusers that are transformers and have positions of their own to encode.
 TRANSFORMER = re.compile(r"(Transformer|DiT)(\dD|3D|2D|1D)?(Model)?$|DiTModel$|DiTTransformer$")
 
-#: What is known of classes of which no table is read.
+#: What is known of classes of which no table is read, besides what their description says.
 REASONS = {
-    "AceStepTransformer1DModel": "a function makes the tables: RoPE in halves, over the places of a sequence",
     "AllegroTransformer3DModel": "the pipeline gives tables and the place of each token in them",
-    "AnyFlowFARTransformer3DModel": "a chunk of compressed frames has coordinates between those of the others",
     "DreamLiteTransformer2DModel": "no rotation",
-    "HunyuanDiT2DModel": "the pipeline makes the tables",
-    "JoyImageEditPlusTransformer3DModel": "a method makes the tables for each range of patches",
-    "LuminaNextDiT2DModel": "the pipeline makes the tables",
     "PriorTransformer": "no rotation: a learned table is added to the tokens",
-    "SanaTransformer2DModel": "no rotation: positions come from convolutions",
-    "StableAudioDiTModel": "the pipeline makes the tables",
-    "WanAnimate2Transformer3DModel": "the rotation is written out in the attention",
 }
 
 

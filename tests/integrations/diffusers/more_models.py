@@ -580,6 +580,26 @@ MORE: dict[str, Small] = {
         _video,
     ),
     "skyreels_v2": Small("SkyReelsV2Transformer3DModel", _WAN, lambda: _video(timestep=torch.tensor([500]))),
+    "stable_audio": Small(
+        "StableAudioDiTModel",
+        _LAYERS
+        | {
+            "sample_size": 8,
+            "attention_head_dim": 32,
+            "num_key_value_attention_heads": 1,
+            "cross_attention_dim": 8,
+            "time_proj_dim": 8,
+            "global_states_input_dim": 8,
+            "cross_attention_input_dim": 8,
+        },
+        lambda: {
+            "hidden_states": numbers(1, 4, 8),
+            "timestep": TIME,
+            "encoder_hidden_states": numbers(1, 5, 8),
+            "global_hidden_states": numbers(1, 1, 8),
+            "rotary_embedding": _stable_audio_tables(),
+        },
+    ),
     "stable_audio3": Small(
         "StableAudio3DiTModel",
         {
@@ -683,7 +703,14 @@ def _allegro_tables() -> Any:
 def _hunyuan_dit_tables() -> Any:
     from diffusers.models.embeddings import get_2d_rotary_pos_embed
 
-    return get_2d_rotary_pos_embed(16, ((0, 0), (4, 4)), (4, 4), use_real=True, output_type="pt")
+    # A square is stretched over the whole of the trained 32 by 32.
+    return get_2d_rotary_pos_embed(16, ((0, 0), (32, 32)), (4, 4), use_real=True, output_type="pt")
+
+
+def _stable_audio_tables() -> Any:
+    from diffusers.models.embeddings import get_1d_rotary_pos_embed
+
+    return get_1d_rotary_pos_embed(16, 9, use_real=True, repeat_interleave_real=False)
 
 
 def _lumina_tables() -> Any:

@@ -123,6 +123,14 @@ ADDED: dict[str, Added] = {
         table=lambda module, model: module.pos_embed[0],
         ends=lambda module, model: (_side(module),) * 2,
     ),
+    "SinusoidalPositionalEmbedding": Added(
+        encoding=lambda module, model: Sinusoidal(module.pe.shape[-1]),
+        axes=("sequence",),
+        positions="place in the sequence; of a video the frame",
+        coordinates=lambda module, model: torch.arange(module.pe.shape[1]),
+        table=lambda module, model: module.pe[0],
+        ends=lambda module, model: (module.pe.shape[1],),
+    ),
     "LatteTransformer3DModel": Added(
         encoding=lambda module, model: Sinusoidal(model.temp_pos_embed.shape[-1], order="concatenated"),
         axes=("time",),

@@ -173,6 +173,16 @@ def cogvideox(model: Any, call: Call) -> list[Tensor]:
     return [product(steps(frames, hidden), *cropped(first, last, (height, width), hidden))]
 
 
+def hunyuandit(model: Any, call: Call) -> list[Tensor]:
+    """A part of a grid of 32 by 32."""
+    from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
+
+    hidden, side = call["hidden_states"], model.config.patch_size
+    sides = [size // side for size in hidden.shape[2:]]
+    first, last = get_resize_crop_region_for_grid(tuple(sides), 512 // 8 // side)
+    return [product(*cropped(first, last, sides, hidden))]
+
+
 def cropped(first: Sequence[int], last: Sequence[int], sides: Sequence[int], like: Tensor) -> list[Tensor]:
     """Rows and columns of a grid that is stretched to a part of the trained one."""
     spans = [b * (n - 1) / n - a for a, b, n in zip(first, last, sides, strict=True)]

@@ -18,6 +18,7 @@ from posenc.integrations.diffusers.description.coordinates import (
     easyanimate,
     framepack,
     helios,
+    hunyuandit,
     in_latents,
     joyimage,
     kandinsky,
@@ -160,6 +161,9 @@ def _cogvideox_widths(dim: int) -> tuple[int, int, int]:
     return dim // 4, dim // 8 * 3, dim // 8 * 3
 
 
+_BY_PIPELINE = "the pipeline makes the tables and gives them to the model"
+
+
 _COGVIDEOX = Row(
     encoding=lambda module, model: axial(_cogvideox_widths(model.config.attention_head_dim), 10_000),
     axes=TIME_HEIGHT_WIDTH,
@@ -170,8 +174,27 @@ _COGVIDEOX = Row(
     probe=lambda model: {},
     argument="image_rotary_emb",
     applies=lambda model: bool(model.config.use_rotary_positional_embeddings),
-    notes=("the pipeline makes the tables and gives them to the model",),
+    notes=(_BY_PIPELINE,),
 )
+
+
+_HUNYUAN_DIT = Row(
+    # The first half of a head turns by the column.
+    encoding=lambda module, model: AxialRoPE(
+        model.config.attention_head_dim, axes=2, layout="interleaved", order=(1, 0)
+    ),
+    axes=("height", "width"),
+    positions="row and column stretched to the part of a grid of 32 by 32 that has their shape; text is not turned",
+    coordinates=hunyuandit,
+    written=cos_and_sin(neighbours),
+    argument="image_rotary_emb",
+    notes=(_BY_PIPELINE,),
+)
+
+
+def _squared(table: Tensor) -> Tensor:
+    side = math.isqrt(len(table))
+    return table.reshape(side, side, -1)
 
 
 _KANDINSKY = Row(
@@ -328,6 +351,20 @@ COUNTED_GRIDS: dict[str, Row] = {
         coordinates=easyanimate,
     ),
     **dict.fromkeys(("CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel"), _COGVIDEOX),
+    **dict.fromkeys(("HunyuanDiT2DModel", "HunyuanDiT2DControlNetModel"), _HUNYUAN_DIT),
+    "LuminaNextDiT2DModel": Row(
+        encoding=lambda module, model: AxialRoPE(model.head_dim, layout="interleaved_alternating"),
+        axes=("height", "width"),
+        positions=f"row and column, {_PATCH}; text is not turned",
+        coordinates=lambda model, call: [product(*(steps(n) for n in call["image_rotary_emb"].shape[:2]))],
+        written=lambda model, tables: _squared(complex_numbers(tables[0])),
+        argument="image_rotary_emb",
+        ends=lambda model: (384, 384),
+        notes=(
+            _BY_PIPELINE,
+            "the pipeline stretches them for images that are larger than its default size, by the step",
+        ),
+    ),
     "JoyImageEditTransformer3DModel": Row(
         encoding=lambda module, model: axial(model.rope_dim_list, model.theta),
         axes=TIME_HEIGHT_WIDTH,

@@ -1,7 +1,9 @@
 """From a model of diffusers, or its config, to its encodings."""
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,23 @@ _POSITIONS = re.compile(r"rotary|rope|posembed|pos_embed|positional|positionembe
 #: Numbers of layers, which say nothing of the encoding: one of each is built.
 _LAYERS = re.compile(r"^(n|num)_.*(layers|blocks)$|^(num_layers|n_layers|depth|mmdit_layers|dit_depth)$")
 _LARGEST = 2**20
+_MOST_LAYERS = 256
+#: Names of parameters and buffers that say so, of no module that is known here.
+_TABLES = re.compile(r"pos_?emb|positional|position_emb|pos_frequencies|freqs_cis|rotary", re.IGNORECASE)
 
-#: Classes that turn channels in a way that is none of posenc's encodings: why.
-NO_ROTATION = {
+#: Modules that turn channels in a way that is none of posenc's encodings, or not read: why.
+WHY_NOT = {
+    "AnyFlowCausalRotaryPosEmbed": "a chunk of compressed frames has coordinates between those of the others",
     "ErnieImageEmbedND3": "the two channels of a pair turn by different angles, which is no rotation",
+}
+
+#: Models that encode positions in a way that no row tells of, or not at all.
+NOT_READ = {
+    "AceStepTransformer1DModel": "a function makes the tables: RoPE in halves, over the places of a sequence",
+    "DreamLiteTransformer2DModel": "no rotation",
+    "JoyImageEditPlusTransformer3DModel": "a method makes the tables for each range of patches",
+    "SanaTransformer2DModel": "no rotation: positions come from convolutions",
+    "WanAnimate2Transformer3DModel": "the rotation is written out in the attention",
 }
 
 
@@ -48,7 +63,8 @@ def describe(model: Any) -> Description:
         (('time', 'height', 'width'), (None, None, None))
     """
     built = model if isinstance(model, nn.Module) else _built(_config(model))
-    found, unread = [], []
+    found: list[Part] = []
+    unread: list[str] = []
     for name, module, row in modules(built):
         changed = replaced(module, row)
         try:
@@ -61,15 +77,55 @@ def describe(model: Any) -> Description:
         axes = row.axes_of(encoding)
         ends = (None,) * len(axes) if row.ends is None or changed is not None else row.ends(module)
         found.append(Part(name, type(module).__name__, encoding, axes, row.positions, ends, row.notes))
-    for name, module, added in tables_added(built):
-        kind, ends = type(module).__name__, added.ends(module, built)
-        found.append(Part(name, kind, added.encoding(module, built), added.axes, added.positions, ends))
     known = {part.module for part in found}
+    alike: dict[Part, list[str]] = {}
+    for name, module, added in tables_added(built):
+        kind, ends, table = type(module).__name__, added.ends(module, built), added.encoding(module, built)
+        known.add(name)
+        part = Part("", kind, table, added.axes, added.positions, ends)
+        first = next((each for each in alike if _alike(each, part)), part)
+        alike.setdefault(first, []).append(name)
+    for part, names in alike.items():
+        more = (f"so do {len(names) - 1} more of its modules, such as {names[1]}",) if len(names) > 1 else ()
+        found.append(replace(part, module=names[0], notes=more))
+    unread += _modules_unread(built, known)
+    if not found:
+        unread += _instead(built, known_by_half=bool(unread))
+    return Description(type(built).__name__, tuple(found), tuple(unread))
+
+
+def _alike(a: Part, b: Part) -> bool:
+    return (a.kind, a.encoding.to_dict(), a.ends) == (b.kind, b.encoding.to_dict(), b.ends)
+
+
+def _modules_unread(built: Any, known: set[str]) -> Iterator[str]:
+    """Modules that by their names bear on positions, and are not known here."""
     for name, module in built.named_modules():
         kind = type(module).__name__
         if name and name not in known and _POSITIONS.search(kind) and not any(name.startswith(f"{k}.") for k in known):
-            unread.append(f"{name}: {kind}" + (f" ({NO_ROTATION[kind]})" if kind in NO_ROTATION else ""))
-    return Description(type(built).__name__, tuple(found), tuple(unread))
+            yield f"{name}: {kind}" + (f" ({WHY_NOT[kind]})" if kind in WHY_NOT else "")
+
+
+def _instead(built: Any, *, known_by_half: bool) -> Iterator[str]:
+    """What a model of which nothing was read has in the place of known modules, as far as it shows."""
+    kind = type(built).__name__
+    tables = [
+        f"{name}: a table of {' x '.join(map(str, tensor.shape))}, which is not read"
+        for name, tensor in (*built.named_parameters(), *built.named_buffers())
+        if _TABLES.search(name.rpartition(".")[2])
+    ]
+    yield from tables
+    row = FAMILIES.get(kind)  # a model of this config may do without
+    arguments = [
+        f"{name}: an argument of the model, in which the pipeline gives tables that are not read"
+        for name in inspect.signature(type(built).forward).parameters
+        if _POSITIONS.search(name) and (row is None or row.argument != name)
+    ]
+    yield from arguments
+    if kind in NOT_READ:
+        yield NOT_READ[kind]
+    elif not (known_by_half or tables or arguments) and re.search("Transformer|DiT", kind):
+        yield "none of its modules, tables and arguments encodes positions in a way that is known here"
 
 
 def modules(model: Any) -> Iterator[tuple[str, Any, Row]]:
@@ -127,16 +183,24 @@ def _built(config: Mapping[str, Any]) -> Any:
     options = {key: value for key, value in config.items() if not key.startswith("_")}
     for key, value in options.items():
         _check_size(key, value)
-        if _LAYERS.match(key) and isinstance(value, int) and not isinstance(value, bool):
-            options[key] = min(value, 1)
-    try:
-        builder: Any = cls  # for type checkers that do not see diffusers
-        with torch.device("meta"):
-            return builder.from_config(options)
-    except Exception as error:  # whatever the constructor of a model raises
-        raise ValueError(
-            f"describe: diffusers cannot build a {name} from this config ({type(error).__name__}: {str(error)[:200]})."
-        ) from error
+    layers = {
+        key: value
+        for key, value in options.items()
+        if _LAYERS.match(key) and isinstance(value, int) and not isinstance(value, bool)
+    }
+    builder: Any = cls  # for type checkers that do not see diffusers
+    troubles: list[Exception] = []
+    # One layer of each kind; all of them where others are counted by their numbers (Wan VACE).
+    for most in (1, _MOST_LAYERS):
+        try:
+            with torch.device("meta"):
+                return builder.from_config(options | {key: min(value, most) for key, value in layers.items()})
+        except Exception as error:  # whatever the constructor of a model raises
+            troubles.append(error)
+    last = troubles[-1]
+    raise ValueError(
+        f"describe: diffusers cannot build a {name} from this config ({type(last).__name__}: {str(last)[:200]})."
+    ) from last
 
 
 def _check_size(key: str, value: Any) -> None:

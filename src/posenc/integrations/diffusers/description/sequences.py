@@ -69,6 +69,17 @@ SEQUENCES: dict[str, Row] = {
         written=cos_and_sin(halves),
         probe=short_line,
     ),
+    "StableAudioDiTModel": Row(
+        encoding=lambda module, model: RoPE(
+            model.config.attention_head_dim, rotary_dim=model.config.attention_head_dim // 2
+        ),
+        axes=("time",),
+        positions="place in the sequence, which the token for the length of the sound begins",
+        coordinates=lambda model, call: [steps(len(call["rotary_embedding"][0]))],
+        written=cos_and_sin(halves),
+        argument="rotary_embedding",
+        notes=("the pipeline makes the tables and gives them to the model",),
+    ),
     "StableAudio3RotaryEmbedding": Row(
         encoding=lambda module, model: RoPE(
             model.config.embed_dim // model.config.num_heads, rotary_dim=2 * len(module.inv_freq)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from posenc import AxialRoPE, MRoPE, RoPE
 from posenc.frequencies import Frequencies
@@ -195,7 +195,8 @@ def _given(row: Row, old: Turning, new: Turning) -> Callable[..., Any]:
                 compared = True
             like = tensors_in(given)[0]
             made = tensors_in(row.tables(new, self, call))
-            call[row.argument] = tuple(table.to(like.device, like.dtype) for table in made)
+            put = tuple(table.to(like.device, like.dtype) for table in made)
+            call[row.argument] = put[0] if isinstance(given, Tensor) else put
         return type(self).forward(self, **call)
 
     method.posenc_encoding = new  # type: ignore[attr-defined]
