@@ -90,6 +90,24 @@ MUTANTS = [
         "tile = tiles - 1 - at / few",
         "kernels/biased_attention/test_fused.py",
     ),
+    (
+        "kernels/biased_attention/shares.h",
+        "first > 0.0f && last > 0.0f",
+        "first > 0.0f || last > 0.0f",
+        "kernels/biased_attention/test_shares.py",
+    ),
+    (
+        "kernels/biased_attention/shares.h",
+        "by_query += gradient * slope * counts",
+        "by_query += gradient * slope",
+        "kernels/biased_attention/test_shares.py",
+    ),
+    (
+        "kernels/biased_attention/shares.py",
+        "first + problem.q_len <= len(known)",
+        "True",
+        "kernels/biased_attention/test_shares.py",
+    ),
     ("scores/forgetting.py", "return state\n", "return state.float()\n", "kernels/biased_attention/test_fading.py"),
     ("dot_product_attention.py", "k_len - q_len :]", ":q_len]", "test_dot_product_attention.py"),
     (

@@ -71,7 +71,7 @@ def good_arguments() -> list[Any]:
     factors = units = None
     if table is not None and random.random() < 0.5:
         factors = random.choice((1.0, 0.01, -1.0)) * torch.rand(q_len)
-        units = torch.randn(heads, random.choice((0, 1, 33, 128)), 3)
+        units = torch.randn(heads, random.choice((1, 2, 33, 128)), 3)
     elif q_len <= k_len and random.random() < 0.3:
         steps = random.choice((0.01, 1.0, 30.0)) * torch.rand(batch, heads, k_len, dtype=torch.float64)
         fades = -steps.cumsum(-1) if random.random() < 0.8 else steps  # the last rise too

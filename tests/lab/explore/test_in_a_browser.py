@@ -255,7 +255,7 @@ def test_rates_of_a_file_rest_the_controls_that_would_change_them(browser: Any, 
     (tmp_path / "config.json").write_text(json.dumps(config))
     page = open_page(browser, explore(str(tmp_path), tmp_path / "page.html"))
     assert page.is_disabled("#base")
-    assert page.inner_text("#unseen tbody tr.current th").startswith("as in phi3")
+    assert page.inner_text("#unseen tbody tr.current th") == f"as in {tmp_path.name}, phi3 (LongRoPE)"
     page.select_option("#rule", "none")
     assert page.is_enabled("#base")
     assert page.faults == []

@@ -224,8 +224,9 @@ Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
           "got factors or units alone or with fades, expected units with a table and factors.");
   if (units.has_value()) {
     REQUIRE(units->is_cpu() && units->scalar_type() == ScalarType::Float && units->dim() == 3 &&
-                units->size(0) == p.heads && units->size(1) <= MOST_UNITS && units->size(2) == 3 && units->is_contiguous(),
-            "got units of shape ", Shape{*units}, ", expected contiguous float32 (", p.heads, ", at most ", MOST_UNITS,
+                units->size(0) == p.heads && units->size(1) >= 1 && units->size(1) <= MOST_UNITS && units->size(2) == 3 &&
+                units->is_contiguous(),
+            "got units of shape ", Shape{*units}, ", expected contiguous float32 (", p.heads, ", 1 to ", MOST_UNITS,
             ", 3), on the CPU.");
     REQUIRE(factors->is_cpu() && factors->scalar_type() == ScalarType::Float && factors->dim() == 1 &&
                 factors->size(0) == p.q_len && factors->is_contiguous(),

@@ -10,7 +10,7 @@
 namespace {
 
 constexpr int64_t QUERIES = 64, KEYS = 128;  // of a tile: its scores take 32 KiB, and stay in the first or second cache
-constexpr int64_t MOST_UNITS = 128;
+constexpr int64_t MOST_UNITS = 128;  // of a network: what is known of each in a tile lies on the stack
 
 enum class Element { FLOAT, HALF, BFLOAT16 };
 

@@ -60,7 +60,7 @@ def make(problem: Problem) -> tuple[Tensor, int, Tensor, Tensor]:
         row, units = row_and_units(low, high)
         return row, zero - low, factors(first, first + problem.q_len), units
     (row, units, known), lowest = keeping.by_distance(encoding, tensors, _SLOT, low, high, math.inf, all_three)
-    if first >= 0 and first + problem.q_len <= len(known):  # as it is where keys begin at 0
+    if first + problem.q_len <= len(known):  # as it is where keys begin at 0
         return row, zero - lowest, known[first : first + problem.q_len], units
     return row, zero - lowest, factors(first, first + problem.q_len), units
 
