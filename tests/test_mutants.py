@@ -17,7 +17,8 @@ MUTANTS = [
     # file, as it is, as it is not, the tests that must fail
     ("kernels/rotate/eager.py", "a * cos - b * sin", "a * cos + b * sin", "kernels"),
     ("kernels/rotate/rows.h", "a * cosine - b * sine", "a * cosine + b * sine", "kernels"),
-    ("kernels/rotate/cpu.cpp", "row >= 0 && row < rows", "row >= 0 && row <= rows", "kernels"),
+    ("kernels/rotate/cpu.cpp", "REQUIRE(row < rows", "REQUIRE(row <= rows", "kernels"),
+    ("kernels/rotate/cpu.cpp", "REQUIRE(row >= 0", "REQUIRE(row >= -9", "kernels"),
     ("kernels/rotate/op.py", "inverse=not inverse", "inverse=inverse", "kernels"),
     ("kernels/rotate/tables.py", "torch.arange(have, rows", "torch.arange(0, rows - have", "queries_keys"),
     (

@@ -30,6 +30,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ from posenc.kernels.biased_attention.content import Content as Content
 from posenc.kernels.biased_attention.content import ScoreMod as ScoreMod
 from posenc.kernels.biased_attention.score_mod import score_mod
 from posenc.kernels.biased_attention.temperature import Temperatures, combined
-from posenc.kernels.inputs import check_inputs
+from posenc.kernels.inputs import check_inputs, check_tensors
 from posenc.kernels.precision import compute_dtype, without_autocast
 from posenc.positions import Positions, resolve, resolve_coordinates
 
@@ -229,6 +230,12 @@ class EmbeddingEncoding(Encoding, ABC):
         """The codes p(i), in float64 or in the dtype of the parameters; the sum with x is rounded once."""
 
     def on_embeddings(self, x: Float[Tensor, "*batch seq dim"], positions: Positions = None) -> Tensor:
+        check_tensors(type(self).__name__, x=x)
+        if x.ndim < 2:
+            raise ValueError(
+                f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, seq, dim) or (seq, dim); one "
+                "token is x[None]."
+            )
         if x.shape[-1] != self.dim:
             raise ValueError(
                 f"{type(self).__name__}: x has {x.shape[-1]} channels but this encoding was built for dim "
@@ -382,4 +389,6 @@ def _required(cls: type[nn.Module]) -> set[str]:
 def _plain(value: Any) -> Any:
     if isinstance(value, (Frequencies, Encoding)):
         return value.to_dict()
+    if isinstance(value, np.generic):
+        return value.item()
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

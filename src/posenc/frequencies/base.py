@@ -76,7 +76,9 @@ class Frequencies(ABC):
 def _plain(value: Any) -> Any:
     if isinstance(value, Frequencies):
         return value.to_dict()
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, np.generic):
+        return value.item()
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def check_rotary_dim(rotary_dim: int) -> None:

@@ -13,25 +13,40 @@ def dtype_of_plain(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype | None:
 
     What comes later need not read it again: in a step of decoding each reading counts.
     """
+    if not (type(q) in _PLAIN and type(k) in _PLAIN and type(v) in _PLAIN):
+        return None
     dtype = q.dtype
     plain = (
         dtype in DTYPES
         and (k.dtype is dtype and v.dtype is dtype)
         and (q.is_cpu and k.is_cpu and v.is_cpu)
         and not (q.is_nested or k.is_nested or v.is_nested)
-        and (type(q) in _PLAIN and type(k) in _PLAIN and type(v) in _PLAIN)
     )
     return dtype if plain else None
+
+
+def check_tensors(who: str, **values: object) -> None:
+    """Refuse what is no tensor, by the name of the argument.
+
+    Raises:
+        TypeError: None, an array of NumPy, a list, ...
+    """
+    for name, value in values.items():
+        if type(value) is not Tensor and not isinstance(value, Tensor):
+            given = "None" if value is None else f"a {type(value).__name__}"
+            advice = "" if value is None else f"; give torch.as_tensor({name})"
+            raise TypeError(f"{who}: got {given} for {name}, expected a tensor{advice}.")
 
 
 def check_inputs(who: str, **tensors: Tensor) -> None:
     """Refuse, by the name of the argument, what the arithmetic is not for.
 
     Raises:
-        TypeError: a nested tensor.
+        TypeError: a nested tensor; no tensor at all.
         ValueError: a dtype that is not float64, float32, float16 or bfloat16; a DTensor outside of
             ``implicit_replication``.
     """
+    check_tensors(who, **tensors)
     plain = True  # this runs in every step of decoding: what plain tensors need not be asked is not asked
     for name, x in tensors.items():
         plain = plain and type(x) is Tensor

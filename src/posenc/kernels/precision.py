@@ -27,7 +27,16 @@ def float64_device(device: torch.device | str | None) -> torch.device | None:
 
 
 def as_float64(positions: Tensor) -> Tensor:
-    """Positions in float64, on the CPU where their device has none."""
+    """Positions in float64, on the CPU where their device has none.
+
+    Raises:
+        TypeError: what is no tensor, such as an int or a list.
+    """
+    if not isinstance(positions, Tensor):
+        raise TypeError(
+            f"positions: got a {type(positions).__name__}, expected a tensor of the position of each token, such as "
+            "torch.arange(16)."
+        )
     return positions.to(float64_device(positions.device)).to(torch.float64)
 
 

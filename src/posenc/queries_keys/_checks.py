@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from posenc.frequencies import Frequencies, LearnedRates
+from posenc.kernels.inputs import check_tensors
 from posenc.queries_keys._rows import TABLE_DTYPES, tokens_at
 
 
@@ -29,6 +30,7 @@ def check_layout(cls: str, head_dim: int, rotary_dim: int, rotary_start: int, se
 
 def check_tensor(cls: str, name: str, x: Tensor, head_dim: int, seq_dim: int) -> None:
     """Refuse queries or keys of another width, dtype or layout; an error calls them ``name``."""
+    check_tensors(cls, **{name: x})
     if x.is_nested:
         raise TypeError(
             f"{cls}: got a nested tensor for {name}, expected a dense one, because each of its sequences has "

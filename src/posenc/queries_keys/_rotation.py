@@ -11,7 +11,7 @@ from torch import Tensor
 from posenc.encoding import QueryKeyEncoding
 from posenc.frequencies.base import check_choice
 from posenc.kernels.choice import Choice, Implementation, explained_by
-from posenc.kernels.inputs import check_replicates, is_distributed
+from posenc.kernels.inputs import check_replicates, check_tensors, is_distributed
 from posenc.kernels.kept import LastResult
 from posenc.kernels.precision import compute_dtype, may_keep, may_look
 from posenc.kernels.rotate import op
@@ -225,7 +225,7 @@ class Rotation(QueryKeyEncoding, ABC):
     def _at_once(self, q: Tensor, k: Tensor, positions: Positions, operator: Turn) -> tuple[Tensor, Tensor] | None:
         """What :meth:`_turn_fused` gives, by the shortest way; None where there is more to choose, make or refuse."""
         tables, axis = self._shared, self._token_axis
-        if tables is None or axis is None or self.implementation != "auto" or q.ndim != 4 or not is_plain(q, k):
+        if tables is None or axis is None or self.implementation != "auto" or not is_plain(q, k) or q.ndim != 4:
             return None
         tokens = self._common_tokens(q, k)
         if tokens is None:
@@ -302,6 +302,8 @@ class Rotation(QueryKeyEncoding, ABC):
 
     def _common_tokens(self, q: Tensor, k: Tensor) -> int | None:
         """How many tokens both have, if one call can rotate them and their shapes and dtypes are right; else None."""
+        if type(q) is not Tensor or type(k) is not Tensor:
+            check_tensors(type(self).__name__, q=q, k=k)
         if q.is_nested:
             return None
         q_shape, k_shape, dtype, axis = q.shape, k.shape, q.dtype, self._token_axis

@@ -59,7 +59,12 @@ def check(
         )
     if positions.numel() and may_look(positions):
         low, high = (int(bound) for bound in torch.aminmax(positions))
-        if low < 0 or high >= rows:
+        if low < 0:
+            raise ValueError(
+                f"rotate: got position {low}, expected 0 or above; shift all positions by {-low} (only differences "
+                "matter), and give padding any position of 0 or above."
+            )
+        if high >= rows:
             raise ValueError(
                 f"rotate: got positions from {low} to {high}, expected 0 to {rows - 1}, the rows of the table; make a "
                 "longer table."

@@ -1,0 +1,93 @@
+"""What a hurried caller gives in the place of a tensor or a number: refused by name, or taken as what it is."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import posenc
+from posenc.frequencies import Custom
+
+Q = torch.randn(1, 4, 5, 16, generator=torch.Generator().manual_seed(0))
+X = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(1))
+FOREIGN = {"ndarray": np.zeros((1, 4, 5, 16)), "list": [[1.0]], "None": None}
+ROTATIONS: dict[str, Callable[[], Any]] = {
+    "rope": lambda: posenc.RoPE(16),
+    "bshd": lambda: posenc.RoPE(16, seq_dim=-3),
+    "xpos": lambda: posenc.XPos(16),
+    "axial": lambda: posenc.AxialRoPE(16),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("name", ROTATIONS)
+def test_queries_and_keys_that_are_no_tensors(name: str, kind: str) -> None:
+    rotation, foreign = ROTATIONS[name](), FOREIGN[kind]
+    for call in (
+        lambda: rotation.on_queries_keys(foreign, Q),
+        lambda: rotation.on_queries_keys(Q, foreign),
+        lambda: rotation.on_queries_keys(Q, foreign, 0, k_positions=0),
+        lambda: rotation.rotate(foreign),
+        lambda: rotation.on_queries_keys_(Q.clone(), foreign),
+    ):
+        with pytest.raises(TypeError, match=f"got .*{kind} for (q|k|x), expected a tensor"):
+            call()
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_attention_of_what_is_no_tensor(place: int, kind: str) -> None:
+    inputs: list[Any] = [Q, Q, Q]
+    inputs[place] = FOREIGN[kind]
+    for encoding in (None, posenc.ALiBi(4)):
+        with pytest.raises(TypeError, match=f"attention: got .*{kind} for {'qkv'[place]}, expected a tensor"):
+            posenc.attention(*inputs, encoding, causal=True)
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_embeddings_that_are_no_tensor(kind: str) -> None:
+    for encoding in (posenc.Sinusoidal(64), posenc.Learned(64, length=8)):
+        with pytest.raises(TypeError, match=f"got .*{kind} for x, expected a tensor"):
+            encoding.on_embeddings(FOREIGN[kind])  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"x has shape \(64,\), expected \(batch, seq, dim\)"):
+            encoding.on_embeddings(X[0, 0])
+        assert encoding.on_embeddings(X[0]).shape == (5, 64)
+
+
+@pytest.mark.parametrize("positions", [4, [0, 1], range(4), np.arange(4)], ids=lambda value: type(value).__name__)
+def test_a_bias_of_positions_that_are_no_tensor(positions: Any) -> None:
+    for encoding in (posenc.ALiBi(4), posenc.KERPLE(4), posenc.FIRE(4)):
+        with pytest.raises(TypeError, match=f"positions: got a {type(positions).__name__}, expected a tensor"):
+            encoding.bias(positions, positions)
+
+
+@pytest.mark.parametrize("implementation", ["auto", "eager"])
+def test_a_negative_position_is_told_to_be_shifted(implementation: Any) -> None:
+    """It was told to make a longer table."""
+    rope = posenc.RoPE(16, implementation=implementation)
+    for positions in (torch.arange(-3, 2), torch.arange(-3, 2)[None], torch.arange(-3.0, 2.0)):
+        with pytest.raises(ValueError, match=r"got (position )?-3.*, expected 0 or above; shift all positions by 3"):
+            rope.on_queries_keys(Q, Q, positions)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        posenc.RoPE(np.int64(16)),  # type: ignore[arg-type]
+        posenc.RoPE(16, frequencies=posenc.YaRN(np.float32(4), trained_length=np.int64(64))),  # type: ignore[arg-type]
+        posenc.RoPE(16, frequencies=Custom(np.geomspace(1, 0.01, 8))),
+        posenc.AxialRoPE(16, order=tuple(np.array([1, 0]))),
+        posenc.T5Bias(np.int64(4)),  # type: ignore[arg-type]
+        posenc.ALiBi(4, strength=np.float32(0.25)),  # type: ignore[arg-type]
+        posenc.Compose(posenc.RoPE(np.int32(16)), posenc.Temperature("llama4", length=np.int64(8192), strength=0.1)),  # type: ignore[arg-type]
+    ],
+    ids=lambda encoding: type(encoding).__name__,
+)
+def test_numbers_of_numpy_are_written_as_json(made: posenc.Encoding) -> None:
+    """A config that was read by NumPy or pandas has them."""
+    data = json.loads(json.dumps(made.to_dict()))
+    again = type(made).from_dict(data)
+    assert again.to_dict() == made.to_dict()
