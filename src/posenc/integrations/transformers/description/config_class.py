@@ -3,13 +3,22 @@
 import copy
 import importlib.util
 import logging
+import re
 import warnings
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from posenc.integrations.transformers.description.config import bears_on_positions, size
 from posenc.integrations.transformers.description.layers import rotary_parameters
 from posenc.integrations.transformers.description.model_types import SAME_CODE
+
+#: Keys that a class may need to say what its layers are; the others of a config that it refuses are left out.
+_STRUCTURE = re.compile(
+    r"model_type|layer|att|window|head|hidden_size|dim|depth|d_model|d_kv|n_embd|pattern|idxs|block|compress|_config|interval"
+)
+#: Keys of that form that no class needs.
+_ODDS = re.compile(r"eps$|drop|init|bias$")
 
 
 def config_class(model_type: Any) -> Any:
@@ -53,6 +62,51 @@ def built(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         )
     # A part that keeps the whole's name, or none, has the name of its class then; the whole keeps its own.
     return found | {"model_type": SAME_CODE.get(str(config["model_type"]), config["model_type"])}
+
+
+def built_by_structure(cls: Any, config: Mapping[str, Any], trouble: ValueError) -> dict[str, Any]:
+    """A raw config of which a class refused a key, filled in by what the class may need; the rest stands as it is.
+
+    Args:
+        cls: the class.
+        config: the config.
+        trouble: what the class said of the whole of it.
+
+    Raises:
+        ValueError: the class refuses these too.
+    """
+    structure = _structure(config, refused=str(trouble))
+    heads = size(config, "num_heads")
+    if heads and "num_key_value_heads" not in structure:
+        structure["num_key_value_heads"] = heads  # a default that does not divide the heads is no matter here
+    if structure == config:
+        raise trouble
+    try:
+        filled = built(cls, structure)
+    except ValueError:
+        raise trouble from None
+    _put_back(filled, config, structure)
+    return filled
+
+
+def _structure(config: Mapping[str, Any], *, refused: str) -> dict[str, Any]:
+    """The keys that a class may need, and those that bear on positions; of the objects among them the same."""
+    return {
+        key: _structure(value, refused=refused) if isinstance(value, Mapping) and key.endswith("_config") else value
+        for key, value in config.items()
+        if (_STRUCTURE.search(key) or bears_on_positions(key))
+        and not (_ODDS.search(key) and f"field '{key}'" in refused)
+    }
+
+
+def _put_back(filled: dict[str, Any], config: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
+    """What was left out as it stands in the config, in the place of the class's defaults."""
+    for key, value in config.items():
+        if key not in taken:
+            if key in filled:
+                filled[key] = value
+        elif isinstance(value, Mapping) and isinstance(filled.get(key), dict):
+            _put_back(filled[key], value, taken[key])
 
 
 def full(config: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from posenc.integrations.transformers.description.config import (
 )
 from posenc.integrations.transformers.description.config_class import (
     built,
+    built_by_structure,
     config_class,
     default_parameters,
     full,
@@ -41,11 +42,6 @@ _CONSUMED = names("""
 """)
 #: Keys of a whole model that are none of its text's.
 _OF_THE_WHOLE = names("architectures auto_map model_type transformers_version torch_dtype dtype _name_or_path")
-
-#: Keys that a class may need to say what its layers are; the others of a config that it refuses are left out.
-_STRUCTURE = re.compile(
-    r"model_type|layer|att|window|head|hidden_size|dim|depth|d_model|d_kv|n_embd|pattern|idxs|block|compress|_config|interval"
-)
 
 
 @dataclass
@@ -265,28 +261,10 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
     try:
         filled = built(cls, config)
     except ValueError as trouble:
-        structure = _structure(config)
-        heads = size(config, "num_heads")
-        if heads and "num_key_value_heads" not in structure:
-            structure["num_key_value_heads"] = heads  # a default that does not divide the heads is no matter here
-        if structure == config:
-            raise
-        try:
-            filled = built(cls, structure)
-        except ValueError:
-            raise trouble from None
+        filled = built_by_structure(cls, config, trouble)
         said.append(f"keys that say nothing of positions, one of which is refused: {trouble}")
     _check_counts(cls, config, filled)
     return filled, said
-
-
-def _structure(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that a class may need, and those that bear on positions; of the objects among them the same."""
-    return {
-        key: _structure(value) if isinstance(value, Mapping) and key.endswith("_config") else value
-        for key, value in config.items()
-        if _STRUCTURE.search(key) or bears_on_positions(key)
-    }
 
 
 def _check_counts(cls: Any, config: Mapping[str, Any], filled: Mapping[str, Any]) -> None:

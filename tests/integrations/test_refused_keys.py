@@ -1,0 +1,90 @@
+"""A config of which transformers' class refuses one key: what it says of positions stands, and no default replaces it.
+
+transformers 5 checks types: a whole number for a float, a text for a number. Such keys had the defaults of all keys
+that are not of its structure in their place.
+"""
+
+from typing import Any
+
+import pytest
+
+from posenc import Learned, RoPE, Sinusoidal, T5Bias
+from posenc.embeddings import LearnedGrid
+from posenc.frequencies import Geometric
+from posenc.integrations.transformers import Description, describe
+
+pytest.importorskip("transformers")
+
+SIZES: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 64}
+#: (config, a key with a value that its class refuses)
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "vit": ({**SIZES, "image_size": 384, "patch_size": 32}, {"num_channels": 3.0}),
+    "beit": (
+        {**SIZES, "image_size": 384, "patch_size": 32, "use_absolute_position_embeddings": True},
+        {"hidden_dropout_prob": "0"},
+    ),
+    "clip_vision_model": ({**SIZES, "image_size": 336, "patch_size": 14}, {"layer_norm_eps": "1e-5"}),
+    "siglip2_vision_model": ({**SIZES, "num_patches": 64, "patch_size": 8}, {"layer_norm_eps": "1e-6"}),
+    "audio-spectrogram-transformer": (
+        {**SIZES, "max_length": 512, "num_mel_bins": 64, "frequency_stride": 8, "time_stride": 8, "patch_size": 16},
+        {"hidden_dropout_prob": "0"},
+    ),
+    "albert": ({**SIZES, "embedding_size": 32, "max_position_embeddings": 77}, {"classifier_dropout_prob": "0"}),
+    "roberta": ({**SIZES, "max_position_embeddings": 130, "pad_token_id": 3}, {"hidden_dropout_prob": "0"}),
+    "distilbert": ({"dim": 64, "n_heads": 4, "n_layers": 2, "sinusoidal_pos_embds": True}, {"dropout": "0"}),
+    "t5": (
+        {"d_model": 64, "num_heads": 4, "num_layers": 2, "relative_attention_max_distance": 256},
+        {"dropout_rate": "0"},
+    ),
+    "llama": ({**SIZES, "rope_theta": 5e5, "max_position_embeddings": 99}, {"rms_norm_eps": "1e-5"}),
+    "opt": ({**SIZES, "ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 99}, {"dropout": "0"}),
+}
+
+
+def said(described: Description) -> list[Any]:
+    return [(group.part, group.layers, group.encoding.to_dict(), group.trained_length) for group in described]
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_one_key_that_is_refused_changes_nothing_else(model_type: str) -> None:
+    config, wrong = REFUSED[model_type]
+    described = describe({"model_type": model_type, **config, **wrong})
+    assert said(described) == said(describe({"model_type": model_type, **config}))
+
+
+@pytest.mark.transformers_as_pinned
+def test_the_refused_key_is_named() -> None:
+    for model_type, (config, wrong) in REFUSED.items():
+        (key,) = wrong
+        described = describe({"model_type": model_type, **config, **wrong})
+        assert any(f"field '{key}'" in entry for entry in described.unread), model_type
+
+
+def test_the_numbers_of_the_config_stand() -> None:
+    found = {name: describe({"model_type": name, **config, **wrong}) for name, (config, wrong) in REFUSED.items()}
+    first = {name: described.groups[0].encoding for name, described in found.items()}
+    grids = {name: each.grid for name, each in first.items() if isinstance(each, LearnedGrid)}
+    assert grids["vit"] == grids["beit"] == (12, 12)
+    assert grids["clip_vision_model"] == (24, 24)
+    assert grids["audio-spectrogram-transformer"] == (7, 63)
+    lengths = {name: (each.dim, each.length) for name, each in first.items() if isinstance(each, Learned)}
+    assert lengths == {"albert": (32, 77), "roberta": (64, 126), "opt": (64, 99)}
+    assert isinstance(first["distilbert"], Sinusoidal)
+    assert isinstance(first["t5"], T5Bias)
+    assert first["t5"].max_distance == 256
+    assert isinstance(first["llama"], RoPE)
+    assert first["llama"].frequencies == Geometric(5e5)
+
+
+def test_a_refused_key_of_a_part_changes_nothing_else() -> None:
+    """The key that is refused stands inside; so do those that are put back."""
+    vision = {"model_type": "clip_vision_model", **SIZES, "image_size": 336, "patch_size": 14}
+    text = {"model_type": "llama", **SIZES, "rope_theta": 5e5}
+    whole = {"model_type": "llava", "vision_config": vision, "text_config": text}
+    wrong = {**whole, "vision_config": {**vision, "layer_norm_eps": "1e-5"}}
+    assert said(describe(wrong)) == said(describe(whole))
+
+
+def test_a_refused_key_of_the_structure_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a whole number"):
+        describe({"model_type": "vit", **SIZES, "num_hidden_layers": "two"})
