@@ -67,10 +67,22 @@ MUTANTS = [
         "scores/test_transformer_xl.py",
     ),
     (
-        "scores/cope.py",
-        "clamp(max=self.length - 1)\n        lower",
-        "clamp(max=self.length)\n        lower",
+        "kernels/biased_attention/counting.py",
+        "clamp(max=rows.shape[-1] - 1)",
+        "clamp(max=rows.shape[-1])",
         "scores/test_cope.py",
+    ),
+    (
+        "kernels/biased_attention/counts.h",
+        "all &= totals[t] >= last;",
+        "all &= totals[t] > last - 1;",
+        "kernels/biased_attention/test_counting.py",
+    ),
+    (
+        "kernels/biased_attention/counts.h",
+        "slope + (before + sum) *",
+        "slope + sum *",
+        "kernels/biased_attention/test_counting.py",
     ),
     ("scores/forgetting.py", "state[..., -1:] + faded", "faded", "scores/test_forgetting.py"),
     (

@@ -314,7 +314,10 @@ class ContextualEncoding(Encoding, ABC):
 
     One whose bias is min(c_i - c_j, 0) for the query of token i and the key of token j, and that adds nothing to the
     values, may define ``fades(state)``, which gives c of all tokens, ``(batch, heads, k_len)``: compiled code on the
-    CPU then takes it, and skips the keys that have faded.
+    CPU then takes it, and skips the keys that have faded. It takes causal calls of one whose bias is what a row of each
+    query holds at a count of keys, the sum of the sigmoids of the scores from the key to the query, interpolated between
+    whole counts, if it defines ``by_count(q, scale)``, which gives the rows, ``(batch, heads, q_len, length)``, and
+    ``length``.
 
     Attributes:
         reads_positions: False if order comes from the sequence alone and positions are not looked at.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posenc.encoding import ContextualEncoding
+from posenc.kernels.biased_attention import counting
 from posenc.kernels.biased_attention.content import Content
 
 
@@ -31,6 +32,7 @@ class CoPE(ContextualEncoding):
         length: :math:`P`, how far a query can count; the authors take the block size plus one, or 64.
 
     Shape:
+        by_count: ``(batch, heads, q_len, head_dim)`` -> ``(batch, heads, q_len, length)``
         contextual_bias: ``(batch, heads, q_len, k_len)``
 
     Precision: counts are summed in the dtype of the arithmetic, float32 for all narrower inputs.
@@ -71,19 +73,20 @@ class CoPE(ContextualEncoding):
         """The authors' start: zeros."""
         nn.init.zeros_(self.table)
 
-    def contextual_bias(self, content: Content) -> Float[Tensor, "batch heads q_len k_len"]:
-        q = content.q
+    def by_count(
+        self, q: Float[Tensor, "batch heads q_len head_dim"], scale: float
+    ) -> Float[Tensor, "batch heads q_len length"]:
+        """What is added at each whole count: the scaled products of queries and table."""
         if q.shape[-1] != self.head_dim:
             raise ValueError(
                 f"CoPE: q has head_dim {q.shape[-1]} but this encoding was built for head_dim {self.head_dim}; build "
                 f"it with head_dim={q.shape[-1]}."
             )
+        return F.linear(scale * q, self.table.to(q.dtype))
+
+    def contextual_bias(self, content: Content) -> Float[Tensor, "batch heads q_len k_len"]:
         gates = content.scores.sigmoid()  # 0 where a key is masked
         if not content.causal:  # and after the query
-            queries, keys = (torch.arange(n, device=q.device) for n in gates.shape[-2:])
+            queries, keys = (torch.arange(n, device=gates.device) for n in gates.shape[-2:])
             gates = gates.masked_fill(keys > (queries + content.offset)[:, None], 0.0)
-        counts = gates.flip(-1).cumsum(dim=-1).flip(-1).clamp(max=self.length - 1)
-        lower = counts.long()
-        whole = content.scale * q @ self.table.to(q.dtype).T
-        step = F.pad(whole.diff(dim=-1), (0, 1))  # to the next whole count; there is none after the last
-        return torch.addcmul(whole.gather(-1, lower), counts - lower, step.gather(-1, lower))
+        return counting.bias(self.by_count(content.q, content.scale), gates)

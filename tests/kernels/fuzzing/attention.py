@@ -8,7 +8,7 @@ import torch
 from tests.kernels.fuzzing.tensors import HUGE, spoiled, strided
 from torch import Tensor
 
-from posenc.kernels.biased_attention import fused, shares
+from posenc.kernels.biased_attention import counting, fused, shares
 
 SOURCE, LEVELS, SET_LEVEL = fused.SOURCE, len(fused.LEVELS), "posenc_attention_set_level"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -22,7 +22,7 @@ def good_call() -> tuple[Any, list[Any]]:
     forward = good_arguments()
     if random.random() < 0.5:
         return random.choice(FORWARDS), forward
-    q, k, v, scale, table, zero, causal, window, mask, documents, _, skip, fades, factors, units = forward
+    q, k, v, scale, table, zero, causal, window, mask, documents, _, skip, fades, factors, units, counted = forward
     with torch.no_grad():
         y, lse = torch.ops.posenc._attention_and_sums(*forward)
     gradient = strided(torch.randn(y.shape).to(y.dtype))
@@ -30,6 +30,7 @@ def good_call() -> tuple[Any, list[Any]]:
     return torch.ops.posenc._attention_backward, [
         *(gradient, strided(y), lse, q, k, v, scale, table, zero, learns, causal, window, mask, documents, skip),
         *(fades, fades is not None and random.random() < 0.7, factors, units),
+        *(counted, counted is not None and random.random() < 0.7),
     ]
 
 
@@ -78,6 +79,11 @@ def good_arguments() -> list[Any]:
         fades = random.choice(
             (fades, fades.transpose(0, 1).contiguous().transpose(0, 1), fades[:, :1].expand_as(fades))
         )
+    counted = None
+    if causal and table is None and fades is None and random.random() < 0.6:
+        counts = random.choice((1, 2, 3, 20, 64, 300))
+        rows = torch.randn(batch, heads, q_len, 1) * torch.arange(counts) * random.choice((1e-3, 0.1, 1.0))
+        counted = rows + 1e-3 * torch.randn(rows.shape)  # a larger turn at whole counts would show their last bits
     return [
         strided(torch.randn(batch, heads, q_len, head_dim).to(dtype)),
         strided(torch.randn(batch, kv_heads, k_len, head_dim).to(dtype)),
@@ -94,6 +100,7 @@ def good_arguments() -> list[Any]:
         fades,
         factors,
         units,
+        counted,
     ]
 
 
@@ -108,16 +115,17 @@ def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
         y = result[0] if operator is torch.ops.posenc._attention_and_sums else result
         return _far(y, want, "y", arguments[Q].dtype)
     gradient, y, lse, q, k, v, scale, table, zero, learns, causal, window, mask, documents, _ = arguments[:15]
-    fades, learns_fades, factors, units = arguments[15:]
+    fades, learns_fades, factors, units, counted, learns_counted = arguments[15:]
     if not k.shape[2] or not q.numel() or not v.numel():
         return None
     leaves = [x.detach().double().requires_grad_() for x in (q, k, v)]
     learned = None if table is None else table.double().requires_grad_()
     faded = None if fades is None else fades.detach().requires_grad_()
+    rows = None if counted is None else counted.double().requires_grad_()
     network = [None if x is None else x.double().requires_grad_() for x in (factors, units)]
     # y and lse were made with or without sinks: their share is known from the sum of the weights without them
     with torch.enable_grad():
-        z = scores(*leaves[:2], scale, learned, zero, causal, window, mask, documents, faded, *network)
+        z = scores(*leaves[:2], scale, learned, zero, causal, window, mask, documents, faded, *network, rows)
         weights = (z - lse.double()[..., None]).exp().nan_to_num(0.0)
         pulled = (gradient.double() @ leaves[2].repeat_interleave(q.shape[1] // k.shape[1], 1).mT).detach()
         delta = (y.double() * gradient.double()).sum(-1, keepdim=True)
@@ -136,6 +144,8 @@ def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
         wanted.append(("dtable", result[3].sum(0), learned.grad))
     if learns_fades and faded is not None:
         wanted.append(("dfades", result[4], faded.grad))
+    if learns_counted and rows is not None:
+        wanted.append(("dcounted", result[4], rows.grad))
     if units is not None:
         got_units = shares.gradient_of_units(units, *result[6].sum(0).unbind(-1))
         wanted += [("dfactors", result[5].sum((0, 1)), network[0].grad), ("dunits", got_units, network[1].grad)]
@@ -163,6 +173,7 @@ def scores(
     fades: Tensor | None,
     factors: Tensor | None,
     units: Tensor | None,
+    counted: Tensor | None,
 ) -> Tensor:
     """The scores of all pairs, minus infinity where a query may not see a key."""
     q_len, k_len = q.shape[2], k.shape[2]
@@ -183,7 +194,9 @@ def scores(
         seen = seen & (own[:, None, :, None] == documents[:, None, None])
     if mask is not None and mask.dtype == torch.bool:
         seen = seen & mask
-    elif mask is not None:
+    if counted is not None:
+        z = z + counting.bias(counted, z.masked_fill(~seen, -math.inf).sigmoid())
+    if mask is not None and mask.dtype != torch.bool:
         z = z + mask
     return z.masked_fill(~seen, -math.inf)
 
@@ -203,9 +216,10 @@ def dense(
     fades: Tensor | None,
     factors: Tensor | None,
     units: Tensor | None,
+    counted: Tensor | None,
 ) -> Tensor:
     """Attention as the formula has it; zeros for a query that sees nothing."""
-    z = scores(q, k, scale, table, zero, causal, window, mask, documents, fades, factors, units)
+    z = scores(q, k, scale, table, zero, causal, window, mask, documents, fades, factors, units, counted)
     if sinks is not None:
         z = torch.cat((z, sinks.double()[:, None, None].expand(*z.shape[:3], 1)), -1)
     weights = z.softmax(-1)[..., : k.shape[2]].nan_to_num(0.0)

@@ -19,6 +19,7 @@ struct Gradients {
   // If there are units: (batch, heads, q_len), and (batch, heads, units, 2), sums of what came where a unit is on.
   float* factors;
   double* units;
+  float* counted;    // (batch, heads, q_len, counts), or null
 };
 
 // Sums over channels of the output times its gradient, which lies in `y_rows`; 0 for queries without any key.
@@ -76,8 +77,10 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
   const int64_t channels = p.q.channels, value_channels = p.v.channels, kv = p.kv_head(h);
   const int64_t width = g.width, value_width = g.value_width, tiles = (p.q_len + QUERIES - 1) / QUERIES;
   const int64_t padded = tiles * QUERIES;
+  const bool counting = p.counted != nullptr;
   scratch.reset(padded * (width + value_width + channels + value_channels + 4) + 2 * KEYS * QUERIES +
-                KEYS * (width + value_width) + 2 * QUERIES + KEYS + 512);
+                KEYS * (width + value_width) + 2 * QUERIES + KEYS + 512 +
+                (counting ? padded * 2 + QUERIES * (3 * KEYS + 2 * p.counts) + 64 : 0));
   float* const q_rows = scratch.take(padded * width);
   float* const y_rows = scratch.take(padded * value_width);
   float* const q_columns = scratch.take(padded * channels);
@@ -130,6 +133,21 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
   const bool masked = p.mask != nullptr || p.documents != nullptr;
   Shares shares;
 
+  CountsBefore before;
+  Kept kept{};
+  float *pairs = nullptr, *behind = nullptr, *level = nullptr, *counted_gradient = nullptr;
+  if (counting) {
+    behind = scratch.take(padded), level = scratch.take(padded), pairs = scratch.take(2 * QUERIES * p.counts);
+    kept = {scratch.take(KEYS * QUERIES), scratch.take(KEYS * QUERIES), scratch.take(KEYS * QUERIES)};
+    before.make<L>(p, b, h, q_columns, k_room, width, weights, unused);
+    std::fill(behind, behind + padded, 0.0f);
+    for (int64_t t = 0; t < padded; ++t) level[t] = t < p.q_len ? p.counted_of(b, h, t)[p.counts - 1] : 0.0f;
+    if (g.counted != nullptr) {
+      counted_gradient = g.counted + row * p.counts;
+      std::fill(counted_gradient, counted_gradient + p.q_len * p.counts, 0.0f);
+    }
+  }
+
   for (int64_t first_key = 0; first_key < p.k_len; first_key += KEYS) {
     const int64_t stop_key = std::min(first_key + KEYS, p.k_len);
     const Span queries = queries_for(p, first_key, stop_key);
@@ -158,9 +176,20 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
         shares.make(p, h, t0, t1, u0, u1);
         add_shares<L>(shares, count, columns, weights);
       }
-      if (masked) apply_masks(p, b, h, t0, t1, u0, u1, weights);
+      if (masked) hide(p, b, h, t0, t1, u0, u1, weights);
+      const double* const counts = counting ? before.of(i, first_key / KEYS) : nullptr;
+      const bool settled = counting && counts == nullptr;
+      if (counts != nullptr) {
+        double totals[QUERIES];
+        std::copy(counts, counts + QUERIES, totals);
+        lay_out(p, b, h, t0, t1, columns, pairs);
+        count_keys<L, Pass::KEEP>(count, columns, p.counts, pairs, totals, weights, kept);
+      }
+      if (p.mask_is_float) add_mask(p, b, h, t0, t1, u0, u1, weights);
       for (int64_t n = 0; n < columns; n += L::W) {
-        const F sums = L::load(lse + t0 + n), start = -L::load(delta + t0 + n);
+        F sums = L::load(lse + t0 + n);
+        if (settled) sums -= L::load(level + t0 + n);
+        const F start = -L::load(delta + t0 + n);
         for (int64_t u = 0; u < count; ++u) {
           float* const at = weights + u * QUERIES + n;
           L::store(at, L::exp(L::load(at) - sums));
@@ -177,6 +206,12 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
       }
       add_product<L>(count, value_width, rows, weights, QUERIES, 1, y_rows + t0 * value_width, value_width,
                      v_gradient + u0 * value_width, value_width);
+      float* const of_counts = counted_gradient == nullptr ? nullptr : counted_gradient + t0 * p.counts;
+      if (counts != nullptr) {
+        add_counting_gradient<L>(count, rows, columns, p.counts, kept, slopes, behind + t0, of_counts);
+      } else if (of_counts != nullptr) {
+        add_settled_gradient<L>(count, rows, columns, p.counts, slopes, unused, of_counts);
+      }
       add_product<L>(count, width, rows, slopes, QUERIES, 1, q_rows + t0 * width, width, k_gradient + u0 * width, width);
       add_product<L>(rows, width, count, slopes, 1, QUERIES, key_rows, keys.row, q_gradient + t0 * width, width);
       if (g.units != nullptr) {

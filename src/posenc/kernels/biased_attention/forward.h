@@ -1,9 +1,8 @@
 // Attention of a tile of queries to all keys that they may see, from the nearest keys to the furthest.
-//
-// Scores lie with queries side by side: scores[u][t]. So keys are read where they lie, and softmax runs down columns.
 
 #pragma once
 
+#include "counts.h"
 #include "shares.h"
 
 namespace {
@@ -36,78 +35,14 @@ INLINE void finish_row(const Problem& p, const Output& out, int64_t row, const f
   write_row(out, row * p.v.channels, sums, p.v.channels, empty ? 0.0f : 1.0f / total);
 }
 
-// scores = keys . queries + what the diagonals add; the largest of each column into `most`.
-template <class L, int ROWS, int NV>
-INLINE void score_rows(const float* keys, int64_t key_row, int64_t channels, const float* queries,
-                       const float* diagonal, float* scores, typename L::F (&most)[NV]) {
-  typename L::F sums[ROWS][NV] = {};
-  tile<L, ROWS, NV>(keys, key_row, 1, queries, QUERIES, channels, sums);
-#pragma GCC unroll 8
-  for (int m = 0; m < ROWS; ++m) {
-#pragma GCC unroll 8
-    for (int n = 0; n < NV; ++n) {
-      // Last: a sum that began at a large bias would round each product to its precision.
-      if (diagonal != nullptr) sums[m][n] += L::load(diagonal - m + n * L::W);
-      L::store(scores + m * QUERIES + n * L::W, sums[m][n]);
-      most[n] = L::max(sums[m][n], most[n]);
-    }
-  }
-}
-
-template <class L, int NV>
-INLINE void score_columns(int64_t count, const float* keys, int64_t key_row, int64_t channels, const float* queries,
-                          const float* diagonal, float* scores, float* most) {
-  typename L::F largest[NV];
-  for (int n = 0; n < NV; ++n) largest[n] = L::load(most + n * L::W);
-  int64_t u = 0;
-  const auto at = [&](int64_t key) { return diagonal == nullptr ? nullptr : diagonal - key; };
-  for (; u + L::MR <= count; u += L::MR) {
-    score_rows<L, L::MR, NV>(keys + u * key_row, key_row, channels, queries, at(u), scores + u * QUERIES, largest);
-  }
-  for (; u + 2 <= count; u += 2) {
-    score_rows<L, 2, NV>(keys + u * key_row, key_row, channels, queries, at(u), scores + u * QUERIES, largest);
-  }
-  if (u < count) {
-    score_rows<L, 1, NV>(keys + u * key_row, key_row, channels, queries, at(u), scores + u * QUERIES, largest);
-  }
-  for (int n = 0; n < NV; ++n) L::store(most + n * L::W, largest[n]);
-}
-
-// Scores of `count` keys and `columns` queries (rounded up to vectors); `diagonals` may be null.
-template <class L>
-INLINE void make_scores(int64_t count, int64_t columns, const float* keys, int64_t key_row, int64_t channels,
-                        const float* queries, const float* diagonals, float* scores, float* most) {
-  const float* const last = diagonals == nullptr ? nullptr : diagonals + count - 1;
-  int64_t n = 0;
-  for (; n + L::NR <= columns; n += L::NR) {
-    score_columns<L, L::NV>(count, keys, key_row, channels, queries + n, last ? last + n : last, scores + n, most + n);
-  }
-  for (; n < columns; n += L::W) {
-    score_columns<L, 1>(count, keys, key_row, channels, queries + n, last ? last + n : last, scores + n, most + n);
-  }
-}
-
-template <class L>
-INLINE int64_t whole_vectors(int64_t count) {
-  return (count + L::W - 1) / L::W * L::W;
-}
-
-// The largest of each column again, after more was added.
-template <class L>
-INLINE void largest_of_columns(int64_t count, int64_t columns, const float* scores, const float* before, float* most) {
-  for (int64_t n = 0; n < columns; n += L::W) {
-    typename L::F largest = L::load(before + n);
-    for (int64_t u = 0; u < count; ++u) largest = L::max(L::load(scores + u * QUERIES + n), largest);
-    L::store(most + n, largest);
-  }
-}
-
 template <class L>
 INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t0, Scratch& scratch) {
   using F = typename L::F;
   const int64_t t1 = std::min(t0 + QUERIES, p.q_len), rows = t1 - t0, columns = whole_vectors<L>(rows);
   const int64_t channels = p.q.channels, width = whole_vectors<L>(p.v.channels), kv = p.kv_head(h);
-  scratch.reset(QUERIES * (2 * channels + KEYS + width + 8) + KEYS * (channels + width) + 256);
+  const bool counting = p.counted != nullptr;
+  const int64_t counted = counting ? QUERIES * (2 * p.counts + 2) : 0;
+  scratch.reset(QUERIES * (2 * channels + KEYS + width + 8) + KEYS * (channels + width) + counted + 256);
   float* const q_rows = scratch.take(QUERIES * channels);
   float* const queries = scratch.take(channels * QUERIES);
   float* const scores = scratch.take(KEYS * QUERIES);
@@ -118,6 +53,9 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   float* const shrink = scratch.take(QUERIES);
   float* const k_room = scratch.take(KEYS * channels);
   float* const v_room = scratch.take(KEYS * width);
+  float* const pairs = scratch.take(2 * QUERIES * p.counts);
+  float* const level = scratch.take(counting ? QUERIES : 0);  // of what is added once the counts are settled
+  float* const nothing = scratch.take(counting ? QUERIES : 0);
 
   copy_tokens(p.q, b, h, t0, t1, p.scale, q_rows, channels);
   transpose(q_rows, channels, rows, columns, channels, queries);
@@ -131,10 +69,19 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   const Span keys = keys_for(p, t0, t1);
   Diagonals diagonals;
   Shares shares;
+  Counter counter;
+  if (counting) {
+    lay_out(p, b, h, t0, t1, columns, pairs);
+    counter.start(rows, p.counts);
+    for (int64_t t = 0; t < columns; ++t) level[t] = pairs[2 * ((t + 1) * p.counts - 1)];
+    std::fill(nothing, nothing + QUERIES, -INFINITE);
+  }
   const auto visit = [&](int64_t tile_index) __attribute__((always_inline)) {
     const int64_t u0 = std::max(keys.first, tile_index * KEYS), u1 = std::min(keys.stop, (tile_index + 1) * KEYS);
     if (u0 >= u1) return;
     const int64_t count = u1 - u0;
+    const bool settled = counting && counter.settled();
+    const float* const above = settled ? nothing : most;
     diagonals.make(p, h, t0, t1, u0, u1);
     if (out.longest != nullptr) {
       const float product = longest_query * out.longest[(b * p.k.heads + kv) * out.key_tiles + tile_index];
@@ -143,7 +90,7 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
       if (is_certainly_nothing(product, diagonals.largest + fade, least)) return;
     }
     const Rows key_rows = rows_of(p.k, b, kv, u0, u1, k_room, channels);
-    std::copy(most, most + QUERIES, now);
+    std::copy(above, above + QUERIES, now);
     make_scores<L>(count, columns, key_rows.data, key_rows.row, channels, queries,
                    diagonals.any ? diagonals.values : nullptr, scores, now);
     if (fading) add_fading(p, b, h, t0, t1, u0, u1, scores);
@@ -151,14 +98,23 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
       shares.make(p, h, t0, t1, u0, u1);
       add_shares<L>(shares, count, columns, scores);
     }
-    if (masked) apply_masks(p, b, h, t0, t1, u0, u1, scores);
-    if (fading || sharing || masked) largest_of_columns<L>(count, columns, scores, most, now);
+    if (masked) hide(p, b, h, t0, t1, u0, u1, scores);
+    if (counting && !settled) {
+      count_keys<L, Pass::ADD>(count, columns, p.counts, pairs, counter.totals, scores, {});
+    }
+    if (p.mask_is_float) add_mask(p, b, h, t0, t1, u0, u1, scores);
+    if (fading || sharing || masked || (counting && !settled)) {
+      largest_of_columns<L>(count, columns, scores, above, now);
+    }
     bool moved = false;
     for (int64_t n = 0; n < columns; n += L::W) {
-      const F before = L::load(most + n), largest = L::load(now + n);
-      const F shift = largest == -INFINITE ? F{} : largest;  // nothing seen yet: all weights are 0
+      const F before = L::load(most + n);
+      F largest = L::load(now + n);
+      if (settled) largest = L::max(largest + L::load(level + n), before);
+      F shift = largest == -INFINITE ? F{} : largest;  // nothing seen yet: all weights are 0
       const F factor = L::exp(before - shift);
       moved |= L::any_above(largest, before);
+      if (settled) shift -= L::load(level + n);
       F total{};
       for (int64_t u = 0; u < count; ++u) {
         float* const at = scores + u * QUERIES + n;
@@ -289,6 +245,7 @@ INLINE void forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
   std::fill(sums, sums + width, 0.0f);
   const bool sunk = p.sinks != nullptr;
   float most = sunk ? p.sinks[h] : -INFINITE, total = sunk && most > -INFINITE ? 1.0f : 0.0f;
+  double total_count = 0.0;
   const Span keys = keys_for(p, t, t + 1);
   const int64_t first = keys.first / KEYS, stop = (keys.stop + KEYS - 1) / KEYS;
   const int64_t nearest = std::clamp((t + p.offset) / KEYS, first, std::max(first, stop - 1));
@@ -322,17 +279,18 @@ INLINE void forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
       const int64_t own = documents[p.offset + t];
       for (int64_t i = 0; i < count; ++i) scores[i] = documents[u0 + i] == own ? scores[i] : -INFINITE;
     }
-    if (p.mask != nullptr) {
-      const int64_t* const stride = p.mask_stride;
-      const int64_t start = b * stride[0] + h * stride[1] + t * stride[2] + u0 * stride[3];
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t at = start + i * stride[3];
-        if (p.mask_is_float) {
-          scores[i] += static_cast<const float*>(p.mask)[at];
-        } else {
-          scores[i] = static_cast<const uint8_t*>(p.mask)[at] ? scores[i] : -INFINITE;
-        }
-      }
+    const int64_t* const stride = p.mask_stride;
+    const int64_t start = b * stride[0] + h * stride[1] + t * stride[2] + u0 * stride[3];
+    if (p.mask != nullptr && !p.mask_is_float) {
+      const uint8_t* const mask = static_cast<const uint8_t*>(p.mask) + start;
+      for (int64_t i = 0; i < count; ++i) scores[i] = mask[i * stride[3]] ? scores[i] : -INFINITE;
+    }
+    if (p.counted != nullptr) {
+      total_count = add_at_counts<L>(p.counted_of(b, h, t), p.counts, total_count, count, scores, added);
+    }
+    if (p.mask_is_float) {
+      const float* const mask = static_cast<const float*>(p.mask) + start;
+      for (int64_t i = 0; i < count; ++i) scores[i] += mask[i * stride[3]];
     }
     F largest = L::all(most);
     bool counts = false;

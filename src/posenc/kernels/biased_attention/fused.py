@@ -4,16 +4,17 @@ Three operators of the dispatcher::
 
     posenc::_attention             y
     posenc::_attention_and_sums    y, and the logarithms of the sums of the softmax, which the backward reads
-    posenc::_attention_backward    gradients of q, k, v, the table, fades, factors, channels rounded up to whole
-                                   vectors; and sums for each unit
+    posenc::_attention_backward    gradients of q, k, v, channels rounded up to whole vectors; of the table; of fades or
+                                   counted; of factors; and sums for each unit
 
 Arguments: ``table (heads, distances)`` float32, entry ``zero + n`` for keys n tokens before the query; ``window`` 0 for
 none; ``mask`` of 4 dimensions, bool (True where a query may see a key) or float32 (added); ``documents (batch or 1,
 k_len)`` int64; ``sinks (heads,)``; ``skip`` whether to leave out keys whose weights are proved to be 0; ``fades (batch,
 heads, k_len)`` float64, of which min(fades[the query's own key] - fades[key], 0) is added; ``units (heads, units, 3)``
-of a network of the table's entry times the query's of ``factors (q_len,)``, which is added instead of the entry. What
-most calls do not have comes last and has a default, because the dispatcher takes 0.2 to 0.3 us for each argument that
-it is given.
+of a network of the table's entry times the query's of ``factors (q_len,)``, which is added instead of the entry;
+``counted (batch, heads, q_len, counts)`` float32, of which each query adds what lies at the count of a key
+(counting.py), in causal calls and with none of the others. What most calls do not have comes last and has a default,
+because the dispatcher takes 0.2 to 0.3 us for each argument that it is given.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from posenc.kernels import _build
-from posenc.kernels.biased_attention import fading, row_of_distances, shares
+from posenc.kernels.biased_attention import counting, fading, row_of_distances, shares
 from posenc.kernels.biased_attention.problem import Block, Problem, attend
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
@@ -34,11 +35,11 @@ LEVELS = ("the portable instruction set", "AVX2", "AVX-512")
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, float scale, Tensor? table=None, int zero=0, {}bool causal=True, int window=0, "
     "Tensor? mask=None, Tensor? documents=None, {}bool skip=True, Tensor? fades=None, {}Tensor? factors=None, "
-    "Tensor? units=None"
+    "Tensor? units=None, Tensor? counted=None{}"
 )
-_FORWARD = _ARGUMENTS.format("", "Tensor? sinks=None, ", "")
+_FORWARD = _ARGUMENTS.format("", "Tensor? sinks=None, ", "", "")
 _BACKWARD = "Tensor gradient, Tensor y, Tensor lse, " + _ARGUMENTS.format(
-    "bool learns_table=False, ", "", "bool learns_fades=False, "
+    "bool learns_table=False, ", "", "bool learns_fades=False, ", ", bool learns_counted=False"
 )
 torch.library.define("posenc::_attention", f"({_FORWARD}) -> Tensor")
 torch.library.define("posenc::_attention_and_sums", f"({_FORWARD}) -> (Tensor, Tensor)")
@@ -72,7 +73,8 @@ def refusal(problem: Problem) -> str | None:
     if problem.mask is not None and problem.mask.requires_grad:
         return "its mask has no gradient there"
     if problem.contextual:
-        if (reason := fading.refusal(problem)) is not None:
+        kind = counting if counting.counts(type(problem.encoding)) else fading
+        if (reason := kind.refusal(problem)) is not None:
             return reason
     elif problem.encoding is not None and not (row_of_distances.suits(problem) or shares.suits(problem)):
         return f"{problem.name} gives no bias of the distance alone over consecutive positions"
@@ -120,7 +122,12 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
     else:
         bias = (*row_of_distances.make(problem), None, None)
     table, zero, factors, units = bias
-    fades = fading.make(problem) if problem.contextual else None
+    fades = counted = None
+    if problem.contextual:
+        if counting.counts(type(problem.encoding)):
+            counted = counting.make(problem)
+        else:
+            fades = fading.make(problem)
     sinks = None if problem.sinks is None else problem.sinks.float()
     q, k, v = problem.q, problem.k, problem.v
     if torch.is_grad_enabled() and (
@@ -131,10 +138,11 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
         or (sinks is not None and sinks.requires_grad)
         or (fades is not None and fades.requires_grad)
         or (units is not None and (units.requires_grad or (factors is not None and factors.requires_grad)))
+        or (counted is not None and counted.requires_grad)
     ):
-        y: Tensor = _Attention.apply(problem, q, k, v, table, zero, sinks, fades, skip, factors, units)
+        y: Tensor = _Attention.apply(problem, q, k, v, table, zero, sinks, fades, skip, factors, units, counted)
     else:
-        y = _operator(q, k, v, problem.scale, table, zero, *_rest(problem, sinks, skip, fades, factors, units))
+        y = _operator(q, k, v, problem.scale, table, zero, *_rest(problem, sinks, skip, fades, factors, units, counted))
     return y
 
 
@@ -178,11 +186,12 @@ class _Attention(torch.autograd.Function):
         skip: bool,
         factors: Tensor | None,
         units: Tensor | None,
+        counted: Tensor | None,
     ) -> Tensor:
-        rest = _rest(problem, sinks, skip, fades, factors, units)
+        rest = _rest(problem, sinks, skip, fades, factors, units, counted)
         y, lse = _operator_and_sums(q, k, v, problem.scale, table, zero, *rest)
         _, _, mask, documents, *_ = rest or (None,) * 4
-        ctx.save_for_backward(q, k, v, table, sinks, fades, factors, units, y, lse, mask, documents)
+        ctx.save_for_backward(q, k, v, table, sinks, fades, factors, units, counted, y, lse, mask, documents)
         ctx.scale, ctx.zero, ctx.causal, ctx.window, ctx.skip = (
             problem.scale,
             zero,
@@ -195,16 +204,17 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, table, sinks, fades, factors, units, y, lse, mask, documents = ctx.saved_tensors
+        q, k, v, table, sinks, fades, factors, units, counted, y, lse, mask, documents = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
-            learned = (q, k, v, table, sinks, fades, factors, units)
+            learned = (q, k, v, table, sinks, fades, factors, units, counted)
             return _differentiable_backward(ctx, gradient, learned, mask, documents)
         wanted = ctx.needs_input_grad
         gradients = _backward_operator(
             *(gradient, y, lse, q, k, v, ctx.scale, table, ctx.zero, wanted[4]),
             *(ctx.causal, ctx.window or 0, mask, documents, ctx.skip),
-            *(() if fades is None and units is None else (fades, wanted[7])),
-            *(() if units is None else (factors, units)),
+            *(() if fades is None and units is None and counted is None else (fades, wanted[7])),
+            *(() if units is None and counted is None else (factors, units)),
+            *(() if counted is None else (counted, wanted[11])),
         )
         dq, dk, dv = (_like(x, each) for x, each in zip(gradients[:3], (q, k, v), strict=True))
         dtable = gradients[3].sum(dim=0) if wanted[4] else None
@@ -212,10 +222,10 @@ class _Attention(torch.autograd.Function):
         if wanted[6]:
             share, delta = (sinks[:, None] - lse).exp(), (y.float() * gradient.float()).sum(dim=-1)
             dsinks = -(share * delta).sum(dim=(0, 2))
-        dfades = gradients[4] if wanted[7] else None
+        dfades, dcounted = (gradients[4] if wanted[i] else None for i in (7, 11))
         dfactors = gradients[5].sum(dim=(0, 1)) if wanted[9] else None
         dunits = shares.gradient_of_units(units, *gradients[6].sum(dim=0).unbind(-1)) if wanted[10] else None
-        return None, dq, dk, dv, dtable, None, dsinks, dfades, None, dfactors, dunits
+        return None, dq, dk, dv, dtable, None, dsinks, dfades, None, dfactors, dunits, dcounted
 
 
 def _like(gradient: Tensor, like: Tensor) -> Tensor:
@@ -231,7 +241,9 @@ def _differentiable_backward(
     ctx: Any, gradient: Tensor, learned: tuple[Any, ...], mask: Tensor | None, documents: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated again: by autograd over the whole matrix of scores."""
-    q, k, v, table, sinks, fades, factors, units = learned
+    # Views, because counted was made of q: a gradient of q itself would have that of counted in it.
+    learned = tuple(None if x is None else x.view_as(x) for x in learned)
+    q, k, v, table, sinks, fades, factors, units, counted = learned
     problem = Problem(q, k, v, ctx.scale, causal=ctx.causal, window=ctx.window, documents=documents, mask=mask)
     rows, keys = slice(0, problem.q_len), slice(0, problem.k_len)
     bias = None
@@ -242,11 +254,13 @@ def _differentiable_backward(
         bias = bias if units is None else shares.bias(bias, factors, units)
     if fades is not None:
         bias = fading.bias(fades, problem.offset)
+    if counted is not None:
+        problem.encoding, problem.contextual = counting.Rows(counted), True
     block = Block((0, problem.q_len), (0, problem.k_len), bias, problem.hidden(rows, keys))
     with torch.autocast("cpu", enabled=False):
         y = attend(problem, block, q.float(), k.float(), v.float(), sinks=sinks, state=None).to(q.dtype)
-    wanted = [ctx.needs_input_grad[i] for i in (1, 2, 3, 4, 6, 7, 9, 10)]
+    wanted = [ctx.needs_input_grad[i] for i in (1, 2, 3, 4, 6, 7, 9, 10, 11)]
     chosen = [x for x, needed in zip(learned, wanted, strict=True) if needed and x is not None]
     grads = iter(torch.autograd.grad(y, chosen, gradient, create_graph=True, allow_unused=True))
-    dq, dk, dv, dtable, dsinks, dfades, dfactors, dunits = (next(grads) if needed else None for needed in wanted)
-    return None, dq, dk, dv, dtable, None, dsinks, dfades, None, dfactors, dunits
+    dq, dk, dv, dtable, dsinks, dfades, *more = (next(grads) if needed else None for needed in wanted)
+    return None, dq, dk, dv, dtable, None, dsinks, dfades, None, *more

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from posenc.kernels.biased_attention import blocks, channels, dense, flex, fused, shares
+from posenc.kernels.biased_attention import blocks, channels, counting, dense, flex, fused, shares
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.inputs import is_distributed
 
@@ -113,6 +113,8 @@ def _choose(problem: Problem) -> tuple[str, str]:
 def _why_fused(problem: Problem) -> str:
     if problem.encoding is None:
         return "nothing but the order of tokens, sinks or a mask is added to the scores"
+    if problem.contextual and counting.counts(type(problem.encoding)):
+        return "the gates are summed as the scores are made, and keys past the last count need none"
     if problem.contextual:
         return "the bias is a difference of two numbers, one of each token, and blocks that have faded are skipped"
     if shares.suits(problem):

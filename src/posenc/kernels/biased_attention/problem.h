@@ -41,10 +41,13 @@ struct Problem {
   const float* units = nullptr;    // (heads, units, 3): in, at, out
   int64_t unit_count = 0;
   const float* factors = nullptr;  // (q_len)
+  const float* counted = nullptr;  // (batch, heads, q_len, counts): what is added at each count of a query; see counts.h
+  int64_t counts = 0;
   bool skip = true;                // leave out tiles whose weights are proved to be 0
 
   int64_t kv_head(int64_t head) const { return head / (heads / k.heads); }
   const double* fades_of(int64_t b, int64_t h) const { return fades + b * fades_stride[0] + h * fades_stride[1]; }
+  const float* counted_of(int64_t b, int64_t h, int64_t t) const { return counted + ((b * heads + h) * q_len + t) * counts; }
 };
 
 struct Span {
@@ -234,8 +237,8 @@ INLINE float largest_change(const Problem& p, int64_t b, int64_t h, int64_t t0, 
 }
 INLINE float most_added(float change) { return change < INFINITE ? std::min(change, 0.0f) : INFINITE; }
 
-// Masks of values, applied to scores that lie as scores[(u - u0) * QUERIES + (t - t0)].
-INLINE void apply_masks(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1, int64_t u0, int64_t u1,
+// What documents and a bool mask hide, of scores that lie as scores[(u - u0) * QUERIES + (t - t0)].
+INLINE void hide(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1, int64_t u0, int64_t u1,
                         float* scores) {
   if (p.documents != nullptr) {
     const int64_t* const documents = p.documents + b * p.documents_row;
@@ -246,19 +249,25 @@ INLINE void apply_masks(const Problem& p, int64_t b, int64_t h, int64_t t0, int6
       for (int64_t t = 0; t < t1 - t0; ++t) line[t] = theirs[t] == own ? line[t] : -INFINITE;
     }
   }
-  if (p.mask == nullptr) return;
+  if (p.mask == nullptr || p.mask_is_float) return;
   const int64_t* const stride = p.mask_stride;
   const int64_t start = b * stride[0] + h * stride[1] + t0 * stride[2];
   for (int64_t u = u0; u < u1; ++u) {
     float* const line = scores + (u - u0) * QUERIES;
-    const int64_t at = start + u * stride[3];
-    if (p.mask_is_float) {
-      const float* const mask = static_cast<const float*>(p.mask) + at;
-      for (int64_t t = 0; t < t1 - t0; ++t) line[t] += mask[t * stride[2]];
-    } else {
-      const uint8_t* const mask = static_cast<const uint8_t*>(p.mask) + at;
-      for (int64_t t = 0; t < t1 - t0; ++t) line[t] = mask[t * stride[2]] ? line[t] : -INFINITE;
-    }
+    const uint8_t* const mask = static_cast<const uint8_t*>(p.mask) + start + u * stride[3];
+    for (int64_t t = 0; t < t1 - t0; ++t) line[t] = mask[t * stride[2]] ? line[t] : -INFINITE;
+  }
+}
+
+// A float mask, added to the same, after whatever else is.
+INLINE void add_mask(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1, int64_t u0, int64_t u1,
+                     float* scores) {
+  const int64_t* const stride = p.mask_stride;
+  const int64_t start = b * stride[0] + h * stride[1] + t0 * stride[2];
+  for (int64_t u = u0; u < u1; ++u) {
+    float* const line = scores + (u - u0) * QUERIES;
+    const float* const mask = static_cast<const float*>(p.mask) + start + u * stride[3];
+    for (int64_t t = 0; t < t1 - t0; ++t) line[t] += mask[t * stride[2]];
   }
 }
 

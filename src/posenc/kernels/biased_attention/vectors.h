@@ -56,6 +56,7 @@ struct Vectors;
     typedef int32_t I __attribute__((vector_size(bytes)));  \
     typedef uint32_t U __attribute__((vector_size(bytes))); \
     typedef uint16_t H __attribute__((vector_size(bytes / 2))); \
+    typedef double P __attribute__((vector_size(bytes)));   \
   };
 VECTORS(16)
 VECTORS(32)
@@ -66,6 +67,7 @@ template <int BYTES>
 struct Lanes {
   using F = typename Vectors<BYTES>::F;
   using I = typename Vectors<BYTES>::I;
+  using P = typename Vectors<BYTES>::P;            // pairs of floats, half as many
   static constexpr int W = BYTES / 4;              // floats in a vector
   static constexpr int NV = BYTES == 64 ? 4 : 2;   // vectors of a row of a tile: as many as the registers hold
   static constexpr int MR = 6;                     // rows of a tile
