@@ -312,12 +312,12 @@ class ScoreEncoding(Encoding, ABC):
 class ContextualEncoding(Encoding, ABC):
     """Place 3 for encodings that read queries and keys. A subclass sets ``num_heads`` and defines the bias of a block.
 
-    One whose bias is min(c_i - c_j, 0) for the query of token i and the key of token j, and that adds nothing to the
-    values, may define ``fades(state)``, which gives c of all tokens, ``(batch, heads, k_len)``: compiled code on the
-    CPU then takes it, and skips the keys that have faded. It takes causal calls of one whose bias is what a row of each
-    query holds at a count of keys, the sum of the sigmoids of the scores from the key to the query, interpolated between
-    whole counts, if it defines ``by_count(q, scale)``, which gives the rows, ``(batch, heads, q_len, length)``, and
-    ``length``.
+    Compiled code on the CPU takes two kinds that add nothing to the values. One whose bias is min(c_i - c_j, 0) for the
+    query of token i and the key of token j may define ``fades(state)``, which gives c of all tokens, ``(batch, heads,
+    k_len)``; keys that have faded are skipped. One whose bias lies in a row of each query, at the count of a key, may
+    define ``by_count(q, scale)``, which gives the rows, ``(batch, heads, q_len, length)``, and ``length``. The count is
+    the sum of the sigmoids of the scores from the key to the query, the bias between whole counts is interpolated, and
+    the last entry is that of all higher counts. Causal calls of it are taken.
 
     Attributes:
         reads_positions: False if order comes from the sequence alone and positions are not looked at.

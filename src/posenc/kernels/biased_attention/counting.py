@@ -18,7 +18,7 @@ _MOST = 2**28  # entries of all rows, 1 GiB, and as many of their gradient
 
 
 def counts(cls: type) -> bool:
-    """Whether ``by_count`` stands in the class of ``contextual_bias``, or below it: a later one may give another bias."""
+    """Whether ``by_count`` stands in the class of ``contextual_bias``, or below it: a later one may add another."""
     if "by_count" in vars(cls):  # at once: this is asked several times in every call
         return True
     return hasattr(cls, "by_count") and home(cls, "by_count") <= min(
