@@ -72,7 +72,8 @@ INLINE void add_fading_gradient(const Problem& p, int64_t b, int64_t h, int64_t 
 }
 
 template <class L>
-INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64_t h, Scratch& scratch) {
+INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64_t h, Scratch& scratch,
+                          CountsBefore::Make make_counts) {
   using F = typename L::F;
   const int64_t channels = p.q.channels, value_channels = p.v.channels, kv = p.kv_head(h);
   const int64_t width = g.width, value_width = g.value_width, tiles = (p.q_len + QUERIES - 1) / QUERIES;
@@ -139,7 +140,7 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
   if (counting) {
     behind = scratch.take(padded), level = scratch.take(padded), pairs = scratch.take(2 * QUERIES * p.counts);
     kept = {scratch.take(KEYS * QUERIES), scratch.take(KEYS * QUERIES), scratch.take(KEYS * QUERIES)};
-    before.make<L>(p, b, h, q_columns, k_room, width, weights, unused);
+    make_counts(before, {p, b, h, q_columns, k_room, width, weights, unused});
     std::fill(behind, behind + padded, 0.0f);
     for (int64_t t = 0; t < padded; ++t) level[t] = t < p.q_len ? p.counted_of(b, h, t)[p.counts - 1] : 0.0f;
     if (g.counted != nullptr) {

@@ -169,9 +169,19 @@ struct CountsBefore {
     return further < tile.count ? totals.data() + tile.start + size_t(further * QUERIES) : nullptr;
   }
 
+  struct Room {  // of the backward of a head
+    const Problem& p;
+    int64_t b, h;
+    const float* q_columns;
+    float* k_room;
+    int64_t width;
+    float *scores, *unused;
+  };
+  using Make = void (*)(CountsBefore&, const Room&);  // a call, because what is inlined slows the rest of the backward
+
   template <class L>
-  INLINE void make(const Problem& p, int64_t b, int64_t h, const float* q_columns, float* k_room, int64_t width,
-                   float* scores, float* unused) {
+  INLINE void make(const Room& room) {
+    const auto& [p, b, h, q_columns, k_room, width, scores, unused] = room;
     const int64_t channels = p.q.channels;
     for (int64_t t0 = 0; t0 < p.q_len; t0 += QUERIES) {
       const int64_t t1 = std::min(t0 + QUERIES, p.q_len), columns = whole_vectors<L>(t1 - t0);

@@ -41,8 +41,11 @@ constexpr int64_t FEW = 4;  // queries that are worked on one by one
     target static void forward(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t, Scratch& s) {      \
       p.q_len <= FEW ? forward_row<Lanes<bytes>>(p, out, b, h, t, s) : forward_tile<Lanes<bytes>>(p, out, b, h, t, s);  \
     }                                                                                                                   \
+    target __attribute__((noinline)) static void count(CountsBefore& counts, const CountsBefore::Room& room) {          \
+      counts.make<Lanes<bytes>>(room);                                                                                  \
+    }                                                                                                                   \
     target static void backward(const Problem& p, const Gradients& g, int64_t b, int64_t h, Scratch& s) {               \
-      backward_head<Lanes<bytes>>(p, g, b, h, s);                                                                       \
+      backward_head<Lanes<bytes>>(p, g, b, h, s, count);                                                                \
     }                                                                                                                   \
     target static void longest(const Problem& p, int64_t b, int64_t h, int64_t i, float* to, Scratch& s) {              \
       longest_keys<Lanes<bytes>>(p, b, h, i, to, s);                                                                    \

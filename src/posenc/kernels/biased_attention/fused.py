@@ -212,8 +212,7 @@ class _Attention(torch.autograd.Function):
         gradients = _backward_operator(
             *(gradient, y, lse, q, k, v, ctx.scale, table, ctx.zero, wanted[4]),
             *(ctx.causal, ctx.window or 0, mask, documents, ctx.skip),
-            *(() if fades is None and units is None and counted is None else (fades, wanted[7])),
-            *(() if units is None and counted is None else (factors, units)),
+            *(() if fades is None and units is None and counted is None else (fades, wanted[7], factors, units)),
             *(() if counted is None else (counted, wanted[11])),
         )
         dq, dk, dv = (_like(x, each) for x, each in zip(gradients[:3], (q, k, v), strict=True))
@@ -222,7 +221,8 @@ class _Attention(torch.autograd.Function):
         if wanted[6]:
             share, delta = (sinks[:, None] - lse).exp(), (y.float() * gradient.float()).sum(dim=-1)
             dsinks = -(share * delta).sum(dim=(0, 2))
-        dfades, dcounted = (gradients[4] if wanted[i] else None for i in (7, 11))
+        dfades = gradients[4] if wanted[7] else None
+        dcounted = gradients[4] if wanted[11] else None
         dfactors = gradients[5].sum(dim=(0, 1)) if wanted[9] else None
         dunits = shares.gradient_of_units(units, *gradients[6].sum(dim=0).unbind(-1)) if wanted[10] else None
         return None, dq, dk, dv, dtable, None, dsinks, dfades, None, dfactors, dunits, dcounted
