@@ -73,8 +73,8 @@ def refusal(problem: Problem) -> str | None:
     if problem.mask is not None and problem.mask.requires_grad:
         return "its mask has no gradient there"
     if problem.contextual:
-        kind = counting if counting.counts(type(problem.encoding)) else fading
-        if (reason := kind.refusal(problem)) is not None:
+        refused = counting.refusal if counting.counts(type(problem.encoding)) else fading.refusal
+        if (reason := refused(problem)) is not None:
             return reason
     elif problem.encoding is not None and not (row_of_distances.suits(problem) or shares.suits(problem)):
         return f"{problem.name} gives no bias of the distance alone over consecutive positions"
