@@ -168,6 +168,8 @@ def inspect(
         _print_group(group, console)
     for part in found.unread:
         console.print(f"not read: {escape(part)}", style="dim", highlight=False)
+    if not found.groups and not found.unread:
+        console.print("no positional encoding that is known here", style="dim", highlight=False)
     for text in warnings(found):
         console.print(f"[bold]warning[/] {escape(text)}", highlight=False, soft_wrap=True)
     if plot is not None:
@@ -256,6 +258,9 @@ def _each(rules: tuple[Frequencies, ...], words: Callable[[Frequencies], str]) -
 def _places(encoding: Encoding) -> dict[str, str]:
     """What an encoding that has a table can tell apart."""
     match encoding:
+        case ALiBi():
+            first, last = max(encoding.slopes), min(encoding.slopes)
+            return {"slopes": f"{first:.6g} to {last:.6g} per token, rule {encoding.rule!r}"}
         case Learned():
             return {"positions": f"0 to {encoding.length - 1}, no more"}
         case LearnedGrid(grid=(rows, columns), prefix=prefix):

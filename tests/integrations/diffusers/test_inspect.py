@@ -57,6 +57,22 @@ def test_a_pipeline_is_inspected_model_by_model(tmp_path: Path) -> None:
     assert [group["encoding"]["name"] for group in data["groups"]] == ["Learned", "AxialRoPE"]
 
 
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        ("AllegroTransformer3DModel", "not read: image_rotary_emb: an argument of the model"),
+        ("SanaTransformer2DModel", "not read: no rotation: positions come from convolutions"),
+        ("AutoencoderKL", "no positional encoding that is known here"),
+    ],
+)
+def test_a_model_of_which_nothing_is_read_is_still_a_model_of_diffusers(tmp_path: Path, cls: str, words: str) -> None:
+    """It was told to add a model_type."""
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": cls}))
+    text = said(tmp_path)
+    assert cls in text
+    assert words in text
+
+
 def test_a_pipeline_of_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "x"]}')
     with pytest.raises(ValueError, match="names no model that encodes positions"):

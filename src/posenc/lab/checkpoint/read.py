@@ -25,7 +25,10 @@ def read(source: str | Path, *, pairing: Any = None) -> Description:
     if path.suffix == ".gguf":
         return gguf.describe(path)
     if path.suffix == ".json" or (path.is_dir() and any(path.glob("*.json"))):
-        return describe_diffusers(path, pairing=pairing) or describe(path, pairing=pairing)
+        of_diffusers = describe_diffusers(
+            path, pairing=pairing
+        )  # which may be empty, and says then what it has instead
+        return describe(path, pairing=pairing) if of_diffusers is None else of_diffusers
     try:
         place = find(str(source))  # a folder with a GGUF file, or a package
     except RunError as error:
