@@ -113,10 +113,9 @@ def _accelerated(model: object, small: Small) -> str:
 
 def _extended(model: object) -> str:
     """With the rules that it has: posenc's tables in the place of its own."""
-    for part in describe(model):
+    turning = [part for part in describe(model) if part.encoding.places != ("embeddings",)]
+    for part in turning:
         encoding = part.encoding
-        if encoding.places == ("embeddings",):
-            return ""
         if isinstance(encoding, AxialRoPE):
             rules = dict(zip(part.axes, encoding.rules, strict=True))
         elif hasattr(encoding, "frequencies"):
@@ -127,7 +126,7 @@ def _extended(model: object) -> str:
             extend(model, rules).undo()
         except ValueError as error:
             return f"refused: {_short(error)}"
-    return "yes" if len(describe(model)) else ""
+    return "yes" if turning else ""
 
 
 def _short(error: Exception) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.integrations.diffusers.models import build, outputs
+from tests.integrations.diffusers.models import FAMILIES, build, outputs
 from tests.integrations.diffusers.more_models import MORE
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
@@ -113,3 +113,24 @@ def test_a_model_that_counts_its_layers_is_built_with_all_of_them() -> None:
     assert part.encoding.widths == (44, 42, 42)
     with pytest.raises(ValueError, match=r"exceed the number of transformer layers 3"):
         describe({**vace, "num_layers": 3})
+
+
+def test_omnigen_adds_a_table_besides_its_rotation() -> None:
+    """Shitao/OmniGen-v1-diffusers: 192 by 192 sinusoids, stretched over the trained 64 by 64."""
+    scaling = {"short_factor": [1.0] * 48, "long_factor": [1.1] * 48}
+    rotation, added = describe({"_class_name": "OmniGenTransformer2DModel", "rope_scaling": scaling})
+    assert isinstance(rotation.encoding, RoPE)
+    assert (added.module, added.ends) == ("patch_embedding", (192, 192))
+    model = build(FAMILIES["omnigen"])
+    report = check(model)
+    assert len(report.checked) == 2
+    model.patch_embedding.pos_embed.mul_(1.01)
+    assert "off by up to" in check(model).findings[0].text
+
+
+def test_a_table_of_a_module_without_a_name_for_it_is_named() -> None:
+    """Wan2.1-FLF2V: two images have learned places before they are attended to."""
+    described = describe({"_class_name": "WanTransformer3DModel", "image_dim": 1280, "pos_embed_seq_len": 514})
+    assert len(described) == 1
+    (entry,) = described.unread
+    assert entry == "condition_embedder.image_embedder.pos_embed: a table of 1 x 514 x 1280, which is not read"

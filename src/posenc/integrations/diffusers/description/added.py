@@ -97,6 +97,17 @@ ADDED: dict[str, Added] = {
         ends=_cropped_ends,
         applies=lambda module, model: getattr(module, "pos_embed", None) is not None,
     ),
+    "OmniGenPatchEmbed": Added(
+        encoding=lambda module, model: SinusoidalGrid.as_in("sd3", module.pos_embed.shape[-1]),
+        axes=("height", "width"),
+        positions="row and column of the patch in its image, stretched over the trained 64 by 64; of the table the "
+        "middle is taken; text gets nothing",
+        coordinates=lambda module, model: SinusoidalGrid.coordinates_as_in(
+            "sd3", _side(module), _side(module), base=64, scale=_scale(module), table=_side(module)
+        )[0],
+        table=lambda module, model: module.pos_embed[0],
+        ends=_cropped_ends,
+    ),
     "CogView3PlusPatchEmbed": Added(
         encoding=lambda module, model: SinusoidalGrid.as_in("sd3", module.pos_embed.shape[-1]),
         axes=("height", "width"),

@@ -99,18 +99,27 @@ def _alike(a: Part, b: Part) -> bool:
 
 
 def _modules_unread(built: Any, known: set[str]) -> Iterator[str]:
-    """Modules that by their names bear on positions, and are not known here."""
+    """Modules that by their names bear on positions, and are not known here; tables of modules that do not."""
     for name, module in built.named_modules():
         kind = type(module).__name__
         if name and name not in known and _POSITIONS.search(kind) and not any(name.startswith(f"{k}.") for k in known):
+            known.add(name)
             yield f"{name}: {kind}" + (f" ({WHY_NOT[kind]})" if kind in WHY_NOT else "")
+    for name, tensor in (*built.named_parameters(), *built.named_buffers()):
+        owner, _, last = name.rpartition(".")
+        if owner and owner not in known and re.match("pos_?emb", last):
+            yield f"{name}: {_table(tensor)}"
+
+
+def _table(tensor: Any) -> str:
+    return f"a table of {' x '.join(map(str, tensor.shape))}, which is not read"
 
 
 def _instead(built: Any, *, known_by_half: bool) -> Iterator[str]:
     """What a model of which nothing was read has in the place of known modules, as far as it shows."""
     kind = type(built).__name__
     tables = [
-        f"{name}: a table of {' x '.join(map(str, tensor.shape))}, which is not read"
+        f"{name}: {_table(tensor)}"
         for name, tensor in (*built.named_parameters(), *built.named_buffers())
         if _TABLES.search(name.rpartition(".")[2])
     ]
