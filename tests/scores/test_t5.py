@@ -83,3 +83,14 @@ def test_the_scale_of_t5_is_one_and_is_honoured() -> None:
 def test_options_that_make_no_buckets_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="T5Bias: got"):
         posenc.T5Bias(num_heads=2, **options)
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [posenc.T5Bias(num_heads=2), posenc.T5Bias(num_heads=2, direction="both"), posenc.scores.DeBERTa(16, 2)],
+    ids=["causal", "both", "deberta"],
+)
+def test_positions_that_one_row_gives_to_all_are_taken_without_a_warning(encoding: posenc.Encoding) -> None:
+    at, q = torch.arange(6).expand(3, 6), torch.randn(3, 2, 6, 8)
+    y = posenc.attention(q, q, q, encoding, q_positions=at, k_positions=at)  # a warning is an error here
+    torch.testing.assert_close(y, posenc.attention(q, q, q, encoding))

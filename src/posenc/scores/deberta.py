@@ -113,7 +113,7 @@ class DeBERTa(ContextualEncoding):
         if self.max_distance is not None:
             edges = torch.tensor(self.edges, dtype=n.dtype, device=n.device)
             # Past the exact ones, a bucket ends with its edge: the count of edges below |n| says how many are passed.
-            far = self.span // 2 + torch.bucketize(n.abs(), edges)
+            far = self.span // 2 + torch.bucketize(n.abs().contiguous(), edges)
             n = torch.where(n.abs() <= self.span // 2, n, n.sign() * far)
         return (n + self.span).clamp(0, 2 * self.span - 1).long().to(q_positions.device)
 

@@ -107,7 +107,8 @@ class T5Bias(ScoreEncoding):
         """The row of the table for each query and key, int64."""
         n = distance(q_positions, k_positions)
         edges = torch.tensor(self.edges, dtype=n.dtype, device=n.device)
-        found = torch.bucketize(n.abs() if self.direction == "both" else n.clamp(min=0), edges, right=True)
+        far = n.abs() if self.direction == "both" else n.clamp(min=0)
+        found = torch.bucketize(far.contiguous(), edges, right=True)  # of a row for all it would warn, and copy it too
         if self.direction == "both":
             found = found + (n < 0) * (self.num_buckets // 2)
         return found.to(q_positions.device)
