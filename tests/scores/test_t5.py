@@ -92,5 +92,5 @@ def test_options_that_make_no_buckets_are_refused(options: dict[str, object]) ->
 )
 def test_positions_that_one_row_gives_to_all_are_taken_without_a_warning(encoding: posenc.Encoding) -> None:
     at, q = torch.arange(6).expand(3, 6), torch.randn(3, 2, 6, 8)
-    y = posenc.attention(q, q, q, encoding, q_positions=at, k_positions=at)  # a warning is an error here
-    torch.testing.assert_close(y, posenc.attention(q, q, q, encoding))
+    y = posenc.attention(q, q, q, encoding, q_positions=at, k_positions=at, causal=True)  # a warning is an error here
+    torch.testing.assert_close(y, posenc.attention(q, q, q, encoding, causal=True))
