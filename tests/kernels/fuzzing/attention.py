@@ -71,7 +71,8 @@ def good_arguments() -> list[Any]:
     fades = None
     factors = units = None
     if table is not None and random.random() < 0.5:
-        factors = random.choice((1.0, 0.01, -1.0)) * torch.rand(q_len)
+        # Shares of at most 1: scores of many thousands, and their sums, keep no place after the point in float32.
+        factors = random.choice((1.0, 0.01, -1.0)) * torch.rand(q_len) / table.abs().max().clamp(min=1.0)
         units = torch.randn(heads, random.choice((1, 2, 33, 128)), 3)
     elif q_len <= k_len and random.random() < 0.3:
         steps = random.choice((0.01, 1.0, 30.0)) * torch.rand(batch, heads, k_len, dtype=torch.float64)
@@ -147,8 +148,12 @@ def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
     if learns_counted and rows is not None:
         wanted.append(("dcounted", result[4], rows.grad))
     if units is not None:
+        size = float(table.abs().max().clamp(min=1.0))  # what the rounding of a score is multiplied by
         got_units = shares.gradient_of_units(units, *result[6].sum(0).unbind(-1))
-        wanted += [("dfactors", result[5].sum((0, 1)), network[0].grad), ("dunits", got_units, network[1].grad)]
+        wanted += [
+            ("dfactors", result[5].sum((0, 1)) / size, network[0].grad / size),
+            ("dunits", got_units, network[1].grad),
+        ]
     return next((said for name, got, want in wanted if (said := _far(got, want, name, q.dtype)) is not None), None)
 
 
