@@ -14,6 +14,7 @@ transformers = pytest.importorskip("transformers")
 DEEPSEEK = YaRN(40.0, trained_length=2048, mscale=0.707, mscale_all_dim=0.707)
 
 
+@pytest.mark.transformers_as_pinned("olmo3-frequencies6-by kind of layer", "cohere2_moe-frequencies9-None")
 @pytest.mark.parametrize(
     ("model_type", "frequencies", "message"),
     [
