@@ -402,8 +402,8 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     ),
     "alibi as in mpt": (posenc.ALiBi(num_heads=12, rule="mpt"), biased(alibi.bias, num_heads=12, rule="mpt")),
     "alibi of other slopes": (
-        posenc.ALiBi(num_heads=12, max_bias=16, strength=0.125),
-        biased(alibi.bias, num_heads=12, max_bias=16, strength=0.125),
+        posenc.ALiBi(num_heads=12, max_bias=16.0, strength=0.125),
+        biased(alibi.bias, num_heads=12, max_bias=16.0, strength=0.125),
     ),
     "alibi, geometric": (
         posenc.ALiBi(num_heads=12, rule="geometric"),
