@@ -26,7 +26,9 @@ _OTHER_ORDER = (
 
 def _explain(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding | None = None, **options: Any) -> Choice:
     implementation = options.pop("implementation", "auto")
-    chosen, why = plan.choose(_problem(q, k, v, encoding, **options), implementation)
+    problem = _problem(q, k, v, encoding, **options)
+    chosen, reason = plan.choose(problem, implementation)
+    why = reason if isinstance(reason, str) else reason(problem)
     return Choice("attention", chosen, f"{why}; compiled code uses {fused.level()}" if chosen == "cpu" else why)
 
 

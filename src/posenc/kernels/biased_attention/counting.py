@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from posenc.kernels.biased_attention.added import Added
 from posenc.kernels.biased_attention.content import Content
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.row_of_distances import home
@@ -36,14 +37,14 @@ def refusal(problem: Problem) -> str | None:
     return None
 
 
-def make(problem: Problem) -> Tensor:
+def make(problem: Problem) -> Added:
     """The rows of all queries, ``(batch, heads, q_len, counts)``, as the kernel reads them."""
     q = problem.q if problem.q.dtype is torch.float32 else problem.q.float()
     with without_autocast("cpu"):
         rows: Tensor = problem.encoding.by_count(q, problem.scale)
     if rows.dtype is torch.float32 and rows.shape[:3] == q.shape[:3] and rows.is_contiguous():
-        return rows
-    return rows.float().expand(*q.shape[:3], -1).contiguous()
+        return Added(counted=rows)
+    return Added(counted=rows.float().expand(*q.shape[:3], -1).contiguous())
 
 
 def bias(rows: Tensor, gates: Tensor) -> Tensor:

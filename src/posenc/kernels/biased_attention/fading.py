@@ -8,6 +8,7 @@ compiled kernel which blocks have faded.
 import torch
 from torch import Tensor
 
+from posenc.kernels.biased_attention.added import Added
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.row_of_distances import home
 
@@ -33,11 +34,11 @@ def _fades(cls: type) -> bool:
     return hasattr(cls, "fades") and home(cls, "fades") <= min(home(cls, "contextual_bias"), home(cls, "on_values"))
 
 
-def make(problem: Problem) -> Tensor:
+def make(problem: Problem) -> Added:
     """c of all keys, ``(batch, heads, k_len)``, as the kernel reads it."""
     fades: Tensor = problem.encoding.fades(problem.state).double()
     fades = fades if fades.stride(-1) == 1 else fades.contiguous()
-    return fades.expand(*problem.q.shape[:2], -1)
+    return Added(fades=fades.expand(*problem.q.shape[:2], -1))
 
 
 def bias(fades: Tensor, offset: int) -> Tensor:

@@ -7,19 +7,17 @@ Three operators of the dispatcher::
     posenc::_attention_backward    gradients of q, k, v, channels rounded up to whole vectors; of the table; of fades or
                                    counted; of factors; and sums for each unit
 
-Arguments: ``table (heads, distances)`` float32, entry ``zero + n`` for keys n tokens before the query; ``window`` 0 for
-none; ``mask`` of 4 dimensions, bool (True where a query may see a key) or float32 (added); ``documents (batch or 1,
-k_len)`` int64; ``sinks (heads,)``; ``skip`` whether to leave out keys whose weights are proved to be 0; ``fades (batch,
-heads, k_len)`` float64, of which min(fades[the query's own key] - fades[key], 0) is added; ``units (heads, units, 3)``
-of a network of the table's entry times the query's of ``factors (q_len,)``, which is added instead of the entry;
-``counted (batch, heads, q_len, counts)`` float32, of which each query adds what lies at the count of a key
-(counting.py), in causal calls and with none of the others. What most calls do not have comes last and has a default,
-because the dispatcher takes 0.2 to 0.3 us for each argument that it is given.
+Arguments: ``table``, ``zero``, ``fades``, ``factors``, ``units`` and ``counted`` as in added.py, the last in causal
+calls and with none of the others; ``window`` 0 for none; ``mask`` of 4 dimensions, bool (True where a query may see a
+key) or float32 (added); ``documents (batch or 1, k_len)`` int64; ``sinks (heads,)``; ``skip`` whether to leave out keys
+whose weights are proved to be 0. What most calls do not have comes last and has a default, because the dispatcher takes
+0.2 to 0.3 us for each argument that it is given.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +25,7 @@ from torch.autograd import forward_ad
 
 from posenc.kernels import _build
 from posenc.kernels.biased_attention import counting, fading, row_of_distances, shares
+from posenc.kernels.biased_attention.added import Added
 from posenc.kernels.biased_attention.problem import Block, Problem, attend
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
@@ -72,13 +71,15 @@ def refusal(problem: Problem) -> str | None:
         return _TRANSFORMED
     if problem.mask is not None and problem.mask.requires_grad:
         return "its mask has no gradient there"
+    reason: str | None = way(problem).refusal(problem)
+    return _not_loaded() if reason is None else reason
+
+
+def way(problem: Problem) -> ModuleType:
+    """The module that makes what is added, or says why none can."""
     if problem.contextual:
-        refused = counting.refusal if counting.counts(type(problem.encoding)) else fading.refusal
-        if (reason := refused(problem)) is not None:
-            return reason
-    elif problem.encoding is not None and not (row_of_distances.suits(problem) or shares.suits(problem)):
-        return f"{problem.name} gives no bias of the distance alone over consecutive positions"
-    return _not_loaded()
+        return counting if counting.counts(type(problem.encoding)) else fading
+    return shares if shares.suits(problem) else row_of_distances
 
 
 def _not_plain(q: Tensor, k: Tensor, v: Tensor) -> str:
@@ -117,44 +118,40 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
     Args:
         skip: leave out blocks of keys whose weights are proved to be 0, which changes no bit of the result.
     """
-    if shares.suits(problem):
-        bias: tuple[Tensor | None, int, Tensor | None, Tensor | None] = shares.make(problem)
-    else:
-        bias = (*row_of_distances.make(problem), None, None)
-    table, zero, factors, units = bias
-    fades = counted = None
-    if problem.contextual:
-        if counting.counts(type(problem.encoding)):
-            counted = counting.make(problem)
-        else:
-            fades = fading.make(problem)
+    added: Added = way(problem).make(problem)
     sinks = None if problem.sinks is None else problem.sinks.float()
-    q, k, v = problem.q, problem.k, problem.v
-    if torch.is_grad_enabled() and (
-        q.requires_grad
-        or k.requires_grad
-        or v.requires_grad
-        or (table is not None and table.requires_grad)
-        or (sinks is not None and sinks.requires_grad)
-        or (fades is not None and fades.requires_grad)
-        or (units is not None and (units.requires_grad or (factors is not None and factors.requires_grad)))
-        or (counted is not None and counted.requires_grad)
-    ):
-        y: Tensor = _Attention.apply(problem, q, k, v, table, zero, sinks, fades, skip, factors, units, counted)
+    inputs = _Inputs(problem.q, problem.k, problem.v, sinks, added.table, *added[2:])
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
+        y: Tensor = _Attention.apply(problem, skip, added.zero, *inputs)
     else:
-        y = _operator(q, k, v, problem.scale, table, zero, *_rest(problem, sinks, skip, fades, factors, units, counted))
+        y = _operator(*inputs[:3], problem.scale, added.table, added.zero, *_rest(problem, skip, inputs))
     return y
 
 
-def _rest(problem: Problem, sinks: Tensor | None, skip: bool, *bias: Tensor | None) -> tuple[Any, ...]:
+class _Inputs(NamedTuple):
+    """What may ask for a gradient."""
+
+    q: Any
+    k: Any
+    v: Any
+    sinks: Any
+    table: Any
+    fades: Any
+    factors: Any
+    units: Any
+    counted: Any
+
+
+def _rest(problem: Problem, skip: bool, inputs: _Inputs) -> tuple[Any, ...]:
     """What the operators take after the table, or nothing where all of it is as it is by default."""
     mask, documents = problem.mask, problem.documents
     ordered_only = problem.causal and problem.window is None and mask is None and documents is None
-    while bias and bias[-1] is None:
-        bias = bias[:-1]
-    if ordered_only and sinks is None and skip and not bias:
+    added: tuple[Any, ...] = inputs[5:]
+    while added and added[-1] is None:
+        added = added[:-1]
+    if ordered_only and inputs.sinks is None and skip and not added:
         return ()
-    return problem.causal, problem.window or 0, _mask(problem), _documents(problem), sinks, skip, *bias
+    return problem.causal, problem.window or 0, _mask(problem), _documents(problem), inputs.sinks, skip, *added
 
 
 def _mask(problem: Problem) -> Tensor | None:
@@ -173,59 +170,48 @@ def _documents(problem: Problem) -> Tensor | None:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        problem: Problem,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        table: Tensor | None,
-        zero: int,
-        sinks: Tensor | None,
-        fades: Tensor | None,
-        skip: bool,
-        factors: Tensor | None,
-        units: Tensor | None,
-        counted: Tensor | None,
-    ) -> Tensor:
-        rest = _rest(problem, sinks, skip, fades, factors, units, counted)
-        y, lse = _operator_and_sums(q, k, v, problem.scale, table, zero, *rest)
+    def forward(ctx: Any, problem: Problem, skip: bool, zero: int, *tensors: Tensor | None) -> Tensor:
+        inputs = _Inputs(*tensors)
+        rest = _rest(problem, skip, inputs)
+        y, lse = _operator_and_sums(*inputs[:3], problem.scale, inputs.table, zero, *rest)
         _, _, mask, documents, *_ = rest or (None,) * 4
-        ctx.save_for_backward(q, k, v, table, sinks, fades, factors, units, counted, y, lse, mask, documents)
-        ctx.scale, ctx.zero, ctx.causal, ctx.window, ctx.skip = (
-            problem.scale,
-            zero,
-            problem.causal,
-            problem.window,
-            skip,
-        )
+        ctx.save_for_backward(*inputs, y, lse, mask, documents)
+        ctx.zero, ctx.skip = zero, skip
+        ctx.scale, ctx.causal, ctx.window = problem.scale, problem.causal, problem.window
         result: Tensor = y
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, table, sinks, fades, factors, units, counted, y, lse, mask, documents = ctx.saved_tensors
+        *tensors, y, lse, mask, documents = ctx.saved_tensors
+        inputs, wanted = _Inputs(*tensors), _Inputs(*ctx.needs_input_grad[3:])
         if torch.is_grad_enabled():  # create_graph=True
-            learned = (q, k, v, table, sinks, fades, factors, units, counted)
-            return _differentiable_backward(ctx, gradient, learned, mask, documents)
-        wanted = ctx.needs_input_grad
+            return None, None, None, *_differentiable_backward(ctx, gradient, inputs, wanted, mask, documents)
+        fades, units, counted = inputs.fades, inputs.units, inputs.counted
         gradients = _backward_operator(
-            *(gradient, y, lse, q, k, v, ctx.scale, table, ctx.zero, wanted[4]),
+            *(gradient, y, lse, *inputs[:3], ctx.scale, inputs.table, ctx.zero, wanted.table),
             *(ctx.causal, ctx.window or 0, mask, documents, ctx.skip),
-            *(() if fades is None and units is None and counted is None else (fades, wanted[7], factors, units)),
-            *(() if counted is None else (counted, wanted[11])),
+            *(() if fades is units is counted is None else (fades, wanted.fades, inputs.factors, units)),
+            *(() if counted is None else (counted, wanted.counted)),
         )
-        dq, dk, dv = (_like(x, each) for x, each in zip(gradients[:3], (q, k, v), strict=True))
-        dtable = gradients[3].sum(dim=0) if wanted[4] else None
-        dsinks = None
-        if wanted[6]:
-            share, delta = (sinks[:, None] - lse).exp(), (y.float() * gradient.float()).sum(dim=-1)
-            dsinks = -(share * delta).sum(dim=(0, 2))
-        dfades = gradients[4] if wanted[7] else None
-        dcounted = gradients[4] if wanted[11] else None
-        dfactors = gradients[5].sum(dim=(0, 1)) if wanted[9] else None
-        dunits = shares.gradient_of_units(units, *gradients[6].sum(dim=0).unbind(-1)) if wanted[10] else None
-        return None, dq, dk, dv, dtable, None, dsinks, dfades, None, dfactors, dunits, dcounted
+        dq, dk, dv = (_like(x, each) for x, each in zip(gradients[:3], inputs[:3], strict=True))
+        sinks = None
+        if wanted.sinks:
+            share, delta = (inputs.sinks[:, None] - lse).exp(), (y.float() * gradient.float()).sum(dim=-1)
+            sinks = -(share * delta).sum(dim=(0, 2))
+        return (
+            None,
+            None,
+            None,
+            *_Inputs(
+                *(dq, dk, dv, sinks),
+                table=gradients[3].sum(dim=0) if wanted.table else None,
+                fades=gradients[4] if wanted.fades else None,
+                factors=gradients[5].sum(dim=(0, 1)) if wanted.factors else None,
+                units=shares.gradient_of_units(units, *gradients[6].sum(dim=0).unbind(-1)) if wanted.units else None,
+                counted=gradients[4] if wanted.counted else None,
+            ),
+        )
 
 
 def _like(gradient: Tensor, like: Tensor) -> Tensor:
@@ -238,12 +224,12 @@ def _like(gradient: Tensor, like: Tensor) -> Tensor:
 
 
 def _differentiable_backward(
-    ctx: Any, gradient: Tensor, learned: tuple[Any, ...], mask: Tensor | None, documents: Tensor | None
-) -> tuple[Tensor | None, ...]:
+    ctx: Any, gradient: Tensor, inputs: _Inputs, wanted: _Inputs, mask: Tensor | None, documents: Tensor | None
+) -> _Inputs:
     """Gradients that can be differentiated again: by autograd over the whole matrix of scores."""
     # Views, because counted was made of q: a gradient of q itself would have that of counted in it.
-    learned = tuple(None if x is None else x.view_as(x) for x in learned)
-    q, k, v, table, sinks, fades, factors, units, counted = learned
+    inputs = _Inputs(*(None if x is None else x.view_as(x) for x in inputs))
+    q, k, v, sinks, table, fades, factors, units, counted = inputs
     problem = Problem(q, k, v, ctx.scale, causal=ctx.causal, window=ctx.window, documents=documents, mask=mask)
     rows, keys = slice(0, problem.q_len), slice(0, problem.k_len)
     bias = None
@@ -259,8 +245,6 @@ def _differentiable_backward(
     block = Block((0, problem.q_len), (0, problem.k_len), bias, problem.hidden(rows, keys))
     with torch.autocast("cpu", enabled=False):
         y = attend(problem, block, q.float(), k.float(), v.float(), sinks=sinks, state=None).to(q.dtype)
-    wanted = [ctx.needs_input_grad[i] for i in (1, 2, 3, 4, 6, 7, 9, 10, 11)]
-    chosen = [x for x, needed in zip(learned, wanted, strict=True) if needed and x is not None]
+    chosen = [x for x, needed in zip(inputs, wanted, strict=True) if needed]
     grads = iter(torch.autograd.grad(y, chosen, gradient, create_graph=True, allow_unused=True))
-    dq, dk, dv, dtable, dsinks, dfades, *more = (next(grads) if needed else None for needed in wanted)
-    return None, dq, dk, dv, dtable, None, dsinks, dfades, None, *more
+    return _Inputs(*(next(grads) if needed else None for needed in wanted))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from posenc.kernels.biased_attention import blocks, channels, counting, dense, flex, fused, shares
+from posenc.kernels.biased_attention import blocks, channels, counting, dense, fading, flex, fused, shares
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.inputs import is_distributed
 
@@ -25,13 +25,15 @@ _CALLS: dict[str, Callable[[Problem], Tensor]] = {
     "dense": dense.run,
 }
 
+Reason = str | Callable[[Problem], str]  # put into words where somebody asks for it, which a step of decoding does not
+
 
 def run(implementation: str, problem: Problem) -> Tensor:
     """The call, taken by that implementation."""
     return _CALLS[implementation](problem)
 
 
-def choose(problem: Problem, implementation: Implementation) -> tuple[str, str]:
+def choose(problem: Problem, implementation: Implementation) -> tuple[str, Reason]:
     """The implementation that takes the call, and the reason for it.
 
     Raises:
@@ -76,7 +78,7 @@ def _refusal(implementation: str, problem: Problem) -> str | None:
     return None
 
 
-def _choose(problem: Problem) -> tuple[str, str]:
+def _choose(problem: Problem) -> tuple[str, Reason]:
     if is_distributed(problem.q):
         return "dense", "a DTensor's own operators keep track of which process has what"
     if forward_ad._current_level >= 0:
@@ -89,7 +91,7 @@ def _choose(problem: Problem) -> tuple[str, str]:
         return "sdpa", "nothing is added to the scores, and its backward has the least to set up for one query"
     obstacle = fused.refusal(problem) if problem.q.is_cpu else "the tensors are not on the CPU"
     if obstacle is None:
-        return "cpu", _why_fused(problem)
+        return "cpu", _why_fused
     if adds_nothing and ordered_only:
         return "sdpa", "nothing is added to the scores"
     scores = problem.q.shape[0] * problem.q.shape[1] * problem.q_len * problem.k_len
@@ -107,17 +109,18 @@ def _choose(problem: Problem) -> tuple[str, str]:
         return "flex", "the bias is a function of the distance, which FlexAttention fuses"
     if problem.encoding is not None and getattr(problem.encoding, "factors_are_exact", False) and problem.sinks is None:
         return "channels", "the bias is itself a product of queries and keys, and rides as more channels of them"
-    return "blocks", _why_blocks(problem)
+    return "blocks", _why_blocks
 
 
 def _why_fused(problem: Problem) -> str:
     if problem.encoding is None:
         return "nothing but the order of tokens, sinks or a mask is added to the scores"
-    if problem.contextual and counting.counts(type(problem.encoding)):
+    way = fused.way(problem)
+    if way is counting:
         return "the gates are summed as the scores are made, and keys past the last count need none"
-    if problem.contextual:
+    if way is fading:
         return "the bias is a difference of two numbers, one of each token, and blocks that have faded are skipped"
-    if shares.suits(problem):
+    if way is shares:
         return "the bias is a small network of the distance's share, which a block has almost as one line"
     if problem.q_len == 1 and not problem.encoding.relative:
         return "there is one query, so one row of numbers holds all of its bias"

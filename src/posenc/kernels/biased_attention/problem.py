@@ -1,6 +1,7 @@
 """One call of attention with everything resolved, and the arithmetic of any block of it written out."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -112,7 +113,7 @@ class Problem:
             raise ValueError("attention: an encoding on the scores needs the positions of queries and keys.")
         return self.q_positions, self.k_positions
 
-    @property
+    @cached_property
     def starts(self) -> tuple[int, int] | None:
         """Position of the first query and of the first key, if both go up by one; else None. Values are looked at."""
         if self.given_starts is not None:
@@ -123,6 +124,12 @@ class Problem:
         if not all(toeplitz.consecutive(x) for x in both):
             return None
         return int(both[0][0]), int(both[1][0])
+
+    @cached_property
+    def is_relative(self) -> bool:
+        """Whether the bias of these queries is a function of the distance, over consecutive positions."""
+        below: float = self.encoding.relative_below()
+        return below > 0 and self.starts is not None and self.starts[0] + self.q_len <= below
 
     def bias(self, rows: slice, keys: slice) -> Tensor | None:
         """The bias of a block, ``(*batch, heads, rows, keys)``; None if there is none that positions alone decide."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from posenc.kernels.biased_attention import keeping
+from posenc.kernels.biased_attention.added import Added
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.toeplitz import of_heads
 
@@ -19,51 +20,47 @@ _SLOT = "_row_by_distance"
 _SLOT_OF_POSITIONS = "_of_distances"
 
 
-def suits(problem: Problem) -> bool:
-    """Whether a row holds the bias: positions are consecutive, and distances decide or there is a single query."""
+def refusal(problem: Problem) -> str | None:
+    """Why no row holds what is added, or None if one does."""
+    if problem.encoding is None or problem.is_relative or (problem.q_len == 1 and problem.starts is not None):
+        return None
+    return f"{problem.name} gives no bias of the distance alone over consecutive positions"
+
+
+def make(problem: Problem) -> Added:
+    """The row ``(heads, distances)``, which may reach further than the call does, or nothing without an encoding."""
     encoding = problem.encoding
-    if problem.contextual or not (problem.q_len == 1 or encoding.relative_below() > 0):
-        return False
-    starts = problem.starts
-    return starts is not None and (problem.q_len == 1 or is_relative(problem, starts[0]))
-
-
-def is_relative(problem: Problem, start: int) -> bool:
-    """Whether the bias of the queries, the first of which stands there, is a function of the distance."""
-    below: float = problem.encoding.relative_below()
-    return start + problem.q_len <= below
-
-
-def make(problem: Problem) -> tuple[Tensor | None, int]:
-    """``(row, zero)``: entry ``zero + n`` of the row ``(heads, distances)`` is for a key n tokens before the query.
-
-    None and 0 if nothing is added. The row may reach further than the call does.
-    """
-    encoding = problem.encoding
-    starts = None if encoding is None or problem.contextual else problem.starts
-    if starts is None:
-        return None, 0
+    if encoding is None:
+        return Added()
     heads = problem.q.shape[1]
-    if not is_relative(problem, starts[0]):  # a single query: its bias, from its own key backwards
-        return as_row(encoding.bias(*problem.positions), heads).flip(-1), 0
-    low, high, zero = distances(problem, starts)
+    if not problem.is_relative:  # a single query: its bias, from its own key backwards
+        return Added(as_row(encoding.bias(*problem.positions), heads).flip(-1))
+    low, high, zero = distances(problem)
 
     def row(low: int, high: int) -> Tensor:
         return as_row(encoding.bias(*positions(encoding, low, high)), heads)
 
     if not getattr(encoding, "bias_is_pure", False):
-        return row(low, high), zero - low
+        return Added(row(low, high), zero - low)
     tensors = keeping.tensors_of(encoding)
     if keeping.are_learned(tensors):
-        return _learned(encoding, tensors, low, high, heads), zero - low
+        return Added(_learned(encoding, tensors, low, high, heads), zero - low)
     kept, first = keeping.by_distance(encoding, tensors, _SLOT, low, high, encoding.relative_below(), row)
-    return kept, zero - first
+    return Added(kept, zero - first)
 
 
-def distances(problem: Problem, starts: tuple[int, int]) -> tuple[int, int, int]:
+def starts(problem: Problem) -> tuple[int, int]:
+    """The positions of the first query and the first key."""
+    if problem.starts is None:
+        raise ValueError("attention: a row of distances needs positions that go up by one.")
+    return problem.starts
+
+
+def distances(problem: Problem) -> tuple[int, int, int]:
     """The lowest and highest difference of positions that the call reads, and the difference of a token to itself."""
     q_len, k_len = problem.q_len, problem.k_len
-    shift = starts[0] - starts[1] - (k_len - q_len)  # positions besides tokens
+    q_start, k_start = starts(problem)
+    shift = q_start - k_start - (k_len - q_len)  # positions besides tokens
     low, high = (0 if problem.causal else 1 - q_len), k_len - 1
     if problem.window is not None:
         low, high = max(low, 1 - problem.window), min(high, problem.window - 1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from posenc.kernels.biased_attention import keeping, row_of_distances
+from posenc.kernels.biased_attention.added import Added
 from posenc.kernels.biased_attention.problem import Problem
 
 MOST_UNITS = 128  # as in problem.h
@@ -19,14 +20,17 @@ _SLOT = "_row_stretched"
 
 
 def suits(problem: Problem) -> bool:
-    """Whether the bias is one of shares, over consecutive positions."""
+    """Whether the bias is one of shares, over consecutive positions, and no row of distances holds all of it."""
     encoding = problem.encoding
-    if not hasattr(encoding, "units") or problem.contextual:
+    cls = type(encoding)  # an attribute that a module does not have is slow to ask for
+    if not hasattr(cls, "units") or problem.contextual or problem.is_relative or problem.starts is None:
         return False
-    starts = problem.starts
-    if starts is None or row_of_distances.is_relative(problem, starts[0]):  # a row holds all of it then
-        return False
-    return _are_of_its_bias(type(encoding)) and bool(encoding.num_units <= MOST_UNITS)
+    return _are_of_its_bias(cls) and bool(encoding.num_units <= MOST_UNITS)
+
+
+def refusal(problem: Problem) -> str | None:
+    """Nothing more: ``suits`` has asked all of it."""
+    return None
 
 
 def _are_of_its_bias(cls: type) -> bool:
@@ -35,13 +39,11 @@ def _are_of_its_bias(cls: type) -> bool:
     return max(home(cls, name) for name in ("stretched", "longest", "units")) <= home(cls, "bias")
 
 
-def make(problem: Problem) -> tuple[Tensor, int, Tensor, Tensor]:
-    """The row of the distances and where its 0 stands, 1 / longest of each query, and the units, in float32."""
-    encoding, starts = problem.encoding, problem.starts
-    if starts is None:
-        raise ValueError("attention: a row of distances needs positions that go up by one.")
-    first, heads = starts[0], problem.q.shape[1]
-    low, high, zero = row_of_distances.distances(problem, starts)
+def make(problem: Problem) -> Added:
+    """The row of the distances, 1 / longest of each query, and the units, in float32."""
+    encoding, heads = problem.encoding, problem.q.shape[1]
+    low, high, zero = row_of_distances.distances(problem)
+    first = row_of_distances.starts(problem)[0]
 
     def factors(first: int, stop: int) -> Tensor:
         where = row_of_distances.device_of(encoding)
@@ -58,11 +60,11 @@ def make(problem: Problem) -> tuple[Tensor, int, Tensor, Tensor]:
     tensors = keeping.tensors_of(encoding)
     if not getattr(encoding, "bias_is_pure", False) or keeping.are_learned(tensors):
         row, units = row_and_units(low, high)
-        return row, zero - low, factors(first, first + problem.q_len), units
+        return Added(row, zero - low, factors=factors(first, first + problem.q_len), units=units)
     (row, units, known), lowest = keeping.by_distance(encoding, tensors, _SLOT, low, high, math.inf, all_three)
     if first + problem.q_len <= len(known):  # as it is where keys begin at 0
-        return row, zero - lowest, known[first : first + problem.q_len], units
-    return row, zero - lowest, factors(first, first + problem.q_len), units
+        return Added(row, zero - lowest, factors=known[first : first + problem.q_len], units=units)
+    return Added(row, zero - lowest, factors=factors(first, first + problem.q_len), units=units)
 
 
 def bias(row: Tensor, factors: Tensor, units: Tensor) -> Tensor:
