@@ -24,7 +24,8 @@ from posenc import AxialRoPE, Compose, Learned, MixedRoPE, MRoPE, NoPE
 from posenc.embeddings import LearnedGrid
 from posenc.encoding import Encoding
 from posenc.integrations.timm import describe
-from posenc.integrations.timm.modules import READERS, Row, reader_of
+from posenc.integrations.timm.modules import READERS, reader_of
+from posenc.integrations.timm.tables import Row
 from posenc.integrations.transformers.live.sites import find_sites
 from posenc.lab.checkpoint.timm_library import import_timm
 from posenc.scores import DecomposedBias, LeViTBias, SwinBias

@@ -71,10 +71,10 @@ def test_bands_by_pixels_are_rates(options: dict[str, Any]) -> None:
 
     module = RotaryEmbeddingCat(32, in_pixels=True, feat_shape=[3, 4], **options)
     (row,) = READERS["RotaryEmbeddingCat"](module, nn.Module())
-    assert not row.positions  # the coordinates run from edge to edge, which the note says
-    assert "pixel" in row.notes[0]
     axes = [torch.linspace(-1, 1, side, dtype=torch.float64) for side in (3, 4)]
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(1, 12, 2)
+    said = eval(row.positions, {**vars(positions), "rows": 3, "columns": 4})
+    assert torch.allclose(said, places, atol=1e-12)
     q = torch.randn(1, 1, 12, 32)
     theirs = timm.layers.apply_rot_embed_cat(q, module.get_embed())
     assert torch.allclose(row.encoding.rotate(q, places), theirs, atol=1e-4)  # rates up to 350 in float32

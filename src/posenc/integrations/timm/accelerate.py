@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from posenc.integrations.patch import Patch
 from posenc.integrations.timm.library import live_model
-from posenc.integrations.timm.modules import grid_of
+from posenc.integrations.timm.tables import grid_of
 from posenc.integrations.transformers.live.accelerate import close
 from posenc.integrations.transformers.live.sites import Site, find_sites, with_sites
 from posenc.kernels.precision import compute_dtype

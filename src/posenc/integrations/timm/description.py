@@ -73,7 +73,10 @@ def _attentions(model: nn.Module) -> list[str]:
     paths = [
         path
         for path, module in model.named_modules()
-        if isinstance(getattr(module, "num_heads", getattr(module, "heads", None)), int)
+        if (
+            isinstance(getattr(module, "num_heads", getattr(module, "heads", None)), int)
+            or type(module).__name__.endswith("SelfAttention")  # one head, which needs no number
+        )
         and not type(module).__name__.startswith(("Rotary", "AttentionPoolLatent"))  # its queries are no patches
     ]
     return [path for path in paths if path and not any(other.startswith(f"{path}.") for other in paths)]

@@ -14,7 +14,8 @@ from posenc.frequencies import Custom, Frequencies, Turns
 from posenc.integrations.image_tables import check_size, reading, resized_offsets, resized_table
 from posenc.integrations.patch import Patch
 from posenc.integrations.timm.library import live_model
-from posenc.integrations.timm.modules import grid_of, reader_of
+from posenc.integrations.timm.modules import reader_of
+from posenc.integrations.timm.tables import grid_of
 from posenc.scores import SwinBias
 
 
@@ -55,15 +56,17 @@ def extend(model: Any, *, size: tuple[int, int] | int, by: str | Frequencies = "
         raise ValueError(
             f'extend: got by={by!r}, and {type(inner).__name__} has no rotation; give how its table is read, "bicubic".'
         )
-    if not hasattr(inner, "set_input_size"):
-        raise ValueError(_without_a_size(inner, size))
+    sets_its_size = hasattr(inner, "set_input_size")
+    if not sets_its_size and (why := _without_a_size(inner, size, turned=not isinstance(by, str) or by == "fit")):
+        raise ValueError(why)
     before = grid_of(inner)
     copied = copy.deepcopy(inner, {id(p): p for p in inner.parameters()})  # the weights are shared
     _set_rotations(copied, by, before)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            copied.set_input_size(img_size=size)
+            if sets_its_size:
+                copied.set_input_size(img_size=size)
     except (AssertionError, ValueError, RuntimeError, TypeError) as error:
         raise ValueError(f"extend: {type(inner).__name__} does not take {size[0]} x {size[1]}: {error}.") from error
     if by == "fit":
@@ -77,10 +80,10 @@ def extend(model: Any, *, size: tuple[int, int] | int, by: str | Frequencies = "
     return patch.commit()
 
 
-def _without_a_size(model: nn.Module, size: tuple[int, int]) -> str:
-    """What to do with a model that has no ``set_input_size``: nothing, where it takes the size as it is.
+def _without_a_size(model: nn.Module, size: tuple[int, int], *, turned: bool) -> str:
+    """Why a model without ``set_input_size`` is refused; nothing if it takes the size and its rotation is asked for.
 
-    That is asked of a copy on the meta device, which costs neither memory nor time.
+    Whether it takes it is asked of a copy on the meta device, which costs neither memory nor time.
     """
     name, (height, width) = type(model).__name__, size
     copied = copy.deepcopy(model, {id(tensor): tensor.to("meta") for tensor in (*model.parameters(), *model.buffers())})
@@ -95,7 +98,7 @@ def _without_a_size(model: nn.Module, size: tuple[int, int]) -> str:
             f"timm.create_model(..., img_size=({height}, {width})), and see whether timm reads its checkpoint's table "
             "on that grid, as it does for some."
         )
-    return f"extend: {name} takes {height} x {width} as it is; nothing is to be changed."
+    return "" if turned else f"extend: {name} takes {height} x {width} as it is; nothing is to be changed."
 
 
 def _is_rotation(module: nn.Module) -> bool:
@@ -127,7 +130,17 @@ def _fit(model: nn.Module, before: tuple[int, int] | None) -> None:
                 )
             ratios = [old / new for old, new in zip(before, module.feat_shape, strict=True)]
             ratios = ratios[::-1] if module.grid_indexing == "xy" else ratios
-            module.t_x, module.t_y = module.t_x * ratios[0], module.t_y * ratios[1]
+            module._get_grid_values = MethodType(_squeezed(module._get_grid_values.__func__, ratios), module)
+            module.t_x, module.t_y = module._get_grid_values(module.feat_shape)
+
+
+def _squeezed(values: Any, ratios: list[float]) -> Any:
+    """The coordinates of learned rates, squeezed whenever they are made: also after a change of the dtype."""
+
+    def squeezed(self: Any, feat_shape: Any) -> Any:
+        return tuple(along * ratio for along, ratio in zip(values(self, feat_shape), ratios, strict=True))
+
+    return squeezed
 
 
 def _turn_by(module: Any, rule: Frequencies) -> None:
@@ -178,7 +191,7 @@ def _take_over(patch: Patch, model: nn.Module, copied: nn.Module, how: dict[str,
         for key, value in vars(other).items():
             if (
                 key.startswith("_")
-                and key not in ("_compute_bands", "_compute_periods")
+                and key not in ("_compute_bands", "_compute_periods", "_get_grid_values")
                 and not key.startswith("_ref_")
             ):
                 continue

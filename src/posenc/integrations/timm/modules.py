@@ -1,173 +1,88 @@
 """What each positional module of timm is, as posenc says it: one reader for each class, by its name."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from posenc import AxialRoPE, Learned, MixedRoPE, MRoPE
-from posenc.embeddings import LearnedGrid
+from posenc import AxialRoPE, MixedRoPE, MRoPE
 from posenc.encoding import Encoding
-from posenc.frequencies import Frequencies, Geometric, Linspaced, Logspaced, Turns
+from posenc.frequencies import Custom, Frequencies, Geometric, Linspaced, Logspaced, Turns
+from posenc.integrations.timm.tables import (
+    Reader,
+    Row,
+    crossvit,
+    grid_of,
+    naflex,
+    nest,
+    refused,
+    tables,
+    tnt,
+    two_tables,
+)
 from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
-
-
-class Row(NamedTuple):
-    """One encoding that a module has.
-
-    Attributes:
-        label: its attribute or kind.
-        encoding: without weights; None if posenc has no such encoding.
-        notes: what a reader should know besides, or why there is none.
-        positions: where its tokens stand, as an expression of :mod:`posenc.positions`.
-    """
-
-    label: str
-    encoding: Encoding | None
-    notes: tuple[str, ...] = ()
-    positions: str = ""
-
-
-#: (module, model) -> rows
-Reader: TypeAlias = Callable[[Any, Any], list[Row]]
-
-
-def grid_of(model: Any) -> tuple[int, int] | None:
-    """Rows and columns of patches in an image of the model's size, if it has one."""
-    embed = getattr(model, "patch_embed", None)
-    grid = getattr(embed, "grid_size", None)
-    if isinstance(grid, (tuple, list)) and len(grid) == 2 and all(isinstance(side, int) for side in grid):
-        return grid[0], grid[1]
-    return None
-
-
-def _learned_grid(label: str, dim: int, grid: Sequence[int], prefix: int, *notes: str) -> Row:
-    with torch.device("meta"):
-        return Row(label, LearnedGrid(dim, grid=tuple(grid), prefix=prefix), notes)
-
-
-def _refused(label: str, why: str) -> Row:
-    return Row(label, None, (why,))
-
-
-# Tables
-
-
-def table(label: str, tensor: torch.Tensor, grid: tuple[int, int] | None) -> Row:
-    """A learned table of places in one of the shapes that timm gives it."""
-    match tuple(tensor.shape):
-        case (1, rows, dim) | (rows, dim) if grid and 0 <= rows - math.prod(grid) <= 8:
-            return _learned_grid(label, dim, grid, rows - math.prod(grid))
-        case (1, rows, dim) | (rows, dim) if math.isqrt(rows) ** 2 == rows:
-            return _learned_grid(label, dim, (math.isqrt(rows),) * 2, 0)
-        case (1, rows, dim) | (rows, dim) if math.isqrt(rows - 1) ** 2 == rows - 1:
-            return _learned_grid(label, dim, (math.isqrt(rows - 1),) * 2, 1)
-        case (1, dim, rows, columns) if rows == columns != dim or (rows, columns) == grid:
-            return _learned_grid(label, dim, (rows, columns), 0)
-        case (1, rows, columns, dim):
-            return _learned_grid(label, dim, (rows, columns), 0)
-        case shape:
-            return _refused(label, f"a table of shape {shape}, whose rows are not known")
-
-
-def _tables(*names: str, note: str = "") -> Reader:
-    def read(module: Any, model: Any) -> list[Row]:
-        rows = []
-        for name in names:
-            tensor = getattr(module, name, None)
-            if isinstance(tensor, torch.Tensor):
-                row = table(name, tensor, grid_of(module) or grid_of(model))
-                rows.append(row._replace(notes=(*row.notes, note)) if note else row)
-        return rows
-
-    return read
-
-
-def _two_tables(*names: str) -> Reader:
-    """A small table that is read at the grid, and one of a window that repeats; alone, the first is a table."""
-
-    def read(module: Any, model: Any) -> list[Row]:
-        if isinstance(getattr(module, names[1], None), torch.Tensor):
-            why = f"{names[0]}, read bicubic at the grid, plus {names[1]}, which repeats over it"
-            return [_refused(names[0], why)]
-        return _tables(names[0])(module, model)
-
-    return read
-
-
-def _crossvit(module: Any, model: Any) -> list[Row]:
-    rows = []
-    for branch in range(module.num_branches):
-        tensor = getattr(module, f"pos_embed_{branch}")
-        side = math.isqrt(tensor.shape[1] - 1)
-        patches = side * side
-        rows.append(_learned_grid(f"pos_embed_{branch}", tensor.shape[-1], (side, side), tensor.shape[1] - patches))
-    return rows
-
-
-def _nest(module: Any, model: Any) -> list[Row]:
-    if module.pos_embed is None:
-        return []
-    _, blocks, places, dim = module.pos_embed.shape
-    with torch.device("meta"):
-        encoding = Learned(dim, length=blocks * places)
-    return [Row("pos_embed", encoding, (f"counted block by block: {blocks} blocks of {places} patches",))]
-
-
-def _tnt(module: Any, model: Any) -> list[Row]:
-    note = "of the pixels within a patch, for all patches alike"
-    inner = table("pixel_pos", module.pixel_pos, None)
-    return [table("patch_pos", module.patch_pos, grid_of(module)), inner._replace(notes=(note,))]
-
-
-def _naflex(module: Any, model: Any) -> list[Row]:
-    rows = []
-    if isinstance(getattr(module, "pos_embed", None), torch.Tensor):
-        row = table("pos_embed", module.pos_embed, None)
-        how = f"{module.pos_embed_interp_mode}{' with antialias' if module.pos_embed_antialias else ''}"
-        rows.append(row._replace(notes=(f"read at the grid of each image, {how}",)))
-    if isinstance(getattr(module, "pos_embed_y", None), torch.Tensor):
-        rows.append(_refused("pos_embed_y, pos_embed_x", "two tables, of rows and of columns, which are added"))
-    return rows
-
 
 # Rotations
 
 
 def positions_of(module: Any, model: Any) -> tuple[str, tuple[str, ...]]:
-    """Where the tokens of a rotation stand, as an expression, or a note where none says it."""
+    """Where the tokens of a rotation stand, as an expression, and notes; rows and columns by name if they vary."""
     prefix = max((getattr(each, "num_prefix_tokens", 0) for each in model.modules()), default=0)
-    grid = grid_of(model)
-    shape = ", ".join(map(str, grid)) if grid else "rows, columns"
-    if prefix:
-        shape += f", prefix={prefix}"
+    grid: Sequence[int | str] = grid_of(model) or ("rows", "columns")
+    shape = ", ".join(map(str, (*grid, f"prefix={prefix}"))) if prefix else ", ".join(map(str, grid))
     kind = getattr(module, "grid_type", "centered" if hasattr(module, "normalize_coords") else "index")
-    offset = getattr(module, "grid_offset", 0)
-    if kind == "centered" and not offset:
-        by = "" if module.normalize_coords == "separate" else f', normalize="{module.normalize_coords}"'
-        return f'grid({shape}, unit="centred"{by})', ()
-    if kind == "pixel" and grid and not offset and min(grid) > 1:
-        return f'grid({shape}, origin="middle", step=(2 / {grid[0] - 1}, 2 / {grid[1] - 1}))', ()
-    if kind != "index" or offset != int(offset):
-        return "", (f"coordinates are {kind}, {getattr(module, 'normalize_coords', '')}, offset by {offset}",)
-    before, start = getattr(module, "ref_feat_shape", None), f", start={int(offset)}" if offset else ""
-    if before and grid and tuple(before) != grid:
+    offset: float = getattr(module, "grid_offset", 0)
+    offset = int(offset) if offset == int(offset) else offset
+    if kind == "centered":
+        by = module.normalize_coords
+        if not offset:
+            named = "" if by == "separate" else f', normalize="{by}"'
+            return f'grid({shape}, unit="centred"{named})', ()
+        whole = grid if by == "separate" else [f"{by}({grid[0]}, {grid[1]})"] * 2
+        return _stepped(shape, [f"{1 + 2 * offset} / {n} - 1" for n in whole], [f"2 / {n}" for n in whole]), ()
+    before = getattr(module, "ref_feat_shape", None)
+    before = None if before is None or tuple(before) == tuple(grid) else tuple(before)
+    notes: tuple[str, ...] = ()
+    if before:
         note = f"a grid of {grid[0]} x {grid[1]} is laid over that of training, {before[0]} x {before[1]}"
-        if offset:
-            ratios = [f"{old} / {new}" for old, new in zip(before, grid, strict=True)]
-            starts = ", ".join(ratios if offset == 1 else [f"{int(offset)} * {ratio}" for ratio in ratios])
-            return f"grid({shape}, start=({starts}), step=({', '.join(ratios)}))", (note,)
-        return f"grid({shape}, fit=({before[0]}, {before[1]}))", (note,)
-    return f"grid({shape}{start})", ()
+        notes = (note,)
+    ratios = [f"{old} / {new}" for old, new in zip(before or (), grid, strict=bool(before))]
+    if kind == "pixel":
+        if 1 in grid:
+            return "", ("coordinates of one row or column lie on the edge, at -1",)
+        steps = [f"2 / {n - 1}" if isinstance(n, int) else f"2 / ({n} - 1)" for n in grid]
+        if before:
+            steps = [f"{step} * {ratio}" for step, ratio in zip(steps, ratios, strict=True)]
+        return f'grid({shape}, origin="middle", step=({", ".join(steps)}))', notes
+    if kind != "index":
+        return "", (f"coordinates are {kind}, offset by {offset}",)
+    if before and offset:
+        return _stepped(shape, ratios if offset == 1 else [f"{offset} * {ratio}" for ratio in ratios], ratios), notes
+    if before:
+        return f"grid({shape}, fit=({before[0]}, {before[1]}))", notes
+    return f"grid({shape}, start={offset})" if offset else f"grid({shape})", ()
+
+
+def _stepped(shape: str, starts: Sequence[str], steps: Sequence[str]) -> str:
+    return f"grid({shape}, start=({', '.join(starts)}), step=({', '.join(steps)}))"
 
 
 def _rule(module: Any) -> Frequencies:
     if module.in_pixels:
         spaced = Linspaced if module.linear_bands else Logspaced
-        return spaced(math.pi, math.pi * module.max_res / 2)
-    return Geometric(float(module.temperature))
+        return _as_it_turns(spaced(math.pi, math.pi * module.max_res / 2), module.dim // 2, module.bands)
+    return _as_it_turns(Geometric(float(module.temperature)), module.dim // 2, module.bands)
+
+
+def _as_it_turns(rule: Frequencies, width: int, rates: torch.Tensor) -> Frequencies:
+    """The rule of the module's settings, or the rates that it has, if somebody gave it others."""
+    if rates.is_meta:
+        return rule
+    own = rates.detach().double().cpu().numpy()
+    return rule if np.allclose(rule.inv_freq(width), own, rtol=1e-4, atol=0) else Custom(own.tolist())
 
 
 def _axial(module: Any, model: Any) -> list[Row]:
@@ -192,7 +107,7 @@ def _dinov3(module: Any, model: Any) -> list[Row]:
         rule = Geometric(float(module.temperature))
     encoding = AxialRoPE(
         module.dim,
-        frequencies=Turns(rule),
+        frequencies=_as_it_turns(Turns(rule), module.dim // 2, 2 * math.pi / module.periods),
         layout="half" if module.rotate_half else "interleaved",
         order=(1, 0) if module.grid_indexing == "xy" else (0, 1),
     )
@@ -203,8 +118,15 @@ def _mixed(module: Any, model: Any) -> list[Row]:
     with torch.device("meta"):
         encoding = MixedRoPE(module.dim // module.num_heads, num_heads=module.num_heads, base=module.temperature)
     note = "each block has rates of its own, freqs[:, block]"
-    order = (", of which the first are for columns",) if module.grid_indexing == "xy" else ("",)
-    return [_rotation(encoding, module, model, note + order[0])]
+    xy = module.grid_indexing == "xy"
+    row = _rotation(encoding, module, model, note + (", of which the first are for columns" if xy else ""))
+    if module.freqs.is_meta:
+        return [row]
+    steps = [round(float(along.max()), 9) for along in module._get_grid_values([2, 2])]
+    if steps != [1, 1]:  # somebody squeezed them
+        rows, columns = steps[::-1] if xy else steps
+        row = row._replace(positions=f"{row.positions.removesuffix(')')}, step=({rows}, {columns}))")
+    return [row]
 
 
 def _mrope(module: Any, model: Any) -> list[Row]:
@@ -304,14 +226,19 @@ def _decomposed(module: Any, model: Any) -> list[Row]:
     return [Row("biases", encoding, notes)]
 
 
-def _why(label: str, why: str, *needs: str) -> Reader:
-    """A reader for what posenc has no encoding for; with ``needs``, only where the module has that tensor."""
+def _why(label: str, why: str) -> Reader:
+    """A reader for what posenc has no encoding for."""
 
     def read(module: Any, model: Any) -> list[Row]:
-        present = not needs or any(isinstance(getattr(module, name, None), torch.Tensor) for name in needs)
-        return [_refused(label, why)] if present else []
+        return [refused(label, why)]
 
     return read
+
+
+def _lambda(module: Any, model: Any) -> list[Row]:
+    how = "a lambda by offset in the place of attention"
+    local = "" if module.pos_emb is not None else ", a convolution over neighbours"
+    return [refused("conv_lambda" if local else "pos_emb", how + local)]
 
 
 _CONVOLUTION = _why("convolution", "a depthwise convolution, which knows neighbours and no positions")
@@ -319,17 +246,24 @@ _FOURIER = _why("sinusoids", "sinusoids of rows and columns behind a learned pro
 _RELATIVE_LOGITS = _why("biases", "biases by row and by column of a block that are multiplied with the query")
 
 READERS: dict[str, Reader] = {
-    "AttentionPool2d": _tables("pos_embed", note="the first row is for the mean of all patches"),
-    **dict.fromkeys(("Cait", "ConVit", "Eva", "VisionTransformer", "VisionTransformerDistilled"), _tables("pos_embed")),
-    **dict.fromkeys(("Beit", "PoolingVisionTransformer", "VisionTransformerSAM", "VOLO"), _tables("pos_embed")),
-    "Visformer": _tables("pos_embed1", "pos_embed2", "pos_embed3"),
-    "Hiera": _two_tables("pos_embed", "pos_embed_win"),
-    "HieraDet": _two_tables("pos_embed", "pos_embed_window"),
-    "CrossVit": _crossvit,
-    "NestLevel": _nest,
-    "TNT": _tnt,
-    "NaFlexEmbeds": _naflex,
-    "Qwen3VitEncoder": _tables("pos_embed", note='read at the grid of each image, as the convention "google" does'),
+    "AttentionPool2d": tables("pos_embed", note="the first row is for the mean of all patches", sides="feat_size"),
+    **dict.fromkeys(
+        ("Beit", "Cait", "ConVit", "Eva", "VisionTransformer", "VisionTransformerSAM"), tables("pos_embed")
+    ),
+    **dict.fromkeys(("VisionTransformerDistilled", "VOLO"), tables("pos_embed")),
+    "PoolingVisionTransformer": tables("pos_embed", channels="first"),
+    "Visformer": tables("pos_embed1", "pos_embed2", "pos_embed3", channels="first"),
+    "Hiera": two_tables("pos_embed", "pos_embed_win", sides="tokens_spatial_shape"),
+    "HieraDet": two_tables("pos_embed", "pos_embed_window"),
+    "CrossVit": crossvit,
+    "NestLevel": nest,
+    "TNT": tnt,
+    "NaFlexEmbeds": naflex,
+    "Qwen3VitEncoder": tables(
+        "pos_embed",
+        note='read at the grid of each image, as the convention "google" does',
+        sides="pos_embed_grid_size",
+    ),
     "Gemma4PatchEmbed": _why("position_embedding_table", "two tables, of rows and of columns, which are added"),
     "RotaryEmbedding": _axial,
     "RotaryEmbeddingCat": _axial,
@@ -353,7 +287,7 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(("MultiScaleAttention", "MultiScaleAttentionPoolFirst"), _decomposed),
     "vision_transformer_sam.Attention": _decomposed,
     "PosEmbedRel": _RELATIVE_LOGITS,
-    "LambdaLayer": _why("pos_emb", "a lambda by offset in the place of attention", "pos_emb"),
+    "LambdaLayer": _lambda,
     "GPSA": _why("pos_proj", "attention by position that a gate mixes with attention by content"),
     **dict.fromkeys(("ConvPosEnc", "ConvRelPosEnc", "PosConv", "RepConditionalPosEnc"), _CONVOLUTION),
     "PositionalEncodingFourier": _FOURIER,

@@ -19,7 +19,8 @@ from posenc.integrations.image_positions import Places, codes_for
 from posenc.integrations.patch import Patch
 from posenc.integrations.timm.accelerate import run
 from posenc.integrations.timm.library import live_model
-from posenc.integrations.timm.modules import grid_of, reader_of
+from posenc.integrations.timm.modules import reader_of
+from posenc.integrations.timm.tables import grid_of
 from posenc.integrations.transformers.live.sites import find_sites
 
 _ROTATES = re.compile(r"^apply_rot_embed_cat$")
@@ -75,10 +76,15 @@ def _take_out(patch: Patch, model: nn.Module, added: list[EmbeddingEncoding]) ->
             if type(module).__name__.startswith("RotaryEmbedding"):
                 continue  # its function is replaced below
             table = getattr(module, row.label, None)
-            if not isinstance(row.encoding, LearnedGrid) or not isinstance(table, nn.Parameter) or table.ndim != 3:
+            if not isinstance(row.encoding, LearnedGrid) or not isinstance(table, nn.Parameter):
                 why = row.notes[0] if row.encoding is None else f"it is a {type(row.encoding).__name__} within a window"
                 raise ValueError(f"replace: {where} cannot be taken out: {why}.")
             values = torch.zeros_like(table)
+            if added and values.ndim != 3:
+                raise ValueError(
+                    f"replace: {type(added[0]).__name__} acts on the embeddings, and {where} has the shape "
+                    f"{tuple(table.shape)}, no rows to write its codes into{''.join(f'; {n}' for n in row.notes)}."
+                )
             if added:
                 codes = codes_for(added[0], row.encoding.grid, row.encoding.prefix, row.encoding.dim)
                 values[0] = codes.to(values)
