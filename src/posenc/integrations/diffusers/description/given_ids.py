@@ -121,6 +121,7 @@ GIVEN_IDS: dict[str, Row] = {
         encoding=lambda module, model: AxialRoPE(
             model.config.attention_head_dim,
             axes=3,
+            frequencies=Geometric(float(model.config.rope_theta)),
             layout="half",
             rotary_dim=6 * module.rope_freq_dim,
         ),
