@@ -116,6 +116,18 @@ def test_shards_put_together_are_the_whole(ranks: int, scheme: positions.Scheme)
     assert torch.equal(positions.unshard(parts, scheme=scheme, dim=1), whole)
 
 
+def test_the_dimension_of_the_tokens_is_not_guessed() -> None:
+    """NVIDIA/Megatron-LM#1612: M-RoPE under context parallelism was cut along another dimension than the tokens'."""
+    where = positions.grid(4, 4)
+    with pytest.raises(ValueError, match=r"shape \(1, 16, 2\) and no dim, .*1 for positions \(batch, seq, axes\)"):
+        positions.shard(where, rank=0, ranks=2)  # gave the rows of all patches
+    parts = [positions.shard(where, rank=rank, ranks=2, scheme="zigzag", dim=1) for rank in range(2)]
+    with pytest.raises(ValueError, match="no dim"):
+        positions.unshard(parts, scheme="zigzag")
+    assert torch.equal(positions.unshard(parts, scheme="zigzag", dim=1), where)
+    assert positions.shard(where[0, :, 0], rank=1, ranks=2).shape == (8,)
+
+
 def test_zigzag_gives_all_ranks_equally_many_pairs_under_a_causal_mask() -> None:
     work = [int((positions.shard(torch.arange(24), rank=r, ranks=3, scheme="zigzag") + 1).sum()) for r in range(3)]
     assert len(set(work)) == 1

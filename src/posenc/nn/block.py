@@ -1,5 +1,6 @@
 """Attention and a feed-forward network, each added to what comes in."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 from jaxtyping import Bool, Float, Int
@@ -20,6 +21,18 @@ class BlockCache(NamedTuple):
 
     own: Cache
     cross: Cache | None
+
+    def drop(self, count: int) -> None:
+        """Forget the last ``count`` tokens, as :meth:`posenc.nn.Cache.drop` does."""
+        for cache in self:
+            if cache is not None and (cache is self.own or cache.queries):
+                cache.drop(count)
+
+    def reorder(self, rows: Tensor | Sequence[int]) -> None:
+        """Take other rows of the batch, as :meth:`posenc.nn.Cache.reorder` does."""
+        for cache in self:
+            if cache is not None:
+                cache.reorder(rows)
 
 
 class Block(nn.Module):

@@ -1,8 +1,11 @@
 """Keys and values of the earlier tokens, with their positions, padding, documents and state."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from posenc.kernels.precision import may_look
 from posenc.nn.tokens import START, Tokens
 
 
@@ -40,6 +43,66 @@ class Cache:
         self.keys, self.values, self.tokens, self.state = k, v, tokens, state
         return k, v
 
+    def drop(self, count: int) -> None:
+        """Forget the last ``count`` tokens, such as those of a draft that were rejected.
+
+        Positions, padding, documents and the state go on from the token before them. A cache of cross-attention keeps
+        its keys, which are the context's, and forgets as many queries.
+
+        Raises:
+            ValueError: fewer tokens than that; a :class:`SlidingCache` that has let go of the keys before its window.
+        """
+        length = self.queries or self.length
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= length:
+            raise ValueError(
+                f"{type(self).__name__}: drop got count {count}, expected 0 to {length}, the tokens it has."
+            )
+        if self.queries:
+            self.queries -= count
+        elif count:
+            self._keep(length - count)
+
+    def _keep(self, length: int) -> None:
+        """Forget all but the first ``length`` keys."""
+        if length == 0 or self.keys is None or self.values is None:
+            self.keys = self.values = self.state = None
+            self.tokens = START
+            return
+        self.keys, self.values = self.keys[:, :, :length], self.values[:, :, :length]
+        self.state = None if self.state is None else self.state[..., :length]
+        self.tokens = self.tokens.first(length)
+
+    def reorder(self, rows: Tensor | Sequence[int]) -> None:
+        """Take other rows of the batch: row i becomes what row ``rows[i]`` was, as beams that go on or are given up.
+
+        Args:
+            rows: as many whole numbers as there are to be rows, below the number of rows that there are.
+
+        Raises:
+            ValueError: something else.
+        """
+        if self.keys is None or self.values is None:
+            return
+        batch = self.keys.shape[0]
+        chosen = torch.as_tensor(rows, device=self.keys.device)
+        if (
+            chosen.ndim != 1
+            or chosen.dtype == torch.bool
+            or chosen.is_floating_point()
+            or (may_look(chosen) and chosen.numel() and not (0 <= int(chosen.min()) <= int(chosen.max()) < batch))
+        ):
+            raise ValueError(
+                f"{type(self).__name__}: reorder got rows {rows}, expected whole numbers from 0 to {batch - 1}, one "
+                "for each row that there is to be."
+            )
+        self._take(chosen.long())
+        self.state = None if self.state is None else self.state.index_select(0, chosen.long())
+        self.tokens = self.tokens.of_rows(chosen.long())
+
+    def _take(self, rows: Tensor) -> None:
+        """Keys and values of other rows."""
+        self.keys, self.values = (t if t is None else t.index_select(0, rows) for t in (self.keys, self.values))
+
 
 class SlidingCache(Cache):
     """A cache of the last keys and values only, for a layer with a window: memory does not grow with the text.
@@ -56,17 +119,27 @@ class SlidingCache(Cache):
         if window < 1:
             raise ValueError(f"SlidingCache: got window {window}, expected at least 1: a query sees its own key.")
         self.window = window
+        self._let_go = False
 
     def append(self, k: Tensor, v: Tensor, tokens: Tokens, state: Tensor | None) -> tuple[Tensor, Tensor]:
         k, v = super().append(k, v, tokens, state)
         count = max(1, self.window - 1)  # one at least: positions, documents and states go on from the last
         if k.shape[2] > count:
             first = k.shape[2] - count
+            self._let_go = True
             # Copies: a view would keep the whole text alive.
             self.keys, self.values = k[:, :, first:].clone(), v[:, :, first:].clone()
             self.tokens = tokens.last(count)
             self.state = None if state is None else state[..., -count:].clone()
         return k, v
+
+    def _keep(self, length: int) -> None:
+        if self._let_go:
+            raise ValueError(
+                f"SlidingCache: drop would go back behind the last {self.window - 1} tokens, which alone are kept; "
+                "take a copy.copy(cache) before tokens that may be dropped, and go on from the copy."
+            )
+        super()._keep(length)
 
 
 class StaticCache(Cache):
@@ -106,3 +179,18 @@ class StaticCache(Cache):
         keys[:, :, before:after], values[:, :, before:after] = k, v
         self.keys, self.values, self.tokens, self.state = keys[:, :, :after], values[:, :, :after], tokens, state
         return self.keys, self.values
+
+    def _take(self, rows: Tensor) -> None:
+        length = self.length
+        if self._rooms is None or self.keys is None or len(rows) != len(self.keys):
+            super()._take(rows)
+            if self.keys is not None and self.values is not None:
+                old = self.keys, self.values
+                self._rooms = tuple(t.new_empty(*t.shape[:2], self.max_length, t.shape[3]) for t in old)  # type: ignore[assignment]
+                for room, kept in zip(self._rooms or (), old, strict=True):
+                    room[:, :, :length] = kept
+        else:  # in the memory that it has
+            for room in self._rooms:
+                room[:, :, :length] = room[:, :, :length].index_select(0, rows)
+        if self._rooms is not None:
+            self.keys, self.values = (room[:, :, :length] for room in self._rooms)

@@ -38,6 +38,20 @@ class Tokens(NamedTuple):
         )
         return Tokens(self.q_positions, start, mask, documents, self.next_position)
 
+    def first(self, count: int) -> "Tokens":
+        """The same without the keys behind the first ``count``; the next position is that behind the last of these."""
+        if not isinstance(self.k_positions, Tensor):
+            return Tokens(self.q_positions, self.k_positions, None, None, (self.k_positions or 0) + count)
+        rows = _rows(self.k_positions)[:, :count]
+        mask, documents = (t if t is None else t[:, :count] for t in (self.attention_mask, self.documents))
+        return Tokens(self.q_positions, rows, mask, documents, _behind(rows, mask, documents))
+
+    def of_rows(self, rows: Tensor) -> "Tokens":
+        """The same for other rows of the batch; what has one row is the same in all."""
+        kept = (t if not isinstance(t, Tensor) or len(t) == 1 else t.index_select(0, rows) for t in self[1:])
+        positions, mask, documents, following = kept
+        return Tokens(0, positions, mask, documents, following)  # type: ignore[arg-type]
+
 
 START = Tokens(0, 0, None, None, 0)
 
@@ -171,6 +185,23 @@ def _after_given(kept: _Kept, rows: Tensor, mask: Tensor | None) -> Tensor:
     last = torch.where(real, torch.arange(seq, device=real.device), 0).amax(1, keepdim=True)
     far = far.expand(max(len(far), len(real)), -1).gather(1, last.expand(max(len(far), len(real)), -1))
     return torch.where(real.any(1, keepdim=True), far + 1, kept.next_position)
+
+
+def _behind(rows: Tensor, mask: Tensor | None, documents: Tensor | None) -> Tensor:
+    """The position behind the last real token of each row, in its last document: what counting on would give."""
+    if not rows.shape[1]:
+        return torch.zeros(1, 1, dtype=rows.dtype, device=rows.device)
+    far = rows if rows.ndim == 2 else rows.amax(2)
+    batch = max(len(t) for t in (far, mask, documents) if t is not None)
+    real = torch.ones(1, 1, dtype=torch.bool, device=far.device) if mask is None else mask.bool()
+    if documents is not None:
+        real = real & (documents == documents[:, -1:])
+    real = real.expand(batch, far.shape[1])
+    behind = torch.where(real, far + 1, 0)
+    if rows.ndim == 3:  # the last patch of an image is not its farthest on all axes
+        return behind.amax(1, keepdim=True)
+    last = torch.where(real, torch.arange(far.shape[1], device=far.device), 0).amax(1, keepdim=True)
+    return behind.gather(1, last)
 
 
 def _checked(given: Tensor, argument: str, batch: int, seq: int, name: str) -> Tensor:

@@ -9,7 +9,7 @@ from posenc.positions._arrays import A, check_at_least, check_dim, like, tensor
 Scheme = Literal["contiguous", "zigzag"]
 
 
-def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim: int = -1) -> A:
+def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim: int | None = None) -> A:
     """The part of a sequence that one rank of a context-parallel group has: of positions, tokens, queries, ...
 
     Cut the positions in the same way as the tokens; encodings need nothing else:
@@ -23,18 +23,18 @@ def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim
     ==========  ==========================  ============================================================
 
     Args:
-        array: any tensor or array; positions ``(seq,)`` or ``(batch, seq)``.
+        array: any tensor or array; positions ``(seq,)``, ``(batch, seq)``, or ``(batch, seq, axes)`` with ``dim=1``.
         rank: 0 to ranks - 1.
         ranks: how many there are.
         scheme: "contiguous" or "zigzag" (Megatron, TransformerEngine).
-        dim: along which the tokens lie.
+        dim: along which the tokens lie; the last by default, where there are one or two.
 
     Returns:
         The part, of the same kind.
 
     Raises:
-        ValueError: a dimension that the array does not have; tokens that cannot be divided evenly; a rank out of range;
-            an unknown scheme.
+        ValueError: a dimension that the array does not have, or none for an array of three or more; tokens that cannot
+            be divided evenly; a rank out of range; an unknown scheme.
 
     Example:
         >>> import torch
@@ -42,12 +42,25 @@ def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim
         [[0, 1, 6, 7], [2, 3, 4, 5]]
     """
     whole = tensor("shard", array, ndim=tuple(range(1, 9)))
-    check_dim("shard", whole, dim)
+    dim = _dim("shard", whole, dim)
     kept = shard_indices(whole.shape[dim], rank=rank, ranks=ranks, scheme=scheme)
     return like(whole.index_select(dim, kept.to(whole.device)), array)
 
 
-def unshard(parts: list[A], *, scheme: Scheme = "contiguous", dim: int = -1) -> A:
+def _dim(function: str, whole: torch.Tensor, dim: int | None) -> int:
+    """Where the tokens lie; not guessed where the last dimension is mostly that of coordinates or channels."""
+    if dim is None:
+        if whole.ndim > 2:
+            raise ValueError(
+                f"{function}: got an array of shape {tuple(whole.shape)} and no dim, expected dim=, along which the "
+                "tokens lie: 1 for positions (batch, seq, axes) and embeddings, 2 for queries and keys."
+            )
+        return -1
+    check_dim(function, whole, dim)
+    return dim
+
+
+def unshard(parts: list[A], *, scheme: Scheme = "contiguous", dim: int | None = None) -> A:
     """The inverse of :func:`shard`: the whole, from the parts of all ranks in order.
 
     Example:
@@ -58,8 +71,8 @@ def unshard(parts: list[A], *, scheme: Scheme = "contiguous", dim: int = -1) -> 
     if not parts:
         raise ValueError("unshard: got no parts, expected those of all ranks.")
     tensors = [tensor("unshard", part, ndim=tuple(range(1, 9))) for part in parts]
+    dim = _dim("unshard", tensors[0], dim)
     for part in tensors:
-        check_dim("unshard", part, dim)
         if part.shape != tensors[0].shape:
             raise ValueError(
                 f"unshard: got parts of shapes {tuple(tensors[0].shape)} and {tuple(part.shape)}, expected all alike."

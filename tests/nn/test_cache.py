@@ -1,0 +1,178 @@
+"""Tokens that are taken back from a cache, and rows that change places: what follows is as if it had never been.
+
+Speculative decoding takes a rejected draft back (huggingface/transformers#47447, vllm-project/vllm#54498,
+spiritbuun/buun-llama-cpp#58: positions behind an image are not a number of tokens); a beam search gives rows up
+(facebookresearch/fairseq2#74: padding has to follow its row).
+"""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import posenc
+from posenc.frequencies import DynamicNTK
+from posenc.nn import Attention, Block, Cache, SlidingCache, StaticCache, Transformer
+
+DIM, HEADS = 32, 2
+ENCODINGS: dict[str, Any] = {
+    "none": lambda: None,
+    "rope": lambda: posenc.RoPE(16),
+    "dynamic ntk": lambda: posenc.RoPE(16, frequencies=DynamicNTK(2.0, trained_length=6)),
+    "xpos": lambda: posenc.XPos(16),
+    "alibi": lambda: posenc.ALiBi(num_heads=HEADS),
+    "t5": lambda: posenc.T5Bias(num_heads=HEADS),
+    "cope": lambda: posenc.CoPE(HEADS, 16, length=16),
+    "forgetting": lambda: posenc.Forgetting(DIM, HEADS),
+    "learned": lambda: posenc.Learned(DIM, length=32),
+    "sinusoidal": lambda: posenc.Sinusoidal(DIM),
+}
+LEFT = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
+
+
+def model(name: str, **options: Any) -> Transformer:
+    torch.manual_seed(0)
+    layers = 1 if name == "dynamic ntk" else 2  # in a second one a token is read at the length of its call
+    made = Transformer(DIM, HEADS, layers, ENCODINGS[name](), causal=True, **options)
+    for parameter in made.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return made.eval()
+
+
+def tokens(seq: int, seed: int = 0, batch: int = 2) -> Tensor:
+    return torch.randn(batch, seq, DIM, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("room", [None, 16])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", ENCODINGS)
+@torch.no_grad()
+def test_a_draft_that_is_rejected_leaves_nothing_behind(name: str, padded: bool, room: int | None) -> None:
+    decoder, prompt, draft, rest = model(name), tokens(5), tokens(3, seed=1), tokens(2, seed=2)
+    mask = LEFT if padded else None
+    plain, drafted = decoder.new_cache(room), decoder.new_cache(room)
+    decoder(prompt, attention_mask=mask, cache=plain)
+    decoder(draft[:, :1], cache=plain)
+    expected = decoder(rest, cache=plain)
+    decoder(prompt, attention_mask=mask, cache=drafted)
+    decoder(draft, cache=drafted)
+    for block in drafted:
+        block.drop(2)
+    torch.testing.assert_close(decoder(rest, cache=drafted), expected, atol=1e-5, rtol=1e-5)
+    assert drafted[0].own.length == 8
+    for block in drafted:
+        block.drop(8)
+    torch.testing.assert_close(
+        decoder(prompt, attention_mask=mask, cache=drafted), decoder(prompt, attention_mask=mask)
+    )
+
+
+@pytest.mark.parametrize("room", [None, 16])
+@pytest.mark.parametrize("rows", [[1, 0], [1, 1], [0, 1, 1], [1]])
+@pytest.mark.parametrize("name", ENCODINGS)
+@torch.no_grad()
+def test_rows_take_their_padding_and_their_positions_along(name: str, rows: list[int], room: int | None) -> None:
+    decoder, prompt = model(name), tokens(5)
+    new = tokens(1, seed=3, batch=len(rows))
+    cache, expected = decoder.new_cache(room), []
+    decoder(prompt, attention_mask=LEFT, cache=cache)
+    for block in cache:
+        block.reorder(rows)
+    found = decoder(new, cache=cache)
+    for i, row in enumerate(rows):
+        alone = decoder.new_cache()
+        decoder(prompt[row : row + 1], attention_mask=LEFT[row : row + 1], cache=alone)
+        expected.append(decoder(new[i : i + 1], cache=alone))
+    torch.testing.assert_close(found, torch.cat(expected), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_positions_behind_an_image_go_on_after_a_draft() -> None:
+    """Behind a grid of 3 x 2 the next position is 3, and not 6."""
+    torch.manual_seed(0)
+    layer = Attention(DIM, HEADS, posenc.MRoPE(16, sections=(2, 3, 3)), causal=True)
+    image = posenc.positions.multimodal(torch.tensor([[0, 1, 1, 1, 1, 1, 1]]), image_grids=torch.tensor([[1, 3, 2]]))
+    cache, plain = layer.new_cache(), layer.new_cache()
+    assert image.shape == (1, 7, 3)
+    for kept in (cache, plain):
+        layer(tokens(7, batch=1), positions=image, cache=kept)
+    layer(tokens(4, seed=1, batch=1), cache=cache)
+    cache.drop(4)
+    assert int(cache.tokens.next_position) == int(plain.tokens.next_position) == 4
+    assert torch.equal(layer(tokens(2, seed=2, batch=1), cache=cache), layer(tokens(2, seed=2, batch=1), cache=plain))
+    cache.drop(2 + 1)  # into the image: the place behind what is left
+    assert int(cache.tokens.next_position) == 4
+
+
+@torch.no_grad()
+def test_a_document_goes_on_after_a_draft() -> None:
+    decoder = model("rope")
+    ids = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 0, 0]])
+    one, other = decoder.new_cache(), decoder.new_cache()
+    for cache in (one, other):
+        decoder(tokens(5), documents=ids, cache=cache)
+    decoder(tokens(3, seed=1), documents=torch.tensor([[1, 2, 2], [0, 0, 1]]), cache=one)
+    for block in one:
+        block.drop(3)
+    assert torch.equal(one[0].own.tokens.next_position, other[0].own.tokens.next_position)
+    torch.testing.assert_close(decoder(tokens(2, seed=2), cache=one), decoder(tokens(2, seed=2), cache=other))
+
+
+@torch.no_grad()
+def test_a_window_that_has_moved_on_cannot_go_back_but_its_copy_can() -> None:
+    decoder = model("rope", window=4)
+    cache = decoder.new_cache()
+    decoder(tokens(2), cache=cache)
+    for block in cache:
+        block.drop(1)  # nothing was let go of yet
+    decoder(tokens(6, seed=1), cache=cache)
+    assert isinstance(cache[0].own, SlidingCache)
+    with pytest.raises(ValueError, match=r"go back behind the last 3 tokens.*copy\.copy\(cache\)"):
+        cache[0].drop(1)
+    saved = copy.copy(cache[0].own)
+    before = saved.keys
+    decoder.layers[0](tokens(3, seed=2), cache=cache[0])  # type: ignore[operator]
+    assert torch.equal(saved.keys, before)  # type: ignore[arg-type]
+    assert cache[0].own.tokens.next_position == 10
+    assert saved.tokens.next_position == 7
+
+
+@torch.no_grad()
+def test_a_context_stays_where_queries_are_taken_back() -> None:
+    torch.manual_seed(0)
+    block = Block(DIM, HEADS, posenc.RoPE(16), causal=True, cross="attention", cross_encoding=posenc.RoPE(16)).eval()
+    context, cache, plain = tokens(4, seed=5), block.new_cache(), block.new_cache()
+    block(tokens(3), context, cache=cache)
+    block(tokens(3), context, cache=plain)
+    block(tokens(2, seed=1), context, cache=cache)
+    cache.drop(2)
+    torch.testing.assert_close(
+        block(tokens(1, seed=2), context, cache=cache), block(tokens(1, seed=2), context, cache=plain)
+    )
+    cache.reorder([1, 0])
+    assert cache.cross is not None
+    assert cache.cross.length == 4
+    torch.testing.assert_close(
+        block(tokens(1, seed=2).flip(0), context.flip(0), cache=cache),
+        block(tokens(1, seed=2), context, cache=plain).flip(0),
+    )
+
+
+@pytest.mark.parametrize("cache", [Cache(), SlidingCache(4), StaticCache(8)], ids=lambda cache: type(cache).__name__)
+@torch.no_grad()
+def test_what_is_no_number_of_tokens_and_no_row_is_refused(cache: Cache) -> None:
+    torch.manual_seed(0)
+    layer = Attention(DIM, HEADS, causal=True, window=4)
+    cache.reorder([5])  # an empty one has no rows
+    cache.drop(0)
+    layer(tokens(2), cache=cache)
+    for count in (3, -1, True, 1.0):
+        with pytest.raises(ValueError, match="expected 0 to 2, the tokens it has"):
+            cache.drop(count)  # type: ignore[arg-type]
+    for rows in ([2], [-1], [[0, 1]], [0.5], [True, False]):
+        with pytest.raises(ValueError, match="expected whole numbers from 0 to 1"):
+            cache.reorder(rows)  # type: ignore[arg-type]
+    assert cache.length == 2
