@@ -116,3 +116,30 @@ def test_a_kind_of_layer_that_is_not_known_is_refused_in_an_unknown_type() -> No
 def test_other_lists_of_an_unknown_type_change_nothing(given: dict[str, Any]) -> None:
     (group,) = describe({**SOME, **given}, pairing="half")
     assert group.layers == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_dory_counts_blocks_in_its_files_and_layers_in_its_class(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without transformers its attentions had the numbers of blocks: 0, 2, 4, ..."""
+    if not installed:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None)
+    elif "dory" not in pytest.importorskip("transformers").CONFIG_MAPPING:
+        pytest.skip("this transformers has no Dory")
+    kinds = ["sliding_attention", "mlp", "full_attention", "mlp"] * 2
+    bases = {"sliding_attention": 10_000.0, "full_attention": 10_000_000.0}
+    config = {
+        **{"model_type": "dory", "hidden_size": 64, "num_attention_heads": 4, "head_dim": 16, "num_hidden_layers": 8},
+        **{"n_input_layers": 2, "n_recurrent_layers": 4, "n_output_layers": 2, "max_position_embeddings": 128},
+        "rope_parameters": {kind: {"rope_type": "default", "rope_theta": base} for kind, base in bases.items()},
+    }
+    found = describe({**config, "layer_types": kinds})
+    assert {group.layers: group.encoding.frequencies.base for group in found} == {
+        (0, 2): 10_000.0,
+        (1, 3): 10_000_000.0,
+    }
+    if not installed:
+        assert found.reading == "the keys alone"
+        with pytest.raises(ValueError, match="expected as many, attention and mlp in turn"):
+            describe({**config, "layer_types": [*kinds[:-1], "full_attention"]})

@@ -318,12 +318,15 @@ def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Pa
 
 
 def _by_type(config: dict[str, Any]) -> dict[str, Any]:
-    """Rotary parameters by kind of layer, where a config has a base for each layer (Step-3.5).
+    """What a config says in words of its own type: rotary parameters by kind of layer, where it has a base for each
+    layer (Step-3.5); layers, where it counts their blocks (Dory).
 
     Raises:
-        ValueError: layers of one kind with several bases, or no kinds for them.
+        ValueError: layers of one kind with several bases, or no kinds for them; blocks that do not make layers.
     """
     bases = config.get("rope_theta")
+    if config.get("model_type") == "dory" and "mlp" in (config.get("layer_types") or []):
+        return _in_layers(config)
     if not isinstance(bases, list):
         return config
     types, shares = config.get("layer_types") or [], config.get("partial_rotary_factors") or [None] * len(bases)
@@ -342,6 +345,17 @@ def _by_type(config: dict[str, Any]) -> dict[str, Any]:
     }
     gone = ("rope_theta", "partial_rotary_factors", "rope_scaling", "yarn_only_types")
     return {key: value for key, value in config.items() if key not in gone} | {"rope_parameters": made}
+
+
+def _in_layers(config: dict[str, Any]) -> dict[str, Any]:
+    """Dory's files count attention and network as two blocks; its class counts both as one layer, as all others do."""
+    types, count = config["layer_types"], config.get("num_hidden_layers")
+    if set(types[1::2]) != {"mlp"} or "mlp" in types[::2] or count != len(types):
+        raise ValueError(
+            f"describe: dory: got layer_types {types} for num_hidden_layers {count}, expected as many, attention and "
+            "mlp in turn."
+        )
+    return config | {"layer_types": types[::2], "num_hidden_layers": len(types) // 2}
 
 
 def _dropped(raw: Mapping[str, Any], filled: Collection[str]) -> list[str]:
