@@ -168,6 +168,36 @@ def test_decomposed_biases_are_the_models() -> None:
     assert torch.allclose(attention(q, q, v, ours), theirs, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["BottleneckAttn", "HaloAttn", "HaloAttn, halved"])
+def test_biases_of_blocks_are_the_models(kind: str) -> None:
+    """BoTNet's and HaloNet's were said to have no encoding here: they count the other way round."""
+    from timm.layers.bottleneck_attn import BottleneckAttn
+    from timm.layers.halo_attn import HaloAttn
+
+    if kind == "BottleneckAttn":
+        module: Any = BottleneckAttn(16, feat_size=(3, 4), num_heads=2)
+        queries = keys = torch.arange(12)
+    else:
+        stride = 2 if "halved" in kind else 1
+        module = HaloAttn(16, num_heads=2, block_size=4, halo_size=1, stride=stride)
+        keys = torch.arange(36)
+        queries = keys.view(6, 6)[: 4 // stride, : 4 // stride].flatten()  # their numbers in the window
+    (row,) = READERS[type(module).__name__](module, nn.Module())
+    ours = DecomposedBias.from_dict(row.encoding.to_dict())
+    ours.load_state_dict({"rows": module.pos_embed.height_rel.flip(0), "columns": module.pos_embed.width_rel.flip(0)})
+    q, k, v = torch.randn(1, 2, len(queries), 8), torch.randn(1, 2, len(keys), 8), torch.randn(1, 2, len(keys), 8)
+    flat = q.flatten(0, 1)
+    bias = module.pos_embed(flat if kind == "BottleneckAttn" else flat[:, None])
+    bias = bias.reshape(1, 2, len(queries), len(keys))
+    theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    found = attention(q, k, v, ours, q_positions=queries, k_positions=keys)
+    torch.testing.assert_close(found, theirs, atol=1e-5, rtol=1e-5)
+    module.scale_pos_embed = True
+    (row,) = READERS[type(module).__name__](module, nn.Module())
+    assert row.encoding is None
+
+
 def test_beits_biases_have_a_class_token() -> None:
     model = build("BEiT")
     (found,) = describe(model)

@@ -226,6 +226,22 @@ def _decomposed(module: Any, model: Any) -> list[Row]:
     return [Row("biases", encoding, notes)]
 
 
+def _block_bias(module: Any, model: Any) -> list[Row]:
+    """BoTNet's and HaloNet's: vectors of rows and columns, multiplied by the query."""
+    tables = module.pos_embed
+    rows, columns = tables.height_rel, tables.width_rel
+    if module.scale_pos_embed:
+        return [refused("pos_embed", "biases by row and by column that are scaled with the products")]
+    window = (len(rows) + 1) // 2, (len(columns) + 1) // 2
+    with torch.device("meta"):
+        encoding = DecomposedBias(module.num_heads, rows.shape[1], window=window)
+    notes: tuple[str, ...] = ("the tables count from query to key, the other way round",)
+    block = getattr(module, "block_size_ds", 0)
+    if block:
+        notes += (f"queries are at the first {block} x {block} places of their window",)
+    return [Row("pos_embed", encoding, notes)]
+
+
 def _why(label: str, why: str) -> Reader:
     """A reader for what posenc has no encoding for."""
 
@@ -243,7 +259,6 @@ def _lambda(module: Any, model: Any) -> list[Row]:
 
 _CONVOLUTION = _why("convolution", "a depthwise convolution, which knows neighbours and no positions")
 _FOURIER = _why("sinusoids", "sinusoids of rows and columns behind a learned projection")
-_RELATIVE_LOGITS = _why("biases", "biases by row and by column of a block that are multiplied with the query")
 
 READERS: dict[str, Reader] = {
     "AttentionPool2d": tables("pos_embed", note="the first row is for the mean of all patches", sides="feat_size"),
@@ -286,7 +301,7 @@ READERS: dict[str, Reader] = {
     ),
     **dict.fromkeys(("MultiScaleAttention", "MultiScaleAttentionPoolFirst"), _decomposed),
     "vision_transformer_sam.Attention": _decomposed,
-    "PosEmbedRel": _RELATIVE_LOGITS,
+    **dict.fromkeys(("BottleneckAttn", "HaloAttn"), _block_bias),
     "LambdaLayer": _lambda,
     "GPSA": _why("pos_proj", "attention by position that a gate mixes with attention by content"),
     **dict.fromkeys(("ConvPosEnc", "ConvRelPosEnc", "PosConv", "RepConditionalPosEnc"), _CONVOLUTION),
