@@ -195,7 +195,11 @@ def compared(module: Any, row: Row) -> tuple[str, float]:
     if isinstance(encoding, (AxialRoPE, MRoPE, MixedRoPE)):
         return compared_rotation(real, encoding)
     if isinstance(encoding, DecomposedBias):
-        shapes = (tuple(module.rel_pos_h.shape), tuple(module.rel_pos_w.shape))
+        holder, names = (
+            (module, ("rel_pos_h", "rel_pos_w")) if hasattr(module, "rel_pos_h") else
+            (module.pos_embed, ("height_rel", "width_rel"))
+        )  # fmt: skip
+        shapes = tuple(tuple(getattr(holder, name).shape) for name in names)
         same = shapes == (tuple(encoding.rows.shape), tuple(encoding.columns.shape))
         return "shapes of both tables", 0.0 if same else 2.0
     places = torch.arange(encoding.window[0] * encoding.window[1] + getattr(encoding, "prefix", 0))
@@ -224,7 +228,7 @@ def filled(module: nn.Module) -> Any:
     """The module on the CPU, with random weights and the buffers that its own code fills in."""
     generator = torch.Generator().manual_seed(0)
     real: Any = copy.deepcopy(module)
-    if any(x.is_meta for x in real.parameters()):
+    if any(x.is_meta for x in (*real.parameters(), *real.buffers())):
         real.to_empty(device="cpu")
     with torch.no_grad():
         for parameter in real.parameters():
@@ -341,7 +345,8 @@ def lines(
         "",
         "What `posenc.integrations.timm.describe` makes of the image models of the installed timm. Models whose names",
         "differ in sizes alone are a series, of which one is built without memory. Each kind of positional module is",
-        "given random weights and compared with what posenc says it is. Made by `python -m tools.census.timm_models`.",
+        "given random weights and compared with what posenc says it is; of tables and of `DecomposedBias` shapes alone",
+        "are compared. Made by `python -m tools.census.timm_models`.",
         "",
         f"timm {timm.__version__}: {models + skipped} models. {models} of them are in files that name positional",
         f"modules: {built} series of {len(families)} classes. {len(described - refused)} of these models have",

@@ -47,7 +47,12 @@ def resolve(
     if positions.ndim not in (1, 2) or positions.shape[-1] != length:
         raise ValueError(
             f"{name}: got shape {tuple(positions.shape)}, expected ({length},) or (batch, {length}): one position for "
-            "each token."
+            "each token"
+            + (
+                "; for rows and columns take an encoding of several coordinates, such as AxialRoPE or SinusoidalGrid."
+                if positions.ndim == 3
+                else "."
+            )
         )
     if batch is not None and positions.ndim == 2 and positions.shape[0] not in (1, batch):
         raise ValueError(f"{name}: got {positions.shape[0]} rows for a batch of {batch}; give one row for each.")

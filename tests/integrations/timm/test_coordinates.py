@@ -15,7 +15,7 @@ from models import timm
 from posenc import AxialRoPE, positions
 from posenc.embeddings import SinusoidalGrid
 from posenc.frequencies import NTK, Custom, Geometric, Turns
-from posenc.integrations.timm import describe, extend, replace
+from posenc.integrations.timm import accelerate, describe, extend, replace
 
 SIZES = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8, "global_pool": "avg"}
 
@@ -124,3 +124,25 @@ def test_a_table_in_four_dimensions_is_taken_out() -> None:
     assert torch.equal(model.forward_features(image), before)
     with pytest.raises(ValueError, match="no rows to write its codes into; read at the grid of each image"):
         replace(model, SinusoidalGrid(32), positions=positions.grid(4, 6), inputs=image)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["axial", "mixed", "dinov3", "mrope"])
+def test_images_of_several_sizes_have_the_fused_rotation(kind: str) -> None:
+    """Learned rates have a table for each head of each image then, which a model that was accelerated refused."""
+    model = naflex(pos_embed="none", rope_type=kind, rope_mrope_section=(2, 3, 3) if kind == "mrope" else None)
+    sizes = [(2, 3), (4, 2), (1, 5)]
+    patches, valid = torch.randn(3, 8, 8 * 8 * 3), torch.zeros(3, 8, dtype=torch.bool)
+    places = torch.zeros(3, 8, 2, dtype=torch.long)
+    for i, (rows, columns) in enumerate(sizes):
+        places[i, : rows * columns] = positions.grid(rows, columns)[0]
+        valid[i, : rows * columns] = True
+
+    def read() -> torch.Tensor:
+        found = model.forward_features(patches, patch_coord=places, patch_valid=valid)
+        return found["patches"][valid] if isinstance(found, dict) else found[:, -8:][valid]
+
+    before = read()
+    with accelerate(model):
+        assert torch.equal(read(), before)
+    assert torch.equal(read(), before)

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from models import ROTATING, SMALL, build, timm
 
 from posenc import AxialRoPE, MixedRoPE, MRoPE, NoPE, attention, positions
-from posenc.embeddings import LearnedGrid
+from posenc.embeddings import LearnedGrid, SinusoidalGrid
 from posenc.integrations.timm import describe
 from posenc.integrations.timm.modules import READERS
 from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
@@ -221,6 +221,19 @@ def test_what_has_no_encoding_is_named_with_the_reason(name: str, why: str) -> N
     unread = describe(name).unread
     assert len(unread) == 1
     assert why in unread[0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["xcit", "edgenext"])
+def test_sinusoids_behind_a_projection_are_those_that_are_named(name: str) -> None:
+    module = getattr(timm.models, name).PositionalEncodingFourier(hidden_dim=16, dim=8)
+    (row,) = READERS["PositionalEncodingFourier"](module, nn.Module())
+    assert 'as_in("detr", 32)' in row.notes[0]
+    seen = []
+    module.token_projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module(1, 3, 5) if name == "xcit" else module((1, 3, 5))
+    codes = SinusoidalGrid.as_in("detr", 32).codes(SinusoidalGrid.coordinates_as_in("detr", 3, 5))
+    torch.testing.assert_close(seen[0][0].flatten(1).T, codes[0].float(), atol=1e-5, rtol=0)
 
 
 def test_another_module_of_the_same_name_has_no_biases() -> None:

@@ -100,6 +100,10 @@ def rotation() -> Callable[..., Tensor]:
         elif cos.ndim == 3 and x.ndim == 4:  # one for each head: they are the rows of a batch then
             turned, _ = rotate(x.transpose(0, 1), x.transpose(0, 1)[:, :0], cos, sin, pairing=pairing)
             return turned.transpose(0, 1)
+        elif cos.ndim == 4 and cos.shape[:2] == x.shape[:2]:  # one for each head of each image
+            each = x.flatten(0, 1)[:, None]
+            turned, _ = rotate(each, each[:, :0], cos.flatten(0, 1), sin.flatten(0, 1), pairing=pairing)
+            return turned.view_as(x)
         if cos.ndim > 3 or x.ndim != 4:
             raise ValueError(f"a rotation of {tuple(x.shape)} by tables of {tuple(emb.shape)} is not known here")
         return rotate(x, x[:, :0], cos, sin, pairing=pairing)[0]

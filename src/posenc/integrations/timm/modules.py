@@ -251,6 +251,11 @@ def _why(label: str, why: str) -> Reader:
     return read
 
 
+def _fourier(module: Any, model: Any) -> list[Row]:
+    as_known = f'SinusoidalGrid.as_in("detr", {2 * module.hidden_dim})'
+    return [refused("sinusoids", f"sinusoids of rows and columns, {as_known}, behind a learned projection")]
+
+
 def _lambda(module: Any, model: Any) -> list[Row]:
     how = "a lambda by offset in the place of attention"
     local = "" if module.pos_emb is not None else ", a convolution over neighbours"
@@ -258,7 +263,6 @@ def _lambda(module: Any, model: Any) -> list[Row]:
 
 
 _CONVOLUTION = _why("convolution", "a depthwise convolution, which knows neighbours and no positions")
-_FOURIER = _why("sinusoids", "sinusoids of rows and columns behind a learned projection")
 
 READERS: dict[str, Reader] = {
     "AttentionPool2d": tables("pos_embed", note="the first row is for the mean of all patches", sides="feat_size"),
@@ -305,7 +309,7 @@ READERS: dict[str, Reader] = {
     "LambdaLayer": _lambda,
     "GPSA": _why("pos_proj", "attention by position that a gate mixes with attention by content"),
     **dict.fromkeys(("ConvPosEnc", "ConvRelPosEnc", "PosConv", "RepConditionalPosEnc"), _CONVOLUTION),
-    "PositionalEncodingFourier": _FOURIER,
+    "PositionalEncodingFourier": _fourier,
 }
 
 

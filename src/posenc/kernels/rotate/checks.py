@@ -55,7 +55,8 @@ def check(
         raise ValueError(f"rotate: got positions of {positions.dtype}, expected int64 or int32.")
     if tuple(positions.shape) not in ((tokens,), (1, tokens), (batch, tokens)):
         raise ValueError(
-            f"rotate: got positions of shape {tuple(positions.shape)}, expected ({tokens},) or ({batch}, {tokens})."
+            f"rotate: got positions of shape {tuple(positions.shape)}, expected ({tokens},) or ({batch}, {tokens})"
+            + _of_several(positions.ndim)
         )
     if positions.numel() and may_look(positions):
         low, high = (int(bound) for bound in torch.aminmax(positions))
@@ -156,3 +157,8 @@ def _meet(difference: int, q: list[tuple[int, int]], k: list[tuple[int, int]]) -
         last = min(size - 1, (difference + k_span) // stride)
         return any(_meet(difference - t * stride, q[1:], k) for t in range(first, last + 1))
     return _meet(-difference, k, q)
+
+
+def _of_several(dims: int) -> str:
+    """What takes positions of rows and columns; this rotation does not."""
+    return "; for rows and columns take AxialRoPE, MRoPE or MixedRoPE." if dims == 3 else "."

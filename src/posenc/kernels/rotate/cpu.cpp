@@ -206,7 +206,8 @@ Positions check_positions(const Arguments& args, const std::optional<Tensor>& te
   REQUIRE(wide || view.dtype == ScalarType::Int, "got positions of another dtype, expected int64 or int32.");
   REQUIRE((view.dim == 1 || (view.dim == 2 && (view.size[0] == batch || view.size[0] == 1))) &&
               view.size[view.dim - 1] == tokens,
-          "got ", view, ", expected (", tokens, ") or (", batch, ", ", tokens, ").");
+          "got ", view, ", expected (", tokens, ") or (", batch, ", ", tokens, ")",
+          view.dim == 3 ? "; for rows and columns take AxialRoPE, MRoPE or MixedRoPE." : ".");
   const bool shared = view.dim == 1 || view.size[0] == 1;
   const Positions positions{tensor->const_data_ptr(), wide, shared ? 0 : view.stride[0], view.stride[view.dim - 1], 0};
   for (int64_t b = 0; b < (shared ? std::min<int64_t>(batch, 1) : batch); ++b) {
