@@ -84,6 +84,12 @@ MUTANTS = [
         "slope + sum *",
         "kernels/biased_attention/test_counting.py",
     ),
+    (
+        "kernels/biased_attention/scores.h",
+        "weight != 0.0f && n < columns",
+        "n < columns",
+        "kernels/biased_attention/test_hidden.py",
+    ),
     ("scores/forgetting.py", "state[..., -1:] + faded", "faded", "scores/test_forgetting.py"),
     (
         "kernels/biased_attention/fading.py",

@@ -213,7 +213,7 @@ def test_thousands_of_small_weights_beside_a_large_one_are_not_rounded_off(level
 
 
 def test_a_value_that_no_weight_reaches_is_not_looked_at() -> None:
-    """What proves that keys are skipped at all: a NaN among the values of far keys would spoil every sum."""
+    """Neither where a proof leaves far keys out, nor where their weight turns out to be 0."""
     q = k = torch.zeros(1, 8, 2048, 16)
     v = torch.ones(1, 8, 2048, 16)
     v[:, :, :128] = torch.nan

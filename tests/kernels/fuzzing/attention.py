@@ -85,10 +85,13 @@ def good_arguments() -> list[Any]:
         counts = random.choice((1, 2, 3, 20, 64, 300))
         rows = torch.randn(batch, heads, q_len, 1) * torch.arange(counts) * random.choice((1e-3, 0.1, 1.0))
         counted = rows + 1e-3 * torch.randn(rows.shape)  # a larger turn at whole counts would show their last bits
+    k, v = (torch.randn(batch, kv_heads, k_len, dim).to(dtype) for dim in (head_dim, value_dim))
+    if k_len and random.random() < 0.1:  # what a query may not see must not reach it
+        random.choice((k, v))[:, :, random.randrange(k_len)] = random.choice((math.nan, math.inf, -math.inf))
     return [
         strided(torch.randn(batch, heads, q_len, head_dim).to(dtype)),
-        strided(torch.randn(batch, kv_heads, k_len, head_dim).to(dtype)),
-        strided(torch.randn(batch, kv_heads, k_len, value_dim).to(dtype)),
+        strided(k),
+        strided(v),
         random.choice((head_dim**-0.5, 1.0, 1e-3)),
         table,
         zero,
@@ -112,12 +115,14 @@ def may_refuse(operator: Any, error: Exception) -> bool:
 def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
     """What is wrong with the result of a good call, against the formula in float64; gradients by autograd."""
     if operator in FORWARDS:
-        want = dense(*(x.double() for x in arguments[:3]), *arguments[3:11], *arguments[12:])
         y = result[0] if operator is torch.ops.posenc._attention_and_sums else result
-        return _far(y, want, "y", arguments[Q].dtype)
+        q, k, v = (x.double().nan_to_num(0.0, 0.0, 0.0) for x in arguments[:3])
+        want = dense(q, k, v, *arguments[3:11], *arguments[12:])
+        reached = _reached_by_what_is_not_finite(arguments)
+        return _far(y[~reached], want[~reached], "y", arguments[Q].dtype)
     gradient, y, lse, q, k, v, scale, table, zero, learns, causal, window, mask, documents, _ = arguments[:15]
     fades, learns_fades, factors, units, counted, learns_counted = arguments[15:]
-    if not k.shape[2] or not q.numel() or not v.numel():
+    if not k.shape[2] or not q.numel() or not v.numel() or not all(bool(x.isfinite().all()) for x in (k, v)):
         return None
     leaves = [x.detach().double().requires_grad_() for x in (q, k, v)]
     learned = None if table is None else table.double().requires_grad_()
@@ -155,6 +160,16 @@ def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
             ("dunits", got_units, network[1].grad),
         ]
     return next((said for name, got, want in wanted if (said := _far(got, want, name, q.dtype)) is not None), None)
+
+
+def _reached_by_what_is_not_finite(arguments: list[Any]) -> Tensor:
+    """Whether each query may see a key that is not finite, or whose value is not: ``(batch, heads, q_len)``."""
+    q, k, v = arguments[:3]
+    bad = ~(k.isfinite().all(-1) & v.isfinite().all(-1)).repeat_interleave(q.shape[1] // k.shape[1], 1)
+    if not bool(bad.any()):
+        return torch.zeros(q.shape[:3], dtype=torch.bool)
+    z = scores(q.double(), k.double().nan_to_num(0.0, 0.0, 0.0), *arguments[3:10], *arguments[12:])
+    return (z.isfinite() & bad[:, :, None]).any(-1)
 
 
 def _far(got: Tensor, want: Tensor | None, name: str, dtype: torch.dtype) -> str | None:

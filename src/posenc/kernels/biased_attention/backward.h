@@ -71,8 +71,9 @@ INLINE void add_fading_gradient(const Problem& p, int64_t b, int64_t h, int64_t 
   for (int64_t t = 0; t < rows; ++t) to[own + t] += double(by_query[t]);
 }
 
+// Returns whether the gradients are finite: those of the queries, into which those of all scores go.
 template <class L>
-INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64_t h, Scratch& scratch,
+INLINE bool backward_head(const Problem& p, const Gradients& g, int64_t b, int64_t h, Scratch& scratch,
                           CountsBefore::Make make_counts) {
   using F = typename L::F;
   const int64_t channels = p.q.channels, value_channels = p.v.channels, kv = p.kv_head(h);
@@ -127,11 +128,13 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
     least[i] = least_of(g.lse + row + t0, count);
   }
   for (int64_t t = 0; t < padded; ++t) {
-    const bool empty = t >= p.q_len || g.lse[row + t] == -INFINITE;
+    bool empty = t >= p.q_len || g.lse[row + t] == -INFINITE;
+    // A query whose result nobody used adds nothing, even if it is no number.
+    if (p.careful && !empty) empty = is_zero(y_rows + t * value_width, value_width);
     lse[t] = empty ? INFINITE : g.lse[row + t];  // all its weights are then 0
     if (t >= p.q_len) delta[t] = 0.0f;
   }
-  const bool masked = p.mask != nullptr || p.documents != nullptr;
+  const bool masked = p.mask != nullptr || p.documents != nullptr || p.careful;
   Shares shares;
 
   CountsBefore before;
@@ -178,11 +181,15 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
         add_shares<L>(shares, count, columns, weights);
       }
       if (masked) hide(p, b, h, t0, t1, u0, u1, weights);
+      for (int64_t u = 0; p.careful && u < count; ++u) {
+        float* const line = weights + u * QUERIES;
+        for (int64_t t = 0; t < columns; ++t) line[t] = lse[t0 + t] == INFINITE ? -INFINITE : line[t];
+      }
       const double* const counts = counting ? before.of(i, first_key / KEYS) : nullptr;
       const bool settled = counting && counts == nullptr;
       if (counts != nullptr) {
         double totals[QUERIES];
-        std::copy(counts, counts + QUERIES, totals);
+        for (int64_t t = 0; t < QUERIES; ++t) totals[t] = lse[t0 + t] == INFINITE ? 0.0 : counts[t];
         lay_out(p, b, h, t0, t1, columns, pairs);
         count_keys<L, Pass::KEEP>(count, columns, p.counts, pairs, totals, weights, kept);
       }
@@ -193,7 +200,8 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
         const F start = -L::load(delta + t0 + n);
         for (int64_t u = 0; u < count; ++u) {
           float* const at = weights + u * QUERIES + n;
-          L::store(at, L::exp(L::load(at) - sums));
+          const F score = L::load(at), weight = L::exp(score - sums);
+          L::store(at, p.careful ? (score == -INFINITE ? F{} : weight) : weight);
           L::store(slopes + u * QUERIES + n, start);
         }
       }
@@ -202,19 +210,20 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
       for (int64_t u = 0; u < count; ++u) {
         for (int64_t n = 0; n < columns; n += L::W) {
           float* const at = slopes + u * QUERIES + n;
-          L::store(at, L::load(at) * L::load(weights + u * QUERIES + n));
+          const F weight = L::load(weights + u * QUERIES + n), slope = L::load(at) * weight;
+          L::store(at, p.careful ? (weight == 0.0f ? F{} : slope) : slope);
         }
       }
-      add_product<L>(count, value_width, rows, weights, QUERIES, 1, y_rows + t0 * value_width, value_width,
-                     v_gradient + u0 * value_width, value_width);
+      add_weighted<L>(p, count, value_width, rows, weights, QUERIES, 1, y_rows + t0 * value_width, value_width,
+                      v_gradient + u0 * value_width, value_width);
       float* const of_counts = counted_gradient == nullptr ? nullptr : counted_gradient + t0 * p.counts;
       if (counts != nullptr) {
         add_counting_gradient<L>(count, rows, columns, p.counts, kept, slopes, behind + t0, of_counts);
       } else if (of_counts != nullptr) {
         add_settled_gradient<L>(count, rows, columns, p.counts, slopes, unused, of_counts);
       }
-      add_product<L>(count, width, rows, slopes, QUERIES, 1, q_rows + t0 * width, width, k_gradient + u0 * width, width);
-      add_product<L>(rows, width, count, slopes, 1, QUERIES, key_rows, keys.row, q_gradient + t0 * width, width);
+      add_weighted<L>(p, count, width, rows, slopes, QUERIES, 1, q_rows + t0 * width, width, k_gradient + u0 * width, width);
+      add_weighted<L>(p, rows, width, count, slopes, 1, QUERIES, key_rows, keys.row, q_gradient + t0 * width, width);
       if (g.units != nullptr) {
         add_share_gradients<L>(shares, count, rows, slopes, factor_gradient + t0, unit_gradient);  // sets slopes
       }
@@ -238,6 +247,7 @@ INLINE void backward_head(const Problem& p, const Gradients& g, int64_t b, int64
     }
   }
   for (int64_t n = 0; n < p.q_len * width; ++n) q_gradient[n] *= p.scale;
+  return is_finite(q_gradient, p.q_len * width);
 }
 
 }  // namespace

@@ -22,8 +22,9 @@ namespace {
 // ---------------------------------------------------------------------------------------------------------------------
 // Instruction sets.
 
-using ForwardBody = void (*)(const Problem&, const Output&, int64_t, int64_t, int64_t, Scratch&);
-using BackwardBody = void (*)(const Problem&, const Gradients&, int64_t, int64_t, Scratch&);
+// These return whether the result is finite.
+using ForwardBody = bool (*)(const Problem&, const Output&, int64_t, int64_t, int64_t, Scratch&);
+using BackwardBody = bool (*)(const Problem&, const Gradients&, int64_t, int64_t, Scratch&);
 using LongestBody = void (*)(const Problem&, int64_t, int64_t, int64_t, float*, Scratch&);
 
 template <class L>
@@ -38,14 +39,15 @@ constexpr int64_t FEW = 4;  // queries that are worked on one by one
 
 #define BODIES(name, bytes, target)                                                                                     \
   struct name {                                                                                                         \
-    target static void forward(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t, Scratch& s) {      \
-      p.q_len <= FEW ? forward_row<Lanes<bytes>>(p, out, b, h, t, s) : forward_tile<Lanes<bytes>>(p, out, b, h, t, s);  \
+    target static bool forward(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t, Scratch& s) {      \
+      return p.q_len <= FEW ? forward_row<Lanes<bytes>>(p, out, b, h, t, s)                                             \
+                            : forward_tile<Lanes<bytes>>(p, out, b, h, t, s);                                           \
     }                                                                                                                   \
     target __attribute__((noinline)) static void count(CountsBefore& counts, const CountsBefore::Room& room) {          \
       counts.make<Lanes<bytes>>(room);                                                                                  \
     }                                                                                                                   \
-    target static void backward(const Problem& p, const Gradients& g, int64_t b, int64_t h, Scratch& s) {               \
-      backward_head<Lanes<bytes>>(p, g, b, h, s, count);                                                                \
+    target static bool backward(const Problem& p, const Gradients& g, int64_t b, int64_t h, Scratch& s) {               \
+      return backward_head<Lanes<bytes>>(p, g, b, h, s, count);                                                         \
     }                                                                                                                   \
     target static void longest(const Problem& p, int64_t b, int64_t h, int64_t i, float* to, Scratch& s) {              \
       longest_keys<Lanes<bytes>>(p, b, h, i, to, s);                                                                    \
@@ -130,6 +132,12 @@ void run(int64_t count, double work, const Task& task) {
   torch::stable::parallel_for(0, threads, 1, take);
 }
 
+Problem careful(const Problem& p) {
+  Problem again = p;
+  again.careful = true;
+  return again;
+}
+
 Tensor forward(const Problem& p, float* lse) {
   Tensor y = fresh({p.batch, p.heads, p.q_len, p.v.channels}, shim_dtype(p.q.element));
   Output out{y.mutable_data_ptr(), p.q.element, lse, nullptr, 0};
@@ -154,7 +162,8 @@ Tensor forward(const Problem& p, float* lse) {
   run(rows * tiles, work, [&](int64_t i, Scratch& scratch) {
     const int64_t first = i / (few * tiles) * few, heads = std::min(few, rows - first), at = i - first * tiles;
     const int64_t row = first + at % heads, tile = tiles - 1 - at / heads;
-    body.forward(p, out, row / p.heads, row % p.heads, tile * height, scratch);
+    const int64_t b = row / p.heads, h = row % p.heads;
+    if (!body.forward(p, out, b, h, tile * height, scratch)) body.forward(careful(p), out, b, h, tile * height, scratch);
   });
   return y;
 }
@@ -240,7 +249,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> attention_bac
   if (!empty) {
     run(p.batch * p.heads, work, [&](int64_t i, Scratch& scratch) {
       const int64_t reversed = p.batch * p.heads - 1 - i;  // slow slopes, which skip little, come last in ALiBi
-      body.backward(p, g, reversed / p.heads, reversed % p.heads, scratch);
+      const int64_t b = reversed / p.heads, h = reversed % p.heads;
+      if (!body.backward(p, g, b, h, scratch)) body.backward(careful(p), g, b, h, scratch);
     });
   }
   return {results[0], results[1], results[2], results[3], of_context, of_factors, of_units};

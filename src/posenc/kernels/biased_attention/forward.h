@@ -29,14 +29,17 @@ INLINE void write_row(const Output& out, int64_t at, const float* from, int64_t 
   }
 }
 
-INLINE void finish_row(const Problem& p, const Output& out, int64_t row, const float* sums, float most, float total) {
+// Returns whether the row is finite.
+INLINE bool finish_row(const Problem& p, const Output& out, int64_t row, const float* sums, float most, float total) {
   const bool empty = total == 0.0f;  // not for NaN
   if (out.lse != nullptr) out.lse[row] = empty ? -INFINITE : most + std::log(total);
   write_row(out, row * p.v.channels, sums, p.v.channels, empty ? 0.0f : 1.0f / total);
+  return is_finite(sums, p.v.channels) && total < INFINITE;
 }
 
+// Returns whether the result is finite.
 template <class L>
-INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t0, Scratch& scratch) {
+INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t0, Scratch& scratch) {
   using F = typename L::F;
   const int64_t t1 = std::min(t0 + QUERIES, p.q_len), rows = t1 - t0, columns = whole_vectors<L>(rows);
   const int64_t channels = p.q.channels, width = whole_vectors<L>(p.v.channels), kv = p.kv_head(h);
@@ -65,7 +68,7 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   std::fill(most, most + QUERIES, sunk ? p.sinks[h] : -INFINITE);
   std::fill(totals, totals + QUERIES, sunk && p.sinks[h] > -INFINITE ? 1.0f : 0.0f);
 
-  const bool masked = p.mask != nullptr || p.documents != nullptr, fading = p.fades != nullptr, sharing = p.units != nullptr;
+  const bool masked = p.mask != nullptr || p.documents != nullptr || p.careful, fading = p.fades != nullptr, sharing = p.units != nullptr;
   const Span keys = keys_for(p, t0, t1);
   Diagonals diagonals;
   Shares shares;
@@ -134,14 +137,16 @@ INLINE void forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
       }
     }
     const Rows value_rows = rows_of(p.v, b, kv, u0, u1, v_room, width);
-    add_product<L>(rows, width, count, scores, 1, QUERIES, value_rows.data, value_rows.row, sums, width);
+    add_weighted<L>(p, rows, width, count, scores, 1, QUERIES, value_rows.data, value_rows.row, sums, width);
   };
   const int64_t first = keys.first / KEYS, stop = (keys.stop + KEYS - 1) / KEYS;
   const int64_t nearest = std::clamp((t1 - 1 + p.offset) / KEYS, first, std::max(first, stop - 1));
   for (int64_t i = nearest; i >= first; --i) visit(i);
   for (int64_t i = nearest + 1; i < stop; ++i) visit(i);
   const int64_t row = (b * p.heads + h) * p.q_len + t0;
-  for (int64_t t = 0; t < rows; ++t) finish_row(p, out, row + t, sums + t * width, most[t], totals[t]);
+  bool finite = true;
+  for (int64_t t = 0; t < rows; ++t) finite &= finish_row(p, out, row + t, sums + t * width, most[t], totals[t]);
+  return finite;
 }
 
 INLINE float as_number(float x) { return x; }
@@ -231,7 +236,7 @@ INLINE const uint16_t* bfloat16_rows(const Operand& x, int64_t b, int64_t h, int
 
 // One query alone, as in a step of decoding: nothing is gained by turning it.
 template <class L>
-INLINE void forward_row(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t, Scratch& scratch) {
+INLINE bool forward_row(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t, Scratch& scratch) {
   using F = typename L::F;
   const int64_t channels = p.q.channels, width = whole_vectors<L>(p.v.channels), kv = p.kv_head(h);
   scratch.reset(channels + 2 * KEYS + width + KEYS * (channels + width) + 256);
@@ -290,7 +295,7 @@ INLINE void forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
     }
     if (p.mask_is_float) {
       const float* const mask = static_cast<const float*>(p.mask) + start;
-      for (int64_t i = 0; i < count; ++i) scores[i] += mask[i * stride[3]];
+      for (int64_t i = 0; i < count; ++i) scores[i] = masked(p, scores[i], mask[i * stride[3]]);
     }
     F largest = L::all(most);
     bool counts = false;
@@ -316,15 +321,16 @@ INLINE void forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
     }
     total += sum<L>(weights);
     most = now;
-    if (const uint16_t* const values16 = bfloat16_rows<L>(p.v, b, kv, u0)) {
+    if (const uint16_t* const values16 = p.careful ? nullptr : bfloat16_rows<L>(p.v, b, kv, u0)) {
       return add_values<L>(count, scores, values16, p.v.stride[2], width, sums, tile_before(p, p.v.stride[2]));
     }
     const Rows value_rows = rows_of(p.v, b, kv, u0, u1, v_room, width);
+    if (p.careful) return add_weighted<L>(p, 1, width, count, scores, 0, 1, value_rows.data, value_rows.row, sums, 0);
     add_values<L>(count, scores, value_rows.data, value_rows.row, width, sums, tile_before(p, value_rows.row));
   };
   for (int64_t i = nearest; i >= first; --i) visit(i);
   for (int64_t i = nearest + 1; i < stop; ++i) visit(i);
-  finish_row(p, out, (b * p.heads + h) * p.q_len + t, sums, most, total);
+  return finish_row(p, out, (b * p.heads + h) * p.q_len + t, sums, most, total);
 }
 
 }  // namespace

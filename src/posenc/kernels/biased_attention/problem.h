@@ -44,10 +44,17 @@ struct Problem {
   const float* counted = nullptr;  // (batch, heads, q_len, counts): what is added at each count of a query; see counts.h
   int64_t counts = 0;
   bool skip = true;                // leave out tiles whose weights are proved to be 0
+  // 0 times what is not finite is NaN, so a key that no query of a tile may see can spoil them all. Where a result is not
+  // finite it is worked out again with care: what is hidden is set so last, and a weight of 0 adds nothing.
+  bool careful = false;
 
   int64_t kv_head(int64_t head) const { return head / (heads / k.heads); }
   const double* fades_of(int64_t b, int64_t h) const { return fades + b * fades_stride[0] + h * fades_stride[1]; }
   const float* counted_of(int64_t b, int64_t h, int64_t t) const { return counted + ((b * heads + h) * q_len + t) * counts; }
+  bool in_order(int64_t t, int64_t u) const {
+    const int64_t distance = t + offset - u;
+    return !(causal && distance < 0) && !(window && (distance >= window || -distance >= window));
+  }
 };
 
 struct Span {
@@ -237,9 +244,14 @@ INLINE float largest_change(const Problem& p, int64_t b, int64_t h, int64_t t0, 
 }
 INLINE float most_added(float change) { return change < INFINITE ? std::min(change, 0.0f) : INFINITE; }
 
-// What documents and a bool mask hide, of scores that lie as scores[(u - u0) * QUERIES + (t - t0)].
+// What documents and a bool mask hide, of scores that lie as scores[(u - u0) * QUERIES + (t - t0)]; with care what order
+// hides too, which was added before.
 INLINE void hide(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1, int64_t u0, int64_t u1,
                         float* scores) {
+  for (int64_t u = u0; p.careful && u < u1; ++u) {
+    float* const line = scores + (u - u0) * QUERIES;
+    for (int64_t t = t0; t < t1; ++t) line[t - t0] = p.in_order(t, u) ? line[t - t0] : -INFINITE;
+  }
   if (p.documents != nullptr) {
     const int64_t* const documents = p.documents + b * p.documents_row;
     for (int64_t u = u0; u < u1; ++u) {
@@ -259,6 +271,10 @@ INLINE void hide(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1,
   }
 }
 
+INLINE float masked(const Problem& p, float score, float mask) {
+  return p.careful && mask == -INFINITE ? mask : score + mask;
+}
+
 // A float mask, added to the same, after whatever else is.
 INLINE void add_mask(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1, int64_t u0, int64_t u1,
                      float* scores) {
@@ -267,7 +283,7 @@ INLINE void add_mask(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t
   for (int64_t u = u0; u < u1; ++u) {
     float* const line = scores + (u - u0) * QUERIES;
     const float* const mask = static_cast<const float*>(p.mask) + start + u * stride[3];
-    for (int64_t t = 0; t < t1 - t0; ++t) line[t] += mask[t * stride[2]];
+    for (int64_t t = 0; t < t1 - t0; ++t) line[t] = masked(p, line[t], mask[t * stride[2]]);
   }
 }
 
@@ -293,6 +309,16 @@ INLINE float longest(const float* rows, int64_t row, int64_t count, int64_t chan
 // every row has a score (or a logarithm of its sum) of at least `least`. The margins are far above the rounding.
 INLINE bool is_certainly_nothing(float product, float bias, float least) {
   return bias + std::fabs(bias) * 1e-5f + product * 1.001f + 0.5f < least + FLOOR;
+}
+
+INLINE bool is_finite(const float* x, int64_t count) {
+  float none = 0.0f;
+  for (int64_t i = 0; i < count; ++i) none += x[i] * 0.0f;
+  return none == 0.0f;
+}
+
+INLINE bool is_zero(const float* x, int64_t count) {
+  return std::all_of(x, x + count, [](float each) { return each == 0.0f; });
 }
 
 struct Scratch {  // memory of a thread, kept from call to call

@@ -64,6 +64,24 @@ INLINE int64_t whole_vectors(int64_t count) {
   return (count + L::W - 1) / L::W * L::W;
 }
 
+// C += A B, where an A of 0 adds nothing, whatever B is. A call, because what is inlined slows the rest.
+__attribute__((noinline)) void add_nonzero(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row,
+                                           int64_t a_col, const float* b, int64_t b_row, float* c, int64_t c_row) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t k = 0; k < depth; ++k) {
+      const float weight = a[i * a_row + k * a_col];
+      for (int64_t n = 0; weight != 0.0f && n < columns; ++n) c[i * c_row + n] += weight * b[k * b_row + n];
+    }
+  }
+}
+
+template <class L>
+INLINE void add_weighted(const Problem& p, int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row,
+                         int64_t a_col, const float* b, int64_t b_row, float* c, int64_t c_row) {
+  if (p.careful) return add_nonzero(rows, columns, depth, a, a_row, a_col, b, b_row, c, c_row);
+  add_product<L>(rows, columns, depth, a, a_row, a_col, b, b_row, c, c_row);
+}
+
 // The largest of each column again, after more was added.
 template <class L>
 INLINE void largest_of_columns(int64_t count, int64_t columns, const float* scores, const float* before, float* most) {
