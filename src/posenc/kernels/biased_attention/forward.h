@@ -68,7 +68,8 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   std::fill(most, most + QUERIES, sunk ? p.sinks[h] : -INFINITE);
   std::fill(totals, totals + QUERIES, sunk && p.sinks[h] > -INFINITE ? 1.0f : 0.0f);
 
-  const bool masked = p.mask != nullptr || p.documents != nullptr || p.careful, fading = p.fades != nullptr, sharing = p.units != nullptr;
+  const bool masked = p.mask != nullptr || p.documents != nullptr || p.careful;
+  const bool fading = p.fades != nullptr, sharing = p.units != nullptr;
   const Span keys = keys_for(p, t0, t1);
   Diagonals diagonals;
   Shares shares;
@@ -295,7 +296,7 @@ INLINE bool forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
     }
     if (p.mask_is_float) {
       const float* const mask = static_cast<const float*>(p.mask) + start;
-      for (int64_t i = 0; i < count; ++i) scores[i] = masked(p, scores[i], mask[i * stride[3]]);
+      for (int64_t i = 0; i < count; ++i) scores[i] = with_mask(p, scores[i], mask[i * stride[3]]);
     }
     F largest = L::all(most);
     bool counts = false;

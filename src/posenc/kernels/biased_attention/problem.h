@@ -271,7 +271,7 @@ INLINE void hide(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1,
   }
 }
 
-INLINE float masked(const Problem& p, float score, float mask) {
+INLINE float with_mask(const Problem& p, float score, float mask) {
   return p.careful && mask == -INFINITE ? mask : score + mask;
 }
 
@@ -283,7 +283,7 @@ INLINE void add_mask(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t
   for (int64_t u = u0; u < u1; ++u) {
     float* const line = scores + (u - u0) * QUERIES;
     const float* const mask = static_cast<const float*>(p.mask) + start + u * stride[3];
-    for (int64_t t = 0; t < t1 - t0; ++t) line[t] = masked(p, line[t], mask[t * stride[2]]);
+    for (int64_t t = 0; t < t1 - t0; ++t) line[t] = with_mask(p, line[t], mask[t * stride[2]]);
   }
 }
 
