@@ -213,7 +213,7 @@ def test_thousands_of_small_weights_beside_a_large_one_are_not_rounded_off(level
 
 
 def test_a_value_that_no_weight_reaches_is_not_looked_at() -> None:
-    """Neither where a proof leaves far keys out, nor where their weight turns out to be 0."""
+    """Whether a proof leaves the far keys out or their weight comes out as 0: this does not tell the two apart."""
     q = k = torch.zeros(1, 8, 2048, 16)
     v = torch.ones(1, 8, 2048, 16)
     v[:, :, :128] = torch.nan
