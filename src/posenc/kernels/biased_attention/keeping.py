@@ -28,19 +28,25 @@ def are_learned(tensors: list[Tensor]) -> bool:
 
 
 def by_distance(
-    encoding: Any, tensors: list[Tensor], slot: str, low: int, high: int, below: float, make: Callable[[int, int], T]
+    encoding: Any,
+    tensors: list[Tensor],
+    slot: str,
+    low: int,
+    high: int,
+    below: Callable[[], float],
+    make: Callable[[int, int], T],
 ) -> tuple[T, int]:
     """``make(low, high)`` for these distances or more, and the lowest of them.
 
     Args:
         tensors: those of the encoding.
         slot: the name of the attribute that keeps it.
-        below: it can be made for distances below this one.
+        below: gives the distance below which it can be made, asked for when it is made.
         make: gives a tensor or a tuple of tensors, from the parameters and settings of the encoding alone.
     """
     kept = find(encoding, slot)
     if kept is None or low < kept.low or high > kept.high or not _hold(tensors, kept.values):
-        low, high = _rounded(low, high, below)
+        low, high = _rounded(low, high, below())
         values = [_Values.of(x) for x in tensors]
         with torch.inference_mode(False), torch.no_grad():
             made = make(low, high)

@@ -1,8 +1,8 @@
 """One call of attention with everything resolved, and the arithmetic of any block of it written out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,22 @@ from posenc.kernels.biased_attention.content import Content
 from posenc.kernels.precision import may_look
 
 _UNREAD = torch.empty(0, dtype=torch.int64)
+
+T = TypeVar("T")
+
+
+class once(Generic[T]):
+    """A property that is worked out when it is first read.
+
+    functools.cached_property does the same, but before Python 3.12 it takes a lock, which a step of decoding notices.
+    """
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+
+    def __get__(self, owner: Any, _: type) -> T:
+        value = vars(owner)[self._make.__name__] = self._make(owner)
+        return value
 
 
 @dataclass  # frozen, it would take 4 us longer to make, a tenth of a step of decoding
@@ -40,11 +56,11 @@ class Problem:
     state: Tensor | None = None
     dropout_p: float = 0.0
 
-    @property
+    @once
     def q_len(self) -> int:
         return self.q.shape[-2]
 
-    @property
+    @once
     def k_len(self) -> int:
         return self.k.shape[-2]
 
@@ -113,7 +129,7 @@ class Problem:
             raise ValueError("attention: an encoding on the scores needs the positions of queries and keys.")
         return self.q_positions, self.k_positions
 
-    @cached_property
+    @once
     def starts(self) -> tuple[int, int] | None:
         """Position of the first query and of the first key, if both go up by one; else None. Values are looked at."""
         if self.given_starts is not None:
@@ -125,7 +141,7 @@ class Problem:
             return None
         return int(both[0][0]), int(both[1][0])
 
-    @cached_property
+    @once
     def is_relative(self) -> bool:
         """Whether the bias of these queries is a function of the distance, over consecutive positions."""
         below: float = self.encoding.relative_below()

@@ -45,7 +45,7 @@ def make(problem: Problem) -> Added:
     tensors = keeping.tensors_of(encoding)
     if keeping.are_learned(tensors):
         return Added(_learned(encoding, tensors, low, high, heads), zero - low)
-    kept, first = keeping.by_distance(encoding, tensors, _SLOT, low, high, encoding.relative_below(), row)
+    kept, first = keeping.by_distance(encoding, tensors, _SLOT, low, high, encoding.relative_below, row)
     return Added(kept, zero - first)
 
 
