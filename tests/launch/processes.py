@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
@@ -82,11 +83,24 @@ def by_rows(model: Transformer, mesh: DeviceMesh) -> None:
     parallel(own_rows(mesh)).square().mean().backward()
 
 
-def sharded(model: Transformer, mesh: DeviceMesh) -> None:
+def shard(model: Transformer, mesh: DeviceMesh) -> None:
     shared = of_encodings(model)
     for layer in model.layers:
         fully_shard(layer, mesh=mesh, ignored_params=shared)
     fully_shard(model, mesh=mesh)
+
+
+def sharded(model: Transformer, mesh: DeviceMesh) -> None:
+    shard(model, mesh)
+    model(own_rows(mesh)).square().mean().backward()
+
+
+def sharded_on_meta(model: Transformer, mesh: DeviceMesh) -> None:
+    """Made without weights, sharded, and then loaded, each parameter by the one name that it goes by."""
+    weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    shard(model.to("meta"), mesh)
+    model.to_empty(device="cpu")
+    set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))
     model(own_rows(mesh)).square().mean().backward()
 
 
@@ -129,6 +143,7 @@ LAUNCHERS: dict[str, Callable[[Transformer, DeviceMesh], None]] = {
     "FSDP2": sharded,
     "FSDP2, activation checkpointing": sharded_and_made_again,
     "FSDP2, blocks": sharded_in_blocks,
+    "FSDP2, loaded after the meta device": sharded_on_meta,
     "tensor parallel": by_heads,
 }
 
