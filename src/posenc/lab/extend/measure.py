@@ -161,7 +161,7 @@ class Work:
                 answers = retrieve(
                     model,
                     tokenizer,
-                    tasks=[task],
+                    task=task,
                     lengths=asked_lengths(self.config.trained_length, self.config.length),
                     depths=DEPTHS,
                     filler_tokens=self.tokens,

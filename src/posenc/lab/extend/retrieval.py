@@ -72,9 +72,9 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class _Case:
-    """Where in the filler the fact stands, how much filler there is, and the tokens around it."""
+    """A question: the digits, the tokens that say them, where in the filler these stand, and how much filler there
+    is."""
 
-    task: Task
     length: int
     depth: float
     key: str
@@ -88,7 +88,7 @@ def retrieve(
     model: Any,
     tokenizer: Any,
     *,
-    tasks: Sequence[Task],
+    task: Task,
     lengths: Sequence[int],
     depths: Sequence[float],
     filler_tokens: Tensor,
@@ -98,13 +98,13 @@ def retrieve(
 ) -> list[Retrieval]:
     """Ask for a hidden number at every length and depth, and decode the answer greedily.
 
-    All cases of a task share one long text, which is read once: at each place where a fact stands, the cache branches
-    off to read that case to its end, and is cropped back.
+    All cases share one long text, which is read once: at each place where a fact stands, the cache branches off to read
+    that case to its end, and is cropped back.
 
     Args:
         model: a causal language model of transformers.
         tokenizer: its tokenizer.
-        tasks: "passkey", "needle" or both.
+        task: "passkey" or "needle".
         lengths: tokens of prompt and answer together.
         depths: from 0, the start of the text, to 1, its end; moved to the nearest end of a sentence.
         filler_tokens: (n,) prose that the needle is hidden in.
@@ -114,7 +114,7 @@ def retrieve(
         on_progress: called with the tokens that were read so far and those that there are to read.
 
     Returns:
-        One :class:`Retrieval` for each task, length and depth, in that order.
+        One :class:`Retrieval` for each length and depth, in that order.
 
     Raises:
         ValueError: "chat" with a tokenizer without a template; a length too short for the question, or too long for the
@@ -123,15 +123,14 @@ def retrieve(
     """
     if bad := [depth for depth in depths if not 0 <= depth <= 1]:
         raise ValueError(f"retrieve: got depths {bad}, expected numbers from 0 to 1.")
-    reach = positions_of(model)
     check_fixed_rotation("retrieve", model, max(lengths))
-    plans = {task: _plan(tokenizer, task, lengths, depths, filler_tokens, form, seed) for task in tasks}
-    readable = {
-        task: cases
-        for task, plan in plans.items()
-        if (cases := [case for case in plan.cases if reach is None or case.length <= reach])
-    }
-    total = sum(plans[task].cost(cases) for task, cases in readable.items())
+    head, tail = _around(tokenizer, WORDS[task], form)
+    around = len(head) + len(tail) + ANSWER[form]
+    filler, cases = _cases(tokenizer, task, lengths, depths, filler_tokens, around, seed)
+    reach = positions_of(model)
+    readable = sorted((case for case in cases if reach is None or case.length <= reach), key=lambda case: case.at)
+    branches = sum(len(case.fact) + case.filler - case.at + len(tail) for case in readable)
+    total = len(head) + max((case.at for case in readable), default=0) + branches
     done = 0
 
     def read(tokens: list[int], cache: Any) -> Tensor:
@@ -146,27 +145,20 @@ def retrieve(
         return logits
 
     answers: dict[_Case, str] = {}
-    for task, cases in readable.items():
-        plan, cache, place = plans[task], new_cache(model, rewinds=True), 0
-        read(plan.head, cache)
-        for case in sorted(cases, key=lambda case: case.at):
-            read(plan.filler[place : case.at], cache)
-            place = case.at
-            with branch(cache) as own:
-                logits = read([*case.fact, *plan.filler[place : case.filler], *plan.tail], own)
-                answers[case] = _answer(model, tokenizer, logits, own, at_most=ANSWER[form])
+    cache, place = new_cache(model, rewinds=True), 0
+    if readable:
+        read(head, cache)
+    for case in readable:
+        read(filler[place : case.at], cache)
+        place = case.at
+        with branch(cache) as own:
+            logits = read([*case.fact, *filler[place : case.filler], *tail], own)
+            answers[case] = _answer(model, tokenizer, logits, own, at_most=ANSWER[form])
     return [
         Retrieval(
-            case.task,
-            form,
-            case.length,
-            case.depth,
-            is_correct(answers.get(case, ""), case.key),
-            answers.get(case, ""),
-            case.key,
+            task, form, case.length, case.depth, is_correct(said := answers.get(case, ""), case.key), said, case.key
         )
-        for task in tasks
-        for case in plans[task].cases
+        for case in cases
     ]
 
 
@@ -176,67 +168,46 @@ def is_correct(answer: str, expected: str) -> bool:
     return found is not None and found.group() == expected
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The tokens that all cases of a task share, and the cases."""
-
-    head: list[int]
-    filler: list[int]
-    tail: list[int]
-    cases: list[_Case]
-
-    def cost(self, cases: list[_Case]) -> int:
-        """Tokens to read, answers not counted."""
-        branches = sum(len(case.fact) + case.filler - case.at + len(self.tail) for case in cases)
-        return len(self.head) + max((case.at for case in cases), default=0) + branches
-
-
-def _plan(
+def _cases(
     tokenizer: Any,
     task: Task,
     lengths: Sequence[int],
     depths: Sequence[float],
     prose: Tensor,
-    form: Form,
+    around: int,
     seed: int,
-) -> _Plan:
-    words = WORDS[task]
-    head, tail = _around(tokenizer, words, form)
+) -> tuple[list[int], list[_Case]]:
+    """The filler that all cases share, and the cases; ``around``: tokens besides the filler and the fact."""
     keys = {
         (n, d): str(random.Random(f"{seed} {task} {n} {d}").randint(10_000, 99_999)) for n in lengths for d in depths
     }
-    facts = {case: tuple(_encode(tokenizer, words.fact.format(key=key))) for case, key in keys.items()}
-    longest = max(map(len, facts.values()))
-    room = {length: length - len(head) - longest - len(tail) - ANSWER[form] for length in lengths}
-    if min(room.values()) < 1:
-        shortest = min(lengths) - min(room.values()) + 1
-        raise ValueError(f"retrieve: got length {min(lengths)}, expected at least {shortest}, for the question alone.")
+    facts = {case: tuple(_encode(tokenizer, WORDS[task].fact.format(key=key))) for case, key in keys.items()}
+    around += max(map(len, facts.values()))
+    longest = max(lengths) - around
+    if min(lengths) <= around:
+        raise ValueError(
+            f"retrieve: got length {min(lengths)}, expected at least {around + 1}, for the question alone."
+        )
     if task == "passkey":
         unit = _encode(tokenizer, PASSKEY_FILLER)
-        filler = unit * (max(room.values()) // len(unit) + 1)
+        filler = unit * (longest // len(unit) + 1)
         ends = list(range(0, len(filler), len(unit)))
     else:
-        filler = prose[: max(room.values())].tolist()
-        if len(filler) < max(room.values()):
+        filler = prose[:longest].tolist()
+        if len(filler) < longest:
             raise ValueError(
-                f"retrieve: got {len(prose)} filler tokens, expected at least {max(room.values())} for length "
-                f"{max(lengths)}; give a longer text."
+                f"retrieve: got {len(prose)} filler tokens, expected at least {longest} for length {max(lengths)}; "
+                "give a longer text."
             )
         ends = _ends_of_sentences(tokenizer, filler)
-    cases = [
-        _Case(
-            task,
-            length,
-            depth,
-            keys[length, depth],
-            facts[length, depth],
-            _nearest(ends, depth * room[length], room[length]),
-            room[length],
-        )
-        for length in lengths
-        for depth in depths
+
+    def at(room: int, depth: float) -> int:
+        return min((end for end in ends if end <= room), key=lambda end: abs(end - depth * room))
+
+    return filler, [
+        _Case(length, depth, key, facts[length, depth], at(length - around, depth), length - around)
+        for (length, depth), key in keys.items()
     ]
-    return _Plan(head, filler, tail, cases)
 
 
 def _around(tokenizer: Any, words: Words, form: Form) -> tuple[list[int], list[int]]:
@@ -261,10 +232,6 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 def _ends_of_sentences(tokenizer: Any, tokens: list[int]) -> list[int]:
     closing = {token for token in set(tokens) if tokenizer.decode([token]).rstrip().endswith((".", "!", "?"))}
     return [0, *(place + 1 for place, token in enumerate(tokens) if token in closing)]
-
-
-def _nearest(ends: list[int], wanted: float, limit: int) -> int:
-    return min((end for end in ends if end <= limit), key=lambda end: abs(end - wanted))
 
 
 def _answer(model: Any, tokenizer: Any, logits: Tensor, cache: Any, *, at_most: int) -> str:
