@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from posenc.lab.extend.gaps import Gaps, default_gaps, gap_losses
+from posenc.lab.extend.gaps import Gaps, default_plan, gap_losses
 from posenc.lab.extend.passes import full_pass
 from posenc.lab.run.text import shipped
 
@@ -94,9 +94,9 @@ def test_progress_counts_cells() -> None:
 
 
 def test_default_gaps_end_where_the_trained_and_the_wanted_length_do() -> None:
-    assert default_gaps(8192, 12288) == (0, 7680, 9728, 11776)
-    assert default_gaps(8192, 65536) == (0, 7680, 22658, 36352, 65024)
-    assert default_gaps(128, 256) == (0,)
+    assert default_plan(8192, 12288) == Gaps((0, 7680, 9728, 11776), block=256, scored=192, places=3)
+    assert default_plan(8192, 65536).gaps == (0, 7680, 22658, 36352, 65024)
+    assert default_plan(128, 256) == Gaps((0, 64, 128, 192), block=32, scored=24, places=3)
 
 
 @pytest.mark.parametrize(

@@ -33,29 +33,35 @@ class Checkpoint:
     """A model that is loaded.
 
     Attributes:
-        source: as given.
-        label: short, for tables.
+        preview: what its files say.
         model: a causal language model of transformers, in eval mode.
         tokenizer: its tokenizer.
         kind: how it tells positions.
         frequencies: its present rule, if rotary.
         rotary_dim: rotated channels of a head, if rotary.
-        trained_length: tokens, before any extension.
         config: its config as plain data, without ``quantization_config``: a GGUF file's weights are loaded as numbers.
         unset: whether transformers had left its rates unset, as it does with code of a model's own that does not fill
             them in as it loads. They are those of its config here, by its own code.
     """
 
-    source: str
-    label: str
+    preview: Preview
     model: Any
     tokenizer: Any
     kind: Kind
     frequencies: Frequencies | None
     rotary_dim: int | None
-    trained_length: int
     config: dict[str, Any]
-    unset: bool = False
+    unset: bool
+
+    @property
+    def label(self) -> str:
+        """Its short name, for tables."""
+        return self.preview.label
+
+    @property
+    def trained_length(self) -> int:
+        """Tokens, before any extension."""
+        return self.preview.trained_length
 
 
 def open_checkpoint(
@@ -91,14 +97,12 @@ def open_checkpoint(
     config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
     config.pop("_name_or_path", None)
     return Checkpoint(
-        source=str(source),
-        label=seen.label,
+        preview=seen,
         model=model.to(device).eval(),
         tokenizer=tokenizer,
         kind=kind,
         frequencies=None if rotation is None else rotation.frequencies,
         rotary_dim=None if rotation is None else rotation.rotary_dim,
-        trained_length=seen.trained_length,
         config=config,
         unset=unset,
     )

@@ -7,11 +7,11 @@ from rich.console import Console
 import posenc
 from posenc.lab.checkpoint.memory import needed_memory
 from posenc.lab.checkpoint.open import Checkpoint
-from posenc.lab.checkpoint.preview import Preview
 from posenc.lab.extend import config as files
 from posenc.lab.extend.config import ExtendConfig, rule_folder
 from posenc.lab.extend.costs import Costs
-from posenc.lab.extend.measure import DEPTHS, asked_lengths, plan, unasked, window_starts
+from posenc.lab.extend.gaps import default_plan
+from posenc.lab.extend.measure import DEPTHS, asked_lengths, unasked, window_starts
 from posenc.lab.extend.retrieval import TASKS
 from posenc.lab.run.printable import escape
 
@@ -20,8 +20,9 @@ CHUNK = 512
 UNSET = "transformers leaves the rates of the model's own code unset as it loads it; here they are those of its config"
 
 
-def introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Checkpoint, console: Console) -> None:
+def introduce(run: Path, config: ExtendConfig, checkpoint: Checkpoint, console: Console) -> None:
     """Say what is about to happen."""
+    preview = checkpoint.preview
     rule = "a learned table" if checkpoint.frequencies is None else str(checkpoint.frequencies)
     names = " + ".join(part["name"] for part in config.text)
     rest = "all get" if config.chosen else f"the best {config.full} and none get"
@@ -46,7 +47,7 @@ def introduce(run: Path, config: ExtendConfig, preview: Preview, checkpoint: Che
 def estimate(run: Path, config: ExtendConfig, costs: Costs) -> str:
     """The remaining time, and its parts."""
     length, trained = config.length, config.trained_length
-    gaps = plan(trained, length)
+    gaps = default_plan(trained, length)
     names = [*config.rules, "longrope"] if config.search else config.rules
     probes = sum(not (rule_folder(run, name) / files.PROBE).exists() for name in names)
     passes = len(names) if config.chosen else min(config.full + 1, len(names))

@@ -5,7 +5,7 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from posenc.frequencies import (
     NTK,
@@ -71,6 +71,22 @@ class Candidate:
         )
 
 
+def plain(rule: Setting) -> Any:
+    """The rule as plain data, for JSON."""
+    return rule.to_dict() if isinstance(rule, Frequencies) else rule
+
+
+def base_of(present: Frequencies | None) -> float:
+    """The base of a model's rule.
+
+    Raises:
+        ValueError: it has none, or not for all channels, so that there is nothing to search for.
+    """
+    if not isinstance(present, _BUILT_ON_A_BASE):
+        raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
+    return float(present.base)
+
+
 def candidates(
     *, present: Frequencies | None, trained_length: int, length: int, wanted: Sequence[str] | None = None
 ) -> list[Candidate]:
@@ -125,7 +141,7 @@ def candidates(
     return list(found.values())
 
 
-def longrope(factors: Sequence[float], *, present: Frequencies, trained_length: int, factor: float) -> Candidate:
+def longrope(factors: Sequence[float], *, present: Frequencies | None, trained_length: int, factor: float) -> Candidate:
     """The candidate for factors that a search found, one for each pair.
 
     The list is given twice, so that the rule does not depend on the length and cached keys stay right. cos and sin are
@@ -137,7 +153,7 @@ def longrope(factors: Sequence[float], *, present: Frequencies, trained_length: 
         factors,
         trained_length=trained_length,
         factor=factor,
-        base=_base(present),
+        base=base_of(present),
         attention_factor=1.0,
     )
     return Candidate("longrope", rule, present)
@@ -195,7 +211,7 @@ def _makers(present: Frequencies | None, trained_length: int) -> dict[str, Calla
 def _yarn(present: Frequencies, factor: float, trained_length: int) -> YaRN:
     """YaRN with the model's own ramp, and its temperature if that is not the formula's, if the model has YaRN."""
     if not isinstance(present, YaRN):
-        return YaRN(factor, trained_length=trained_length, base=_base(present))
+        return YaRN(factor, trained_length=trained_length, base=base_of(present))
     formula = dataclasses.replace(present, attention_factor=None)  # type: ignore[arg-type]  # None: the formula
     stated = None if present.attention_factor == formula.attention_factor else present.attention_factor
     return dataclasses.replace(present, factor=factor, attention_factor=stated)  # type: ignore[arg-type]
@@ -204,13 +220,7 @@ def _yarn(present: Frequencies, factor: float, trained_length: int) -> YaRN:
 def _llama3(present: Frequencies, factor: float, trained_length: int) -> Llama3:
     if isinstance(present, Llama3):
         return dataclasses.replace(present, factor=factor)
-    return Llama3(factor, trained_length=trained_length, base=_base(present))
-
-
-def _base(present: Frequencies) -> float:
-    if not isinstance(present, _BUILT_ON_A_BASE):
-        raise ValueError(f"--search: got a model with {type(present).__name__}, expected a rule with a base.")
-    return float(present.base)
+    return Llama3(factor, trained_length=trained_length, base=base_of(present))
 
 
 def _read(name: str, number: str) -> float:

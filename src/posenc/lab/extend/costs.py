@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from posenc.lab.checkpoint.preview import Preview
+from posenc.lab.checkpoint.open import Checkpoint
 from posenc.lab.extend.gaps import Gaps
 from posenc.lab.extend.passes import full_pass
 
@@ -55,17 +55,18 @@ class Costs:
         return (self.operations(max(depths) * length) + branches) / self.speed
 
 
-def operations_of(preview: Preview, model: Any) -> Costs:
+def operations_of(checkpoint: Checkpoint) -> Costs:
     """What a model computes, at a speed that is not known."""
-    table = 0 if model.config.tie_word_embeddings else preview.vocab_size * preview.hidden_size
+    preview, tied = checkpoint.preview, checkpoint.model.config.tie_word_embeddings
+    table = 0 if tied else preview.vocab_size * preview.hidden_size
     return Costs(2.0 * (preview.parameters - table), 4.0 * preview.layers * preview.heads * preview.head_dim)
 
 
-def measure(preview: Preview, model: Any, tokens: Tensor) -> Costs:
+def measure(checkpoint: Checkpoint, tokens: Tensor) -> Costs:
     """The same, with the speed of a short pass."""
-    costs, short = operations_of(preview, model), tokens[:SHORT]
-    full_pass(model, short[:16])  # what is done once is not timed
+    costs, short = operations_of(checkpoint), tokens[:SHORT]
+    full_pass(checkpoint.model, short[:16])  # what is done once is not timed
     begun = time.perf_counter()
-    full_pass(model, short)
+    full_pass(checkpoint.model, short)
     seconds = max(time.perf_counter() - begun, 1e-6)
     return dataclasses.replace(costs, speed=costs.operations(len(short)) / seconds)

@@ -4,7 +4,7 @@ The second block sees the first at distances beyond the gap and no others in bet
 distance breaks here too, at the price of two short blocks instead of a whole long text.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,17 +49,24 @@ class Gaps:
         return self.places * 2 * self.block
 
 
-def default_gaps(trained_length: int, length: int, *, block: int = 256) -> tuple[int, ...]:
-    """From no gap to the farthest that a text of ``length`` tokens has: one for the trained length, and beyond.
+def plan(trained_length: int, ends: Iterable[int], *, places: int) -> Gaps:
+    """No gap, and those with which the second block ends there; smaller blocks where the trained length is small.
 
-    The last two blocks of a text of n tokens reach back n - 1 tokens with a gap of n - 2 * block; so the gap for the
-    trained length has no distance that the model did not see in training, and the largest has all that are wanted.
+    The last two blocks of a text of n tokens reach back n - 1 tokens with a gap of n - 2 * block; so the gap that ends
+    at the trained length has no distance that the model did not see in training, and the one that ends at the wanted
+    length has all that are wanted.
     """
+    block = min(256, max(4, trained_length // 4))
+    gaps = {0, *(max(0, end - 2 * block) for end in ends)}
+    return Gaps(tuple(sorted(gaps)), block=block, scored=3 * block // 4, places=places)
+
+
+def default_plan(trained_length: int, length: int) -> Gaps:
+    """What a run of ``posenc extend`` probes: one gap for the trained length, and two or three beyond it."""
     ends = [trained_length, (trained_length + length) // 2, length]
     if length > 3 * trained_length:
-        ends.insert(1, round((trained_length * length) ** 0.5))
-    found = {0, *(max(0, end - 2 * block) for end in ends)}
-    return tuple(sorted(found))
+        ends.append(round((trained_length * length) ** 0.5))
+    return plan(trained_length, ends, places=3)
 
 
 @torch.no_grad()

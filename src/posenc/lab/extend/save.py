@@ -136,7 +136,7 @@ def _set(checkpoint: Checkpoint, rule: Setting, length: int) -> contextlib.Abstr
     try:
         return extend(checkpoint.model, rule, length=length)
     except (ValueError, TypeError) as error:
-        raise RunError(f"{checkpoint.source}: {error}") from error
+        raise RunError(f"{checkpoint.preview.source}: {error}") from error
 
 
 def _allow(path: Path, length: int) -> None:

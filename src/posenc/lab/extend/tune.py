@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 import posenc
-from posenc.frequencies import Frequencies
 from posenc.lab.extend.adapters import Method, trainable
-from posenc.lab.extend.candidates import Setting
+from posenc.lab.extend.candidates import Setting, plain
 from posenc.lab.extend.config import TUNING
 from posenc.lab.extend.measure import ruled
 from posenc.lab.extend.processes import Processes, joined
@@ -96,7 +95,7 @@ def tune(
     """
     model = checkpoint.model
     config = TuneConfig(
-        rule=rule.to_dict() if isinstance(rule, Frequencies) else rule,
+        rule=plain(rule),
         length=length,
         steps=steps,
         window=window,
