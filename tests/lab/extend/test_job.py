@@ -24,6 +24,7 @@ from posenc.lab.extend import job as extend
 from posenc.lab.extend import measure as work
 from posenc.lab.extend import report
 from posenc.lab.extend.config import rule_folder
+from posenc.lab.extend.gaps import gap_losses
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import Interrupted, RunError
 
@@ -289,6 +290,25 @@ def test_a_run_that_is_cut_off_keeps_what_is_done_and_goes_on(
     assert one["verdict"] == other["verdict"]
 
 
+def test_a_search_that_is_cut_off_goes_on(tiny_model, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = tiny_model(), [0]
+    unbroken = begin(model, search=6, rules=["linear:4"], name="unbroken")
+
+    def cut(*arguments: Any, **options: Any) -> Any:
+        seen[0] += 1
+        if seen[0] == 6:  # after two rules and three lists
+            signal.raise_signal(signal.SIGINT)
+        return gap_losses(*arguments, **options)
+
+    monkeypatch.setattr(work, "gap_losses", cut)
+    with pytest.raises(Interrupted):
+        begin(model, search=6, rules=["linear:4"])
+    run = unbroken.with_name("run")
+    extend.resume(run, extend.Ending(), quiet())
+    assert runs.read_json(run / files.SEARCH) == runs.read_json(unbroken / files.SEARCH)
+    assert seen[0] == 2 + 6 + 1 + 1  # rules, lists, what was cut off, and the list that was found
+
+
 def test_a_file_that_is_half_written_is_not_taken_for_a_whole_one(tiny_model, begin: Begin) -> None:
     run = begin(tiny_model())
     path = rule_folder(run, "yarn:4") / files.PASS
@@ -351,6 +371,10 @@ def test_what_cannot_run_is_refused_before_there_is_a_folder(
     refused(tmp_path / "nowhere", "there is no such folder or file")
     refused(tmp_path, "there is no config.json")
     refused(tiny_model("table", learned=True), "--search: its factors divide the rates of a base", search=5)
+    partial = tiny_model("partial") / "config.json"
+    rule = {"rope_type": "proportional", "rope_theta": 1000.0, "partial_rotary_factor": 0.5}
+    runs.write_json(partial, runs.read_json(partial) | {"rope_parameters": rule})
+    refused(partial.parent, "--search: its factors divide the rates of a base", search=5)
     assert full.joinpath("config.json").read_text() == "{}"
 
 

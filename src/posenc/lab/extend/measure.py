@@ -75,7 +75,7 @@ class Work:
             if factors not in known:
                 with applied(self.checkpoint, made(factors), config.length) as model:
                     known[factors] = float(gap_losses(model, self.tokens, self.plan).mean())
-                log.append({"factors": factors, "loss": known[factors]})
+                log.append({"event": "probe", "factors": factors, "loss": known[factors]})
             return known[factors]
 
         starts = known_factors(
