@@ -28,8 +28,7 @@ def needed_memory(preview: Preview, length: int, *, chunk: int, dtype: str = "au
     kernel for the mask makes all scores. Measured at SmolLM2-135M in float32, in chunks of 512: 1413 MiB at 4096 tokens
     and 2004 at 12 288, for which this gives 1649 and 2201.
     """
-    parts = _parts(preview, chunk, dtype, device)
-    return parts.model + max(parts.loading, parts.chunk + parts.token * length)
+    return _parts(preview, chunk, dtype, device).needed(length)
 
 
 def check_memory(preview: Preview, length: int, *, chunk: int, dtype: str = "auto", device: str = "cpu") -> None:
@@ -39,12 +38,10 @@ def check_memory(preview: Preview, length: int, *, chunk: int, dtype: str = "aut
         RunError: it would not, with what is needed, what there is and the longest text that would fit. Where a system
             does not say what it has, nothing is refused.
     """
-    available = available_memory(device)
-    needed = needed_memory(preview, length, chunk=chunk, dtype=dtype, device=device)
+    available, parts = available_memory(device), _parts(preview, chunk, dtype, device)
+    needed, smallest = parts.needed(length), parts.needed(0)
     if available is None or needed <= available:
         return
-    parts = _parts(preview, chunk, dtype, device)
-    smallest = parts.model + max(parts.loading, parts.chunk)
     fits = (available - parts.model - parts.chunk) // parts.token if smallest <= available else 0
     advice = [f"choose --to {fits // 256 * 256}"] if fits >= 256 else []
     halved = needed_memory(preview, length, chunk=chunk, dtype="bfloat16", device=device)
@@ -76,6 +73,10 @@ class _Parts:
     loading: int
     chunk: int
     token: int
+
+    def needed(self, length: int) -> int:
+        """At the peak, for a text of so many tokens."""
+        return self.model + max(self.loading, self.chunk + self.token * length)
 
 
 def _parts(preview: Preview, chunk: int, dtype: str, device: str) -> _Parts:

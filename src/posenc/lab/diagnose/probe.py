@@ -1,5 +1,6 @@
 """A function that is not known: the way of calling it, and what it does to chosen inputs."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -130,12 +131,7 @@ class Probe:
 
 
 def probe_of(function: Callable[..., Any], head_dim: int | None) -> Probe:
-    if head_dim is not None:
-        return Probe(function, head_dim)
-    for width in _WIDTHS:
-        try:
+    for width in _WIDTHS if head_dim is None else ():
+        with contextlib.suppress(ValueError):
             return Probe(function, width)
-        except ValueError:
-            if width == _WIDTHS[-1]:
-                break
-    return Probe(function, _WIDTHS[0])  # says what was tried at the most usual width
+    return Probe(function, head_dim or _WIDTHS[0])  # says what was tried, at the most usual width if none was given

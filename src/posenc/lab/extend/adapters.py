@@ -3,28 +3,15 @@
 import contextlib
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from torch import nn
 
+from posenc.lab.extend.tuning_config import TuneConfig
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.schedule import seeded
 
-Method = Literal["lora", "full"]
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-
-class Wanted(Protocol):
-    """What the choice depends on."""
-
-    @property
-    def method(self) -> Method: ...
-    @property
-    def rank(self) -> int: ...
-    @property
-    def targets(self) -> tuple[str, ...] | None: ...
-    @property
-    def seed(self) -> int: ...
 
 
 @dataclass
@@ -41,7 +28,7 @@ class Adapted:
 
 
 @contextlib.contextmanager
-def trainable(model: Any, wanted: Wanted, frozen: Set[str]) -> Iterator[Adapted]:
+def trainable(model: Any, wanted: TuneConfig, frozen: Set[str]) -> Iterator[Adapted]:
     """A model in which that and nothing else is trained; afterwards a plain one, with the same modules as before.
 
     Args:
@@ -60,7 +47,7 @@ def trainable(model: Any, wanted: Wanted, frozen: Set[str]) -> Iterator[Adapted]
 
 
 @contextlib.contextmanager
-def _lora(model: Any, wanted: Wanted) -> Iterator[Adapted]:
+def _lora(model: Any, wanted: TuneConfig) -> Iterator[Adapted]:
     try:
         from peft import LoraConfig, LoraModel
     except ImportError as error:

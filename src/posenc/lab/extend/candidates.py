@@ -135,7 +135,7 @@ def candidates(
             found[kind] = Candidate(kind, makers[kind](0), present)
             continue
         for value in [_read(name, number)] if colon else numbers[kind]:
-            label, rule = f"{kind}:{_written(value)}", makers[kind](value)
+            label, rule = f"{kind}:{value!r}", makers[kind](value)
             if colon or rule != present:  # which is "none"
                 found[label] = Candidate(label, rule, present)
     return list(found.values())
@@ -234,10 +234,6 @@ def _read(name: str, number: str) -> float:
 
 def _whole(number: float) -> float:
     return int(number) if math.isfinite(number) and number == int(number) else number
-
-
-def _written(number: float) -> str:
-    return repr(_whole(number))
 
 
 def _unknown(kind: str, makers: dict[str, Callable[[float], Setting]], present: Frequencies | None) -> str:

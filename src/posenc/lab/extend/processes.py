@@ -12,8 +12,6 @@ from torch import Tensor
 
 #: The first process may measure for hours while the others wait for what it finds.
 PATIENCE = datetime.timedelta(days=2)
-BUCKET = 2**26
-"""Bytes that are summed at a time."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +40,13 @@ class Processes:
         return box[0]
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors of one dtype and device by their sums over all processes."""
+        """Replace tensors by their sums over all processes."""
         if self.size == 1:
             return
-        for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.flatten() for tensor in bucket])
-            torch.distributed.all_reduce(flat)
-            for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
-                tensor.copy_(part.view_as(tensor))
+        for tensor in tensors:
+            whole = tensor.contiguous()
+            torch.distributed.all_reduce(whole)
+            tensor.copy_(whole)
 
 
 @contextlib.contextmanager
@@ -76,16 +73,3 @@ def joined(device: torch.device) -> Iterator[Processes]:
 def local_device(kind: str) -> str:
     """The device of this process: "cuda" is the one of its number on this machine."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if kind == "cuda" else kind
-
-
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    size = 0
-    for tensor in tensors:
-        bucket.append(tensor)
-        size += tensor.nbytes
-        if size >= BUCKET:
-            yield bucket
-            bucket, size = [], 0
-    if bucket:
-        yield bucket

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posenc.lab.drawing.words import finite
+from posenc.lab.drawing.words import HELD, finite
 from posenc.lab.extend.results import Results, collect
+from posenc.lab.extend.verdict import BLOCK
 from posenc.lab.run import folder as runs
 
 if TYPE_CHECKING:
@@ -18,12 +19,10 @@ def write(run: Path, results: Results | None = None) -> Path:
 
     ``results`` are those of :func:`collect`, if they were collected already.
     """
-    from posenc.lab.extend.page import page  # draws with matplotlib
-
     results = collect(run) if results is None else results
     runs.write_json(run / runs.RESULTS, results.to_dict())
     path = run / "report.html"
-    runs.write(path, page(results))
+    runs.write(path, _page(results))
     return path
 
 
@@ -68,3 +67,34 @@ def rows(run: Path) -> list[dict[str, Any]]:
             add(rule.name, "right answer", "", int(answer.correct), **at)
     plain: list[dict[str, Any]] = finite(found)
     return plain
+
+
+def _page(results: Results) -> str:
+    from posenc.lab.drawing import html
+    from posenc.lab.extend import pictures, table  # matplotlib takes its time
+
+    config = results.config
+    lengths, retrieval = table.retrieval_rows(results)
+    report = (results.tuned and results.tuned.report) or {}
+    described = {key: value for key, value in config.to_dict().items() if key not in ("format", "kind")}
+    described |= {key: value for key, value in results.environment.items() if key not in described}
+    return html.page(
+        Path(__file__).with_name("page.html"),
+        title=f"{config.label} at {config.length:,} tokens",
+        results=results,
+        best=table.lowest(results),
+        palette=pictures.hues(results),
+        inside=sum(1 for first, _ in results.bins if first < config.trained_length),
+        passes=pictures.of_passes(results),
+        probes=pictures.of_probes(results),
+        lengths=lengths,
+        retrieval=retrieval,
+        tuning={key: html.flat(value) for key, value in report.items() if key != "history"},
+        about={key: html.flat(value) for key, value in described.items()} | {"text": html.files(config.text)},
+        held=HELD,
+        block=BLOCK,
+        bin_name=table.bin_name,
+        nats_text=table.nats_text,
+        short=table.short,
+        value_text=table.value_text,
+    )

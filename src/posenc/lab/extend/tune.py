@@ -5,18 +5,19 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import posenc
-from posenc.lab.extend.adapters import Method, trainable
+from posenc.lab.checkpoint.open import Checkpoint
+from posenc.lab.extend.adapters import trainable
 from posenc.lab.extend.candidates import Setting, plain
 from posenc.lab.extend.config import TUNING
 from posenc.lab.extend.measure import ruled
 from posenc.lab.extend.processes import Processes, joined
-from posenc.lab.extend.tuning_config import Positions, TuneConfig, check
+from posenc.lab.extend.tuning_config import Method, Positions, TuneConfig, check
 from posenc.lab.extend.tuning_config import TuneReport as TuneReport
 from posenc.lab.extend.tuning_config import TuneStep as TuneStep
 from posenc.lab.extend.tuning_steps import Tuning
@@ -26,14 +27,8 @@ from posenc.lab.run.errors import RunError
 LEARNING_RATES: Mapping[Method, float] = {"lora": 5e-4, "full": 2e-5}
 
 
-class Loaded(Protocol):
-    """What is tuned of a checkpoint: a causal language model of transformers."""
-
-    model: Any
-
-
 def tune(
-    checkpoint: Loaded,
+    checkpoint: Checkpoint,
     rule: Setting,
     tokens: Tensor,
     *,
@@ -124,7 +119,7 @@ def tune(
             frozen = {name for name, parameter in model.named_parameters() if id(parameter) not in before}
             with trainable(model, config, frozen) as adapted:
                 tuning = Tuning(model, adapted.parameters, tokens, config, processes, in_bfloat16=in_bfloat16)
-                tuning.run(folder / runs.CHECKPOINT, checkpoint_every, on_progress, should_stop or _never)
+                tuning.run(folder / runs.CHECKPOINT, checkpoint_every, on_progress, should_stop or (lambda: False))
                 adapted.keep = tuning.is_finished
     return TuneReport(
         config=config,
@@ -197,7 +192,3 @@ def _digest(model: Any) -> str:
         some = flat[:: max(1, len(flat) // 64)].float().cpu().numpy()
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode() + some.tobytes())
     return digest.hexdigest()
-
-
-def _never() -> bool:
-    return False

@@ -1,15 +1,17 @@
 """The configuration, the progress and the report of a training at the new length."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import msgspec
 import torch
 from torch import Tensor
 
-from posenc.lab.extend.adapters import Method
+from posenc.lab.run.config import Data
 from posenc.lab.run.errors import RunError
 
+Method = Literal["lora", "full"]
 Positions = Literal["skipwise", "whole"]
 
 
@@ -18,19 +20,9 @@ class TuneConfig:
     """All that the numbers depend on, as FOLDER/tuning.json holds it.
 
     Attributes:
-        rule: the rule as plain data.
-        length: tokens that the model is to read.
-        steps: how many.
-        window: tokens of a training window.
-        batch: windows of a step, shared out among the processes.
-        method: "lora" or "full".
-        positions: "skipwise" or "whole".
-        chunks: into how many a window is cut, if skip-wise.
-        learning_rate: at its highest.
-        warmup: steps until there.
-        rank: of the LoRA matrices.
-        targets: names of the layers that LoRA goes into; None for those of the attention.
-        seed: of windows, positions and fresh weights.
+        rule: as plain data.
+        length, steps, window, batch, method, positions, chunks, learning_rate, warmup, rank, targets, seed: as in
+            :func:`posenc.lab.extend.tune.tune`.
         text: SHA-256 of the tokens.
         model: SHA-256 of a sample of the weights.
         versions: of the packages that compute.
@@ -53,9 +45,10 @@ class TuneConfig:
     model: str
     versions: Mapping[str, str]
 
-    def to_dict(self) -> dict[str, Any]:
-        plain = asdict(self)
-        return {**plain, "targets": None if self.targets is None else list(self.targets)}
+    def to_dict(self) -> Data:
+        """As plain data, for JSON."""
+        plain: Data = msgspec.to_builtins(self, enc_hook=str)
+        return plain
 
 
 @dataclass(frozen=True)
@@ -102,10 +95,9 @@ class TuneReport:
         """How many tokens the model was trained with."""
         return len(self.losses) * self.config.batch * self.config.window
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Data:
         """As plain data, for JSON."""
-        plain = {name: getattr(self, name) for name in ("finished", "trained", "parameters", "seconds", "processes")}
-        return {"config": self.config.to_dict(), "losses": list(self.losses), "tokens": self.tokens, **plain}
+        return {**msgspec.to_builtins(self, enc_hook=str), "tokens": self.tokens}
 
 
 def check(config: TuneConfig, tokens: Tensor, model: Any) -> None:

@@ -98,9 +98,7 @@ class Tuning:
                 loss = self._loss(windows[index : index + 1], positions[index : index + 1], scored) / config.batch
                 loss.backward()
                 total += loss.detach()
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        self.processes.sum(gradients)
-        self.processes.sum([total])
+        self.processes.sum([total, *(p.grad for p in self.parameters.values() if p.grad is not None)])
         loss_value = total.item()
         if not math.isfinite(loss_value):
             raise RunError(f"tune: the loss is {loss_value} at step {step + 1}; try a smaller learning rate.")
@@ -136,11 +134,9 @@ class Tuning:
         state: dict[str, Tensor] = {f"weights.{name}": parameter for name, parameter in self.parameters.items()}
         if not self.is_finished:
             state |= moments(self.optimizer, self.parameters)
-        progress = {"losses": self.losses, "seconds": [self.seconds]}
-        return {
-            **state,
-            **{f"progress.{name}": torch.tensor(values, dtype=torch.float64) for name, values in progress.items()},
-        }
+        state["progress.losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        state["progress.seconds"] = torch.tensor([self.seconds], dtype=torch.float64)
+        return state
 
     def load(self, state: Mapping[str, Tensor], path: Path) -> None:
         """Go back to where :meth:`state` was taken."""
