@@ -58,10 +58,10 @@ def resume(run: Path, ending: Ending, console: Console) -> None:
 
 def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, Checkpoint]:
     """A new run folder, and the model, which is open already. What can be refused is refused before it is loaded."""
-    preview = looked_at("extend", request)
-    trained, length = preview.trained_length, request.length
-    if length is None:
+    if request.model is not None and request.length is None:
         raise ValueError("extend: got no --to, expected the tokens that the model is to read, such as --to 12288.")
+    preview = looked_at("extend", request)
+    trained, length = preview.trained_length, request.length or 0
     if length <= trained:
         raise ValueError(
             f"--to: got {length}, expected more than the {trained:,} tokens that {preview.label} was trained with; "
