@@ -9,7 +9,7 @@ from torch import Tensor
 
 from posenc.encoding import ContextualEncoding, Encoding
 from posenc.frequencies.arguments import check_instance, check_number
-from posenc.kernels.biased_attention import fused, plan
+from posenc.kernels.biased_attention import again, fused, plan
 from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
@@ -107,6 +107,12 @@ def attention(
         >>> posenc.attention(q, k, v, posenc.ALiBi(num_heads=4), causal=True).shape
         torch.Size([1, 4, 6, 8])
     """
+    plain = q_positions is k_positions is documents is mask is sinks is state is None and window is scale is None
+    plain = plain and causal is True and type(dropout_p) is float and dropout_p == 0 and implementation == "auto"
+    if plain and (encoding is None or isinstance(encoding, Encoding)):
+        y = again.run(q, k, v, encoding)
+        if y is not None:
+            return y
     problem = _problem(
         q, k, v, encoding, q_positions, k_positions, causal, window, documents, mask, sinks, state, scale, dropout_p
     )
@@ -296,6 +302,8 @@ def _checked_shapes(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[int,
             f"attention: got {_shapes(q, k, v)}, expected one batch size, q and k of the same head_dim, and a value "
             "for each key."
         )
+    if head_dim == 0:
+        raise ValueError(f"attention: got {_shapes(q, k, v)}, expected at least one channel in each head.")
     if kv_heads == 0 or heads % kv_heads:
         raise ValueError(f"attention: got {heads} query heads for {kv_heads} key heads, expected a multiple of them.")
     if causal and q_len > k_len:

@@ -48,7 +48,7 @@ _operator: Callable[..., Any] = torch.ops.posenc._attention.default._op
 _operator_and_sums: Callable[..., Any] = torch.ops.posenc._attention_and_sums.default._op
 _backward_operator: Callable[..., Any] = torch.ops.posenc._attention_backward.default._op
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _TRANSFORMED = "transforms of torch.func, forward-mode derivatives and subclasses of Tensor need plain torch"
 _is_loaded = False
 
@@ -61,7 +61,7 @@ def level() -> str:
 
 def refusal(problem: Problem) -> str | None:
     """Why the compiled kernel cannot take this call, or None if it can."""
-    if problem.plain_dtype not in _DTYPES:
+    if problem.plain_dtype not in DTYPES:
         return _not_plain(problem.q, problem.k, problem.v)
     if problem.dropout_p:
         return "it has no dropout"
@@ -86,7 +86,7 @@ def _not_plain(q: Tensor, k: Tensor, v: Tensor) -> str:
     """What is wrong with tensors that are not all on the CPU, of one dtype that it takes, and of no subclass."""
     if not (q.is_cpu and k.is_cpu and v.is_cpu):
         return f"the tensors are on {q.device.type}"
-    if q.dtype not in _DTYPES or k.dtype is not q.dtype or v.dtype is not q.dtype:
+    if q.dtype not in DTYPES or k.dtype is not q.dtype or v.dtype is not q.dtype:
         return f"q, k and v are {q.dtype}, {k.dtype} and {v.dtype}, and it takes one of float32, float16 and bfloat16"
     return _TRANSFORMED
 
@@ -110,6 +110,17 @@ def _not_loaded() -> str | None:
     library = _build.load(SOURCE)
     _is_loaded = library.handle is not None
     return None if _is_loaded else f"the compiled kernel is not available: {library.reason}"
+
+
+def is_loaded() -> bool:
+    """Whether a call has found the compiled kernel already."""
+    return _is_loaded
+
+
+def with_row(q: Tensor, k: Tensor, v: Tensor, scale: float, table: Tensor | None, zero: int) -> Tensor:
+    """Causal attention with a row of distances (added.py) or nothing added, where no gradient is asked for."""
+    y: Tensor = _operator(q, k, v, scale, table, zero)
+    return y
 
 
 def run(problem: Problem, *, skip: bool = True) -> Tensor:

@@ -31,6 +31,7 @@ def by_distance(
     encoding: Any,
     tensors: list[Tensor],
     slot: str,
+    heads: int,
     low: int,
     high: int,
     below: Callable[[], float],
@@ -41,17 +42,18 @@ def by_distance(
     Args:
         tensors: those of the encoding.
         slot: the name of the attribute that keeps it.
+        heads: of the call: a class of your own may give one bias to any number.
         below: gives the distance below which it can be made, asked for when it is made.
         make: gives a tensor or a tuple of tensors, from the parameters and settings of the encoding alone.
     """
     kept = find(encoding, slot)
-    if kept is None or low < kept.low or high > kept.high or not _hold(tensors, kept.values):
+    if kept is None or heads != kept.heads or low < kept.low or high > kept.high or not hold(tensors, kept.values):
         low, high = _rounded(low, high, below())
         values = [_Values.of(x) for x in tensors]
         with torch.inference_mode(False), torch.no_grad():
             made = make(low, high)
         known = [x for x in values if x is not None]
-        kept = keep(encoding, slot, made, low, high, known if len(known) == len(values) else None)
+        kept = keep(encoding, slot, made, low, high, known if len(known) == len(values) else None, heads)
     return kept.made, kept.low
 
 
@@ -64,6 +66,7 @@ class Kept:
     read: Callable[[dict[str, Any]], Any]  # takes the public attributes, on which a bias may depend, out of all of them
     settings: Any  # what they were
     attributes: int  # so many there were, private ones too
+    heads: int  # 0 where it is for any number of them
 
 
 def find(encoding: Any, name: str) -> Kept | None:
@@ -83,12 +86,14 @@ def find(encoding: Any, name: str) -> Kept | None:
         return None
 
 
-def keep(encoding: Any, name: str, made: Any, low: int, high: int, values: list["_Values"] | None) -> Kept:
+def keep(
+    encoding: Any, name: str, made: Any, low: int, high: int, values: list["_Values"] | None, heads: int = 0
+) -> Kept:
     """Keep it under a name that is private, and a slot: no part of a state dict, a copy or a pickle."""
     attributes = vars(encoding)
     slot = attributes.setdefault(name, Slot())
     read = itemgetter(*(each for each in attributes if each[0] != "_"))  # "training" at least
-    kept = Kept(made, low, high, values, read, read(attributes), len(attributes))
+    kept = Kept(made, low, high, values, read, read(attributes), len(attributes), heads)
     slot.put(kept, *(made if isinstance(made, tuple) else (made,)))
     return kept
 
@@ -134,7 +139,7 @@ class _Values:
         )
 
 
-def _hold(tensors: list[Tensor], values: list[_Values] | None) -> bool:
+def hold(tensors: list[Tensor], values: list[_Values] | None) -> bool:
     """Whether these tensors hold these values; None, where they are not known, is never what they hold."""
     return values is not None and len(tensors) == len(values) and all(map(_Values.are_those_of, values, tensors))
 

@@ -16,7 +16,7 @@ from posenc.kernels.biased_attention.added import Added
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.toeplitz import of_heads
 
-_SLOT = "_row_by_distance"
+SLOT = "_row_by_distance"
 _SLOT_OF_POSITIONS = "_of_distances"
 
 
@@ -45,7 +45,7 @@ def make(problem: Problem) -> Added:
     tensors = keeping.tensors_of(encoding)
     if keeping.are_learned(tensors):
         return Added(_learned(encoding, tensors, low, high, heads), zero - low)
-    kept, first = keeping.by_distance(encoding, tensors, _SLOT, low, high, encoding.relative_below, row)
+    kept, first = keeping.by_distance(encoding, tensors, SLOT, heads, low, high, encoding.relative_below, row)
     return Added(kept, zero - first)
 
 

@@ -61,7 +61,9 @@ def make(problem: Problem) -> Added:
     if not getattr(encoding, "bias_is_pure", False) or keeping.are_learned(tensors):
         row, units = row_and_units(low, high)
         return Added(row, zero - low, factors=factors(first, first + problem.q_len), units=units)
-    (row, units, known), lowest = keeping.by_distance(encoding, tensors, _SLOT, low, high, lambda: math.inf, all_three)
+    (row, units, known), lowest = keeping.by_distance(
+        encoding, tensors, _SLOT, heads, low, high, lambda: math.inf, all_three
+    )
     if first + problem.q_len <= len(known):  # as it is where keys begin at 0
         return Added(row, zero - lowest, factors=known[first : first + problem.q_len], units=units)
     return Added(row, zero - lowest, factors=factors(first, first + problem.q_len), units=units)

@@ -1,0 +1,45 @@
+"""A causal call that may differ from an earlier one in its queries, keys and values alone: a step of decoding.
+
+The earlier call has found the compiled kernel, and kept the row of distances of what is added, if anything is. This
+looks at all that could have changed since, and at nothing else: it takes half of the time of the whole way (plan.py).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posenc.kernels.biased_attention import fused, keeping, row_of_distances
+from posenc.kernels.inputs import dtype_of_plain
+
+
+def run(q: Tensor, k: Tensor, v: Tensor, encoding: Any) -> Tensor | None:
+    """What the compiled kernel gives, or None if the call has to go the whole way."""
+    if torch.compiler.is_compiling() or not fused.is_loaded() or fused.is_transformed():
+        return None
+    if dtype_of_plain(q, k, v) not in fused.DTYPES or (encoding is not None and encoding.scales_scores):
+        return None
+    of_q, of_k, of_v = tuple(q.shape), tuple(k.shape), tuple(v.shape)
+    if not len(of_q) == len(of_k) == len(of_v) == 4 or of_k[:3] != of_v[:3]:
+        return None
+    (batch, heads, q_len, head_dim), (k_batch, kv_heads, k_len, k_dim) = of_q, of_k
+    if batch != k_batch or head_dim != k_dim or not 0 < q_len <= k_len:
+        return None
+    if not heads or not kv_heads or heads % kv_heads or not head_dim:
+        return None
+    asks = torch.is_grad_enabled()
+    if asks and (q.requires_grad or k.requires_grad or v.requires_grad):
+        return None
+    scale = head_dim**-0.5 if encoding is None else encoding.softmax_scale(head_dim)
+    if scale <= 0:
+        return None
+    part = None if encoding is None else encoding.at("scores")
+    if part is None:
+        return fused.with_row(q, k, v, scale, None, 0)
+    kept = keeping.find(part, row_of_distances.SLOT)
+    if kept is None or kept.heads != heads or kept.low > 0 or kept.high < k_len - 1:
+        return None
+    tensors = keeping.tensors_of(part)
+    if (asks and any(x.requires_grad for x in tensors)) or not keeping.hold(tensors, kept.values):
+        return None
+    return fused.with_row(q, k, v, scale, kept.made, -kept.low)

@@ -1,0 +1,179 @@
+"""The short way of a call that was made before gives the bits of the whole way, and is not taken where they differ."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import posenc
+from posenc.kernels import _build
+from posenc.kernels.biased_attention import again, fused
+
+LIBRARY = _build.load(fused.SOURCE)
+pytestmark = pytest.mark.skipif(LIBRARY.handle is None, reason=LIBRARY.reason)
+
+HEADS, DIM = 4, 8
+
+
+class Slope(posenc.ScoreEncoding):
+    """A user's bias, the same for any number of heads, with a number that may be set and one that is learned."""
+
+    relative = True
+    bias_is_pure = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steepness = 0.5
+        self.inner = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(self.inner.weight)
+
+    def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
+        distance = (q_positions[..., :, None] - k_positions[..., None, :]).abs().float()
+        return (-self.steepness * self.inner.weight[0, 0] * distance)[..., None, :, :]
+
+
+ENCODINGS: dict[str, Callable[[], posenc.Encoding | None]] = {
+    "none": lambda: None,
+    "rope": lambda: posenc.RoPE(DIM),
+    "alibi": lambda: posenc.ALiBi(HEADS),
+    "t5": lambda: posenc.T5Bias(HEADS, scale="none"),
+    "kerple": lambda: posenc.KERPLE(HEADS),
+    "sandwich": lambda: posenc.scores.Sandwich(HEADS),
+    "fire": lambda: posenc.FIRE(HEADS, threshold=30),
+    "rope and alibi": lambda: posenc.Compose(posenc.RoPE(DIM), posenc.ALiBi(HEADS)),
+    "a user's": Slope,
+}
+
+
+def tensors(q_len: int, k_len: int, heads: int = HEADS, dim: int = DIM) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(k_len)
+    return [torch.randn(2, heads, n, dim, generator=generator) for n in (q_len, k_len, k_len)]
+
+
+def whole_way(q: Tensor, k: Tensor, v: Tensor, encoding: posenc.Encoding | None) -> Tensor:
+    """The same call, with the scale that it has by default."""
+    scale = q.shape[-1] ** -0.5 if encoding is None else encoding.softmax_scale(q.shape[-1])
+    return posenc.attention(q, k, v, encoding, causal=True, scale=scale)
+
+
+@pytest.fixture(params=ENCODINGS)
+def encoding(request: pytest.FixtureRequest) -> Any:
+    """An encoding that has made a call before."""
+    made = ENCODINGS[request.param]()
+    with torch.no_grad():
+        posenc.attention(*tensors(1, 20), made, causal=True)
+    return made
+
+
+def is_short(q: Tensor, k: Tensor, v: Tensor, encoding: posenc.Encoding | None) -> bool:
+    return again.run(q, k, v, encoding) is not None
+
+
+@torch.no_grad()
+def test_every_step_has_the_bits_of_the_whole_way(encoding: Any) -> None:
+    short = 0
+    for q_len, k_len in [(1, n) for n in range(1, 140)] + [(5, 5), (3, 33), (64, 64), (70, 130)]:
+        q, k, v = tensors(q_len, k_len)
+        short += is_short(q, k, v, encoding)
+        got = posenc.attention(q, k, v, encoding, causal=True)
+        assert torch.equal(got, whole_way(q, k, v, encoding))
+        dense = posenc.attention(q, k, v, encoding, causal=True, implementation="dense")
+        torch.testing.assert_close(got, dense, rtol=1e-5, atol=1e-5)
+    assert short >= (28 if isinstance(encoding, posenc.FIRE) else 140)  # FIRE's row ends at its threshold
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes_heads_and_shapes(encoding: Any, dtype: torch.dtype) -> None:
+    q, k, v = (x.to(dtype) for x in tensors(2, 9))
+    assert is_short(q, k, v, encoding) == (dtype != torch.float64)
+    shared = k[:, :2], v[:, :2, :, :5]
+    for keys, values in ((k, v), shared):
+        assert torch.equal(
+            posenc.attention(q, keys, values, encoding, causal=True), whole_way(q, keys, values, encoding)
+        )
+    assert not is_short(q, k.float(), v, encoding)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["alibi", "t5", "kerple", "fire", "a user's", "rope and alibi"])
+def test_what_changed_since_is_seen(name: str) -> None:
+    encoding: Any = ENCODINGS[name]()
+    call = *tensors(1, 12), encoding
+    posenc.attention(*call, causal=True)
+    for parameter in encoding.parameters():
+        before = posenc.attention(*call, causal=True)
+        parameter.data.mul_(-3.0)  # which no version counts
+        got = posenc.attention(*call, causal=True)
+        assert not torch.equal(got, before)
+        torch.testing.assert_close(got, posenc.attention(*call, causal=True, implementation="dense"))
+    if isinstance(encoding, Slope):
+        encoding.steepness = 2.0
+        torch.testing.assert_close(
+            posenc.attention(*call, causal=True), posenc.attention(*call, causal=True, implementation="dense")
+        )
+        for heads in (2, 4, 8):
+            q, k, v = tensors(1, 12, heads)
+            got = posenc.attention(q, k, v, encoding, causal=True)
+            torch.testing.assert_close(got, posenc.attention(q, k, v, encoding, causal=True, implementation="dense"))
+
+
+def test_gradients_go_the_whole_way(encoding: Any) -> None:
+    call = tensors(3, 12)
+    learns = encoding is not None and any(True for _ in encoding.parameters())
+    assert is_short(*call, encoding) == (not learns)
+    assert posenc.attention(*call, encoding, causal=True).requires_grad == learns
+    for each in call:
+        each.requires_grad_()
+        assert not is_short(*call, encoding)
+        assert posenc.attention(*call, encoding, causal=True).requires_grad
+        each.requires_grad_(False)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # PyTorch's own attention under vmap
+@torch.no_grad()
+def test_transforms_and_tracers_go_the_whole_way(encoding: Any) -> None:
+    q, k, v = tensors(1, 12)
+
+    def call(q: Tensor) -> Tensor:
+        return posenc.attention(q, k, v, encoding, causal=True)
+
+    expected = call(q)
+    torch.testing.assert_close(torch.func.vmap(call)(q[None])[0], expected)
+    torch.testing.assert_close(torch.func.jvp(call, (q,), (q,))[0], expected)
+    torch.compiler.reset()  # it compiles one function for a few encodings only
+    torch.testing.assert_close(torch.compile(call, backend="eager", fullgraph=True)(q), expected)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fakes = [mode.from_tensor(x) for x in (q, k, v)]
+        assert not is_short(*fakes, encoding)
+    assert not is_short(*(x.to("meta") for x in (q, k, v)), encoding)
+
+
+@torch.no_grad()
+def test_bad_input_is_refused_in_the_same_words(encoding: Any) -> None:
+    q, k, v = tensors(3, 12)
+    calls: tuple[Any, ...] = (
+        ((q[0], k, v), {}, "expected .batch, heads, seq, head_dim."),
+        ((q, k[:1], v), {}, "one batch size"),
+        ((q, k[..., :4], v), {}, "of the same head_dim"),
+        ((q, k, v[:, :, 1:]), {}, "a value for each key"),
+        ((k, q, q), {}, "no more queries than keys"),
+        ((q, k[:, :3], v[:, :3]), {}, "expected a multiple"),
+        ((q[..., :0], k[..., :0], v), {}, "at least one channel"),
+        ((q, k, v), {"dropout_p": None}, "dropout_p"),
+        ((q, k, v), {"implementation": "fast"}, "expected one of"),
+    )
+    for given, options, words in calls:
+        with pytest.raises((ValueError, TypeError), match=words):
+            posenc.attention(*given, encoding, causal=True, **options)
+    with pytest.raises(TypeError, match="as encoding"):
+        posenc.attention(q, k, v, "alibi", causal=True)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_without_the_kernel_it_is_not_taken(encoding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_is_loaded", False)
+    assert not is_short(*tensors(1, 12), encoding)
