@@ -209,7 +209,7 @@ def window(repeats: int) -> None:
 SIZED = ("none", "alibi", "t5", "kerple", "fire", "cope")
 
 
-def sizes(names: list[str], windows: list[int], longest: int, dtype: torch.dtype) -> None:
+def sizes(names: list[str], windows: list[int], longest: int, dtype: torch.dtype, *, decode_alone: bool) -> None:
     """Microseconds of ours, of SDPA without a bias or with one that is ready as a mask, and of all scores by hand.
 
     ABOVE marks what takes more than 1.1 times the fastest of the others plus 30 us. A bias that is learned is made anew
@@ -222,9 +222,10 @@ def sizes(names: list[str], windows: list[int], longest: int, dtype: torch.dtype
         raise SystemExit(f"sizes: got {', '.join(unknown)}, expected some of {', '.join(SIZED)}.")
     decode = [(1, n) for n in (64, 256, 1024, 4096, 16_384) if n <= longest]
     prefill = [(n, n) for n in (16, 64, 256, 1024, 4096, 8192) if n <= longest]
+    both = (("forward", decode + prefill), ("training", prefill))
     for name in names or SIZED:
         for window_size in (window or None for window in windows):
-            for kind, shapes in (("forward", decode + prefill), ("training", prefill)):
+            for kind, shapes in (("forward", decode),) if decode_alone else both:
                 values: dict[str, Any] = {}
                 for q_len, k_len in shapes:
                     with torch.set_grad_enabled(kind == "training"):
@@ -405,6 +406,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, help="4096")
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--windows", type=int, nargs="+", default=[0, 256], help="for sizes: tokens, 0 for none")
+    parser.add_argument("--decode", action="store_true", help="for sizes: a single query alone, forward")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="for sizes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -414,7 +416,8 @@ def main() -> None:
         speed(length, options.repeats)
         training(length, max(5, options.repeats // 3))
     elif options.what == "sizes":
-        sizes(options.rest, options.windows, options.length or 16_384, getattr(torch, options.dtype))
+        dtype = getattr(torch, options.dtype)
+        sizes(options.rest, options.windows, options.length or 16_384, dtype, decode_alone=options.decode)
     elif options.what == "every":
         every_encoding(options.rest, length, max(3, options.repeats // 3), gradients=options.gradients)
     elif options.what == "window":
