@@ -125,12 +125,11 @@ def check_dtype(dtype: str) -> None:
 
 def dtype_of(dtype: str, stored: str, device: str) -> torch.dtype:
     """The type that "auto" and other names mean for weights that are stored in ``stored``."""
-    if dtype != "auto":
-        found: torch.dtype = getattr(torch, dtype)
-        return found
-    if stored == "bfloat16" or (stored == "float16" and torch.device(device).type != "cpu"):
-        return torch.bfloat16 if stored == "bfloat16" else torch.float16
-    return torch.float32
+    if dtype == "auto":
+        kept = stored == "bfloat16" or (stored == "float16" and torch.device(device).type != "cpu")
+        dtype = stored if kept else "float32"
+    found: torch.dtype = getattr(torch, dtype)
+    return found
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def look(source: str | Path, *, trust_remote_code: bool = False) -> Preview:
 
 def preview(source: str, place: Place, trusted: bool) -> Preview:
     """As :func:`look`, of what was found."""
-    return _look_gguf(source, place) if place.gguf else _look_folder(source, place, trusted)
+    return _look_gguf(source, place, place.gguf) if place.gguf else _look_folder(source, place, trusted)
 
 
 def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
@@ -115,10 +115,6 @@ def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
     hidden = _size(config, source, "hidden_size", "n_embd", "d_model", "embed_dim")
     head_dim = rotation.head_dim if rotation is not None else hidden // heads
     return Preview(
-        source=source,
-        label=place.label,
-        folder=folder,
-        gguf=None,
         model_type=str(config.get("model_type")),
         trained_length=_trained(group, source),
         layers=_size(config, source, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
@@ -128,20 +124,13 @@ def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
         hidden_size=hidden,
         mlp_size=int(config.get("intermediate_size") or config.get("n_inner") or config.get("ffn_dim") or 4 * hidden),
         vocab_size=_size(config, source, "vocab_size"),
-        parameters=sum(tensor.count for tensor in tensors.values()),
-        weight_bytes=sum(tensor.size for tensor in tensors.values()),
-        stored=_stored(tensors),
-        kind=kind,
-        frequencies=None if rotation is None else rotation.frequencies,
-        rotary_dim=None if rotation is None else rotation.rotary_dim,
+        **_common(source, place, kind, rotation, tensors),
     )
 
 
-def _look_gguf(source: str, place: Place) -> Preview:
-    if place.gguf is None:
-        raise RunError(f"{source}: no GGUF file.")
+def _look_gguf(source: str, place: Place, path: Path) -> Preview:
     try:
-        header = read_whole(place.gguf)
+        header = read_whole(path)
     except (ValueError, ImportError) as error:
         raise RunError(str(error)) from error
     arch = str(header.metadata.get("general.architecture"))
@@ -151,16 +140,12 @@ def _look_gguf(source: str, place: Place) -> Preview:
     if header.get("rope.scaling.type") == "linear" and not header.get("rope.scaling.original_context_length"):
         trained = round(trained / (header.get("rope.scaling.factor") or 1))
     try:
-        kind, group = positions_of(gguf.describe(place.gguf), source)
+        kind, group = positions_of(gguf.describe(path), source)
     except ValueError as error:
         raise RunError(f"{source}: {error}") from error
     rotation = part(group, RoPE)
     words = header.get("vocab_size") or header.metadata.get("tokenizer.ggml.tokens")
     return Preview(
-        source=source,
-        label=place.label,
-        folder=place.folder,
-        gguf=place.gguf,
         model_type=arch,
         trained_length=int(trained),
         layers=_first(header, "block_count", source),
@@ -170,13 +155,26 @@ def _look_gguf(source: str, place: Place) -> Preview:
         hidden_size=hidden,
         mlp_size=_first(header, "feed_forward_length", source),
         vocab_size=int(words) if isinstance(words, int) else len(words or ()),
-        parameters=sum(tensor.count for tensor in header.tensors.values()),
-        weight_bytes=sum(tensor.size for tensor in header.tensors.values()),
-        stored=_stored(header.tensors),
-        kind=kind,
-        frequencies=None if rotation is None else rotation.frequencies,
-        rotary_dim=None if rotation is None else rotation.rotary_dim,
+        **_common(source, place, kind, rotation, header.tensors),
     )
+
+
+def _common(
+    source: str, place: Place, kind: Kind, rotation: RoPE | None, tensors: Mapping[str, gguf.Stored]
+) -> dict[str, Any]:
+    """What the files of every kind say in the same way."""
+    return {
+        "source": source,
+        "label": place.label,
+        "folder": place.folder,
+        "gguf": place.gguf,
+        "parameters": sum(tensor.count for tensor in tensors.values()),
+        "weight_bytes": sum(tensor.size for tensor in tensors.values()),
+        "stored": _stored(tensors),
+        "kind": kind,
+        "frequencies": None if rotation is None else rotation.frequencies,
+        "rotary_dim": None if rotation is None else rotation.rotary_dim,
+    }
 
 
 def check_code(folder: Path, config: Mapping[str, Any], source: str, trusted: bool) -> None:

@@ -8,8 +8,9 @@ import posenc
 from posenc.lab.checkpoint.memory import needed_memory
 from posenc.lab.checkpoint.open import Checkpoint
 from posenc.lab.extend import config as files
-from posenc.lab.extend.config import ExtendConfig, rule_folder
+from posenc.lab.extend.config import ExtendConfig
 from posenc.lab.extend.costs import Costs
+from posenc.lab.extend.folder import Measured
 from posenc.lab.extend.gaps import default_plan
 from posenc.lab.extend.measure import DEPTHS, asked_lengths, unasked, window_starts
 from posenc.lab.extend.retrieval import TASKS
@@ -48,12 +49,11 @@ def estimate(run: Path, config: ExtendConfig, costs: Costs) -> str:
     """The remaining time, and its parts."""
     length, trained = config.length, config.trained_length
     gaps = default_plan(trained, length)
-    names = [*config.rules, "longrope"] if config.search else config.rules
-    probes = sum(not (rule_folder(run, name) / files.PROBE).exists() for name in names)
-    passes = len(names) if config.chosen else min(config.full + 1, len(names))
-    passes -= sum((rule_folder(run, name) / files.PASS).exists() for name in names)
+    measured = Measured.read(run, config)
+    names = dict.fromkeys([*config.rules, "longrope"] if config.search else config.rules)
+    passes = (len(names) if config.chosen else min(config.full + 1, len(names))) - len(measured.losses)
     parts = {
-        "probe": probes * costs.probe(gaps),
+        "probe": len(names.keys() - measured.probed.probes) * costs.probe(gaps),
         "search": config.search * costs.probe(gaps) * (not (run / files.SEARCH).exists()),
         f"{passes} full passes": passes * costs.full(length),
         "windows": len(window_starts(trained, length)) * costs.full(trained) * (not (run / files.WINDOWS).exists()),

@@ -130,10 +130,8 @@ def _finish(
             _work(run, load_config(run), ending, console, processes, checkpoint)
         except KeyboardInterrupt:
             again = shlex.join(["posenc", "extend", "--resume", str(run), *words_of(ending)])
-            raise Interrupted(
-                f"stopped; what is done is kept; go on with: {again}",
-                received[0] if received else signal.SIGINT,
-            ) from None
+            number = received[0] if received else signal.SIGINT
+            raise Interrupted(f"stopped; what is done is kept; go on with: {again}", number) from None
 
 
 def _stop(number: int) -> None:
@@ -232,7 +230,7 @@ def _tune(
     console: Console,
     processes: Processes,
 ) -> None:
-    from posenc.lab.extend.tune import TuneStep, tune
+    from posenc.lab.extend.tune import tune
 
     rule = rule_of(run, name)
     folder = rule_folder(run, name) / files.TUNED
@@ -244,10 +242,6 @@ def _tune(
     with Stages(console) as stages:
         stage = stages.begin(f"{name}, training", ending.tune, unit="step")
         stage.at(0)
-
-        def show(step: TuneStep) -> None:
-            stage.at(step.step, loss=step.loss)
-
         done = tune(
             checkpoint,
             rule,
@@ -260,7 +254,7 @@ def _tune(
             positions=positions,  # type: ignore[arg-type]
             seed=config.seed,
             folder=folder,
-            on_progress=show,
+            on_progress=lambda step: stage.at(step.step, loss=step.loss),
         )
         stage.done()
         if processes.is_first and not (folder / files.PASS).exists():

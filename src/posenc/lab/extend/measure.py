@@ -195,11 +195,9 @@ def applied(checkpoint: Checkpoint, candidate: Candidate, length: int) -> Iterat
         yield checkpoint.model
 
 
-@contextlib.contextmanager
-def ruled(model: Any, rule: Setting, length: int) -> Iterator[None]:
-    """The model with a rule as it is, and afterwards without it."""
-    with contextlib.nullcontext() if rule is None else extend(model, rule, length=length):
-        yield
+def ruled(model: Any, rule: Setting, length: int) -> AbstractContextManager[Any]:
+    """The model with a rule as it is, for as long as the block lasts; None leaves it its own."""
+    return contextlib.nullcontext() if rule is None else extend(model, rule, length=length)
 
 
 def unasked(run: Path, name: str) -> list[Task]:

@@ -63,14 +63,14 @@ def by_position(results: Results) -> Picture:
 
 
 def _position_title(results: Results) -> str:
-    length, kind = results.config.length, results.verdict.kind
-    if kind == "rule":
-        return f"Perplexity by position: {results.verdict.rule} holds to {length:,} tokens"
-    if kind == "none needed":
-        return f"Perplexity by position: the model holds to {length:,} tokens as it is"
-    if kind == "none of them":
-        return f"Perplexity by position: nothing holds to {length:,} tokens"
-    return "Perplexity by position, as far as it was measured"
+    to = f"to {results.config.length:,} tokens"
+    said = {
+        "rule": f": {results.verdict.rule} holds {to}",
+        "none needed": f": the model holds {to} as it is",
+        "none of them": f": nothing holds {to}",
+        "not finished": ", as far as it was measured",
+    }
+    return f"Perplexity by position{said[results.verdict.kind]}"
 
 
 def above_home(results: Results) -> Picture | None:
@@ -170,9 +170,8 @@ def heatmap(probed: Probed) -> Picture:
         axes.imshow(above, cmap=_HEAT, norm=Normalize(-0.5, 1.5), aspect="auto", interpolation="none")
         for row, column in np.ndindex(*nats.shape):
             value = float(nats[row, column])
-            said = (
-                short(math.exp(min(value, 700.0))) if math.isfinite(value) else "no code" if value != value else "inf"
-            )
+            said = short(math.exp(min(value, 700.0))) if math.isfinite(value) else "inf"
+            said = "no code" if math.isnan(value) else said
             axes.text(column, row, said, ha="center", va="center", fontsize=8)
         axes.set_xticks(range(len(gaps)), [f"{gap:,}" for gap in gaps])
         axes.set_yticks(range(len(found)), [name for name, _ in found])

@@ -14,6 +14,7 @@ from posenc.frequencies import Frequencies
 from posenc.lab.checkpoint.open import Checkpoint, quietly
 from posenc.lab.extend.candidates import Setting
 from posenc.lab.extend.flags import flags as flags
+from posenc.lab.extend.measure import ruled
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.folder import LOCK, sync
 
@@ -128,13 +129,8 @@ def check_loads(checkpoint: Checkpoint) -> None:
 
 
 def _set(checkpoint: Checkpoint, rule: Setting, length: int) -> contextlib.AbstractContextManager[Any]:
-    """The model with the rule, for as long as the block lasts."""
-    if rule is None:
-        return contextlib.nullcontext()
-    from posenc.integrations.transformers import extend
-
     try:
-        return extend(checkpoint.model, rule, length=length)
+        return ruled(checkpoint.model, rule, length)
     except (ValueError, TypeError) as error:
         raise RunError(f"{checkpoint.preview.source}: {error}") from error
 

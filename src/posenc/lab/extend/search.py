@@ -110,9 +110,8 @@ def search(
         if on_step is not None:
             on_step(step)
 
-    for start in begin:
-        if start not in measured:
-            measure(start, "start")
+    for start in dict.fromkeys(begin):
+        measure(start, "start")
     mutate = True
     while len(history) < budget:
         for _ in range(TRIES):

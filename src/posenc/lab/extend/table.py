@@ -103,10 +103,10 @@ def for_card(results: Results) -> dict[str, dict[str, float]]:
 
 def lowest(results: Results) -> list[str | None]:
     """The rule with the lowest perplexity of each bin, if two or more have one."""
-    found = []
+    numbers, found = for_card(results), list[str | None]()
     for name in map(bin_name, results.bins):
-        known = sorted((values[name], rule) for rule, values in for_card(results).items() if name in values)
-        found.append(known[0][1] if len(known) > 1 else None)
+        known = [(values[name], rule) for rule, values in numbers.items() if name in values]
+        found.append(min(known)[1] if len(known) > 1 else None)
     return found
 
 
