@@ -27,7 +27,8 @@ from posenc.frequencies import (
 from posenc.integrations.transformers import describe
 from posenc.lab.checkpoint.open import open_checkpoint
 from posenc.lab.extend import save as saving
-from posenc.lab.extend.save import check_free, flags, save
+from posenc.lab.extend.flags import flags
+from posenc.lab.extend.save import check_free, save
 from posenc.lab.run.errors import RunError
 
 pytest.importorskip("transformers")

@@ -25,19 +25,13 @@ def read(source: str | Path, *, pairing: Any = None) -> Description:
     if path.suffix == ".gguf":
         return gguf.describe(path)
     if path.suffix == ".json" or (path.is_dir() and any(path.glob("*.json"))):
-        of_diffusers = describe_diffusers(
-            path, pairing=pairing
-        )  # which may be empty, and says then what it has instead
-        return describe(path, pairing=pairing) if of_diffusers is None else of_diffusers
+        found = describe_diffusers(path, pairing=pairing)
+        return describe(path, pairing=pairing) if found is None else found  # which may be empty, and says why
     try:
         place = find(str(source))  # a folder with a GGUF file, or a package
     except RunError as error:
-        found = (
-            None
-            if path.exists() or path.parent != Path() or "/" in str(source)
-            else describe_name(str(source), otherwise=error)
-        )
-        if found is None:
-            raise
-        return found
+        is_name = not path.exists() and path.parent == Path() and "/" not in str(source)
+        if is_name and (found := describe_name(str(source), otherwise=error)) is not None:
+            return found
+        raise
     return gguf.describe(place.gguf) if place.gguf is not None else describe(place.folder, pairing=pairing)

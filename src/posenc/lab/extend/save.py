@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from posenc.frequencies import Frequencies
 from posenc.lab.checkpoint.open import Checkpoint, quietly
 from posenc.lab.extend.candidates import Setting
-from posenc.lab.extend.flags import flags as flags
 from posenc.lab.extend.measure import ruled
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.folder import LOCK, sync
