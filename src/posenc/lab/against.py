@@ -1,7 +1,7 @@
 """`posenc inspect A --against B`: where do two checkpoints differ, and by how much at which position?"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Difference:
     """Layers that have one encoding in A and one in B.
 
     Attributes:
+        part: which part of the model; "" for the model itself, or its text.
         layers: which, counted from 0.
         a: their encoding in A, in short; "" if A has no such layers.
         b: the same in B.
@@ -35,9 +36,9 @@ class Difference:
         pair: the pair of channels that differs most at the last position.
         others: what else differs, in words.
         aside: what differs and is no matter of the encoding: in which pairs weights are stored, lengths.
-        part: which part of the model; "" for the model itself, or its text.
     """
 
+    part: str
     layers: tuple[int, ...]
     a: str
     b: str
@@ -45,7 +46,6 @@ class Difference:
     pair: int | None
     others: tuple[str, ...]
     aside: tuple[str, ...]
-    part: str = ""
 
     @property
     def name(self) -> str:
@@ -160,7 +160,7 @@ def _difference(
 ) -> Difference:
     if a is None or b is None:
         text = f"{'A' if a is None else 'B'} has no such layers, or nothing of the kind in them"
-        return Difference(layers, _short(a), _short(b), None, None, (text,), (), part)
+        return Difference(part, layers, _short(a), _short(b), None, None, (text,), ())
     others, aside = list(_others(a.encoding, b.encoding)), list(_aside(a, b))
     if a.positions != b.positions:
         others.append(f"positions are {a.positions or 'counted'} in A and {b.positions or 'counted'} in B")
@@ -175,7 +175,7 @@ def _difference(
             far: NDArray[np.float64] = np.abs(rates[0] - rates[1])
             pair = int(far.argmax())
             angles = tuple((np.array(positions) * far.max()).tolist())
-    return Difference(layers, _short(a), _short(b), angles, pair, tuple(others), tuple(aside), part)
+    return Difference(part, layers, _short(a), _short(b), angles, pair, tuple(others), tuple(aside))
 
 
 def _others(a: Encoding, b: Encoding) -> Iterator[str]:
@@ -197,15 +197,13 @@ def _others(a: Encoding, b: Encoding) -> Iterator[str]:
                 yield f"{words} {x:.6g} in A and {y:.6g} in B"
     rest = [[part.to_dict() for part in each.parts if _rotation(part) is None] for each in (a, b)]
     names = [" and ".join(str(each.pop("name", "")) for each in some) or "nothing" for some in rest]
-    if names[0] != names[1] and first is not None and second is not None:
-        yield f"besides: {names[0]} in A, {names[1]} in B"
-    elif rest[0] != rest[1] and names[0] == names[1]:
-        for x, y in zip(rest[0], rest[1], strict=True):
-            for key in sorted((x.keys() | y.keys()) - _NO_MATTER):
-                if x.get(key) != y.get(key):
-                    yield f"{key} is {x.get(key)} in A and {y.get(key)} in B"
-    elif names[0] != names[1] and first is None and second is None:
-        yield f"{names[0]} in A, {names[1]} in B"
+    if names[0] == names[1]:
+        for one, other in zip(*rest, strict=True):
+            for key in sorted((one.keys() | other.keys()) - _NO_MATTER):
+                if one.get(key) != other.get(key):
+                    yield f"{key} is {one.get(key)} in A and {other.get(key)} in B"
+    elif (first is None) == (second is None):
+        yield f"{'besides: ' if first is not None else ''}{names[0]} in A, {names[1]} in B"
 
 
 def _aside(a: LayerGroup, b: LayerGroup) -> Iterator[str]:
@@ -245,8 +243,8 @@ def show(found: Comparison, console: Console, *, names: tuple[str, str] | None =
             console.print(f"  [bold]differs[/]  {escape(text)}", highlight=False)
         for text in each.aside:
             console.print(f"  {escape(text)}", style="dim", highlight=False)
-    shown = found.positions if len(found.positions) <= 5 else (*found.positions[::3], found.positions[-1])
-    shown = tuple(dict.fromkeys(shown))
+    some = found.positions if len(found.positions) <= 5 else (*found.positions[::3], found.positions[-1])
+    shown = tuple(dict.fromkeys(some))
     table = Table(box=None, header_style="dim", padding=(0, 1), title="largest difference of an angle, radians")
     table.add_column("")
     for heading in (*(f"at {position}" for position in shown), "in pair"):
@@ -270,27 +268,12 @@ def show(found: Comparison, console: Console, *, names: tuple[str, str] | None =
 
 def as_data(found: Comparison) -> dict[str, Any]:
     """The comparison as plain data."""
-    return {
-        "a": found.a,
-        "b": found.b,
-        "positions": list(found.positions),
-        "layers": [
-            {
-                "part": each.part,
-                "layers": list(each.layers),
-                "a": each.a,
-                "b": each.b,
-                "largest_angle_difference": None if each.angles is None else list(each.angles),
-                "pair": each.pair,
-                "others": list(each.others),
-                "aside": list(each.aside),
-                "differs": each.differs,
-            }
-            for each in found.layers
-        ],
-        "aside": list(found.aside),
-        "differs": bool(found.exit_code),
-    }
+    layers = []
+    for each in found.layers:
+        renamed = {"angles": "largest_angle_difference"}
+        plain = {renamed.get(name, name): value for name, value in asdict(each).items()}
+        layers.append(plain | {"differs": each.differs})
+    return asdict(found) | {"layers": layers, "differs": bool(found.exit_code)}
 
 
 def draw(found: Comparison, path: Path) -> None:

@@ -1,6 +1,5 @@
 """`posenc inspect`: what is a model's positional encoding, and which settings of it are known to be wrong?"""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,23 +72,14 @@ class Wavelengths:
 
     def fates(self) -> list[str]:
         """What the rule does to each pair: "kept", "blended", "stretched", "sped up" or "still"."""
-        if self.plain is None:
-            return ["still" if rate == 0 else "kept" for rate in self.rates]
-        with np.errstate(divide="ignore"):
-            ratio = np.where(self.rates == 0, np.inf, self.plain / np.where(self.rates == 0, 1, self.rates))
-        moving = ratio[np.isfinite(ratio)]
-        most = moving.max() if moving.size else 1.0
-        return [_fate(value, most) for value in ratio.tolist()]
-
-
-def _fate(ratio: float, most: float) -> str:
-    if math.isinf(ratio):
-        return "still"
-    if abs(ratio - 1) < 1e-9:
-        return "kept"
-    if ratio < 1:
-        return "sped up"
-    return "stretched" if ratio > most * (1 - 1e-9) else "blended"
+        moving = self.rates != 0
+        plain = self.rates if self.plain is None else self.plain
+        ratio = np.divide(plain, self.rates, where=moving, out=np.ones_like(self.rates))
+        most = ratio[moving].max(initial=0.0)
+        fates = {"still": ~moving, "kept": abs(ratio - 1) < 1e-9, "sped up": ratio < 1}
+        fates["stretched"] = ratio > most * (1 - 1e-9)
+        found: list[str] = np.select(list(fates.values()), list(fates), default="blended").tolist()
+        return found
 
 
 def wavelengths(group: LayerGroup) -> Wavelengths | None:
@@ -103,7 +93,7 @@ def wavelengths(group: LayerGroup) -> Wavelengths | None:
     rule = rotation.frequencies
     length = group.longest if rule.depends_on_length else None
     rates = rule.inv_freq(rotation.rotary_dim, length=length)
-    base = getattr(rule.start if isinstance(rule, LearnedRates) else rule, "base", None)
+    base = _base(rule)
     plain = Geometric(base).inv_freq(rotation.rotary_dim) if base is not None else None
     return Wavelengths(rates, plain, group.trained_length)
 
@@ -285,8 +275,13 @@ def _rule_in_words(rule: Frequencies) -> str:
             return repr(rule)
 
 
+def _base(rule: Frequencies) -> float | None:
+    base: float | None = getattr(rule.start if isinstance(rule, LearnedRates) else rule, "base", None)
+    return base
+
+
 def _base_in_words(rule: Frequencies) -> str:
-    base = getattr(rule.start if isinstance(rule, LearnedRates) else rule, "base", None)
+    base = _base(rule)
     if base is None:
         return "none: the rates are given"
     if isinstance(rule, NTKAlpha):
@@ -347,7 +342,7 @@ def _pairs_to_print(found: Wavelengths) -> list[int]:
 def _draw(description: Description, path: Path) -> None:
     from matplotlib.axes import Axes
 
-    from posenc.lab.drawing.plots import MUTED, Picture, in_turn, save
+    from posenc.lab.drawing.plots import MUTED, Picture, in_turn, note, save
 
     turning = [(group, found) for group in description if (found := wavelengths(group)) is not None]
     if not turning:
@@ -363,10 +358,7 @@ def _draw(description: Description, path: Path) -> None:
                 axes.plot(2 * np.pi / found.plain, linestyle=":", color=color, label="without the rule")
         for length in sorted(lengths):
             axes.axhline(length, linewidth=0.8, color=MUTED)
-            axes.annotate(
-                f"{length} tokens", (1.0, length), xycoords=("axes fraction", "data"), xytext=(-2, 2),
-                textcoords="offset points", ha="right", fontsize=8, color=MUTED,
-            )  # fmt: skip
+            note(axes, f"{length} tokens", (1.0, length), (-2, 2), xycoords=("axes fraction", "data"), ha="right")
         axes.set_yscale("log")
         axes.set(xlabel="pair", ylabel="tokens per turn (log)")
         axes.legend(frameon=False, fontsize=8)

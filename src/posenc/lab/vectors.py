@@ -6,7 +6,7 @@ They are made by the formulas of the oracle, in float64, and share no line with 
 import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ class Verdict:
     layers: tuple[int, ...]
     errors: tuple[tuple[int, float], ...]
     allowed: tuple[float, ...]
-    reason: str
+    reason: str = ""
 
     @property
     def differs(self) -> bool:
@@ -254,12 +254,12 @@ def _verdict(kind: dict[str, Any], numbers: dict[str, Array], function: Callable
     # Angles in float32, the recipe in common use, are wrong by half a unit of their last place.
     allowed = 1e-5 + 1.5e-7 * angle.max(axis=-1)
     pairs = tuple((int(p), float(e)) for p, e in zip(positions, errors, strict=True))
-    found = Verdict(name, tuple(kind["layers"]), pairs, tuple(allowed.tolist()), "")
+    found = Verdict(name, tuple(kind["layers"]), pairs, tuple(allowed.tolist()))
     if not found.differs or not kind["rotates"]:
         return found
     for words, other in _alternatives(kind, numbers):
         if (_errors(got, other) <= allowed).all():
-            return Verdict(name, found.layers, pairs, found.allowed, words)
+            return replace(found, reason=words)
     return found
 
 

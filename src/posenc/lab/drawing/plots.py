@@ -8,6 +8,7 @@ import io
 import itertools
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -148,7 +149,8 @@ def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
         for at, picture in enumerate(pictures):
             axes = figure.add_subplot(rows, columns, at + 1)
             picture.draw(axes)
-            axes.set_title(_wrapped(picture.title), loc="left")
+            wrapped = textwrap.fill(picture.title, 44, break_long_words=False, break_on_hyphens=False)
+            axes.set_title(wrapped, loc="left")
         if path.suffix == ".svg":
             text = _themed(figure)
             dark = "".join(f"--{name}:{on_black};" for name, (_, on_black) in HUES.items())
@@ -171,24 +173,13 @@ def heatmap(axes: Axes, values: NDArray[np.float64], *, square: bool = False) ->
     image = axes.imshow(values, cmap=DIVERGING, norm=CenteredNorm(), aspect=aspect, interpolation="none")
     axes.spines[:].set_visible(True)
     axes.spines[:].set_linewidth(0.5)
-    figure = axes.get_figure()
-    if figure is not None:
-        bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02)
-        bar.outline.set_linewidth(0.5)
-        bar.locator = MaxNLocator(4)
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        if low < high:
-            bar.ax.set_ylim(min(low, 0.0), max(high, 0.0))
-        bar.update_ticks()
-
-
-def _wrapped(title: str, width: int = 44) -> str:
-    lines = [""]
-    for word in title.split():
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] += f"{word} "
-    return "\n".join(line.strip() for line in lines)
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02)
+    bar.outline.set_linewidth(0.5)
+    bar.locator = MaxNLocator(4)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if low < high:
+        bar.ax.set_ylim(min(low, 0.0), max(high, 0.0))
+    bar.update_ticks()
 
 
 def _themed(figure: Figure) -> str:
@@ -202,13 +193,11 @@ def _themed(figure: Figure) -> str:
     referred = set(re.findall(r"#([\w-]+)", text))
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in referred else "", text)
     # By viewBox alone, the picture takes the width that it is given.
-    text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
+    for side in ("width", "height"):
+        text = re.sub(rf'(<svg [^>]*?) {side}="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"font: ((?:\w+ )?[\d.]+px) [^;\"]*", r"font: \1 sans-serif", text)
-    text = (
-        text.replace(INK, "currentColor").replace(MUTED, f"var(--muted,{MUTED})").replace(GRID, f"var(--grid,{GRID})")
-    )
-    for name, (on_white, _) in HUES.items():
+    text = text.replace(INK, "currentColor")
+    for name, on_white in {"muted": MUTED, "grid": GRID, **{name: hue for name, (hue, _) in HUES.items()}}.items():
         text = text.replace(on_white, f"var(--{name},{on_white})")
     return re.sub(r"\n\s*", "\n", text)
 
@@ -217,6 +206,15 @@ def _themed(figure: Figure) -> str:
 
 Curve = Sequence[tuple[float, NDArray[np.float64]]]
 """(x, one value for each seed) in order of x."""
+
+
+def by_step(seeds: Sequence[Sequence[tuple[int, float | None]]]) -> list[tuple[float, NDArray[np.float64]]]:
+    """The losses of several seeds, pairs (step, loss), as one curve; what is no finite number is left out."""
+    found: dict[int, list[float]] = {}
+    for step, loss in itertools.chain.from_iterable(seeds):
+        if loss is not None and math.isfinite(loss):
+            found.setdefault(step, []).append(loss)
+    return [(float(step), np.array(values)) for step, values in sorted(found.items())]
 
 
 def perplexity_by_length(
@@ -239,8 +237,7 @@ def perplexity_by_length(
         axes.set_yticks(round_values(*axes.get_ylim()), [f"{v:g}" for v in round_values(*axes.get_ylim())])
         axes.grid(axis="y")
         mark_trained_length(axes, trained_length)
-        axes.set_xlabel("length in tokens")
-        axes.set_ylabel("perplexity (log)")
+        axes.set(xlabel="length in tokens", ylabel="perplexity (log)")
         _lines(axes, curves, markers=True, notes=ends)
 
     return Picture(name, title, caption, draw, height=3.3)
@@ -253,11 +250,10 @@ def loss_by_step(curves: Mapping[str, Curve], *, title: str, caption: str = "", 
         last = max(x for curve in curves.values() for x, _ in curve)
         late = [values.mean() for curve in curves.values() for x, values in curve if x >= 0.15 * last]
         low, high = min(late), max(late)
-        axes.set_ylim(low - 0.06 * (high - low + 1e-9), high + 0.04 * (high - low + 1e-9))
-        axes.set_xlim(0, last * 1.01)
+        room = high - low + 1e-9
+        axes.set(ylim=(low - 0.06 * room, high + 0.04 * room), xlim=(0, last * 1.01))
         axes.grid(axis="y")
-        axes.set_xlabel("training step")
-        axes.set_ylabel(f"training loss ({unit})" if unit else "training loss")
+        axes.set(xlabel="training step", ylabel=f"training loss ({unit})" if unit else "training loss")
         _lines(axes, curves, markers=False, notes={})
 
     return Picture("loss", title, caption, draw, height=3.3)
@@ -267,23 +263,31 @@ def _lines(axes: Axes, curves: Mapping[str, Curve], *, markers: bool, notes: Map
     palette = hues(list(curves))
     ends = []
     for (label, curve), marker in zip(curves.items(), MARKERS * len(curves), strict=False):
-        x = np.array([at for at, _ in curve])
-        mean = np.array([values.mean() for _, values in curve])
-        axes.plot(x, mean, color=palette[label], marker=marker if markers else None)
-        if any(len(values) > 1 for _, values in curve):
-            low, high = ([pick(values) for _, values in curve] for pick in (np.min, np.max))
-            axes.fill_between(x, low, high, color=palette[label], alpha=0.18, linewidth=0)
-        ends.append((float(x[-1]), float(mean[-1]), label + notes.get(label, ""), palette[label]))
+        line_of_seeds(axes, curve, palette[label], marker=marker if markers else None)
+        x, values = curve[-1]
+        ends.append((float(x), float(values.mean()), label + notes.get(label, ""), palette[label]))
     label_ends(axes, ends)
+
+
+def line_of_seeds(axes: Axes, curve: Curve, color: str, **how: Any) -> None:
+    """The mean over seeds as a line and, of several, their range as a band; ``how`` is matplotlib's for the line."""
+    x = [at for at, _ in curve]
+    axes.plot(x, [values.mean() for _, values in curve], color=color, **how)
+    if any(len(values) > 1 for _, values in curve):
+        low, high = ([pick(values) for _, values in curve] for pick in (np.min, np.max))
+        axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+
+
+def note(axes: Axes, text: str, at: tuple[float, float], away: tuple[float, float], **how: Any) -> None:
+    """A small word in a picture, so many points away from a place; ``how`` is matplotlib's."""
+    axes.annotate(text, at, xytext=away, textcoords="offset points", **{"fontsize": 8, "color": MUTED, **how})
 
 
 def mark_trained_length(axes: Axes, length: int, *, before: bool = False) -> None:
     """A line at the trained length, with its name after it, or ``before`` it."""
     axes.axvline(length, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
-    axes.annotate(
-        "trained length", (length, 1.0), xycoords=("data", "axes fraction"), xytext=(-4 if before else 4, -2),
-        textcoords="offset points", va="top", ha="right" if before else "left", fontsize=8, color=MUTED,
-    )  # fmt: skip
+    side: dict[str, Any] = {"va": "top", "ha": "right" if before else "left"}
+    note(axes, "trained length", (length, 1.0), (-4 if before else 4, -2), xycoords=("data", "axes fraction"), **side)
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:

@@ -1,14 +1,11 @@
 """Tables for the terminal in which no number is cut: what is too wide for one table goes into several."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich import box
+from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def table(title: str) -> Table:
@@ -16,7 +13,7 @@ def table(title: str) -> Table:
     return Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title=title)
 
 
-def print_first_that_fits(console: "Console", ways: Sequence[Sequence[Table]]) -> None:
+def print_first_that_fits(console: Console, ways: Sequence[Sequence[Table]]) -> None:
     """Print the first of several ways to lay out the same numbers whose tables are not wider than the terminal.
 
     If none fits, the last way is printed all the same, wider than the terminal: a terminal breaks the line, and cuts

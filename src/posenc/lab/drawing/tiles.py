@@ -38,8 +38,7 @@ def tiles(
                     picture, cmap=SHADES, vmin=0, vmax=1, interpolation="nearest", aspect="equal",
                     extent=(left, left + 1, top + height, top),
                 )  # fmt: skip
-        axes.set_xlim(0, width)
-        axes.set_ylim(tops[-1], 0)
+        axes.set(xlim=(0, width), ylim=(tops[-1], 0))
         axes.set_yticks([top + height / 2 for top, height in zip(tops[:-1], heights, strict=True)], list(rows))
         axes.set_xticks([column * (1 + GAP) + 0.5 for column in range(len(columns))], list(columns))
         axes.xaxis.tick_top()

@@ -66,8 +66,7 @@ def _likeness(codes: FloatArray) -> Picture:
     def draw(axes: Axes) -> None:
         heatmap(axes, alike, square=True)
         axes.plot([x], [y], "o", color=INK, markersize=3)
-        axes.set_xlabel("column")
-        axes.set_ylabel("row")
+        axes.set(xlabel="column", ylabel="row")
 
     others = np.delete(alike.ravel(), y * columns + x)
     reach = min(y, x, 4)
@@ -105,8 +104,7 @@ def _biases(bias: FloatArray) -> list[Picture]:
     def draw(axes: Axes) -> None:
         heatmap(axes, first, square=True)
         axes.plot([first.shape[1] // 2], [first.shape[0] // 2], "o", color=INK, markersize=3)
-        axes.set_xlabel("column of the key")
-        axes.set_ylabel("row of the key")
+        axes.set(xlabel="column of the key", ylabel="row of the key")
 
     # An odd side has a middle, about which a bias of distances is even.
     odd = first[:, 1:] if first.shape[1] % 2 == 0 else first
@@ -133,7 +131,6 @@ def _tiles(maps: list[FloatArray]) -> Callable[[Axes], None]:
 
     def draw(axes: Axes) -> None:
         heatmap(axes, sheet, square=True)
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
 
     return draw

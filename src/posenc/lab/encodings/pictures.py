@@ -1,6 +1,7 @@
 """The pictures of one encoding: its codes, its dot products by distance, and what is special to its place."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 import posenc
-from posenc.lab.drawing.plots import GRID, HUES, INK, MUTED, Picture, heatmap, spread
+from posenc.lab.drawing.plots import GRID, HUES, INK, MUTED, Picture, heatmap, note, spread
 from posenc.lab.encodings.grid_pictures import grid_pictures
 from posenc.lab.encodings.properties import codes_of
 
@@ -101,8 +102,10 @@ def _codes(codes: FloatArray, *, waves: bool) -> Picture:
     def draw(axes: Axes) -> None:
         heatmap(axes, shown)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel(f"channel (of {codes.shape[1]}: the others do not change here)" if cut else "channel")
-        axes.set_ylabel("position")
+        axes.set(
+            xlabel=f"channel (of {codes.shape[1]}: the others do not change here)" if cut else "channel",
+            ylabel="position",
+        )
 
     if bool((codes == codes[:, :1]).all()):
         title = "Codes: every channel says the same"
@@ -128,8 +131,7 @@ def _products(codes: FloatArray, what: str) -> Picture:
         if not fixed:
             axes.fill_between(distances, low, high, color=BLUE, alpha=0.2, linewidth=0, label="smallest to largest")
         axes.plot(distances, mean, color=BLUE, label="mean over all i")
-        axes.set_xlabel("distance i - j in tokens")
-        axes.set_ylabel(what)
+        axes.set(xlabel="distance i - j in tokens", ylabel=what)
         axes.grid(axis="y")
         if not fixed:
             axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
@@ -138,9 +140,8 @@ def _products(codes: FloatArray, what: str) -> Picture:
         title = "Dot products: the distance alone decides, not where the two tokens stand"
     else:
         title = "Dot products: one distance gives many values, it matters where the two tokens stand"
-    return Picture(
-        "products", title, f"{what} against the distance, over all pairs of the first {size} positions.", draw
-    )
+    caption = f"{what} against the distance, over all pairs of the first {size} positions."
+    return Picture("products", title, caption, draw)
 
 
 def _wavelengths(waves: FloatArray, length: int, unit: str, *, trained: bool) -> Picture:
@@ -151,23 +152,16 @@ def _wavelengths(waves: FloatArray, length: int, unit: str, *, trained: bool) ->
     def draw(axes: Axes) -> None:
         axes.set_yscale("log")
         axes.axhline(length, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
-        axes.annotate(
-            f"{name}, {length} tokens",
-            (1.0, length),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, -3),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            color=MUTED,
-            fontsize=8,
-        )
+        beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "top"}
+        note(axes, f"{name}, {length} tokens", (1.0, length), (-2, -3), **beside)
         index = np.arange(len(shown))
         never = shown > length
         axes.plot(index[~never], shown[~never], "o", color=GREEN, markersize=3.5)
         axes.plot(index[never], shown[never], "o", color=VERMILION, markersize=3.5, markerfacecolor="none")
-        axes.set_xlabel(unit if len(shown) == len(waves) else f"{unit} (the first {len(shown)} of {len(waves)})")
-        axes.set_ylabel("wavelength in tokens (log)")
+        axes.set(
+            xlabel=unit if len(shown) == len(waves) else f"{unit} (the first {len(shown)} of {len(waves)})",
+            ylabel="wavelength in tokens (log)",
+        )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
 
@@ -191,18 +185,10 @@ def _rotation(inv_freq: FloatArray, steps: int = 9) -> Picture:
                 axes.plot([centre, x], [0, y], color=GREEN, linewidth=1.3, alpha=0.75 * strength)
                 axes.plot([x], [y], "o", color=GREEN, markersize=4.5, alpha=strength, markeredgewidth=0)
             turn = np.degrees(inv_freq[pair])
+            said = f"{turn:.3g}° a token" if turn >= 1 else f"{turn:.2g}° a token"
             axes.text(centre, -1.28, f"pair {pair}", ha="center", va="top", fontsize=8.5, fontweight="bold")
-            axes.text(
-                centre,
-                -1.66,
-                f"{turn:.3g}° a token" if turn >= 1 else f"{turn:.2g}° a token",
-                ha="center",
-                va="top",
-                fontsize=8,
-            )
-        axes.set_xlim(-1.3, 2.7 * (len(pairs) - 1) + 1.3)
-        axes.set_ylim(-2.1, 1.2)
-        axes.set_aspect("equal")
+            axes.text(centre, -1.66, said, ha="center", va="top", fontsize=8)
+        axes.set(xlim=(-1.3, 2.7 * (len(pairs) - 1) + 1.3), ylim=(-2.1, 1.2), aspect="equal")
         axes.axis("off")
 
     first, last = np.degrees(inv_freq[0]), np.degrees(inv_freq[-1])
@@ -221,17 +207,9 @@ def _biases(codes: FloatArray) -> Picture:
         for head in range(heads):
             axes.plot(distances, codes[:, head], color=PURPLE, alpha=1.0 - 0.6 * head / max(heads, 2))
             if heads <= 16:
-                axes.annotate(
-                    f"head {head}",
-                    (distances[-1], low * (1 - at[head])),
-                    xytext=(4, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=8,
-                    color=PURPLE,
-                )
-        axes.set_xlabel("distance in tokens")
-        axes.set_ylabel("added to the score")
+                end = (distances[-1], low * (1 - at[head]))
+                note(axes, f"head {head}", end, (4, 0), va="center", color=PURPLE)
+        axes.set(xlabel="distance in tokens", ylabel="added to the score")
         axes.grid(axis="y")
 
     straight = bool(np.allclose(np.diff(codes, axis=0), codes[1] - codes[0], rtol=1e-4, atol=1e-6))
@@ -241,9 +219,8 @@ def _biases(codes: FloatArray) -> Picture:
         title = "Biases: the further, the lower, each head at a rate of its own"
     else:
         title = "Biases by distance, one line for each head"
-    return Picture(
-        "biases", title, "What a query adds to the score of a key, by how many tokens the key lies back.", draw
-    )
+    caption = "What a query adds to the score of a key, by how many tokens the key lies back."
+    return Picture("biases", title, caption, draw)
 
 
 def _bias_of_words(encoding: posenc.Encoding, *, dim: int, num_heads: int, length: int) -> FloatArray:
@@ -259,14 +236,11 @@ def _bias_of_words(encoding: posenc.Encoding, *, dim: int, num_heads: int, lengt
 def _score_heatmap(bias: FloatArray) -> Picture:
     def draw(axes: Axes) -> None:
         heatmap(axes, bias[0])
-        axes.set_xlabel("key j")
-        axes.set_ylabel("query i")
+        axes.set(xlabel="key j", ylabel="query i")
 
     diagonals = [np.ptp(np.diagonal(bias[0], d)) for d in range(bias.shape[-1])]
     fixed = max(diagonals) <= 1e-6 * float(np.abs(bias[0]).max() + 1e-12)
-    title = (
-        "Scores of head 0: the same along every diagonal" if fixed else "Scores of head 0: they change along a diagonal"
-    )
+    title = "Scores of head 0: " + ("the same along every diagonal" if fixed else "they change along a diagonal")
     return Picture("scores", title, "What is added between query i and key j; an encoder sees both halves.", draw)
 
 
@@ -317,12 +291,10 @@ def _decay(encoding: posenc.Encoding, *, dim: int, num_heads: int) -> Picture:
         axes.plot(distances, mean - std, color=VERMILION, linewidth=1.0)
         axes.plot(distances, curves["aligned"], color=GREEN, label="q = k = 1 on every channel")
         if "bound" in curves:
-            axes.plot(
-                distances, curves["bound"], color=MUTED, linestyle=(0, (3, 2)), label="RoFormer figure 2: a bound"
-            )
+            dashed: Any = {"color": MUTED, "linestyle": (0, (3, 2))}
+            axes.plot(distances, curves["bound"], label="RoFormer figure 2: a bound", **dashed)
         axes.set_ylim(-1.6, 2.25)
-        axes.set_xlabel("distance in tokens")
-        axes.set_ylabel("score over its size at 0")
+        axes.set(xlabel="distance in tokens", ylabel="score over its size at 0")
         axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
 

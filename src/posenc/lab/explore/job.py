@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,47 +152,36 @@ def _render(start: Start) -> str:
 
 
 def _data(start: Start) -> dict[str, Any]:
-    rotation = start.rotation
-    rule, parameters = _rule(rotation.frequencies)
-    rates = rotation.frequencies.inv_freq(rotation.rotary_dim)
-    base = float(getattr(rotation.frequencies, "base", 10_000.0))
-    plain = Geometric(base).inv_freq(rotation.rotary_dim)
-    name = type(rotation.frequencies).__name__
-    data: dict[str, Any] = {
-        "start": {
-            "head_dim": rotation.head_dim,
-            "dim": rotation.rotary_dim,
-            "base": base,
-            "trained": start.trained_length,
-            "tokens": start.longest if start.longest > start.trained_length else 4 * start.trained_length,
-            "rule": rule or "file",
-            "factor": float(getattr(rotation.frequencies, "factor", 4.0)),
-            "parameters": parameters,
-        },
-        "file": None
-        if rule
-        else {
-            "name": f"{start.name} ({name})",
-            "rates": rates.tolist(),
-            "plain": plain.tolist(),
-            "attention_factor": float(rotation.frequencies.attention_factor),
-        },
+    rotation, frequencies = start.rotation, start.rotation.frequencies
+    rule, parameters = _rule(frequencies)
+    base = float(getattr(frequencies, "base", 10_000.0))
+    controls = {
+        "head_dim": rotation.head_dim,
+        "dim": rotation.rotary_dim,
+        "base": base,
+        "trained": start.trained_length,
+        "tokens": start.longest if start.longest > start.trained_length else 4 * start.trained_length,
+        "rule": rule or "file",
+        "factor": float(getattr(frequencies, "factor", 4.0)),
+        "parameters": parameters,
     }
+    file = {
+        "name": f"{start.name} ({type(frequencies).__name__})",
+        "rates": frequencies.inv_freq(rotation.rotary_dim).tolist(),
+        "plain": Geometric(base).inv_freq(rotation.rotary_dim).tolist(),
+        "attention_factor": float(frequencies.attention_factor),
+    }
+    data: dict[str, Any] = {"start": controls, "file": None if rule else file}
     with seeded(0), torch.no_grad():  # what is learned is drawn here: the same page each time
         return data | {"distances": DISTANCES, "curves": _curves(), "codes": _codes(), "mixed": _mixed()}
 
 
 def _rule(frequencies: Frequencies) -> tuple[str | None, dict[str, Any]]:
     """The page's own name of a rule and its parameters, or None for one whose rates are handed over."""
-    if type(frequencies) is Geometric:
-        return "none", {}
-    if type(frequencies) is Linear:
-        return "linear", {}
-    if type(frequencies) is NTK:
-        return "ntk", {}
+    if (name := {Geometric: "none", Linear: "linear", NTK: "ntk"}.get(type(frequencies))) is not None:
+        return name, {}
     if isinstance(frequencies, YaRN) and (frequencies.ramp, frequencies.clamp) == ("code", "channels"):
-        keys: Iterable[str] = ("beta_fast", "beta_slow", "ends")
-        parameters = {key: getattr(frequencies, key) for key in keys}
+        parameters: dict[str, Any] = {key: getattr(frequencies, key) for key in ("beta_fast", "beta_slow", "ends")}
         usual = YaRN(frequencies.factor, trained_length=frequencies.trained_length).attention_factor
         if frequencies.attention_factor != usual:
             parameters["attention_factor"] = frequencies.attention_factor
