@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from posenc.lab.cli.shared import Json, app, console_for, print_json
-from posenc.lab.run.options import Verb
+from posenc.lab.run.options import Verb, option
 
 
 @app.command(name="list", cls=Verb)
@@ -30,16 +30,11 @@ def list_names(
 @app.command(cls=Verb)
 def show(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="An encoding, as [bold]posenc compare[/] takes it.")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw it into this .png, .svg or .pdf.", show_default=False)
-    ] = None,
-    dim: Annotated[int, typer.Option(metavar="N", help="Channels of the model that it is for.")] = 128,
-    heads: Annotated[int, typer.Option(metavar="N", help="Query heads of that model.")] = 4,
-    length: Annotated[int, typer.Option(metavar="N", help="Positions to draw.")] = 128,
-    run: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Draw it with the weights of a run of compare.", show_default=False),
-    ] = None,
+    out: Annotated[Path | None, option("Draw it into this .png, .svg or .pdf.", "FILE", False)] = None,
+    dim: Annotated[int, option("Channels of the model that it is for.", "N")] = 128,
+    heads: Annotated[int, option("Query heads of that model.", "N")] = 4,
+    length: Annotated[int, option("Positions to draw.", "N")] = 128,
+    run: Annotated[Path | None, option("Draw it with the weights of a run of compare.", "RUN", False)] = None,
 ) -> None:
     """Draw one encoding: roughly in the terminal, and as pictures in a file.
 
@@ -57,7 +52,7 @@ def explore(
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help="A rotary encoding, or a model's folder, config.json or GGUF file.")
     ] = "rope",
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The page, an .html file.")] = Path("explore.html"),
+    out: Annotated[Path, option("The page, an .html file.", "FILE")] = Path("explore.html"),
 ) -> None:
     """Write one page that draws what RoPE's parameters do, with controls to change them.
 
@@ -66,5 +61,4 @@ def explore(
     """
     from posenc.lab.explore import job
 
-    path = job.explore(target, out)
-    print(f"Page: {path}")
+    print(f"Page: {job.explore(target, out)}")

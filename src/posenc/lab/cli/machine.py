@@ -7,15 +7,12 @@ from typing import Annotated
 import typer
 
 from posenc.lab.cli.shared import app, console_for
-from posenc.lab.run.options import Verb
+from posenc.lab.run.options import Verb, option
 
 
 @app.command(cls=Verb)
 def build(
-    into: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Where to put the library.", show_default="the cache of this user"),
-    ] = None,
+    into: Annotated[Path | None, option("Where to put the library.", "FOLDER", "the cache of this user")] = None,
 ) -> None:
     """Compile the CPU kernel now, with this machine's compiler, instead of at the first call."""
     from posenc.lab import build as job

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from posenc.lab.cli.shared import Json, Pairing, app, console_for, print_json
-from posenc.lab.run.options import Verb
+from posenc.lab.run.options import Verb, option
+
+LONGEST = "the longest context that one of the two was made for"
 
 
 @app.command(cls=Verb)
@@ -18,25 +20,11 @@ def inspect(
             help="A model's or pipeline's folder, a config.json, a GGUF file, or a package that ships one.",
         ),
     ],
-    against: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Another model: say where the two differ.", show_default=False),
-    ] = None,
-    to: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="With --against: compare at positions up to N.",
-            show_default="the longest context that one of the two was made for",
-        ),
-    ] = None,
+    against: Annotated[str | None, option("Another model: say where the two differ.", "MODEL", False)] = None,
+    to: Annotated[int | None, option("With --against: compare at positions up to N.", "N", LONGEST)] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Draw the wavelengths, or the difference of the angles, into this .png or .svg.",
-            show_default=False,
-        ),
+        option("Draw the wavelengths, or the difference of the angles, into this .png or .svg.", "FILE", False),
     ] = None,
     pairing: Pairing = None,
     as_json: Json = False,
@@ -99,18 +87,13 @@ def diagnose(
         typer.Argument(metavar="TARGET", help="[bold]module:function[/] or [bold]file.py:function[/]."),
     ],
     head_dim: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Channels of a head.", show_default="the first usual number that the function takes"
-        ),
+        int | None, option("Channels of a head.", "N", "the first usual number that the function takes")
     ] = None,
     expect_pairing: Annotated[
-        str | None,
-        typer.Option(metavar="half|interleaved", help="The right pairing; another one is a fault.", show_default=False),
+        str | None, option("The right pairing; another one is a fault.", "half|interleaved", False)
     ] = None,
     expect_direction: Annotated[
-        str | None,
-        typer.Option(metavar="+|-", help="The right direction; the other one is a fault.", show_default=False),
+        str | None, option("The right direction; the other one is a fault.", "+|-", False)
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -145,10 +128,8 @@ def vectors(
             metavar="MODEL", help="A model's folder, a config.json, a GGUF file, or a package that ships one."
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for vectors.npz and vectors.json.")],
-    positions: Annotated[
-        str, typer.Option(metavar="P,P,...", help="Positions of the tokens of q and k.")
-    ] = "0,1,4095,131071",
+    out: Annotated[Path, option("A new folder for vectors.npz and vectors.json.", "DIR")],
+    positions: Annotated[str, option("Positions of the tokens of q and k.", "P,P,...")] = "0,1,4095,131071",
     pairing: Pairing = None,
 ) -> None:
     """Write golden vectors that test a port of the model to other code: rates, cos and sin, q and k before and after.
@@ -159,14 +140,14 @@ def vectors(
       posenc vectors Llama-3.2-1B/config.json --positions 0,1,4095,131071 --out golden
     """
     from posenc.lab import vectors as job
+    from posenc.lab.drawing.words import counted
 
     try:
         where = [int(each) for each in positions.split(",")]
     except ValueError:
         raise ValueError(f"--positions: got {positions!r}, expected whole numbers with commas between them.") from None
     written = job.write(model, out, where, pairing=pairing)
-    count = len(written["kinds"])
-    print(f"{count} {'kind' if count == 1 else 'kinds'} of layers: {out / job.NUMBERS}, {out / job.WORDS}")
+    print(f"{counted(len(written['kinds']), 'kind')} of layers: {out / job.NUMBERS}, {out / job.WORDS}")
     for text in written["left_out"]:
         print(f"left out: {text}")
 
@@ -176,9 +157,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that [bold]posenc vectors[/] wrote.")],
     against: Annotated[
         str,
-        typer.Option(
-            metavar="TARGET", help="[bold]module:function[/] or [bold]file.py:function[/]: f(q, k, positions[, layer])."
-        ),
+        option("[bold]module:function[/] or [bold]file.py:function[/]: f(q, k, positions[, layer]).", "TARGET"),
     ],
     as_json: Json = False,
 ) -> None:

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from posenc.lab.cli.shared import Csv, Json, Plots, Resume, app, console_for, print_json
+from posenc.lab.cli.shared import Json, Resume, app, console_for, print_json
 from posenc.lab.compare.request import Request as CompareRequest
 from posenc.lab.extend.request import Ending, ProbeRequest
 from posenc.lab.extend.request import Request as ExtendRequest
-from posenc.lab.run.options import Verb, takes
+from posenc.lab.run.options import Verb, option, takes
 
 
 @app.command(cls=Verb)
@@ -35,9 +35,7 @@ def compare(
     from posenc.lab.compare.folder import KIND
     from posenc.lab.compare.text import job as text_job
     from posenc.lab.run import folder as runs
-    from posenc.lab.run.config import Backend, check_choice
 
-    check_choice("--backend", request.backend, Backend)
     console = console_for(as_json)
     if resume:
         if given - {"specs", "resume", "jobs", "backend", "as_json"}:
@@ -121,8 +119,10 @@ def report(
     run: Annotated[
         Path | None, typer.Argument(help="The run's folder.", metavar="RUN", show_default="the latest run")
     ] = None,
-    plots: Plots = None,
-    csv: Csv = None,
+    plots: Annotated[
+        Path | None, option("Write each figure into this folder as SVG, PDF and PNG.", "DIR", False)
+    ] = None,
+    csv: Annotated[Path | None, option("Write every number of the run, one a row.", "FILE", False)] = None,
     as_json: Json = False,
 ) -> None:
     """Write the report of a run again, from its folder alone; on request also its figures and numbers as files.

@@ -1,13 +1,12 @@
 """What all verbs share: the app, the options that several take, and where each kind of output goes."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import posenc
-from posenc.lab.run.options import Verbs
+from posenc.lab.run.options import Verbs, option
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 refused or failed, with the reason on stderr, or a difference was found; 2 wrong command "
@@ -39,20 +38,7 @@ def _pairing(value: str | None) -> str | None:
 
 Pairing = Annotated[
     str | None,
-    typer.Option(
-        metavar="half|interleaved",
-        help="The pairing of a model type that posenc does not know.",
-        show_default=False,
-        callback=_pairing,
-    ),
-]
-Plots = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Write each figure into this folder as SVG, PDF and PNG.", show_default=False),
-]
-Csv = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Write every number of the run, one a row.", show_default=False),
+    option("The pairing of a model type that posenc does not know.", "half|interleaved", False, callback=_pairing),
 ]
 
 

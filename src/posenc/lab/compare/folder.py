@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from posenc.lab.compare.task import Example, Measurement, Sizes
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Backend, read_config, to_dict
+from posenc.lab.run.config import Backend, read_config
 
 KIND = "task"
 SHOWN = "shown.safetensors"
@@ -33,9 +32,6 @@ class TaskConfig:
     threads: int
     backend: Backend
 
-    def to_dict(self) -> dict[str, Any]:
-        return to_dict(KIND, self)
-
 
 @dataclass(frozen=True)
 class TaskTrial:
@@ -49,9 +45,6 @@ class TaskTrial:
     spec: str
     seed: int
     encoding_sha256: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return to_dict("task trial", self)
 
 
 class TrialResult(msgspec.Struct):

@@ -12,32 +12,27 @@ from rich.console import Console
 import posenc
 from posenc.lab.compare import find_task as tasks
 from posenc.lab.compare import report
-from posenc.lab.compare.folder import SHOWN, TaskConfig, TaskTrial, TrialResult, load_config, trials
+from posenc.lab.compare.folder import KIND, SHOWN, TaskConfig, TaskTrial, TrialResult, load_config, trials
 from posenc.lab.compare.jobs import finish as finish_run
-from posenc.lab.compare.jobs import finish_trials
+from posenc.lab.compare.jobs import finish_trials, write_configs
 from posenc.lab.compare.request import Request
 from posenc.lab.compare.task import Sizes, Task
 from posenc.lab.compare.train import Training, train
 from posenc.lab.compare.trial import Outcome, run_alone, train_and_measure
 from posenc.lab.drawing.words import counted
-from posenc.lab.encodings.spec import parse
+from posenc.lab.encodings.spec import file_digest
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Backend, check_choice, read
+from posenc.lab.run.config import Backend, Data, read, to_dict
 from posenc.lab.run.errors import RunError
-from posenc.lab.run.options import command_of
 from posenc.lab.run.schedule import seeded
 from posenc.lab.run.signals import cores
 
 
 def prepare(request: Request) -> Path:
     """A new run folder with all that its trials need; what cannot run is refused before there is one."""
-    check_choice("--backend", request.backend, Backend)
     request.refuse("preset", "texts", "vocabulary", why="which only the task text takes; leave them out")
-    task, changes, lengths = (
-        tasks.find(request.task),
-        request.model_sizes() | request.train_sizes(),
-        request.several_lengths(),
-    )
+    task, lengths = tasks.find(request.task), request.several_lengths()
+    changes = request.model_sizes() | request.train_sizes()
     if unknown := sorted(set(changes) - set(asdict(task.sizes))):
         raise ValueError(
             f"--task {request.task}: got {unknown[0]}, expected one of {', '.join(sorted(asdict(task.sizes)))}."
@@ -48,26 +43,19 @@ def prepare(request: Request) -> Path:
         raise ValueError(f"--lengths: got {lengths}, expected each length once.")
     sizes = replace(task.sizes, **changes)
     lengths = lengths or [sizes.length]
-    seeds = 1 if request.seeds is None else request.seeds
-    if seeds < 1:
-        raise ValueError(f"--seeds: got {seeds}, expected at least 1.")
-    labels: dict[str, str] = {}
-    for spec in request.specs or task.encodings:
-        label = task.check(spec)
-        if label in labels:
-            raise ValueError(f"{label!r} names two encodings of this run; give each once, with different options.")
-        labels[label] = spec
+    seeds = request.numbered_seeds(1)
+    labels = request.labelled(task.encodings, task.check)
+    for label, spec in labels.items():
         for length in lengths:
             _try(task, label, spec, replace(sizes, length=length))
-    jobs = request.jobs or min(cores(), len(labels) * seeds * len(lengths))
-    threads = request.threads or max(1, cores() // jobs)
+    jobs, threads = request.side_by_side(len(labels) * len(seeds) * len(lengths), cores())
     config = TaskConfig(
         posenc=posenc.__version__,
-        command=command_of("compare", replace(request, threads=threads, folder=None, jobs=None)),
+        command=request.command(threads),
         task=request.task,
-        file_sha256=tasks.digest(request.task),
+        file_sha256=file_digest(request.task),
         encodings=labels,
-        seeds=tuple(range(seeds)),
+        seeds=seeds,
         lengths=tuple(lengths),
         sizes=sizes,
         jobs=jobs,
@@ -75,21 +63,24 @@ def prepare(request: Request) -> Path:
         backend=cast(Backend, request.backend),
     )
     with runs.created(request.folder, request.task.rpartition("/")[2].replace(".py:", "-")) as run:
-        for label, length, seed, folder in trials(run, config):
-            trial = TaskTrial(
-                task=config.task,
-                file_sha256=config.file_sha256,
-                threads=threads,
-                sizes=replace(sizes, length=length),
-                label=label,
-                spec=labels[label],
-                seed=seed,
-                encoding_sha256=_digest(labels[label]),
-            )
-            folder.mkdir(exist_ok=True)
-            runs.write_json(folder / runs.CONFIG, trial.to_dict())
-        runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
+        every = {folder: _trial(config, label, length, seed) for label, length, seed, folder in trials(run, config)}
+        write_configs(run, to_dict(KIND, config), every)
     return run
+
+
+def _trial(config: TaskConfig, label: str, length: int, seed: int) -> Data:
+    spec = config.encodings[label]
+    trial = TaskTrial(
+        task=config.task,
+        file_sha256=config.file_sha256,
+        threads=config.threads,
+        sizes=replace(config.sizes, length=length),
+        label=label,
+        spec=spec,
+        seed=seed,
+        encoding_sha256=file_digest(spec),
+    )
+    return to_dict("task trial", trial)
 
 
 def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Backend | None = None) -> None:
@@ -124,11 +115,11 @@ def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
 def _run(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
     config = read(path / runs.CONFIG, TaskTrial)
     task, spec, sizes = tasks.find(config.task), config.spec, config.sizes
-    for what, before, now in (
-        (config.task, config.file_sha256, tasks.digest(config.task)),
-        (spec, config.encoding_sha256, _digest(spec)),
+    for what, before in (
+        (config.task, config.file_sha256),
+        (spec, config.encoding_sha256),
     ):
-        if before != now:
+        if file_digest(what) != before:
             raise RunError(f"{what} has changed since this run began; undo the change, or start a new run.")
     torch.set_num_threads(config.threads)
     training = Training(task, spec, sizes, config.seed)
@@ -144,25 +135,14 @@ def _run(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
             runs.save_tensors(path / SHOWN, task.show(model, spec, sizes))
         runs.save_tensors(path / runs.MODEL, dict(model.named_parameters()))
         trained = [row for row in runs.Metrics(path / runs.METRICS).rows() if row["event"] == "train"]
-        result = TrialResult(
-            config.label,
-            config.seed,
-            sizes.length,
-            [(row["step"], row["loss"]) for row in trained],
-            measurements,
-            examples,
-            sum(parameter.numel() for parameter in model.parameters()),
-            trained[-1]["seconds"],
-        )
+        losses = [(row["step"], row["loss"]) for row in trained]
+        parameters, seconds = sum(each.numel() for each in model.parameters()), trained[-1]["seconds"]
+        about = (config.label, config.seed, sizes.length)
+        result = TrialResult(*about, losses, measurements, examples, parameters, seconds)
         runs.write_json(path / runs.RESULTS, msgspec.to_builtins(result))
         yield {"event": "done"}
 
     return train_and_measure(training, path, measure, ordered_to_stop, threads=config.threads, device="cpu")
-
-
-def _digest(spec: str) -> str | None:
-    """SHA-256 of the file of a user's own encoding."""
-    return parse(spec).file_digest() if ".py:" in spec else None
 
 
 def _try(task: Task, label: str, spec: str, sizes: Sizes) -> None:

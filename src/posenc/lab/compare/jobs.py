@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,19 @@ from posenc.lab.compare.stepwise import Settings
 from posenc.lab.compare.trial import Outcome
 from posenc.lab.compare.watch import Watch
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Backend, Device
+from posenc.lab.run.config import Backend, Data, Device
 from posenc.lab.run.errors import Interrupted, RunError, resumable
 from posenc.lab.run.signals import listening
 
 SECONDS_BETWEEN_LOOKS = 0.2
+
+
+def write_configs(run: Path, config: Data, trials: Mapping[Path, Data]) -> None:
+    """Write the config of a new run, and those of its trials into their folders."""
+    for folder, trial in trials.items():
+        folder.mkdir(exist_ok=True)
+        runs.write_json(folder / runs.CONFIG, trial)
+    runs.write_json(run / runs.CONFIG, config)  # last: a folder that has it is whole
 
 
 def finish(run: Path, console: Console, *, introduction: Sequence[str], work: Callable[[], None], report: Any) -> None:

@@ -108,9 +108,7 @@ def _table(results: Results, unit: str) -> dict[str, Any]:
     sizes, best = sizes_of(rows), {}
     for size in sizes:
         values = [value for row in rows if (value := mean(row.sizes.get(size))) is not None]
-        best[size] = (
-            (max if more else min)(values) if len(set(values)) > 1 else None
-        )  # none stands out if all are equal
+        best[size] = (max if more else min)(values) if len(set(values)) > 1 else None  # all equal: none stands out
     return {"unit": unit, "more": more, "rows": rows, "sizes": sizes, "best": best}
 
 
@@ -128,15 +126,15 @@ def _curves(results: Results) -> list[plots.Picture]:
     hues = plots.hues(list(results.config.encodings))
     several = [unit for unit in results.units if len(sizes_of(results.of(unit))) > 1]
     pictures = [_by_size(results, unit, hues) for unit in several]
-    curves = {}
-    for encoding, seeds in results.losses.items():
-        if not any(loss is None for losses in seeds for _, loss in losses):
-            steps = [step for step, _ in seeds[0]]
-            curves[encoding] = [(step, np.array([s[i][1] for s in seeds])) for i, step in enumerate(steps)]
-    caption = "The mean over seeds; the band is their range." if len(results.config.seeds) > 1 else ""
+    curves = {encoding: curve for encoding, seeds in results.losses.items() if (curve := plots.by_step(seeds))}
     if curves:
-        pictures.append(plots.loss_by_step(curves, title="Training loss by step", caption=caption, unit=""))
+        title = "Training loss by step"
+        pictures.append(plots.loss_by_step(curves, title=title, caption=_over_seeds(results), unit=""))
     return pictures
+
+
+def _over_seeds(results: Results) -> str:
+    return "The mean over seeds; the band is their range." if len(results.config.seeds) > 1 else ""
 
 
 def _by_size(results: Results, unit: str, hues: dict[str, str]) -> plots.Picture:
@@ -151,18 +149,14 @@ def _by_size(results: Results, unit: str, hues: dict[str, str]) -> plots.Picture
             style = styles[ways.setdefault(row.encoding, 0) % len(styles)]
             ways[row.encoding] += 1
             cells = [(x, values) for x, s in enumerate(sizes) if (values := known(row.sizes.get(s))) is not None]
-            x = [place for place, _ in cells]
-            color = hues[row.encoding]
-            axes.plot(x, [np.mean(values) for _, values in cells], style, marker="o", color=color, label=row.row)
-            if len(results.config.seeds) > 1:
-                low, high = ([pick(values) for _, values in cells] for pick in (min, max))
-                axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+            curve = [(float(x), np.array(values)) for x, values in cells]
+            plots.line_of_seeds(axes, curve, hues[row.encoding], linestyle=style, marker="o", label=row.row)
         axes.set_xticks(range(len(sizes)), sizes, rotation=20 if sum(map(len, sizes)) > 40 else 0)
         axes.set_ylabel(textwrap.fill(unit, 36))
         axes.grid(axis="y")
         axes.figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7, handlelength=3)
 
-    caption = "The mean over seeds; the band is their range." if len(results.config.seeds) > 1 else ""
+    caption = _over_seeds(results)
     if len({row.encoding for row in rows}) < len(rows):
         caption += " Same hue: same encoding."
     height = plots.HEIGHT + 0.2 * math.ceil(len(rows) / columns)  # a line of the legend, in inches

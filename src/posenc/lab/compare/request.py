@@ -1,22 +1,26 @@
 """The options of ``posenc compare``, as the command line and Python give them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from posenc.lab.compare.text.presets import PRESETS
+from posenc.lab.run.config import Backend, check_choice
+from posenc.lab.run.options import command_of, option
+from posenc.lab.run.signals import cores
 
 SIZES = "Sizes, where they differ from the preset's"
 WHERE = "Where and how"
+SEEDS = ", ".join(f"{preset.seeds} for {name}" for name, preset in PRESETS.items())
 
 
 def _size(said: str, metavar: str = "N", *, section: str = "train", default: str = "") -> Any:
     """The option of a size. Its help shows the ``default`` of each preset, the field of a ``section`` of it."""
     shown = [f"{getattr(getattr(preset, section), default):g} for {key}" for key, preset in PRESETS.items() if default]
-    return typer.Option(metavar=metavar, help=said, rich_help_panel=SIZES, show_default=", ".join(shown) or True)
+    return option(said, metavar, ", ".join(shown) or True, where=SIZES)
 
 
 def _encodings(incomplete: str) -> list[str]:
@@ -46,36 +50,21 @@ class Request:
     ] = field(default_factory=list)
     preset: Annotated[
         str,
-        typer.Option(
-            metavar="|".join(PRESETS),
-            help="[bold]quick[/] takes minutes on 2 cores; [bold]standard[/] up to an hour, with 3 seeds.",
+        option(
+            "[bold]quick[/] takes minutes on 2 cores; [bold]standard[/] up to an hour, with 3 seeds.", "|".join(PRESETS)
         ),
     ] = "quick"
     texts: Annotated[
         list[Path],
-        typer.Option(
-            "--text",
-            metavar="FILE...",
-            help="Your own text. The last tenth of each file is held out.",
-            show_default="novels that ship",
-        ),
+        option("Your own text. The last tenth of each file is held out.", "FILE...", "novels that ship", "--text"),
     ] = field(default_factory=list)
     vocabulary: Annotated[
         str | None,
-        typer.Option(
-            metavar="bytes|N",
-            help="Bytes, or a vocabulary of N byte pairs that is learned from the text.",
-            show_default="bytes",
-        ),
+        option("Bytes, or a vocabulary of N byte pairs that is learned from the text.", "bytes|N", "bytes"),
     ] = None
     seeds: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Train each encoding with the seeds 0 to N - 1.",
-            show_default=", ".join(f"{preset.seeds} for {name}" for name, preset in PRESETS.items()),
-        ),
+        option("Train each encoding with the seeds 0 to N - 1.", "N", SEEDS, min=1),
     ] = None
     steps: Annotated[int | None, _size("Training steps.", default="steps")] = None
     length: Annotated[int | None, _size("Trained length in tokens.", default="length")] = None
@@ -92,53 +81,71 @@ class Request:
     dropout: Annotated[float | None, _size("Dropout in training; not for text.", "X")] = None
     task: Annotated[
         str,
-        typer.Option(
-            metavar="NAME|FILE.py:Class",
-            help="What is learned: text, translation, summarisation, retrieval, arithmetic, images, generation, video, "
-            "or your own.",
+        option(
+            "What is learned: text, translation, summarisation, retrieval, arithmetic, images, generation, video, or "
+            "your own.",
+            "NAME|FILE.py:Class",
         ),
     ] = "text"
     jobs: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Trials side by side.",
-            rich_help_panel=WHERE,
-            show_default="one for each core, or GPU",
-        ),
+        int | None, option("Trials side by side.", "N", "one for each core, or GPU", where=WHERE, min=1)
     ] = None
     threads: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
+        option(
+            "Threads of each trial. The same number of threads gives the same results.",
+            "N",
+            "cores / jobs",
+            where=WHERE,
             min=1,
-            help="Threads of each trial. The same number of threads gives the same results.",
-            rich_help_panel=WHERE,
-            show_default="cores / jobs",
         ),
     ] = None
     backend: Annotated[
         str,
-        typer.Option(
-            metavar="loky|ray|dask",
-            help="Processes here (loky), or a cluster: Ray by RAY_ADDRESS, Dask by DASK_SCHEDULER_ADDRESS. The run "
-            "folder must be on a disk that all machines share.",
-            rich_help_panel=WHERE,
+        option(
+            "Processes here (loky), or a cluster: Ray by RAY_ADDRESS, Dask by DASK_SCHEDULER_ADDRESS. The run folder "
+            "must be on a disk that all machines share.",
+            "loky|ray|dask",
+            where=WHERE,
         ),
     ] = "loky"
     folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="RUN",
-            help="The folder of the run.",
-            rich_help_panel=WHERE,
-            show_default="runs/<date-time>-<preset>",
-        ),
+        Path | None, option("The folder of the run.", "RUN", "runs/<date-time>-<preset>", "--out", where=WHERE)
     ] = None
     model: Mapping[str, int] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_choice("--backend", self.backend, Backend)
+
+    def labelled(self, usual: Sequence[str], label: Callable[[str], str]) -> dict[str, str]:
+        """The specs by their labels; without any, the ``usual`` ones.
+
+        Raises:
+            ValueError: two have one label.
+        """
+        found: dict[str, str] = {}
+        for spec in self.specs or usual:
+            if (name := label(spec)) in found:
+                raise ValueError(f"{name!r} names two encodings of this run; give each once, with different options.")
+            found[name] = spec
+        return found
+
+    def numbered_seeds(self, usual: int) -> tuple[int, ...]:
+        """The seeds; ``usual`` is how many there are where the request does not say."""
+        seeds = usual if self.seeds is None else self.seeds
+        if seeds < 1:
+            raise ValueError(f"--seeds: got {seeds}, expected at least 1.")
+        return tuple(range(seeds))
+
+    def side_by_side(self, trials: int, processors: int) -> tuple[int, int]:
+        """Jobs and threads: a trial for each processor unless the request says otherwise."""
+        jobs = self.jobs or min(trials, processors)
+        return jobs, self.threads or max(1, cores() // jobs)
+
+    def command(self, threads: int) -> str:
+        """The command that makes the same run again, with as many threads, which the results depend on."""
+        return command_of("compare", replace(self, threads=threads, folder=None, jobs=None))
 
     def several_lengths(self) -> list[int]:
         """The trained lengths of ``--lengths``; none if it was not given."""

@@ -1,18 +1,18 @@
 """Everything that a run of a task found, computed from its folder alone."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from posenc.lab.compare.folder import TaskConfig, TrialResult, trials
+from posenc.lab.compare.folder import KIND, TaskConfig, TrialResult, trials
 from posenc.lab.compare.task import Task
 from posenc.lab.drawing.words import names
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Data, read
+from posenc.lab.run.config import Data, read, to_dict
 
 HOLDS = 0.9  # of the value at the trained size, at every other one
 NEAR = 0.8  # of the best value at the trained size: who is worse has learned too little for "holds" to mean anything
@@ -54,7 +54,7 @@ class Results(msgspec.Struct, kw_only=True):
     def to_dict(self) -> Data:
         """As plain data, for JSON."""
         plain: Data = msgspec.to_builtins(self)
-        return plain | {"config": self.config.to_dict()}
+        return plain | {"config": to_dict(KIND, self.config)}
 
     def of(self, unit: str, length: int | None = None) -> list[Row]:
         """The rows of one unit, and of one trained length if it is given."""
@@ -167,14 +167,18 @@ def _best(values: Mapping[str, list[float]], better: Callable[..., str]) -> tupl
     return best, (_said(values[best]), f"; {names(others)} {verb} not distinguishable from it." if others else ".")
 
 
+def two_errors(values: Sequence[float] | np.ndarray[Any, Any]) -> float:
+    """Two standard errors of the mean of what the seeds gave; 0 for one seed, whose error nobody knows."""
+    return float(2 * np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
 def holds(past: list[float], trained: list[float], more: bool) -> Literal["yes", "no", "unclear"]:
     """Whether the values past the trained size stay within a tenth of those at it, seed by seed.
 
     With several seeds the mean difference from the limit counts, and is unclear within two standard errors of 0.
     """
     room = np.asarray(past) - HOLDS * np.asarray(trained) if more else np.asarray(trained) / HOLDS - np.asarray(past)
-    error = 2 * room.std(ddof=1) / math.sqrt(len(room)) if len(room) > 1 else 0.0
-    if abs(room.mean()) < error:
+    if abs(room.mean()) < two_errors(room):
         return "unclear"
     return "yes" if room.mean() >= 0 else "no"
 
@@ -210,4 +214,4 @@ def _may_be_as_good(values: list[float], best: list[float]) -> bool:
     if len(values) < 2 or len(values) != len(best):
         return values == best
     apart = np.asarray(values) - np.asarray(best)
-    return float(abs(apart.mean())) <= float(2 * apart.std(ddof=1) / math.sqrt(len(apart)))
+    return float(abs(apart.mean())) <= two_errors(apart)

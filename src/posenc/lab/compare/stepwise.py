@@ -2,30 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 import posenc
-from posenc.lab.run.schedule import Schedule, learning_rate_at, load_moments, moments
+from posenc.lab.compare.task import Sizes
+from posenc.lab.compare.text.config import TrainConfig
+from posenc.lab.run.schedule import learning_rate_at, load_moments, moments
 
-
-class Settings(Schedule, Protocol):
-    """How a model is trained. ``length`` and ``batch`` say how much makes an example and how many make a step."""
-
-    @property
-    def length(self) -> int: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def log_every(self) -> int: ...
-    @property
-    def checkpoint_every(self) -> int: ...
-
-
+Settings = TrainConfig | Sizes
+"""How a model is trained: on text, or at a task."""
 Model = TypeVar("Model", bound=nn.Module)
 Config = TypeVar("Config", bound=Settings)
 

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from posenc.lab.encodings.spec import parse
+from posenc.lab.run.config import check_numbers
 
 if TYPE_CHECKING:
     from posenc.lab.drawing.plots import Picture
@@ -43,14 +44,9 @@ class Sizes:
         return max(1, self.steps // 20)
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            lowest = 0 if name in ("warmup", "weight_decay", "dropout") else 1e-12
-            if not lowest <= value:
-                raise ValueError(f"task: got {name} {value}, expected {'0 or more' if lowest == 0 else 'more than 0'}.")
+        check_numbers("task", self, may_be_zero=("warmup", "weight_decay", "dropout"))
         if self.dropout >= 1:
             raise ValueError(f"task: got dropout {self.dropout}, expected less than 1.")
-        if self.dim % self.num_heads:
-            raise ValueError(f"task: got dim {self.dim} for {self.num_heads} heads, expected a multiple of the heads.")
 
 
 @dataclass(frozen=True)

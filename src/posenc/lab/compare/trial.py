@@ -43,7 +43,8 @@ def run_alone(folder: str, parent: int, work: Callable[[Path, Callable[[], bool]
             runs.clear_partial_writes(path)
             finished = work(path, ordered_to_stop)
     except Exception as error:
-        return Outcome(path.name, "failed", str(error) if _is_plain(error) else f"{type(error).__name__}: {error}")
+        says_everything = isinstance(error, (RunError, ValueError, TypeError, OSError))
+        return Outcome(path.name, "failed", str(error) if says_everything else f"{type(error).__name__}: {error}")
     if is_orphan():
         os._exit(1)  # nobody will read the outcome, and an idle worker would linger for minutes
     return Outcome(path.name, "done" if finished else "stopped")
@@ -120,7 +121,13 @@ def _begin_or_resume(
 ) -> tuple[runs.Metrics, float]:
     """The metrics of a trial, and its seconds so far; a training whose checkpoint stands goes back to it."""
     if checkpoint.exists():
-        _check_versions(runs.read_json(folder / runs.ENVIRONMENT), here)
+        before = runs.read_json(folder / runs.ENVIRONMENT)
+        for package in ("torch", "posenc"):  # with other code, the numbers would not be those of an unbroken run
+            if before.get(package) != here[package]:
+                raise RunError(
+                    f"it began with {package} {before.get(package)} and would go on with {here[package]}, which may "
+                    "compute other numbers; install that version, or start a new run."
+                )
     runs.write_json(folder / runs.ENVIRONMENT, here)
     metrics = runs.Metrics(folder / runs.METRICS)
     if checkpoint.exists():
@@ -128,18 +135,3 @@ def _begin_or_resume(
     rows = [row for row in metrics.rows() if row["event"] == "train" and row["step"] <= training.step]
     metrics.keep(rows)  # rows past the checkpoint will be written again, with the same numbers
     return metrics, rows[-1]["seconds"] if rows else 0.0
-
-
-def _check_versions(before: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Refuse to go on with other code: the numbers would not be those of an unbroken run."""
-    for package in ("torch", "posenc"):
-        if before.get(package) != here[package]:
-            raise RunError(
-                f"it began with {package} {before.get(package)} and would go on with {here[package]}, which may "
-                "compute other numbers; install that version, or start a new run."
-            )
-
-
-def _is_plain(error: Exception) -> bool:
-    """Whether the message says everything: true of our own errors, and of those of the library."""
-    return isinstance(error, (RunError, ValueError, TypeError, OSError))

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -32,13 +31,11 @@ class Standing:
         if row["event"] == "train":
             self.step, self.loss, self.phase = row["step"], row["loss"], "training"
             self.tokens = config.batch * config.length if "tokens_per_second" in row else 0
-            rate = row["tokens_per_second"] / self.tokens if self.tokens else row["steps_per_second"]
-            self.steps_per_second = rate
+            self.steps_per_second = row["tokens_per_second"] / self.tokens if self.tokens else row["steps_per_second"]
         else:
             self.step = config.steps
-            self.phase = {"evaluate": "evaluating", "measure": "evaluating", "done": "done"}.get(
-                row["event"], self.phase
-            )
+            phases = {"evaluate": "evaluating", "measure": "evaluating", "done": "done"}
+            self.phase = phases.get(row["event"], self.phase)
             if row["event"] == "evaluate":
                 self.evaluated = f", {row['factor']}x is done"
 
@@ -73,24 +70,19 @@ class Watch:
         self._display = display(console)
 
     def __enter__(self) -> Self:
-        self._say_what_is_done()
-        self._display.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.look()
-        self._display.stop()
-
-    def _say_what_is_done(self) -> None:
-        """Of a run that goes on: how many trials are done, and after which step each of the others continues."""
+        # Of a run that goes on: how many trials are done, and after which step each of the others continues.
         done = sum(standing.phase == "done" for standing in self.standings.values())
         steps = {folder: step for folder in self.standings if (step := _step_of(folder / runs.CHECKPOINT)) is not None}
         if done or steps:
             said = [f"{done} of {len(self.standings)} trials are done"]
             said += [f"{self.title(folder)} continues after step {step}" for folder, step in steps.items()]
             self.console.print("; ".join(said), highlight=False, markup=False, soft_wrap=True)
+        self._display.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.look()
+        self._display.stop()
 
     def title(self, folder: Path) -> str:
         """The label of a trial, with its seed if there are several."""

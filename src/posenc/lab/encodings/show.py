@@ -125,9 +125,7 @@ def _trained(spec: str, run: Path) -> tuple[Encoding, int, int]:
             continue
         dim, heads, length = model["dim"], model["num_heads"], config["train"]["length"]
         encoding = parse(config["spec"]).build(dim=dim, num_heads=heads, length=length)
-        prefix = "encoding."
-        state = {k.removeprefix(prefix): v for k, v in runs.load_tensors(weights).items() if k.startswith(prefix)}
-        encoding.load_state_dict(state)
+        encoding.load_state_dict(runs.load_tensors(weights, below="encoding."))
         return encoding, dim, heads
     raise ValueError(
         f"show: {run} has not trained {spec!r}, expected one of {', '.join(dict.fromkeys(done)) or 'its encodings'}; "

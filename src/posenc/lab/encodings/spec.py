@@ -1,6 +1,7 @@
 """What the command line calls an encoding: ``rope``, ``rope:pairing=interleaved``, ``mine.py:Mine:width=3``."""
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import importlib.util
@@ -10,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from posenc import catalogue
 
 if TYPE_CHECKING:
     from posenc.encoding import Encoding
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class Spec:
         """The class."""
         if self.file is None:
             return catalogue.row(self.name).load()
-        return _class_in_file(self.file, self.name)
+        from posenc.encoding import Encoding
+
+        return class_in_file(self.file, self.name, Encoding)
 
     def build(self, *, dim: int, num_heads: int, length: int, causal: bool = True) -> "Encoding":
         """The encoding for a model of these sizes, trained at ``length`` tokens.
@@ -62,9 +67,12 @@ class Spec:
             options.setdefault("direction", "both")
         return catalogue.build(cls, dim=dim, num_heads=num_heads, **options)
 
-    def file_digest(self) -> str | None:
-        """SHA-256 of the file that defines the class, by which a resumed run sees that it is still the same."""
-        return None if self.file is None else hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+def file_digest(text: str) -> str | None:
+    """SHA-256 of the file of ``mine.py:Mine``, by which a resumed run sees that it is still the same; None for a name
+    of posenc's own."""
+    file, found, _ = text.partition(".py:")
+    return hashlib.sha256(Path(f"{file}.py").read_bytes()).hexdigest() if found else None
 
 
 def parse(text: str) -> Spec:
@@ -105,10 +113,9 @@ def _split(text: str) -> tuple[str | None, str, str]:
 
 
 def _parse_options(text: str, options: str) -> dict[str, Any]:
-    try:
+    call = None
+    with contextlib.suppress(SyntaxError):
         call = ast.parse(f"_({options})", mode="eval").body
-    except SyntaxError as error:
-        raise ValueError(f"{text}: got options {options!r}, expected NAME=VALUE,NAME=VALUE after the colon.") from error
     if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
         raise ValueError(f"{text}: got options {options!r}, expected NAME=VALUE,NAME=VALUE after the colon.")
     found = {str(keyword.arg): _value(text, keyword.value) for keyword in call.keywords}
@@ -169,27 +176,32 @@ def _value(text: str, node: ast.expr) -> Any:
         ) from error
 
 
-def _class_in_file(file: Path, name: str) -> "type[Encoding]":
-    from posenc.encoding import Encoding
+def classes_of(module: ModuleType, kind: type[T]) -> dict[str, type[T]]:
+    """The classes of a kind that a module defines, by name."""
+    named = {name: value for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, kind)}
+    return {name: value for name, value in named.items() if value.__module__ == module.__name__}
 
+
+def class_in_file(file: Path, name: str, kind: type[T]) -> type[T]:
+    """A class of a user's Python file.
+
+    Raises:
+        ValueError: the file does not run, or has no such class; the message has the nearest.
+        TypeError: it is of another kind.
+    """
     module = import_file(file)
     found = getattr(module, name, None)
-    if isinstance(found, type) and issubclass(found, Encoding):
+    if isinstance(found, type) and issubclass(found, kind):
         return found
     if found is not None:
-        raise TypeError(f"{file}:{name} is {_what(found)}, expected a subclass of posenc.Encoding.")
-    own = [
-        key
-        for key, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Encoding) and value.__module__ == module.__name__
-    ]
+        what = "a class of another kind" if isinstance(found, type) else f"a {type(found).__name__}"
+        raise TypeError(f"{file}:{name} is {what}, expected a subclass of {kind.__module__}.{kind.__name__}.")
+    own = list(classes_of(module, kind))
     near = difflib.get_close_matches(name, own, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"{file} has no class {name!r}; {hint}its encodings are: {', '.join(own) or 'none'}.")
-
-
-def _what(found: object) -> str:
-    return "a class of another kind" if isinstance(found, type) else f"a {type(found).__name__}"
+    raise ValueError(
+        f"{file} has no class {name!r}; {hint}its subclasses of {kind.__name__} are: {', '.join(own) or 'none'}."
+    )
 
 
 def import_file(file: Path) -> ModuleType:

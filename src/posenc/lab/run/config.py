@@ -1,7 +1,7 @@
 """What the configurations of all runs share: the format of their files, and how they are read and written."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -25,6 +25,17 @@ def check_choice(name: str, value: str, allowed: Any) -> None:
     """Refuse a value that a Literal does not have."""
     if value not in get_args(allowed):
         raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(get_args(allowed))}.")
+
+
+def check_numbers(section: str, config: Any, *, may_be_zero: Collection[str] = ()) -> None:
+    """Refuse a number of a dataclass that is not above 0, and a width that its heads do not divide."""
+    for name, value in vars(config).items():
+        lowest = "0 or more" if name in may_be_zero else "more than 0"
+        if isinstance(value, (int, float)) and not (value >= 0 if name in may_be_zero else value > 0):
+            raise ValueError(f"{section}: got {name} {value}, expected {lowest}.")
+    dim, heads = (getattr(config, name, 1) for name in ("dim", "num_heads"))
+    if dim % heads:
+        raise ValueError(f"{section}: got dim {dim} for {heads} heads, expected a multiple of the heads.")
 
 
 def to_dict(kind: str, config: Any) -> dict[str, Any]:

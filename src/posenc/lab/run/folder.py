@@ -1,6 +1,7 @@
 """Run folders: written so that a crash at any moment, even in the middle of a write, loses nothing that was done."""
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -132,15 +133,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     write(path, save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}))
 
 
-def load_tensors(path: Path) -> dict[str, Any]:
-    """Read named torch tensors; a damaged file is a :class:`RunError`."""
+def load_tensors(path: Path, *, below: str = "") -> dict[str, Any]:
+    """Read named torch tensors, those alone whose names begin with ``below``, which is taken off; a damaged file is a
+    :class:`RunError`."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        return load(path.read_bytes())
+        tensors = load(path.read_bytes())
     except SafetensorError as error:
         raise RunError(f"{path}: no safetensors file ({error}); the file is damaged.") from error
+    return {name.removeprefix(below): tensor for name, tensor in tensors.items() if name.startswith(below)}
 
 
 @contextlib.contextmanager
@@ -158,7 +161,9 @@ def created(folder: Path | None, preset: str) -> Iterator[Path]:
         with locked(folder, patience=0):
             _check_unused(folder)  # again: another process may have come first
             if folder.parent == RUNS:
-                _point_latest_to(folder)
+                temporary = RUNS / f".latest.{os.getpid()}"
+                temporary.symlink_to(folder.name, target_is_directory=True)
+                temporary.replace(RUNS / "latest")
             yield folder
     except OSError as error:
         raise error if error.filename else _named(error, folder or RUNS) from error
@@ -173,12 +178,12 @@ def _check_unused(folder: Path) -> None:
 
 def _new(base: Path) -> Path:
     """A folder that was not there: base, or base-2, base-3, ..."""
-    paths = _numbered(base)
-    while True:
-        path = next(paths)
+    for number in itertools.count(1):
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
         with contextlib.suppress(FileExistsError):
             path.mkdir(parents=True)
-            return path
+            break
+    return path
 
 
 def find(folder: Path | None) -> Path:
@@ -220,17 +225,3 @@ def _line(row: Mapping[str, Any]) -> str:
 def _named(error: OSError, path: Path) -> OSError:
     """The same error, naming the file that was meant."""
     return OSError(error.errno, error.strerror or str(error), str(path))
-
-
-def _numbered(base: Path) -> Iterator[Path]:
-    yield base
-    number = 2
-    while True:
-        yield base.with_name(f"{base.name}-{number}")
-        number += 1
-
-
-def _point_latest_to(folder: Path) -> None:
-    temporary = RUNS / f".latest.{os.getpid()}"
-    temporary.symlink_to(folder.name, target_is_directory=True)
-    temporary.replace(RUNS / "latest")

@@ -25,6 +25,13 @@ WIDTH_OF_BOXES = 80
 """Columns that a terminal has for help in boxes, in which long words would be cut."""
 
 
+def option(said: str, metavar: str, default: str | bool = True, *names: str, where: str = "", **more: Any) -> Any:
+    """An option with a value: its help, what its value is called, and what the help shows as the default, if anything;
+    ``where`` is its box in the help."""
+    options: dict[str, Any] = {"metavar": metavar, "help": said, "show_default": default, **more}
+    return typer.Option(*names, rich_help_panel=where or None, **options)
+
+
 def _filled(text: str | None) -> str | None:
     """Help in which each paragraph is one line, for the terminal to break; indented lines stay."""
     first, *more = (part if "\n " in part else part.replace("\n", " ") for part in (text or "").split("\n\n"))
@@ -33,51 +40,44 @@ def _filled(text: str | None) -> str | None:
     return "\n\n".join((first, "", *more) if more else (first,)) or None
 
 
-def _without_types(parameters: list[Any]) -> list[Any]:
-    """Parameters whose help shows no type for a flag or an argument."""
-    for parameter in parameters:
-        if parameter.param_type_name == "argument" or getattr(parameter, "is_flag", False):
-            parameter.display_type_rich = lambda ctx: None
-    return parameters
-
-
-def _explain(verb: Any, formatter: Any, format_help: Callable[[], None]) -> None:
+class _Explained:
     """Help that is not cut in a narrow terminal: there it has no boxes."""
-    if shutil.get_terminal_size().columns >= WIDTH_OF_BOXES:
-        format_help()
-        return
-    before = verb.rich_markup_mode, verb.help
-    verb.rich_markup_mode = None
-    verb.help = re.sub(r"\n\n+(Examples?:)", "\n\n\b\n\\1", verb.help or "")  # \b: lines stay lines
-    try:
-        format_help()
-    finally:
-        verb.rich_markup_mode, verb.help = before
-    formatter.buffer = [re.sub(r"\[(?:bold|/)\]", "", "".join(formatter.buffer))]
 
-
-class Verbs(TyperGroup):
-    """The command without a verb."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        _explain(self, formatter, lambda: super(Verbs, self).format_help(ctx, formatter))
+    rich_markup_mode: Any
+    help: str | None
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types(super().get_params(ctx))
+        """The parameters; help shows no type for a flag or an argument."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if parameter.param_type_name == "argument" or getattr(parameter, "is_flag", False):
+                parameter.display_type_rich = lambda ctx: None
+        return parameters
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        if shutil.get_terminal_size().columns >= WIDTH_OF_BOXES:
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+            return
+        before = self.rich_markup_mode, self.help
+        self.rich_markup_mode = None
+        self.help = re.sub(r"\n\n+(Examples?:)", "\n\n\b\n\\1", self.help or "")  # \b: lines stay lines
+        try:
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+        finally:
+            self.rich_markup_mode, self.help = before
+        formatter.buffer = [re.sub(r"\[(?:bold|/)\]", "", "".join(formatter.buffer))]
 
 
-class Verb(TyperCommand):
+class Verbs(_Explained, TyperGroup):
+    """The command without a verb."""
+
+
+class Verb(_Explained, TyperCommand):
     """A verb that takes several files after one ``--text``."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.help = _filled(self.help)
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types(super().get_params(ctx))
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        _explain(self, formatter, lambda: super(Verb, self).format_help(ctx, formatter))
 
     def invoke(self, ctx: Any) -> Any:
         try:

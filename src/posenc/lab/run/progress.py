@@ -8,8 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -37,18 +36,9 @@ class Row:
         return "" if self.loss is None else f"loss {self.loss:.3f}"
 
 
-class Display(Protocol):
-    """Shows rows, each with a key of its own; new rows may come at any time."""
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def show(self, rows: Mapping[Any, Row]) -> None: ...
-
-
-def display(console: Console) -> Display:
-    """Bars on a terminal, lines elsewhere."""
+def display(console: Console) -> "Bars | Lines":
+    """Shows rows, each with a key of its own, as bars on a terminal and as lines elsewhere; new rows may come at any
+    time."""
     return Bars(console) if console.is_terminal else Lines(console)
 
 
@@ -66,12 +56,7 @@ class Bars:
             console=console,
         )
         self.tasks: dict[Any, TaskID] = {}
-
-    def start(self) -> None:
-        self.progress.start()
-
-    def stop(self) -> None:
-        self.progress.stop()
+        self.start, self.stop = self.progress.start, self.progress.stop
 
     def show(self, rows: Mapping[Any, Row]) -> None:
         for key, row in rows.items():
@@ -101,18 +86,10 @@ class Lines:
         for key, row in rows.items():
             changed = row.phase != self.phases.get(key, "waiting")
             if (due and row.phase == "working") or (changed and row.phase in ("working", "done")):
-                self._print(row)
+                done = f"{row.title:<20}  {row.unit} {row.completed:>5.0f}/{row.total:.0f}"
+                line = f"{done}  {row.said_loss:<11}  {row.speed:>16}  {row.left}"
+                self.console.print(line, highlight=False, soft_wrap=True, markup=False)
             self.phases[key] = row.phase
-
-    def _print(self, row: Row) -> None:
-        columns = (
-            f"{row.title:<20}",
-            f"{row.unit} {row.completed:>5.0f}/{row.total:.0f}",
-            f"{row.said_loss:<11}",
-            f"{row.speed:>16}",
-            row.left,
-        )
-        self.console.print("  ".join(columns), highlight=False, soft_wrap=True, markup=False)
 
 
 def said_time(seconds: float) -> str:
@@ -170,9 +147,7 @@ class Stages:
         self._display.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._display.stop()
 
     def begin(self, title: str, total: int, *, unit: str, share: Callable[[float], float] = lambda done: done) -> Stage:

@@ -6,11 +6,11 @@ import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-import joblib
-
 
 def cores() -> int:
     """Cores that this process may use."""
+    import joblib  # here: the verbs are declared without it
+
     return int(joblib.cpu_count())
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,21 @@ class Vocabulary:
         return np.array(tokenizers.Tokenizer.from_str(self.tokenizer).encode(text).ids, dtype=np.int32)
 
 
+def byte_pairs(texts: Iterable[str], size: int, *, special: Sequence[str] = (), space_first: bool = False) -> Any:
+    """A tokenizer of byte pairs learned from texts, after the ``special`` tokens; a text may begin with a space of its
+    own."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space_first)
+    tokenizer.decoder = decoders.ByteLevel()
+    options: dict[str, Any] = {"vocab_size": size, "special_tokens": list(special), "show_progress": False}
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(initial_alphabet=alphabet, **options))
+    return tokenizer
+
+
 def make_vocabulary(wanted: str, documents: Sequence[Document]) -> Vocabulary:
     """``"bytes"``, or a number N for N byte pairs learned from the documents.
 
@@ -122,16 +137,7 @@ def make_vocabulary(wanted: str, documents: Sequence[Document]) -> Vocabulary:
         return Vocabulary("bytes", 256)
     if not wanted.isdecimal() or int(wanted) < 257:
         raise ValueError(f'vocabulary: got {wanted!r}, expected "bytes" or a number of at least 257, such as 1024.')
-    import tokenizers
-    from tokenizers import decoders, models, pre_tokenizers, trainers
-
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=int(wanted), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator((document.text for document in documents), trainer)
+    tokenizer = byte_pairs((document.text for document in documents), int(wanted))
     return Vocabulary("bpe", tokenizer.get_vocab_size(), tokenizer.to_str())
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from posenc.lab.compare.task import Measurement, Sizes, Task
+from posenc.lab.compare.task import Measurement, Sizes
 from posenc.lab.compare.tasks.shared import patches
 from posenc.lab.compare.tasks.shared.diffusion import Block, Conditions
-from posenc.lab.compare.tasks.shared.patches import CLASSES, SIDE, Where
+from posenc.lab.compare.tasks.shared.patches import CLASSES, SIDE, OfDigits, Where
 from posenc.lab.drawing.plots import Picture
 from posenc.lab.drawing.tiles import tiles
 from posenc.lab.run.schedule import seeded
@@ -88,9 +88,9 @@ def drawn(model: DiT, labels: Tensor, height: int, width: int, rule: str) -> Ten
         return model.sample(labels, height, width, rule)
 
 
-class Generation(Task):
+class Generation(OfDigits):
     title = "Drawing handwritten digits, trained at 8x8 pixels"
-    encodings = ("none", "learned", "sincos", "axial", "mixed")
+    network = DiT
     unit = "% seen as the digit that was asked for"
     other_units: ClassVar = {DISTANCE: False}
     sizes = Sizes(num_layers=3, steps=600, batch=64, learning_rate=3e-3, warmup=50, length=SIDE)
@@ -99,14 +99,6 @@ class Generation(Task):
         "them. No published ordering is known at this size; the question is whether the rule that numbers the "
         "patches decides here as it does in the task images."
     )
-
-    def check(self, spec: str) -> str:
-        return patches.check(spec) or super().check(spec)
-
-    def model(self, spec: str, sizes: Sizes) -> nn.Module:
-        if sizes.length != SIDE:
-            raise ValueError(f"--length: got {sizes.length}, expected {SIDE}: the images are 8x8.")
-        return DiT(spec, sizes)
 
     def loss(self, model: DiT, sizes: Sizes, generator: np.random.Generator) -> Tensor:
         (images, labels), _ = patches.split()

@@ -9,9 +9,9 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from posenc.lab.compare.task import Measurement, Sizes, Task
+from posenc.lab.compare.task import Measurement, Sizes
 from posenc.lab.compare.tasks.shared import patches
-from posenc.lab.compare.tasks.shared.patches import CLASSES, SIDE, SIZES, Where
+from posenc.lab.compare.tasks.shared.patches import CLASSES, SIDE, SIZES, OfDigits, Where
 from posenc.lab.drawing.plots import Picture
 from posenc.lab.drawing.tiles import SHADES
 from posenc.nn import Transformer
@@ -39,9 +39,9 @@ class ViT(nn.Module):
         return logits
 
 
-class Images(Task):
+class Images(OfDigits):
     title = "Handwritten digits, trained at 8x8 pixels"
-    encodings = ("none", "learned", "sincos", "axial", "mixed")
+    network = ViT
     unit = "% right"
     sizes = Sizes(steps=600, batch=64, learning_rate=3e-3, length=SIDE)
     expected = (
@@ -50,14 +50,6 @@ class Images(Task):
         "patches, and what decides is the rule: numbers within the trained range (fitted, centred, a table "
         "stretched in two dimensions) carry over, and counted ones do not."
     )
-
-    def check(self, spec: str) -> str:
-        return patches.check(spec) or super().check(spec)
-
-    def model(self, spec: str, sizes: Sizes) -> nn.Module:
-        if sizes.length != SIDE:
-            raise ValueError(f"--length: got {sizes.length}, expected {SIDE}: the images are 8x8.")
-        return ViT(spec, sizes)
 
     def loss(self, model: ViT, sizes: Sizes, generator: np.random.Generator) -> Tensor:
         (images, labels), _ = patches.split()
@@ -95,8 +87,7 @@ class Images(Task):
                     share = float(value) / 100
                     axes.add_patch(Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, color=SHADES(share), linewidth=0))
                     axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center")
-            axes.set_xlim(-0.5, len(rules) - 0.5)
-            axes.set_ylim(len(shown) - 0.5, -0.5)
+            axes.set(xlim=(-0.5, len(rules) - 0.5), ylim=(len(shown) - 0.5, -0.5))
             axes.set_xticks(range(len(rules)), [rule.replace("in one", "in one\n") for rule in rules])
             axes.set_yticks(range(len(shown)), list(shown))
             axes.tick_params(length=0)

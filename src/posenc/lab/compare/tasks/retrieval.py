@@ -109,8 +109,7 @@ def _depths(label: str, values: Mapping[str, Tensor]) -> Picture:
             axes.text(column, row, "-" if np.isnan(value) else f"{value:.0f}", ha="center", va="center", fontsize=8)
         axes.set_xticks(range(len(values["pairs"])), [f"{n}" for n in values["pairs"].tolist()])
         axes.set_yticks(range(DEPTHS), [f"{100 * q // DEPTHS}-{100 * (q + 1) // DEPTHS} %" for q in range(DEPTHS)])
-        axes.set_xlabel("pairs in the list")
-        axes.set_ylabel("depth of the pair")
+        axes.set(xlabel="pairs in the list", ylabel="depth of the pair")
         axes.tick_params(length=0)
 
     return Picture(f"depth {label}", f"What {label} finds, by depth", "In %, of the first seed.", draw, height=2.4)

@@ -1,7 +1,7 @@
 """Documentation to its one line: docstrings of NumPy, SciPy, scikit-learn and six more packages."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from posenc.lab.compare.task import Sizes
 from posenc.lab.compare.tasks.shared.sequences import Pairs, Pieces, TextToText, table
@@ -34,9 +34,8 @@ class Summarisation(TextToText):
     encodings = ("none", "sinusoidal", "rope", "alibi", "t5")
     unit = "ROUGE-L"
     sizes = Sizes(dim=64, num_layers=2, num_heads=4, length=64, steps=500, batch=48, learning_rate=4e-3, warmup=60)
-
-    def data(self) -> tuple[Pieces, Pairs, Pairs]:
-        return docstrings()
+    data = staticmethod(docstrings)
+    score = staticmethod(rouge_l)
 
     def trained_on(self, sizes: Sizes) -> Pairs:
         return cut(sizes.length)
@@ -52,9 +51,6 @@ class Summarisation(TextToText):
             )
         for factor in FACTORS:
             yield f"{factor * sizes.length} tokens", held.at(long[: self.asked], cut=factor * sizes.length)
-
-    def score(self, written: Sequence[str], wanted: Sequence[str]) -> float:
-        return rouge_l(written, wanted)
 
     def shorter(self, source: str, pairs: Pairs) -> str:
         return f"{source[:120]} …"

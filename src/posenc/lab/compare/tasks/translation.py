@@ -38,9 +38,8 @@ class Translation(TextToText):
     encodings = ("none", "sinusoidal", "rope", "alibi")
     unit = "chrF"
     sizes = Sizes(dim=64, num_layers=2, num_heads=4, length=32, steps=600, batch=64, learning_rate=4e-3, warmup=60)
-
-    def data(self) -> tuple[Pieces, Pairs, Pairs]:
-        return verses()
+    data = staticmethod(verses)
+    score = staticmethod(chrf)
 
     def trained_on(self, sizes: Sizes) -> Pairs:
         if len(short(sizes.length).sources) < 500:
@@ -54,9 +53,6 @@ class Translation(TextToText):
             chosen = [i for i, source in enumerate(held.sources) if low < len(source) <= high]
             if chosen:
                 yield f"{low + 1}-{high} tokens", held.at(chosen[: self.asked])
-
-    def score(self, written: Sequence[str], wanted: Sequence[str]) -> float:
-        return chrf(written, wanted)
 
     def show(self, model: EncoderDecoder, spec: str, sizes: Sizes) -> Mapping[str, Tensor]:
         held = verses()[2]

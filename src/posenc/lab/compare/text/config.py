@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Backend, Device, read_config, to_dict
+from posenc.lab.run.config import Backend, Device, check_numbers, read_config, to_dict
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -22,9 +22,7 @@ class ModelConfig:
     num_heads: int
 
     def __post_init__(self) -> None:
-        _check_positive(self, "dim", "num_layers", "num_heads")
-        if self.dim % self.num_heads:
-            raise ValueError(f"model: got dim {self.dim} for {self.num_heads} heads, expected a multiple of the heads.")
+        check_numbers("model", self)
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,7 @@ class TrainConfig:
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
-        _check_positive(self, "length", "batch", "steps", "learning_rate", "log_every", "checkpoint_every")
-        for name in ("warmup", "weight_decay"):
-            if not (value := getattr(self, name)) >= 0:
-                raise ValueError(f"train: got {name} {value}, expected 0 or more.")
+        check_numbers("train", self, may_be_zero=("warmup", "weight_decay"))
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", tuple(self.factors))
-        _check_positive(self, "tokens", "last", "last_tokens")
+        check_numbers("evaluate", self)
         if not self.factors or any(factor < 1 for factor in self.factors):
             raise ValueError(f"evaluate: got factors {self.factors}, expected whole numbers of at least 1.")
 
@@ -122,16 +117,6 @@ class TrialConfig:
     def name(self) -> str:
         """The trial's folder below the run's."""
         return f"{self.label}-seed{self.seed}"
-
-    def to_dict(self) -> dict[str, Any]:
-        return to_dict("trial", self)
-
-
-def _check_positive(config: Any, *names: str) -> None:
-    for name in names:
-        if not (value := getattr(config, name)) > 0:
-            section = type(config).__name__.removesuffix("Config").lower()
-            raise ValueError(f"{section}: got {name} {value}, expected more than 0.")
 
 
 def load_config(run: Path) -> RunConfig:

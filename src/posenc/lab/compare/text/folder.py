@@ -8,10 +8,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 import posenc
-from posenc.lab.compare.text.config import Given, RunConfig
+from posenc.lab.compare.text.config import Given, RunConfig, load_config
 from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import Data, check_format, converted
+from posenc.lab.run.config import Data, converted
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.schedule import seeded
 
@@ -79,9 +79,7 @@ def read_config(run: Path) -> tuple[RunConfig, Data]:
     path = run / runs.CONFIG
     if not path.is_file():
         raise ValueError(f"report: {run} has no {runs.CONFIG}, expected the folder of a run, such as runs/latest.")
-    config = runs.read_json(path)
-    check_format(path, config, "compare")
-    return converted(config, RunConfig, where=str(path)), config
+    return load_config(run), runs.read_json(path)
 
 
 def _rows(folder: Path, rows: Sequence[Data], event: str, cls: type[T]) -> list[T]:
@@ -129,9 +127,7 @@ def _encoding(run: Path, given: Given, config: RunConfig) -> posenc.Encoding | s
             encoding = parse(given.spec).build(dim=model.dim, num_heads=model.num_heads, length=config.train.length)
         weights = run / f"{given.label}-seed{config.seeds[0]}" / runs.MODEL
         if list(encoding.parameters()) and weights.exists():
-            tensors = runs.load_tensors(weights)
-            own = {key: tensors[f"encoding.{key}"] for key in encoding.state_dict() if f"encoding.{key}" in tensors}
-            encoding.load_state_dict(own)
+            encoding.load_state_dict(runs.load_tensors(weights, below="encoding."))
     except (ValueError, TypeError, OSError, RuntimeError, RunError) as error:
         return f"{given.spec} cannot be built here: {error}"
     return encoding

@@ -9,34 +9,62 @@ from rich.console import Console
 
 import posenc
 from posenc.lab.compare.jobs import finish as finish_run
-from posenc.lab.compare.jobs import finish_trials
+from posenc.lab.compare.jobs import finish_trials, write_configs
 from posenc.lab.compare.request import Request as Request
 from posenc.lab.compare.text import report, speed
 from posenc.lab.compare.text.config import Given, RunConfig, TrialConfig, is_done, load_config, load_trial
 from posenc.lab.compare.text.presets import PRESETS
 from posenc.lab.compare.text.trial import make_model, run_trial
 from posenc.lab.drawing.words import counted
-from posenc.lab.encodings.spec import parse
+from posenc.lab.encodings.spec import file_digest, parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run import text
-from posenc.lab.run.config import Backend, Device, check_choice
+from posenc.lab.run.config import Backend, Device, to_dict
 from posenc.lab.run.errors import RunError
-from posenc.lab.run.options import command_of
 from posenc.lab.run.progress import Stages
 from posenc.lab.run.signals import cores
 
 
 def prepare(request: Request) -> Path:
     """A new run folder that holds all that its trials need; what cannot run is refused before there is one."""
-    config, trials, vocabulary, tokens = _plan(request)
+    request.refuse("dropout", "lengths", why="which this task does not take; leave them out, or name another --task")
+    if request.preset not in PRESETS:
+        raise ValueError(f"--preset: got {request.preset!r}, expected one of {', '.join(PRESETS)}.")
+    preset = PRESETS[request.preset]
+    model = dataclasses.replace(preset.model, **request.model_sizes())
+    train = dataclasses.replace(preset.train, **request.train_sizes())
+    evaluate = dataclasses.replace(preset.evaluate, last=min(preset.evaluate.last, train.length))
+    corpus = text.from_files(request.texts) if request.texts else text.shipped()
+    vocabulary = text.make_vocabulary(request.vocabulary or preset.vocabulary, corpus.train)
+    tokens = {"train": vocabulary.encode(corpus.train), "validation": vocabulary.encode(corpus.validation)}
+    text.check_long_enough(**tokens, length=train.length, longest=train.length * max(evaluate.factors))
+    labels = request.labelled(preset.encodings, lambda spec: parse(spec).label)
+    seeds = request.numbered_seeds(preset.seeds)
+    device: Device = "cuda" if torch.cuda.is_available() else "cpu"
+    processors = torch.cuda.device_count() if device == "cuda" else cores()
+    jobs, threads = request.side_by_side(len(labels) * len(seeds), processors)
+    config = RunConfig(
+        command=request.command(threads),
+        preset=request.preset,
+        encodings=tuple(Given(label, spec) for label, spec in labels.items()),
+        seeds=seeds,
+        text=corpus.describe(),
+        vocabulary=vocabulary.describe(),
+        model=model,
+        train=train,
+        evaluate=evaluate,
+        threads=threads,
+        jobs=jobs,
+        backend=cast(Backend, request.backend),
+        device=device,
+        precision="bfloat16" if device == "cuda" else "float32",
+    )
+    trials = [_trial(config, entry, seed) for seed in seeds for entry in config.encodings]
     with runs.created(request.folder, request.preset) as run:
-        runs.save_tensors(run / runs.TOKENS, tokens)
+        runs.save_tensors(run / runs.TOKENS, {name: torch.from_numpy(array.copy()) for name, array in tokens.items()})
         if vocabulary.tokenizer is not None:
             runs.write(run / runs.TOKENIZER, vocabulary.tokenizer)
-        for trial in trials:
-            (run / trial.name).mkdir(exist_ok=True)
-            runs.write_json(run / trial.name / runs.CONFIG, trial.to_dict())
-        runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
+        write_configs(run, config.to_dict(), {run / trial.name: to_dict("trial", trial) for trial in trials})
     return run
 
 
@@ -60,72 +88,16 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
     finish_run(run, console, introduction=_introduction(config), work=work, report=report)
 
 
-def _plan(request: Request) -> tuple[RunConfig, list[TrialConfig], text.Vocabulary, dict[str, torch.Tensor]]:
-    """Everything that can be refused is refused here, before a folder is made."""
-    check_choice("--backend", request.backend, Backend)
-    request.refuse("dropout", "lengths", why="which this task does not take; leave them out, or name another --task")
-    if request.preset not in PRESETS:
-        raise ValueError(f"--preset: got {request.preset!r}, expected one of {', '.join(PRESETS)}.")
-    preset = PRESETS[request.preset]
-    model = dataclasses.replace(preset.model, **request.model_sizes())
-    train = dataclasses.replace(preset.train, **request.train_sizes())
-    evaluate = dataclasses.replace(preset.evaluate, last=min(preset.evaluate.last, train.length))
-    corpus = text.from_files(request.texts) if request.texts else text.shipped()
-    vocabulary = text.make_vocabulary(request.vocabulary or preset.vocabulary, corpus.train)
-    tokens = {"train": vocabulary.encode(corpus.train), "validation": vocabulary.encode(corpus.validation)}
-    text.check_long_enough(**tokens, length=train.length, longest=train.length * max(evaluate.factors))
-    specs = [parse(spec) for spec in request.specs or preset.encodings]
-    labels = [spec.label for spec in specs]
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise ValueError(f"{twice[0]!r} names two encodings of this run; give each once, with different options.")
-    seeds = tuple(range(preset.seeds if request.seeds is None else request.seeds))
-    if not seeds:
-        raise ValueError(f"--seeds: got {request.seeds}, expected at least 1.")
-    device: Device = "cuda" if torch.cuda.is_available() else "cpu"
-    job_count = _how_many_jobs(request.jobs, device, trials=len(specs) * len(seeds))
-    threads = request.threads or max(1, cores() // job_count)
-    config = RunConfig(
-        command=command_of("compare", dataclasses.replace(request, threads=threads, folder=None, jobs=None)),
-        preset=request.preset,
-        encodings=tuple(Given(spec.label, spec.text) for spec in specs),
-        seeds=seeds,
-        text=corpus.describe(),
-        vocabulary=vocabulary.describe(),
-        model=model,
-        train=train,
-        evaluate=evaluate,
-        threads=threads,
-        jobs=job_count,
-        backend=cast(Backend, request.backend),
-        device=device,
-        precision="bfloat16" if device == "cuda" else "float32",
-    )
-    trials = [_trial(config, entry, seed) for seed in seeds for entry in config.encodings]
-    return config, trials, vocabulary, {name: torch.from_numpy(array.copy()) for name, array in tokens.items()}
-
-
-def _how_many_jobs(wanted: int | None, device: Device, *, trials: int) -> int:
-    """One for each core, or each GPU, but no more than there are trials."""
-    if wanted is not None:
-        return wanted
-    return min(trials, torch.cuda.device_count() if device == "cuda" else cores())
-
-
 def _trial(config: RunConfig, entry: Given, seed: int) -> TrialConfig:
     """A trial whose encoding has been built and tried on one window, so that it does not fail an hour later."""
+    kept = ("vocabulary", "model", "train", "evaluate", "threads", "device", "precision")
     trial = TrialConfig(
         label=entry.label,
         spec=entry.spec,
         encoding={},
-        file_sha256=parse(entry.spec).file_digest(),
+        file_sha256=file_digest(entry.spec),
         seed=seed,
-        vocabulary=config.vocabulary,
-        model=config.model,
-        train=config.train,
-        evaluate=config.evaluate,
-        threads=config.threads,
-        device=config.device,
-        precision=config.precision,
+        **{name: getattr(config, name) for name in kept},
     )
     model = make_model(trial)
     limit, length = model.encoding.max_positions, config.train.length

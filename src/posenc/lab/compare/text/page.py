@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from posenc.lab.compare.text.results import Described, Entry, Results, growth, v
 from posenc.lab.compare.text.table import best, cell_text, heading
 from posenc.lab.drawing import html, plots
 from posenc.lab.drawing.plots import TIMES
-from posenc.lab.drawing.words import HELD, names, times
+from posenc.lab.drawing.words import HELD, counted, names, times
 from posenc.lab.encodings.pictures import pictures_of
 from posenc.lab.encodings.properties import EXACT
 
@@ -59,31 +60,28 @@ def page(results: Results, encodings: Mapping[str, posenc.Encoding | str]) -> st
 
 def _subtitle(results: Results) -> str:
     model, train, seeds = results.config.model, results.config.train, results.config.seeds
-    plural = "s" if len(seeds) > 1 else ""
     return (
         f"{model.num_layers} layers, {model.dim} channels, {model.num_heads} heads; "
         f"{train.steps:,} steps of {train.batch} {TIMES} {train.length} tokens; "
-        f"{len(seeds)} seed{plural}; run {results.run}"
+        f"{counted(len(seeds), 'seed')}; run {results.run}"
     )
 
 
 def _unfinished(results: Results) -> list[str]:
-    parts = []
-    for entry in results.encodings:
-        for seed in entry.seeds:
-            if seed.state != "done":
-                name = entry.label + (f", seed {seed.seed}" if len(entry.seeds) > 1 else "")
-                parts.append(f"{name} {seed.state} ({seed.steps:,} of {seed.steps_planned:,} steps)")
-    return parts
+    return [
+        f"{entry.label}{f', seed {seed.seed}' if len(entry.seeds) > 1 else ''} {seed.state} "
+        f"({seed.steps:,} of {seed.steps_planned:,} steps)"
+        for entry in results.encodings
+        for seed in entry.seeds
+        if seed.state != "done"
+    ]
 
 
 def figures_of(results: Results, encodings: Mapping[str, posenc.Encoding | str]) -> list[plots.Picture]:
     """All figures of the page."""
-    loss = _loss(results)
-    found = [*_perplexity_figures(results), *([] if loss is None else [loss])]
-    for label, encoding in encodings.items():
-        found += [] if isinstance(encoding, str) else _pictures_of(label, encoding, results.config)
-    return found
+    drawn = {label: encoding for label, encoding in encodings.items() if not isinstance(encoding, str)}
+    of_each = [picture for name, encoding in drawn.items() for picture in _pictures_of(name, encoding, results.config)]
+    return [*_perplexity_figures(results), *_loss(results), *of_each]
 
 
 def _perplexity_figures(results: Results) -> list[plots.Picture]:
@@ -116,35 +114,30 @@ def _perplexity_figures(results: Results) -> list[plots.Picture]:
 
 def _who_held(results: Results, protocol: Protocol) -> tuple[str, int]:
     longest = max(results.factors)
-    grown = {entry.label: growth(entry, results, protocol) for entry in results.encodings}
-    kept = {entry.label for entry in results.encodings if verdict(entry, results, protocol) == "held"}
-    held = [label for label, far in grown.items() if far is not None and far[0] == longest and label in kept]
+    grown = [(entry, growth(entry, results, protocol)) for entry in results.encodings]
+    there = [entry for entry, far in grown if far is not None and far[0] == longest]
+    held = [entry.label for entry in there if verdict(entry, results, protocol) == "held"]
     return (f"{names(held)} hold" + "s" * (len(held) == 1) if held else "no encoding holds"), longest
 
 
-def _loss(results: Results) -> plots.Picture | None:
+def _loss(results: Results) -> list[plots.Picture]:
     curves: dict[str, list[tuple[float, Any]]] = {}
     window = 1
     for entry in results.encodings:
-        by_step: dict[float, list[float]] = {}
-        for seed in entry.seeds:
-            for step, loss in seed.loss:
-                if loss is not None and math.isfinite(loss):
-                    by_step.setdefault(float(step), []).append(loss)
-        if by_step:
-            window = max(1, len(by_step) // 20)
-            curves[entry.label] = _smooth(sorted(by_step.items()), window)
+        if curve := plots.by_step([seed.loss for seed in entry.seeds]):
+            window = max(1, len(curve) // 20)
+            curves[entry.label] = _smooth(curve, window)
     if not curves:
-        return None
+        return []
     last = {label: float(curve[-1][1].mean()) for label, curve in curves.items()}
     low, high = min(last, key=lambda label: last[label]), max(last, key=lambda label: last[label])
     ends = f"between {last[low]:.2f} ({low}) and {last[high]:.2f} ({high})" if len(last) > 1 else f"at {last[low]:.2f}"
     title = f"Loss by step: it ends {ends}"
     caption = f"Running mean over {window} logged steps." if window > 1 else ""
-    return plots.loss_by_step(curves, title=title, caption=caption)
+    return [plots.loss_by_step(curves, title=title, caption=caption)]
 
 
-def _smooth(rows: list[tuple[float, list[float]]], window: int) -> list[tuple[float, Any]]:
+def _smooth(rows: list[tuple[float, Any]], window: int) -> list[tuple[float, Any]]:
     """Each step with the mean of the last ``window`` ones, seed by seed where all of these have as many seeds."""
     smoothed = []
     for at, (step, values) in enumerate(rows):
@@ -157,42 +150,39 @@ def _residual(value: float) -> str:
     return f"{value:.0e}" if value < EXACT else f"{100 * value:.0f}\u00a0%"
 
 
-def _property_cells(entry: Entry, found: Described, results: Results) -> list[dict[str, Any]]:
-    cells = []
+def _property_cells(entry: Entry, found: Described, results: Results) -> Iterator[tuple[str, bool | None, str]]:
+    """For each property its value, whether it holds, and what else there is to say."""
+    unknown = ("", None, "")
     for dtype in ("float32", "bfloat16"):
         unique = (found.unique or {}).get(dtype)
         if unique is None:
-            cells.append(_cell("", None))
+            yield unknown
         elif unique.distinct == unique.positions:
-            cells.append(_cell(f"{unique.distance:.3g}", True))
+            yield f"{unique.distance:.3g}", True, ""
         else:
             first, again = unique.pair
-            cells.append(_cell(f"{again} is {first}", False, f"{unique.distinct:,} differ"))
+            yield f"{again} is {first}", False, f"{unique.distinct:,} differ"
     linear = found.linear_map
-    cells.append(_cell("", None) if linear is None else _cell(_residual(linear.worst), linear.worst < EXACT))
+    yield unknown if linear is None else (_residual(linear.worst), linear.worst < EXACT, "")
     grown = growth(entry, results)
     if entry.refused:
-        cells.append(_cell("no code", False))
-    elif grown is None:
-        cells.append(_cell("", None))
+        yield "no code", False, ""
     else:
-        cells.append(_cell(times(grown[1]), grown[1] <= HELD, f"at {grown[0]}{TIMES}"))
+        yield unknown if grown is None else (times(grown[1]), grown[1] <= HELD, f"at {grown[0]}{TIMES}")
     cost = found.cost
     per = f"{cost.bytes_per_position:,.0f} B a position" if cost.bytes_per_position else ""
-    holds = None if cost.deterministic is None else cost.deterministic and cost.parameters == 0
-    cells.append(_cell(f"{cost.parameters:,}", holds, per))
+    yield (
+        f"{cost.parameters:,}",
+        None if cost.deterministic is None else cost.deterministic and not cost.parameters,
+        per,
+    )
     grid = found.grid
     if grid is None:
-        cells.append(_cell("", None))
+        yield unknown
     else:
         both = grid.distance > 0 and grid.residual < EXACT
-        cells.append(_cell(f"{grid.distance:.3g}", both, f"map misses {_residual(grid.residual)}"))
-    cells.append(_cell(_residual(found.order), found.order > EXACT))
-    return cells
-
-
-def _cell(value: str, holds: bool | None, more: str = "") -> dict[str, Any]:
-    return {"value": value, "holds": holds, "more": more}
+        yield f"{grid.distance:.3g}", both, f"map misses {_residual(grid.residual)}"
+    yield _residual(found.order), found.order > EXACT, ""
 
 
 def _pictures_of(label: str, encoding: posenc.Encoding, config: RunConfig) -> list[plots.Picture]:
@@ -204,7 +194,7 @@ def _pictures_of(label: str, encoding: posenc.Encoding, config: RunConfig) -> li
         length=min(128, config.train.length),
         trained_length=config.train.length,
     )
-    return [plots.Picture(f"{label}-{p.name}", p.title, p.caption, p.draw, p.height) for p in pictures]
+    return [replace(picture, name=f"{label}-{picture.name}") for picture in pictures]
 
 
 def _linked(paper: str) -> Markup:

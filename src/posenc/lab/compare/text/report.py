@@ -1,24 +1,21 @@
 """The report of a run, made from its folder alone: results.json, one self-contained page, a table for the terminal."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import UNSET
+from rich.console import Console
 
 from posenc.lab.compare.text.folder import encodings_of
+from posenc.lab.compare.text.page import figures_of, page
 from posenc.lab.compare.text.results import collect, measured
+from posenc.lab.compare.text.table import print_results
+from posenc.lab.drawing.plots import Picture
 from posenc.lab.run import folder as runs
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from posenc.lab.drawing.plots import Picture
 
 
 def write(run: Path) -> Path:
     """Make ``results.json`` and ``report.html`` in the run's folder, and say where the page is."""
-    from posenc.lab.compare.text.page import page  # draws with matplotlib
-
     encodings = encodings_of(run)
     results = collect(run, encodings)
     runs.write_json(run / runs.RESULTS, results.to_dict())
@@ -27,19 +24,14 @@ def write(run: Path) -> Path:
     return path
 
 
-def print_table(run: Path, console: "Console") -> None:
+def print_table(run: Path, console: Console) -> None:
     """The table of a run in the terminal."""
-    from posenc.lab.compare.text.table import print_results
-
     print_results(measured(run), console)
 
 
-def figures(run: Path) -> "list[Picture]":
+def figures(run: Path) -> list[Picture]:
     """The figures of a run: perplexity by length, loss by step, and the pictures of each encoding."""
-    from posenc.lab.compare.text.page import figures_of
-
-    encodings = encodings_of(run)
-    return figures_of(measured(run), encodings)
+    return figures_of(measured(run), encodings_of(run))
 
 
 def rows(run: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 import posenc
+from posenc.lab.compare.results import two_errors
 from posenc.lab.compare.text.config import Given, RunConfig
 from posenc.lab.compare.text.continuation import Parts, parts
 from posenc.lab.compare.text.folder import PROTOCOLS, Protocol, Seed, encodings_of, read_config, read_trial
@@ -118,11 +119,9 @@ def measured(run: Path) -> Results:
     """What the run measured: perplexity, loss, speed, parameters."""
     config, written = read_config(run)
     speeds = read(run / runs.SPEED, dict[str, Speed]) if (run / runs.SPEED).exists() else {}
-    folders = {given.label: [run / f"{given.label}-seed{seed}" for seed in config.seeds] for given in config.encodings}
-    environments = [path for own in folders.values() for folder in own if (path := folder / runs.ENVIRONMENT).exists()]
-    encodings = [
-        _entry(run, given, folders[given.label], config, speeds.get(given.label)) for given in config.encodings
-    ]
+    names = [f"{given.label}-seed{seed}" for given in config.encodings for seed in config.seeds]
+    environments = [path for name in names if (path := run / name / runs.ENVIRONMENT).exists()]
+    encodings = [_entry(run, given, config, speeds.get(given.label)) for given in config.encodings]
     results = Results(
         run=run.resolve().name,
         config=config,
@@ -136,8 +135,8 @@ def measured(run: Path) -> Results:
     return results
 
 
-def _entry(run: Path, given: Given, folders: Sequence[Path], config: RunConfig, speed: Speed | None) -> Entry:
-    trials = [read_trial(folder, seed, config) for folder, seed in zip(folders, config.seeds, strict=True)]
+def _entry(run: Path, given: Given, config: RunConfig, speed: Speed | None) -> Entry:
+    trials = [read_trial(run / f"{given.label}-seed{seed}", seed, config) for seed in config.seeds]
     seeds, written = [seed for seed, _ in trials], trials[0][1]
     return Entry(
         label=given.label,
@@ -182,7 +181,7 @@ def verdict(entry: Entry, results: Results, protocol: Protocol = "last") -> Lite
     middle = float(np.mean(logs))
     if not math.isfinite(middle):
         return "broke"
-    error = 2 * float(np.std(logs, ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
+    error = two_errors(logs)
     if middle + error <= math.log(HELD):
         return "held"
     if middle - error >= math.log(BROKE):

@@ -1,8 +1,7 @@
 """The table of a run for the terminal."""
 
-from typing import TYPE_CHECKING
-
 from msgspec import UNSET
+from rich.console import Console
 from rich.table import Table
 
 from posenc.lab.compare.text.folder import PROTOCOLS, Protocol
@@ -11,9 +10,6 @@ from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.tables import table as empty
 from posenc.lab.drawing.words import number
 from posenc.lab.run.printable import escape
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def heading(protocol: Protocol, results: Results) -> str:
@@ -27,7 +23,7 @@ def best(results: Results) -> dict[tuple[Protocol, int], str]:
     return {at: known[0][1] for at, known in means.items() if len(known) > 1}
 
 
-def print_results(results: Results, console: "Console") -> None:
+def print_results(results: Results, console: Console) -> None:
     """Perplexity by both protocols, speed and parameters: one table, or two in a narrow terminal."""
     together = _table(results, PROTOCOLS, costs=True)
     apart = [_table(results, (protocol,), costs=protocol == PROTOCOLS[0]) for protocol in PROTOCOLS]

@@ -13,7 +13,7 @@ from posenc.lab.compare.text.decoder import Decoder, build
 from posenc.lab.compare.text.evaluate import evaluate
 from posenc.lab.compare.text.train import Training
 from posenc.lab.compare.trial import Outcome, run_alone, train_and_measure
-from posenc.lab.encodings.spec import parse
+from posenc.lab.encodings.spec import file_digest, parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 
@@ -36,7 +36,7 @@ def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
 def make_model(config: TrialConfig) -> Decoder:
     """The trial's decoder with its initial weights."""
     spec = parse(config.spec)
-    if spec.file_digest() != config.file_sha256:
+    if file_digest(config.spec) != config.file_sha256:
         raise RunError(f"{spec.file} has changed since this run began; undo the change, or start a new run.")
     return build(
         config.model,

@@ -3,6 +3,7 @@
 import functools
 import gzip
 from importlib import resources
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 import posenc
 from posenc.embeddings import LearnedGrid, SinusoidalGrid
+from posenc.lab.compare.task import Sizes, Task
 from posenc.lab.encodings.spec import parse
 
 SIDE, CLASSES = 8, 10
@@ -133,6 +135,16 @@ class Where(nn.Module):
         return table.resized(height, width).table
 
 
-def check(spec: str) -> str | None:
-    """The label of a name that :class:`Where` alone knows; None for any other."""
-    return spec if spec in ("learned", "sincos") else None
+class OfDigits(Task):
+    """A task on these images, at 8x8 pixels in training. A subclass says which ``network`` learns it."""
+
+    encodings = ("none", "learned", "sincos", "axial", "mixed")
+    network: ClassVar[type[nn.Module]]
+
+    def check(self, spec: str) -> str:
+        return spec if spec in ("learned", "sincos") else super().check(spec)  # names that Where alone knows
+
+    def model(self, spec: str, sizes: Sizes) -> nn.Module:
+        if sizes.length != SIDE:
+            raise ValueError(f"--length: got {sizes.length}, expected {SIDE}: the images are 8x8.")
+        return self.network(spec, sizes)

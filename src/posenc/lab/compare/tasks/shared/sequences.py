@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from posenc.lab.compare.task import Example, Measurement, Sizes, Task
 from posenc.lab.encodings.spec import parse
+from posenc.lab.run.text import byte_pairs
 from posenc.nn import Transformer
 
 PADDING, END = 0, 1
@@ -29,17 +30,7 @@ class Pieces:
     """Byte pairs learned from texts, after a token for padding and one for the end."""
 
     def __init__(self, texts: Sequence[str], size: int) -> None:
-        import tokenizers
-        from tokenizers import decoders, models, pre_tokenizers, trainers
-
-        self.tokenizer = tokenizers.Tokenizer(models.BPE())
-        self.tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        self.tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=size, special_tokens=["<padding>", "<end>"], show_progress=False,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        )  # fmt: skip
-        self.tokenizer.train_from_iterator(texts, trainer)
+        self.tokenizer = byte_pairs(texts, size, special=("<padding>", "<end>"), space_first=True)
         self.size: int = self.tokenizer.get_vocab_size()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -158,8 +149,9 @@ class TextToText(Task):
     other_units: ClassVar[Mapping[str, bool]] = {"nats a token": False}
     asked = 128  # questions at each size
 
+    @staticmethod
     @abstractmethod
-    def data(self) -> tuple[Pieces, Pairs, Pairs]:
+    def data() -> tuple[Pieces, Pairs, Pairs]:
         """The byte pairs, what is trained on, and what is held out."""
 
     @abstractmethod
@@ -170,8 +162,9 @@ class TextToText(Task):
     def questions(self, sizes: Sizes) -> Iterator[tuple[str, Pairs]]:
         """What is measured at each size, the trained one first."""
 
+    @staticmethod
     @abstractmethod
-    def score(self, written: Sequence[str], wanted: Sequence[str]) -> float:
+    def score(written: Sequence[str], wanted: Sequence[str]) -> float:
         """In the task's first unit."""
 
     def model(self, spec: str, sizes: Sizes) -> nn.Module:
