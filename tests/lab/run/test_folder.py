@@ -95,6 +95,14 @@ def test_damaged_tensors_are_one_clear_error(tmp_path: Path) -> None:
         runs.load_tensors(path)
 
 
+def test_tensors_come_in_the_order_of_their_names_and_those_below_one_alone(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    names = ["encoding.table", "a", "encoding.b", "c", "d", "e"]
+    runs.save_tensors(path, {name: torch.zeros(1) for name in names})
+    assert all(list(runs.load_tensors(path)) == sorted(names) for _ in range(5))
+    assert list(runs.load_tensors(path, below="encoding.")) == ["b", "table"]
+
+
 def test_a_run_of_another_format_is_refused(prepare) -> None:
     run = prepare("none")
     config = json.loads((run / "config.json").read_text())

@@ -143,7 +143,8 @@ def load_tensors(path: Path, *, below: str = "") -> dict[str, Any]:
         tensors = load(path.read_bytes())
     except SafetensorError as error:
         raise RunError(f"{path}: no safetensors file ({error}); the file is damaged.") from error
-    return {name.removeprefix(below): tensor for name, tensor in tensors.items() if name.startswith(below)}
+    # In the order of their names: that of the library differs from call to call.
+    return {name.removeprefix(below): tensors[name] for name in sorted(tensors) if name.startswith(below)}
 
 
 @contextlib.contextmanager

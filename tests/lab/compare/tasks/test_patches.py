@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import posenc
 from posenc.lab.compare.find_task import find
@@ -158,3 +159,18 @@ def test_a_table_of_another_grid_is_refused() -> None:
     assert Where("learned_grid:grid=(4,4)", dim=8, num_heads=1, side=4).rules == patches.TABLES
     with pytest.raises(ValueError, match=r"got a table for 14 x 14 patches, expected 4 x 4; say grid=\(4,4\)"):
         Where("learned_grid", dim=8, num_heads=1, side=4)
+
+
+def test_pictures_have_one_order_whatever_the_order_of_the_tensors_in_a_file() -> None:
+    """safetensors gives the tensors of a file in another order at each call."""
+    axes = Figure().add_subplot()
+    one = torch.tensor(50.0)
+    (picture,) = images.Images().pictures({"axial": dict.fromkeys(("centred", "raw", "fitted"), one)})
+    picture.draw(axes)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["raw", "fitted", "centred"]
+    samples = dict.fromkeys(("16x16, fitted", "12x12, raw", "8x8", "12x12, fitted"), torch.zeros(10, 8, 8))
+    (picture,) = generation.Generation().pictures({"axial": samples})
+    axes.clear()
+    picture.draw(axes)
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == ["8x8", "12x12, raw", "12x12, fitted", "16x16, fitted"]

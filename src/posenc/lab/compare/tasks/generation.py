@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from posenc.lab.compare.task import Measurement, Sizes
 from posenc.lab.compare.tasks.shared import patches
 from posenc.lab.compare.tasks.shared.diffusion import Block, Conditions
-from posenc.lab.compare.tasks.shared.patches import CLASSES, SIDE, OfDigits, Where
+from posenc.lab.compare.tasks.shared.patches import CLASSES, NUMBERS, SIDE, TABLES, OfDigits, Where
 from posenc.lab.drawing.plots import Picture
 from posenc.lab.drawing.tiles import tiles
 from posenc.lab.run.schedule import seeded
@@ -145,11 +145,14 @@ class Generation(OfDigits):
     def pictures(self, shown: Mapping[str, Mapping[str, Tensor]]) -> Sequence[Picture]:
         digits = [str(digit) for digit in range(CLASSES)]
         found = []
+        sizes = [f"{height}x{width}" for height, width in SHOWN]
+        names = [*sizes, *(f"{size}, {rule}" for rule in (*TABLES, *NUMBERS) for size in sizes)]
         for label, samples in shown.items():
             rows = {
                 name if part == 0 else " " * part: ten
-                for name, images in samples.items()
-                for part, ten in enumerate(images.split(CLASSES))
+                for name in names
+                if name in samples
+                for part, ten in enumerate(samples[name].split(CLASSES))
             }
             found.append(tiles(f"samples {label}", f"{label}: samples of each digit", rows, columns=digits))
         return found

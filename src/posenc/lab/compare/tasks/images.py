@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from posenc.lab.compare.task import Measurement, Sizes
 from posenc.lab.compare.tasks.shared import patches
-from posenc.lab.compare.tasks.shared.patches import CLASSES, SIDE, SIZES, OfDigits, Where
+from posenc.lab.compare.tasks.shared.patches import CLASSES, NUMBERS, SIDE, SIZES, TABLES, OfDigits, Where
 from posenc.lab.drawing.plots import Picture
 from posenc.lab.drawing.tiles import SHADES
 from posenc.nn import Transformer
@@ -78,7 +78,7 @@ class Images(OfDigits):
         return {rule: torch.tensor(values).mean() for rule, values in past.items()}
 
     def pictures(self, shown: Mapping[str, Mapping[str, Tensor]]) -> Sequence[Picture]:
-        rules = list(dict.fromkeys(rule for values in shown.values() for rule in values))
+        rules = [rule for rule in ("none", *TABLES, *NUMBERS) if any(rule in values for values in shown.values())]
 
         def draw(axes: Axes) -> None:
             for row, values in enumerate(shown.values()):
