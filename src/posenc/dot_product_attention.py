@@ -107,6 +107,8 @@ def attention(
         >>> posenc.attention(q, k, v, posenc.ALiBi(num_heads=4), causal=True).shape
         torch.Size([1, 4, 6, 8])
     """
+    if type(k_positions) is int and k_positions == 0:
+        k_positions = None  # which says the same
     plain = q_positions is k_positions is documents is mask is sinks is state is None and window is scale is None
     plain = plain and causal is True and type(dropout_p) is float and dropout_p == 0 and implementation == "auto"
     if plain and (encoding is None or isinstance(encoding, Encoding)):

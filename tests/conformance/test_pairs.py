@@ -1,6 +1,7 @@
 """Every pair of the catalogue that composes: together it is what its parts are one after the other."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -185,19 +186,28 @@ def test_an_explanation_names_what_then_runs(
 
 
 def test_what_attention_explains_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from posenc.kernels.biased_attention import plan
+    from posenc.kernels.biased_attention import again, plan
 
     ran: list[str] = []
-    run = plan.run
+    run, run_again = plan.run, again.run
+
+    def short_way(*call: Any) -> Tensor | None:
+        if (y := run_again(*call)) is not None:
+            ran.append("cpu")
+        return y
+
     monkeypatch.setattr(plan, "run", lambda name, problem: (ran.append(name), run(name, problem))[1])
+    monkeypatch.setattr(again, "run", short_way)
     q = torch.randn(1, 4, 1100, 8)
     for encoding in (None, posenc.ALiBi(4), posenc.Compose(posenc.SSMax(4), posenc.ALiBi(4)), posenc.CoPE(4, 8)):
         for length in (4, 1100):
             for options in ({}, {"window": 3}, {"implementation": "blocks"}):
                 call = (q[:, :, :length],) * 3 + (encoding,)
                 said = posenc.explain(posenc.attention, *call, causal=True, **options)
-                posenc.attention(*call, causal=True, **options)
-                assert ran.pop() == said.implementation
+                for _ in range(2):
+                    posenc.attention(*call, causal=True, **options)
+                assert ran == [said.implementation] * 2
+                ran.clear()
 
 
 def test_a_rule_within_a_composition_is_found_by_place() -> None:

@@ -86,6 +86,25 @@ def test_every_step_has_the_bits_of_the_whole_way(encoding: Any) -> None:
 
 
 @torch.no_grad()
+def test_a_layer_decodes_the_short_way(encoding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = posenc.nn.Attention(HEADS * DIM, HEADS, encoding, causal=True).eval()
+    taken: list[bool] = []
+    run = again.run
+
+    def counted(*call: Any) -> Tensor | None:
+        y = run(*call)
+        taken.append(y is not None)
+        return y
+
+    monkeypatch.setattr(again, "run", counted)
+    x = torch.randn(2, 12, HEADS * DIM, generator=torch.Generator().manual_seed(0))
+    cache = posenc.nn.Cache()
+    y = torch.cat([layer(token, cache=cache) for token in x.split([6, 1, 1, 1, 3], dim=1)], dim=1)
+    assert taken[1:] == [True] * 4  # .eval() has changed an attribute, so the first makes the row again
+    torch.testing.assert_close(y, layer(x), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_dtypes_heads_and_shapes(encoding: Any, dtype: torch.dtype) -> None:
     q, k, v = (x.to(dtype) for x in tensors(2, 9))
