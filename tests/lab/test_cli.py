@@ -1,10 +1,8 @@
 """The command line: help, errors, exit codes."""
 
 import json
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -35,22 +33,18 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     return run
 
 
-def test_help_answers_at_once_and_imports_no_torch() -> None:
+def test_help_imports_little_and_no_torch() -> None:
     code = (
         "import sys; sys.argv = ['posenc', '--help']\n"
         "from posenc.lab.__main__ import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "assert len(sys.modules) < 500, len(sys.modules)"  # some 360: it answers in 0.2 s
     )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert "compare" in done.stdout
-    assert statistics.median(seconds) < 2.0  # 0.2 s on an idle machine; room for a busy one
 
 
 def test_the_version_is_that_of_the_package(call) -> None:

