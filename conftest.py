@@ -1,4 +1,8 @@
-"""For all tests and doctests: without a GPU, Triton kernels run in its interpreter, which it asks for on import."""
+"""For all tests and doctests.
+
+Without a GPU, Triton kernels run in its interpreter, which it asks for on import. What Hypothesis draws
+may take its time: on a busy machine everything does.
+"""
 
 import importlib.util
 import os
@@ -7,9 +11,12 @@ from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
+hypothesis.settings.register_profile("posenc", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("posenc")
 collect_ignore = []
 if importlib.util.find_spec("triton") is None:
     collect_ignore += ["src/posenc/kernels/rotate/triton.py"]  # which has doctests collected, and so is imported

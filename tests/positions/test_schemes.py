@@ -84,7 +84,7 @@ def test_a_mask_on_either_side_or_with_holes() -> None:
         positions.from_mask(torch.tensor([0.0, -torch.inf]))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6))
 def test_a_pack_is_its_documents_one_after_the_other(lengths: list[int]) -> None:
     expected = [p for length in lengths for p in range(length)]
@@ -315,7 +315,7 @@ def test_grids_that_do_not_exist_are_refused(shape: tuple[int, ...], options: di
 # Drawn in training
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(length=st.integers(0, 20), more=st.integers(0, 50), seed=st.integers(0, 99))
 def test_randomized_positions_rise_and_stay_below_the_limit(length: int, more: int, seed: int) -> None:
     drawn = positions.randomized(length, max_length=length + more, rows=3, generator=generator(seed))
@@ -331,7 +331,7 @@ def test_randomized_positions_use_the_whole_range_evenly() -> None:
     torch.testing.assert_close(share, torch.full((8,), 0.5), atol=0.03, rtol=0)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(length=st.integers(1, 20), more=st.integers(0, 50), chunks=st.integers(1, 4), seed=st.integers(0, 99))
 def test_skipwise_positions_leap_between_chunks_and_nowhere_else(
     length: int, more: int, chunks: int, seed: int

@@ -19,7 +19,7 @@ def test_two_ranks_give_the_unsharded_result(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", __file__, str(tmp_path / "store")]
     ranks = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(RANKS)]
     for rank in ranks:
-        _, errors = rank.communicate(timeout=120)
+        _, errors = rank.communicate(timeout=600)
         assert rank.returncode == 0, errors
 
 

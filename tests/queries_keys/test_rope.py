@@ -28,7 +28,7 @@ def vector(width: int, seed: int) -> torch.Tensor:
     return torch.randn(1, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(p=positions, pairing=pairings, width=widths, seed=seeds)
 def test_norms_are_kept(p: int, pairing: str, width: int, seed: int) -> None:
     x = vector(width, seed)
@@ -36,7 +36,7 @@ def test_norms_are_kept(p: int, pairing: str, width: int, seed: int) -> None:
     torch.testing.assert_close(rotated.norm(), x.norm(), rtol=1e-14, atol=0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(i=positions, j=positions, shift=positions, pairing=pairings, width=widths, seed=seeds)
 def test_a_score_depends_on_the_distance_alone(i: int, j: int, shift: int, pairing: str, width: int, seed: int) -> None:
     rope = posenc.RoPE(head_dim=width, pairing=pairing)
@@ -49,7 +49,7 @@ def test_a_score_depends_on_the_distance_alone(i: int, j: int, shift: int, pairi
     torch.testing.assert_close(score(i, j), score(i + shift, j + shift), rtol=0, atol=1e-8 * width)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(i=positions, j=positions, pairing=pairings, width=widths)
 def test_the_transpose_of_one_rotation_times_another_is_the_rotation_of_the_difference(
     i: int, j: int, pairing: str, width: int
@@ -60,7 +60,7 @@ def test_the_transpose_of_one_rotation_times_another_is_the_rotation_of_the_diff
     torch.testing.assert_close(matrix[0].T @ matrix[0], torch.eye(width, dtype=torch.float64), rtol=0, atol=1e-14)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(p=positions, pairing=pairings, width=widths, seed=seeds, rotated=st.floats(0.1, 1))
 def test_the_matrix_form_equals_the_element_form(p: int, pairing: str, width: int, seed: int, rotated: float) -> None:
     rotary_dim = max(2, 2 * int(rotated * width / 2))
@@ -73,7 +73,7 @@ def test_the_matrix_form_equals_the_element_form(p: int, pairing: str, width: in
     np.testing.assert_allclose(rope.matrix(torch.tensor(p))[:rotary_dim, :rotary_dim], block, atol=1e-15)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(p=positions, width=widths, seed=seeds)
 def test_interleaved_is_half_after_a_permutation_of_channels(p: int, width: int, seed: int) -> None:
     x = vector(width, seed)
