@@ -12,16 +12,13 @@ from posenc.frequencies.arguments import check_instance, check_number
 from posenc.kernels.biased_attention import again, fused, plan
 from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem
+from posenc.kernels.biased_attention.shapes import OTHER_ORDER, checked_shapes
 from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
 from posenc.kernels.choice import Choice, explained_by
 from posenc.kernels.inputs import check_inputs, dtype_of_plain
 from posenc.kernels.precision import compute_dtype, without_autocast
 from posenc.positions import Positions, resolve, resolve_coordinates
 from posenc.positions._resolve import LAST_POSITION
-
-_OTHER_ORDER = (
-    "; if q, k and v are (batch, seq, heads, head_dim), transpose(1, 2) each: this takes (batch, heads, seq, head_dim)."
-)
 
 
 def _explain(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding | None = None, **options: Any) -> Choice:
@@ -150,7 +147,7 @@ def _problem(
     dtype = dtype_of_plain(q, k, v)
     if dtype is None:
         check_inputs("attention", q=q, k=k, v=v)
-    heads, q_len, head_dim, k_len = _checked_shapes(q, k, v, causal)
+    heads, q_len, head_dim, k_len = checked_shapes(q, k, v, causal)
     restricted = not (window is None and documents is None and mask is None and sinks is None)
     if restricted:
         _check_masks(q, k, window=window, documents=documents, mask=mask, sinks=sinks)
@@ -198,7 +195,7 @@ def _problem(
     if built_for != heads:
         raise ValueError(
             f"attention: q has {heads} heads but {type(part).__name__} was built for {built_for}; build it with "
-            f"num_heads={heads}" + (_OTHER_ORDER if q_len == built_for else ".")
+            f"num_heads={heads}" + (OTHER_ORDER if q_len == built_for else ".")
         )
     if state is not None and state.shape[-1] != k_len:
         raise ValueError(
@@ -287,38 +284,6 @@ def _check_dropout(dropout_p: float) -> None:
     check_number("attention", "dropout_p", dropout_p)
     if not 0 <= dropout_p < 1:
         raise ValueError(f"attention: got dropout_p {dropout_p}, expected 0 to below 1.")
-
-
-def _checked_shapes(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[int, int, int, int]:
-    """Heads, queries, channels of a head, and keys. Shapes are read once: each reading is a hundredth of a step."""
-    of_q, of_k, of_v = tuple(q.shape), tuple(k.shape), tuple(v.shape)  # Python is quicker with plain tuples
-    if not len(of_q) == len(of_k) == len(of_v) == 4:
-        raise ValueError(
-            f"attention: got {_shapes(q, k, v)}, expected (batch, heads, seq, head_dim) for each; unsqueeze what is "
-            "missing."
-        )
-    batch, heads, q_len, head_dim = of_q
-    k_batch, kv_heads, k_len, k_dim = of_k
-    if k_dim != head_dim or k_batch != batch or (of_v != of_k and of_v[:3] != of_k[:3]):
-        raise ValueError(
-            f"attention: got {_shapes(q, k, v)}, expected one batch size, q and k of the same head_dim, and a value "
-            "for each key."
-        )
-    if head_dim == 0:
-        raise ValueError(f"attention: got {_shapes(q, k, v)}, expected at least one channel in each head.")
-    if kv_heads == 0 or heads % kv_heads:
-        raise ValueError(f"attention: got {heads} query heads for {kv_heads} key heads, expected a multiple of them.")
-    if causal and q_len > k_len:
-        raise ValueError(
-            f"attention: got {q_len} queries for {k_len} keys with causal=True, expected no more queries than "
-            "keys; concatenate the cached keys before the new ones"
-            + (_OTHER_ORDER if heads == kv_heads and k_len and q_len % k_len == 0 else ".")
-        )
-    return heads, q_len, head_dim, k_len
-
-
-def _shapes(q: Tensor, k: Tensor, v: Tensor) -> str:
-    return f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
 
 
 def _check_masks(

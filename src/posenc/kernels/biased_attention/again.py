@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 from posenc.kernels.biased_attention import fused, keeping, row_of_distances
+from posenc.kernels.biased_attention.shapes import checked_shapes
 from posenc.kernels.inputs import dtype_of_plain
 
 
 def run(q: Tensor, k: Tensor, v: Tensor, encoding: Any) -> Tensor | None:
-    """What the compiled kernel gives, or None if the call has to go the whole way."""
+    """What the compiled kernel gives, or None if the call has to go the whole way.
+
+    Raises:
+        ValueError: shapes that do not fit, in the words of the whole way.
+    """
     if torch.compiler.is_compiling() or not fused.is_loaded() or fused.is_transformed():
         return None
     if dtype_of_plain(q, k, v) not in fused.DTYPES or (encoding is not None and encoding.scales_scores):
         return None
-    of_q, of_k, of_v = tuple(q.shape), tuple(k.shape), tuple(v.shape)
-    if not len(of_q) == len(of_k) == len(of_v) == 4 or of_k[:3] != of_v[:3]:
-        return None
-    (batch, heads, q_len, head_dim), (k_batch, kv_heads, k_len, k_dim) = of_q, of_k
-    if batch != k_batch or head_dim != k_dim or not 0 < q_len <= k_len:
-        return None
-    if not heads or not kv_heads or heads % kv_heads or not head_dim:
+    heads, q_len, head_dim, k_len = checked_shapes(q, k, v, causal=True)
+    if q_len == 0:
         return None
     asks = torch.is_grad_enabled()
     if asks and (q.requires_grad or k.requires_grad or v.requires_grad):
