@@ -69,8 +69,8 @@ MUTANTS = [
     ),
     (
         "kernels/biased_attention/again.py",
-        "if asks and (q.requires_grad or k.requires_grad or v.requires_grad)",
-        "if asks and (q.requires_grad or k.requires_grad)",
+        "if learns and (q.requires_grad or k.requires_grad or v.requires_grad)",
+        "if learns and (q.requires_grad or k.requires_grad)",
         "kernels/biased_attention/test_again.py",
     ),
     ("kernels/biased_attention/blocks.py", "seed + rows.start", "seed + id(rows)", "kernels/biased_attention"),

@@ -24,22 +24,22 @@ def run(q: Tensor, k: Tensor, v: Tensor, encoding: Any) -> Tensor | None:
         return None
     if dtype_of_plain(q, k, v) not in fused.DTYPES or (encoding is not None and encoding.scales_scores):
         return None
-    heads, q_len, head_dim, k_len = checked_shapes(q, k, v, causal=True)
-    if q_len == 0:
-        return None
-    asks = torch.is_grad_enabled()
-    if asks and (q.requires_grad or k.requires_grad or v.requires_grad):
-        return None
-    scale = head_dim**-0.5 if encoding is None else encoding.softmax_scale(head_dim)
-    if scale <= 0:
+    learns = torch.is_grad_enabled()
+    if learns and (q.requires_grad or k.requires_grad or v.requires_grad):
         return None
     part = None if encoding is None else encoding.at("scores")
-    if part is None:
+    kept = None if part is None else keeping.find(part, row_of_distances.SLOT)
+    if part is not None and kept is None:
+        return None
+    heads, q_len, head_dim, k_len = checked_shapes(q, k, v, causal=True)
+    scale = head_dim**-0.5 if encoding is None else encoding.softmax_scale(head_dim)
+    if q_len == 0 or scale <= 0:
+        return None
+    if kept is None:
         return fused.with_row(q, k, v, scale, None, 0)
-    kept = keeping.find(part, row_of_distances.SLOT)
-    if kept is None or kept.heads != heads or kept.low > 0 or kept.high < k_len - 1:
+    if kept.heads != heads or kept.low > 0 or kept.high < k_len - 1:
         return None
     tensors = keeping.tensors_of(part)
-    if (asks and any(x.requires_grad for x in tensors)) or not keeping.hold(tensors, kept.values):
+    if (learns and any(x.requires_grad for x in tensors)) or not keeping.hold(tensors, kept.values):
         return None
     return fused.with_row(q, k, v, scale, kept.made, -kept.low)
