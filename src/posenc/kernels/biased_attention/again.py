@@ -27,7 +27,7 @@ def run(q: Tensor, k: Tensor, v: Tensor, encoding: Any) -> Tensor | None:
     learns = torch.is_grad_enabled()
     if learns and (q.requires_grad or k.requires_grad or v.requires_grad):
         return None
-    part = None if encoding is None else encoding.at("scores")
+    part: Any = None if encoding is None else encoding.at("scores")
     kept = None if part is None else keeping.find(part, row_of_distances.SLOT)
     if part is not None and kept is None:
         return None
