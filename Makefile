@@ -1,7 +1,9 @@
 # Every target makes the same .venv on first use; a second call does not install again.
 PYTHON ?= python3
 BIN := .venv/bin
-# Compiling all 14 500 files ahead takes over a minute; Python compiles the fifth that it imports as it goes.
+# Compiling all 14 500 files ahead takes over a minute; Python compiles the fifth that it imports as it goes, and keeps
+# what it compiled. Some images of machines forbid that, and then `import torch` takes 7 s in place of 3.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 # Where signatures carry shapes, and the questions of the exam in which every call is checked against them.
 SHAPED := posenc.encoding,posenc.embeddings,posenc.queries_keys,posenc.scores,posenc.dot_product_attention
