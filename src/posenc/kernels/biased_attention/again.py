@@ -1,6 +1,6 @@
 """A causal call that may differ from an earlier one in its queries, keys and values alone: a step of decoding.
 
-The earlier call has found the compiled kernel, and kept the row of distances of what is added, if anything is. This
+The earlier call has found the compiled kernel, and kept what positions and parameters decide of what is added. This
 looks at all that could have changed since, and at nothing else: it takes half of the time of the whole way (plan.py).
 """
 
@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posenc.kernels.biased_attention import fused, keeping, row_of_distances
+from posenc.kernels.biased_attention import counting, fused, keeping, row_of_distances, shares
+from posenc.kernels.biased_attention.added import Added
 from posenc.kernels.biased_attention.shapes import checked_shapes
 from posenc.kernels.inputs import dtype_of_plain
+
+_NOTHING = Added()
 
 
 def run(q: Tensor, k: Tensor, v: Tensor, encoding: Any) -> Tensor | None:
@@ -24,22 +27,26 @@ def run(q: Tensor, k: Tensor, v: Tensor, encoding: Any) -> Tensor | None:
         return None
     if dtype_of_plain(q, k, v) not in fused.DTYPES or (encoding is not None and encoding.scales_scores):
         return None
-    learns = torch.is_grad_enabled()
-    if learns and (q.requires_grad or k.requires_grad or v.requires_grad):
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         return None
     part: Any = None if encoding is None else encoding.at("scores")
-    kept = None if part is None else keeping.find(part, row_of_distances.SLOT)
-    if part is not None and kept is None:
-        return None
     heads, q_len, head_dim, k_len = checked_shapes(q, k, v, causal=True)
     scale = head_dim**-0.5 if encoding is None else encoding.softmax_scale(head_dim)
     if q_len == 0 or scale <= 0:
         return None
-    if kept is None:
-        return fused.with_row(q, k, v, scale, None, 0)
-    if kept.heads != heads or kept.low > 0 or kept.high < k_len - 1:
-        return None
+    added = _NOTHING if part is None else _added(part, q, scale, heads, q_len, k_len)
+    return None if added is None else fused.at_once(q, k, v, scale, added)
+
+
+def _added(part: Any, q: Tensor, scale: float, heads: int, q_len: int, k_len: int) -> Added | None:
+    """What the whole way would add, if it has kept all that takes long to make and no gradient is asked for."""
     tensors = keeping.tensors_of(part)
-    if (learns and any(x.requires_grad for x in tensors)) or not keeping.hold(tensors, kept.values):
+    if keeping.are_learned(tensors):
         return None
-    return fused.with_row(q, k, v, scale, kept.made, -kept.low)
+    if not counting.counts(type(part)):
+        known = row_of_distances.known(part, tensors, heads, k_len)
+        return known or shares.known(part, tensors, heads, q_len, k_len)
+    entries = q.shape[0] * heads * q_len * part.length
+    if getattr(part, "num_heads", heads) != heads or part.value_dim is not None or entries > counting.MOST:
+        return None
+    return counting.of_queries(part, q, scale)

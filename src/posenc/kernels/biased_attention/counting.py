@@ -5,6 +5,8 @@ A key's count is the sum of the gates from it to the query, which the compiled k
 the nearest keys to the furthest. Past the end of the row, where most keys are, there is nothing left to count.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +17,7 @@ from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.row_of_distances import home
 from posenc.kernels.precision import without_autocast
 
-_MOST = 2**28  # entries of all rows, 1 GiB, and as many of their gradient
+MOST = 2**28  # entries of all rows, 1 GiB, and as many of their gradient
 
 
 def counts(cls: type) -> bool:
@@ -32,16 +34,20 @@ def refusal(problem: Problem) -> str | None:
     if not problem.causal:
         return f"{problem.name} counts the keys up to the query, which it does in causal calls alone"
     entries = problem.q.shape[:3].numel() * problem.encoding.length
-    if entries > _MOST and problem.encoding.length > 4 * problem.q.shape[3]:
+    if entries > MOST and problem.encoding.length > 4 * problem.q.shape[3]:
         return f"the products of all queries with all counts of {problem.name} take {entries * 4 / 2**30:.1f} GiB"
     return None
 
 
 def make(problem: Problem) -> Added:
+    return of_queries(problem.encoding, problem.q, problem.scale)
+
+
+def of_queries(encoding: Any, q: Tensor, scale: float) -> Added:
     """The rows of all queries, ``(batch, heads, q_len, counts)``, as the kernel reads them."""
-    q = problem.q if problem.q.dtype is torch.float32 else problem.q.float()
+    q = q if q.dtype is torch.float32 else q.float()
     with without_autocast("cpu"):
-        rows: Tensor = problem.encoding.by_count(q, problem.scale)
+        rows: Tensor = encoding.by_count(q, scale)
     if rows.dtype is torch.float32 and rows.shape[:3] == q.shape[:3] and rows.is_contiguous():
         return Added(counted=rows)
     return Added(counted=rows.float().expand(*q.shape[:3], -1).contiguous())

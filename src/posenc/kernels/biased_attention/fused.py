@@ -117,9 +117,15 @@ def is_loaded() -> bool:
     return _is_loaded
 
 
-def with_row(q: Tensor, k: Tensor, v: Tensor, scale: float, table: Tensor | None, zero: int) -> Tensor:
-    """Causal attention with a row of distances (added.py) or nothing added, where no gradient is asked for."""
-    y: Tensor = _operator(q, k, v, scale, table, zero)
+def at_once(q: Tensor, k: Tensor, v: Tensor, scale: float, added: Added) -> Tensor:
+    """Causal attention with nothing else than what is added, where no gradient is asked for."""
+    y: Tensor
+    if added.counted is not None:
+        y = _operator(q, k, v, scale, counted=added.counted)
+    elif added.units is not None:
+        y = _operator(q, k, v, scale, added.table, added.zero, factors=added.factors, units=added.units)
+    else:
+        y = _operator(q, k, v, scale, added.table, added.zero)
     return y
 
 

@@ -46,15 +46,23 @@ def by_distance(
         below: gives the distance below which it can be made, asked for when it is made.
         make: gives a tensor or a tuple of tensors, from the parameters and settings of the encoding alone.
     """
-    kept = find(encoding, slot)
-    if kept is None or heads != kept.heads or low < kept.low or high > kept.high or not hold(tensors, kept.values):
+    kept = known(encoding, tensors, slot, heads, low, high)
+    if kept is None:
         low, high = _rounded(low, high, below())
         values = [_Values.of(x) for x in tensors]
         with torch.inference_mode(False), torch.no_grad():
             made = make(low, high)
-        known = [x for x in values if x is not None]
-        kept = keep(encoding, slot, made, low, high, known if len(known) == len(values) else None, heads)
+        readable = [x for x in values if x is not None]
+        kept = keep(encoding, slot, made, low, high, readable if len(readable) == len(values) else None, heads)
     return kept.made, kept.low
+
+
+def known(encoding: Any, tensors: list[Tensor], slot: str, heads: int, low: int, high: int) -> "Kept | None":
+    """What is kept there, if it reaches over these distances and the encoding is still as it was."""
+    kept = find(encoding, slot)
+    if kept is None or heads != kept.heads or low < kept.low or high > kept.high or not hold(tensors, kept.values):
+        return None
+    return kept
 
 
 @dataclass

@@ -16,7 +16,7 @@ from posenc.kernels.biased_attention.added import Added
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.toeplitz import of_heads
 
-SLOT = "_row_by_distance"
+_SLOT = "_row_by_distance"
 _SLOT_OF_POSITIONS = "_of_distances"
 
 
@@ -45,8 +45,14 @@ def make(problem: Problem) -> Added:
     tensors = keeping.tensors_of(encoding)
     if keeping.are_learned(tensors):
         return Added(_learned(encoding, tensors, low, high, heads), zero - low)
-    kept, first = keeping.by_distance(encoding, tensors, SLOT, heads, low, high, encoding.relative_below, row)
+    kept, first = keeping.by_distance(encoding, tensors, _SLOT, heads, low, high, encoding.relative_below, row)
     return Added(kept, zero - first)
+
+
+def known(encoding: Any, tensors: list[Tensor], heads: int, k_len: int) -> Added | None:
+    """What ``make`` would find kept for a causal call, with positions in the order of the keys."""
+    kept = keeping.known(encoding, tensors, _SLOT, heads, 0, k_len - 1)
+    return None if kept is None else Added(kept.made, -kept.low)
 
 
 def starts(problem: Problem) -> tuple[int, int]:

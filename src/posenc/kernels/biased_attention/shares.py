@@ -7,6 +7,7 @@ together, so the bias costs little more than a table of distances.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,12 +62,21 @@ def make(problem: Problem) -> Added:
     if not getattr(encoding, "bias_is_pure", False) or keeping.are_learned(tensors):
         row, units = row_and_units(low, high)
         return Added(row, zero - low, factors=factors(first, first + problem.q_len), units=units)
-    (row, units, known), lowest = keeping.by_distance(
+    (row, units, kept), lowest = keeping.by_distance(
         encoding, tensors, _SLOT, heads, low, high, lambda: math.inf, all_three
     )
-    if first + problem.q_len <= len(known):  # as it is where keys begin at 0
-        return Added(row, zero - lowest, factors=known[first : first + problem.q_len], units=units)
+    if first + problem.q_len <= len(kept):  # as it is where keys begin at 0
+        return Added(row, zero - lowest, factors=kept[first : first + problem.q_len], units=units)
     return Added(row, zero - lowest, factors=factors(first, first + problem.q_len), units=units)
+
+
+def known(encoding: Any, tensors: list[Tensor], heads: int, q_len: int, k_len: int) -> Added | None:
+    """What ``make`` would find kept for a causal call that goes past the distances of one row."""
+    kept = keeping.known(encoding, tensors, _SLOT, heads, 0, k_len - 1)
+    if kept is None or k_len <= encoding.relative_below():
+        return None
+    row, units, factors = kept.made
+    return Added(row, -kept.low, factors=factors[k_len - q_len : k_len], units=units)
 
 
 def bias(row: Tensor, factors: Tensor, units: Tensor) -> Tensor:
