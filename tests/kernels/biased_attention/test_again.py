@@ -149,16 +149,42 @@ def test_what_changed_since_is_seen(name: str) -> None:
             torch.testing.assert_close(got, posenc.attention(q, k, v, encoding, causal=True, implementation="dense"))
 
 
-def test_gradients_go_the_whole_way(encoding: Any) -> None:
-    call = tensors(3, 12)
+def gradients(y: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """Of first and second order."""
+    first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+    return [*first, *torch.autograd.grad(sum(x.square().sum() for x in first), inputs)]
+
+
+def test_gradients_are_those_of_the_whole_way(encoding: Any) -> None:
     learns = encoding is not None and any(True for _ in encoding.parameters())
-    assert is_short(*call, encoding) == (not learns)
-    assert posenc.attention(*call, encoding, causal=True).requires_grad == learns
-    for each in call:
-        each.requires_grad_()
-        assert not is_short(*call, encoding)
-        assert posenc.attention(*call, encoding, causal=True).requires_grad
-        each.requires_grad_(False)
+    for asked in range(3):
+        for q_len in (1, 3):
+            inputs = tensors(q_len, 12)
+            assert is_short(*inputs, encoding) == (not learns)
+            inputs[asked].requires_grad_()
+            alone = q_len == 1 and (encoding is None or encoding.at("scores") is None)  # which goes to PyTorch's own
+            assert is_short(*inputs, encoding) == (not learns and not alone)
+            if alone:
+                continue
+            y = posenc.attention(*inputs, encoding, causal=True)
+            expected = whole_way(*inputs, encoding)
+            assert torch.equal(y, expected)
+            wanted = [inputs[asked]]
+            for got, want in zip(gradients(y, wanted), gradients(expected, wanted), strict=True):
+                assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("name", ["t5", "fire past its threshold", "cope"])
+def test_a_frozen_encoding_takes_the_short_way_in_training(name: str) -> None:
+    encoding: Any = ENCODINGS[name]()
+    encoding.requires_grad_(False)
+    inputs = [x.requires_grad_() for x in tensors(3, 12)]
+    posenc.attention(*inputs, encoding, causal=True)
+    assert is_short(*inputs, encoding)
+    y, expected = posenc.attention(*inputs, encoding, causal=True), whole_way(*inputs, encoding)
+    assert torch.equal(y, expected)
+    for got, want in zip(gradients(y, inputs), gradients(expected, inputs), strict=True):
+        assert torch.equal(got, want)
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # PyTorch's own attention under vmap

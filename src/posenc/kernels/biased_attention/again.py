@@ -1,4 +1,4 @@
-"""A causal call that may differ from an earlier one in its queries, keys and values alone: a step of decoding.
+"""A causal call that may differ from an earlier one in its queries, keys and values alone, as a step of decoding does.
 
 The earlier call has found the compiled kernel, and kept what positions and parameters decide of what is added. This
 looks at all that could have changed since, and at nothing else: it takes half of the time of the whole way (plan.py).
@@ -27,19 +27,18 @@ def run(q: Tensor, k: Tensor, v: Tensor, encoding: Any) -> Tensor | None:
         return None
     if dtype_of_plain(q, k, v) not in fused.DTYPES or (encoding is not None and encoding.scales_scores):
         return None
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        return None
+    learns = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     part: Any = None if encoding is None else encoding.at("scores")
     heads, q_len, head_dim, k_len = checked_shapes(q, k, v, causal=True)
     scale = head_dim**-0.5 if encoding is None else encoding.softmax_scale(head_dim)
-    if q_len == 0 or scale <= 0:
+    if q_len == 0 or scale <= 0 or (part is None and q_len == 1 and learns):
         return None
     added = _NOTHING if part is None else _added(part, q, scale, heads, q_len, k_len)
-    return None if added is None else fused.at_once(q, k, v, scale, added)
+    return None if added is None else fused.at_once(q, k, v, scale, added, learns=learns)
 
 
 def _added(part: Any, q: Tensor, scale: float, heads: int, q_len: int, k_len: int) -> Added | None:
-    """What the whole way would add, if it has kept all that takes long to make and no gradient is asked for."""
+    """What the whole way would add, if it has kept all that takes long to make and learns nothing."""
     tensors = keeping.tensors_of(part)
     if keeping.are_learned(tensors):
         return None

@@ -117,10 +117,12 @@ def is_loaded() -> bool:
     return _is_loaded
 
 
-def at_once(q: Tensor, k: Tensor, v: Tensor, scale: float, added: Added) -> Tensor:
-    """Causal attention with nothing else than what is added, where no gradient is asked for."""
+def at_once(q: Tensor, k: Tensor, v: Tensor, scale: float, added: Added, *, learns: bool) -> Tensor:
+    """Causal attention with nothing else than what is added, which asks for no gradient itself."""
     y: Tensor
-    if added.counted is not None:
+    if learns:
+        y = _Attention.apply(scale, added.zero, _CAUSAL, q, k, v, None, added.table, *added[2:])
+    elif added.counted is not None:
         y = _operator(q, k, v, scale, counted=added.counted)
     elif added.units is not None:
         y = _operator(q, k, v, scale, added.table, added.zero, factors=added.factors, units=added.units)
@@ -138,10 +140,11 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
     added: Added = way(problem).make(problem)
     sinks = None if problem.sinks is None else problem.sinks.float()
     inputs = _Inputs(problem.q, problem.k, problem.v, sinks, added.table, *added[2:])
+    order = _order(problem, skip)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
-        y: Tensor = _Attention.apply(problem, skip, added.zero, *inputs)
+        y: Tensor = _Attention.apply(problem.scale, added.zero, order, *inputs)
     else:
-        y = _operator(*inputs[:3], problem.scale, added.table, added.zero, *_rest(problem, skip, inputs))
+        y = _operator(*inputs[:3], problem.scale, added.table, added.zero, *_rest(order, inputs))
     return y
 
 
@@ -159,16 +162,34 @@ class _Inputs(NamedTuple):
     counted: Any
 
 
-def _rest(problem: Problem, skip: bool, inputs: _Inputs) -> tuple[Any, ...]:
-    """What the operators take after the table, or nothing where all of it is as it is by default."""
+class _Order(NamedTuple):
+    """What may see what, as the operators take it. By default it is what they take by default."""
+
+    causal: bool = True
+    window: int = 0
+    mask: Tensor | None = None
+    documents: Tensor | None = None
+    skip: bool = True
+
+
+_CAUSAL = _Order()
+
+
+def _order(problem: Problem, skip: bool) -> _Order:
     mask, documents = problem.mask, problem.documents
-    ordered_only = problem.causal and problem.window is None and mask is None and documents is None
+    if problem.causal and problem.window is None and mask is None and documents is None and skip:
+        return _CAUSAL
+    return _Order(problem.causal, problem.window or 0, _mask(problem), _documents(problem), skip)
+
+
+def _rest(order: _Order, inputs: _Inputs) -> tuple[Any, ...]:
+    """What the forward takes after the table, or nothing where all of it is as it is by default."""
     added: tuple[Any, ...] = inputs[5:]
     while added and added[-1] is None:
         added = added[:-1]
-    if ordered_only and inputs.sinks is None and skip and not added:
+    if order is _CAUSAL and inputs.sinks is None and not added:
         return ()
-    return problem.causal, problem.window or 0, _mask(problem), _documents(problem), inputs.sinks, skip, *added
+    return *order[:4], inputs.sinks, order.skip, *added
 
 
 def _mask(problem: Problem) -> Tensor | None:
@@ -187,14 +208,11 @@ def _documents(problem: Problem) -> Tensor | None:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, problem: Problem, skip: bool, zero: int, *tensors: Tensor | None) -> Tensor:
+    def forward(ctx: Any, scale: float, zero: int, order: _Order, *tensors: Tensor | None) -> Tensor:
         inputs = _Inputs(*tensors)
-        rest = _rest(problem, skip, inputs)
-        y, lse = _operator_and_sums(*inputs[:3], problem.scale, inputs.table, zero, *rest)
-        _, _, mask, documents, *_ = rest or (None,) * 4
-        ctx.save_for_backward(*inputs, y, lse, mask, documents)
-        ctx.zero, ctx.skip = zero, skip
-        ctx.scale, ctx.causal, ctx.window = problem.scale, problem.causal, problem.window
+        y, lse = _operator_and_sums(*inputs[:3], scale, inputs.table, zero, *_rest(order, inputs))
+        ctx.save_for_backward(*inputs, y, lse, order.mask, order.documents)
+        ctx.scale, ctx.zero, ctx.causal, ctx.window, ctx.skip = scale, zero, order.causal, order.window, order.skip
         result: Tensor = y
         return result
 
@@ -207,7 +225,7 @@ class _Attention(torch.autograd.Function):
         fades, units, counted = inputs.fades, inputs.units, inputs.counted
         gradients = _backward_operator(
             *(gradient, y, lse, *inputs[:3], ctx.scale, inputs.table, ctx.zero, wanted.table),
-            *(ctx.causal, ctx.window or 0, mask, documents, ctx.skip),
+            *(ctx.causal, ctx.window, mask, documents, ctx.skip),
             *(() if fades is units is counted is None else (fades, wanted.fades, inputs.factors, units)),
             *(() if counted is None else (counted, wanted.counted)),
         )
@@ -247,7 +265,7 @@ def _differentiable_backward(
     # Views, because counted was made of q: a gradient of q itself would have that of counted in it.
     inputs = _Inputs(*(None if x is None else x.view_as(x) for x in inputs))
     q, k, v, sinks, table, fades, factors, units, counted = inputs
-    problem = Problem(q, k, v, ctx.scale, causal=ctx.causal, window=ctx.window, documents=documents, mask=mask)
+    problem = Problem(q, k, v, ctx.scale, causal=ctx.causal, window=ctx.window or None, documents=documents, mask=mask)
     rows, keys = slice(0, problem.q_len), slice(0, problem.k_len)
     bias = None
     if table is not None:
