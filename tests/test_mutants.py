@@ -63,8 +63,8 @@ MUTANTS = [
     ),
     (
         "kernels/biased_attention/row_of_distances.py",
-        "_SLOT, heads, 0, k_len - 1)",
-        "_SLOT, heads, 0, k_len - 2)",
+        "min(k_len, window)) - 1)",
+        "min(k_len, window)) - 2)",
         "kernels/biased_attention/test_again.py",
     ),
     (
@@ -82,6 +82,12 @@ MUTANTS = [
     (
         "kernels/biased_attention/shares.py",
         "k_len <= encoding.relative_below()",
+        "False",
+        "kernels/biased_attention/test_again.py",
+    ),
+    (
+        "kernels/biased_attention/row_of_distances.py",
+        "k_len > encoding.relative_below()",
         "False",
         "kernels/biased_attention/test_again.py",
     ),

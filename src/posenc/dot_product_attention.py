@@ -106,10 +106,11 @@ def attention(
     """
     if type(k_positions) is int and k_positions == 0:
         k_positions = None  # which says the same
-    plain = q_positions is k_positions is documents is mask is sinks is state is None and window is scale is None
+    plain = q_positions is k_positions is documents is mask is sinks is state is None and scale is None
+    plain = plain and (window is None or (type(window) is int and window > 0))
     plain = plain and causal is True and type(dropout_p) is float and dropout_p == 0 and implementation == "auto"
     if plain and (encoding is None or isinstance(encoding, Encoding)):
-        y = again.run(q, k, v, encoding)
+        y = again.run(q, k, v, encoding, window)
         if y is not None:
             return y
     problem = _problem(

@@ -107,7 +107,6 @@ class FIRE(ScoreEncoding):
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
         share = self.stretched(q_positions, k_positions) / self.longest(q_positions)[..., None]
-        # Written out rather than called: autocast must not take the network to half precision.
-        inner = (share[..., None] * working(self.hidden.weight)[:, 0] + working(self.hidden.bias)).relu()
-        with without_autocast(share.device.type):
+        with without_autocast(share.device.type):  # it would take the network to half precision
+            inner = F.linear(share[..., None], working(self.hidden.weight), working(self.hidden.bias)).relu()
             return heads_first(F.linear(inner, working(self.out.weight), working(self.out.bias)))

@@ -62,10 +62,10 @@ def tensors(q_len: int, k_len: int, heads: int = HEADS, dim: int = DIM) -> list[
     return [torch.randn(2, heads, n, dim, generator=generator) for n in (q_len, k_len, k_len)]
 
 
-def whole_way(q: Tensor, k: Tensor, v: Tensor, encoding: posenc.Encoding | None) -> Tensor:
+def whole_way(q: Tensor, k: Tensor, v: Tensor, encoding: posenc.Encoding | None, window: int | None = None) -> Tensor:
     """The same call, with the scale that it has by default."""
     scale = q.shape[-1] ** -0.5 if encoding is None else encoding.softmax_scale(q.shape[-1])
-    return posenc.attention(q, k, v, encoding, causal=True, scale=scale)
+    return posenc.attention(q, k, v, encoding, causal=True, window=window, scale=scale)
 
 
 @pytest.fixture(params=ENCODINGS)
@@ -77,8 +77,8 @@ def encoding(request: pytest.FixtureRequest) -> Any:
     return made
 
 
-def is_short(q: Tensor, k: Tensor, v: Tensor, encoding: posenc.Encoding | None) -> bool:
-    return again.run(q, k, v, encoding) is not None
+def is_short(q: Tensor, k: Tensor, v: Tensor, encoding: posenc.Encoding | None, window: int | None = None) -> bool:
+    return again.run(q, k, v, encoding, window) is not None
 
 
 @torch.no_grad()
@@ -92,6 +92,21 @@ def test_every_step_has_the_bits_of_the_whole_way(encoding: Any) -> None:
         dense = posenc.attention(q, k, v, encoding, causal=True, implementation="dense")
         torch.testing.assert_close(got, dense, rtol=1e-5, atol=1e-5)
     assert short >= (138 if isinstance(encoding, posenc.FIRE) else 140)  # it makes its numbers anew past its threshold
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [1, 7, 200])
+def test_every_step_in_a_window_has_the_bits_of_the_whole_way(encoding: Any, window: int) -> None:
+    short = 0
+    for q_len, k_len in [(1, n) for n in range(1, 140)] + [(5, 5), (3, 33), (64, 64), (70, 130)]:
+        q, k, v = tensors(q_len, k_len)
+        short += is_short(q, k, v, encoding, window)
+        got = posenc.attention(q, k, v, encoding, causal=True, window=window)
+        assert torch.equal(got, whole_way(q, k, v, encoding, window))
+        dense = posenc.attention(q, k, v, encoding, causal=True, window=window, implementation="dense")
+        torch.testing.assert_close(got, dense, rtol=1e-5, atol=1e-5)
+    if not isinstance(encoding, posenc.FIRE):  # past its threshold it keeps the numbers of the window's keys alone
+        assert short >= 140
 
 
 @torch.no_grad()
@@ -172,6 +187,10 @@ def test_gradients_are_those_of_the_whole_way(encoding: Any) -> None:
             wanted = [inputs[asked]]
             for got, want in zip(gradients(y, wanted), gradients(expected, wanted), strict=True):
                 assert torch.equal(got, want)
+            y = posenc.attention(*inputs, encoding, causal=True, window=7)
+            expected = whole_way(inputs[0], inputs[1], inputs[2], encoding, 7)
+            for got, want in zip(gradients(y, wanted), gradients(expected, wanted), strict=True):
+                assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("name", ["t5", "fire past its threshold", "cope"])
@@ -218,6 +237,8 @@ def test_bad_input_is_refused_in_the_same_words(encoding: Any) -> None:
         ((q, k[:, :3], v[:, :3]), {}, "expected a multiple"),
         ((q[..., :0], k[..., :0], v), {}, "at least one channel"),
         ((q, k, v), {"dropout_p": None}, "dropout_p"),
+        ((q, k, v), {"window": 0}, "at least 1"),
+        ((q, k, v), {"window": True}, "a whole number of tokens"),
         ((q, k, v), {"implementation": "fast"}, "expected one of"),
     )
     for given, options, words in calls:

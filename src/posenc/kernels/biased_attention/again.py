@@ -17,7 +17,7 @@ from posenc.kernels.inputs import dtype_of_plain
 _NOTHING = Added()
 
 
-def run(q: Tensor, k: Tensor, v: Tensor, encoding: Any) -> Tensor | None:
+def run(q: Tensor, k: Tensor, v: Tensor, encoding: Any, window: int | None = None) -> Tensor | None:
     """What the compiled kernel gives, or None if the call has to go the whole way.
 
     Raises:
@@ -33,17 +33,17 @@ def run(q: Tensor, k: Tensor, v: Tensor, encoding: Any) -> Tensor | None:
     scale = head_dim**-0.5 if encoding is None else encoding.softmax_scale(head_dim)
     if q_len == 0 or scale <= 0 or (part is None and q_len == 1 and learns):
         return None
-    added = _NOTHING if part is None else _added(part, q, scale, heads, q_len, k_len)
-    return None if added is None else fused.at_once(q, k, v, scale, added, learns=learns)
+    added = _NOTHING if part is None else _added(part, q, scale, heads, q_len, k_len, window)
+    return None if added is None else fused.at_once(q, k, v, scale, window or 0, added, learns=learns)
 
 
-def _added(part: Any, q: Tensor, scale: float, heads: int, q_len: int, k_len: int) -> Added | None:
+def _added(part: Any, q: Tensor, scale: float, heads: int, q_len: int, k_len: int, window: int | None) -> Added | None:
     """What the whole way would add, if it has kept all that takes long to make and learns nothing."""
     tensors = keeping.tensors_of(part)
     if keeping.are_learned(tensors):
         return None
     if not counting.counts(type(part)):
-        known = row_of_distances.known(part, tensors, heads, k_len)
+        known = row_of_distances.known(part, tensors, heads, k_len, window)
         return known or shares.known(part, tensors, heads, q_len, k_len)
     entries = q.shape[0] * heads * q_len * part.length
     if getattr(part, "num_heads", heads) != heads or part.value_dim is not None or entries > counting.MOST:

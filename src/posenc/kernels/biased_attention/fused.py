@@ -117,17 +117,21 @@ def is_loaded() -> bool:
     return _is_loaded
 
 
-def at_once(q: Tensor, k: Tensor, v: Tensor, scale: float, added: Added, *, learns: bool) -> Tensor:
-    """Causal attention with nothing else than what is added, which asks for no gradient itself."""
+def at_once(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, added: Added, *, learns: bool) -> Tensor:
+    """Causal attention with nothing else than a window and what is added, which asks for no gradient itself."""
     y: Tensor
+    table, zero = added[:2]
     if learns:
-        y = _Attention.apply(scale, added.zero, _CAUSAL, q, k, v, None, added.table, *added[2:])
+        order = _Order(window=window) if window else _CAUSAL
+        y = _Attention.apply(scale, zero, order, q, k, v, None, table, *added[2:])
     elif added.counted is not None:
-        y = _operator(q, k, v, scale, counted=added.counted)
+        y = _operator(q, k, v, scale, window=window, counted=added.counted)
     elif added.units is not None:
-        y = _operator(q, k, v, scale, added.table, added.zero, factors=added.factors, units=added.units)
+        y = _operator(q, k, v, scale, table, zero, window=window, factors=added.factors, units=added.units)
+    elif window:
+        y = _operator(q, k, v, scale, table, zero, True, window)
     else:
-        y = _operator(q, k, v, scale, added.table, added.zero)
+        y = _operator(q, k, v, scale, table, zero)
     return y
 
 
