@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from posenc.queries_keys.axial import AxialRoPE as AxialRoPE
     from posenc.queries_keys.mixed import MixedRoPE as MixedRoPE
     from posenc.queries_keys.mrope import MRoPE as MRoPE
+    from posenc.queries_keys.pope import PoPE as PoPE
     from posenc.queries_keys.rope import RoPE as RoPE
     from posenc.queries_keys.xpos import XPos as XPos
     from posenc.scores.alibi import ALiBi as ALiBi
@@ -68,6 +69,7 @@ _HOMES = {
     "NoPE": "none",
     "Normalized": "embeddings.normalized",
     "PerLayer": "per_layer",
+    "PoPE": "queries_keys.pope",
     "QueryKeyEncoding": "encoding",
     "RoPE": "queries_keys.rope",
     "SSMax": "ssmax",

@@ -78,6 +78,11 @@ def _rotation(encoding: Encoding) -> Rotation:
     found = encoding.at("queries_keys") if isinstance(encoding, Encoding) else None
     if isinstance(found, Rotation):
         return found
+    if found is not None:
+        raise TypeError(
+            f"rerotate: got {type(found).__name__}, which does more to a key than turn it, expected a rotation such as "
+            "RoPE or a composition with one; keys of a PoPE are turned by a RoPE of twice its head_dim and its rule."
+        )
     raise TypeError(
         f"rerotate: got {type(encoding).__name__}, which rotates no keys, expected a rotation such as RoPE or a "
         "composition with one; keys of other encodings do not depend on positions."

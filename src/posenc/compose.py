@@ -51,6 +51,7 @@ class Compose(Encoding):
         self.scales_scores = any(encoding.scales_scores for encoding in encodings)
         limits = [encoding.max_positions for encoding in encodings if encoding.max_positions is not None]
         self.max_positions = min(limits) if limits else None
+        self.widening = math.prod(encoding.widening for encoding in encodings)
 
     @property
     def parts(self) -> tuple[Encoding, ...]:
@@ -78,6 +79,9 @@ class Compose(Encoding):
         return state if part is None else part.carry(x, state)
 
     def softmax_scale(self, head_dim: int) -> float:
+        for part in self.parts:
+            if part.widening != 1:  # it knows the channels before place 2, which the others count by
+                head_dim = round(part.softmax_scale(head_dim) ** -2)
         plain: float = head_dim**-0.5
         return plain * math.prod([part.softmax_scale(head_dim) / plain for part in self.parts])
 

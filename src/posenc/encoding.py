@@ -70,6 +70,8 @@ class Encoding(nn.Module):
         multiplies: what the temperature multiplies: the scaled dot products alone ("products"), or the scores, which
             are these plus the bias ("scores").
         takes_several_rules: True if ``frequencies`` may be a list of rules, one for each coordinate.
+        widening: how many times as many channels q and k have after ``on_queries_keys``, 1 for almost all. One with
+            more gives the ``softmax_scale`` of the channels before.
     """
 
     places: tuple[Place, ...] = ()
@@ -80,6 +82,7 @@ class Encoding(nn.Module):
     scales_scores: bool = False
     multiplies: Multiplies = "products"
     takes_several_rules: ClassVar[bool] = False
+    widening: int = 1
 
     def __new__(cls: type[E], *args: Any, **options: Any) -> E:  # Self is unknown to the exam's checks
         """Check the names, numbers and rules among the arguments before the constructor runs."""
@@ -106,7 +109,7 @@ class Encoding(nn.Module):
         *,
         k_positions: Positions = None,
     ) -> tuple[Tensor, Tensor]:
-        """Place 2, in each layer before the KV cache: ``(q, k)``, same shapes and dtypes.
+        """Place 2, in each layer before the KV cache: ``(q, k)``, same dtypes, and shapes but for ``widening``.
 
         ``positions`` are those of the queries and, unless ``k_positions`` are given (cross-attention), of the keys.
         """

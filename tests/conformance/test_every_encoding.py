@@ -24,7 +24,7 @@ from posenc.oracle.embeddings import (
     sinusoidal_grid,
     timesteps,
 )
-from posenc.oracle.queries_keys import axial, mixed, mrope, rope, xpos
+from posenc.oracle.queries_keys import axial, mixed, mrope, pope, rope, xpos
 from posenc.oracle.scores import (
     alibi,
     cope,
@@ -66,6 +66,17 @@ def faded(**options: object) -> SimpleNamespace:
         on_queries_keys=lambda q, k, p: (
             xpos.rotate(q, p, role="query", **options),
             xpos.rotate(k, p, role="key", **options),
+        )
+    )
+
+
+def widened(encoding: posenc.PoPE, inv_freq: np.ndarray) -> SimpleNamespace:
+    """An oracle of PoPE, whose keys have phases."""
+    phase = numbers(encoding.phase)
+    return SimpleNamespace(
+        on_queries_keys=lambda q, k, p: (
+            pope.polar(q, p, inv_freq=inv_freq),
+            pope.polar(k, p, inv_freq=inv_freq, phase=phase),
         )
     )
 
@@ -255,6 +266,7 @@ T2T = 10_000 ** (-np.arange(16) / 15)
 
 MIXED = posenc.MixedRoPE(head_dim=16, num_heads=4, num_kv_heads=2)
 MIXED_3 = posenc.MixedRoPE(head_dim=16, num_heads=4, num_kv_heads=2, axes=3)
+POPE = posenc.PoPE(head_dim=16, num_heads=4, num_kv_heads=2, start="uniform")
 LEARNED_RATES = posenc.RoPE(head_dim=16, frequencies=LearnedRates(parameter="rates"))
 SSMAX = posenc.SSMax(num_heads=4, form="affine")
 with torch.no_grad():
@@ -378,6 +390,8 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     ),
     "mixed": (MIXED, rotated(mixed.rotate, coordinates=2, rates=MIXED.rates.detach().double().numpy())),
     "mixed of three": (MIXED_3, rotated(mixed.rotate, coordinates=3, rates=MIXED_3.rates.detach().double().numpy())),
+    "pope": (POPE, widened(POPE, rates(32))),
+    "pope and alibi": (posenc.Compose(POPE, posenc.ALiBi(num_heads=4)), None),
     **{
         f"temperature as in {form}": (
             posenc.Temperature(form, length=8),

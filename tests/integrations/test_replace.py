@@ -24,6 +24,7 @@ ENCODINGS = {
     "partial": lambda: posenc.RoPE(16, rotary_dim=8),
     "dynamic": lambda: posenc.RoPE(16, frequencies=frequencies.DynamicNTK(2.0, trained_length=8)),
     "xpos": lambda: posenc.XPos(16),
+    "pope": lambda: posenc.PoPE(16, num_heads=4, num_kv_heads=2),
     "alibi": lambda: posenc.ALiBi(4),
     "t5": lambda: posenc.T5Bias(4),
     "kerple": lambda: posenc.KERPLE(4),
@@ -44,7 +45,7 @@ def made(name: str) -> Any:
     torch.manual_seed(0)
     encoding = ENCODINGS[name]()
     for parameter in encoding.parameters():
-        torch.nn.init.uniform_(parameter, 0.1, 1.0)
+        torch.nn.init.uniform_(parameter, *((-5.0, -1.0) if name == "pope" else (0.1, 1.0)))
     return encoding
 
 

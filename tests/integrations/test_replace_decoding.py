@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 
 NEW = 6
 #: What reads rows, columns or a state: rotations, biases of distances and of positions, and one of what is between.
-IN_ATTENTION = ("rope", "xpos", "alibi", "t5", "near fire", "cope", "both", "none")
+IN_ATTENTION = ("rope", "xpos", "pope", "alibi", "t5", "near fire", "cope", "both", "none")
 TABLES = {
     "sinusoidal": lambda: posenc.Sinusoidal(64),
     "learned": lambda: posenc.Learned(64, length=128),

@@ -22,6 +22,7 @@ ENCODINGS: dict[str, Any] = {
     "rope": lambda: posenc.RoPE(16),
     "dynamic ntk": lambda: posenc.RoPE(16, frequencies=DynamicNTK(2.0, trained_length=6)),
     "xpos": lambda: posenc.XPos(16),
+    "pope": lambda: posenc.PoPE(16, num_heads=HEADS, start="uniform"),
     "alibi": lambda: posenc.ALiBi(num_heads=HEADS),
     "t5": lambda: posenc.T5Bias(num_heads=HEADS),
     "cope": lambda: posenc.CoPE(HEADS, 16, length=16),

@@ -230,7 +230,8 @@ class Attention(nn.Module):
             k, v, tokens = cache.keys, cache.values, cache.tokens
             self._check_same_context(context, k)
             if encoding is not None:
-                q, _ = encoding.on_queries_keys(q, k[:, :, :0], start, k_positions=0)
+                no_keys = q[:, : self.num_kv_heads, :0]  # cached ones may be wider than what goes in
+                q, _ = encoding.on_queries_keys(q, no_keys, start, k_positions=0)
         else:
             tokens = after(
                 START, context, positions=context_positions, attention_mask=attention_mask, name="Attention, context"

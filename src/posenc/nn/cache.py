@@ -18,7 +18,7 @@ class Cache:
 
     Attributes:
         keys, values: ``(batch, kv_heads, kept, head_dim)``, or None before the first call. Keys are kept as place 2
-            made them, or before it if the encoding has ``keys_cacheable = False``.
+            made them, of ``widening`` times the channels, or before it if the encoding has ``keys_cacheable = False``.
         state: what ``encoding.carry`` made of the tokens, or None.
         tokens: positions, padding and documents of the kept keys.
         queries: in cross-attention, the number of queries so far.

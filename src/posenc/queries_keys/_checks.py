@@ -28,8 +28,11 @@ def check_layout(cls: str, head_dim: int, rotary_dim: int, rotary_start: int, se
         )
 
 
-def check_tensor(cls: str, name: str, x: Tensor, head_dim: int, seq_dim: int) -> None:
-    """Refuse queries or keys of another width, dtype or layout; an error calls them ``name``."""
+def check_tensor(cls: str, name: str, x: Tensor, head_dim: int, seq_dim: int, *, one_layout: bool = False) -> None:
+    """Refuse queries or keys of another width, dtype or layout; an error calls them ``name``.
+
+    With ``one_layout`` the class has no ``rotary_dim`` and no ``seq_dim`` that an error could name.
+    """
     check_tensors(cls, **{name: x})
     if x.is_nested:
         raise TypeError(
@@ -45,7 +48,16 @@ def check_tensor(cls: str, name: str, x: Tensor, head_dim: int, seq_dim: int) ->
         raise ValueError(
             f"{cls}: {name} has head_dim {x.shape[-1]} but this encoding was built for head_dim {head_dim}; "
             f"build it with head_dim={x.shape[-1]}"
-            + (f", or rotary_dim={head_dim} to rotate part of each head." if x.shape[-1] > head_dim else ".")
+            + (
+                f", or rotary_dim={head_dim} to rotate part of each head."
+                if x.shape[-1] > head_dim and not one_layout
+                else "."
+            )
+        )
+    if one_layout and x.ndim != 4:
+        raise ValueError(
+            f"{cls}: {name} has shape {tuple(x.shape)}, expected (batch, heads, seq, head_dim); unsqueeze what is "
+            "missing."
         )
     if not 0 <= tokens_at(x, seq_dim) < x.ndim - 1:
         raise ValueError(
@@ -60,20 +72,20 @@ def checked_groups(cls: str, x: Tensor, seq_dim: int, kv_heads: int) -> int:
     heads = 1 if x.ndim == 2 else x.shape[index - 1 if index == x.ndim - 2 else x.ndim - 2]
     if heads % kv_heads:
         raise ValueError(
-            f"{cls}: got {heads} heads, expected a multiple of {kv_heads}, the key heads for which there are rates; "
+            f"{cls}: got {heads} heads, expected a multiple of {kv_heads}, the key heads that have parameters; "
             "build it for the heads of k."
         )
     return int(heads // kv_heads)
 
 
-def check_lengths(cls: str, q: Tensor, k: Tensor, seq_dim: int) -> None:
+def check_lengths(cls: str, q: Tensor, k: Tensor, seq_dim: int, *, one_layout: bool = False) -> None:
     """Refuse queries and keys of two lengths for which one offset was given."""
     q_tokens, k_tokens = q.shape[tokens_at(q, seq_dim)], k.shape[tokens_at(k, seq_dim)]
     if q_tokens != k_tokens:
         raise ValueError(
             f"{cls}: got q of {q_tokens} tokens and k of {k_tokens} without k_positions, expected "
             "as many of both; give positions and k_positions (cross-attention), or, if the shapes are (batch, seq, "
-            "heads, head_dim), build it with seq_dim=-3."
+            "heads, head_dim), " + ("transpose(1, 2) each." if one_layout else "build it with seq_dim=-3.")
         )
 
 

@@ -236,8 +236,10 @@ def keeps_shapes_and_dtypes_and_takes_views(candidate: Candidate) -> None:
         x_view = x.transpose(0, 1).contiguous().transpose(0, 1)
         scored = encoding.on_scores(scores, None, None, q=q, k=q, state=encoding.carry(x))
         outputs = [encoding.on_embeddings(x), *encoding.on_queries_keys(q, q), scored]
-        for given, got in zip((x, q, q, scores), outputs, strict=True):
-            assert got.shape == given.shape, f"got shape {tuple(got.shape)} for an input of {tuple(given.shape)}"
+        times = (1, encoding.widening, encoding.widening, 1)
+        for given, got, wider in zip((x, q, q, scores), outputs, times, strict=True):
+            shape = (*given.shape[:-1], given.shape[-1] * wider)
+            assert got.shape == shape, f"got shape {tuple(got.shape)}, expected {shape}"
             assert got.dtype == dtype, f"got {got.dtype} for an input of {dtype}"
         views = [encoding.on_embeddings(x_view), *encoding.on_queries_keys(q_view, q_view)]
         assert_same(views, outputs[:3], "transposed views")

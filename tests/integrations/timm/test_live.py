@@ -13,7 +13,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent))
 from models import ROTATING, SMALL, build, images, read, timm
 
-from posenc import ALiBi, AxialRoPE, Geometric, MixedRoPE, NoPE, RoPE, Sinusoidal, positions
+from posenc import ALiBi, AxialRoPE, Geometric, MixedRoPE, NoPE, PoPE, RoPE, Sinusoidal, positions
 from posenc.embeddings import LearnedGrid
 from posenc.frequencies import NTK, Frequencies, Turns, YaRN
 from posenc.integrations.timm import accelerate, describe, extend, replace
@@ -205,6 +205,7 @@ def test_what_describe_says_replaces_what_the_model_has(name: str) -> None:
         NoPE(),
         AxialRoPE(32),
         MixedRoPE(32, num_heads=2),
+        PoPE(32, num_heads=2),
         RoPE(32),
         ALiBi(num_heads=2),
         Sinusoidal(64),

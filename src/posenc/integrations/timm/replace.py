@@ -130,10 +130,10 @@ class _Functional:
             self.reached.append(1)
         if query.shape[2] != key.shape[2]:
             raise ValueError(f"replace: got {query.shape[2]} queries and {key.shape[2]} keys, expected as many.")
-        encoding, tokens = self.places.encoding, key.shape[2]
+        encoding, tokens, head_dim = self.places.encoding, key.shape[2], key.shape[-1]
         query, key = encoding.on_queries_keys(query, key, self.places.of(tokens, key.device))
         where = torch.arange(tokens, device=key.device)
-        own = encoding.softmax_scale(query.shape[-1])
+        own = encoding.softmax_scale(head_dim)
         return attention(
             query,
             key,
@@ -144,7 +144,7 @@ class _Functional:
             causal=is_causal,
             mask=attn_mask,
             dropout_p=dropout_p,
-            scale=scale if own == query.shape[-1] ** -0.5 else own,
+            scale=scale if own == head_dim**-0.5 else own,
         )
 
 

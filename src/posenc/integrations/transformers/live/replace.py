@@ -51,7 +51,7 @@ def replace(
 
     Args:
         model: a model of transformers, or one that wraps it (PEFT).
-        encoding: any of the queries and keys or of the scores: RoPE, xPos, ALiBi, T5, FIRE, KERPLE, CoPE, ...;
+        encoding: any of the queries and keys or of the scores: RoPE, xPos, PoPE, ALiBi, T5, FIRE, KERPLE, CoPE, ...;
             :class:`posenc.NoPE` for none; where there is a learned table, one of the embeddings too. One that depends
             on more than distances needs a model without sliding windows.
         positions: those of the tokens of an image, in place of row and column, ``(1, tokens, coordinates)``, as
@@ -313,12 +313,13 @@ def attend(
     if not encoding.relative and attention_mask is not None:  # count from the first token, not from padding before it
         padding = attention_mask.any(1).any(1).int().argmax(-1, keepdim=True)
         positions, q_positions = (positions - padding).clamp(min=0), (q_positions - padding).clamp(min=0)
+    head_dim = query.shape[-1]  # before place 2, by which the scale is compared
     if held is not None and held.places is not None:  # an image is read at once
         at = held.places.of(k_len, key.device)
         query, key = encoding.on_queries_keys(query, key, at)
     else:
         query, key = encoding.on_queries_keys(query, key, q_positions, k_positions=positions)
-    own = encoding.softmax_scale(query.shape[-1])
+    own = encoding.softmax_scale(head_dim)
     result = attention(
         query,
         key,
@@ -329,7 +330,7 @@ def attend(
         causal=attention_mask is None and q_len > 1 and bool(getattr(module, "is_causal", False)),
         mask=attention_mask,
         sinks=s_aux,
-        scale=scaling if own == query.shape[-1] ** -0.5 else own,
+        scale=scaling if own == head_dim**-0.5 else own,
         dropout_p=dropout,
     )
     return result.transpose(1, 2).contiguous(), None
