@@ -18,8 +18,8 @@ def test_names_follow_the_road() -> None:
     assert posenc.names() == (
         "none", "integer", "normalized", "binary", "sinusoidal", "sinusoidal_grid", "fourier", "timesteps",
         "learned", "learned_grid", "rope", "xpos", "axial", "mrope", "mixed", "pope", "shaw", "transformer_xl", "t5",
-        "deberta", "tupe", "swin", "swin_v2", "levit", "decomposed", "alibi", "kerple", "sandwich", "fire", "cope", "forgetting",
-        "temperature", "ssmax",
+        "deberta", "tupe", "swin", "swin_v2", "levit", "decomposed", "alibi", "kerple", "sandwich", "fire", "cope",
+        "forgetting", "temperature", "ssmax",
     )  # fmt: skip
 
 
