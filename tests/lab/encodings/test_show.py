@@ -139,11 +139,19 @@ def test_titles_are_drawn_from_the_numbers() -> None:
     assert "same along every diagonal" in titles["alibi"][1]
 
 
+def test_the_gaussian_curve_of_magnitudes_starts_at_its_size() -> None:
+    curves = pictures.decay_curves(posenc.PoPE(head_dim=16, num_heads=1), dim=16, num_heads=1, reach=3)
+    mean, std = curves["gaussian_mean"][0], curves["gaussian_std"][0]
+    assert mean > 0
+    assert mean**2 + std**2 == pytest.approx(1)
+
+
 def test_what_starts_at_zero_is_drawn_with_random_parameters_and_says_so() -> None:
     console = Console(file=io.StringIO(), width=160)
     show("cope", console=console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "start at zero; drawn with random ones" in said
+    assert pictures.visible(pope := posenc.PoPE(head_dim=8, num_heads=2)) is pope  # which shows without its phases
     cope = posenc.make("cope", dim=32, num_heads=2)
     assert any(parameter.any() for parameter in pictures.visible(cope).parameters())
     assert not any(parameter.any() for parameter in cope.parameters())

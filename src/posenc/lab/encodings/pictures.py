@@ -56,8 +56,8 @@ def pictures_of(
 
 def visible(encoding: posenc.Encoding) -> posenc.Encoding:
     """The encoding, or a copy with random parameters if all of its parameters are zero, as CoPE's are before training:
-    then nothing is added to the scores, and there is nothing to see."""
-    parameters = list(encoding.parameters())
+    then nothing is added to the scores, and there is nothing to see. PoPE's phases at 0 are seen: its queries turn."""
+    parameters = [p for part in encoding.parts if "queries_keys" not in part.places for p in part.parameters()]
     if not parameters or any(bool(parameter.any()) for parameter in parameters):
         return encoding
     drawn = copy.deepcopy(encoding)
@@ -252,7 +252,7 @@ def decay_curves(
     - ``aligned``: the score of q = k = 1 on every channel, over its value at distance 0.
     - ``gaussian_mean``, ``gaussian_std``: mean and standard deviation of the score of independent Gaussian q and k,
       over the standard deviation sqrt(head_dim) that it has at distance 0. Barbero et al. (arXiv:2410.06205,
-      propositions 3.1 and 3.2): no decay.
+      propositions 3.1 and 3.2): no decay. PoPE's magnitudes have a mean: over the root mean square at distance 0.
     - ``bound`` (if there are frequencies): the mean of \\|S_j\\| that RoFormer's figure 2 shows, over its value at 0.
     """
     head_dim = dim // num_heads
@@ -270,7 +270,8 @@ def decay_curves(
     aligned = scores(ones, ones)[0]
     generator = torch.Generator().manual_seed(seed)
     q, k = torch.randn(2, samples, 1, 1, head_dim, dtype=torch.float64, generator=generator)
-    gaussian = scores(q, k) / head_dim**0.5
+    gaussian = scores(q, k)
+    gaussian /= head_dim**0.5 if encoding.widening == 1 else np.sqrt((gaussian[:, 0] ** 2).mean())
     curves = {"aligned": aligned / aligned[0], "gaussian_mean": gaussian.mean(0), "gaussian_std": gaussian.std(0)}
     inv_freq = rates(encoding)
     if inv_freq is not None:
