@@ -162,8 +162,9 @@ class PoPE(QueryKeyEncoding):
 
 def _cartesian(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     magnitude = functional.softplus(x.to(compute_dtype(x.dtype)), threshold=_LINEAR_FROM)
-    cos, sin = (for_tensor(table.to(magnitude.dtype).to(x.device), x) for table in (cos, sin))
-    return torch.cat((magnitude * cos, magnitude * sin), dim=-1).to(x.dtype)
+    table = for_tensor(torch.stack((cos, sin), dim=-2).to(magnitude.dtype).to(x.device), x)
+    # A product keeps the order of x in memory, which a concatenation does not: gradients of DTensors need it.
+    return (magnitude[..., None, :] * table).flatten(-2).to(x.dtype)
 
 
 def _limited(phase: Tensor) -> Tensor:
