@@ -11,7 +11,7 @@ from torch.nn import functional
 from posenc.encoding import QueryKeyEncoding
 from posenc.frequencies import Frequencies, Geometric
 from posenc.frequencies.base import check_choice
-from posenc.kernels.inputs import check_replicates
+from posenc.kernels.inputs import check_replicates, is_distributed
 from posenc.kernels.precision import angles, compute_dtype
 from posenc.positions import Positions, resolve
 from posenc.queries_keys._checks import check_fixed, check_lengths, check_tensor, checked_groups
@@ -161,9 +161,10 @@ class PoPE(QueryKeyEncoding):
 
 
 def _cartesian(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    if is_distributed(x):  # the gradient of a slice lies in memory as the DTensor says, which that of a product may not
+        x = x.narrow(-1, 0, x.shape[-1])
     magnitude = functional.softplus(x.to(compute_dtype(x.dtype)), threshold=_LINEAR_FROM)
     table = for_tensor(torch.stack((cos, sin), dim=-2).to(magnitude.dtype).to(x.device), x)
-    # A product keeps the order of x in memory, which a concatenation does not: gradients of DTensors need it.
     return (magnitude[..., None, :] * table).flatten(-2).to(x.dtype)
 
 
