@@ -68,8 +68,8 @@ class PoPE(QueryKeyEncoding):
         >>> round((q @ k.mT)[0, 0, 0, 0].item(), 4)  # at distance 0: four channels of ln 2, squared
         1.9218
 
-    Differs from the paper: a phase beyond its limits counts as the limit, as there, but its gradient is that at the
-    limit, so that it can come back; clamped, it would have none.
+    Differs from the released code (PoPE-pytorch): a phase beyond its limits counts as the limit, as there, but its
+    gradient is that at the limit, so that it can come back; clamped, it would have none.
 
     References:
         Gopalakrishnan, Csordás, Schmidhuber, Mozer. Decoupling the "What" and "Where" With Polar Coordinate Positional

@@ -17,7 +17,7 @@ def polar(
     `x` is (batch, heads, seq, d), `positions` (seq,) and `phase` (kv_heads, d), if given; head h of x has the phase of
     key head h // (heads / kv_heads). The paper takes w(c) = 10000^(-c / d).
 
-    Reference: Gopalakrishnan et al., arXiv 2509.10534, section 3.
+    Reference: Gopalakrishnan et al., arXiv 2509.10534; PoPE-pytorch.
     """
     x = np.asarray(x, dtype=np.float64)
     p = np.asarray(positions, dtype=np.float64)
@@ -45,7 +45,7 @@ def score(
 
     `q`, `k`, `inv_freq` and `phase` are (d,), and the phases lie from -2 pi to 0.
 
-    Reference: Gopalakrishnan et al., arXiv 2509.10534, section 3.
+    Reference: Gopalakrishnan et al., arXiv 2509.10534; PoPE-pytorch.
     """
     of_q, of_k = np.log1p(np.exp(np.asarray(q, np.float64))), np.log1p(np.exp(np.asarray(k, np.float64)))
     angle = (j - i) * np.asarray(inv_freq, np.float64) + np.asarray(phase, np.float64)
