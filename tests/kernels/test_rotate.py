@@ -212,6 +212,7 @@ def _refused() -> dict[str, tuple[dict[str, object], str]]:
     return {
         "positions past the table": ({"positions": ids + 4}, "table"),
         "negative positions": ({"positions": ids - 1}, "shift all positions by 1"),
+        "the lowest position": ({"positions": ids - 2**63}, f"shift all positions by {2**63} "),
         "an offset past the table": ({"offset": 4}, "table"),
         "a negative offset": ({"offset": -1}, "table"),
         "positions and an offset": ({"positions": ids, "offset": 1}, "one of the two"),

@@ -213,8 +213,8 @@ Positions check_positions(const Arguments& args, const std::optional<Tensor>& te
   for (int64_t b = 0; b < (shared ? std::min<int64_t>(batch, 1) : batch); ++b) {
     for (int64_t t = 0; t < tokens; ++t) {
       const int64_t row = positions.row(b, t);
-      REQUIRE(row >= 0, "got position ", row, " at token ", t, ", expected 0 or above; shift all positions by ", -row,
-              " (only differences matter), and give padding any position of 0 or above.");
+      REQUIRE(row >= 0, "got position ", row, " at token ", t, ", expected 0 or above; shift all positions by ",
+              -uint64_t(row), " (only differences matter), and give padding any position of 0 or above.");
       REQUIRE(row < rows, "got position ", row, " at token ", t, ", expected 0 to ", rows - 1,
               ", the rows of the table; make a longer table.");
     }
