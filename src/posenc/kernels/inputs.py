@@ -5,7 +5,8 @@ from torch import Tensor
 
 #: What is computed in float32 or float64. float8 is for storage and matrix products alone.
 DTYPES = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
-_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+#: The types that are no subclass with rules of its own.
+PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
 
 def dtype_of_plain(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype | None:
@@ -13,7 +14,7 @@ def dtype_of_plain(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype | None:
 
     What comes later need not read it again: in a step of decoding each reading counts.
     """
-    if not (type(q) in _PLAIN and type(k) in _PLAIN and type(v) in _PLAIN):
+    if not (type(q) in PLAIN and type(k) in PLAIN and type(v) in PLAIN):
         return None
     dtype = q.dtype
     plain = (

@@ -15,11 +15,14 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TOLERANCE = {torch.float32: 2e-4, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 Q = 0  # of the arguments of a forward
 FORWARDS = (torch.ops.posenc._attention, torch.ops.posenc._attention_and_sums)
+OF_ROW = torch.ops.posenc._attention_of_row
 
 
 def good_call() -> tuple[Any, list[Any]]:
     """An operator and arguments that it must take."""
     forward = good_arguments()
+    if forward[6] and random.random() < 0.5:  # causal
+        return OF_ROW, [*forward[:6], forward[7]]
     if random.random() < 0.5:
         return random.choice(FORWARDS), forward
     q, k, v, scale, table, zero, causal, window, mask, documents, _, skip, fades, factors, units, counted = forward
@@ -114,6 +117,10 @@ def may_refuse(operator: Any, error: Exception) -> bool:
 
 def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
     """What is wrong with the result of a good call, against the formula in float64; gradients by autograd."""
+    if operator is OF_ROW:
+        *first, window = arguments
+        rest = [None, None, None, True, None, None, None, None]
+        return difference(torch.ops.posenc._attention, [*first, True, window, *rest], result)
     if operator in FORWARDS:
         y = result[0] if operator is torch.ops.posenc._attention_and_sums else result
         q, k, v = (x.double().nan_to_num(0.0, 0.0, 0.0) for x in arguments[:3])

@@ -177,6 +177,12 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale
       checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip, fades, factors, units, counted), nullptr);
 }
 
+// A causal call with a row at most. Its arguments are few, because the dispatcher takes its time for each.
+Tensor attention_of_row(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
+                        const std::optional<Tensor>& table, int64_t zero, int64_t window) {
+  return attention(q, k, v, scale, table, zero, true, window, {}, {}, {}, true, {}, {}, {}, {});
+}
+
 std::tuple<Tensor, Tensor> attention_and_sums(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
                                               const std::optional<Tensor>& table, int64_t zero, bool causal,
                                               int64_t window, const std::optional<Tensor>& mask,
@@ -260,6 +266,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> attention_bac
 
 STABLE_TORCH_LIBRARY_IMPL(posenc, CPU, library) {
   library.impl("_attention", TORCH_BOX(&attention));
+  library.impl("_attention_of_row", TORCH_BOX(&attention_of_row));
   library.impl("_attention_and_sums", TORCH_BOX(&attention_and_sums));
   library.impl("_attention_backward", TORCH_BOX(&attention_backward));
 }

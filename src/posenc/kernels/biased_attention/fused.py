@@ -1,8 +1,9 @@
 """The compiled kernel (cpu.cpp): biases of the distance and masks are added as the scores are made.
 
-Three operators of the dispatcher::
+Four operators of the dispatcher::
 
     posenc::_attention             y
+    posenc::_attention_of_row      y of a causal call with a table and a window at most
     posenc::_attention_and_sums    y, and the logarithms of the sums of the softmax, which the backward reads
     posenc::_attention_backward    gradients of q, k, v, channels rounded up to whole vectors; of the table; of fades or
                                    counted; of factors; and sums for each unit
@@ -11,7 +12,7 @@ Arguments: ``table``, ``zero``, ``fades``, ``factors``, ``units`` and ``counted`
 calls and with none of the others; ``window`` 0 for none; ``mask`` of 4 dimensions, bool (True where a query may see a
 key) or float32 (added); ``documents (batch or 1, k_len)`` int64; ``sinks (heads,)``; ``skip`` whether to leave out keys
 whose weights are proved to be 0. What most calls do not have comes last and has a default, because the dispatcher takes
-0.2 to 0.3 us for each argument that it is given.
+0.2 to 0.3 us for each argument that it is given, and some 0.1 us for each other.
 """
 
 from collections.abc import Callable
@@ -41,10 +42,15 @@ _BACKWARD = "Tensor gradient, Tensor y, Tensor lse, " + _ARGUMENTS.format(
     "bool learns_table=False, ", "", "bool learns_fades=False, ", ", bool learns_counted=False"
 )
 torch.library.define("posenc::_attention", f"({_FORWARD}) -> Tensor")
+torch.library.define(
+    "posenc::_attention_of_row",
+    "(Tensor q, Tensor k, Tensor v, float scale, Tensor? table=None, int zero=0, int window=0) -> Tensor",
+)
 torch.library.define("posenc::_attention_and_sums", f"({_FORWARD}) -> (Tensor, Tensor)")
 torch.library.define("posenc::_attention_backward", f"({_BACKWARD}) -> ({', '.join(['Tensor'] * 7)})")
 # What OpOverload.__call__ calls: two Python frames less in every call.
 _operator: Callable[..., Any] = torch.ops.posenc._attention.default._op
+_operator_of_row: Callable[..., Any] = torch.ops.posenc._attention_of_row.default._op
 _operator_and_sums: Callable[..., Any] = torch.ops.posenc._attention_and_sums.default._op
 _backward_operator: Callable[..., Any] = torch.ops.posenc._attention_backward.default._op
 
@@ -117,21 +123,25 @@ def is_loaded() -> bool:
     return _is_loaded
 
 
-def at_once(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, added: Added, *, learns: bool) -> Tensor:
-    """Causal attention with nothing else than a window and what is added, which asks for no gradient itself."""
-    y: Tensor
-    table, zero = added[:2]
+def of_row(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, table: Tensor | None, zero: int, window: int, learns: bool
+) -> Tensor:
+    """Causal attention with a row and a window at most. ``learns`` says whether q, k or v ask for a gradient."""
     if learns:
-        order = _Order(window=window) if window else _CAUSAL
-        y = _Attention.apply(scale, zero, order, q, k, v, None, table, *added[2:])
-    elif added.counted is not None:
-        y = _operator(q, k, v, scale, window=window, counted=added.counted)
-    elif added.units is not None:
-        y = _operator(q, k, v, scale, table, zero, window=window, factors=added.factors, units=added.units)
-    elif window:
-        y = _operator(q, k, v, scale, table, zero, True, window)
+        return at_once(q, k, v, scale, window, Added(table, zero), learns)
+    y: Tensor = _operator_of_row(q, k, v, scale, table, zero, window)
+    return y
+
+
+def at_once(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, added: Added, learns: bool) -> Tensor:
+    """Causal attention with a window at most and what is added, which asks for no gradient itself."""
+    order = _Order(window=window) if window else _CAUSAL
+    inputs = _Inputs(q, k, v, None, added.table, *added[2:])
+    y: Tensor
+    if learns:
+        y = _Attention.apply(scale, added.zero, order, *_given(inputs))
     else:
-        y = _operator(q, k, v, scale, table, zero)
+        y = _operator(q, k, v, scale, added.table, added.zero, *_rest(order, inputs))
     return y
 
 
@@ -146,7 +156,7 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
     inputs = _Inputs(problem.q, problem.k, problem.v, sinks, added.table, *added[2:])
     order = _order(problem, skip)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
-        y: Tensor = _Attention.apply(problem.scale, added.zero, order, *inputs)
+        y: Tensor = _Attention.apply(problem.scale, added.zero, order, *_given(inputs))
     else:
         y = _operator(*inputs[:3], problem.scale, added.table, added.zero, *_rest(order, inputs))
     return y
@@ -158,12 +168,12 @@ class _Inputs(NamedTuple):
     q: Any
     k: Any
     v: Any
-    sinks: Any
-    table: Any
-    fades: Any
-    factors: Any
-    units: Any
-    counted: Any
+    sinks: Any = None
+    table: Any = None
+    fades: Any = None
+    factors: Any = None
+    units: Any = None
+    counted: Any = None
 
 
 class _Order(NamedTuple):
@@ -186,11 +196,17 @@ def _order(problem: Problem, skip: bool) -> _Order:
     return _Order(problem.causal, problem.window or 0, _mask(problem), _documents(problem), skip)
 
 
+def _given(inputs: _Inputs) -> tuple[Any, ...]:
+    """Without those at the end that are None: autograd takes its time for each."""
+    count = len(inputs)
+    while inputs[count - 1] is None:
+        count -= 1
+    return inputs[:count]
+
+
 def _rest(order: _Order, inputs: _Inputs) -> tuple[Any, ...]:
     """What the forward takes after the table, or nothing where all of it is as it is by default."""
-    added: tuple[Any, ...] = inputs[5:]
-    while added and added[-1] is None:
-        added = added[:-1]
+    added = _given(inputs)[5:]
     if order is _CAUSAL and inputs.sinks is None and not added:
         return ()
     return *order[:4], inputs.sinks, order.skip, *added
@@ -215,42 +231,45 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, scale: float, zero: int, order: _Order, *tensors: Tensor | None) -> Tensor:
         inputs = _Inputs(*tensors)
         y, lse = _operator_and_sums(*inputs[:3], scale, inputs.table, zero, *_rest(order, inputs))
-        ctx.save_for_backward(*inputs, y, lse, order.mask, order.documents)
-        ctx.scale, ctx.zero, ctx.causal, ctx.window, ctx.skip = scale, zero, order.causal, order.window, order.skip
+        ctx.save_for_backward(*tensors, y, lse)
+        ctx.call = scale, zero, order
         result: Tensor = y
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, y, lse, mask, documents = ctx.saved_tensors
+        *tensors, y, lse = ctx.saved_tensors
         inputs, wanted = _Inputs(*tensors), _Inputs(*ctx.needs_input_grad[3:])
         if torch.is_grad_enabled():  # create_graph=True
-            return None, None, None, *_differentiable_backward(ctx, gradient, inputs, wanted, mask, documents)
-        fades, units, counted = inputs.fades, inputs.units, inputs.counted
-        gradients = _backward_operator(
-            *(gradient, y, lse, *inputs[:3], ctx.scale, inputs.table, ctx.zero, wanted.table),
-            *(ctx.causal, ctx.window, mask, documents, ctx.skip),
-            *(() if fades is units is counted is None else (fades, wanted.fades, inputs.factors, units)),
-            *(() if counted is None else (counted, wanted.counted)),
-        )
-        dq, dk, dv = (_like(x, each) for x, each in zip(gradients[:3], inputs[:3], strict=True))
-        sinks = None
-        if wanted.sinks:
-            share, delta = (inputs.sinks[:, None] - lse).exp(), (y.float() * gradient.float()).sum(dim=-1)
-            sinks = -(share * delta).sum(dim=(0, 2))
-        return (
-            None,
-            None,
-            None,
-            *_Inputs(
-                *(dq, dk, dv, sinks),
-                table=gradients[3].sum(dim=0) if wanted.table else None,
-                fades=gradients[4] if wanted.fades else None,
-                factors=gradients[5].sum(dim=(0, 1)) if wanted.factors else None,
-                units=shares.gradient_of_units(units, *gradients[6].sum(dim=0).unbind(-1)) if wanted.units else None,
-                counted=gradients[4] if wanted.counted else None,
-            ),
-        )
+            found = _differentiable_backward(ctx.call, gradient, inputs, wanted)
+        else:
+            found = _backward(ctx.call, gradient, y, lse, inputs, wanted)
+        return None, None, None, *found[: len(tensors)]
+
+
+def _backward(
+    call: tuple[float, int, _Order], gradient: Tensor, y: Tensor, lse: Tensor, inputs: _Inputs, wanted: _Inputs
+) -> _Inputs:
+    scale, zero, order = call
+    fades, units, counted = inputs.fades, inputs.units, inputs.counted
+    gradients = _backward_operator(
+        *(gradient, y, lse, *inputs[:3], scale, inputs.table, zero, bool(wanted.table), *order),
+        *(() if fades is units is counted is None else (fades, bool(wanted.fades), inputs.factors, units)),
+        *(() if counted is None else (counted, bool(wanted.counted))),
+    )
+    dq, dk, dv = (_like(x, each) for x, each in zip(gradients[:3], inputs[:3], strict=True))
+    sinks = None
+    if wanted.sinks:
+        share, delta = (inputs.sinks[:, None] - lse).exp(), (y.float() * gradient.float()).sum(dim=-1)
+        sinks = -(share * delta).sum(dim=(0, 2))
+    return _Inputs(
+        *(dq, dk, dv, sinks),
+        table=gradients[3].sum(dim=0) if wanted.table else None,
+        fades=gradients[4] if wanted.fades else None,
+        factors=gradients[5].sum(dim=(0, 1)) if wanted.factors else None,
+        units=shares.gradient_of_units(units, *gradients[6].sum(dim=0).unbind(-1)) if wanted.units else None,
+        counted=gradients[4] if wanted.counted else None,
+    )
 
 
 def _like(gradient: Tensor, like: Tensor) -> Tensor:
@@ -263,18 +282,19 @@ def _like(gradient: Tensor, like: Tensor) -> Tensor:
 
 
 def _differentiable_backward(
-    ctx: Any, gradient: Tensor, inputs: _Inputs, wanted: _Inputs, mask: Tensor | None, documents: Tensor | None
+    call: tuple[float, int, _Order], gradient: Tensor, inputs: _Inputs, wanted: _Inputs
 ) -> _Inputs:
     """Gradients that can be differentiated again: by autograd over the whole matrix of scores."""
     # Views, because counted was made of q: a gradient of q itself would have that of counted in it.
     inputs = _Inputs(*(None if x is None else x.view_as(x) for x in inputs))
     q, k, v, sinks, table, fades, factors, units, counted = inputs
-    problem = Problem(q, k, v, ctx.scale, causal=ctx.causal, window=ctx.window or None, documents=documents, mask=mask)
+    scale, zero, (causal, window, mask, documents, _) = call
+    problem = Problem(q, k, v, scale, causal=causal, window=window or None, documents=documents, mask=mask)
     rows, keys = slice(0, problem.q_len), slice(0, problem.k_len)
     bias = None
     if table is not None:
         t = torch.arange(problem.q_len)[:, None] + problem.offset
-        distances = ctx.zero + t - torch.arange(problem.k_len)
+        distances = zero + t - torch.arange(problem.k_len)
         bias = table[:, distances.clamp(0, table.shape[1] - 1)]  # those outside are hidden
         bias = bias if units is None else shares.bias(bias, factors, units)
     if fades is not None:

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from posenc.kernels.inputs import PLAIN
 from posenc.kernels.kept import Slot
 
 T = TypeVar("T")
 
 _MOST_PARAMETERS = 4096  # whose values are compared before something kept is used
-_PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
 
 def are_learned(tensors: list[Tensor]) -> bool:
@@ -128,7 +128,7 @@ class _Values:
     @classmethod
     def of(cls, x: Tensor) -> "_Values | None":
         """None for a parameter that is large, or not plain numbers side by side."""
-        if type(x) not in _PLAIN or not x.is_cpu or not x.is_contiguous() or x.numel() > _MOST_PARAMETERS:
+        if type(x) not in PLAIN or not x.is_cpu or not x.is_contiguous() or x.numel() > _MOST_PARAMETERS:
             return None
         start = x.data_ptr()
         if not start:  # nothing in it, or a storage that was given back
@@ -138,7 +138,7 @@ class _Values:
 
     def are_those_of(self, x: Tensor) -> bool:
         return (
-            type(x) in _PLAIN
+            type(x) in PLAIN
             and x.data_ptr() == self.start
             and x.nbytes == len(self.bits)
             and x.dtype is self.dtype

@@ -49,12 +49,12 @@ def make(problem: Problem) -> Added:
     return Added(kept, zero - first)
 
 
-def known(encoding: Any, tensors: list[Tensor], heads: int, k_len: int, window: int | None) -> Added | None:
-    """What ``make`` would find kept for a causal call, with positions in the order of the keys."""
+def known(encoding: Any, tensors: list[Tensor], heads: int, k_len: int, window: int | None) -> keeping.Kept | None:
+    """The row that ``make`` would find kept for a causal call, with positions in the order of the keys."""
     kept = keeping.known(encoding, tensors, _SLOT, heads, 0, (k_len if window is None else min(k_len, window)) - 1)
     if kept is None or (kept.high < k_len - 1 and k_len > encoding.relative_below()):
         return None
-    return Added(kept.made, -kept.low)
+    return kept
 
 
 def starts(problem: Problem) -> tuple[int, int]:

@@ -10,7 +10,19 @@ struct Bounds {
   float low = INFINITE, high = -INFINITE;
 
   INLINE Bounds(const float* x, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
+    constexpr int SIDE = 16;  // side by side, because each comparison waits for the one before it
+    float lows[SIDE], highs[SIDE];
+    std::fill(lows, lows + SIDE, low), std::fill(highs, highs + SIDE, high);
+    int64_t i = 0;
+    for (; i + SIDE <= count; i += SIDE) {
+      for (int n = 0; n < SIDE; ++n) {
+        lows[n] = x[i + n] < lows[n] ? x[i + n] : lows[n], highs[n] = x[i + n] > highs[n] ? x[i + n] : highs[n];
+      }
+    }
+    for (int n = 0; i < count; ++i, ++n) {
+      lows[n] = x[i] < lows[n] ? x[i] : lows[n], highs[n] = x[i] > highs[n] ? x[i] : highs[n];
+    }
+    for (int n = 0; n < SIDE; ++n) low = lows[n] < low ? lows[n] : low, high = highs[n] > high ? highs[n] : high;
   }
 };
 
