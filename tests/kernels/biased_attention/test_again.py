@@ -105,8 +105,7 @@ def test_every_step_in_a_window_has_the_bits_of_the_whole_way(encoding: Any, win
         assert torch.equal(got, whole_way(q, k, v, encoding, window))
         dense = posenc.attention(q, k, v, encoding, causal=True, window=window, implementation="dense")
         torch.testing.assert_close(got, dense, rtol=1e-5, atol=1e-5)
-    if not isinstance(encoding, posenc.FIRE):  # past its threshold it keeps the numbers of the window's keys alone
-        assert short >= 140
+    assert short >= 136  # FIRE makes its numbers anew past its threshold, for more keys than were kept
 
 
 @torch.no_grad()

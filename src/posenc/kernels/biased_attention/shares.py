@@ -62,8 +62,9 @@ def make(problem: Problem) -> Added:
     if not getattr(encoding, "bias_is_pure", False) or keeping.are_learned(tensors):
         row, units = row_and_units(low, high)
         return Added(row, zero - low, factors=factors(first, first + problem.q_len), units=units)
+    further = max(high, problem.k_len - 1)  # in a window too, so that all queries' factors are kept
     (row, units, kept), lowest = keeping.by_distance(
-        encoding, tensors, _SLOT, heads, low, high, lambda: math.inf, all_three
+        encoding, tensors, _SLOT, heads, low, further, lambda: math.inf, all_three
     )
     if first + problem.q_len <= len(kept):  # as it is where keys begin at 0
         return Added(row, zero - lowest, factors=kept[first : first + problem.q_len], units=units)
