@@ -109,8 +109,8 @@ def convert_pairing(
         num_heads, num_kv_heads: query and key heads; needed for fused projections alone.
         fused: how queries, keys and values lie in one projection, where its name does not say: "stacked" (all queries,
             all keys, all values) or "grouped" (for each key head its queries, the key, the value).
-        only: a regular expression; names in which it is not found are passed through. For a model that rotates some
-            of its attentions alone.
+        only: a regular expression; tensors with other names pass through. For a model that rotates only some of its
+            attentions.
 
     Raises:
         ValueError: no tensor with such a name, or one that seems to make queries or keys and is not known; rows that

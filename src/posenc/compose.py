@@ -14,7 +14,7 @@ from posenc.positions import Positions
 
 @final
 class Compose(Encoding):
-    """Encodings of different places, joined: each hook goes to the encoding that acts there.
+    """Join encodings of different places: each hook calls the encoding that acts at its place.
 
     Place: those of its parts. Learned: what its parts learn. Relative: if all parts are. Keys may be cached: if all
     parts allow it.
@@ -55,7 +55,7 @@ class Compose(Encoding):
 
     @property
     def parts(self) -> tuple[Encoding, ...]:
-        """The encodings in the order in which they were given, those of a composition within one by one."""
+        """The encodings in the given order; a composition among them is replaced by its parts."""
         return tuple(part for encoding in self.encodings for part in encoding.parts)  # type: ignore[union-attr]
 
     def on_embeddings(self, x: Tensor, positions: Positions = None) -> Tensor:

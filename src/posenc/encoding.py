@@ -57,21 +57,20 @@ class Encoding(nn.Module):
     Every hook takes ``positions`` in one of these forms: ``None`` (0, 1, 2, ...), an ``int`` offset (offset,
     offset + 1, ...), a tensor ``(seq,)``, or a tensor ``(batch, seq)``; integer or float, zero or above.
 
-    A constructor argument is kept as an attribute of the same name, which is all that :meth:`to_dict` and ``repr``
-    need.
+    The constructor keeps each argument as an attribute of the same name, for :meth:`to_dict` and ``repr``.
 
     Attributes:
-        places: where it acts.
+        places: the places where it acts.
         relative: True if the output of attention depends on differences of positions alone.
         keys_cacheable: True if keys that went through ``on_queries_keys`` stay right as the sequence grows.
-        max_positions: how many positions it can tell apart by construction, or None if there is no such limit.
+        max_positions: the number of different positions that it can represent, or None without a limit.
         causal_only: True if it is made for keys at or before their query alone.
-        scales_scores: True if :meth:`temperature` gives anything.
+        scales_scores: True if :meth:`temperature` returns a factor.
         multiplies: what the temperature multiplies: the scaled dot products alone ("products"), or the scores, which
             are these plus the bias ("scores").
         takes_several_rules: True if ``frequencies`` may be a list of rules, one for each coordinate.
-        widening: how many times as many channels q and k have after ``on_queries_keys``, 1 for almost all. One with
-            more gives the ``softmax_scale`` of the channels before.
+        widening: the factor by which ``on_queries_keys`` multiplies the channels of q and k, 1 for almost all. If above
+            1, ``softmax_scale`` must use the original number of channels.
     """
 
     places: tuple[Place, ...] = ()
@@ -122,9 +121,9 @@ class Encoding(nn.Module):
     def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"] | float:
         """The factor of the scaled dot products of each query; heads may be 1, for all.
 
-        With ``multiplies = "scores"`` the bias is multiplied by it too. :func:`posenc.attention` and :meth:`on_scores`
-        apply it. If you compute scores in another way, multiply all channels of the queries by it, not only the
-        rotated part.
+        With ``multiplies = "scores"`` the factor also multiplies the bias. :func:`posenc.attention` and
+        :meth:`on_scores` apply it. If you compute scores yourself, multiply all channels of the queries by the factor,
+        not only the rotated part.
         """
         return 1.0
 
@@ -149,8 +148,8 @@ class Encoding(nn.Module):
     ) -> Tensor:
         """Place 3, in each layer after the KV cache: the temperature and the bias, on scaled dot products of q and k.
 
-        Same shape and dtype. Scores of minus infinity are masked ones. Only a
-        :class:`ContextualEncoding` reads q, k, the state and the scale, which is :meth:`softmax_scale` by default.
+        Returns the same shape and dtype. A score of minus infinity is masked. Only a :class:`ContextualEncoding` reads
+        q, k, the state and the scale, which is :meth:`softmax_scale` by default.
         """
         check_inputs(type(self).__name__, scores=scores)
         i = resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions")
@@ -167,7 +166,7 @@ class Encoding(nn.Module):
         return _narrowed(combined(scores.to(compute_dtype(scores.dtype)), bias, temperatures), scores.dtype)
 
     def carry(self, x: Float[Tensor, "batch seq dim"], state: Tensor | None = None) -> Tensor | None:
-        """The state of place 3: what it needs from the tokens besides their keys, appended to that of the earlier ones.
+        """The state of place 3: what it needs from the tokens besides keys, appended to the state of earlier tokens.
 
         ``x`` is the input of the attention layer. The state, a tensor whose last dimension runs over all keys, goes to
         :func:`posenc.attention` and, beside the KV cache, to the next step. None for an encoding that carries nothing.
@@ -184,7 +183,7 @@ class Encoding(nn.Module):
         return (self,)
 
     def relative_below(self) -> float:
-        """The position below which the bias of a query is a function of i - j, whatever it is from there on."""
+        """The position i below which the bias of a query depends only on i - j."""
         return math.inf if self.relative else 0.0
 
     def at(self, place: Place) -> "Encoding | None":
@@ -220,8 +219,8 @@ class EmbeddingEncoding(Encoding, ABC):
     """Place 1: a code is added to each embedding. A subclass sets ``dim`` and defines :meth:`codes`.
 
     Attributes:
-        coordinates: how many numbers the position of a token has. With more than one, :meth:`codes` gets them in the
-            last dimension, and positions of a text are all of a token's coordinates.
+        coordinates: the number of coordinates of a token. If above 1, :meth:`codes` gets them in the last dimension,
+            and in a text all coordinates of a token equal its position.
     """
 
     places: tuple[Place, ...] = ("embeddings",)
@@ -258,7 +257,7 @@ class EmbeddingEncoding(Encoding, ABC):
 
 
 class QueryKeyEncoding(Encoding, ABC):
-    """Place 2: queries and keys are turned by their positions before they meet."""
+    """Place 2: queries and keys are changed by their positions before their dot product."""
 
     places: tuple[Place, ...] = ("queries_keys",)
 
@@ -276,9 +275,9 @@ class QueryKeyEncoding(Encoding, ABC):
 class ScoreEncoding(Encoding, ABC):
     """Place 3: a bias is added to the scores. A subclass sets ``num_heads`` and defines :meth:`bias`.
 
-    That one definition gives every form: the dense bias, the bias of any block, the value for a step of decoding (all
-    of them :meth:`bias` at the positions in question), and a function for FlexAttention (:meth:`score_mod`). With
-    ``relative = True`` the bias must be a function of i - j, which is then evaluated once for each distance.
+    All forms follow from :meth:`bias`: the dense bias, the bias of a block, the bias of a decoding step, and a function
+    for FlexAttention (:meth:`score_mod`). With ``relative = True`` the bias must be a function of i - j, which is then
+    evaluated once for each distance.
 
     Attributes:
         factors_are_causal: True if :meth:`factors` is right for keys at or before the query alone.
@@ -299,15 +298,16 @@ class ScoreEncoding(Encoding, ABC):
     def factors(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor] | None:
         """``(heads, q_len, rank)`` and ``(heads, k_len, rank)`` whose product is the bias of every visible key.
 
-        Up to a number for each query, which softmax does not see. None if the bias does not separate.
+        The product may differ from the bias by a number for each query, which does not change the softmax. None if the
+        bias is not such a product.
         """
         return None
 
     def score_mod(self, q_positions: Tensor, k_positions: Tensor) -> ScoreMod:
-        """The bias as a ``score_mod`` for ``torch.nn.attention.flex_attention``, differentiable in what is learned.
+        """The bias as a ``score_mod`` for ``torch.nn.attention.flex_attention``, differentiable in parameters.
 
-        On a CPU make it outside of what ``torch.compile`` compiles: there PyTorch 2.13's inductor takes no table that
-        the same graph computes.
+        On a CPU, call this outside of the compiled function: the inductor of PyTorch 2.13 takes no table that the same
+        graph computes.
         """
         return score_mod(self.bias, q_positions, k_positions, heads=self.num_heads, relative=self.relative)
 
@@ -315,16 +315,16 @@ class ScoreEncoding(Encoding, ABC):
 class ContextualEncoding(Encoding, ABC):
     """Place 3 for encodings that read queries and keys. A subclass sets ``num_heads`` and defines the bias of a block.
 
-    Compiled code on the CPU takes two kinds that add nothing to the values. One whose bias is min(c_i - c_j, 0) for the
-    query of token i and the key of token j may define ``fades(state)``, which gives c of all tokens, ``(batch, heads,
-    k_len)``; keys that have faded are skipped. One whose bias lies in a row of each query, at the count of a key, may
-    define ``by_count(q, scale)``, which gives the rows, ``(batch, heads, q_len, length)``, and ``length``. The count is
-    the sum of the sigmoids of the scores from the key to the query, the bias between whole counts is interpolated, and
-    the last entry is that of all higher counts. Causal calls of it are taken.
+    The compiled CPU attention supports two kinds that do not change values. If the bias is min(c_i - c_j, 0) for the
+    query of token i and the key of token j, define ``fades(state)``, which returns c of all tokens, ``(batch, heads,
+    k_len)``; the kernel skips faded keys. If each query has a row of biases and the count of a key selects the entry,
+    define ``length`` and ``by_count(q, scale)``, which returns the rows, ``(batch, heads, q_len, length)``. The count
+    is the sum of the sigmoids of the scores from the key to the query. Biases between whole counts are interpolated,
+    higher counts get the last entry, and calls must be causal.
 
     Attributes:
-        reads_positions: False if order comes from the sequence alone and positions are not looked at.
-        value_dim: how many channels the values must have, for one that adds to them; None if any number will do.
+        reads_positions: False if the encoding uses the order of the sequence and ignores positions.
+        value_dim: the number of channels that values must have, if the encoding adds to values; None for any number.
     """
 
     places: tuple[Place, ...] = ("scores",)
@@ -334,7 +334,7 @@ class ContextualEncoding(Encoding, ABC):
 
     @abstractmethod
     def contextual_bias(self, content: Content) -> Float[Tensor, "batch heads q_len k_len"]:
-        """What is added to the scaled scores of some queries and all keys that any of them may see."""
+        """The bias of the scaled scores of some queries, for all keys that any of these queries may see."""
 
     def on_values(
         self, weights: Float[Tensor, "batch heads q_len k_len"], q_positions: Tensor, k_positions: Tensor

@@ -7,7 +7,7 @@ from posenc.kernels.choice import Choice as Choice
 
 
 def explain(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Choice:
-    """Say which implementation ``call(*args, **kwargs)`` would take, and why. Nothing is computed.
+    """Say which implementation ``call(*args, **kwargs)`` would use, and why. Nothing is computed.
 
     A kernel that is still to be compiled is compiled, as the call itself would do.
 

@@ -14,7 +14,7 @@ Form = Literal["proportional", "affine"]
 
 @final
 class SSMax(Encoding):
-    r"""Scalable softmax: the temperature of a head grows with the logarithm of how many tokens there are so far.
+    r"""Scalable softmax: the temperature of a head grows with the logarithm of the number of tokens so far.
 
     Place: none. Learned: num_heads numbers, or two times as many. Relative: no. Keys may be cached: yes.
 
@@ -23,16 +23,16 @@ class SSMax(Encoding):
     - :math:`\tau_h(p) = s_h \ln(p + 1)` for ``form="proportional"``, the paper's, or
     - :math:`\tau_h(p) = s_h \ln(p + 1) + b_h` for ``"affine"`` (Mistral Large 4).
 
-    Here :math:`s` is ``scale`` and :math:`b` is ``offset``. softmax with :math:`s \ln n` in front is a power of n, so
-    that attention does not flatten as n grows. It is the softmax that the paper replaces, so a bias is multiplied too,
-    unless ``multiplies="products"`` says otherwise. :func:`posenc.attention` applies it; compose it with the encoding
-    of positions: ``Compose(RoPE(...), SSMax(...))``.
+    Here :math:`s` is ``scale`` and :math:`b` is ``offset``. With the factor :math:`s \ln n` the softmax weights are
+    powers of n, so attention does not flatten as n grows. The paper replaces the whole softmax, so the factor also
+    multiplies a bias, unless ``multiplies="products"``. :func:`posenc.attention` applies it; compose it with the
+    encoding of positions: ``Compose(RoPE(...), SSMax(...))``.
 
     Args:
         num_heads: query heads.
         form: "proportional" or "affine".
-        start: :math:`s` at the beginning: 0.43 by default as in the paper, and 0 for "affine", whose :math:`b` starts
-            from 1, which is no temperature at all.
+        start: the initial :math:`s`: 0.43 by default as in the paper, and 0 for "affine", whose :math:`b` starts at 1,
+            so that the initial temperature is 1.
         multiplies: "scores": the dot products and the bias, if there is one; or "products": the dot products alone.
 
     Raises:

@@ -12,7 +12,7 @@ from posenc.kernels.precision import as_float64
 
 @final
 class Binary(EmbeddingEncoding):
-    r"""The position in binary, one digit a channel, the fastest digit first.
+    r"""The position in binary, one digit per channel, the fastest digit first.
 
     Place: embeddings. Learned: nothing. Relative: no. Keys may be cached: yes.
 
@@ -28,7 +28,7 @@ class Binary(EmbeddingEncoding):
     Shape:
         x ``(batch, seq, dim)`` -> the same.
 
-    Precision: exact below 2**53. Of a float position the whole part is coded.
+    Precision: exact below 2**53. For a fractional position the integer part is encoded.
 
     Raises:
         ValueError: x of another width; bad positions.

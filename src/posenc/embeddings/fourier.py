@@ -24,8 +24,8 @@ class FourierFeatures(EmbeddingEncoding):
         \mathrm{code}(v) = \big[\, \cos 2\pi B v,\ \sin 2\pi B v \,\big]
 
     Here :math:`v` is a point, such as the middle of a patch from -1 to 1, and each row of :math:`B` is a direction: its
-    numbers are turns per unit of each coordinate. The paper draws them from a normal distribution and keeps them. Wide
-    ones (a large ``bandwidth``) tell near points apart, narrow ones see far points as alike.
+    numbers are turns per unit of each coordinate. The paper draws them from a normal distribution and keeps them. A
+    large ``bandwidth`` distinguishes near points, a small one gives far points similar codes.
 
     Args:
         dim: channels of the embedding, even: a cosine and a sine for each direction.

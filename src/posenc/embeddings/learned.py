@@ -75,8 +75,8 @@ class Learned(EmbeddingEncoding):
     def resized(self, length: int) -> "Learned":
         """A new encoding whose table is this one stretched or shrunk to ``length`` rows, first and last row kept.
 
-        Row r of the new table is read between the old rows at r (old - 1) / (new - 1), linearly; what ViTs do for
-        larger images, in one dimension.
+        Row r of the new table is interpolated linearly at row r (old - 1) / (new - 1) of the old table: the
+        one-dimensional form of what ViTs do for larger images.
         """
         other = Learned(self.dim, length=length, std=self.std).to(self.table)
         stretched = nn.functional.interpolate(

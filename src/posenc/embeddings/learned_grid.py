@@ -34,9 +34,9 @@ class LearnedGrid(EmbeddingEncoding):
 
     .. math::  x_p \leftarrow x_p + W_p, \qquad p = P + yN + x
 
-    Here :math:`p` is the place of a token, :math:`P` is ``prefix``, the patch at row :math:`y` and column :math:`x` of
+    Here :math:`p` is the index of a token, :math:`P` is ``prefix``, the patch at row :math:`y` and column :math:`x` of
     ``grid`` :math:`= (M, N)` comes after those of the rows above it and those to its left, and :math:`W` is ``table``.
-    This is the ``pos_embed`` of ViT, DeiT, BEiT, CLIP, SigLIP and DINOv2, and :meth:`resized` is what these do for
+    This is the ``pos_embed`` of ViT, DeiT, BEiT, CLIP, SigLIP and DINOv2. :meth:`resized` does what these models do for
     images of another size.
 
     Args:
@@ -47,13 +47,13 @@ class LearnedGrid(EmbeddingEncoding):
         std: standard deviation of the rows at the start, a normal distribution cut at two, 0.02 as in timm.
 
     Shape:
-        x ``(batch, seq, dim)`` -> the same. Positions are places, ``(seq,)`` or ``(batch, seq)``; without them, the
-        tokens are the prefix and then all patches, row by row.
+        x ``(batch, seq, dim)`` -> the same. Positions are indices into the table, ``(seq,)`` or ``(batch, seq)``;
+        without positions, the tokens are the prefix and then all patches, row by row.
 
     Precision: the sum in float32, rounded once to the dtype of x.
 
     Raises:
-        ValueError: a place past the table, or between two rows; a grid that is no pair of sides of at least 1; x of
+        ValueError: an index past the table, or between two rows; a grid that is no pair of sides of at least 1; x of
             another width; bad positions.
 
     Example:
@@ -160,8 +160,8 @@ class LearnedGrid(EmbeddingEncoding):
         "google"           "bilinear" no        yes           0      ViT in Google's own code
         ================== ========== ========= ============= ====== =================================================
 
-        The rows of the prefix stay as they are, and a grid of the same size gets the same table. The reading is done in
-        float32 (float64 for a float64 table) and rounded once to the table's dtype.
+        The rows of the prefix do not change, and a grid of the same size gets the same table. The interpolation runs in
+        float32 (float64 for a float64 table) and is rounded once to the table's dtype.
 
         Args:
             height: rows of the new grid.

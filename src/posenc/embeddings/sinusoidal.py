@@ -28,10 +28,10 @@ class Sinusoidal(EmbeddingEncoding):
 
     Args:
         dim: channels of the embedding, even.
-        frequencies: the rule that sets the rates; ``Geometric(base=10_000)`` as in the paper. ``Tensor2Tensor()`` is
-            what the paper's code, Marian and Whisper have.
+        frequencies: the rule that sets the rates; ``Geometric(base=10_000)`` as in the paper. The paper's code, Marian
+            and Whisper use ``Tensor2Tensor()``.
         order: "interleaved" (sin, cos, sin, cos, ... as in the paper) or "concatenated" (all sines, then all cosines,
-            as in tensor2tensor). Both have the same numbers in different channels: a checkpoint needs its own.
+            as in tensor2tensor). Both have the same numbers in different channels: use the order of your checkpoint.
 
     Shape:
         x ``(batch, seq, dim)`` -> the same.

@@ -58,7 +58,7 @@ class SinusoidalGrid(EmbeddingEncoding):
     "sines_first"  n sin y, n sin x, n cos y, n cos x            timm
     ============== ============================================= ====================================
 
-    All have the same numbers in different channels: a checkpoint needs its own, which :meth:`as_in` knows by name.
+    All have the same numbers in different channels. Use the order of your checkpoint: :meth:`as_in` selects it by name.
 
     Args:
         dim: channels of the embedding.
@@ -88,8 +88,8 @@ class SinusoidalGrid(EmbeddingEncoding):
         >>> mae.codes(grid(1, 2))[0, 1].round(decimals=2).tolist()  # x = 1 turns the first half, y = 0 stays
         [0.84, 0.01, 0.54, 1.0, 0.0, 0.0, 1.0, 1.0]
 
-    Differs from the paper: the papers say that each coordinate gets sines and cosines, and no more. What is here by
-    name is their code's.
+    Differs from the paper: the papers say only that each coordinate gets sines and cosines. The conventions with a name
+    follow their code.
 
     References:
         He et al. Masked Autoencoders Are Scalable Vision Learners. 2021. arXiv:2111.06377, appendix A.1.

@@ -24,7 +24,8 @@ class Frequencies(ABC):
     Attributes:
         depends_on_length: True if the rates change with the length of the sequence. Keys rotated by such a rule do not
             stay right as the sequence grows.
-        needs_whole_head: True if the rule itself decides which channels stay unrotated, and so needs the number of all.
+        needs_whole_head: True if the rule itself decides which channels stay unrotated, and so needs the head
+            dimension.
     """
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
@@ -44,8 +45,9 @@ class Frequencies(ABC):
 
         Args:
             rotary_dim: channels that are rotated, two for each rate.
-            length: tokens of the sequence. Rules that do not depend on it ignore it; the others give what they
-                give within the trained length if it is None, and ``(*length.shape, rotary_dim / 2)`` for an array.
+            length: tokens of the sequence. Rules that do not depend on the length ignore it. For other rules, None
+                means a length within the trained one, and an array gives rates of shape ``(*length.shape, rotary_dim /
+                2)``.
         """
 
     def attention_factor_at(self, length: Length) -> NDArray[np.float64]:

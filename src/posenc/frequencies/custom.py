@@ -12,7 +12,7 @@ from posenc.frequencies.base import Frequencies, Length, check_attention_factor,
 
 @dataclass(frozen=True)
 class Custom(Frequencies):
-    r"""The rates that you give: for rules that no formula describes, and for experiments.
+    r"""Rates that you give: for rules without a formula, and for experiments.
 
     .. math::  \omega_i = \mathtt{rates}_i
 

@@ -26,8 +26,8 @@ class Llama3(Frequencies):
         factor: :math:`s`, 1 or more: 8 in Llama 3.1, 32 in Llama 3.2. 1 is :class:`Geometric`.
         trained_length: :math:`L`: 8192 in Llama 3. Required.
         low_freq_factor: :math:`l`: fewer turns than this, and the rate is divided.
-        high_freq_factor: :math:`h`: more turns than this, and the rate is kept. Equal to ``low_freq_factor`` (Llama 4
-            Scout has 1 and 1), there is a step and nothing between.
+        high_freq_factor: :math:`h`: more turns than this, and the rate is kept. If equal to ``low_freq_factor`` (Llama
+            4 Scout has 1 and 1), the ramp is a step.
         base: :math:`b`, above 1; that of Llama 3 by default.
 
     Raises:

@@ -45,9 +45,9 @@ class LongRoPE(Frequencies):
         factor: :math:`s`, 1 or more: the longest context over the trained one. Needed if ``attention_factor`` is not
             given.
         base: :math:`b`, above 1.
-        switch: "sequence" as above; "long" or "short" take one list whatever the length, which keeps cached keys right
-            (vLLM decides so once, from the longest context that it was started for).
-        attention_factor: :math:`a`, if it is not to come from the formula.
+        switch: "sequence" as above; "long" or "short" use one list at every length, which keeps cached keys right (vLLM
+            chooses the list once, from the longest context that it was started for).
+        attention_factor: overrides the formula for :math:`a`.
         long_attention_factor: :math:`a` with the long factors, if it is another one there (Phi-3.5-MoE).
 
     Raises:

@@ -12,7 +12,7 @@ from posenc.frequencies.geometric import Geometric
 
 @dataclass(frozen=True)
 class Proportional(Frequencies):
-    r"""p-RoPE: the fastest share p of the pairs rotates as in RoPE, and the slower pairs stand still.
+    r"""p-RoPE: the fastest share p of the pairs rotates as in RoPE, and the slower pairs do not rotate.
 
     .. math::
         \omega_i = b^{-2i/d} / s \;\text{ for }\; i < \lfloor p\,d/2 \rfloor, \qquad \omega_i = 0 \;\text{ from there}

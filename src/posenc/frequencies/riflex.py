@@ -19,8 +19,8 @@ class RIFLEx(Frequencies):
 
     Here :math:`k` is the number of the pair, counted from 1, :math:`L` is ``length`` in frames as the model counts them
     (latent frames), :math:`a` is ``share``, :math:`b` is ``base``, :math:`d` is ``rotary_dim`` and the rates are in
-    radians per frame. It is for the axis of time alone:
-    ``AxialRoPE(128, axes=(16, 56, 56), frequencies=(RIFLEx(4, 66, base=256), Geometric(256), Geometric(256)))``.
+    radians per frame. It is for the time axis only: ``AxialRoPE(128, axes=(16, 56, 56), frequencies=(RIFLEx(4, 66,
+    base=256), Geometric(256), Geometric(256)))``.
 
     Args:
         k: which pair, from 1 on: the one whose period is nearest to the frame at which the model's longer videos

@@ -49,7 +49,7 @@ class YaRN(Frequencies):
         trained_length: :math:`L`, in tokens. Required.
         base: :math:`b`, above 1.
         beta_fast: turns from which a rate is kept.
-        beta_slow: turns up to which a rate is divided. Equal to ``beta_fast`` (Kimi-K2: 1), there is a step.
+        beta_slow: turns up to which a rate is divided. If equal to ``beta_fast`` (Kimi-K2: 1), the ramp is a step.
         ramp: "code" or "paper".
         ends: whether the code's ramp starts and ends at whole pairs ("rounded": floor and ceiling) or between them
             ("exact": gpt-oss; ``truncate: false`` in Hugging Face configs).
@@ -59,7 +59,7 @@ class YaRN(Frequencies):
         mscale_all_dim: DeepSeek's weight of the temperature that goes to the softmax scale instead:
             ``score_factor`` is :math:`g(\mathtt{mscale\_all\_dim})^2`. :class:`posenc.RoPE` passes it to
             :func:`posenc.attention`.
-        attention_factor: :math:`a`, if it is not to come from the formula. Always a number once built.
+        attention_factor: overrides the formula for :math:`a`. The attribute is always a number.
 
     Raises:
         ValueError: a factor below 1; no trained_length; ``beta_fast`` below ``beta_slow``; unknown names; ``ends``

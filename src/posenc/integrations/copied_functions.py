@@ -18,7 +18,7 @@ def wrappers_of(function: Any, name: str) -> tuple[FunctionType, ...]:
 
 
 def around(wrapper: FunctionType, inner: Callable[..., Any], twin: Callable[..., Any]) -> FunctionType:
-    """A decorator's function around another one than it was made for."""
+    """Apply the wrapper of a decorator to another function."""
     cells = tuple(CellType(twin) if cell.cell_contents is inner else cell for cell in wrapper.__closure__ or ())
     made = copied(wrapper, wrapper.__globals__, cells)
     made.__wrapped__ = twin  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Where the tokens of an image stand, for an encoding that is put into a model."""
+"""Positions of the tokens of an image, for an encoding that replaces a model's own."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from posenc.positions import grid as grid_positions
 
 
 def coordinates_of(encoding: Encoding) -> int | None:
-    """How many coordinates of a token the encoding reads; None if it reads one number."""
+    """The number of coordinates of a token that the encoding reads; None if it reads one number."""
     parts = encoding.parts
     found = {number for part in parts if (number := getattr(part, "coordinates", None) or 1) > 1}
     if len(found) > 1:
@@ -20,9 +20,9 @@ def coordinates_of(encoding: Encoding) -> int | None:
 
 
 class Places:
-    """The places of an image's tokens: rows and columns of its patches, and tokens before them, which stand at 0.
+    """Coordinates of an image's tokens: rows and columns of its patches; 0 for the tokens before the patches.
 
-    An encoding that reads one number gets the place in the sequence.
+    An encoding that reads one number gets the index in the sequence.
     """
 
     def __init__(self, encoding: Encoding, grid: tuple[int, ...] | None, positions: Tensor | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Tables of an image's patches, read on another grid: what the integrations of image models share."""
+"""Interpolate tables of patches for another grid; shared by the integrations of image models."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,10 +26,10 @@ def check_size(function: str, size: Any) -> tuple[int, int]:
 
 
 def reading(by: str, own: str) -> dict[str, Any]:
-    """The arguments of ``resized`` for a way of reading; "bicubic" is that of the library whose model it is.
+    """The arguments of ``resized`` for a method; "bicubic" is the method of the model's own library.
 
     Raises:
-        ValueError: an unknown way.
+        ValueError: an unknown method.
     """
     if by not in READINGS:
         fit = ', or "fit"' if own == "timm" else ""

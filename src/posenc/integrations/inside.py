@@ -1,4 +1,4 @@
-"""The model of a library in what a user gave."""
+"""Find the model of a library in an object that wraps it."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from torch import nn
 
 
 def model_inside(model: Any, kind: type[Any], function: str, library: str, hint: str = "") -> Any:
-    """The model of a library that this is, or that is wrapped in it, as PEFT does.
+    """Return the model itself, or the model that it wraps, as PEFT does.
 
     Raises:
-        TypeError: there is none.
+        TypeError: there is no such model.
     """
     if isinstance(model, nn.Module):
         for module in model.modules():

@@ -1,4 +1,4 @@
-"""A JSON file that somebody else wrote."""
+"""Read a JSON file from an untrusted source."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ def load_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        ValueError: no such file, no JSON, lists in lists in lists, or something else than an object.
+        ValueError: no such file, not JSON, too deeply nested, or not an object.
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

@@ -16,9 +16,9 @@ _OPSET = 23  # the first that has RotaryEmbedding
 def export(model: nn.Module, args: tuple[Any, ...], *, opset_version: int = _OPSET, **options: Any) -> "ONNXProgram":
     """``torch.onnx.export(model, args, dynamo=True)``, with each rotation one node ``RotaryEmbedding``.
 
-    Runtimes have a kernel for that operator, where ``torch.onnx.export`` alone writes the rotation as a dozen
-    elementary ones. It takes RoPE, xPos and M-RoPE, either pairing, any slice of the channels, any layout. What it
-    cannot express stays elementary: float64, rates that differ from head to head, slices that are paired part by part.
+    Runtimes have a kernel for this operator; ``torch.onnx.export`` alone writes a rotation as a dozen elementary
+    operators. ``RotaryEmbedding`` covers RoPE, xPos and M-RoPE, both pairings, any slice of the channels, any layout.
+    Elementary operators remain for float64, rates that differ between heads, and slices that are paired axis by axis.
 
     Args:
         model: in eval mode.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class Patch:
     """A change to a live model: what ``accelerate``, ``replace`` and ``extend`` of an integration return.
 
-    :meth:`undo` takes it back; so does leaving it as a context. Patches of one model are undone last in, first out.
-    The model may be used, saved, copied and trained while it is patched.
+    :meth:`undo` takes the change back; so does the end of a ``with`` block. Undo several patches of a model in reverse
+    order. You can use, save, copy and train the model while it is patched.
 
     Attributes:
         description: what was done, in a sentence.
@@ -25,10 +25,10 @@ class Patch:
         self._is_open = False
 
     def undo(self) -> None:
-        """Put the model back as it was, bit for bit. A second call does nothing.
+        """Restore the model, bit for bit. A second call does nothing.
 
         Raises:
-            ValueError: another patch was put on top of this one and is still there.
+            ValueError: a later patch of the same model is not undone yet.
         """
         if not self._is_open:
             return
@@ -50,12 +50,12 @@ class Patch:
         return f"Patch({self.description!r}{'' if self._is_open else ', undone'})"
 
     def step(self, do: Callable[[], None], undo: Callable[[], None]) -> None:
-        """Do a part of the change, and remember how to take it back."""
+        """Do a part of the change, and remember how to undo it."""
         self._steps.append(undo)
         do()
 
     def assign(self, target: object, name: str, value: Any) -> None:
-        """Set an attribute of an object's own; one that has that value already is no change."""
+        """Set an attribute of an object; if it has the value already, this is not a change."""
         own = vars(target)
         if name in own and type(own[name]) is type(value) and isinstance(value, _PLAIN) and own[name] == value:
             return
@@ -79,10 +79,10 @@ class Patch:
         self.step(lambda: tensors.__setitem__(key, new), undo)
 
     def commit(self) -> "Patch":
-        """All parts are done.
+        """Finish the patch: all parts are done.
 
         Raises:
-            ValueError: there was none: nothing in the model is other than before.
+            ValueError: no part changed the model.
         """
         if not self._steps:
             raise ValueError(f"Patch: nothing was changed: the model is already as if {self.description!r} were done.")
@@ -91,7 +91,7 @@ class Patch:
         return self
 
     def roll_back(self) -> None:
-        """A part failed: take the others back."""
+        """Undo the finished parts, because a part failed."""
         self._take_back()
 
     def _take_back(self) -> None:

@@ -1,4 +1,4 @@
-"""Layers to build a model from, which call the three hooks of an encoding in the right places.
+"""Layers for your own models. They call the three hooks of an encoding in the right places.
 
 >>> import torch
 >>> from posenc import RoPE, nn

@@ -17,7 +17,7 @@ Sinks = Literal["learned"]
 
 
 class Attention(nn.Module):
-    r"""Multi-head self- or cross-attention with any encoding, which calls its hooks of the second and third place.
+    r"""Multi-head self- or cross-attention with any encoding. It calls the hooks of the second and third place.
 
     .. math::  y = W_o\,\mathrm{attention}(R(i)\,W_q x_i,\; R(j)\,W_k x_j,\; W_v x_j), \qquad
         s_{ij} \leftarrow s_{ij} + b(i, j)
@@ -34,8 +34,8 @@ class Attention(nn.Module):
         num_kv_heads: heads of keys and values, which must divide ``num_heads``; as many by default.
         head_dim: channels of each head; dim / num_heads by default.
         context_dim: channels of the context in cross-attention; ``dim`` by default.
-        causal: whether a token sees itself and earlier ones alone. Not for cross-attention.
-        window: how near a key must be: fewer than this many tokens away. Not for cross-attention.
+        causal: whether a token sees only itself and earlier tokens. Not for cross-attention.
+        window: a token sees only keys that are fewer than this many tokens away. Not for cross-attention.
         qk_norm: "rms" or "layer" normalises each head of q and k before place 2; None does not.
         sinks: "learned" gives each head one more score in the softmax, which has no value (gpt-oss).
         dropout: on the attention weights, in training.
@@ -145,10 +145,10 @@ class Attention(nn.Module):
                 brings real tokens.
             documents: for packed sequences, the number of the document of each token of x, which sees its own document
                 only.
-            mask: what may be attended to besides, broadcast to ``(batch, heads, seq, keys)``: True where it may, or
-                numbers added to the scores.
-            cache: from :meth:`new_cache`: the earlier tokens, to which x is appended. In cross-attention the keys and
-                values of the context, which are made at the first call.
+            mask: a further mask, broadcast to ``(batch, heads, seq, keys)``: True where a query may see a key, or
+                numbers that are added to the scores.
+            cache: from :meth:`new_cache`. It holds the earlier tokens, and x is appended. In cross-attention it holds
+                the keys and values of the context from the first call.
 
         Returns:
             ``(batch, seq, dim)``, in the dtype of x. Outputs at padding have no meaning.
@@ -267,7 +267,8 @@ class Attention(nn.Module):
         The layer takes ``(batch, seq, dim)`` whatever ``batch_first`` of the other says.
 
         Raises:
-            ValueError: keys and values of different widths, ``bias_k`` or ``add_zero_attn``, which are missing here.
+            ValueError: keys and values of different widths, ``bias_k`` or ``add_zero_attn``, which this class does not
+                have.
         """
         if other.bias_k is not None or other.add_zero_attn or other.kdim != other.vdim:
             raise ValueError(

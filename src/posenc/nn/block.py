@@ -45,8 +45,8 @@ class Block(nn.Module):
     and ``bias`` are those of :class:`posenc.nn.Attention`.
 
     Args:
-        mlp_dim: channels within the feed-forward network; by default 4 dim for "gelu", and for "swiglu" 8/3 dim
-            rounded up to a multiple of 8, which is as many weights.
+        mlp_dim: channels within the feed-forward network; by default 4 dim for "gelu", and for "swiglu" 8/3 dim rounded
+            up to a multiple of 8, which gives as many weights.
         activation: "swiglu" or "gelu".
         norm: "rms" or "layer", before each part.
         eps: added to the variance in the norms.

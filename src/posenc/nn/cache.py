@@ -33,24 +33,25 @@ class Cache:
 
     @property
     def length(self) -> int:
-        """How many keys are kept."""
+        """The number of kept keys."""
         return 0 if self.keys is None else self.keys.shape[2]
 
     def append(self, k: Tensor, v: Tensor, tokens: Tokens, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """All keys and values, the new ones last; ``tokens`` and ``state`` are those of all of them."""
+        """Return all keys and values, the new ones last; ``tokens`` and ``state`` are those of all keys."""
         if self.keys is not None and self.values is not None:
             k, v = torch.cat((self.keys, k), dim=2), torch.cat((self.values, v), dim=2)
         self.keys, self.values, self.tokens, self.state = k, v, tokens, state
         return k, v
 
     def drop(self, count: int) -> None:
-        """Forget the last ``count`` tokens, such as those of a draft that were rejected.
+        """Forget the last ``count`` tokens, such as rejected tokens of a draft.
 
-        Positions, padding, documents and the state go on from the token before them. A cache of cross-attention keeps
-        its keys, which are the context's, and forgets as many queries.
+        Positions, padding, documents and the state continue from the last token that is kept. A cache of
+        cross-attention keeps the keys of the context and forgets ``count`` queries.
 
         Raises:
-            ValueError: fewer tokens than that; a :class:`SlidingCache` that has let go of the keys before its window.
+            ValueError: fewer than ``count`` tokens; a :class:`SlidingCache` that no longer holds the keys before its
+                window.
         """
         length = self.queries or self.length
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= length:
@@ -73,13 +74,13 @@ class Cache:
         self.tokens = self.tokens.first(length)
 
     def reorder(self, rows: Tensor | Sequence[int]) -> None:
-        """Take other rows of the batch: row i becomes what row ``rows[i]`` was, as beams that go on or are given up.
+        """Select rows of the batch, as in beam search: the new row i is the old row ``rows[i]``.
 
         Args:
-            rows: as many whole numbers as there are to be rows, below the number of rows that there are.
+            rows: the index of an old row for each new row.
 
         Raises:
-            ValueError: something else.
+            ValueError: ``rows`` is not a list of indices of old rows.
         """
         if self.keys is None or self.values is None:
             return

@@ -15,10 +15,10 @@ from posenc.positions import Positions
 
 
 class Transformer(nn.Module):
-    """Pre-norm blocks and a last norm; embeddings come in and features go out.
+    """Pre-norm blocks and a final norm. The input is embeddings, the output features.
 
     A decoder has ``causal=True``, an encoder does not, and the decoder of an encoder-decoder also has
-    ``cross="attention"``. What comes before (embedding tokens or patches) and after (a head) is the caller's.
+    ``cross="attention"``. The embedding of tokens or patches and the output head are the caller's.
 
     ``dim`` and ``num_heads`` are those of :class:`posenc.nn.Attention`; all arguments that are not listed here are
     those of :class:`posenc.nn.Block`.

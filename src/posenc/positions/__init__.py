@@ -1,4 +1,4 @@
-"""Positions: which number a token gets.
+"""Positions: the number that each token gets.
 
 The functions have no side effects. Those that take an array return the same kind, torch or NumPy; the others have
 an argument ``like``.

@@ -33,8 +33,8 @@ def resolve(
 
     Raises:
         TypeError: positions of another type: bfloat16 cannot tell 257 from 256, nor float16 2049 from 2048.
-        ValueError: another rank or length; negative, infinite or NaN values, or above 2**53. Values are looked at on
-            the CPU only: elsewhere a look would stall the device.
+        ValueError: another rank or length; negative, infinite or NaN values, or above 2**53. Values are checked only on
+            the CPU: on another device a check would stall it.
     """
     if positions is None or (isinstance(positions, (int, np.integer, torch.SymInt)) and type(positions) is not bool):
         offset = 0 if positions is None else positions
@@ -101,9 +101,9 @@ def resolve_coordinates(
 
 
 def sequence_lengths(positions: Tensor) -> Tensor:
-    """For each token of ``(*rows, seq)``, how long the sequence is that it stands in: its last position plus 1.
+    """The length of the sequence of each token, ``(*rows, seq)``: the last position of the sequence plus 1.
 
-    Positions that fall start another sequence, so that the documents of a pack have a length each.
+    Where positions decrease, a new sequence starts, so each document of a pack has its own length.
     """
     falls = torch.diff(positions, prepend=positions[..., :1], dim=-1) < 0
     sequence = falls.to(torch.int64).cumsum(-1)

@@ -13,7 +13,7 @@ def digits(is_digit: A, *, offset: int = 0) -> A:
         text        3  2  1  +  5  4  =  5  7  1      (numbers are written with the lowest digit first)
         positions   1  2  3  0  1  2  0  1  2  3
 
-    Digits of the same worth then have the same position, in the summands and in the sum.
+    Digits with the same place value then have the same position, in the summands and in the sum.
 
     Args:
         is_digit: ``(seq,)`` or ``(batch, seq)``: True or 1 where the token is a digit.

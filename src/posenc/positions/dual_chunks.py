@@ -40,8 +40,8 @@ def dual_chunk(positions: A, *, chunk: int, trained_length: int, clamp: Clamp = 
             than the window has.
 
     Returns:
-        Four arrays of the same shape and kind: p mod s; the same; min(p mod s + s, c - 1); c - 1, or as "code" has it.
-        :func:`distances` puts them together.
+        Four arrays of the same shape and kind: p mod s; p mod s; min(p mod s + s, c - 1); c - 1. "code" changes them as
+        above. :func:`distances` combines them.
 
     Raises:
         ValueError: a chunk that is not below the trained length; an unknown clamp.

@@ -30,7 +30,7 @@ def grid(
     step: float | Sequence[float] = 1,
     like: Array | None = None,
 ) -> Any:
-    r"""The coordinates of the patches of an image, a video or a volume, the last of them running fastest.
+    r"""The coordinates of the patches of an image, a video or a volume; the last axis runs fastest.
 
     .. math::  x_a(i) = \mathrm{start}_a + \mathrm{step}_a\,(i - o_a), \qquad i = 0, \dots, n_a - 1
 
@@ -39,25 +39,24 @@ def grid(
     ``fit``, i is the fitted coordinate and :math:`n_a` the trained size.
 
     Args:
-        shape: how many there are along each axis: (height, width) or (frames, height, width).
-        prefix: tokens before the patches that belong nowhere, such as a class token or registers. They stand at 0 on
-            every axis, where nothing is rotated.
+        shape: the number of patches along each axis: (height, width) or (frames, height, width).
+        prefix: the number of tokens before the patches, such as a class token or registers. Their coordinates are 0 on
+            every axis, so they are not rotated.
         suffix: the same after the patches.
-        start: the coordinate of the origin, for all axes or for each. With 1, no patch shares the place of the prefix
-            (Llama 4, whose class token is a suffix). In a video it says which frame comes first.
-        unit: "patches" counts them; "centred" gives the middle of each patch with the whole from -1 to 1 (DINOv3), so
-            that larger images have finer steps.
-        normalize: for "centred": by which size coordinates are divided: that of the axis ("each"), or the largest or
-            the smallest of all ("max", "min"). With these two all axes have the same step and start at -1; the shorter
-            axes end before 1 under "max", and the longer ones go past it under "min".
-        fit: the grid that the model was trained with, one number for each axis, or None for an axis that is left alone.
-            Coordinates are scaled so that this grid is covered, whatever the size (EVA-02; CogVideoX on height and
-            width).
-        align: for ``fit``, what is laid upon what: "starts", patch i stands at i t / n (EVA-02, CogVideoX); "middles",
-            at (i + 1/2) t / n - 1/2; "ends", at i (t - 1) / (n - 1). t is the trained size.
+        start: the coordinate of the origin, for all axes or for each. With 1, no patch has the coordinates of the
+            prefix (Llama 4, whose class token is a suffix). For the time axis it is the index of the first frame.
+        unit: "patches" counts patches; "centred" gives the middle of each patch in an image from -1 to 1 (DINOv3), so
+            larger images have finer steps.
+        normalize: for "centred", the size that divides the coordinates: the size of the axis ("each"), or the largest
+            or smallest size of all axes ("max", "min"). With "max" and "min" all axes have the same step and start at
+            -1; the shorter axes end before 1 under "max", and the longer ones go past it under "min".
+        fit: the trained grid, one number for each axis, or None for an axis that is not scaled. Coordinates are scaled
+            so that a grid of any size covers the trained grid (EVA-02; CogVideoX on height and width).
+        align: for ``fit``, how the new grid lies on the trained one: "starts", patch i is at i t / n (EVA-02,
+            CogVideoX); "middles", at (i + 1/2) t / n - 1/2; "ends", at i (t - 1) / (n - 1). t is the trained size.
         origin: which patch has the coordinate ``start``, for all axes or for each: the first, the "centre"
             (Qwen-Image: -4 to 3 for eight patches, -4 to 2 for seven), or the "middle" (Mochi: -1.5 to 1.5 for four).
-        step: how far apart neighbours are, for all axes or for each: 24 / fps for the frames of Cosmos.
+        step: the distance between neighbours, for all axes or for each: 24 / fps for the frames of Cosmos.
         like: a tensor or an array; the result is of its kind. A tensor on the CPU by default.
 
     Returns:
@@ -149,7 +148,7 @@ def augmented(
         shift: the largest shift along each axis, in units of the coordinates, 0 or more.
         jitter: the largest factor along each axis, 1 or more.
         rescale: the largest factor of all axes together, 1 or more; 2 in DINOv3.
-        prefix: tokens before the patches, which stay where they are.
+        prefix: the number of tokens before the patches; their coordinates do not change.
         suffix: the same after the patches.
         generator: of the random numbers. In training only.
 

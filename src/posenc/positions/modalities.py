@@ -32,7 +32,7 @@ def multimodal(
     marks: Marks = "apart",
     text_goes_on: Next = "after_all",
 ) -> A:
-    """Time, height and width of each token: in a text all three count together, an image spans two, a video three.
+    """Time, height and width of each token: equal in a text; an image varies two of them, a video three.
 
     A sound counts as a text does. A video whose tokens are mixed with those of its sound starts where the sound starts.
 
@@ -59,10 +59,10 @@ def multimodal(
     Hunyuan-VL                  :func:`hunyuan_vl`
     =========================== =======================================================================
 
-    MiniCPM-V 4.7 is not among them: marks between the crops of its images set their places, which its own
-    ``get_rope_index`` reads; :class:`posenc.MRoPE` takes what that gives, as ``(batch, seq, 3)``.
+    MiniCPM-V 4.7 is not supported: marks between the crops of its images set the coordinates. Compute them with the
+    model's own ``get_rope_index``, and pass the result to :class:`posenc.MRoPE` as ``(batch, seq, 3)``.
 
-    From version 5 on, transformers has text_goes_on="after_space" in all but the Omni models. The names on the right
+    From version 5 on, transformers uses text_goes_on="after_space" for all but the Omni models. The names on the right
     are those of the configs and processors.
 
     Args:
@@ -79,28 +79,28 @@ def multimodal(
             :func:`from_documents`; positions start from 0 in each. What the mask calls padding belongs to none.
         frames: "together", one block of t x h x w for each video (Qwen2-VL, Qwen2.5-VL), or "apart", one block of h x w
             for each frame, with a text such as its time before each (Qwen3-VL, GLM-4V).
-        time_merge: how many frames of a video become one (``temporal_merge_size`` of Ernie 4.5 VL).
-        time_steps: how far apart frames are, for all videos or for each: in seconds (``second_per_grids``) with the
-            positions per second beside them, or the product of the two.
+        time_merge: the number of frames of a video that become one (``temporal_merge_size`` of Ernie 4.5 VL).
+        time_steps: the time between frames, for all videos or for each: in seconds (``second_per_grids``) if
+            ``positions_per_second`` is given, otherwise in positions.
         positions_per_second: how many positions a second has.
         times: "whole", times are rounded down to whole positions, or "exact" (Qwen3-Omni), and the result is float64.
         marks: whether the two tokens before a video that is mixed with its sound (start of vision, start of audio),
             and the two after it, count as two ("apart") or stand at one position ("shared", Qwen2.5-Omni).
-        text_goes_on: at the largest of all three coordinates plus 1 ("after_all": the paper and Qwen's own code), or of
-            height and width alone ("after_space": transformers from version 5 on). They differ after videos with more
-            frames than rows and columns.
+        text_goes_on: where the text after an image or a video continues: at the largest of all three coordinates plus 1
+            ("after_all": the paper and Qwen's own code), or at the largest of height and width plus 1 ("after_space":
+            transformers from version 5 on). They differ after videos with more frames than rows and columns.
 
     Returns:
-        ``(batch, seq, 3)`` or ``(seq, 3)``, int64 (float64 with exact times), for ``posenc.MRoPE``. Generation goes on
-        at ``positions.amax() + 1``.
+        ``(batch, seq, 3)`` or ``(seq, 3)``, int64 (float64 with exact times), for ``posenc.MRoPE``. Generation
+        continues at ``positions.amax() + 1``.
 
     Raises:
         ValueError: a mask or documents of another shape; grids that are missing, left over, or do not fill the tokens
             that are there for them.
 
     Differs from transformers: where the grid of a video with sound is larger than its times, the Omni models of
-    transformers go on after the piece that comes last, be it the sound or the video, and so may give a position twice.
-    Here a text goes on after both.
+    transformers continue after the last piece, the sound or the video, and so may use a position twice. Here a text
+    continues after both.
 
     Example:
         >>> import torch

@@ -35,8 +35,7 @@ def from_documents(document_ids: A) -> A:
     """Positions from 0 in each document of a pack, from the document of each token.
 
     Args:
-        document_ids: ``(seq,)`` or ``(batch, seq)``: any numbers; another one than that of the token before starts a
-            document.
+        document_ids: ``(seq,)`` or ``(batch, seq)``: any numbers; a new document starts where the number changes.
 
     Returns:
         The same shape, int64.

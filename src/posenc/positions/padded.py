@@ -4,14 +4,14 @@ from posenc.positions._arrays import A, like, tensor
 
 
 def from_mask(mask: A) -> A:
-    """Count real tokens only, wherever the padding is.
+    """Count only the real tokens, wherever the padding is.
 
     Args:
         mask: ``(batch, seq)`` or ``(seq,)``: True or 1 for a token, False or 0 for padding.
 
     Returns:
-        ``(batch, seq)`` or ``(seq,)``, int64: 0, 1, 2, ... over the tokens of a row. Padding has the position of the
-        token before it, and 0 where there is none; what it holds has no effect once it is masked in attention.
+        ``(batch, seq)`` or ``(seq,)``, int64: 0, 1, 2, ... over the tokens of a row. Padding gets the position of the
+        previous token, or 0 if there is none; this value has no effect if attention masks the padding.
 
     Example:
         >>> import torch

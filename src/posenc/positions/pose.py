@@ -20,18 +20,18 @@ def skipwise(
     generator: torch.Generator | None = None,
     like: Array | None = None,
 ) -> Any:
-    """Positional skip-wise training: chunks of the text, with random leaps between them up to the target length.
+    """Positional skip-wise training: chunks of the text, with random jumps between them up to the target length.
 
     ::
 
         0 1 2 3 | 4 5 6 7   ->   0 1 2 3 | 21 22 23 24      with target_length=32
 
     Args:
-        length: how many tokens there are: the window that is trained in.
+        length: the number of tokens of the training window.
         target_length: the length of text that the model is prepared for.
-        chunks: into how many to cut, at random places.
-        cuts: where two chunks part. "anywhere": each place is as likely. "authors": after 1 to (length + 1) // 2
-            tokens, so that the first chunk is the shorter, as their code has it; for two chunks.
+        chunks: the number of chunks, with random cuts.
+        cuts: where two chunks are separated. "anywhere": each token is equally likely. "authors": after 1 to (length +
+            1) // 2 tokens, so that the first chunk is the shorter, as their code has it; for two chunks.
         generator: of the random numbers.
         like: a tensor or an array; the result is of its kind. A tensor on the CPU by default.
 

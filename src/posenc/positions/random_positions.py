@@ -24,8 +24,8 @@ def randomized(
 
     Args:
         length: how many tokens there are.
-        max_length: from how many positions to draw; the longest text that the model is to meet.
-        rows: how many rows to draw, each for itself; one without a batch dimension by default.
+        max_length: the number of positions to draw from; the longest text that the model will read.
+        rows: the number of rows, drawn independently; by default one row without a batch dimension.
         generator: of the random numbers.
         like: a tensor or an array; the result is of its kind. A tensor on the CPU by default.
 

@@ -6,23 +6,23 @@ from posenc.positions._arrays import A, check_at_least, like, tensor
 def grouped(positions: A, *, group: int, window: int) -> tuple[A, A]:
     """Positions of queries and of keys for the far part of Self-Extend.
 
-    Distances below ``window`` are taken as they are, from ``positions`` themselves. For all others, keys are counted in
-    groups, and queries are shifted so that the two ranges join:
+    Distances below ``window`` are those of ``positions``. For larger distances keys are counted in groups, and queries
+    are shifted so that the two ranges join:
 
     ::
 
         distance   0 1 2 3 4 5 6 7 8 9        with window=4, group=2, for the last of 10 tokens
-        is taken   0 1 2 3 4 4 5 5 6 6
+        is used    0 1 2 3 4 4 5 5 6 6
 
     Args:
         positions: ``(seq,)`` or ``(batch, seq)``.
         group: :math:`G`, how many neighbouring positions become one.
-        window: :math:`w`, from which distance on.
+        window: :math:`w`, the smallest distance that is counted in groups.
 
     Returns:
         ``(q_positions, k_positions)``: floor(p / G) + w - floor(w / G) and floor(p / G), the same shape and kind.
-        Attend twice, with these where the distance is at least w and with ``positions`` where it is below, under one
-        softmax.
+        Compute the scores twice: with these positions where the distance is at least w, and with ``positions`` where it
+        is smaller; then apply one softmax.
 
     Example:
         >>> import torch

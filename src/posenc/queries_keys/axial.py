@@ -51,17 +51,17 @@ _PLANS: dict[str, _Plan] = {
 
 @final
 class AxialRoPE(Rotation):
-    r"""RoPE for images, videos and volumes: each coordinate of a token turns its own share of the pairs.
+    r"""RoPE for images, videos and volumes: each coordinate of a token rotates its own share of the pairs.
 
     Place: queries_keys. Learned: nothing. Relative: yes. Keys may be cached: yes.
 
     .. math::
         \mathrm{angle}_c = x_{a(c)}\,\omega_c
 
-    Here :math:`x_0, x_1, \dots` are the coordinates of the token, in patches or whatever they are given in,
-    :math:`a(c)` is the coordinate that belongs to pair c, and :math:`\omega_c` is in radians per unit of it.
-    Coordinate a has :math:`r_a` channels, its width, and so :math:`m_a = r_a / 2` pairs; :math:`n` is the number of all
-    pairs, :math:`A` that of the coordinates. ``layout`` says which pair is which. Pair c is the t-th of its coordinate:
+    Here :math:`x_0, x_1, \dots` are the coordinates of the token, in patches or another unit, :math:`a(c)` is the
+    coordinate that belongs to pair c, and :math:`\omega_c` is in radians per unit of it. Coordinate a has :math:`r_a`
+    channels, its width, and so :math:`m_a = r_a / 2` pairs; :math:`n` is the number of pairs, :math:`A` the number of
+    coordinates. ``layout`` sets the order of the pairs. Pair c is the t-th pair of its coordinate:
 
     ========================= ================== ===================== ===================== =======================
     layout                    order of the pairs rate                  channels of pair c    seen in
@@ -76,24 +76,24 @@ class AxialRoPE(Rotation):
     "half_across_heads"       a = c mod A        inv_freq_a(r_a)[t]    half within each head LTX-2
     ========================= ================== ===================== ===================== =======================
 
-    In "dealt" layouts the coordinates take turns in one sequence of rates; in all others each has a whole one. With
-    "half_across_heads" the pairs of all heads are counted as one row, so that heads differ: the first head has the
-    first rates of the sequences. The first pairs stand still if the axes cannot share all of them equally.
+    In the "dealt" layouts all coordinates take their rates in turn from one sequence; in the others each coordinate has
+    its own sequence. With "half_across_heads" a sequence runs over the pairs of all heads, so heads differ: the first
+    head has the first rates. If the axes cannot share all pairs equally, the first pairs are not rotated.
 
     Args:
         head_dim: channels of each head.
-        axes: how many coordinates share the channels equally (2 for images, 3 for videos and volumes), or the width of
-            each in channels: ``(16, 56, 56)`` is 16 for the first, 56 for the second and the third (Flux), and
-            ``(44, 42, 42)`` is Wan's. Widths are even and sum to ``rotary_dim``.
+        axes: the number of coordinates, which share the channels equally (2 for images, 3 for videos and volumes), or
+            the number of channels of each: ``(16, 56, 56)`` is 16 for the first, 56 for the second and the third
+            (Flux), and ``(44, 42, 42)`` is Wan's. Widths are even and sum to ``rotary_dim``.
         frequencies: the rule of the rates; ``Geometric(base=10_000)``. RoPE-ViT and Gemma 4 have
             ``Geometric(base=100)``. Or a rule for each coordinate: ``(Geometric(), NTK(2), NTK(2))`` stretches height
             and width, and leaves the time as it was.
-        layout: one of the table's. Widths that differ go axis after axis.
+        layout: a name from the table. Different widths need the order axis after axis.
         order: which coordinate comes first, second, ...; (1, 0) is "w before h" for positions (h, w). Widths and rules
             stay with their coordinates.
         rotary_dim: rotate only this many channels; by default all from ``rotary_start`` on.
-        rotary_start: the first of those.
-        seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
+        rotary_start: the first rotated channel.
+        seq_dim: the dimension of the tokens, as for :class:`posenc.RoPE`.
         num_kv_heads: the number of key heads, for "half_across_heads" alone.
 
     Attributes:
@@ -218,7 +218,7 @@ class AxialRoPE(Rotation):
 
     @property
     def axis_of_pair(self) -> tuple[int, ...]:
-        """Which coordinate turns each pair; those of one key head after the other where heads differ."""
+        """The coordinate that rotates each pair; if heads differ, for one key head after the other."""
         return self._axis_of_pair
 
 

@@ -13,7 +13,7 @@ from posenc.queries_keys._rotation import Length, Role, Rotation
 
 @final
 class MixedRoPE(Rotation):
-    r"""RoPE-Mixed: each pair of each head turns along a learned direction in the image.
+    r"""RoPE-Mixed: each pair of each head rotates along a learned direction in the image.
 
     Place: queries_keys. Learned: axes x num_kv_heads x rotary_dim / 2 rates. Relative: yes. Keys may be cached: yes.
 
@@ -21,31 +21,31 @@ class MixedRoPE(Rotation):
         \mathrm{angle}_{hc} = \sum_a x_a\,\theta^a_{hc}
 
     Here :math:`x_0, x_1, \dots` are the coordinates of the token, :math:`\theta` is ``rates``, in radians per unit of
-    them, :math:`h` is the head and :math:`c` the pair. In axial RoPE all but one of them are 0, so no pair turns
-    along a diagonal. At the start the rates of a head are those of an axial RoPE of base ``base``, all turned by one
-    random rotation of the coordinates.
+    them, :math:`h` is the head and :math:`c` the pair. In axial RoPE all rates of a pair but one are 0, so no pair
+    turns along a diagonal. At the start the rates of a head are those of an axial RoPE of base ``base``, all turned by
+    one random rotation of the coordinates.
 
     Args:
         head_dim: channels of each head.
         num_heads: heads of q.
-        num_kv_heads: heads of k, each with rates of its own, which the query heads of its group share; num_heads by
+        num_kv_heads: heads of k. Each has its own rates, which the query heads of its group share; num_heads by
             default.
         axes: coordinates of a token: 2 for images, 3 for videos (Mochi).
-        base: of the lengths of the directions at the start: base^(-t / n) for t = 0, ..., n - 1 along each of them,
-            where n is the number of its pairs; those that cannot be shared equally go to the first.
+        base: sets the initial lengths of the directions: base^(-t / n) for t = 0, ..., n - 1 along each axis, where n
+            is the number of the axis's pairs; pairs that cannot be shared equally go to the first axis.
         pairing: "interleaved" as in the authors' code, or "half".
         rotary_dim: rotate only this many channels, a multiple of 4 if there are two axes; by default all from
             ``rotary_start`` on.
-        rotary_start: the first of those.
-        seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
+        rotary_start: the first rotated channel.
+        seq_dim: the dimension of the tokens, as for :class:`posenc.RoPE`.
 
     Shape:
         q ``(batch, heads, q_len, head_dim)``, k ``(batch, num_kv_heads, k_len, head_dim)``; the same on the way out.
         positions ``(batch, seq, axes)`` or ``(1, seq, axes)``, as ``posenc.positions.grid`` gives them; ``(seq,)`` or
         ``(batch, seq)`` are taken for all coordinates.
 
-    Precision: angles in float64 from the rates as they are stored; keep those in float32 (bfloat16 rates are off by a
-        radian 250 patches away); the rotation in float32, rounded once to the dtype of q and k.
+    Precision: angles in float64 from the stored rates; keep the rates in float32 (with bfloat16 rates angles are off by
+    one radian at 250 patches); the rotation in float32, rounded once to the dtype of q and k.
 
     Raises:
         ValueError: channels that are no multiple of 4, or fewer than 2 for each axis; heads that do not fit; bad
@@ -56,8 +56,8 @@ class MixedRoPE(Rotation):
         >>> rope.rates.shape  # coordinates, heads, pairs
         torch.Size([2, 2, 4])
 
-    Differs from the paper: with grouped heads, of which the paper has none, a group shares its rates; queries and keys
-    could not meet otherwise. Three coordinates are Mochi's, whose rates start at 0.
+    Differs from the paper: the paper has no grouped heads. Here a group shares its rates, because the query and the key
+    of a score need the same rates. Three coordinates are Mochi's, whose rates start at 0.
 
     References:
         Heo et al. Rotary Position Embedding for Vision Transformer. 2024. arXiv:2403.13298, section 3.3;

@@ -17,33 +17,34 @@ Layout = Literal["chunked", "interleaved", "time_last", "heads"]
 
 @final
 class MRoPE(Rotation):
-    r"""Multimodal RoPE: the rates of one text RoPE, each turned by the time, the height or the width of a token.
+    r"""Multimodal RoPE: the time, the height or the width of a token rotates each pair of one RoPE.
 
     Place: queries_keys. Learned: nothing. Relative: yes. Keys may be cached: yes.
 
     .. math::
         \mathrm{angle}_c = x_{a(c)}\,\omega_c, \qquad x = (t, h, w)
 
-    Here :math:`t, h, w` are the coordinates of the token (``posenc.positions.mrope`` numbers them; a text has
+    Here :math:`t, h, w` are the coordinates of the token (:func:`posenc.positions.multimodal` computes them; a text has
     t = h = w, and then this is :class:`posenc.RoPE`), :math:`\omega_c` is ``frequencies.inv_freq(rotary_dim)[c]`` in
     radians per step, and :math:`a(c)` is the coordinate that belongs to pair c. With ``sections`` = (T, H, W):
 
-    - "chunked" (Qwen2-VL): the first T pairs go by t, the next H by h, the last W by w.
+    - "chunked" (Qwen2-VL): t rotates the first T pairs, h the next H, w the last W.
     - "interleaved" (Qwen3-VL): t h w t h w ...; h takes pairs 1, 4, 7, ... below 3H, w takes 2, 5, 8, ... below 3W, and
       t all others, so that each coordinate has fast and slow rates.
     - "time_last" (VideoRoPE, Ernie 4.5 VL): h w h w ... on the H + W fastest pairs, t on the slowest.
-    - "heads" (MHRoPE): the first T key heads go by t on all their pairs, the next H heads by h, the next W by w, each
-      with the query heads of its group. Key heads beyond these are not rotated.
+    - "heads" (MHRoPE): t rotates all pairs of the first T key heads, h those of the next H heads, w those of the next
+      W, each with the query heads of its group. Key heads beyond these are not rotated.
 
     Args:
         head_dim: channels of each head.
-        sections: pairs of each coordinate, which sum to rotary_dim / 2; key heads of each with layout "heads".
+        sections: the number of pairs of each coordinate, with the sum rotary_dim / 2; with layout "heads" the number of
+            key heads of each coordinate.
         layout: "chunked", "interleaved", "time_last" or "heads", or the coordinate of each pair as a sequence.
         frequencies: the rule of the rates; ``Geometric(base=10_000)``.
         pairing: "half" (Qwen, Hugging Face), or "interleaved" (GLM-4V, Ernie 4.5 VL).
         rotary_dim: rotate only this many channels of each head; by default all from ``rotary_start`` on.
-        rotary_start: the first of those.
-        seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
+        rotary_start: the first rotated channel.
+        seq_dim: the dimension of the tokens, as for :class:`posenc.RoPE`.
         num_kv_heads: key heads, for layout "heads" alone; the sum of the sections by default.
 
     Shape:
@@ -68,7 +69,7 @@ class MRoPE(Rotation):
         >>> torch.equal(rope.rotate(x), RoPE(head_dim=12).rotate(x))  # a text
         True
 
-    Differs from the paper: nothing. In Qwen3-VL's code the sections of h and w alone decide, and t takes the rest.
+    Differs from the paper: nothing. Qwen3-VL's code uses only the sections of h and w, and gives t the rest.
 
     References:
         Wang et al. Qwen2-VL. 2024. arXiv:2409.12191, section 2.1 ("chunked"). Huang et al. Revisiting Multimodal
@@ -149,7 +150,7 @@ class MRoPE(Rotation):
 
     @property
     def axis_of_pair(self) -> tuple[int, ...]:
-        """Which coordinate turns each pair; with layout "heads" those of one key head after the other."""
+        """The coordinate that rotates each pair; with layout "heads" for one key head after the other."""
         return self._axis_of_pair
 
 

@@ -23,7 +23,7 @@ _LINEAR_FROM = 40.0  # ln(1 + e^x) is x there, in float64 too
 
 @final
 class PoPE(QueryKeyEncoding):
-    r"""Polar coordinate position embeddings: what a channel says is its magnitude, and its angle is the position alone.
+    r"""Polar coordinate position embeddings: content sets the magnitude of a channel, position alone sets its angle.
 
     Place: queries_keys. Learned: ``phase``. Relative: yes. Keys may be cached: yes, with twice the channels.
 
@@ -34,8 +34,8 @@ class PoPE(QueryKeyEncoding):
     Here :math:`i, j` are the positions of query and key in tokens, :math:`\omega_c` is
     ``frequencies.inv_freq(2 * head_dim)[c]`` in radians per token, :math:`b^{-c/d}` by default, one rate for each of
     the :math:`d` = ``head_dim`` channels, and :math:`\delta` is ``phase``, in radians from :math:`-2\pi` to 0, for each
-    head of k. In RoPE the angle between a pair of q and one of k, which depends on what they say, is added to that of
-    the distance; here nothing is.
+    head of k. RoPE adds the angle between a pair of q and a pair of k, which depends on their content, to the angle of
+    the distance; PoPE does not.
 
     In Cartesian coordinates this is a dot product: a query becomes
     :math:`(\mu \cos i\omega,\; \mu \sin i\omega)` and a key
@@ -45,7 +45,7 @@ class PoPE(QueryKeyEncoding):
     Args:
         head_dim: channels of each head, before place 2.
         num_heads: heads of q.
-        num_kv_heads: heads of k, each with phases of its own; num_heads by default.
+        num_kv_heads: heads of k, each with its own phases; num_heads by default.
         frequencies: the rule that sets the rates; ``Geometric(base=10_000)``. Its ``attention_factor`` multiplies cos
             and sin, its ``score_factor`` reaches :func:`posenc.attention` as :meth:`temperature`.
         start: "zero", or "uniform" for phases drawn from the whole interval.
@@ -68,8 +68,8 @@ class PoPE(QueryKeyEncoding):
         >>> round((q @ k.mT)[0, 0, 0, 0].item(), 4)  # at distance 0: four channels of ln 2, squared
         1.9218
 
-    Differs from the released code (PoPE-pytorch): a phase beyond its limits counts as the limit, as there, but its
-    gradient is that at the limit, so that it can come back; clamped, it would have none.
+    Differs from the released code (PoPE-pytorch): in both a phase beyond its limits counts as the limit. Here it gets
+    the gradient at the limit, so that training can move it back; a clamp would give no gradient.
 
     References:
         Gopalakrishnan, Csordás, Schmidhuber, Mozer. Decoupling the "What" and "Where" With Polar Coordinate Positional
@@ -109,14 +109,14 @@ class PoPE(QueryKeyEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Put the phases to 0, or draw them anew."""
+        """Set the phases to 0, or draw new random phases."""
         if self.start == "zero":
             nn.init.zeros_(self.phase)
         else:
             nn.init.uniform_(self.phase, -2 * math.pi, 0.0)
 
     def softmax_scale(self, head_dim: int) -> float:
-        """1 / sqrt of the channels before place 2, whatever is given: the wider q and k have no more terms."""
+        """1 / sqrt of the channels before place 2, for any argument: the wider q and k add no terms to a score."""
         return float(self.head_dim**-0.5)
 
     def temperature(self, q_positions: Tensor) -> float:

@@ -18,7 +18,7 @@ from posenc.queries_keys._rotation import Length, Numerics, Role, Rotation
 
 @final
 class RoPE(Rotation):
-    r"""Rotary position embedding: each pair of channels of a query or key turns by an angle, its position times a rate.
+    r"""Rotary position embedding: each pair of channels of a query or key turns by the angle position times rate.
 
     Place: queries_keys. Learned: nothing, unless the frequencies are. Relative: yes. Keys may be cached: yes. Both are
     no for frequencies that depend on the length of the sequence.
@@ -37,9 +37,9 @@ class RoPE(Rotation):
             and sin, its ``score_factor`` reaches :func:`posenc.attention` as :meth:`temperature`.
         pairing: "half" (GPT-NeoX, Hugging Face's Llama) or "interleaved" (RoFormer, GPT-J, Meta's Llama).
         rotary_dim: rotate only this many channels of each head; by default all from ``rotary_start`` on.
-        rotary_start: the first channel of those: 0 for a leading slice, head_dim - rotary_dim for a trailing one
+        rotary_start: the first rotated channel: 0 for a leading slice, head_dim - rotary_dim for a trailing one
             (DeepSeek-V4), or in between.
-        seq_dim: where the tokens lie: -2 for ``(batch, heads, seq, head_dim)``, -3 for ``(batch, seq, heads,
+        seq_dim: the dimension of the tokens: -2 for ``(batch, heads, seq, head_dim)``, -3 for ``(batch, seq, heads,
             head_dim)`` and, packed, ``(tokens, heads, head_dim)``, -4 for ``(seq, batch, heads, head_dim)``.
         numerics: "exact", or "transformers" to round as Hugging Face's Llama does, bit for bit.
         implementation: "auto" for the fastest available, "eager" (plain torch), "cpu" (compiled C++) or "triton"; all
@@ -52,8 +52,8 @@ class RoPE(Rotation):
     rotation in float32, rounded once to the dtype of q and k; float64 throughout for float64.
 
     Raises:
-        ValueError: an odd or too large ``rotary_dim``; a slice that leaves the head; frequencies that do not go with
-            it; q or k of another ``head_dim``; bad positions.
+        ValueError: an odd or too large ``rotary_dim``; a slice that leaves the head; frequencies that do not fit it; q
+            or k of another ``head_dim``; bad positions.
 
     Example:
         >>> import torch
@@ -115,7 +115,7 @@ class RoPE(Rotation):
             self._shared = Tables.shared(self._inv_freq, self.frequencies.attention_factor)
 
     def reset_parameters(self) -> None:
-        """Put learned rates back to where their rule starts them."""
+        """Set learned rates to the initial rates of their rule."""
         if isinstance(self.frequencies, LearnedRates):
             with torch.no_grad():
                 if self.frequencies.parameter == "rates":

@@ -15,7 +15,7 @@ from posenc.queries_keys._rotation import Length, Role, Rotation
 
 @final
 class XPos(Rotation):
-    r"""Extrapolatable position embedding: RoPE in which a score fades with the distance, fast pairs soonest.
+    r"""Extrapolatable position embedding: RoPE with scores that decrease with the distance, fastest in the fast pairs.
 
     Place: queries_keys. Learned: nothing. Relative: yes. Keys may be cached: yes.
 
@@ -25,22 +25,23 @@ class XPos(Rotation):
 
     Here :math:`p` is the position and :math:`p_0` is ``centre``, in tokens; :math:`B` is ``scale_base`` in tokens;
     :math:`\gamma` is ``gamma``; :math:`R(p)` is the rotation of :class:`posenc.RoPE` with its pair c, and :math:`r` is
-    ``rotary_dim``. A query at i and a key at j meet with :math:`\zeta_c^{(i-j)/B}`: :math:`p_0` cancels.
+    ``rotary_dim``. In the score of a query at i and a key at j, pair c has the factor :math:`\zeta_c^{(i-j)/B}`:
+    :math:`p_0` cancels.
 
-    Causal use only: a key after its query would be amplified, so :func:`posenc.attention` refuses an XPos without
-    ``causal`` where it sees that there are such keys.
+    Causal use only: scores of keys after their query would grow, so :func:`posenc.attention` refuses an XPos without
+    ``causal`` if it sees such keys.
 
     Args:
         head_dim: channels of each head.
         frequencies: the rule that sets the rates; ``Geometric(base=10_000)``.
         gamma: the larger, the less the fastest pair fades; 0.4.
-        scale_base: :math:`B`: tokens after which :math:`\zeta` is reached once: 512.
-        centre: :math:`p_0`, the position whose numbers are not scaled. It is fixed, so that cached keys stay right; the
-            middle of the longest context uses the range of numbers best.
+        scale_base: :math:`B`: the distance in tokens at which a score has the factor :math:`\zeta` once; 512.
+        centre: :math:`p_0`, the position whose channels are not scaled. It is fixed, so that cached keys stay right;
+            the middle of the longest context uses the range of numbers best.
         pairing: "half", or "interleaved" as in the paper.
         rotary_dim: rotate only this many channels of each head; by default all from ``rotary_start`` on.
-        rotary_start: the first of those.
-        seq_dim: where the tokens lie, as for :class:`posenc.RoPE`.
+        rotary_start: the first rotated channel.
+        seq_dim: the dimension of the tokens, as for :class:`posenc.RoPE`.
 
     Shape:
         q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
@@ -63,8 +64,8 @@ class XPos(Rotation):
         1.594
         0.758
 
-    Differs from the paper: :math:`p_0` is 0 there. Other code moves it to the middle of the present sequence, and with
-    it every key that is already cached.
+    Differs from the paper: :math:`p_0` is 0 there. Other code moves it to the middle of the present sequence, which
+    makes all cached keys wrong.
 
     References:
         Sun et al. A Length-Extrapolatable Transformer. 2022. arXiv:2212.10554, section 3.2 and algorithm 1.

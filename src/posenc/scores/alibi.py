@@ -28,8 +28,8 @@ class ALiBi(ScoreEncoding):
     Args:
         num_heads: :math:`H`, at least 1.
         rule: "authors": the slopes of the next lower power of two, then every second slope of the next higher one
-            (the authors' code; BLOOM, Falcon). "mpt": of the slopes of the next higher power, the second, fourth, ...
-            and then the first, third, ... (MPT). "geometric": :math:`2^{-Bh/H}` all the same.
+            (the authors' code; BLOOM, Falcon). "mpt": the slopes of the next higher power of two, first the second,
+            fourth, ... and then the first, third, ... (MPT). "geometric": :math:`2^{-Bh/H}` in this case too.
         max_bias: :math:`B`, above 0: the slope of the last head is :math:`2^{-B}`. MPT's ``alibi_bias_max``,
             llama.cpp's ``max_alibi_bias``; MPT-7B-StoryWriter has 16.
         strength: :math:`c`, above 0. Falcon divides dot products and biases together by sqrt(head_dim), so its models
@@ -49,7 +49,7 @@ class ALiBi(ScoreEncoding):
         >>> ALiBi(num_heads=2).bias(torch.arange(3), torch.arange(3))[0, 2]
         tensor([-0.1250, -0.0625, -0.0000])
 
-    Differs from the paper: the paper is causal; the distance is taken without sign here, so that an encoder can use
+    Differs from the paper: the paper's ALiBi is causal; this one uses the absolute distance, so that an encoder can use
     it too.
 
     References:

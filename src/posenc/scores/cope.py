@@ -14,7 +14,7 @@ from posenc.kernels.biased_attention.content import Content
 
 @final
 class CoPE(ContextualEncoding):
-    r"""CoPE: a query counts the tokens that matter to it, from the key on; this count is the key's position.
+    r"""CoPE: a query counts the tokens that matter to it, from the key to itself; this count is the key's position.
 
     Place: scores. Learned: ``table``. Relative: yes, no position is read. Keys may be cached: yes.
 
@@ -22,9 +22,9 @@ class CoPE(ContextualEncoding):
         p_{hij} = \min\Big( \sum_{k=j}^{i} g_{hik},\, P - 1 \Big), \qquad g_{hik} = \sigma(s_{hik})
 
     Here :math:`i, j, k` count tokens, :math:`s_{hij}` are the scores and :math:`s` their scale, :math:`e` is ``table``
-    and :math:`P` is ``length``, in tokens that count. Between two whole counts the product is interpolated. Masked
-    keys are not counted, and neither are keys after the query, even where the attention is not causal. Decoding step
-    by step needs no state besides the keys.
+    and :math:`P` is ``length``, in counted tokens. Between two whole counts the product is interpolated. Masked keys
+    are not counted, and neither are keys after the query, even where the attention is not causal. Decoding step by step
+    needs no state besides the keys.
 
     Args:
         num_heads: number of heads.
@@ -70,13 +70,13 @@ class CoPE(ContextualEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The authors' start: zeros."""
+        """Set the table to zeros, as the authors do."""
         nn.init.zeros_(self.table)
 
     def by_count(
         self, q: Float[Tensor, "batch heads q_len head_dim"], scale: float
     ) -> Float[Tensor, "batch heads q_len length"]:
-        """What is added at each whole count: the scaled products of queries and table."""
+        """The bias at each whole count: the scaled products of queries and table."""
         if q.shape[-1] != self.head_dim:
             raise ValueError(
                 f"CoPE: q has head_dim {q.shape[-1]} but this encoding was built for head_dim {self.head_dim}; build "

@@ -16,25 +16,25 @@ from posenc.scores._window import check, check_prefix, offsets
 class DecomposedBias(ContextualEncoding):
     r"""The bias is the query times a learned vector of the distance in rows, plus another of the distance in columns.
 
-    Place: scores. Learned: ``rows``, ``columns``. Relative: in rows and columns, not in the places' numbers.
+    Place: scores. Learned: ``rows``, ``columns``. Relative: in rows and columns, not in the patch indices.
     Keys may be cached: yes.
 
     .. math::  s_{hij} \leftarrow s_{hij} + q_{hi} \cdot \big( R_{y_i - y_j} + C_{x_i - x_j} \big)
 
-    Here :math:`i, j` number the places of query and key along the rows, after the ``prefix``: :math:`y` and :math:`x`
+    Here :math:`i, j` are the patch indices of query and key, row by row, after the ``prefix``: :math:`y` and :math:`x`
     are their row and column in ``window`` :math:`= (M, N)`. :math:`q` is the query before it is scaled, :math:`R` is
     ``rows`` (2M - 1 vectors, ``rel_pos_h`` in checkpoints) and :math:`C` is ``columns`` (2N - 1 vectors,
     ``rel_pos_w``), shared by the heads. Two short tables replace one of (2M - 1)(2N - 1) vectors; the product of a
     query with each row is computed once.
 
-    Keys that were pooled from r x r places, as in MViTv2, stand at the last of these: the key of row Y and column X is
-    at place (rY + r - 1) N + rX + r - 1.
+    A key that was pooled from r x r patches, as in MViTv2, has the index of the last of these: the key of row Y and
+    column X has index (rY + r - 1) N + rX + r - 1.
 
     Args:
         num_heads: number of heads.
         head_dim: channels of a head.
-        window: rows and columns of the places; SAM and ViTDet have (14, 14) within windows.
-        prefix: tokens before the places, such as a class token: nothing is added to their scores.
+        window: rows and columns of patches; SAM and ViTDet have (14, 14) within windows.
+        prefix: tokens before the patches, such as a class token; their scores get no bias.
 
     Shape:
         contextual_bias: ``(batch, heads, q_len, k_len)``, all positions below prefix + rows times columns

@@ -14,7 +14,7 @@ from posenc.scores._distance import distance, heads_first, working
 
 @final
 class FIRE(ScoreEncoding):
-    r"""FIRE: a small network of the distance over the longest distance, an input in [0, 1] at every length.
+    r"""FIRE: a small network computes the bias from distance / longest distance, in [0, 1] at every length.
 
     Place: scores. Learned: ``c``, ``threshold_multiplier``, ``hidden``, ``out``. Relative: for queries below
     L; from there on the share depends on the query's position. Keys may be cached: yes.
@@ -93,7 +93,7 @@ class FIRE(ScoreEncoding):
         return (c * distance(q_positions, k_positions).to(c.dtype).to(c.device)).abs().log1p()
 
     def longest(self, q_positions: Tensor) -> Float[Tensor, "*batch q_len"]:
-        r""":math:`\psi(\max(i, L)) + \epsilon`, what a share is a share of."""
+        r""":math:`\psi(\max(i, L)) + \epsilon`, the denominator of the share."""
         c = working(self.c)
         longest = torch.maximum(q_positions.to(c.dtype), (self.threshold * working(self.threshold_multiplier)).abs())
         return (c * longest).abs().log1p() + 1e-6

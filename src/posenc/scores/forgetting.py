@@ -14,7 +14,7 @@ from posenc.kernels.precision import without_autocast
 
 @final
 class Forgetting(ContextualEncoding):
-    r"""FoX: each token sets, for each head, the share of the weight of earlier tokens that is kept.
+    r"""FoX: each token sets, for each head, the share of the weight of earlier tokens that the head keeps.
 
     Place: scores. Learned: ``gate``. Relative: yes, no position is read. Keys may be cached: yes, with the state.
 
@@ -37,8 +37,8 @@ class Forgetting(ContextualEncoding):
         carry: ``(batch, seq, dim)`` -> ``(batch, heads, all tokens so far)``, float64
         contextual_bias: ``(batch, heads, q_len, k_len)``
 
-    Precision: the logarithms are summed in float64 and differences rounded once: a sum over thousands of tokens has
-    little left of the difference of two neighbours in float32.
+    Precision: the logarithms are summed in float64 and differences rounded once: in float32 a sum over thousands of
+    tokens would lose most of the difference between two neighbours.
 
     Raises:
         ValueError: sizes below 1, input of another width, a state of another batch, or attention without a state.

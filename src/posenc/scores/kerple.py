@@ -43,8 +43,8 @@ class KERPLE(ScoreEncoding):
         torch.Size([2, 3, 3])
 
     Differs from the paper: as in the authors' code, parameters below 0.01 (and powers above 2) count as the limit. The
-    authors write the limit back into the parameter; here it is applied on the way, the parameter stays, and its
-    gradient is that at the limit, so that it can come back.
+    authors write the limit back into the parameter. Here the limit applies only in the forward: the parameter keeps its
+    value and gets the gradient at the limit, so that training can move it back.
 
     References:
         Chi, Fan, Ramadge, Rudnicky. KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation. 2022.
@@ -73,11 +73,11 @@ class KERPLE(ScoreEncoding):
         nn.init.uniform_(narrow, _LEAST, 1)
 
     def of_positions(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
-        """The distances without a sign: what of the bias positions decide, and no parameter."""
+        """The absolute distances: the part of the bias that depends on positions and not on parameters."""
         return distance(q_positions, k_positions).abs()[..., None, :, :]
 
     def bias_from(self, of_positions: Tensor) -> Tensor:
-        """The bias of what :meth:`of_positions` gave."""
+        """The bias from the result of :meth:`of_positions`."""
         r1 = _limited(self.r1).view(-1, 1, 1)
         r2 = _limited(self.r2, most=2.0 if self.kernel == "power" else None).view(-1, 1, 1)
         far = of_positions.to(r1.device, r1.dtype)

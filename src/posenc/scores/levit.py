@@ -17,16 +17,16 @@ from posenc.scores._window import check, offsets
 class LeViTBias(ScoreEncoding):
     r"""A learned number for each pair of distances (rows, columns) in a grid, without their signs.
 
-    Place: scores. Learned: ``table``. Relative: in rows and columns, not in the places' numbers.
+    Place: scores. Learned: ``table``. Relative: in rows and columns, not in the patch indices.
     Keys may be cached: yes.
 
     .. math::  s_{hij} \leftarrow s_{hij} + w_{h,\,|y_i - y_j|\,N + |x_i - x_j|}
 
-    Here :math:`i, j` number the places of query and key along the rows, :math:`y_p = \lfloor p/N \rfloor` and
+    Here :math:`i, j` are the patch indices of query and key, row by row, :math:`y_p = \lfloor p/N \rfloor` and
     :math:`x_p = p \bmod N` are their row and column, :math:`(M, N)` is ``window`` and :math:`w` is ``table``, M N
-    numbers for each head: a quarter of what :class:`SwinBias` learns, which tells left from right.
+    numbers for each head: a quarter of what :class:`SwinBias` learns, which distinguishes left and right.
 
-    In LeViT's downsampling layers queries come from every second row and column: give them the places that they have
+    In LeViT's downsampling layers queries come from every second row and column: pass the patch indices that these have
     among the keys. EfficientFormer and TinyViT have the same bias.
 
     Args:

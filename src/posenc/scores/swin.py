@@ -19,18 +19,18 @@ Reading = Literal["bicubic", "geometric"]
 class SwinBias(ScoreEncoding):
     r"""A learned number for each offset between two patches in a window of an image, and for a class token before it.
 
-    Place: scores. Learned: ``table``. Relative: in rows and columns, not in the places' numbers.
+    Place: scores. Learned: ``table``. Relative: in rows and columns, not in the patch indices.
     Keys may be cached: yes.
 
     .. math::  s_{hij} \leftarrow s_{hij} + w_{r(i,j),\,h}, \qquad
         r(i,j) = (y_i - y_j + M - 1)(2N - 1) + (x_i - x_j + N - 1)
 
-    Here :math:`i, j` number the places of query and key along the rows, :math:`y_p = \lfloor p/N \rfloor` and
+    Here :math:`i, j` are the patch indices of query and key, row by row, :math:`y_p = \lfloor p/N \rfloor` and
     :math:`x_p = p \bmod N` are their row and column, :math:`(M, N)` is ``window`` and :math:`w` is ``table``.
 
-    With ``prefix=1`` (BEiT) position 0 is a class token, the places of the window follow it, and three more rows of the
-    table are for what has no offset: the class token's query with any place, any place's query with the class token,
-    and the class token with itself.
+    With ``prefix=1`` (BEiT) position 0 is a class token, and the patches of the window follow it. Three more rows of
+    the table are for pairs without an offset: the class token's query with any patch, any patch's query with the class
+    token, and the class token with itself.
 
     Args:
         num_heads: number of heads.

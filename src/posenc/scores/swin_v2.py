@@ -22,13 +22,13 @@ Form = Literal["code", "paper"]
 class SwinV2Bias(ScoreEncoding):
     r"""A small network computes the bias from log-spaced offsets, so that it also works for other window sizes.
 
-    Place: scores. Learned: ``hidden``, ``out``. Relative: in rows and columns, not in the places' numbers.
+    Place: scores. Learned: ``hidden``, ``out``. Relative: in rows and columns, not in the patch indices.
     Keys may be cached: yes.
 
     .. math::  s_{hij} \leftarrow s_{hij} + 16\,\sigma\big( W_2\,\mathrm{relu}(W_1 (u, v)^\top + b_1) \big)_h, \qquad
         u = \mathrm{sign}(\Delta)\,\tfrac13 \log_2\!\big(1 + |\Delta|\big), \quad \Delta = \frac{8\,(y_i - y_j)}{M' - 1}
 
-    and :math:`v` likewise along :math:`x`. Here :math:`i, j` number the places of query and key along the rows,
+    and :math:`v` likewise along :math:`x`. Here :math:`i, j` are the patch indices of query and key, row by row,
     :math:`y_p = \lfloor p/N \rfloor` and :math:`x_p = p \bmod N`, :math:`(M, N)` is ``window`` and :math:`(M', N')` is
     ``trained_window``, whose largest offset is 1 after the logarithm.
 

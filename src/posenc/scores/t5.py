@@ -34,8 +34,8 @@ class T5Bias(ScoreEncoding):
         num_heads: number of heads.
         num_buckets: :math:`B`.
         max_distance: :math:`D`; all distances from there on share a bucket.
-        direction: "causal" (a decoder; :func:`posenc.attention` refuses it where keys after the query are seen) or
-            "both" (an encoder).
+        direction: "causal" (a decoder; :func:`posenc.attention` refuses it if a query sees keys after itself) or "both"
+            (an encoder).
         scale: the factor of the dot products. "sqrt": 1 / sqrt(head_dim), as everywhere else. "none": 1, as
             in T5, which has the factor in its initial weights instead: choose it for T5's own checkpoints.
 
@@ -114,11 +114,11 @@ class T5Bias(ScoreEncoding):
         return found.to(q_positions.device)
 
     def of_positions(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
-        """The buckets: what of the bias positions decide, and no parameter."""
+        """The buckets: the part of the bias that depends on positions and not on parameters."""
         return self.buckets(q_positions, k_positions)
 
     def bias_from(self, of_positions: Tensor) -> Tensor:
-        """The bias of what :meth:`of_positions` gave."""
+        """The bias from the result of :meth:`of_positions`."""
         # Its backward takes a fifth of the time that indexing takes.
         return heads_first(torch.embedding(working(self.table), of_positions))
 

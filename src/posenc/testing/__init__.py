@@ -1,4 +1,4 @@
-"""The test suite (exam) that every encoding of the library passes; it also takes encodings of your own.
+"""The test suite that every encoding of the library passes; it also tests encodings of your own.
 
 >>> import posenc
 >>> check_encoding(posenc.ALiBi(num_heads=4))

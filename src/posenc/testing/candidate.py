@@ -17,7 +17,7 @@ Cache: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 
 
 class Oracle(Protocol):
-    """The same hooks in NumPy and float64, written from the paper. Only those of the encoding's places are called."""
+    """The same hooks in NumPy and float64, written from the paper. Only hooks of the encoding's places are called."""
 
     def on_embeddings(self, x: FloatArray, positions: FloatArray) -> FloatArray: ...
 

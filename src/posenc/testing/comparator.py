@@ -16,7 +16,7 @@ def assert_matches_oracle(
     scale: FloatArray | float | None = None,
     slack: float = 4.0,
 ) -> None:
-    r"""Every element is what the oracle says, up to the rounding that its dtype must have.
+    r"""Assert that every element equals the oracle's value, up to the rounding of its dtype.
 
     The budget of an element is one rounding to ``dtype`` (half a unit in the last place of the expected value) plus
     ``slack`` roundings of the arithmetic, which is float64 for float64 and float32 for all else, each relative to
@@ -28,8 +28,8 @@ def assert_matches_oracle(
         actual: the tensor under test.
         expected: the oracle's float64 values, of the same shape.
         dtype: what the tensor's dtype must be.
-        scale: magnitude of the terms that were added up to make an element, broadcast to the shape; \|expected\| by
-            default, which is too strict where terms cancel.
+        scale: magnitude of the terms that are summed in an element, broadcast to the shape; \|expected\| by default,
+            which is too strict where terms cancel.
         slack: how many roundings the arithmetic may take.
 
     Raises:

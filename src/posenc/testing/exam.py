@@ -1,4 +1,4 @@
-"""The questions of the exam: tests, each a function whose name says what an encoding must do."""
+"""The tests that every encoding must pass, each a function whose name says what an encoding must do."""
 
 import copy
 import functools
@@ -19,27 +19,32 @@ from posenc.testing.layers import LAYER_QUESTIONS
 
 
 def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
-    """Test one encoding, and raise the first failure by name.
+    """Run all tests on an encoding, and raise an error that names the first failed test.
 
-    The tests (questions) are: agreement with the oracle, in values and gradients and in every dtype (if an oracle is
-    given); gradients; an output that depends on differences of positions alone, if the encoding is relative; a
-    prefix of a longer run equal to the shorter run, at lengths 1, 63, 64 and 65; decoding step by step equal to the
-    full forward; the same bias in every form, dense, in blocks and as a score_mod; packed documents equal to separate
-    ones; left padding and batch mates without effect; all forms of positions; positions of 2**20; grouped heads; inputs
-    not modified; dtypes, autocast and views; state dict, deepcopy, pickle, meta device and to_dict round trips;
-    ``torch.compile(fullgraph=True)`` equal to eager with one graph for all lengths and two for decoding, and the same
-    under ``torch.export``; bad positions refused; attention, by every implementation that takes it, equal to the
-    softmax of ``on_scores``; the same answer whatever was called before; explanations that agree with the calls; within
-    the layers of :mod:`posenc.nn`, cached equal to uncached, in a window and in a padded batch too, and packed equal to
-    separate documents.
+    The tests check:
+
+    - values and gradients in every dtype against the oracle, if there is one; ``gradcheck``;
+    - that attention depends only on differences of positions, if the encoding is relative;
+    - a prefix of a longer run equals the shorter run, at lengths 1, 63, 64 and 65;
+    - decoding step by step equals the full forward; packed documents equal separate ones;
+    - the bias is the same in every form: dense, in blocks and as a ``score_mod``;
+    - left padding and other rows of the batch have no effect, and inputs are not modified;
+    - all forms of positions, positions of 2**20, grouped heads, dtypes, autocast and views; bad positions are refused;
+    - round trips: state dict, deepcopy, pickle, meta device and ``to_dict``;
+    - ``torch.compile(fullgraph=True)`` and ``torch.export`` equal eager, with one graph for all lengths and two for
+      decoding;
+    - every implementation of attention that takes the encoding equals the softmax of ``on_scores``, also after other
+      calls, and explanations agree with the calls;
+    - within the layers of :mod:`posenc.nn`, cached equals uncached, also with a window and in a padded batch, and
+      packed documents equal separate ones.
 
     Args:
-        encoding: what to test. What it declares (``places``, ``relative``, ``keys_cacheable``, ``max_positions``)
-            decides which tests run.
+        encoding: the encoding under test. What it declares (``places``, ``relative``, ``keys_cacheable``,
+            ``max_positions``) decides which tests run.
         oracle: its NumPy reference, an object with the encoding's hooks.
 
     Raises:
-        AssertionError: the first question that it fails, by name.
+        AssertionError: the name of the first failed test.
     """
     for name, question in checks(encoding, oracle=oracle):
         try:
@@ -49,7 +54,7 @@ def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
 
 
 def checks(encoding: Encoding, *, oracle: Oracle | None = None) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The questions of the exam, as (name, function to call) pairs."""
+    """The tests of :func:`check_encoding`, as (name, function to call) pairs."""
     candidate = Candidate(encoding, oracle)
     # What is wrong by itself is named before what is wrong under a compiler or in company.
     later = {question.__name__: question for question in (*together.QUESTIONS, *compiled.QUESTIONS)}

@@ -1,4 +1,4 @@
-"""GGUF files, read as llama.cpp runs them: needs the package gguf, and neither transformers nor any weight."""
+"""Read the encodings of GGUF files, as llama.cpp runs them. Needs only the package gguf, and reads no weights."""
 
 from posenc.integrations.gguf.description import describe as describe
 from posenc.integrations.gguf.header import Header as Header

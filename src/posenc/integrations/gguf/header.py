@@ -63,7 +63,7 @@ class Header:
         """The numbers of a tensor that is stored as plain floating point.
 
         Raises:
-            ValueError: it is stored otherwise.
+            ValueError: a tensor with another dtype.
         """
         tensor = self.tensors[name]
         if tensor.dtype not in _FLOATS:
@@ -75,11 +75,11 @@ class Header:
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """What the header of a GGUF file says, after a look at whether every tensor lies within the file.
+    """Read the header of a GGUF file, and check that every tensor lies within the file.
 
     Raises:
         ImportError: gguf is not installed.
-        ValueError: no GGUF, a truncated or an altered one; sizes that no model has.
+        ValueError: not a GGUF file, or a truncated or altered one; impossible sizes.
     """
     path = Path(path)
     try:

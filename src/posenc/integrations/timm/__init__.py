@@ -1,4 +1,4 @@
-"""Image models of timm: what their positional encodings are, and live models changed."""
+"""Image models of timm: read their positional encodings, and change live models."""
 
 from posenc.integrations.patch import Patch as Patch
 from posenc.integrations.timm.accelerate import accelerate as accelerate

@@ -21,14 +21,15 @@ _ROTATES = re.compile(r"^apply_rot_embed_cat$")
 
 
 def accelerate(model: Any, *, inputs: Tensor | None = None) -> Patch:
-    """Give a live model of timm posenc's fused rotation, forward and backward: EVA, DINOv3, RoPE-ViT, Qwen 3's tower.
+    """Make a live model of timm use posenc's fused rotation: EVA, DINOv3, RoPE-ViT, the vision tower of Qwen 3.
 
-    The model is run once, and each rotation is made both ways and compared; only if all agree is anything replaced, in
-    this model alone. In float32 the results are the model's, bit for bit; in bfloat16 and float16 too, but where its
-    tables are as narrow and its products are rounded one by one, within that rounding.
+    posenc runs the model once, with both functions for each rotation, and compares the results. If all agree, it
+    replaces the functions, in this model alone. The results are the model's, bit for bit, in float32, and also in
+    bfloat16 and float16; but if the model's tables have that dtype and it rounds each product, the results differ
+    within that rounding.
 
     Args:
-        model: a model of timm. Before ``torch.compile``, if that is wanted.
+        model: a model of timm. Call this before ``torch.compile``.
         inputs: images for that run, by default one of the model's size.
 
     Returns:
@@ -36,7 +37,7 @@ def accelerate(model: Any, *, inputs: Tensor | None = None) -> Patch:
 
     Raises:
         TypeError: no model of timm.
-        ValueError: it has no rotation that is known here; the model is left as it was.
+        ValueError: the model has no rotation that posenc knows; it is unchanged.
     """
     inner = live_model(model, "accelerate")
     refuse = f"accelerate: {type(inner).__name__} cannot be accelerated: "

@@ -11,10 +11,10 @@ from posenc.integrations.transformers.description.description import Description
 
 
 def describe(source: Any) -> Description:
-    """Which encodings a model of timm has, as posenc objects.
+    """Read the encodings of a model of timm, as posenc objects.
 
-    They are read from its modules, so that what a model was made with is what is said, whatever its name. What posenc
-    has no encoding for is named in ``Description.unread``, with the reason.
+    ``describe`` reads the modules of the model, not its name or arguments. ``Description.unread`` lists what posenc has
+    no encoding for, with the reason.
 
     Args:
         source: a model, or its name, such as "vit_base_patch16_224"; one by name is made without memory or weights.
@@ -25,7 +25,7 @@ def describe(source: Any) -> Description:
 
     Raises:
         TypeError: another source.
-        ValueError: an unknown name; a module that has no positional encoding that is known here.
+        ValueError: an unknown name; a model without a positional encoding that posenc knows.
         ImportError: a name, and timm cannot be imported.
 
     Example:

@@ -22,24 +22,24 @@ from posenc.scores import SwinBias
 def extend(model: Any, *, size: tuple[int, int] | int, by: str | Frequencies = "bicubic") -> Patch:
     """Let a live model of timm take images of another size.
 
-    Its own ``set_input_size`` is run on a copy that shares the weights, and what came out otherwise is put into the
-    model: tables of places and of offsets, windows, masks, the grid of rotations. ``by`` says how tables are read and
-    what becomes of rotations.
+    posenc runs timm's own ``set_input_size`` on a copy that shares the weights, and copies the changes into the model:
+    tables of patches and of offsets, windows, masks, the grid of rotations. ``by`` says how tables are interpolated and
+    how rotations change.
 
     Args:
         model: a model of timm that has ``set_input_size``: ViT, DeiT, EVA, BEiT, DINOv3, Swin, MaxViT, ...
         size: (height, width) in pixels, or one number for both.
-        by: "bicubic" reads tables as timm does; "bilinear" (with antialias) and the conventions of
-            :meth:`posenc.embeddings.LearnedGrid.resized` read them otherwise. "fit" also squeezes the coordinates of
-            rotations into the grid of training, as EVA-02 was tuned. A frequency rule turns by its rates instead:
-            DINOv3 has ``Turns(Geometric(100))``, and ``Turns(NTK(2, base=100))`` slows it.
+        by: "bicubic" interpolates tables as timm does; others are "bilinear" (with antialias) and the conventions of
+            :meth:`posenc.embeddings.LearnedGrid.resized`. "fit" also scales the coordinates of rotations into the
+            trained grid, as in the fine-tuning of EVA-02. A frequency rule changes the rates of rotations: DINOv3 has
+            ``Turns(Geometric(100))``, and ``Turns(NTK(2, base=100))`` slows it.
 
     Returns:
         A :class:`Patch`; its ``undo()`` puts everything back.
 
     Raises:
         TypeError: no model.
-        ValueError: a model whose size cannot be set, or a way that it has no use for; it is left as it was.
+        ValueError: a model whose size cannot be set, or a method that does not apply to it; it is unchanged.
 
     Example:
         >>> import timm  # doctest: +SKIP

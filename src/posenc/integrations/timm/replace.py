@@ -27,27 +27,26 @@ _ROTATES = re.compile(r"^apply_rot_embed_cat$")
 
 
 def replace(model: Any, encoding: Encoding, *, positions: Tensor | None = None, inputs: Tensor | None = None) -> Patch:
-    """Take the positions out of a live model of timm and put an encoding in their place.
+    """Replace the positional encoding of a live model of timm by another.
 
-    Rotations are taken out of every attention, and a learned table is overwritten: with zeros, or with the codes of an
-    encoding of the embeddings. One of the queries and keys or of the scores goes into every attention. An encoding of
-    two coordinates gets the row and column of each patch; tokens before the patches stand at 0, where nothing turns.
-    Parameters of the encoding become the model's (``posenc_encoding``) and are trained with it.
+    ``replace`` removes the rotation from every attention and overwrites a learned table with zeros, or with the codes
+    of an encoding of the embeddings. An encoding of the queries and keys or of the scores acts in every attention. An
+    encoding of two coordinates gets the row and column of each patch; tokens before the patches have coordinates 0 and
+    are not rotated. Parameters of the encoding become the model's (``posenc_encoding``) and are trained with it.
 
     Args:
         model: a model of timm whose attentions call ``scaled_dot_product_attention``: ViT, DeiT, EVA, DINOv3, ...
         encoding: any of posenc's that has no window of its own; :class:`posenc.NoPE` for none.
-        positions: where the tokens stand instead, ``(1, tokens, coordinates)``, as
-            ``posenc.positions.grid(14, 14, prefix=1, unit="centred")`` gives them.
-        inputs: images for one run, by which is checked that the encoding acts; by default one of the model's size.
+        positions: other coordinates of the tokens, ``(1, tokens, coordinates)``, as ``posenc.positions.grid(14, 14,
+            prefix=1, unit="centred")`` gives them.
+        inputs: images for one run that checks that the encoding acts; by default one image of the model's size.
 
     Returns:
         A :class:`Patch`.
 
     Raises:
         TypeError: no model of timm, or no encoding.
-        ValueError: positions that cannot be taken out, or an encoding that cannot be put in; the model is left as it
-            was.
+        ValueError: an encoding that cannot be removed, or one that cannot be added; the model is unchanged.
     """
     inner: Any = live_model(model, "replace")
     check_instance("replace", "encoding", encoding, Encoding, "posenc.AxialRoPE(64)")

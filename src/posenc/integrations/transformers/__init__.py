@@ -1,6 +1,6 @@
-"""Hugging Face configs, read into encodings and written back, and live models changed.
+"""Read Hugging Face configs into encodings, write encodings back, and change live models.
 
-transformers itself is needed for live models alone.
+Only live models need transformers.
 """
 
 from posenc.integrations.patch import Patch as Patch

@@ -31,17 +31,17 @@ _FLAT_WITH_LABELS = ("moonshine",)
 def to_transformers(
     described: Encoding | Description, config: Mapping[str, Any] | None = None, *, part: str | None = None
 ) -> dict[str, Any]:
-    """What stands for an encoding in a config of transformers 5.
+    """The keys of an encoding in a config of transformers 5.
 
     Args:
-        described: a rotary encoding for all layers, or what :func:`describe` gave, changed or not.
-        config: the config to put it into; its keys for rotation are replaced, the others kept. Without one, only the
-            keys for rotation are given.
+        described: a rotary encoding for all layers, or a result of :func:`describe`, changed or not.
+        config: a config whose keys for rotation are replaced; the other keys are kept. Without a config, only the keys
+            for rotation are returned.
         part: which part of a description, if it has several.
 
     Returns:
-        A new dict: ``rope_parameters``, ``max_position_embeddings`` if the encoding tells it, and what the model type
-        needs besides (``no_rope_layers``, ``layer_rope_theta``, ``attn_scale``).
+        A new dict: ``rope_parameters``, ``max_position_embeddings`` if the encoding has a longest context, and other
+        keys that the model type needs (``no_rope_layers``, ``layer_rope_theta``, ``attn_scale``).
 
     Raises:
         ValueError: an encoding that transformers cannot express, a description of several parts without ``part``.

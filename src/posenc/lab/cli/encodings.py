@@ -31,10 +31,10 @@ def list_names(
 def show(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="An encoding, as [bold]posenc compare[/] takes it.")],
     out: Annotated[Path | None, option("Draw it into this .png, .svg or .pdf.", "FILE", False)] = None,
-    dim: Annotated[int, option("Channels of the model that it is for.", "N")] = 128,
-    heads: Annotated[int, option("Query heads of that model.", "N")] = 4,
+    dim: Annotated[int, option("Channels of the model.", "N")] = 128,
+    heads: Annotated[int, option("Query heads of the model.", "N")] = 4,
     length: Annotated[int, option("Positions to draw.", "N")] = 128,
-    run: Annotated[Path | None, option("Draw it with the weights of a run of compare.", "RUN", False)] = None,
+    run: Annotated[Path | None, option("Use the weights of a run of posenc compare.", "RUN", False)] = None,
 ) -> None:
     """Draw one encoding: roughly in the terminal, and as pictures in a file.
 
@@ -54,7 +54,7 @@ def explore(
     ] = "rope",
     out: Annotated[Path, option("The page, an .html file.", "FILE")] = Path("explore.html"),
 ) -> None:
-    """Write one page that draws what RoPE's parameters do, with controls to change them.
+    """Write one page that shows the effect of RoPE's parameters, with controls to change them.
 
     Example:
       posenc explore Llama-3.2-1B/config.json --out llama.html

@@ -31,8 +31,9 @@ def inspect(
 ) -> None:
     """Say what a model's positional encoding is, layer by layer, and warn of settings known to be wrong.
 
-    With --against, say where two checkpoints differ, and by which angle at which position: a draft and its target, a
-    model before and after a conversion. Exit code 1 if they differ. Works offline and reads no weights.
+    With --against, compare two checkpoints, such as a draft model and its target or a model before and after a
+    conversion: which settings differ, and the largest angle difference, in radians. Exit code 1 if they differ. Works
+    offline and reads no weights.
 
     Examples:
       posenc inspect Llama-3.2-1B/config.json --plot wavelengths.svg
@@ -90,10 +91,10 @@ def diagnose(
         int | None, option("Channels of a head.", "N", "the first usual number that the function takes")
     ] = None,
     expect_pairing: Annotated[
-        str | None, option("The right pairing; another one is a fault.", "half|interleaved", False)
+        str | None, option("The expected pairing; any other is a fault.", "half|interleaved", False)
     ] = None,
     expect_direction: Annotated[
-        str | None, option("The right direction; the other one is a fault.", "+|-", False)
+        str | None, option("The expected direction; the other is a fault.", "+|-", False)
     ] = None,
     as_json: Json = False,
 ) -> None:

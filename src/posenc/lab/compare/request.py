@@ -69,7 +69,7 @@ class Request:
     steps: Annotated[int | None, _size("Training steps.", default="steps")] = None
     length: Annotated[int | None, _size("Trained length in tokens.", default="length")] = None
     lengths: Annotated[
-        str | None, _size("Several trained lengths, each trained with each encoding; not for text.", "N,N,...")
+        str | None, _size("Several trained lengths; trains each encoding at each length; not for text.", "N,N,...")
     ] = None
     batch: Annotated[int | None, _size("Windows in a step.", default="batch")] = None
     learning_rate: Annotated[float | None, _size("The highest learning rate.", "X", default="learning_rate")] = None
@@ -103,7 +103,7 @@ class Request:
     backend: Annotated[
         str,
         option(
-            "Processes here (loky), or a cluster: Ray by RAY_ADDRESS, Dask by DASK_SCHEDULER_ADDRESS. The run folder "
+            "Local processes (loky), or a cluster: Ray by RAY_ADDRESS, Dask by DASK_SCHEDULER_ADDRESS. The run folder "
             "must be on a disk that all machines share.",
             "loky|ray|dask",
             where=WHERE,

@@ -67,7 +67,7 @@ class Request:
     model: Model = None
     length: Annotated[
         int | None,
-        typer.Option("--to", metavar="N", help="Tokens that the model is to read. Required.", show_default=False),
+        typer.Option("--to", metavar="N", help="The number of tokens to read. Required.", show_default=False),
     ] = None
     texts: Texts = field(default_factory=list)
     rules: Rules = field(default_factory=list)
@@ -140,7 +140,7 @@ class ProbeRequest:
     length: Annotated[
         int | None,
         typer.Option(
-            "--to", metavar="N", help="Tokens that the model is to read.", show_default="twice the trained length"
+            "--to", metavar="N", help="The number of tokens to read.", show_default="twice the trained length"
         ),
     ] = None
     rules: Rules = field(default_factory=list)

@@ -17,7 +17,7 @@ class Part:
         axes: names of its coordinates.
         positions: what a token's coordinates are, in words.
         ends: the first coordinate that its table has no row for, on each axis; None for no end.
-        notes: what a reader should know besides.
+        notes: further remarks.
     """
 
     module: str
@@ -36,7 +36,7 @@ class Description:
     Attributes:
         cls: the class of the model.
         parts: what encodes positions.
-        unread: what is not read, in words: modules that bear on positions and are not known here.
+        unread: modules that concern positions and that posenc does not know, in words.
     """
 
     cls: str

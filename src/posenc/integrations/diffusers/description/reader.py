@@ -49,11 +49,11 @@ def describe(model: Any) -> Description:
             mapping with ``_class_name``. Weights are not read: a config is built without them.
 
     Returns:
-        A :class:`Description`. It says nothing of what a pipeline does before it calls the model.
+        A :class:`Description`. It does not cover what a pipeline does before it calls the model.
 
     Raises:
         TypeError: something else.
-        ValueError: a file that is no config, a class that diffusers does not have, sizes that no model has.
+        ValueError: a file that is not a config, a class that diffusers does not have, impossible sizes.
 
     Example:
         >>> found = describe({"_class_name": "FluxTransformer2DModel", "axes_dims_rope": [16, 56, 56]})

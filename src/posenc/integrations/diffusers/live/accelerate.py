@@ -15,27 +15,27 @@ from posenc.integrations.patch import Patch
 
 
 def accelerate(model: Any, *, inputs: Mapping[str, Any] | None = None) -> Patch:
-    """Give a live transformer of diffusers posenc's fused rotation, forward and backward.
+    """Make a live transformer of diffusers use posenc's fused rotation, forward and backward.
 
-    What its attention calls to rotate queries and keys is replaced, in this model alone: a function of the module, one
-    that is defined inside the processor's call, or one that is imported there. The tables stay the model's own. The
-    first call of each kind is made both ways on random numbers and compared; a call that does not agree is left to the
-    model's own function, with a warning. Under ``torch.compile`` the model's own function is what is compiled.
+    In this model alone, posenc replaces the function that the attention calls to rotate queries and keys: a function of
+    the module, one that is defined inside the processor's call, or one that is imported there. The model keeps its own
+    tables. At the first call of each kind posenc runs both functions on random numbers and compares the results; if
+    they differ, the model's own function stays, with a warning. ``torch.compile`` compiles the model's own function.
 
     Args:
         model: a model of diffusers, such as ``pipe.transformer``.
-        inputs: arguments of the model: it is run on them once, without gradients, so that everything is compared now,
-            and anything that does not agree is an error. Without them it is compared in the first step of the pipeline.
+        inputs: arguments of the model. The model runs on them once, without gradients, to compare all calls now; a
+            difference is an error. Without ``inputs`` the first step of the pipeline compares.
 
     Returns:
-        A :class:`Patch`. In float32 the model's outputs are the same bits where it multiplies and adds in float32,
-        which nearly all do; where it rounds otherwise (complex numbers in float64, products in bfloat16) the
-        difference is within 4 units of rounding of the dtype, which is what is compared.
+        A :class:`Patch`. In float32 the outputs are the same bits if the model multiplies and adds in float32, as
+        nearly all do. If it rounds otherwise (complex numbers in float64, products in bfloat16), the comparison allows
+        4 units of rounding of the dtype.
 
     Raises:
         TypeError: no model of diffusers.
-        ValueError: nothing in it calls a function that rotates; with ``inputs``, one that is no rotation by its tables,
-            or that was not reached. The model is then as it was.
+        ValueError: no module calls a function that rotates; with ``inputs``, a function that does not rotate by its
+            tables, or that the run does not reach. The model is then unchanged.
 
     Example:
         >>> from diffusers import FluxTransformer2DModel

@@ -18,9 +18,9 @@ _SHARE = 4e-6
 def check(model: Any) -> Report:
     """Compare the tables of a live model of diffusers with those of its description, on a small grid.
 
-    The weights are not read and the model is not run: each module that makes tables is called as the model calls it.
-    A model that was cast as a whole, by ``model.to(torch.bfloat16)``, is found to have tables of bfloat16; one that was
-    loaded with ``torch_dtype=torch.bfloat16`` keeps them in float32.
+    ``check`` calls each module that makes tables as the model does. It does not read the weights or run the model. A
+    model that was cast as a whole, by ``model.to(torch.bfloat16)``, has tables in bfloat16, which is a finding. A model
+    that was loaded with ``torch_dtype=torch.bfloat16`` keeps them in float32.
 
     Args:
         model: a model of diffusers, such as ``pipe.transformer``.

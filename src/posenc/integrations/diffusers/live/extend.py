@@ -24,29 +24,30 @@ def extend(
     size: tuple[int, int] | None = None,
     frames: int | None = None,
 ) -> Patch:
-    """Make a live transformer of diffusers turn by other rates, for larger images or longer videos.
+    """Change the frequency rule of a live transformer of diffusers, for larger images or longer videos.
 
-    The modules that make the tables get posenc's in their place, of the same positions: of any size, past the end of
-    the model's own table, with angles in float64. Before that, each module's own tables are compared with those of its
-    description. Weights, config and files stay as they are, so the change is not saved with the model.
+    posenc replaces the modules that make the tables by its own, with the same positions: for any size, past the end of
+    the model's own table, with angles in float64. Before that it compares each module's own tables with those of its
+    description. Weights, config and files do not change, so the change is not saved with the model.
 
     Args:
         model: a model of diffusers, such as ``pipe.transformer``.
         rules: a rule for each axis by name (``{"time": RIFLEx(...)}``, ``{"height": NTK(2), "width": NTK(2)}``), where
-            the other axes stay as they were; or one rule, for the axes that ``size`` and ``frames`` name. A rule has
-            the model's own base: ``NTK(2, base=256)`` for HunyuanVideo.
-        size: height and width that the model will be asked for: one rule is for both axes.
-        frames: how many frames: one rule is for the time. Neither changes a number: how far to go is in the rule, in
-            units of the coordinates that :func:`describe` names, which mostly are patches of latents.
+            the other axes do not change; or one rule, for the axes that ``size`` and ``frames`` name. A rule has the
+            model's own base: ``NTK(2, base=256)`` for HunyuanVideo.
+        size: height and width of the images: applies one rule to both axes.
+        frames: the number of frames: applies one rule to the time axis. ``size`` and ``frames`` only select axes. The
+            factor and length are in the rule, in units of the coordinates that :func:`describe` names, mostly patches
+            of latents.
 
     Returns:
         A :class:`Patch`.
 
     Raises:
         TypeError: no model of diffusers; no rule.
-        ValueError: nothing in it makes tables that are known here, or what does makes other ones; an axis that it does
-            not have; one rule without ``size`` or ``frames`` where there are several axes; a rule of another base, or
-            one that depends on the length where that is not known. The model is then as it was.
+        ValueError: no module makes tables that posenc knows, or its tables differ from the description; an unknown
+            axis; one rule for several axes without ``size`` or ``frames``; a rule of another base, or one that depends
+            on the length if that is not known. The model is then unchanged.
 
     Example:
         >>> from diffusers import FluxTransformer2DModel

@@ -15,11 +15,11 @@ class LayerGroup:
         label: what the config calls this kind of layer ("sliding_attention"); "" if it does not tell kinds apart.
         layers: which layers, counted from 0.
         encoding: the encoding; :class:`posenc.NoPE` for layers without one.
-        trained_length: tokens that the model was trained with before any extension, if the config says.
-        longest: tokens that it was made for, if the config says.
-        notes: what a reader should know besides.
-        positions: where its tokens stand, as an expression of :mod:`posenc.positions`
-            ("grid(14, 14, prefix=1)"); "" where tokens are counted.
+        trained_length: the number of tokens in training before any extension, if the config says.
+        longest: the longest context in tokens that the model is made for, if the config says.
+        notes: further remarks.
+        positions: the coordinates of its tokens, as an expression of :mod:`posenc.positions` ("grid(14, 14,
+            prefix=1)"); "" for 0, 1, 2, ...
     """
 
     part: str
@@ -43,9 +43,9 @@ class Description:
 
     Attributes:
         model_type: as in the config.
-        groups: the kinds of layers, in the order of their first layer, part by part.
-        unread: what is not read, in words: parts of which nothing is known, as "part: model type"; parts that cannot
-            be read, with the reason; keys that bear on positions and were not used.
+        groups: groups of layers with one encoding, for each part in the order of their first layer.
+        unread: what is not read, in words: unknown parts, as "part: model type"; parts that cannot be read, with the
+            reason; unused keys that concern positions.
         reading: how the config was read: filled in by a config class ("transformers 5.24.0"), or "the keys alone".
     """
 

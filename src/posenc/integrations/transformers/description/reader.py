@@ -31,16 +31,16 @@ from posenc.integrations.transformers.rules.read import LENGTH_TAKEN, NEEDS_TRAI
 
 
 def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
-    """Which encoding each layer of a Hugging Face model has, as posenc objects.
+    """Read the encoding of each layer of a Hugging Face model, as posenc objects.
 
-    A raw config (a dict, a file) is filled in by transformers' own config class where transformers is installed and
-    knows the model type: its defaults, its old names, its patterns of layers. No remote code runs, and no network is
-    used. Otherwise the keys are read alone; ``Description.reading`` says which. What only the modelling code says, such
-    as the pairing, is known by model type. One part that cannot be read does not hide the others.
+    If transformers is installed and knows the model type, its config class fills in a raw config (a dict, a file):
+    defaults, old names, patterns of layers. Otherwise ``describe`` reads only the keys; ``Description.reading`` says
+    which of the two happened. No remote code runs, and no network is used. What only the modelling code says, such as
+    the pairing, posenc knows for each model type. If one part cannot be read, the others are still read.
 
     Args:
         source: a model, its config, a dict, a ``config.json`` (or Meta's or Mistral's ``params.json``) or its folder.
-        pairing: the pairing of a model type that is not known here, such as one with code of its own.
+        pairing: the pairing of a model type that posenc does not know, such as one with its own code.
 
     Returns:
         A :class:`Description`.
@@ -48,7 +48,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     Raises:
         TypeError: another source.
         ValueError: nothing can be read: keys that are unknown, missing, of a wrong type or contradict each other, with
-            what to change; an unknown model type without ``pairing``; a model without any encoding that is known here.
+            what to change; an unknown model type without ``pairing``; a model without an encoding that posenc knows.
 
     Example:
         >>> config = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,

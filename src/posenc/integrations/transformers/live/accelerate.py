@@ -23,29 +23,29 @@ _NO_ROTATION = {"hunyuan_vl_text": "the two channels of a pair read different co
 
 
 def accelerate(model: Any, *, numerics: Numerics = "transformers", inputs: Mapping[str, Any] | None = None) -> Patch:
-    """Give a live model posenc's fused rotation, forward and backward.
+    """Make a live model use posenc's fused rotation, forward and backward.
 
-    What its attention calls to rotate queries and keys is replaced, in this model alone: weights, config, caches and
-    saved files are as before. Each family's function is first called on random numbers, to see how it rotates; then
-    the model is run once on ``inputs``, and every single call is made both ways and compared. Only if all agree is
-    anything replaced.
+    In this model alone, posenc replaces the function that the attention calls to rotate queries and keys. Weights,
+    config, caches and saved files do not change. First posenc calls the model's function on random numbers, to see how
+    it rotates. Then it runs the model once on ``inputs``, makes every call with both functions, and compares the
+    results. If all agree, it replaces the function.
 
     Args:
-        model: a model of transformers, or one that wraps it (PEFT). Before ``torch.compile``, if that is wanted.
-        numerics: "transformers" takes the model's own tables: bit for bit its logits and gradients in float32; in
-            bfloat16 and float16, where its products are rounded one by one, within that rounding. "exact" makes the
-            tables in float64 and keeps them in float32, so that long positions are right (and differ from the
-            model's own).
-        inputs: arguments of the model for the run that compares; by default five tokens. Parts that it does not reach,
-            such as a vision tower, stay as they are, and are listed in ``Patch.description``.
+        model: a model of transformers, or one that wraps it (PEFT). Call this before ``torch.compile``.
+        numerics: "transformers" uses the model's own tables: logits and gradients are equal bit for bit in float32. In
+            bfloat16 and float16 they are equal within the model's rounding, which rounds each product. "exact" computes
+            the tables in float64 and keeps them in float32, so that angles at long positions are right (and differ from
+            the model's own).
+        inputs: arguments of the model for the run that compares; by default five tokens. Parts that the run does not
+            reach, such as a vision tower, do not change; ``Patch.description`` lists them.
 
     Returns:
         A :class:`Patch`.
 
     Raises:
         TypeError: no model of transformers.
-        ValueError: a model without rotation, or with one that is not known; the reason is said, and the model is left
-            as it was.
+        ValueError: a model without rotation, or with an unknown one; the error gives the reason, and the model is
+            unchanged.
 
     Example:
         >>> from transformers import LlamaConfig, LlamaForCausalLM

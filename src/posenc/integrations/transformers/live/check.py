@@ -37,20 +37,20 @@ _ANGLE = 0.05
 def check(model: Any) -> Report:
     """Compare a live model with its config: rates, factors, softmax scales, pairing, tables and their lengths.
 
-    There are two references. The first is what transformers would build from the model's present config, on the meta
-    device and filled in as loading does it: it gives the value of each buffer and each scale. The second is
-    :func:`describe`: it gives the rates, factor and pairing of each layer, so that code which does not read a key of
-    its config is found too. The weights are not read and the model is not run.
+    There are two references. The first is a model that transformers builds from the present config on the meta device
+    and fills in as in loading: it gives the value of each buffer and each scale. The second is :func:`describe`: it
+    gives the rates, factor and pairing of each layer, so ``check`` also finds code that ignores a key of its config.
+    ``check`` does not read the weights or run the model.
 
     A table in bfloat16 or float16 is a finding if it changes an angle at the longest position by more than 0.05 rad:
-    Llama's rates in bfloat16 are one (several radians at 8192 tokens), DINOv3's, whose coordinates end at
-    2 pi, are not.
+    Llama's rates in bfloat16 are a finding (several radians at 8192 tokens); DINOv3's, whose coordinates end at 2 pi,
+    are not.
 
     Args:
         model: a model of transformers, or one that wraps it (PEFT).
 
     Returns:
-        A :class:`Report`; ``report.findings`` is empty if the model does as its config says.
+        A :class:`Report`; ``report.findings`` is empty if the model agrees with its config.
 
     Raises:
         TypeError: no model of transformers.

@@ -39,26 +39,26 @@ def extend(
     by: str | Frequencies = "bicubic",
     part: str | None = None,
 ) -> Patch:
-    """Set the frequency rule of a live model, or the size of image that it takes, and its config with it.
+    """Set the frequency rule of a live model, or the size of its images, in the model and in its config.
 
-    The rates are those that transformers itself makes from the new config, so the model computes what it will compute
-    when it was saved and loaded again, without posenc. Where a model has rules by kind of layer (Gemma 3), those of
-    layers with a sliding window stay. A model with code of its own follows the rules that its code knows; the rates
-    that came out are compared with the rule, and another result is refused.
+    transformers itself computes the rates from the new config, so the saved model computes the same without posenc. If
+    a model has a rule for each kind of layer (Gemma 3), the rules of layers with a sliding window do not change. A
+    model with its own code supports the rules of that code; ``extend`` compares the resulting rates with the rule and
+    refuses a difference.
 
     A model of images (ViT, DeiT, CLIP, SigLIP, DINOv2, BEiT, VideoMAE, AST) takes images of one size, with a row of its
-    table for each patch. ``size`` reads the table on the grid of another size, and biases by offset too.
+    table for each patch. ``size`` interpolates this table, and biases by offset, for another size.
 
     Args:
         model: a model of transformers, or one that wraps it (PEFT).
         rule: the frequency rule; or "interpolate", which stretches a learned table of positions (GPT-2, OPT, BERT) to
-            ``length`` rows: the first and last keep their place, and those between are drawn linearly.
-        length: tokens that the model is to take. It becomes ``max_position_embeddings``; only for
-            :class:`posenc.frequencies.DynamicNTK`, where that is the trained length, it does not.
+            ``length`` rows: the first and last row are kept, and rows between are interpolated linearly.
+        length: the new longest context in tokens. It becomes ``max_position_embeddings``, but not for
+            :class:`posenc.frequencies.DynamicNTK`, where this key is the trained length.
         size: (height, width) in pixels, or one number for both; for AST, mel bins and frames. Instead of a rule.
-        by: how a table is read: "bicubic" as transformers does it, "bilinear" (with antialias), or a convention of
-            :meth:`posenc.embeddings.LearnedGrid.resized`, such as "timm"; or a frequency rule for a model that
-            rotates by row and column (DINOv3), whose tables are read bicubic then.
+        by: how a table is interpolated: "bicubic" as transformers does it, "bilinear" (with antialias), or a convention
+            of :meth:`posenc.embeddings.LearnedGrid.resized`, such as "timm"; or a frequency rule for a model that
+            rotates by row and column (DINOv3); its tables are then interpolated bicubically.
         part: which part of a model whose config has several rotary ones, as :func:`describe` calls it.
 
     Returns:
@@ -66,8 +66,8 @@ def extend(
 
     Raises:
         TypeError: no model of transformers.
-        ValueError: a rule that transformers cannot express or that this model does not follow; a model that has none.
-            The model is left as it was.
+        ValueError: a rule that transformers cannot express or that this model does not support; a model without a rule.
+            The model is unchanged.
 
     Example:
         >>> from transformers import LlamaConfig, LlamaForCausalLM

@@ -8,16 +8,16 @@ What = Literal["unset", "rates", "factor", "scale", "pairing", "layers", "length
 
 @dataclass(frozen=True)
 class Finding:
-    """One way in which a live model does other than its config says.
+    """One difference between a live model and its config.
 
     Attributes:
         module: its name in the model.
         what: "unset", "rates", "factor" (of cos and sin), "scale" (of the softmax), "pairing", "layers", "length" (of
             a learned table) or "tables" (cos and sin).
         text: a sentence.
-        layers: those that it concerns, if that is known.
+        layers: the layers that it concerns, if they are known.
         angle_error: the largest error of an angle at position ``length``, in radians, if it is one of angles.
-        length: the last position of the longest context that the config says: the trained one, or the extended one.
+        length: the last position of the longest context in the config, the trained or the extended one.
     """
 
     module: str
@@ -36,11 +36,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`check` found.
+    """The result of :func:`check`.
 
     Attributes:
         model_type: as in the config.
-        findings: what is other than the config says; empty for a sound model.
+        findings: differences between the model and its config; empty for a correct model.
         checked: what was compared, one line for each module and kind of layer.
         unchecked: what could not be compared, and why.
     """
@@ -56,7 +56,7 @@ class Report:
         return 1 if self.findings else 0
 
     def lines(self) -> list[str]:
-        """The report as a person reads it; the last line counts."""
+        """The report as lines of text; the last line counts the findings."""
         count = len(self.findings)
         found = f"{count} difference{'' if count == 1 else 's'}"
         sums = f"{found}, {len(self.checked)} agree, {len(self.unchecked)} not checked"

@@ -35,26 +35,26 @@ class Held:
 def replace(
     model: Any, encoding: Encoding, *, positions: Tensor | None = None, inputs: Mapping[str, Any] | None = None
 ) -> Patch:
-    """Take the encoding out of a live model and put another in its place.
+    """Replace the positional encoding of a live model by another.
 
-    A rotation is taken out of every attention that has one; a learned table is overwritten. An encoding of the
-    embeddings is written into the learned table. One of the queries and keys or of the scores goes into an attention
-    function of posenc's, after the cache, so keys are cached as they were projected, and any way of generating works.
-    Parameters of the encoding become the model's (``posenc_encoding``) and are trained with it.
+    ``replace`` removes the rotation from every attention that has one, and overwrites a learned table. An encoding of
+    the embeddings is written into the learned table. An encoding of the queries and keys or of the scores acts in
+    posenc's attention function, after the cache. So keys are cached without rotation, and every kind of generation
+    works. Parameters of the encoding become the model's (``posenc_encoding``) and are trained with it.
 
     In a model of images (ViT, DeiT, CLIP, SigLIP, DINOv2, DINOv3, VideoMAE, AST) an encoding of two coordinates gets
-    the row and column of each patch; tokens before the patches stand at 0, where nothing turns.
+    the row and column of each patch; tokens before the patches have coordinates 0 and are not rotated.
 
-    The model has been trained with its own encoding: expect it to be worse until it is trained further. To lengthen a
-    context by another frequency rule take :func:`extend`, whose result plain transformers can load. A model that was
-    saved with a replaced encoding needs the same call of ``replace`` after it is loaded.
+    The model was trained with its own encoding: expect worse results until it is trained further. To extend the context
+    by another frequency rule use :func:`extend`; plain transformers can load its result. A model that was saved with a
+    replaced encoding needs the same call of ``replace`` after it is loaded.
 
     Args:
         model: a model of transformers, or one that wraps it (PEFT).
-        encoding: any of the queries and keys or of the scores: RoPE, xPos, PoPE, ALiBi, T5, FIRE, KERPLE, CoPE, ...;
-            :class:`posenc.NoPE` for none; where there is a learned table, one of the embeddings too. One that depends
-            on more than distances needs a model without sliding windows.
-        positions: those of the tokens of an image, in place of row and column, ``(1, tokens, coordinates)``, as
+        encoding: an encoding of the queries and keys or of the scores: RoPE, xPos, PoPE, ALiBi, T5, FIRE, KERPLE, CoPE,
+            ...; :class:`posenc.NoPE` for none; for a model with a learned table, also an encoding of the embeddings. An
+            encoding that depends on more than distances needs a model without sliding windows.
+        positions: coordinates of the tokens of an image, instead of row and column, ``(1, tokens, coordinates)``, as
             ``posenc.positions.grid(14, 14, prefix=1, unit="centred")`` gives them.
         inputs: arguments of the model for one run, which checks that the encoding acts in every attention; by
             default five tokens.
@@ -64,8 +64,8 @@ def replace(
 
     Raises:
         TypeError: no model of transformers, or no encoding.
-        ValueError: an encoding that cannot be taken out, or one that cannot be put in; the model is left as it was.
-            Later: position_ids with jumps, because positions are counted by place in the sequence.
+        ValueError: an encoding that cannot be removed, or one that cannot be added; the model is unchanged. In a later
+            forward: ``position_ids`` with jumps, because the position of a token is its index in the sequence.
 
     Example:
         >>> import posenc
