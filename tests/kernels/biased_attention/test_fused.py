@@ -325,20 +325,31 @@ def test_a_row_is_kept_while_a_sequence_grows(monkeypatch: pytest.MonkeyPatch) -
     assert made == [63, 127, 255]
 
 
-def test_a_second_derivative_is_that_of_the_reference() -> None:
+@pytest.mark.parametrize("sinks", [None, torch.ones(2)], ids=["no sinks", "sinks"])
+def test_a_second_derivative_is_that_of_the_reference(sinks: Tensor | None) -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 2, 9, 4, requires_grad=True) for _ in range(3))
     encoding = posenc.T5Bias(num_heads=2)
 
     def penalty(implementation: str) -> list[Tensor]:
-        y = posenc.attention(
-            q, k, v, encoding, causal=True, window=5, sinks=torch.ones(2), implementation=implementation
-        )
+        y = posenc.attention(q, k, v, encoding, causal=True, window=5, sinks=sinks, implementation=implementation)
         (first,) = torch.autograd.grad(y.square().sum(), q, create_graph=True)
         return list(torch.autograd.grad(first.square().sum(), (q, k, v, encoding.table)))
 
     for got, want in zip(penalty("cpu"), penalty("dense"), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("changed", ["q", "mask", "documents"])
+def test_what_is_written_to_before_the_backward_is_seen(changed: str) -> None:
+    q = torch.randn(1, 2, 9, 8)
+    given = {"mask": torch.rand(1, 1, 9, 9) > 0.5, "documents": torch.zeros(1, 9, dtype=torch.int64)}
+    options = {} if changed == "q" else {changed: given[changed]}
+    k = torch.randn(1, 2, 9, 8, requires_grad=True)
+    y = posenc.attention(q, k, k, posenc.ALiBi(2), causal=True, implementation="cpu", **options)  # type: ignore[arg-type]
+    (q if changed == "q" else given[changed]).zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
 def test_a_public_attribute_that_is_an_array_makes_the_row_again_when_another_takes_its_place() -> None:

@@ -126,23 +126,19 @@ def is_loaded() -> bool:
 def of_row(
     q: Tensor, k: Tensor, v: Tensor, scale: float, table: Tensor | None, zero: int, window: int, learns: bool
 ) -> Tensor:
-    """Causal attention with a row and a window at most. ``learns`` says whether q, k or v ask for a gradient."""
+    """Causal attention with a row and a window at most. ``learns`` says whether anything asks for a gradient."""
+    y: Tensor
     if learns:
-        return at_once(q, k, v, scale, window, Added(table, zero), learns)
-    y: Tensor = _operator_of_row(q, k, v, scale, table, zero, window)
+        y = _OfRow.apply(q, k, v, table, scale, zero, window)
+    else:
+        y = _operator_of_row(q, k, v, scale, table, zero, window)
     return y
 
 
 def at_once(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, added: Added, learns: bool) -> Tensor:
     """Causal attention with a window at most and what is added, which asks for no gradient itself."""
-    order = _Order(window=window) if window else _CAUSAL
     inputs = _Inputs(q, k, v, None, added.table, *added[2:])
-    y: Tensor
-    if learns:
-        y = _Attention.apply(scale, added.zero, order, *_given(inputs))
-    else:
-        y = _operator(q, k, v, scale, added.table, added.zero, *_rest(order, inputs))
-    return y
+    return _of_all(scale, added.zero, _Order(window=window), inputs, learns)
 
 
 def run(problem: Problem, *, skip: bool = True) -> Tensor:
@@ -152,13 +148,22 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
         skip: leave out blocks of keys whose weights are proved to be 0, which changes no bit of the result.
     """
     added: Added = way(problem).make(problem)
+    q, k, v, window = problem.q, problem.k, problem.v, problem.window or 0
+    inputs = _Inputs(q, k, v, problem.sinks, added.table, *added[2:])
+    learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    if problem.causal and skip and all(x is None for x in (problem.mask, problem.documents, problem.sinks, *added[2:])):
+        return of_row(q, k, v, problem.scale, added.table, added.zero, window, learns)
+    order = _Order(problem.causal, window, _mask(problem), _documents(problem), skip)
     sinks = None if problem.sinks is None else problem.sinks.float()
-    inputs = _Inputs(problem.q, problem.k, problem.v, sinks, added.table, *added[2:])
-    order = _order(problem, skip)
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
-        y: Tensor = _Attention.apply(problem.scale, added.zero, order, *_given(inputs))
+    return _of_all(problem.scale, added.zero, order, inputs._replace(sinks=sinks), learns)
+
+
+def _of_all(scale: float, zero: int, order: "_Order", inputs: "_Inputs", learns: bool) -> Tensor:
+    y: Tensor
+    if learns:
+        y = _Attention.apply(scale, zero, order, *inputs)
     else:
-        y = _operator(*inputs[:3], problem.scale, added.table, added.zero, *_rest(order, inputs))
+        y = _operator(*inputs[:3], scale, inputs.table, zero, *_rest(order, inputs))
     return y
 
 
@@ -186,30 +191,9 @@ class _Order(NamedTuple):
     skip: bool = True
 
 
-_CAUSAL = _Order()
-
-
-def _order(problem: Problem, skip: bool) -> _Order:
-    mask, documents = problem.mask, problem.documents
-    if problem.causal and problem.window is None and mask is None and documents is None and skip:
-        return _CAUSAL
-    return _Order(problem.causal, problem.window or 0, _mask(problem), _documents(problem), skip)
-
-
-def _given(inputs: _Inputs) -> tuple[Any, ...]:
-    """Without those at the end that are None: autograd takes its time for each."""
-    count = len(inputs)
-    while inputs[count - 1] is None:
-        count -= 1
-    return inputs[:count]
-
-
 def _rest(order: _Order, inputs: _Inputs) -> tuple[Any, ...]:
-    """What the forward takes after the table, or nothing where all of it is as it is by default."""
-    added = _given(inputs)[5:]
-    if order is _CAUSAL and inputs.sinks is None and not added:
-        return ()
-    return *order[:4], inputs.sinks, order.skip, *added
+    """What the forward takes after the table."""
+    return *order[:4], inputs.sinks, order.skip, *inputs[5:]
 
 
 def _mask(problem: Problem) -> Tensor | None:
@@ -226,50 +210,73 @@ def _documents(problem: Problem) -> Tensor | None:
     return problem.documents.to(torch.int64).reshape(-1, problem.k_len).contiguous()
 
 
+class _OfRow(torch.autograd.Function):
+    """Apart from all other calls, because autograd takes its time for each argument and tensor that is kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, table: Tensor | None, scale: float, zero: int, window: int
+    ) -> Tensor:
+        y: Tensor
+        y, lse = _operator_and_sums(q, k, v, scale, table, zero, True, window)
+        ctx.save_for_backward(q, k, v, table, y, lse)
+        ctx.call = scale, zero, window
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, table, y, lse = ctx.saved_tensors
+        scale, zero, window = ctx.call
+        of_q, of_k, of_v, of_table = ctx.needs_input_grad[:4]
+        if torch.is_grad_enabled():  # create_graph=True
+            inputs, wanted = _Inputs(q, k, v, table=table), _Inputs(of_q, of_k, of_v, table=of_table)
+            found = _differentiable_backward(scale, zero, _Order(window=window), gradient, inputs, wanted)
+            return *found[:3], found.table, None, None, None
+        found = _backward_operator(gradient, y, lse, q, k, v, scale, table, zero, of_table, True, window)
+        table_gradient = found[3].sum(dim=0) if of_table else None
+        return _like(found[0], q), _like(found[1], k), _like(found[2], v), table_gradient, None, None, None
+
+
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scale: float, zero: int, order: _Order, *tensors: Tensor | None) -> Tensor:
         inputs = _Inputs(*tensors)
         y, lse = _operator_and_sums(*inputs[:3], scale, inputs.table, zero, *_rest(order, inputs))
-        ctx.save_for_backward(*tensors, y, lse)
-        ctx.call = scale, zero, order
+        ctx.save_for_backward(*inputs, order.mask, order.documents, y, lse)
+        ctx.call = scale, zero, order._replace(mask=None, documents=None)
         result: Tensor = y
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, y, lse = ctx.saved_tensors
+        *tensors, mask, documents, y, lse = ctx.saved_tensors
+        scale, zero, order = ctx.call
+        order = order._replace(mask=mask, documents=documents)
         inputs, wanted = _Inputs(*tensors), _Inputs(*ctx.needs_input_grad[3:])
         if torch.is_grad_enabled():  # create_graph=True
-            found = _differentiable_backward(ctx.call, gradient, inputs, wanted)
-        else:
-            found = _backward(ctx.call, gradient, y, lse, inputs, wanted)
-        return None, None, None, *found[: len(tensors)]
-
-
-def _backward(
-    call: tuple[float, int, _Order], gradient: Tensor, y: Tensor, lse: Tensor, inputs: _Inputs, wanted: _Inputs
-) -> _Inputs:
-    scale, zero, order = call
-    fades, units, counted = inputs.fades, inputs.units, inputs.counted
-    gradients = _backward_operator(
-        *(gradient, y, lse, *inputs[:3], scale, inputs.table, zero, bool(wanted.table), *order),
-        *(() if fades is units is counted is None else (fades, bool(wanted.fades), inputs.factors, units)),
-        *(() if counted is None else (counted, bool(wanted.counted))),
-    )
-    dq, dk, dv = (_like(x, each) for x, each in zip(gradients[:3], inputs[:3], strict=True))
-    sinks = None
-    if wanted.sinks:
-        share, delta = (inputs.sinks[:, None] - lse).exp(), (y.float() * gradient.float()).sum(dim=-1)
-        sinks = -(share * delta).sum(dim=(0, 2))
-    return _Inputs(
-        *(dq, dk, dv, sinks),
-        table=gradients[3].sum(dim=0) if wanted.table else None,
-        fades=gradients[4] if wanted.fades else None,
-        factors=gradients[5].sum(dim=(0, 1)) if wanted.factors else None,
-        units=shares.gradient_of_units(units, *gradients[6].sum(dim=0).unbind(-1)) if wanted.units else None,
-        counted=gradients[4] if wanted.counted else None,
-    )
+            return None, None, None, *_differentiable_backward(scale, zero, order, gradient, inputs, wanted)
+        q, k, v, _, table, fades, factors, units, counted = inputs
+        found = _backward_operator(
+            *(gradient, y, lse, q, k, v, scale, table, zero, wanted.table, *order),
+            *(fades, wanted.fades, factors, units, counted, wanted.counted),
+        )
+        sinks = None
+        if wanted.sinks:
+            share, delta = (inputs.sinks[:, None] - lse).exp(), (y.float() * gradient.float()).sum(dim=-1)
+            sinks = -(share * delta).sum(dim=(0, 2))
+        return (
+            None,
+            None,
+            None,
+            *_Inputs(
+                *(_like(found[0], q), _like(found[1], k), _like(found[2], v), sinks),
+                table=found[3].sum(dim=0) if wanted.table else None,
+                fades=found[4] if wanted.fades else None,
+                factors=found[5].sum(dim=(0, 1)) if wanted.factors else None,
+                units=shares.gradient_of_units(units, *found[6].sum(dim=0).unbind(-1)) if wanted.units else None,
+                counted=found[4] if wanted.counted else None,
+            ),
+        )
 
 
 def _like(gradient: Tensor, like: Tensor) -> Tensor:
@@ -282,13 +289,13 @@ def _like(gradient: Tensor, like: Tensor) -> Tensor:
 
 
 def _differentiable_backward(
-    call: tuple[float, int, _Order], gradient: Tensor, inputs: _Inputs, wanted: _Inputs
+    scale: float, zero: int, order: _Order, gradient: Tensor, inputs: _Inputs, wanted: _Inputs
 ) -> _Inputs:
     """Gradients that can be differentiated again: by autograd over the whole matrix of scores."""
     # Views, because counted was made of q: a gradient of q itself would have that of counted in it.
     inputs = _Inputs(*(None if x is None else x.view_as(x) for x in inputs))
     q, k, v, sinks, table, fades, factors, units, counted = inputs
-    scale, zero, (causal, window, mask, documents, _) = call
+    causal, window, mask, documents, _ = order
     problem = Problem(q, k, v, scale, causal=causal, window=window or None, documents=documents, mask=mask)
     rows, keys = slice(0, problem.q_len), slice(0, problem.k_len)
     bias = None
