@@ -37,10 +37,10 @@ def rerotate(
 
     Args:
         k: keys as :meth:`~posenc.Encoding.on_queries_keys` returned them.
-        old_positions: those they were rotated for, in any of the forms that encodings take.
-        new_positions: those that they shall be rotated for.
-        encoding: the one that rotated them: a rotation, or a composition with one.
-        new_encoding: the encoding that they shall match; the same by default. It may differ in its rates and
+        old_positions: the positions that they were rotated for, in any of the forms that encodings take.
+        new_positions: the positions that they shall be rotated for.
+        encoding: the encoding that rotated the keys: a rotation, or a composition with one.
+        new_encoding: the encoding that the result shall match; the same by default. It may differ in its rates and
             factors only.
         old_length: tokens of the sequence then, for rules that depend on it.
         new_length: tokens of the sequence now.

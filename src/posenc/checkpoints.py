@@ -83,8 +83,8 @@ def convert_pairing(
     .. math::  \text{to interleaved:}\quad W'_{2c} = W_c,\; W'_{2c+1} = W_{c + r/2}, \qquad c = 0, \dots, r/2 - 1
 
     Here :math:`W_c` is the row that makes rotated channel c of a head and :math:`r` is ``rotary_dim``; "half" is the
-    way back. Queries and keys get the same new order, so no score changes: a model that rotates pairs
-    (c, c + r/2) computes with W what a model that rotates pairs (2c, 2c + 1) computes with W'. It applies to the
+    way back. Queries and keys get the same new order, so no score changes: a model that rotates pairs (c, c + r/2) and
+    has W gives the same scores as a model that rotates pairs (2c, 2c + 1) and has W'. The new order applies to the
     weights, biases, LoRA ``B`` matrices and DoRA magnitudes of the query and key projections, to scales with one number
     for each of their rows (int8), and to the weights of norms on queries and keys. Everything else passes through as
     the same tensor: values, output projections, LoRA ``A``, scales of a whole tensor or of blocks of rows that the
@@ -95,9 +95,9 @@ def convert_pairing(
     ``c_attn`` (queries, keys and values stacked); ``wqkv``, ``linear_qkv`` (grouped by key head); ``query_key_value``,
     which GPT-NeoX and Falcon group and GLM stacks; ``q_b_proj`` and ``kv_a_proj_with_mqa`` (latent attention). Where
     ``q_proj`` has twice the rows that the output projection beside it reads, each head's gate follows its queries and
-    stays (Qwen3-Next). A file with other modules that seem to make queries or keys is refused, because half of a
-    conversion is nonsense; so are a part for images beside one for text, and keys that are the values too (Gemma 4).
-    The names of all tensors that were changed go to the logger "posenc", at level INFO.
+    stays (Qwen3-Next). A file with other modules that seem to make queries or keys is refused, because a partial
+    conversion breaks the model. Also refused: a part for images beside one for text, and keys that are the values too
+    (Gemma 4). The names of all tensors that were changed go to the logger "posenc", at level INFO.
 
     Args:
         state_dict: the weights; it is not modified.

@@ -386,16 +386,17 @@ def as_markdown(rows: list[Row]) -> str:
     lines = [
         "# Census of model types",
         "",
-        "Every model type of the installed transformers, at its default config and some variants: what `describe`",
-        "makes of it, compared with what the model's own module computes. Made by `python -m tools.census`.",
+        "This table compares the encoding that `describe` reads from a config with the model's own module,",
+        "for every model type of the installed transformers, at its default config and some variants. Made by",
+        "`python -m tools.census`.",
         "",
         f"transformers {transformers.__version__}, {types} model types, {len(rows)} rows: "
         + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         + ".",
         "",
-        "The error is the largest difference between the rotation matrices (or codes, or biases), as a share of what",
-        f"float32 may cost: {TOLERANCE:g} x (1 + angle). At most 1 is agreement. Positions run up to 4096 and past the",
-        "trained length, to twice the longest context that the rule was made for.",
+        "The error is the largest difference between the rotation matrices (or codes, or biases), divided by the rounding",
+        f"error of float32, {TOLERANCE:g} x (1 + angle). An error of at most 1 is agreement. Positions run to",
+        "4096 and past the trained length, to twice the longest context that the rule was made for.",
     ]
     titles = {
         "differs": "Differs",

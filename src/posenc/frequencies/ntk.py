@@ -56,9 +56,9 @@ class NTKAlpha(Frequencies):
 
     .. math::  b' = b\, \alpha^{d/(d-2)}, \qquad \omega_i = b'^{-2i/d}
 
-    Here :math:`\alpha` is ``alpha``, a pure number, :math:`b` is ``base`` and :math:`d` is ``rotary_dim``. The numbers
-    are those of ``NTK(factor=alpha)``. The name is its own because such configs also carry a ``factor``, which belongs
-    to another rule and is not used by this one.
+    Here :math:`\alpha` is ``alpha``, a pure number, :math:`b` is ``base`` and :math:`d` is ``rotary_dim``. The rates
+    equal those of ``NTK(factor=alpha)``. This class has its own name because such configs also have a ``factor``, which
+    belongs to another rule and has no effect here.
 
     Args:
         alpha: :math:`\alpha`, 1 or more. 1 is :class:`Geometric`.

@@ -34,7 +34,8 @@ def multimodal(
 ) -> A:
     """Time, height and width of each token: equal in a text; an image varies two of them, a video three.
 
-    A sound counts as a text does. A video whose tokens are mixed with those of its sound starts where the sound starts.
+    A sound is numbered like a text. A video that is interleaved with its sound starts at the position where the sound
+    starts.
 
     ::
 
@@ -73,8 +74,8 @@ def multimodal(
         video_grids: the same of the videos (``video_grid_thw``).
         merge: how many patches along height and along width become one token (``spatial_merge_size``): 2 in the Qwen
             models.
-        mask: as kinds: 1 for tokens, 0 for padding, which gets 0. In a pack, the number of each token's document, from
-            1 on: positions start from 0 in each.
+        mask: as kinds: 1 for tokens, 0 for padding, which gets position 0. In a pack, the number of each token's
+            document, from 1 on: positions start from 0 in each.
         documents: as kinds: to which document of a pack each token belongs, any numbers, as for
             :func:`from_documents`; positions start from 0 in each. What the mask calls padding belongs to none.
         frames: "together", one block of t x h x w for each video (Qwen2-VL, Qwen2.5-VL), or "apart", one block of h x w

@@ -1,1 +1,1 @@
-"""Place 2: queries and keys are turned by their positions before they meet."""
+"""Place 2: queries and keys are changed by their positions before their dot product."""
