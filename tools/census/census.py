@@ -394,8 +394,8 @@ def as_markdown(rows: list[Row]) -> str:
         + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         + ".",
         "",
-        "The error is the largest difference between the rotation matrices (or codes, or biases), divided by the rounding",
-        f"error of float32, {TOLERANCE:g} x (1 + angle). An error of at most 1 is agreement. Positions run to",
+        "The error is the largest difference between the rotation matrices (or codes, or biases), divided by the",
+        f"rounding error of float32, {TOLERANCE:g} x (1 + angle). An error of at most 1 is agreement. Positions run to",
         "4096 and past the trained length, to twice the longest context that the rule was made for.",
     ]
     titles = {
