@@ -106,7 +106,10 @@ RULES: list[Frequencies] = [
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_a_rule_is_what_the_model_computes_when_it_was_loaded_again(rule: Frequencies, tmp_path: Path) -> None:
     unchanged_when_short = isinstance(rule, LongRoPE) and rule.switch == "sequence"
-    config = check(build("llama"), rule, tmp_path, length=64)
+    base = rule.base if isinstance(rule, Llama3) else 1e4
+    config = check(
+        build("llama", rope_parameters={"rope_type": "default", "rope_theta": base}), rule, tmp_path, length=64
+    )
     assert config["max_position_embeddings"] == 64
     found = describe(config).groups[0].encoding.frequencies  # type: ignore[attr-defined]
     length = None if unchanged_when_short else 64
@@ -133,7 +136,7 @@ EXPERTS = {"head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 1}
         ("glm", {"head_dim": 16}, YaRN(2.0, trained_length=32)),
         ("gpt_oss", {**EXPERTS, "max_position_embeddings": 4096}, Geometric(1e6)),
         ("nanochat", {}, Linear(2.0)),
-        ("smollm3", {}, NTK(2.0)),
+        ("smollm3", {}, NTK(2.0, base=2e6)),
     ],
 )
 def test_other_families_follow(model_type: str, options: Any, rule: Frequencies, tmp_path: Path) -> None:
@@ -255,6 +258,47 @@ def test_what_does_not_apply_is_refused_and_nothing_changes(
         extend(model, rule, length=length)
     assert same(state(model), before)
     assert torch.equal(read(model, 24), untouched)
+
+
+BASE: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6}
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (Linear, {"factor": 2.0}),
+        (NTK, {"factor": 2.0}),
+        (NTKAlpha, {"alpha": 2.0}),
+        (DynamicNTK, {"factor": 2.0, "trained_length": 32}),
+        (YaRN, {"factor": 2.0, "trained_length": 32}),
+        (YaRN, {"factor": 2.0, "trained_length": 32, "ramp": "paper"}),
+        (Llama3, {"factor": 2.0, "trained_length": 32}),
+        (LongRoPE, {"short_factors": [1.0] * 8, "long_factors": [2.0] * 8, "trained_length": 32, "factor": 2.0}),
+    ],
+    ids=lambda made: getattr(made, "__name__", ""),
+)
+def test_a_rule_of_another_base_is_refused_as_it_would_change_the_base_too(make: Any, options: Any) -> None:
+    """vllm-project/vllm-ascend#5201: a YaRN with a base that is not the model's, and nonsense without an error."""
+    model = build("qwen2", rope_parameters=dict(BASE))
+    before, untouched = state(model), read(model, 24)
+    with pytest.raises(ValueError, match=r"starts from its base; give base=1000000\.0, or change the base first"):
+        extend(model, make(**options), length=64)
+    assert same(state(model), before)
+    assert torch.equal(read(model, 24), untouched)
+    with extend(model, make(**options, base=1e6), length=64):
+        assert model.config.rope_parameters["rope_theta"] >= 1e6
+    other = make(**options)
+    with extend(model, Geometric(other.base)), extend(model, other, length=64):  # on purpose
+        assert describe(model).groups[0].encoding.frequencies.inv_freq(16)[0] > 0  # type: ignore[attr-defined]
+    assert torch.equal(read(model, 24), untouched)
+
+
+def test_a_window_with_a_base_of_its_own_is_no_reason_to_refuse() -> None:
+    model = build("gemma3_text", head_dim=16, layer_types=["sliding_attention", "full_attention"])
+    with pytest.raises(ValueError, match=r"give base=1000000\.0"):
+        extend(model, Linear(2.0), length=64)
+    with extend(model, Linear(2.0, base=1e6), length=64):
+        assert model.config.rope_parameters["sliding_attention"]["rope_theta"] == 1e4
 
 
 def test_other_things_than_models_and_rules_are_refused() -> None:

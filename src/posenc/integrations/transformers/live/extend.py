@@ -8,7 +8,17 @@ import numpy as np
 from torch import nn
 
 from posenc import Compose, MRoPE, RoPE
-from posenc.frequencies import NTK, DynamicNTK, Frequencies, LearnedRates, LongRoPE, NTKAlpha, Proportional
+from posenc.frequencies import (
+    NTK,
+    DynamicNTK,
+    Frequencies,
+    Geometric,
+    LearnedRates,
+    LongRoPE,
+    NTKAlpha,
+    Proportional,
+    Tensor2Tensor,
+)
 from posenc.frequencies.arguments import check_instance
 from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.description import Description, LayerGroup
@@ -51,8 +61,10 @@ def extend(
 
     Args:
         model: a model of transformers, or one that wraps it (PEFT).
-        rule: the frequency rule; or "interpolate", which stretches a learned table of positions (GPT-2, OPT, BERT) to
-            ``length`` rows: the first and last row are kept, and rows between are interpolated linearly.
+        rule: the frequency rule, with the base that the model has, as in
+            ``YaRN(4, trained_length=32768, base=1e6)``; :class:`posenc.frequencies.Geometric` alone is another base.
+            Or "interpolate", which stretches a learned table of positions (GPT-2, OPT, BERT) to ``length`` rows: the
+            first and last row are kept, and rows between are interpolated linearly.
         length: the new longest context in tokens. It becomes ``max_position_embeddings``, but not for
             :class:`posenc.frequencies.DynamicNTK`, where this key is the trained length.
         size: (height, width) in pixels, or one number for both; for AST, mel bins and frames. Instead of a rule.
@@ -222,12 +234,26 @@ def _rule_beside(old: dict[str, Any], group: LayerGroup, config: Any, rule: Freq
             f"extend: got {rule}, and {config.model_type!r} rotates by {turning.frequencies}, whose pairs are counted "
             "over the whole head; give Proportional with the same share, and another base or factor."
         )
+    _check_base(config, turning.frequencies, rule)
     trained_length = group.trained_length or getattr(config, "max_position_embeddings", None)
     written = write_rule(rule, rotary_dim=turning.rotary_dim, trained_length=trained_length)
     kept = _KEPT + (_TEMPERATURE if "llama_4_scaling_beta" in old else ())
     if "type" in old:  # its name before transformers 4.43, which foreign code may read still
         written["type"] = written["rope_type"]
     return {key: value for key, value in old.items() if key in kept} | written
+
+
+def _check_base(config: Any, old: Frequencies, rule: Frequencies) -> None:
+    """A rule that stretches rates starts from the model's base. Another base is a change of its own (Geometric)."""
+    if isinstance(rule, (Geometric, Tensor2Tensor)) or (isinstance(rule, Proportional) and rule.factor == 1):
+        return
+    before, after = getattr(old, "base", None), getattr(rule, "base", None)
+    if before is None or after is None or np.isclose(before, after, rtol=1e-9, atol=0):
+        return
+    raise ValueError(
+        f"extend: got {rule}, and this {config.model_type!r} model turns by {old}, expected a rule that starts from "
+        f"its base; give base={before!r}, or change the base first: extend(model, Geometric({after!r}))."
+    )
 
 
 def _copies_of(model: nn.Module, config: Any) -> list[Any]:
