@@ -174,12 +174,13 @@ def test_gradients_are_those_of_the_whole_way(encoding: Any) -> None:
     for asked in range(3):
         for q_len in (1, 3):
             inputs = tensors(q_len, 12)
-            assert is_short(*inputs, encoding) == (not learns)
+            assert learns or is_short(*inputs, encoding)
             inputs[asked].requires_grad_()
             alone = q_len == 1 and (encoding is None or encoding.at("scores") is None)  # which goes to PyTorch's own
-            assert is_short(*inputs, encoding) == (not learns and not alone)
             if alone:
+                assert not is_short(*inputs, encoding)
                 continue
+            assert learns or is_short(*inputs, encoding)
             y = posenc.attention(*inputs, encoding, causal=True)
             expected = whole_way(*inputs, encoding)
             assert torch.equal(y, expected)
@@ -203,6 +204,31 @@ def test_a_frozen_encoding_takes_the_short_way_in_training(name: str) -> None:
     assert torch.equal(y, expected)
     for got, want in zip(gradients(y, inputs), gradients(expected, inputs), strict=True):
         assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("name", ["t5", "kerple", "fire", "a user's"])
+def test_a_row_that_is_learned_takes_the_short_way(name: str, window: int | None) -> None:
+    encoding: Any = ENCODINGS[name]()
+    inputs = [x.requires_grad_() for x in tensors(3, 12)]
+    wanted = [*inputs, *encoding.parameters()]
+    assert is_short(*inputs, encoding, window)
+    expected = whole_way(inputs[0], inputs[1], inputs[2], encoding, window)
+    y = posenc.attention(*inputs, encoding, causal=True, window=window)
+    assert torch.equal(y, expected)
+    for got, want in zip(gradients(y, wanted), gradients(expected, wanted), strict=True):
+        assert torch.equal(got, want)
+    if name == "t5":
+        encoding.edges = tuple(2 * edge for edge in encoding.edges)
+    elif name == "kerple":
+        encoding.kernel = "power"
+    elif name == "fire":
+        encoding.threshold = 11.0  # 12 tokens go past it
+    assert is_short(*inputs, encoding, window) == (name != "fire")
+    for _ in range(2):
+        y = posenc.attention(*inputs, encoding, causal=True, window=window)
+        expected = posenc.attention(*inputs, encoding, causal=True, window=window, implementation="dense")
+        torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # PyTorch's own attention under vmap

@@ -2,6 +2,7 @@
 
 The earlier call has found the compiled kernel, and kept what positions and parameters decide of what is added. This
 looks at all that could have changed since, and at nothing else: it takes half of the time of the whole way (plan.py).
+A row of distances that is learned is made anew, as there.
 """
 
 from typing import Any
@@ -39,10 +40,10 @@ def _run(q: Tensor, k: Tensor, v: Tensor, encoding: Any, window: int | None, *, 
         return None
     if part is None:
         return fused.of_row(q, k, v, scale, None, 0, window or 0, learns)
-    tensors = keeping.tensors_of(part)
+    tensors, k_len = keeping.tensors_of(part), k.shape[2]
     if keeping.are_learned(tensors):
-        return None
-    k_len = k.shape[2]
+        learned = row_of_distances.learned(part, tensors, heads, k_len, window)
+        return None if learned is None else fused.of_row(q, k, v, scale, learned, 0, window or 0, True)
     row = row_of_distances.known(part, tensors, heads, k_len, window)
     if row is not None:
         return fused.of_row(q, k, v, scale, row.made, -row.low, window or 0, learns)

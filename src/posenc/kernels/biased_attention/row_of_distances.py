@@ -57,6 +57,15 @@ def known(encoding: Any, tensors: list[Tensor], heads: int, k_len: int, window: 
     return kept
 
 
+def learned(encoding: Any, tensors: list[Tensor], heads: int, k_len: int, window: int | None) -> Tensor | None:
+    """The row with its gradient that ``make`` would give a causal call, with positions in the order of the keys."""
+    if hasattr(type(encoding), "contextual_bias") or not getattr(encoding, "bias_is_pure", False):
+        return None
+    if k_len > encoding.relative_below():
+        return None
+    return _learned(encoding, tensors, 0, (k_len if window is None else min(k_len, window)) - 1, heads)
+
+
 def starts(problem: Problem) -> tuple[int, int]:
     """The positions of the first query and the first key."""
     if problem.starts is None:
