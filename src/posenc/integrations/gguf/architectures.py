@@ -14,26 +14,26 @@ def names(text: str) -> frozenset[str]:
 #: Architectures whose query and key weights are stored for pairs (2c, 2c + 1).
 INTERLEAVED = names("""
     arcee arctic baichuan bailingmoe bailingmoe3 chameleon chatglm cohere2 cohere2moe command-r deci deepseek
-    deepseek2 deepseek32 dots3note ernie4_5 ernie4_5-moe glm-dsa glm4 granite granite_swa granitehybrid granitemoe
-    hy_v4 internlm2 llada llama llama-embed llama4 maincoder minicpm mistral3 mistral4 muse-glimmer nanbeige neo-bert
-    olmo plm smollm3 xverse
+    deepseek2 deepseek32 deepseek4 dots3note eagle3 ernie4_5 ernie4_5-moe glm-dsa glm4 granite granite_swa
+    granitehybrid granitemoe graniteswitch hy_v4 internlm2 llada llama llama-embed llama4 maincoder minicpm mistral3
+    mistral4 muse-glimmer nanbeige neo-bert olmo plm smollm3 xverse
 """)
 #: And for pairs (c, c + rotated channels / 2).
 HALF = names("""
-    afmoe apertus bailingmoe2 bitnet codeshell cogvlm dbrx deepseek2-ocr dots1 dream eurobert exaone exaone-moe exaone4
-    falcon falcon-h1 gemma gemma-embedding gemma2 gemma3 gemma3n gemma4 glm4moe gpt-oss gptneox grok grovemoe hrm_text
-    hunyuan-dense hunyuan-moe hunyuan_vl hy_v3 jais2 jina-bert-v3 laguna lfm2 lfm2moe llada-moe maple mellum mimo2
-    minicpm3 minimax-01 minimax-m2 minimax-m3 modern-bert nemotron nomic-bert nomic-bert-moe olmo2 olmoe openelm orion
-    pangu-embedded phi2 phi3 phimoe plamo plamo2 plamo3 qwen qwen2 qwen2moe qwen3 qwen3moe qwen3next rnd1 seed_oss
-    smallthinker spark2_5 stablelm starcoder2 step35 talkie
+    afmoe apertus bailingmoe2 bitnet codeshell cogvlm dbrx deepseek2-ocr dflash dots1 dream eurobert exaone
+    exaone-moe exaone4 falcon falcon-h1 gemma gemma-embedding gemma2 gemma3 gemma3n gemma4 gemma4-assistant glm4moe
+    gpt-oss gptneox grok grovemoe hrm_text hunyuan-dense hunyuan-moe hunyuan_vl hy_v3 jais2 jina-bert-v3 laguna lfm2
+    lfm2moe llada-moe maple mellum mimo2 minicpm3 minimax-01 minimax-m2 minimax-m3 modern-bert nemotron nomic-bert
+    nomic-bert-moe olmo2 olmoe openelm orion pangu-embedded phi2 phi3 phimoe plamo plamo2 plamo3 qwen qwen2 qwen2moe
+    qwen3 qwen3moe qwen3next rnd1 seed_oss smallthinker spark2_5 stablelm starcoder2 step35 talkie
 """)
 #: Several coordinates: the layout of :class:`posenc.MRoPE`.
 SECTIONS = {
     **{"qwen2vl": "chunked", "paddleocr": "chunked"},
-    **dict.fromkeys(("qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen4exp"), "interleaved"),
+    **dict.fromkeys(("qwen3tts", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen4exp"), "interleaved"),
 }
 #: The same if the file gives sections, and one coordinate if not.
-SECTIONS_IF_GIVEN = dict.fromkeys(("bailingmoe3", "glm4", "glm4moe", "hunyuan_vl"), "chunked")
+SECTIONS_IF_GIVEN = dict.fromkeys(("bailingmoe3", "dflash", "glm4", "glm4moe", "hunyuan_vl"), "chunked")
 #: Tables with a row for each position, biases by distance, and attention without any of these.
 TABLES = names("bert gpt2 starcoder")
 ALIBI = names("bloom jais jina-bert-v2 mpt refact")
@@ -41,13 +41,22 @@ ALIBI = names("bloom jais jina-bert-v2 mpt refact")
 ALIBI_IF_STORED = names("jais mpt")
 T5 = names("t5 t5encoder")
 UNROTATED = names("glm5-next jamba kimi-k3 kimi-linear nemotron_h nemotron_h_moe")
+#: No architecture of these has attention, whose positions are described here.
+NO_ATTENTION = {
+    **dict.fromkeys(
+        names("arwkv7 mamba mamba2 rwkv6 rwkv6qwen2 rwkv7"), "a recurrent model, which counts no positions"
+    ),
+    "wavtokenizer-dec": "a decoder of sounds from convolutions, which counts no positions",
+    "clip": "the projector and the tower of images or sounds beside a model: describe the config of their own model",
+    "gptj": "a name that llama.cpp has and no code for",
+}
 KNOWN = INTERLEAVED | HALF | SECTIONS.keys() | TABLES | ALIBI | T5 | UNROTATED
 
 #: ALiBi in place of the rotation, at this many layers.
 ALIBI_AT_LAYERS = {"baichuan": 40}
 
 #: The rotated channels are the last of a head (latent attention).
-TRAILING = names("bailingmoe3 deepseek2 deepseek32 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm")
+TRAILING = names("bailingmoe3 deepseek2 deepseek32 deepseek4 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm")
 #: All channels of a head rotate by base 10000, whatever the file says.
 PLAIN = names("deepseek2-ocr")
 #: The layers without a window rotate half of the channels that the file says.
@@ -65,14 +74,14 @@ WINDOWS: dict[str, tuple[int, Literal["first", "last"]]] = {
     "modern-bert": (3, "first"),
 }
 #: The file has to store which.
-STORED_WINDOWS = names("dots3note gemma4 maple mimo2 spark2_5 step35")
+STORED_WINDOWS = names("dots3note gemma4 gemma4-assistant maple mimo2 spark2_5 step35")
 #: No layer has a window in a file that has no length of it,
 WINDOWS_IF_LENGTH = names("afmoe gemma3 laguna mellum modern-bert olmo2 plamo3 smallthinker")
 #: or of another number of layers.
 WINDOWS_AT_LAYERS = {"exaone4": 64}
 #: Layers with a window are not scaled, and have this base where the file does not store one,
 LOCAL_BASE = dict.fromkeys(
-    names("dots3note gemma-embedding gemma3 gemma3n gemma4 mimo2 modern-bert plamo3 step35"),
+    names("dots3note gemma-embedding gemma3 gemma3n gemma4 gemma4-assistant mimo2 modern-bert plamo3 step35"),
     10_000.0,
 )
 #: or that of the other layers.
@@ -100,6 +109,15 @@ STORED_TEMPERATURES = {
     "deepseek2": "attention.temperature_length",
     "mistral4": "attention.temperature_length",
 }
+#: All blocks predict further tokens, and are the model.
+ALL_FURTHER = names("gemma4-assistant")
+#: Blocks that predict further tokens are in the file if this tensor of their first is.
+FURTHER_IF_STORED = {"deepseek4": "nextn.eh_proj.weight"}
+#: Layers whose ``attention.compress_ratios`` is not 0 have a base of their own, and they alone are scaled. Those of
+#: DFlash drafts for such a model all have 0.
+COMPRESSED = names("deepseek4")
+#: Drafts of several kinds: those with this key are blocks of DeepSeek V4, without compression.
+COMPRESSED_IF_STORED = {"dflash": "hyper_connection.count"}
 #: In each group of this many layers the last has attention, where the file does not say how many.
 INTERVALS = {**dict.fromkeys(names("qwen3next qwen35 qwen35moe qwen4exp"), 4), "minimax-01": 8}
 #: YaRN's temperature goes to the softmax scale too, and ``rope.scaling.yarn_log_multiplier`` is a tenth of DeepSeek's
@@ -107,10 +125,12 @@ INTERVALS = {**dict.fromkeys(names("qwen3next qwen35 qwen35moe qwen4exp"), 4), "
 RAISES_SCORES = names("deepseek2 deepseek32 glm-dsa mistral4")
 #: which this one does not read.
 NO_MULTIPLIER = names("glm-dsa")
+#: YaRN has no temperature.
+NO_TEMPERATURE = names("deepseek4")
 #: It is mscale_all_dim itself, and divides the temperature.
 DIVIDES_TEMPERATURE = names("mistral3")
 #: YaRN's ends of the ramp, by turns, where the file has no others; all others have these two, whatever it has.
 BETAS = (32.0, 1.0)
 STORED_BETAS = {"grok": (8.0, 1.0), "mistral3": BETAS}
 #: ``rope.scaling.finetuned`` says whether there is any rotation.
-FINETUNED_MEANS_ROTATED = names("granite granitehybrid granitemoe")
+FINETUNED_MEANS_ROTATED = names("granite granitehybrid granitemoe graniteswitch")

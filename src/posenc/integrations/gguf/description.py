@@ -28,11 +28,12 @@ def describe(path: str | os.PathLike[str]) -> Description:
     """
     header = read_header(path)
     arch = str(header.metadata.get("general.architecture"))
+    if arch in of.NO_ATTENTION:
+        raise ValueError(f"{path} has the architecture {arch!r}: {of.NO_ATTENTION[arch]}.")
     if arch not in of.KNOWN:
         raise ValueError(f"{path} has the architecture {arch!r}, which is not known here.")
     values = Values(header, arch)
-    # The last blocks may be those that predict further tokens: no layers of the model itself.
-    heads, further = values.need("attention.head_count"), int(values.number("nextn_predict_layers", 0))
+    heads, further = values.need("attention.head_count"), _further(values)
     count = values.need("block_count") - further
     longest = values.whole("context_length")
     layers = _with_attention(values, arch, count)
@@ -45,6 +46,15 @@ def describe(path: str | os.PathLike[str]) -> Description:
     if further > 0:
         unread += (f"{arch}.nextn_predict_layers {further}: the blocks that predict further tokens are left out",)
     return Description(f"{arch} (GGUF)", tuple(groups), unread, READING)
+
+
+def _further(values: Values) -> int:
+    """How many of the last blocks predict further tokens: no layers of the model itself."""
+    arch, further = values.arch, int(values.number("nextn_predict_layers", 0))
+    probe = of.FURTHER_IF_STORED.get(arch)
+    first = values.need("block_count") - further
+    stored = probe is None or f"blk.{first}.{probe}" in values.header.tensors
+    return further if stored and arch not in of.ALL_FURTHER else 0
 
 
 def _rotary(values: Values, arch: str, heads: int, count: int, layers: tuple[int, ...]) -> list[LayerGroup]:
@@ -60,15 +70,20 @@ def _rotary(values: Values, arch: str, heads: int, count: int, layers: tuple[int
     rotary_dim = stored_dim // 2 if arch in of.HALF_OF_STORED else stored_dim
     rule, trained, notes = rule_of(values, rotary_dim)
     layout, sections = _sections(values)
+    latent = bool(values.number(of.COMPRESSED_IF_STORED[arch], 0)) if arch in of.COMPRESSED_IF_STORED else False
 
     def rotation(frequencies: Frequencies, width: int, rotated: int) -> Encoding:
-        pairing: Any = "interleaved" if arch in of.INTERLEAVED else "half"
-        start = width - rotated if arch in of.TRAILING else 0
+        pairing: Any = "interleaved" if latent or arch in of.INTERLEAVED else "half"
+        start = width - rotated if latent or arch in of.TRAILING else 0
         options: dict[str, Any] = {"frequencies": frequencies, "pairing": pairing, "rotary_dim": rotated}
         if layout is None:
             return _tempered(values, RoPE(width, rotary_start=start, **options))
         return MRoPE(width, sections=sections, layout=layout, rotary_start=start, **options)
 
+    if latent or arch in of.COMPRESSED:
+        stored = stored_base(values)
+        plain = rotation(Geometric(10_000.0 if stored is None else float(stored)), head_dim, rotary_dim)
+        return _by_ratio(values, layers, plain, lambda rates: rotation(rates, head_dim, rotary_dim), rotary_dim)
     windowed = _windowed(values, arch, layers, count)
     local = None if windowed is None else _local(values, rule, head_dim, stored_dim)
     if local == (rule, head_dim, rotary_dim):
@@ -92,6 +107,30 @@ def _rotary(values: Values, arch: str, heads: int, count: int, layers: tuple[int
             own = rotation(rule, head_dim, rotary_dim)
             groups.append(LayerGroup("", kind if differ else "", tuple(chosen), own, trained, longest, notes))
     return groups
+
+
+def _by_ratio(
+    values: Values,
+    layers: tuple[int, ...],
+    plain: Encoding,
+    rotation: Callable[[Frequencies], Encoding],
+    rotary_dim: int,
+) -> list[LayerGroup]:
+    """DeepSeek V4: the layers that compress their keys have a base of their own, and they alone are scaled."""
+    path, longest = values.header.path, values.whole("context_length")
+    ratios = values.any("attention.compress_ratios", [0] * len(layers) if values.arch not in of.COMPRESSED else None)
+    if not isinstance(ratios, list) or len(ratios) < len(layers) or not all(is_number(each) for each in ratios):
+        raise ValueError(f"{path} has attention.compress_ratios {ratios!r}, expected a number for each block.")
+    base = values.number("attention.compress_rope_freq_base")
+    compressed = tuple(i for i in layers if ratios[i])
+    others = tuple(i for i in layers if not ratios[i])
+    groups = [LayerGroup("", "main" if compressed else "", others, plain, longest, longest)] if others else []
+    if compressed:
+        if base is None:
+            raise ValueError(f"{path} has no attention.compress_rope_freq_base, expected the base of those layers.")
+        rule, trained, notes = rule_of(values, rotary_dim, base=float(base))
+        groups.append(LayerGroup("", "compress" if others else "", compressed, rotation(rule), trained, longest, notes))
+    return sorted(groups, key=lambda group: group.layers[0])
 
 
 def _sections(values: Values) -> tuple[Any, list[int]]:
@@ -165,6 +204,8 @@ def _windowed(values: Values, arch: str, layers: tuple[int, ...], count: int) ->
         return None
     if count != of.WINDOWS_AT_LAYERS.get(arch, count):
         return None
+    if isinstance(stored, bool) and arch in of.STORED_WINDOWS:
+        return dict.fromkeys(layers, stored)
     if isinstance(stored, list) and arch in of.WINDOWS.keys() | of.STORED_WINDOWS:
         return {i: bool(stored[i]) for i in layers if i < len(stored)}
     if arch in of.STORED_WINDOWS:

@@ -123,7 +123,9 @@ def _yarn_options(values: Values, factor: float) -> tuple[dict[str, Any], tuple[
     if stored_weight is not None and not read:
         notes.append(f"yarn_log_multiplier {float(stored_weight):g}: not used")
     weight = round(float(stored_weight or 0.0), 7) if read else 0.0  # stored in float32
-    if arch == "deepseek2" and weight:
+    if arch in of.NO_TEMPERATURE:
+        options["attention_factor"] = 1.0
+    elif arch == "deepseek2" and weight:
         options |= {"mscale": 10 * weight, "mscale_all_dim": 10 * weight}
     elif arch in of.RAISES_SCORES:
         options |= {"mscale_all_dim": 1.0, "attention_factor": g(1.0) / g(10 * weight)}

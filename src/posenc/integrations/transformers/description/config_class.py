@@ -115,6 +115,10 @@ def full(config: Any) -> dict[str, Any]:
     for name, value in vars(config).items():
         if hasattr(value, "to_dict") and isinstance(found.get(name), Mapping):
             found[name] = full(value)
+    # The length that a class has under this name and writes under another (Kimi Linear: model_max_length).
+    length = getattr(config, "max_position_embeddings", None)
+    if isinstance(length, int) and size(found, "max_positions") is None:
+        found["max_position_embeddings"] = length
     # Its own numbers count, and not those that it writes: Dory writes each half of a layer as a layer.
     if isinstance(found.get("num_hidden_layers"), int):
         found["num_hidden_layers"] = config.num_hidden_layers
