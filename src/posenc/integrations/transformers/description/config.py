@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from posenc.integrations.json_file import load_json
+from posenc.integrations.transformers.description.model_types import BY_ARCHITECTURE
 
 _SIZES = {
     "hidden_size": ("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "emb_dim"),
@@ -48,7 +49,7 @@ _NUMBERS = {
     *("local_rope_theta", "compress_rope_theta", "partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_percent"),
     *("rotary_emb_fraction", "rotary_scaling_factor", "attn_scale", "factor", "attention_factor", "beta_fast"),
     *("beta_slow", "mscale", "mscale_all_dim", "low_freq_factor", "high_freq_factor", "alpha", "short_mscale"),
-    *("long_mscale", "llama_4_scaling_beta", "alibi_bias_max"),
+    *("long_mscale", "llama_4_scaling_beta", "alibi_bias_max", "mixed_b", "power", "rotary_scale_base"),
 }
 _LISTS = {
     *("layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "full_attn_idxs", "block_types"),
@@ -153,11 +154,20 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _with_numbers(config: Mapping[str, Any], what: Path | str) -> dict[str, Any]:
     try:
-        return {key: _plain(value) for key, value in config.items()}
+        return _typed({key: _plain(value) for key, value in config.items()})
     except RecursionError:
         raise ValueError(
             f"describe: {what} has objects in objects in objects, expected a config; correct it."
         ) from None
+
+
+def _typed(config: dict[str, Any]) -> dict[str, Any]:
+    """With the model type of a code whose config class has none."""
+    named = config.get("architectures")
+    if config.get("model_type") or not isinstance(named, (list, tuple)):
+        return config
+    found = next((BY_ARCHITECTURE[name] for name in map(str, named) if name in BY_ARCHITECTURE), None)
+    return {**config, "model_type": found} if found else config
 
 
 def _plain(value: Any) -> Any:

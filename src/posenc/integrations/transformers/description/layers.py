@@ -155,6 +155,14 @@ def _blocks(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:
     return ["full_attention" if has_attention(block) else "mlp" for block in value]
 
 
+def _groups(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:
+    """Groups of layers whose last has full attention; so have all of a last group that is not whole (Ling 2.5)."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"describe: layer_group_size is {value!r}, expected how many layers a group has; correct it.")
+    whole = count // value * value
+    return ["full_attention" if (i + 1) % value == 0 or i >= whole else "linear_attention" for i in range(count)]
+
+
 def _repeated(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:
     return [str(value[i % len(value)]) for i in range(count)]
 
@@ -172,6 +180,7 @@ PATTERNS: dict[str, Callable[[Any, int, Mapping[str, Any]], list[str]]] = {
     "attn_type_list": _flags,
     "block_configs": _blocks,
     "block_types": _repeated,
+    "layer_group_size": _groups,
 }
 
 

@@ -32,7 +32,7 @@ PARTIAL = names("""
     mimo_v2_flash minimax_m2 minimax_m3_vl_text moonshine moonshine_streaming nemotron nemotron3_5_transcribe_asr_audio
     nemotron3_5_transcribe_word_timestamp nemotron3_diarization_audio neomme persimmon phi phi3 phi4_multimodal
     qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma sarvam_moe solar_open stablelm step3p5 zaya
-    bailing_moe bailing_moe_v2 minimax_m1 minimax_text_01 phi4mm stablelm_epoch
+    bailing_moe bailing_moe_linear bailing_moe_v2 minimax_m1 minimax_text_01 phi4mm stablelm_epoch
 """)
 
 #: Multi-head latent attention: a head is ``qk_nope_head_dim`` plain channels, then ``qk_rope_head_dim`` rotated ones.
@@ -156,23 +156,26 @@ LEARNED_RATES = names("mistral_large4_text")
 #: Published code outside of transformers that is the code of one of its model types.
 SAME_CODE = {"kimi_k2": "deepseek_v3"}
 
+#: Published code whose config class has no model type: the architecture that its configs name instead.
+BY_ARCHITECTURE = {"JapaneseStableLMAlphaForCausalLM": "japanese_stablelm_alpha"}
+
 #: Published code outside of transformers that rotates as Llama does; what their layers are, their keys say.
 REMOTE_AS_LLAMA = names("""
-    BlueLM Klear Yi aquila bailing_moe bailing_moe_v2 codeshell deepseek dots_ocr hunyuan internlm internlm2
-    internlmxcomposer2 iquestloopcoder llava_llama llava_mistral llava_qwen mimo minicpm minicpmo minicpmv
-    minimax_m1 minimax_text_01 molmo nemotron-nas new orion phi3_v phi3small phi4mm solar stablelm_epoch telechat3
-    xverse
+    BlueLM Klear Yi aquila bailing_moe bailing_moe_linear bailing_moe_v2 codeshell deepseek dots_ocr granite_switch
+    hunyuan internlm internlm2 internlmxcomposer2 iquestloopcoder llava_llama llava_mistral llava_qwen mimo minicpm
+    minicpmo minicpmv minimax_m1 minimax_text_01 molmo nemotron-nas new orion phi3_v phi3small phi4mm solar
+    stablelm_epoch telechat3 xverse
 """)
 #: Those of them whose config class has the base 10000 where a config leaves it out.
 REMOTE_DEFAULT_BASE = names("""
-    BlueLM aquila codeshell deepseek internlm2 internlmxcomposer2 llava_llama llava_mistral llava_qwen minicpm
-    minicpmo minicpmv orion solar
+    BlueLM aquila codeshell deepseek granite_switch internlm2 internlmxcomposer2 llava_llama llava_mistral llava_qwen
+    minicpm minicpmo minicpmv orion solar
 """)
 
 #: Of the types whose code is not in transformers, those whose code was not compared with what is said of them here.
 CODE_NOT_SEEN = names("""
-    BlueLM RefinedWeb RefinedWebModel Yi btlm hf_olmo internlmxcomposer2 jais minicpmo minicpmv mixformer-sequential
-    new orion phi-msft phi3_v replit_lm solar stablelm_epoch xverse
+    RefinedWeb RefinedWebModel Yi btlm hf_olmo internlmxcomposer2 jais minicpmo minicpmv mixformer-sequential new orion
+    phi-msft phi3_v replit_lm solar stablelm_alpha stablelm_epoch
 """)
 CODE_NOT_SEEN_NOTE = (
     "read as this type is generally known; its own code, which is not in transformers, was not compared: posenc check "
@@ -182,7 +185,7 @@ CODE_NOT_SEEN_NOTE = (
 #: Layers differ, and the pattern may be left to the defaults of the config class. Without the class, a config of these
 #: that does not spell the pattern out is not read.
 KINDS_BY_CLASS = names("""
-    afmoe bailing_hybrid beam bit cohere2 cohere2_moe cwm deepseek_v4 diffusion_gemma_text dory dots3_note_text
+    afmoe beam bit cohere2 cohere2_moe cwm deepseek_v4 diffusion_gemma_text dory dots3_note_text
     embedding_gemma2_text exaone4 exaone_moe flint gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text
     glm5_next_text gpt_oss granite_swa granitemoe_swa inkling2_loop_text inkling2_text inkling_text jamba kimi_linear
     kolibri1 lara_mini lfm3 lfm3_vl_vision llama4_text mimo_v2_flash minimax mistral_large4_text modernbert

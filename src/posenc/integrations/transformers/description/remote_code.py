@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from posenc import ALiBi, AxialRoPE, RoPE
+from posenc import ALiBi, AxialRoPE, NoPE, RoPE, XPos
 from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric, Linear, NTKAlpha
 from posenc.integrations.transformers.description.config import Keys, first, head_dim, need, need_key, need_size, size
@@ -136,6 +136,68 @@ def _telechat(config: Mapping[str, Any]) -> list[Found]:
     return [("", all_layers(config), RoPE(head_dim(config), frequencies=rule), trained, (*_FIXED, note))]
 
 
+def _moss(config: Mapping[str, Any]) -> list[Found]:
+    """MOSS: as GPT-J, and the class rotates 64 channels where a config leaves them out."""
+    rotary_dim = config.get("rotary_dim", 64)
+    if not isinstance(rotary_dim, int) or rotary_dim < 2:
+        raise ValueError(
+            f"describe: rotary_dim of a 'moss' is {rotary_dim!r}, expected how many channels of a head rotate: its "
+            "code has angles as wide as the whole model where there is no number, and does not run."
+        )
+    rope = RoPE(head_dim(config), pairing="interleaved", rotary_dim=rotary_dim)
+    return [("", all_layers(config), rope, size(config, "max_positions"), _FIXED)]
+
+
+def _stablelm_alpha(config: Mapping[str, Any]) -> list[Found]:
+    """StableLM-Alpha v2: as GPT-NeoX. Its Japanese sibling fades besides, as xPos."""
+    if (factor := config.get("rotary_scaling_factor", 1)) not in (1, None):
+        raise ValueError(
+            f"describe: rotary_scaling_factor of a 'stablelm_alpha' is {factor}, expected 1, which all released models "
+            "have; what its code makes of another is not known here."
+        )
+    rope = RoPE(head_dim(config), **_share_and_base(config))
+    return [("", all_layers(config), rope, size(config, "max_positions"), ())]
+
+
+def _japanese_stablelm_alpha(config: Mapping[str, Any]) -> list[Found]:
+    length = size(config, "max_positions") or 2048
+    scale = config.get("rotary_scale_base", 512)
+    xpos = XPos(head_dim(config), scale_base=float(scale or 0), centre=length // 2, **_share_and_base(config))
+    note = "the code does not run past max_position_embeddings, where its tables have another width"
+    return [("", all_layers(config), xpos, length, (note,))]
+
+
+def _share_and_base(config: Mapping[str, Any]) -> dict[str, Any]:
+    share, base = config.get("rotary_pct"), config.get("rotary_emb_base")
+    rotary_dim = int(head_dim(config) * (0.25 if share is None else float(share)))
+    return {"rotary_dim": rotary_dim, "frequencies": Geometric(10_000.0 if base is None else float(base))}
+
+
+def _xverse(config: Mapping[str, Any]) -> None:
+    """As Llama, with a base that the first models have in their code, and XVERSE-13B-256K another, with its rule."""
+    if config.get("rope_theta") is not None or config.get("rope_parameters"):
+        return
+    length = size(config, "max_positions")
+    if length is not None and length > 8192:
+        raise ValueError(
+            f"describe: the config of an 'xverse' of {length} positions has no rope_theta, and their codes differ: "
+            "that of XVERSE-13B-256K has the base 500000, and past max_position_embeddings the rule 'dynamic' of "
+            "factor 2; the others have 10000. Write rope_theta, and rope_scaling if it is that one."
+        )
+    if isinstance(config, Keys):
+        config["rope_theta"] = 10_000.0
+
+
+def _granite_switch(config: Mapping[str, Any]) -> list[Found] | None:
+    """Granite 4's dense code; some of the layers that a config counts are places in the cache for the switch."""
+    if config.get("num_adapters") and isinstance(config, Keys):
+        several = config.get("ms_code_m") is not None or config.get("switch_type") == "multi"
+        config["num_hidden_layers"] = need_size(config, "num_hidden_layers") - (2 if several else 1)
+    if config.get("position_embedding_type", "rope") != "rope":
+        return [("", all_layers(config), NoPE(), size(config, "max_positions"), ())]
+    return None
+
+
 def _hyena(config: Mapping[str, Any]) -> list[Found]:
     """StripedHyena 1 and 2 (Evo, Evo 2): attention in some layers, with flash-attention's rotation."""
     need_key(config, "attn_layer_idxs")
@@ -212,6 +274,11 @@ READERS: dict[str, Reader] = {
     "hf_olmo": _olmo,
     **dict.fromkeys(("btlm", "jais"), _jais),
     "codeshell": _codeshell,
+    "granite_switch": _granite_switch,
+    "japanese_stablelm_alpha": _japanese_stablelm_alpha,
+    "moss": _moss,
+    "stablelm_alpha": _stablelm_alpha,
+    "xverse": _xverse,
     "neobert": _neobert,
     "replit_lm": _replit,
     **dict.fromkeys(("evo2", "stripedhyena", "stripedhyena2"), _hyena),

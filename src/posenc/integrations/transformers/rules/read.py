@@ -49,6 +49,7 @@ _KEYS: dict[str, set[str]] = {
     "linear": {"factor", *_LENGTHS},
     "dynamic": {"factor", *_LENGTHS},
     "ntk": {"factor", "mixed_b", *_LENGTHS},  # vLLM's, which transformers does not have
+    "ntkmixed": {"factor", "power", *_LENGTHS},  # BlueLM's
     "yarn": {*_YARN, *_LENGTHS},
     "longrope": {"short_factor", "long_factor", "factor", "attention_factor", "short_mscale", "long_mscale", *_LENGTHS},
     "llama3": {"factor", "low_freq_factor", "high_freq_factor", *_LENGTHS},
@@ -57,6 +58,7 @@ _KEYS: dict[str, set[str]] = {
 _ALPHA = {"alpha", "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", *_LENGTHS}  # Hunyuan's "dynamic"
 _NEEDED = {
     **dict.fromkeys(("linear", "dynamic", "ntk"), ("factor",)),
+    "ntkmixed": ("factor", "power"),
     "yarn": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     "longrope": ("short_factor", "long_factor"),
@@ -134,8 +136,8 @@ def read_rule(
         return Rule(name, Geometric(base), max_positions, max_positions, tuple(notes))
     if name == "linear":
         return _linear(given, base, max_positions, original, notes, where)
-    if name == "ntk":
-        return _ntk(given, base, max_positions, notes, where)
+    if name in ("ntk", "ntkmixed"):
+        return _ntk(name, given, base, max_positions, notes, where)
     if name == "proportional":
         rule = Proportional(share, base=base, factor=given.get("factor", 1.0))
         return Rule(name, rule, max_positions, max_positions, tuple(notes))
@@ -249,13 +251,15 @@ def _linear(
     return Rule("linear", rule, max_positions, longest, tuple(notes))
 
 
-def _ntk(given: Mapping[str, Any], base: float, max_positions: int | None, notes: list[str], where: str) -> Rule:
-    """vLLM's: ``max_position_embeddings`` is the length before it."""
-    factor = _at_least_one(_need(given, "factor", "ntk", where), "ntk", where)
-    notes.append("the rule 'ntk' is vLLM's; transformers does not have it")
+def _ntk(
+    name: str, given: Mapping[str, Any], base: float, max_positions: int | None, notes: list[str], where: str
+) -> Rule:
+    """vLLM's and BlueLM's: ``max_position_embeddings`` is the length before it."""
+    factor = _at_least_one(_need(given, "factor", name, where), name, where)
+    notes.append(f"the rule {name!r} is {'vLLM' if name == 'ntk' else 'BlueLM'}'s; transformers does not have it")
     longest = None if max_positions is None else round(max_positions * factor)
-    rule = NTKMixed(factor, given.get("mixed_b", 1.0), base=base)
-    return Rule("ntk", rule, max_positions, longest, tuple(notes))
+    rule = NTKMixed(factor, given.get("mixed_b", 1.0) if name == "ntk" else given["power"], base=base)
+    return Rule(name, rule, max_positions, longest, tuple(notes))
 
 
 def _at_least_one(factor: float, name: str, where: str) -> float:
