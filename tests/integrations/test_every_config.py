@@ -13,15 +13,13 @@ import torch
 
 from posenc import Compose, MRoPE, RoPE
 from posenc.integrations.transformers import Description, describe, to_transformers
+from posenc.integrations.transformers.description.model_types import SAME_CODE
 
 transformers = pytest.importorskip("transformers")
 
 HUB = [
     json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "hub_configs.jsonl").read_text().splitlines()
 ]
-
-#: Code of their own that transformers does not have, and whose pairing the config does not say.
-REFUSED = {"minimax_m3", "deepseek_ref"}
 
 
 def said(described: Description) -> list[Any]:
@@ -32,6 +30,9 @@ def said(described: Description) -> list[Any]:
     "MiniMaxAI/MiniMax-M2.5",
     "deepseek-ai/DeepSeek-V4-Flash",
     "deepseek-ai/DeepSeek-V4-Pro",
+    "MiniMaxAI/MiniMax-M3",
+    "sgl-project/DeepSeek-V4-Flash-FP8",
+    "sgl-project/DeepSeek-V4-Pro-FP8",
     "moonshotai/Kimi-K2.5",
     "nvidia/GLM-5.2-NVFP4",
     "nvidia/Kimi-K2.5-NVFP4",
@@ -41,15 +42,12 @@ def said(described: Description) -> list[Any]:
 @pytest.mark.parametrize("line", HUB, ids=[line["name"] for line in HUB])
 def test_a_released_config_is_read_as_its_object_and_as_its_module(line: dict[str, Any]) -> None:
     raw = line["config"]
-    if raw["model_type"] in REFUSED:
-        with pytest.raises(ValueError, match="in which pairs its code rotates"):
-            describe(raw)
-        return
     described = describe(copy.deepcopy(raw))
-    if raw["model_type"] not in transformers.CONFIG_MAPPING:
-        assert described.reading == "the keys alone" or raw["model_type"] == "kimi_k2"
+    model_type = SAME_CODE.get(raw["model_type"], raw["model_type"])
+    if model_type not in transformers.CONFIG_MAPPING:
+        assert described.reading == "the keys alone"
         return
-    config = transformers.CONFIG_MAPPING[raw["model_type"]].from_dict(copy.deepcopy(raw))
+    config = transformers.CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(raw) | {"model_type": model_type})
     assert said(described) == said(describe(config))
     for part in dict.fromkeys(group.part for group in described):
         _as_its_module(described, part, config.get_text_config() if part else config, part)

@@ -154,7 +154,7 @@ PARTS_ALONE = names("blt")
 LEARNED_RATES = names("mistral_large4_text")
 
 #: Published code outside of transformers that is the code of one of its model types.
-SAME_CODE = {"kimi_k2": "deepseek_v3"}
+SAME_CODE = {"kimi_k2": "deepseek_v3", "deepseek_ref": "deepseek_v4", "minimax_m3": "minimax_m3_vl_text"}
 
 #: Published code whose config class has no model type: the architecture that its configs name instead.
 BY_ARCHITECTURE = {"JapaneseStableLMAlphaForCausalLM": "japanese_stablelm_alpha"}

@@ -29,7 +29,7 @@ from posenc.integrations.transformers.description.layers import (
     types_of,
     unlike,
 )
-from posenc.integrations.transformers.description.model_types import names
+from posenc.integrations.transformers.description.model_types import SAME_CODE, names
 
 #: The reading without transformers' class.
 ALONE = "the keys alone"
@@ -324,6 +324,7 @@ def _by_type(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: layers of one kind with several bases, or no kinds for them; blocks that do not make layers.
     """
+    config = {**config, "model_type": SAME_CODE.get(str(config.get("model_type")), config.get("model_type"))}
     bases = config.get("rope_theta")
     if config.get("model_type") == "dory" and "mlp" in (config.get("layer_types") or []):
         return _in_layers(config)
