@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from posenc import NoPE, RoPE, XPos
+from posenc import MRoPE, NoPE, RoPE, XPos
 from posenc.frequencies import DynamicNTK, Geometric, NTKMixed
 from posenc.integrations.transformers import describe
 
@@ -197,3 +197,53 @@ def test_a_length_that_a_class_writes_under_another_name_is_not_lost() -> None:
         {"model_type": "kimi_linear", "linear_attn_config": {**linear, "short_conv_kernel_size": 4}, **keys},
     ):
         assert [group.trained_length for group in describe(config)] == [32768]
+
+
+def test_qwen3_asr_deals_its_pairs_to_three_coordinates() -> None:
+    """sophgo/LLM-TPU, Qwen3-ASR as it is released: its text has a model type of its own, in thinker_config."""
+    scaling = {"interleaved": True, "mrope_interleaved": True, "mrope_section": [24, 20, 20], "type": "default"}
+    text = {
+        **{"model_type": "qwen3_asr_text", "hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 28},
+        **{"head_dim": 128, "max_position_embeddings": 65536, "rope_theta": 1000000},
+        "rope_scaling": {**scaling, "rope_type": "default"},
+    }
+    thinker = {"model_type": "qwen3_asr_thinker", "text_config": text}
+    (group,) = describe({"model_type": "qwen3_asr", "thinker_config": thinker})
+    assert isinstance(group.encoding, MRoPE)
+    places = np.array([[5.0, 7.0, 11.0]])
+    axis = np.zeros(64, dtype=int)
+    axis[1:60:3], axis[2:60:3] = 1, 2  # time at each pair that is neither height's nor width's
+    angle = places[0, axis] * rates(128, 1e6)
+    q = torch.randn(1, 1, 1, 128, dtype=torch.float64)
+    first, second = np.split(q.numpy(), 2, axis=-1)
+    wanted = (first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle))
+    found = group.encoding.on_queries_keys(q, q, torch.from_numpy(places)[None])[0]
+    torch.testing.assert_close(found, torch.from_numpy(np.concatenate(wanted, axis=-1)))
+
+
+def test_a_rotation_that_no_encoding_has_is_refused_in_words_of_what_it_is() -> None:
+    """sophgo/LLM-TPU, Falcon-Perception."""
+    falcon = {"model_type": "falcon_perception", "dim": 1024, "n_layers": 28, "n_heads": 16, "head_dim": 128}
+    with pytest.raises(ValueError, match=r"the second by row and column, at rates of each head.*freqs_cis_golden"):
+        describe({**falcon, "max_seq_len": 8192, "rope_theta": 10000})
+
+
+@pytest.mark.transformers_as_pinned
+def test_sections_that_are_not_those_of_the_head_are_told_by_their_key() -> None:
+    """It was an error of MRoPE's, which named no key."""
+    narrow = {**SIZES, "model_type": "qwen3_5_text", "head_dim": 64, "layer_types": ["full_attention"] * 4}
+    narrow |= {"rope_theta": 1e7, "partial_rotary_factor": 0.25, "max_position_embeddings": 4096}
+    words = r"qwen3_5_text: mrope_section is \[11, 11, 10\], the default of its code, .* rotates 8 pairs .* add"
+    with pytest.raises(ValueError, match=words):
+        describe(narrow)
+    with pytest.raises(ValueError, match=r"mrope_section is \[4, 4, 4\], which sums to 12, .* correct mrope_section"):
+        describe({**narrow, "rope_scaling": {"type": "default", "mrope_section": [4, 4, 4]}})
+
+
+def test_a_config_without_a_model_type_is_told_that_of_its_architecture() -> None:
+    pytest.importorskip("transformers")
+    for name, model_type in (("LlamaForCausalLM", "llama"), ("Phi3ForCausalLM", "phi3")):
+        with pytest.raises(ValueError, match=f'add "model_type": "{model_type}", which is that of {name}'):
+            describe({**SIZES, "architectures": [name], "rope_theta": 1e4})
+    with pytest.raises(ValueError, match="add it, or say the pairing"):
+        describe({**SIZES, "architectures": ["NothingForCausalLM"], "rope_theta": 1e4})

@@ -130,6 +130,25 @@ def full(config: Any) -> dict[str, Any]:
     return found
 
 
+@cache
+def type_of_architecture(name: str) -> str | None:
+    """The model type that transformers has a class of this name for, or None."""
+    if importlib.util.find_spec("transformers") is None:
+        return None
+    from transformers.models.auto import modeling_auto
+
+    found = {
+        model_type
+        for key, mapping in vars(modeling_auto).items()
+        if key.endswith("MAPPING_NAMES")
+        for model_type, classes in mapping.items()
+        if name in ([classes] if isinstance(classes, str) else classes)
+    }
+    # Several types may share a class: LlamaForCausalLM is that of the type whose config is a LlamaConfig.
+    own = {each: str(modeling_auto.CONFIG_MAPPING_NAMES.get(each)).removesuffix("Config") for each in found}
+    return max((each for each in sorted(found) if name.startswith(own[each])), key=lambda e: len(own[e]), default=None)
+
+
 def parts_of_class(cls: Any) -> set[str]:
     """The keys that a config class has for its parts."""
     return {key for name in ("sub_configs", "sub_configs_defaults") for key in getattr(cls, name, None) or {}}

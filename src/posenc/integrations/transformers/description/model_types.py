@@ -79,8 +79,8 @@ SECTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
     **dict.fromkeys(names("glm4v_text glm_ocr_text glm4v_moe_text glm_image_text"), ("chunked", (8, 12, 12))),
     **dict.fromkeys(
         names("""
-            cohere_compass_text cosmos3_edge_text qwen3_omni_moe_talker_text qwen3_omni_moe_text qwen3_vl_moe_text
-            qwen3_vl_text
+            cohere_compass_text cosmos3_edge_text qwen3_asr_text qwen3_omni_moe_talker_text qwen3_omni_moe_text
+            qwen3_vl_moe_text qwen3_vl_text
         """),
         ("interleaved", (24, 20, 20)),
     ),

@@ -6,7 +6,7 @@ from typing import Any
 
 from posenc.integrations.transformers.description import model_types as models
 from posenc.integrations.transformers.description.config import Keys, not_seen, read, size, tidy
-from posenc.integrations.transformers.description.config_class import built, config_class
+from posenc.integrations.transformers.description.config_class import built, config_class, type_of_architecture
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.images import READERS as IMAGES
 from posenc.integrations.transformers.description.in_words import BESIDE_ROTATION_IN_WORDS, INSTEAD
@@ -99,9 +99,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
 
 def _nothing(whole: Part, unread: list[str]) -> ValueError:
     if whole.keys.get("model_type") is None:
-        return ValueError(
-            "describe: there is no model_type in the config; add it, or say the pairing: pairing=... (--pairing)."
-        )
+        return ValueError(_no_type(whole))
     if whole.model_type in INSTEAD:
         return ValueError(
             f"describe: the config of {whole.model_type!r} says nothing of a positional encoding that is known here; "
@@ -112,6 +110,13 @@ def _nothing(whole: Part, unread: list[str]) -> ValueError:
         f"describe: the config of {whole.model_type!r} says nothing of a positional encoding that is known here; if it "
         f"is rotary, expected rope_parameters, or rope_theta and rope_scaling.{besides}"
     )
+
+
+def _no_type(part: Part) -> str:
+    named = part.keys.get("architectures")
+    known = type_of_architecture(str(named[0])) if isinstance(named, (list, tuple)) and named else None
+    add = "it" if known is None or not named else f'"model_type": "{known}", which is that of {named[0]}'
+    return f"describe: there is no model_type in the config; add {add}, or say the pairing: pairing=... (--pairing)."
 
 
 def check_contradictions(raw: Any, part: Part) -> None:
@@ -223,7 +228,7 @@ def _groups(part: Part, pairing: Pairing | None) -> list[LayerGroup]:
 def _unknown(part: Part) -> str:
     model_type = part.model_type
     if part.keys.get("model_type") is None:
-        return "describe: there is no model_type in the config; add it, or say the pairing: pairing=... (--pairing)."
+        return _no_type(part)
     if config_class(model_type) is not None:
         why = f"{model_type!r} is a model type of transformers whose rotation is not known here"
     else:

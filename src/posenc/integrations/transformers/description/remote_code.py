@@ -198,6 +198,15 @@ def _granite_switch(config: Mapping[str, Any]) -> list[Found] | None:
     return None
 
 
+def _falcon_perception(config: Mapping[str, Any]) -> None:
+    raise ValueError(
+        f"describe: {config.get('model_type')!r} turns the first half of a head by the place in the text, in "
+        f"neighbouring pairs at the base {config.get('rope_theta') or 10_000:g}, and the second by row and column, at "
+        "rates of each head that lie in its weights (freqs_cis_golden) and not in its config: MixedRoPE has such "
+        "rates, and no encoding of posenc both in one head."
+    )
+
+
 def _hyena(config: Mapping[str, Any]) -> list[Found]:
     """StripedHyena 1 and 2 (Evo, Evo 2): attention in some layers, with flash-attention's rotation."""
     need_key(config, "attn_layer_idxs")
@@ -274,6 +283,7 @@ READERS: dict[str, Reader] = {
     "hf_olmo": _olmo,
     **dict.fromkeys(("btlm", "jais"), _jais),
     "codeshell": _codeshell,
+    **dict.fromkeys(("falcon_ocr", "falcon_perception"), _falcon_perception),
     "granite_switch": _granite_switch,
     "japanese_stablelm_alpha": _japanese_stablelm_alpha,
     "moss": _moss,

@@ -232,6 +232,14 @@ def mrope(
     sections = tuple(int(s) for s in parameters.get("mrope_section") or parameters.get("xdrope_section") or default)
     if len(sections) != 3:
         raise ValueError(f"describe: mrope_section is {list(sections)}, expected three widths; correct it.")
+    if sum(sections) != rotary_dim // 2:
+        given = parameters.get("mrope_section") or parameters.get("xdrope_section")
+        raise ValueError(
+            f"describe: {model_type}: mrope_section is {list(sections)}"
+            + ("" if given else ", the default of its code")
+            + f", which sums to {sum(sections)}, and a head rotates {rotary_dim // 2} pairs ({rotary_dim} of its "
+            f"channels), expected a sum of as many; {'correct' if given else 'add'} mrope_section."
+        )
     if layout == "time_last":
         sections = (sections[2], *sections[:2])
     return MRoPE(
