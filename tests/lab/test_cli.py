@@ -302,6 +302,13 @@ def test_the_lists_name_everything(call) -> None:
     assert call("list", "rulse")[2].startswith("posenc list: got 'rulse'")
 
 
+@pytest.mark.parametrize("encoding", ["rope", "learned", "alibi"])
+def test_what_is_too_large_for_the_memory_is_no_fault_of_posenc(call, encoding: str) -> None:
+    code, out, err = call("show", encoding, "--length", str(10**15))  # more than there are addresses
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "posenc show: there is not enough memory for this; ask for less" in err
+
+
 def test_several_files_may_follow_one_text(call) -> None:
     Path("a.txt").write_text("one " * 500)
     Path("b.txt").write_text("two " * 500)

@@ -40,6 +40,10 @@ def _explain(error: Exception, verb: str = "") -> int:
         message = f'the command needs {package}; install the lab extra: pip install "posenc[lab]"'
     elif isinstance(error, ModuleNotFoundError) and (package := str(error.name).partition(".")[0]) in EXTEND_EXTRA:
         message = f'the command needs {package}; install two extras: pip install "posenc[lab,extend]"'
+    elif _is_of_memory(error):
+        message = (
+            "there is not enough memory for this; ask for less (a shorter length, fewer channels, a smaller batch)."
+        )
     elif isinstance(error, OSError):
         named = "" if error.filename is None else f"{error.filename}: "
         message = f"{named}{error.strerror}{_advice(error)}" if error.strerror else str(error)
@@ -52,6 +56,13 @@ def _explain(error: Exception, verb: str = "") -> int:
         message = message.removeprefix(prefix) if verb else message.removeprefix("posenc: ")
     print(_printable(f"posenc {verb}: {message}" if verb else f"posenc: {message}"), file=sys.stderr)
     return code
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed. PyTorch is not imported for its own class of it, nor has that of CPUs one."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _advice(error: OSError) -> str:

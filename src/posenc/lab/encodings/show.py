@@ -82,6 +82,10 @@ def show(
         facts["untrained"] = f"its {numbers:,} learned numbers start at zero; drawn with random ones"
     elif numbers:
         facts["untrained"] = f"its {numbers:,} learned numbers are drawn as they are initialised, before any training"
+    shown = length if limit is None else min(length, limit)
+    if encoding.places:  # before anything is printed: it may be too large
+        with torch.no_grad():
+            codes = changing(codes_of(encoding, torch.arange(shown), dim=dim, num_heads=heads).numpy())
     console.print(f"[bold]{escape(spec)}[/]  for a model of {dim} channels and {heads} heads", highlight=False)
     grid = Table.grid(padding=(0, 2))
     for name, value in facts.items():
@@ -94,9 +98,6 @@ def show(
             )
         console.print("There is nothing to draw: no position is written into a token or a score.")
         return
-    shown = length if limit is None else min(length, limit)
-    with torch.no_grad():
-        codes = changing(codes_of(encoding, torch.arange(shown), dim=dim, num_heads=heads).numpy())
     what = "head" if encoding.places == ("scores",) else "channel"
     for line in drawing(codes, width=min(console.width - 10, 96), height=16):
         console.print(line, highlight=False, markup=False, no_wrap=True)
