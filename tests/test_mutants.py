@@ -63,8 +63,8 @@ MUTANTS = [
     ),
     (
         "kernels/biased_attention/row_of_distances.py",
-        "min(k_len, window)) - 1)",
-        "min(k_len, window)) - 2)",
+        "if k_len > encoding.relative_below():",
+        "if False:",
         "kernels/biased_attention/test_again.py",
     ),
     (
@@ -87,8 +87,8 @@ MUTANTS = [
     ),
     (
         "kernels/biased_attention/row_of_distances.py",
-        "k_len > encoding.relative_below()",
-        "False",
+        "and k_len > encoding.relative_below()",
+        "and False",
         "kernels/biased_attention/test_again.py",
     ),
     ("kernels/biased_attention/blocks.py", "seed + rows.start", "seed + id(rows)", "kernels/biased_attention"),
