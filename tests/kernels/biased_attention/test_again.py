@@ -273,6 +273,20 @@ def test_bad_input_is_refused_in_the_same_words(encoding: Any) -> None:
         posenc.attention(q, k, v, "alibi", causal=True)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("cls", [posenc.T5Bias, posenc.KERPLE, posenc.FIRE])
+@pytest.mark.parametrize("learns", [True, False])
+def test_an_encoding_of_one_head_is_refused_for_several(cls: Any, learns: bool) -> None:
+    """Its row could be broadcast over them."""
+    encoding = cls(num_heads=1).requires_grad_(learns)
+    for heads in (1, HEADS):
+        inputs = tensors(3, 12, heads)
+        if heads == 1:
+            posenc.attention(*inputs, encoding, causal=True)
+            continue
+        with pytest.raises(ValueError, match=f"q has {HEADS} heads but {cls.__name__} was built for 1"):
+            posenc.attention(*inputs, encoding, causal=True)
+
+
 @torch.no_grad()
 def test_without_the_kernel_it_is_not_taken(encoding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_is_loaded", False)

@@ -63,6 +63,8 @@ def learned(encoding: Any, tensors: list[Tensor], heads: int, k_len: int, window
         return None
     if k_len > encoding.relative_below():
         return None
+    if getattr(encoding, "num_heads", heads) != heads:  # one head would be broadcast
+        return None
     return _learned(encoding, tensors, 0, (k_len if window is None else min(k_len, window)) - 1, heads)
 
 
