@@ -92,8 +92,24 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 
 
 def test_the_drawing_is_darker_where_the_value_is_larger() -> None:
-    assert drawing(np.array([[0.0, 1.0], [0.5, 0.0]]), width=2, height=2) == ["     0   \u2588", "     1  \u2592 "]
-    assert drawing(np.full((3, 1), 7.0), width=1, height=3) == ["     0   ", "     1   ", "     2   "]
+    lines, low, high = drawing(np.array([[0.0, 1.0], [0.5, 0.0]]), width=2, height=2)
+    assert (lines, low, high) == (["     0   \u2588", "     1  \u2592 "], 0, 1)
+    lines, low, high = drawing(np.full((3, 1), 7.0), width=1, height=3)
+    assert (lines, low, high) == (["     0   ", "     1   ", "     2   "], 7, 7)
+
+
+def test_a_large_value_between_the_rows_that_are_drawn_hides_none_of_them() -> None:
+    lines, low, high = drawing(np.array([[0.0], [1000.0], [1.0]]), width=1, height=2)
+    assert (lines, low, high) == (["     0   ", "     2  \u2588"], 0, 1)
+
+
+def test_the_drawing_of_a_spec_is_the_same_each_time_and_leaves_the_seed_of_its_caller() -> None:
+    torch.manual_seed(1)
+    first = shown("shaw")
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.rand(1) == drawn
+    assert shown("shaw") == first
 
 
 # The decay of RoPE, in three forms

@@ -62,7 +62,9 @@ def show(
             raise ValueError(f"show: got {name} {size}, expected at least 1.")
     console = Console() if console is None else console
     if run is None:
-        encoding = parse(spec).build(dim=dim, num_heads=heads, length=length)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what learns starts at random: the same drawing each time
+            encoding = parse(spec).build(dim=dim, num_heads=heads, length=length)
     else:
         encoding, dim, heads = _trained(spec, run)
     words = road.step(encoding)
@@ -99,11 +101,12 @@ def show(
         console.print("There is nothing to draw: no position is written into a token or a score.")
         return
     what = "head" if encoding.places == ("scores",) else "channel"
-    for line in drawing(codes, width=min(console.width - 10, 96), height=16):
+    lines, low, high = drawing(codes, width=min(console.width - 10, 96), height=16)
+    for line in lines:
         console.print(line, highlight=False, markup=False, no_wrap=True)
     console.print(
-        f"a row for each position, a column for each {what} (0 to {codes.shape[1] - 1}), from {codes.min():.3g} "
-        f"(blank) to {codes.max():.3g} (full)",
+        f"a row for each position, a column for each {what} (0 to {codes.shape[1] - 1}), from {low:.3g} "
+        f"(blank) to {high:.3g} (full)",
         style="dim",
         highlight=False,
     )
@@ -134,15 +137,20 @@ def _trained(spec: str, run: Path) -> tuple[Encoding, int, int]:
     )
 
 
-def drawing(values: NDArray[np.float64], *, width: int, height: int) -> list[str]:
-    """Lines of text, darker where the value is larger; rows and columns are picked evenly where not all fit."""
+def drawing(values: NDArray[np.float64], *, width: int, height: int) -> tuple[list[str], float, float]:
+    """Lines of text, darker where the value is larger, and the smallest and the largest value in them.
+
+    Rows and columns are picked evenly where not all fit.
+    """
     rows = np.linspace(0, len(values) - 1, min(height, len(values))).round().astype(int)
     columns = np.linspace(0, values.shape[1] - 1, max(1, min(width, values.shape[1]))).round().astype(int)
+    values = values[np.ix_(rows, columns)]
     low, high = float(values.min()), float(values.max())
-    level = (values[np.ix_(rows, columns)] - low) / (high - low or 1.0)
+    level = (values - low) / (high - low or 1.0)
     shades = np.minimum((level * len(_SHADES)).astype(int), len(_SHADES) - 1)
     stretch = max(1, min(8, width // len(columns)))
-    return [
+    lines = [
         f"{row:>6}  " + "".join(_SHADES[shade] * stretch for shade in line)
         for row, line in zip(rows, shades, strict=True)
     ]
+    return lines, low, high
