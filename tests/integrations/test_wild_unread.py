@@ -57,7 +57,7 @@ def test_a_base_that_a_class_takes_is_not_named() -> None:
 
 
 @pytest.mark.transformers_as_pinned
-def test_what_mimo_v2_flash_says_of_its_layers_is_dropped_by_its_class() -> None:
+def test_what_mimo_v2_flash_says_of_its_layers_is_read_though_its_class_drops_it() -> None:
     """XiaomiMiMo/MiMo-V2-Flash: transformers reads none of these keys, and has the numbers of the release for all."""
     released = {
         **{"model_type": "mimo_v2_flash", "hidden_size": 4096, "num_hidden_layers": 6, "head_dim": 192},
@@ -68,10 +68,14 @@ def test_what_mimo_v2_flash_says_of_its_layers_is_dropped_by_its_class() -> None
     assert described.unread == ()
     assert by_label(described)["full_attention"] == ((0, 5), 5e6, 192, 64)
     other = {**released, "rope_theta": 1e7, "partial_rotary_factor": 0.5, "hybrid_layer_pattern": [0, 1, 0, 1, 0, 1]}
-    unread = " ".join(describe(other).unread)
-    assert "hybrid_layer_pattern, which its class does not follow" in unread
-    assert "partial_rotary_factor, 0.5: its class has 0.334 in its place" in unread
-    assert "rope_theta, 10000000.0: its class has 10000.0, 5000000.0 in its place" in unread
+    (unread,) = describe(other).unread
+    assert "hybrid_layer_pattern and its bases, which its class drops" in unread
+    assert by_label(describe({**other, "rope_scaling": None, "swa_head_dim": 192})) == {
+        "full_attention": ((0, 2, 4), 1e7, 192, 96),
+        "sliding_attention": ((1, 3, 5), 1e4, 192, 96),
+    }
+    with pytest.raises(ValueError, match="hybrid_layer_pattern has 2 entries for 6 layers"):
+        describe({**other, "hybrid_layer_pattern": [0, 1]})
 
 
 def test_mimo_v2_has_a_base_for_layers_with_a_window() -> None:

@@ -142,7 +142,7 @@ WIDTH_IS_EMBED_DIM = names("qwen2_vl_vision")
 
 #: Temperatures: of layers without rotation (``attn_scale``, ``floor_scale``; or the length and strength given here), of
 #: all layers (``llama_4_scaling_beta``), and learned by head.
-LLAMA4_TEMPERATURE = names("llama4_text")
+LLAMA4_TEMPERATURE = names("llama4_text params.json")
 POWER_TEMPERATURE = {"beam": (2048, 0.1)}
 MISTRAL_TEMPERATURE = names("ministral3 mistral4 params.json")
 SSMAX = names("mistral_large4_text")

@@ -1,10 +1,14 @@
 """A raw config, filled in by the config class of transformers that owns it."""
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from posenc.integrations.transformers.description.composite import (
+    has_other_parts,
+    with_text_part,
+    with_types_of_parts,
+)
 from posenc.integrations.transformers.description.config import (
     Keys,
     bears_on_positions,
@@ -19,7 +23,6 @@ from posenc.integrations.transformers.description.config_class import (
     config_class,
     default_parameters,
     full,
-    parts_of_class,
     version,
 )
 from posenc.integrations.transformers.description.layers import (
@@ -30,6 +33,7 @@ from posenc.integrations.transformers.description.layers import (
     unlike,
 )
 from posenc.integrations.transformers.description.model_types import SAME_CODE, names
+from posenc.integrations.transformers.description.own_words import mimo_by_kind, v4_by_kind
 
 #: The reading without transformers' class.
 ALONE = "the keys alone"
@@ -40,8 +44,6 @@ _CONSUMED = names("""
     rope_local_base_freq
     no_rope_layer_interval rope_scaling rope_theta rotary_emb_base rotary_emb_fraction rotary_pct rotary_percent
 """)
-#: Keys of a whole model that are none of its text's.
-_OF_THE_WHOLE = names("architectures auto_map model_type transformers_version torch_dtype dtype _name_or_path")
 
 
 @dataclass
@@ -159,7 +161,7 @@ def _parts_of(source: Any) -> list[Part]:
     if not isinstance(source, Mapping):
         whole = full(source)
         return [Part(name, Keys(keys), version()) for name, keys in parts(whole)]
-    raw = dict(source)
+    raw = with_types_of_parts(source)
     try:
         checked, moved = with_text_part(_tidied(raw))
         filled, left_out = _by_class(checked)
@@ -181,52 +183,6 @@ def _parts_of(source: Any) -> list[Part]:
         part.not_read += _dropped(_at(checked, part.name), {*part.keys, *elsewhere})
         part.not_read += unlike(_at(checked, part.name), dict(part.keys))
     return found
-
-
-def with_text_part(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """A config that has the sizes of its text beside its parts, with them in the part where its class looks for them.
-
-    So are the configs of LLaVA's own code, and of GLM-4V before transformers 4.54. A class that takes them there by
-    itself is left to do it.
-    """
-    cls = config_class(config.get("model_type"))
-    sizes = {key: config.get(key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
-    if "text_config" in config or "text_config" not in parts_of_class(cls) or None in sizes.values():
-        return config, False
-    try:
-        filled = built(cls, config)
-        text = filled.get("text_config") or {}
-        asked, got = rotary_parameters(filled), rotary_parameters(text)
-        # Sizes that are the defaults by chance are not taken: the rest of what the text has a key for has to be there.
-        same = {key: value for key, value in config.items() if key in text and key not in _OF_THE_WHOLE}
-        taken = all(text.get(key) == value for key, value in (sizes | same).items()) and asked.items() <= got.items()
-    except ValueError:  # something is not where the class looks for it
-        text, taken = built(cls, {"model_type": config["model_type"]}).get("text_config") or {}, False
-    if taken or not text:
-        return config, False
-    beside = {key: value for key, value in config.items() if is_part(key, value) or key in _OF_THE_WHOLE}
-    own = {key: value for key, value in config.items() if key not in beside}
-    return {**beside, "text_config": {**own, "model_type": _type_of_text(config, str(text.get("model_type")))}}, True
-
-
-def _type_of_text(config: Mapping[str, Any], default: str) -> str:
-    """The model type of the text, which LLaVA's own code says in the name of its class."""
-    for name in config.get("architectures") or ():
-        found = re.fullmatch(r"Llava(\w+)ForCausalLM", str(name))
-        if found:
-            lowered = found[1].lower()
-            return {"qwen": "qwen2"}.get(lowered, lowered)
-    return default
-
-
-def has_other_parts(config: Mapping[str, Any]) -> bool:
-    """Has a config parts, and none of those of its class? Then what the class would fill in is not this model's."""
-    own = {key for key, value in config.items() if is_part(key, value)}
-    cls = config_class(config.get("model_type"))
-    known = parts_of_class(cls)
-    fills = "hidden_size" in getattr(cls, "__dataclass_fields__", ())
-    alone = fills and not known and all(size(config, name) is None for name in ("hidden_size", "num_layers"))
-    return bool(cls is not None and own and (known or alone) and not own & known)
 
 
 def _tidied(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,6 +214,10 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
     if config.get("model_type") == "dbrx" and base is not None and not is_rotary(config):
         config = {**config, "rope_theta": base}
         said = ["attn_config.rope_theta, which its class drops; it is read here, as the published code reads it"]
+    if config.get("model_type") == "mimo_v2_flash":
+        config, given = mimo_by_kind(dict(config)), config
+        if config != given and not _same_layers(built(cls, given), built(cls, config)):
+            said = ["hybrid_layer_pattern and its bases, which its class drops; they are read here, as its code does"]
     try:
         filled = built(cls, config)
     except ValueError as trouble:
@@ -265,6 +225,10 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
         said.append(f"keys that say nothing of positions, one of which is refused: {trouble}")
     _check_counts(cls, config, filled)
     return filled, said
+
+
+def _same_layers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one.get(key) == other.get(key) for key in ("layer_types", "rope_parameters"))
 
 
 def _check_counts(cls: Any, config: Mapping[str, Any], filled: Mapping[str, Any]) -> None:
@@ -319,13 +283,16 @@ def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Pa
 
 def _by_type(config: dict[str, Any]) -> dict[str, Any]:
     """What a config says in words of its own type: rotary parameters by kind of layer, where it has a base for each
-    layer (Step-3.5); layers, where it counts their blocks (Dory).
+    layer (Step-3.5) or compresses some layers (DeepSeek V4); layers, where it counts their blocks (Dory).
 
     Raises:
         ValueError: layers of one kind with several bases, or no kinds for them; blocks that do not make layers.
     """
     config = {**config, "model_type": SAME_CODE.get(str(config.get("model_type")), config.get("model_type"))}
     bases = config.get("rope_theta")
+    by_kind = {"deepseek_v4": v4_by_kind, "mimo_v2_flash": mimo_by_kind}.get(str(config.get("model_type")))
+    if by_kind is not None:
+        return by_kind(config)
     if config.get("model_type") == "dory" and "mlp" in (config.get("layer_types") or []):
         return _in_layers(config)
     if not isinstance(bases, list):

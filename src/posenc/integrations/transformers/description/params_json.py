@@ -1,12 +1,29 @@
-"""The ``params.json`` of Meta's and Mistral's own releases, in the words of a config.json."""
+"""The ``params.json`` of Meta's, Mistral's and DeepSeek's own releases, in the words of a config.json."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from posenc.integrations.transformers.description.config import Keys
+from posenc.integrations.transformers.description.model_types import names
+from posenc.integrations.transformers.description.own_words import deepseek, is_deepseek
 
 #: What such a file is called here; their code rotates neighbouring channels.
 NAME = "params.json"
+
+
+#: The keys of Meta's and Mistral's own code. A file with others was written by another code, which rotates as it likes.
+_KEYS = names("""
+    dim n_layers n_heads n_kv_heads head_dim hidden_dim vocab_size multiple_of ffn_dim_multiplier ffn_exp norm_eps
+    rope_theta use_scaled_rope rope_scaling_factor rope_high_freq_factor max_batch_size max_seq_len model_parallel_size
+    attention_chunk_size nope_layer_interval use_qk_norm attn_temperature_tuning floor_scale attn_scale vision_args
+    moe_args quantization_args lora_args vision_chunk_size vision_max_num_chunks vision_num_cross_attention_layers
+    max_position_embeddings model_max_length sliding_window moe vision_encoder multimodal quantization yarn
+    llama_4_scaling q_lora_rank kv_lora_rank qk_rope_head_dim qk_nope_head_dim v_head_dim tied_embeddings use_biases
+    causal ragged_attention eagle activation ada_rms_norm_t_cond ada_rms_norm_t_cond_dim
+    architectures model_type dtype torch_dtype transformers_version _name_or_path
+""")
+#: And those that Llama 4's code alone has.
+_LLAMA_4 = names("attention_chunk_size nope_layer_interval use_qk_norm attn_temperature_tuning moe_args ffn_exp")
 
 
 def is_params_json(config: Mapping[str, Any]) -> bool:
@@ -14,17 +31,37 @@ def is_params_json(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") is None and all(key in config for key in ("dim", "n_layers", "n_heads"))
 
 
-def translated(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The keys of a ``config.json`` that mean the same, and what bears on positions besides."""
+def translated(raw: Mapping[str, Any], *, told: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """The keys of a ``config.json`` that mean the same, and what bears on positions besides.
+
+    Args:
+        raw: the file.
+        told: whether the caller has said the pairing, so that a file of an unknown code is read by its keys.
+
+    Raises:
+        ValueError: a file of a code that is not known.
+    """
     given = Keys(raw)
-    config: dict[str, Any] = {
+    if is_deepseek(given):
+        config = deepseek(given)
+        return config, [f"{key}: not used" for key in given.not_read()]
+    if (strange := sorted(raw.keys() - _KEYS)) and not told:
+        raise ValueError(
+            f"describe: the config has no model_type, and the sizes of a params.json (dim, n_layers, n_heads), but not "
+            f"its other keys: neither Meta's nor Mistral's code has {', '.join(strange[:6])}, so another code rotates "
+            'here; say in which pairs, with describe(..., pairing="interleaved") or "half" (--pairing).'
+        )
+    new = any(given.get(key) is not None for key in ("use_scaled_rope", *_LLAMA_4))
+    base = given.get("rope_theta")
+    config = {
         "model_type": NAME,
         "hidden_size": given["dim"],
         "num_attention_heads": given["n_heads"],
         "num_hidden_layers": given["n_layers"],
         "head_dim": given.get("head_dim"),
         "max_position_embeddings": given.get("max_position_embeddings") or given.get("max_seq_len"),
-        "rope_theta": given.get("rope_theta") or 10_000.0,  # Meta's default, which Llama 1 and 2 leave out
+        # What Meta's code has where the file has none: Llama 1 and 2 leave it out.
+        "rope_theta": (500_000.0 if new else 10_000.0) if base is None else base,
     }
     for key in ("qk_rope_head_dim", "qk_nope_head_dim"):
         config[key] = given.get(key)
@@ -41,17 +78,22 @@ def translated(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         config["rope_scaling"] = rule
     if (every := given.get("nope_layer_interval")) is not None:
         config["no_rope_layers"] = [int((i + 1) % int(every) != 0) for i in range(int(given["n_layers"]))]
+    if given.get("attn_temperature_tuning"):
+        defaults = {"attn_temperature_tuning": True, "floor_scale": 8192, "attn_scale": 0.1}
+        config |= {key: default if given.get(key) is None else given[key] for key, default in defaults.items()}
     found = {key: value for key, value in config.items() if value is not None}
     return found, [f"{key}: not used" for key in given.not_read()]
 
 
 def _llama3(given: Mapping[str, Any]) -> dict[str, Any]:
     """Meta's ``apply_scaling``, whose numbers stand in the code but for those that newer files give."""
+    llama_4 = any(given.get(key) is not None for key in _LLAMA_4)
+    factor, high = given.get("rope_scaling_factor"), given.get("rope_high_freq_factor")
     return {
         "rope_type": "llama3",
-        "factor": given.get("rope_scaling_factor") or 8.0,
+        "factor": (16.0 if llama_4 else 8.0) if factor is None else factor,
         "low_freq_factor": 1.0,
-        "high_freq_factor": given.get("rope_high_freq_factor") or 4.0,
+        "high_freq_factor": (1.0 if llama_4 else 4.0) if high is None else high,
         "original_max_position_embeddings": 8192,
     }
 

@@ -39,7 +39,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     the pairing, posenc knows for each model type. If one part cannot be read, the others are still read.
 
     Args:
-        source: a model, its config, a dict, a ``config.json`` (or Meta's or Mistral's ``params.json``) or its folder.
+        source: a model, its config, a dict, a ``config.json`` or its folder (or Meta's, Mistral's or DeepSeek's own).
         pairing: the pairing of a model type that posenc does not know, such as one with its own code.
 
     Returns:
@@ -60,7 +60,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     raw = read(source)
     params = isinstance(raw, Mapping) and is_params_json(raw)
     if params:
-        keys, not_read = translated(tidy(raw))
+        keys, not_read = translated(tidy(raw), told=pairing is not None)
         read_parts = [Part("", Keys(keys), ALONE, not_read)]
     else:
         read_parts = normalise(raw)
@@ -72,7 +72,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
             check_contradictions(raw, part)
             if part.trouble is not None:
                 raise part.trouble
-            found = _groups(part, "interleaved" if params else pairing)
+            found = _groups(part, (pairing or "interleaved") if params else pairing)
         except ValueError as trouble:
             troubles.append(trouble)
             unread.append(f"{part.name or 'the whole'}: {part.model_type}: {str(trouble).removeprefix('describe: ')}")

@@ -1,0 +1,113 @@
+"""What models say of their layers in words of their own code: DeepSeek's and Xiaomi's, in those of transformers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from posenc.integrations.transformers.description.config import need_key
+
+
+def is_deepseek(config: Mapping[str, Any]) -> bool:
+    """Is this the config of DeepSeek's own code (V2, V3 and V4), and not Meta's or Mistral's?"""
+    return any(config.get(key) is not None for key in ("moe_inter_dim", "rope_head_dim", "compress_ratios"))
+
+
+def deepseek(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Its keys in the words of a ``config.json``; what is absent has the default of that code."""
+
+    def number(key: str, default: float) -> Any:
+        found = given.get(key)
+        return default if found is None else found
+
+    config: dict[str, Any] = {
+        "hidden_size": given["dim"],
+        "num_attention_heads": given["n_heads"],
+        "num_hidden_layers": given["n_layers"],
+        "rope_theta": number("rope_theta", 10_000.0),
+    }
+    yarn = {
+        "rope_type": "yarn",
+        "factor": number("rope_factor", 40.0),
+        "beta_fast": number("beta_fast", 32.0),
+        "beta_slow": number("beta_slow", 1.0),
+    }
+    if given.get("compress_ratios") is not None or given.get("rope_head_dim") is not None:
+        length = given.get("original_seq_len")
+        return v4_by_kind(
+            config
+            | {
+                "model_type": "deepseek_v4",
+                "head_dim": need_key(given, "head_dim"),
+                "qk_rope_head_dim": need_key(given, "rope_head_dim"),
+                "compress_ratios": need_key(given, "compress_ratios"),
+                "compress_rope_theta": number("compress_rope_theta", 40_000.0),
+                "rope_scaling": {**yarn, "original_max_position_embeddings": length} if length else None,
+            }
+        )
+    trained, longest = number("original_seq_len", 4096), number("max_seq_len", 4 * 4096)
+    mscale = number("mscale", 1.0)  # raises the scores alone, as with both weights of transformers' config
+    if longest > trained:
+        weights = {"mscale": mscale, "mscale_all_dim": mscale}
+        config["rope_scaling"] = {**yarn, **weights, "original_max_position_embeddings": trained}
+    else:
+        config["max_position_embeddings"] = trained
+    for key in ("qk_rope_head_dim", "qk_nope_head_dim"):
+        config[key] = need_key(given, key)
+    return config | {"model_type": "deepseek_v3"}
+
+
+def v4_by_kind(config: dict[str, Any]) -> dict[str, Any]:
+    """DeepSeek V4's flat keys as layers and rotary parameters by kind, as transformers' class makes them.
+
+    Layers that compress nothing have the plain rule at ``rope_theta``. The others have YaRN at
+    ``compress_rope_theta``, whose temperature the code leaves out.
+
+    Raises:
+        ValueError: fewer ratios than layers.
+    """
+    ratios, parameters = (
+        config.get("compress_ratios"),
+        config.get("rope_parameters") or config.get("rope_scaling") or {},
+    )
+    if not ratios or config.get("layer_types") or any(isinstance(each, Mapping) for each in parameters.values()):
+        return config
+    count = int(need_key(config, "num_hidden_layers"))
+    if len(ratios) < count:
+        raise ValueError(f"describe: compress_ratios has {len(ratios)} entries for {count} layers; give one for each.")
+    share = {"partial_rotary_factor": need_key(config, "qk_rope_head_dim") / need_key(config, "head_dim")}
+    compress = {"rope_type": "default", **parameters, **share, "rope_theta": need_key(config, "compress_rope_theta")}
+    if "yarn" in (compress["rope_type"], compress.get("type")):
+        compress |= {"rope_type": "yarn"} | ({} if "attention_factor" in compress else {"attention_factor": 1.0})
+    main = {"rope_type": "default", "rope_theta": need_key(config, "rope_theta"), **share}
+    gone = ("rope_scaling", "compress_ratios", "compress_rope_theta", "rope_theta", "qk_rope_head_dim")
+    return {key: value for key, value in config.items() if key not in gone} | {
+        "layer_types": ["compressed_attention" if ratio else "sliding_attention" for ratio in ratios[:count]],
+        "rope_parameters": {"main": main, "compress": compress},
+    }
+
+
+def mimo_by_kind(config: dict[str, Any]) -> dict[str, Any]:
+    """MiMo-V2-Flash's layers and bases by kind: its code marks layers with a window by 1 in ``hybrid_layer_pattern``.
+
+    transformers' class drops all of these keys for the numbers of the release.
+    """
+    pattern, width = config.get("hybrid_layer_pattern"), config.get("head_dim")
+    said = config.get("rope_parameters") or config.get("rope_scaling") or config.get("layer_types")
+    if not isinstance(pattern, (list, tuple)) or said or config.get("swa_head_dim", width) != width:
+        return config
+    count, share = int(need_key(config, "num_hidden_layers")), config.get("partial_rotary_factor")
+    if len(pattern) < count:
+        raise ValueError(
+            f"describe: hybrid_layer_pattern has {len(pattern)} entries for {count} layers; give one for each."
+        )
+    own = config.get("swa_rope_theta")
+    bases = {"full_attention": need_key(config, "rope_theta")}
+    bases["sliding_attention"] = bases["full_attention"] if own is None else own
+    types = ["sliding_attention" if mark else "full_attention" for mark in pattern[:count]]
+    return {key: value for key, value in config.items() if key not in ("rope_scaling", "rope_theta")} | {
+        "layer_types": types,
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": base}
+            | ({} if share is None else {"partial_rotary_factor": share})
+            for kind, base in bases.items()
+        },
+    }
