@@ -79,3 +79,17 @@ def test_the_form_of_the_paper_has_no_trained_window() -> None:
         posenc.scores.SwinV2Bias(num_heads=2, window=(4, 4), trained_window=(4, 4), form="paper")
     with pytest.raises(ValueError, match="got form 'cr', expected one of"):
         posenc.scores.SwinV2Bias(num_heads=2, form="cr")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", ["code", "paper"])
+def test_another_window_has_the_same_network_spaced_as_in_training(form: str) -> None:
+    small = posenc.scores.SwinV2Bias(num_heads=2, window=(4, 4), form=form).double()
+    trained = (4, 4) if form == "code" else None
+    expected = posenc.scores.SwinV2Bias(num_heads=2, window=(6, 5), trained_window=trained, form=form).double()
+    expected.load_state_dict(small.state_dict())
+    places = torch.arange(30)
+    once, twice = small.resized(6, 5), small.resized(9, 9).resized(6, 5)
+    assert torch.equal(once.bias(places, places), expected.bias(places, places))
+    assert torch.equal(twice.bias(places, places), expected.bias(places, places))
+    with pytest.raises(ValueError, match=r"expected below 16.* use resized\(rows, columns\)"):
+        small.bias(places, places)

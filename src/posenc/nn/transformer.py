@@ -1,7 +1,7 @@
 """A stack of blocks in which all three places of an encoding are called."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ class Transformer(nn.Module):
     Args:
         num_layers: blocks.
         encoding: one for all blocks, or a :class:`posenc.PerLayer`, or None. Its first place is called once, before the
-            first block.
+            first block. ``model.encoding = other`` gives all blocks another one: a rule for longer texts, or a table
+            for larger images (``model.encoding = model.encoding.resized(8, 8)``).
 
     Example:
         >>> import torch, posenc
@@ -64,12 +65,7 @@ class Transformer(nn.Module):
         self.dim = dim
         if num_layers < 1:
             raise ValueError(f"Transformer: got num_layers {num_layers}, expected at least 1.")
-        if isinstance(encoding, PerLayer) and len(encoding) != num_layers:
-            raise ValueError(
-                f"Transformer: got an encoding for {len(encoding)} layers, expected {num_layers}; build PerLayer with "
-                f"num_layers={num_layers}."
-            )
-        each = encoding if isinstance(encoding, PerLayer) else [encoding] * num_layers
+        each = _of_layers(encoding, num_layers)
         self.layers = nn.ModuleList(
             Block(
                 dim, num_heads, one, num_kv_heads=num_kv_heads, head_dim=head_dim, causal=causal, window=window,
@@ -80,6 +76,13 @@ class Transformer(nn.Module):
         )  # fmt: skip
         self.norm = make_norm(norm, dim, eps)
         self.encoding = encoding
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The layers hold the encoding too: without this, another one would act at the first place alone, in silence.
+        if name == "encoding" and "layers" in self._modules:
+            for layer, one in zip(self.layers, _of_layers(value, len(self.layers)), strict=True):
+                layer.self_attn.encoding = one  # type: ignore[union-attr]
+        super().__setattr__(name, value)
 
     def new_cache(self, max_length: int | None = None) -> list[BlockCache]:
         """Empty caches of all blocks, for one run of decoding; ``max_length`` takes their memory once."""
@@ -131,3 +134,15 @@ class Transformer(nn.Module):
             return []
         every = list(self.encoding) if isinstance(self.encoding, PerLayer) else [self.encoding]
         return [one for i, one in enumerate(every) if "embeddings" in one.places and every.index(one) == i]
+
+
+def _of_layers(encoding: Encoding | PerLayer | None, num_layers: int) -> Sequence[Encoding | None]:
+    """The encoding of each layer."""
+    if not isinstance(encoding, PerLayer):
+        return [encoding] * num_layers
+    if len(encoding) != num_layers:
+        raise ValueError(
+            f"Transformer: got an encoding for {len(encoding)} layers, expected {num_layers}; build PerLayer with "
+            f"num_layers={num_layers}."
+        )
+    return list(encoding)

@@ -44,7 +44,7 @@ def offsets(
             before = f" after {prefix}" if prefix else ""
             raise ValueError(
                 f"{name}: got position {last}, expected below {places}: a window of {window[0]} x {window[1]} places"
-                f"{before}."
+                f"{before}; for another window use resized(rows, columns)."
             )
         if positions.is_floating_point() and bool((positions != positions.floor()).any()):
             raise ValueError(f"{name}: got a fractional position, expected whole ones: a place in the window.")

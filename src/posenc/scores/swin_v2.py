@@ -104,6 +104,15 @@ class SwinV2Bias(ScoreEncoding):
         self.hidden.reset_parameters()
         self.out.reset_parameters()
 
+    def resized(self, rows: int, columns: int) -> "SwinV2Bias":
+        """A new encoding for another window: the same network, whose offsets are spaced as in the trained window."""
+        trained = (self.trained_window or self.window) if self.form == "code" else None
+        other = SwinV2Bias(
+            self.num_heads, window=(rows, columns), trained_window=trained, width=self.width, form=self.form
+        )
+        other.to(self.hidden.weight).load_state_dict(self.state_dict())
+        return other
+
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
         # The network is asked once for each offset that there is, not once for each pair of places.
         rows, columns = self.window
