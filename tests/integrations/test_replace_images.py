@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from posenc import ALiBi, AxialRoPE, MixedRoPE, NoPE, RoPE, Sinusoidal, positions
 from posenc.embeddings import LearnedGrid
+from posenc.encoding import Encoding
 from posenc.integrations.transformers import describe, extend, replace
 
 transformers = pytest.importorskip("transformers")
@@ -150,3 +151,33 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="several coordinates"):
         replace(text, AxialRoPE(16))
     assert torch.equal(read(model, images()), before)
+
+
+def test_of_a_model_with_a_text_and_an_image_tower_one_part_is_asked_for() -> None:
+    """With inputs, RoPE for the text of a CLIP was put into its image tower too, beside the table there; an encoding
+    of rows and columns was refused without a word on the tower."""
+    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = build("CLIP", text_config={**text, "vocab_size": 9, "eos_token_id": 8}, vision_config=SMALL)
+    inputs = {"input_ids": torch.tensor([[1, 2, 3, 8]]), "pixel_values": images()[:1]}
+    before = model(**inputs)
+    with pytest.raises(
+        ValueError, match=r"call replace\(model.text_model, ...\) or replace\(model.vision_model, ...\)"
+    ):
+        replace(model, RoPE(16), inputs=inputs)
+    with pytest.raises(ValueError, match=r"several coordinates .* call replace\(model.vision_model, ...\)\.$"):
+        replace(model, AxialRoPE(16))
+    for part, encoding, moved in ((model.text_model, RoPE(16), "text"), (model.vision_model, AxialRoPE(16), "image")):
+        with replace(part, encoding):
+            after = model(**inputs)
+        for name in ("text", "image"):
+            same = torch.equal(after[f"{name}_embeds"], before[f"{name}_embeds"])
+            assert same == (name != moved)
+    with replace(model, Sinusoidal(32), inputs=inputs):  # written into the one table of a text
+        assert torch.equal(model(**inputs).image_embeds, before.image_embeds)
+
+
+@pytest.mark.parametrize("encoding", [AxialRoPE(16), RoPE(16), NoPE()], ids=repr)
+def test_biases_within_windows_are_what_stands_in_the_way(encoding: Encoding) -> None:
+    model = build("Beit", **SMALL, use_relative_position_bias=True)
+    with pytest.raises(ValueError, match="has SwinBias within its attention, which cannot be taken out"):
+        replace(model, encoding)

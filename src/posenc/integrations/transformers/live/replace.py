@@ -17,6 +17,7 @@ from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live.check import warn_of_findings
 from posenc.integrations.transformers.live.image_tables import image_grid, take_out_of_grid
 from posenc.integrations.transformers.live.learned_table import config_of, learned_table, position_tables, swap
+from posenc.integrations.transformers.live.parts import check_parts
 from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.live.sites import Site, find_sites, run, with_sites
 from posenc.kernels.precision import may_look
@@ -81,7 +82,8 @@ def replace(
     warn_of_findings(inner, "replace")
     described = describe(inner)
     grid = image_grid(inner, described)
-    _check(encoding, of_images=grid is not None)
+    _check(encoding)
+    check_parts(inner, described, encoding, of_images=grid is not None)
     present = [group.encoding.at("queries_keys") for group in described]
     if positions is not None and grid is None:
         raise ValueError("replace: got positions for a model that reads no images, whose tokens are counted.")
@@ -102,13 +104,11 @@ def replace(
     return patch.commit()
 
 
-def _check(encoding: Encoding, *, of_images: bool) -> None:
+def _check(encoding: Encoding) -> None:
     name = type(encoding).__name__
     for part in encoding.parts:
         if type(part).carry is not Encoding.carry:
             raise ValueError(f"replace: {name} carries something of the tokens besides keys, which no cache keeps.")
-        if not of_images and (isinstance(part, MRoPE) or (getattr(part, "coordinates", None) or 1) > 1):
-            raise ValueError(f"replace: {name} reads several coordinates of a token, expected one.")
 
 
 def _out_of_rotary(patch: Patch, model: Any, held: Held, inputs: Mapping[str, Any] | None) -> None:
