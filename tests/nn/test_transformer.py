@@ -24,7 +24,8 @@ def test_another_encoding_acts_in_every_layer_of_a_transformer_that_is_given_it(
         expected.load_state_dict(model.state_dict())
         before = model(x)
         model.encoding = other
-        assert torch.equal(model(x), expected(x)) and not torch.equal(model(x), before)
+        assert torch.equal(model(x), expected(x))
+        assert not torch.equal(model(x), before)
         model.encoding = start
         assert torch.equal(model(x), before)
     with pytest.raises(ValueError, match="an encoding for 3 layers, expected 2"):
