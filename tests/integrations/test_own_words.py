@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from posenc import AxialRoPE, Compose, MRoPE, NoPE, RoPE, Temperature
@@ -166,3 +167,23 @@ def test_an_image_tower_alone_is_no_text() -> None:
     (tower,) = describe({**TOWER, "model_type": "siglip"})
     assert isinstance(tower.encoding, LearnedGrid)
     assert tower.encoding.dim == 1152
+
+
+@pytest.mark.transformers_as_pinned
+@pytest.mark.parametrize("section", [[11, 11, 10], [8, 8, 16], [12, 12, 8]])
+def test_ernie_vls_reordered_rates_turn_each_coordinate_as_its_own_module_does(section: list[int]) -> None:
+    """Its module sorts the rates by coordinate, and puts rows and columns in turns afterwards."""
+    modeling = pytest.importorskip("transformers.models.ernie4_5_vl_moe.modeling_ernie4_5_vl_moe")
+    config = modeling.Ernie4_5_VLMoeTextConfig(
+        **{"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2},
+        **{"head_dim": 64, "max_position_embeddings": 512},
+        rope_parameters={"rope_type": "default", "rope_theta": 5e5, "mrope_section": section},
+    )
+    (group,) = describe(config)
+    assert isinstance(group.encoding, MRoPE)
+    places = torch.tensor([[0, 0, 0], [3, 8, 1], [3, 1, 9], [40, 40, 40], [200, 7, 93]])  # time, row, column
+    q, k = torch.randn(2, 1, 4, 5, 64, generator=torch.Generator().manual_seed(0))
+    cos, sin = modeling.Ernie4_5_VLMoeTextRotaryEmbedding(config)(q, places.T[:, None])
+    theirs = modeling.apply_rotary_pos_emb(q, k, cos, sin)
+    for ours, right in zip(group.encoding.on_queries_keys(q, k, places[None]), theirs, strict=True):
+        torch.testing.assert_close(ours, right, atol=2e-4, rtol=0)

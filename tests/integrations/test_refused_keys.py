@@ -88,3 +88,46 @@ def test_a_refused_key_of_a_part_changes_nothing_else() -> None:
 def test_a_refused_key_of_the_structure_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a whole number"):
         describe({"model_type": "vit", **SIZES, "num_hidden_layers": "two"})
+
+
+TINY = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "max_position_embeddings": 8192}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "key", "value", "said"),
+    [
+        ("qwen", "rotary_emb_base", 1, "rotary_emb_base=1"),
+        ("gpt_neox", "rotary_emb_base", -3.0, "rotary_emb_base=-3"),
+        ("llama", "rope_theta", 1, "rope_theta=1"),
+        ("modernbert", "global_rope_theta", 1, "global_rope_theta=1"),
+        ("gemma3_text", "rope_local_base_freq", 0.5, "rope_local_base_freq=0.5"),
+        ("phi3small", "rope_embedding_base", 1, "rope_embedding_base=1"),
+        ("chatglm", "rope_ratio", -3.0, "rope_ratio=-3"),
+    ],
+)
+def test_an_error_of_the_rates_names_the_key_of_the_config(model_type: str, key: str, value: float, said: str) -> None:
+    """The rule knows its own name alone: "got base 1.0"."""
+    with pytest.raises(
+        ValueError, match=f"^describe: {model_type}: .*(It comes from|The config says) .*{said}"
+    ) as caught:
+        describe({**TINY, "model_type": model_type, "seq_length": 128, key: value})
+    assert "10000=" not in str(caught.value)
+
+
+@pytest.mark.transformers_as_pinned
+def test_rope_scaling_beside_rope_parameters_says_what_each_reader_takes() -> None:
+    llama = {**TINY, "model_type": "llama", "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    said = "transformers.* reads rope_scaling alone, with the base {}, and llama.cpp's converter reads rope_parameters"
+    with pytest.raises(ValueError, match=said.format(r"that its class has by default \(10000 for most\)")):
+        describe({**llama, "rope_scaling": scaling})
+    with pytest.raises(ValueError, match=said.format("20000 that stands beside them")):
+        describe({**llama, "rope_scaling": scaling, "rope_theta": 20000})
+    with pytest.raises(ValueError, match=said.format("300.0")):
+        describe({**llama, "rope_scaling": {**scaling, "rope_theta": 300.0}})
+    # Both say one thing, and transformers finds the base beside them.
+    (group,) = describe({**llama, "rope_scaling": {"rope_type": "default"}, "rope_theta": 5e5})
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.frequencies == Geometric(5e5)
+    with pytest.raises(ValueError, match="reads rope_scaling alone"):
+        describe({**llama, "rope_scaling": {"rope_type": "default"}})

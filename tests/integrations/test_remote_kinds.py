@@ -2,8 +2,8 @@
 
 Read in public repositories: OpenMOSS/MOSS, modeling_moss; turingmotors/heron, modeling_japanese_stablelm_alpha;
 ssbuild/deep_training, modeling_bluelm and modeling_xverse; foldl/chatllm.cpp (BlueLM-7B-32K); ztxz16/fastllm and a copy
-of XVERSE-13B-256K's rotary module; ports of StableLM-Alpha and of Ling 2.5 to vLLM, and of Ring-mini-linear to MLX;
-generative-computing/granite-switch.
+of XVERSE-13B-256K's rotary module; PaddleMIX's CogVLM and tongxiao2002/vllm-for-LMMs' CogVLM2; ports of StableLM-Alpha
+and of Ling 2.5 to vLLM, and of Ring-mini-linear to MLX; generative-computing/granite-switch.
 """
 
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from posenc import MRoPE, NoPE, RoPE, XPos
+from posenc.embeddings import LearnedGrid
 from posenc.frequencies import DynamicNTK, Geometric, NTKMixed
 from posenc.integrations.transformers import describe
 
@@ -247,3 +248,21 @@ def test_a_config_without_a_model_type_is_told_that_of_its_architecture() -> Non
             describe({**SIZES, "architectures": [name], "rope_theta": 1e4})
     with pytest.raises(ValueError, match="add it, or say the pairing"):
         describe({**SIZES, "architectures": ["NothingForCausalLM"], "rope_theta": 1e4})
+
+
+@pytest.mark.parametrize(("heads", "base", "image"), [({}, 1e4, 490), ({"num_multi_query_heads": 8}, 5e5, 1344)])
+def test_cogvlms_have_a_base_in_their_code_and_no_model_type(heads: dict[str, int], base: float, image: int) -> None:
+    tower = {"hidden_size": 1792, "image_size": image, "num_heads": 16, "num_hidden_layers": 3, "patch_size": 14}
+    config = {"architectures": ["CogVLMForCausalLM"], **SIZES, **heads, "max_position_embeddings": 2048}
+    tower["num_positions"] = (image // 14) ** 2 + 1
+    described = describe({**config, "vocab_size": 32000, "vision_config": tower})
+    text, vision = described
+    assert_turns(text.encoding, rates(128, base), pairs="halves")
+    assert (text.trained_length, len(text.layers), described.unread) == (2048, 4, ())
+    assert isinstance(vision.encoding, LearnedGrid)
+    assert (vision.part, vision.encoding.grid, vision.encoding.prefix) == ("vision_config", (image // 14,) * 2, 1)
+    wrong = describe({**config, "vision_config": {**tower, "num_positions": 7}}).unread
+    assert "num_positions is 7" in wrong[0]
+    if not heads:
+        with pytest.raises(ValueError, match="no num_multi_query_heads"):
+            describe({**config, "vocab_size": 128256})

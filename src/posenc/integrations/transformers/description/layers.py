@@ -48,11 +48,30 @@ def rotary_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """``rope_parameters``, or ``rope_scaling`` of transformers 4, or nothing."""
     new, old = config.get("rope_parameters"), config.get("rope_scaling")
     if new and old and new != old:
-        raise ValueError(
-            "describe: got rope_parameters and rope_scaling, and they differ; rope_scaling is their name before "
-            "transformers 5, so drop it."
-        )
+        _check_alike(config, new, old)
+        return {**old, **new}
     return dict(new or old or {})
+
+
+def _check_alike(config: Mapping[str, Any], new: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    """Refuse a config whose readers make different things of it: each knows one of the two objects."""
+    apart = sorted(key for key in new.keys() & old.keys() if new[key] != old[key])
+    base, beside = new.get("rope_theta"), config.get("rope_theta")
+    lost = {key: value for key, value in new.items() if key not in old and key not in ("rope_type", "type")}
+    if base is not None and base in (old.get("rope_theta"), beside):
+        lost.pop("rope_theta", None)
+    rules = {str(each.get("rope_type", each.get("type", "default"))) for each in (new, old)}
+    if not apart and not lost and len(rules) == 1:
+        return
+    taken = "that its class has by default (10000 for most)" if beside is None else f"{beside} that stands beside them"
+    taken = str(old["rope_theta"]) if old.get("rope_theta") is not None else taken
+    short = [{key: value for key, value in each.items() if not isinstance(value, (list, tuple))} for each in (new, old)]
+    raise ValueError(
+        f"describe: got rope_parameters {short[0]} and rope_scaling {short[1]}, and they differ: transformers, and "
+        f"what is built on it, reads rope_scaling alone, with the base {taken}, and llama.cpp's converter reads "
+        "rope_parameters alone; write what the model was trained with into rope_parameters, rope_theta too, and drop "
+        "rope_scaling."
+    )
 
 
 def is_nested(parameters: Mapping[str, Any]) -> bool:

@@ -157,7 +157,10 @@ LEARNED_RATES = names("mistral_large4_text")
 SAME_CODE = {"kimi_k2": "deepseek_v3", "deepseek_ref": "deepseek_v4", "minimax_m3": "minimax_m3_vl_text"}
 
 #: Published code whose config class has no model type: the architecture that its configs name instead.
-BY_ARCHITECTURE = {"JapaneseStableLMAlphaForCausalLM": "japanese_stablelm_alpha"}
+BY_ARCHITECTURE = {
+    "JapaneseStableLMAlphaForCausalLM": "japanese_stablelm_alpha",
+    **dict.fromkeys(("CogVLMForCausalLM", "CogVLMVideoForCausalLM", "CogAgentForCausalLM"), "cogvlm"),
+}
 
 #: Published code outside of transformers that rotates as Llama does; what their layers are, their keys say.
 REMOTE_AS_LLAMA = names("""

@@ -105,7 +105,7 @@ def _name_outranked(raw: Mapping[str, Any], found: list[Part]) -> None:
     for part in found:
         if not part.by_class:
             continue
-        given = _at(raw, part.name)
+        given = at(raw, part.name)
         for key in _CONSUMED & given.keys():
             value = given[key]
             taken = inside["rope_theta" if "theta" in key or "base" in key else "partial_rotary_factor"]
@@ -180,8 +180,8 @@ def _parts_of(source: Any) -> list[Part]:
     for part in found:
         # What a flat config says may be put into a part.
         elsewhere = {key for other in found for key in other.keys} if not part.name else set()
-        part.not_read += _dropped(_at(checked, part.name), {*part.keys, *elsewhere})
-        part.not_read += unlike(_at(checked, part.name), dict(part.keys))
+        part.not_read += _dropped(at(checked, part.name), {*part.keys, *elsewhere})
+        part.not_read += unlike(at(checked, part.name), dict(part.keys))
     return found
 
 
@@ -272,7 +272,7 @@ def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Pa
         for inner, own in parts(whole):
             full_name = ".".join(filter(None, (name, inner)))
             if not inner or (
-                full_name not in taken and not has_other_parts(_at(raw, name))
+                full_name not in taken and not has_other_parts(at(raw, name))
             ):  # what a class fills in for parts that the config has is not theirs
                 left = [*left_out, *_dropped(checked, own)] if not inner else []
                 found.append(Part(full_name, Keys(own), version(), left))
@@ -339,7 +339,8 @@ def _dropped(raw: Mapping[str, Any], filled: Collection[str]) -> list[str]:
     ]
 
 
-def _at(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def at(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The part of a config of this name, as it is written; nothing where there is none."""
     for key in name.split(".") if name else ():
         config = config.get(key) or {}
         if not isinstance(config, Mapping):

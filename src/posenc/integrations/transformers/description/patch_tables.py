@@ -29,6 +29,7 @@ class Table:
         width: the key of its channels.
         asked: the key that has to be true, of a table that a config may leave out.
         note: what a reader should know besides.
+        total: the key of the number of all rows, which the size of image tells too.
     """
 
     prefix: int | tuple[str, ...] = 0
@@ -39,6 +40,7 @@ class Table:
     width: str = "hidden_size"
     asked: str = ""
     note: str = ""
+    total: str = ""
 
     def grid(self, config: Mapping[str, Any]) -> tuple[int, int]:
         """Rows and columns of the patches that it has rows for."""
@@ -57,7 +59,14 @@ class Table:
         if self.asked and not config.get(self.asked):
             return None
         before = self.prefix if isinstance(self.prefix, int) else sum(need_size(config, key) for key in self.prefix)
-        return learned_grid(need_size(config, self.width), self.grid(config), before)
+        grid = self.grid(config)
+        total = config.get(self.total) if self.total else None
+        if total is not None and total != before + grid[0] * grid[1]:
+            raise ValueError(
+                f"describe: {self.total} is {total}, and an image of {self.image} {config[self.image]} has {grid[0]} x "
+                f"{grid[1]} patches and {before} token before them; correct one of them."
+            )
+        return learned_grid(need_size(config, self.width), grid, before)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -132,6 +141,7 @@ TABLES: dict[str, Table] = {
         """),
         Table(prefix=1),
     ),
+    "cogvlm.vision_config": Table(prefix=1, total="num_positions"),
     "deit": Table(prefix=2),
     "pixio": Table(prefix=("n_cls_tokens",)),
     "idefics_vision": Table(prefix=1, width="embed_dim"),

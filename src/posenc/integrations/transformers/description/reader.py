@@ -19,13 +19,14 @@ from posenc.integrations.transformers.description.layers import (
     rotary_parameters,
     types_of,
 )
-from posenc.integrations.transformers.description.normalise import ALONE, Part, normalise
+from posenc.integrations.transformers.description.normalise import ALONE, Part, at, normalise
 from posenc.integrations.transformers.description.not_rotary import READERS as NOT_ROTARY
 from posenc.integrations.transformers.description.params_json import NAME, is_params_json, translated
 from posenc.integrations.transformers.description.patch_tables import BESIDE_ROTATION
 from posenc.integrations.transformers.description.remote_code import READERS as REMOTE
 from posenc.integrations.transformers.description.rotary import Pairing, axial, encoding_of
 from posenc.integrations.transformers.description.unknown_types import check_unknown
+from posenc.integrations.transformers.description.which_key import with_key
 from posenc.integrations.transformers.description.without_parameters import reader_of
 from posenc.integrations.transformers.rules.read import LENGTH_TAKEN, NEEDS_TRAINED_LENGTH, check_keys
 
@@ -73,7 +74,9 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
             if part.trouble is not None:
                 raise part.trouble
             found = _groups(part, (pairing or "interleaved") if params else pairing)
-        except ValueError as trouble:
+        except ValueError as error:
+            written = at(raw, part.name) if isinstance(raw, Mapping) else {}
+            trouble = with_key(error, written, dict(part.keys))
             troubles.append(trouble)
             unread.append(f"{part.name or 'the whole'}: {part.model_type}: {str(trouble).removeprefix('describe: ')}")
             continue
@@ -131,7 +134,7 @@ def check_contradictions(raw: Any, part: Part) -> None:
     flat = {key: config.get(key) for key in ("rope_parameters", "rope_scaling")}
     if not all(value is None or isinstance(value, Mapping) for value in flat.values()):
         return
-    parameters = rotary_parameters(flat)
+    parameters = rotary_parameters({**flat, "rope_theta": config.get("rope_theta")})
     if is_nested(parameters):
         return
     for key in ("rope_theta", "partial_rotary_factor"):

@@ -188,6 +188,19 @@ def _xverse(config: Mapping[str, Any]) -> None:
         config["rope_theta"] = 10_000.0
 
 
+def _cogvlm(config: Mapping[str, Any]) -> list[Found]:
+    """CogVLM and CogAgent, whose code has the base 10000, and CogVLM2 (grouped heads), whose code has 500000."""
+    base = 10_000.0 if config.get("num_multi_query_heads") is None else 500_000.0
+    if base == 10_000 and int(config.get("vocab_size") or 0) > 100_000:
+        raise ValueError(
+            "describe: the config of a 'cogvlm' has the vocabulary of CogVLM2, whose code has the base 500000, and no "
+            "num_multi_query_heads, which tells it from CogVLM, whose code has 10000; add it."
+        )
+    note = "all tokens of an image but its first and its last have one position"
+    rope = RoPE(head_dim(config), frequencies=Geometric(base))
+    return [("", all_layers(config), rope, size(config, "max_positions"), (*_FIXED, note))]
+
+
 def _granite_switch(config: Mapping[str, Any]) -> list[Found] | None:
     """Granite 4's dense code; some of the layers that a config counts are places in the cache for the switch."""
     if config.get("num_adapters") and isinstance(config, Keys):
@@ -283,6 +296,7 @@ READERS: dict[str, Reader] = {
     "hf_olmo": _olmo,
     **dict.fromkeys(("btlm", "jais"), _jais),
     "codeshell": _codeshell,
+    **dict.fromkeys(("cogagent", "cogvlm", "cogvlm2"), _cogvlm),
     **dict.fromkeys(("falcon_ocr", "falcon_perception"), _falcon_perception),
     "granite_switch": _granite_switch,
     "japanese_stablelm_alpha": _japanese_stablelm_alpha,
