@@ -73,6 +73,11 @@ class CoPE(ContextualEncoding):
         """Set the table to zeros, as the authors do."""
         nn.init.zeros_(self.table)
 
+    @property
+    def count_table(self) -> Tensor:
+        """What :meth:`by_count` multiplies the scaled queries by."""
+        return self.table
+
     def by_count(
         self, q: Float[Tensor, "batch heads q_len head_dim"], scale: float
     ) -> Float[Tensor, "batch heads q_len length"]:

@@ -16,12 +16,19 @@ TOLERANCE = {torch.float32: 2e-4, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 Q = 0  # of the arguments of a forward
 FORWARDS = (torch.ops.posenc._attention, torch.ops.posenc._attention_and_sums)
 OF_ROW = torch.ops.posenc._attention_of_row
+OF_COUNTS = torch.ops.posenc._attention_of_counts
 
 
 def good_call() -> tuple[Any, list[Any]]:
     """An operator and arguments that it must take."""
     forward = good_arguments()
     if forward[6] and random.random() < 0.5:  # causal
+        if random.random() < 0.3:
+            q, k, v, scale = forward[:4]
+            counts = random.choice((1, 2, 3, 20, 64, 300))
+            step = torch.randn(1, q.shape[3]) * random.choice((1e-3, 0.01, 0.1))
+            by_count = torch.arange(counts)[:, None] * step + 1e-4 * torch.randn(counts, q.shape[3])
+            return OF_COUNTS, [q, k, v, scale, by_count, forward[7]]
         return OF_ROW, [*forward[:6], forward[7]]
     if random.random() < 0.5:
         return random.choice(FORWARDS), forward
@@ -121,6 +128,11 @@ def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
         *first, window = arguments
         rest = [None, None, None, True, None, None, None, None]
         return difference(torch.ops.posenc._attention, [*first, True, window, *rest], result)
+    if operator is OF_COUNTS:
+        *first, by_count, window = arguments
+        counted = first[3] * arguments[Q].float() @ by_count.mT
+        options = [None, 0, True, window, None, None, None, True, None, None, None, counted]
+        return difference(torch.ops.posenc._attention, [*first, *options], result)
     if operator in FORWARDS:
         y = result[0] if operator is torch.ops.posenc._attention_and_sums else result
         q, k, v = (x.double().nan_to_num(0.0, 0.0, 0.0) for x in arguments[:3])

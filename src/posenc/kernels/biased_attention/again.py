@@ -47,16 +47,16 @@ def _run(q: Tensor, k: Tensor, v: Tensor, encoding: Any, window: int | None, *, 
     row = row_of_distances.known(part, tensors, heads, k_len, window)
     if row is not None:
         return fused.of_row(q, k, v, scale, row.made, -row.low, window or 0, learns)
-    added = _added(part, tensors, q, scale, k_len)
+    if not counting.counts(type(part)):
+        added = shares.known(part, tensors, heads, q_len, k_len)
+    elif getattr(part, "num_heads", heads) != heads or part.value_dim is not None:
+        return None
+    elif not learns and (table := counting.table(part, head_dim)) is not None:
+        return fused.of_counts(q, k, v, scale, table, window or 0)
+    else:
+        added = _counted(part, q, scale)
     return None if added is None else fused.at_once(q, k, v, scale, window or 0, added, learns)
 
 
-def _added(part: Any, tensors: list[Tensor], q: Tensor, scale: float, k_len: int) -> Added | None:
-    """What the whole way would add that is no row of distances, if it has kept all of it that takes long to make."""
-    batch, heads, q_len, _ = q.shape
-    if not counting.counts(type(part)):
-        return shares.known(part, tensors, heads, q_len, k_len)
-    entries = batch * heads * q_len * part.length
-    if getattr(part, "num_heads", heads) != heads or part.value_dim is not None or entries > counting.MOST:
-        return None
-    return counting.of_queries(part, q, scale)
+def _counted(part: Any, q: Tensor, scale: float) -> Added | None:
+    return None if q.shape[:3].numel() * part.length > counting.MOST else counting.of_queries(part, q, scale)

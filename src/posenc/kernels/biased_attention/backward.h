@@ -190,7 +190,7 @@ INLINE bool backward_head(const Problem& p, const Gradients& g, int64_t b, int64
       if (counts != nullptr) {
         double totals[QUERIES];
         for (int64_t t = 0; t < QUERIES; ++t) totals[t] = lse[t0 + t] == INFINITE ? 0.0 : counts[t];
-        lay_out(p, b, h, t0, t1, columns, pairs);
+        lay_out(p.counts, p.counted_of(b, h, t0), p.counts, t1 - t0, columns, pairs);
         count_keys<L, Pass::KEEP>(count, columns, p.counts, pairs, totals, weights, kept);
       }
       if (p.mask_is_float) add_mask(p, b, h, t0, t1, u0, u1, weights);

@@ -65,6 +65,8 @@ Operand operand(const char* name, const Tensor& x) {
   return made;
 }
 
+constexpr int64_t MOST_COUNTS = 1 << 24;  // whole numbers of a float
+
 Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const std::optional<Tensor>& table,
                 int64_t zero, bool causal, int64_t window, const std::optional<Tensor>& mask,
                 const std::optional<Tensor>& documents, const std::optional<Tensor>& sinks, bool skip,
@@ -153,12 +155,11 @@ Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
     p.factors = static_cast<const float*>(factors->const_data_ptr());
   }
   if (counted.has_value()) {
-    constexpr int64_t MOST = 1 << 24;  // whole numbers of a float
     REQUIRE(counted->is_cpu() && counted->scalar_type() == ScalarType::Float && counted->dim() == 4 &&
                 counted->size(0) == p.batch && counted->size(1) == p.heads && counted->size(2) == p.q_len &&
-                counted->size(3) >= 1 && counted->size(3) <= MOST && counted->is_contiguous(),
+                counted->size(3) >= 1 && counted->size(3) <= MOST_COUNTS && counted->is_contiguous(),
             "got counted of shape ", Shape{*counted}, ", expected contiguous float32 (", p.batch, ", ", p.heads, ", ",
-            p.q_len, ", 1 to ", MOST, " counts), on the CPU.");
+            p.q_len, ", 1 to ", MOST_COUNTS, " counts), on the CPU.");
     REQUIRE(causal && p.table == nullptr && p.fades == nullptr,
             "got counted without causal, or with a table or fades, expected it in a causal call, alone.");
     p.counted = static_cast<const float*>(counted->const_data_ptr()), p.counts = counted->size(3);
@@ -166,6 +167,15 @@ Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
   // Without a bias that falls, or a float mask that lifts what it holds down, there is nothing to prove.
   p.skip = skip && ((p.table != nullptr && p.units == nullptr) || p.fades != nullptr) && !p.mask_is_float;
   return p;
+}
+
+void set_counts(Problem& p, const Tensor& by_count) {
+  REQUIRE(by_count.is_cpu() && by_count.scalar_type() == ScalarType::Float && by_count.dim() == 2 &&
+              by_count.size(0) >= 1 && by_count.size(0) <= MOST_COUNTS && by_count.size(1) == p.q.channels &&
+              by_count.is_contiguous(),
+          "got a table of counts of shape ", Shape{by_count}, ", expected contiguous float32 (1 to ", MOST_COUNTS, ", ",
+          p.q.channels, "), on the CPU.");
+  p.by_count = static_cast<const float*>(by_count.const_data_ptr()), p.counts = by_count.size(0);
 }
 
 }  // namespace

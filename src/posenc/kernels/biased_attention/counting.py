@@ -1,6 +1,8 @@
 """A bias that a query reads from a row of its own, at a count of the keys that matter to it.
 
 An encoding that has one defines ``by_count(q, scale)``, which gives the rows, and ``length``, their number of entries.
+If the rows are products of the scaled queries with a table, ``count_table`` may name it: where nothing is learned, the
+kernel makes them as it reads them.
 A key's count is the sum of the gates from it to the query, which the compiled kernel takes as it makes the scores, from
 the nearest keys to the furthest. Past the end of the row, where most keys are, there is nothing left to count.
 """
@@ -15,6 +17,7 @@ from posenc.kernels.biased_attention.added import Added
 from posenc.kernels.biased_attention.content import Content
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.row_of_distances import home
+from posenc.kernels.inputs import PLAIN
 from posenc.kernels.precision import without_autocast
 
 MOST = 2**28  # entries of all rows, 1 GiB, and as many of their gradient
@@ -37,6 +40,17 @@ def refusal(problem: Problem) -> str | None:
     if entries > MOST and problem.encoding.length > 4 * problem.q.shape[3]:
         return f"the products of all queries with all counts of {problem.name} take {entries * 4 / 2**30:.1f} GiB"
     return None
+
+
+def table(encoding: Any, head_dim: int) -> Tensor | None:
+    """What ``by_count`` multiplies the scaled queries by, if the encoding names it, as ``count_table``."""
+    cls = type(encoding)
+    own = vars(cls)
+    if not ("count_table" in own and "by_count" in own) and home(cls, "count_table") > home(cls, "by_count"):
+        return None  # a later by_count gives something else
+    by_count: Tensor = encoding.count_table
+    plain = type(by_count) in PLAIN and by_count.dtype is torch.float32 and by_count.is_cpu and by_count.is_contiguous()
+    return by_count if plain and by_count.shape == (encoding.length, head_dim) else None
 
 
 def make(problem: Problem) -> Added:

@@ -103,15 +103,26 @@ INLINE void count_keys(int64_t count, int64_t columns, int64_t length, const flo
   }
 }
 
+// Floats of a row of counts, in whole vectors of any instruction set.
+inline int64_t counts_row(const Problem& p) { return (p.counts + 15) / 16 * 16; }
+
 // The rows of some queries as pairs, and zeros from the last query to the last of `columns`.
-INLINE void lay_out(const Problem& p, int64_t b, int64_t h, int64_t t0, int64_t t1, int64_t columns, float* pairs) {
-  const int64_t last = p.counts - 1;
-  for (int64_t t = t0; t < t1; ++t, pairs += 2 * p.counts) {
-    const float* const row = p.counted_of(b, h, t);
-    for (int64_t i = 0; i < last; ++i) pairs[2 * i] = row[i], pairs[2 * i + 1] = row[i + 1] - row[i];
-    pairs[2 * last] = row[last], pairs[2 * last + 1] = 0.0f;
+INLINE void lay_out(int64_t counts, const float* from, int64_t row, int64_t rows, int64_t columns, float* pairs) {
+  const int64_t last = counts - 1;
+  for (int64_t t = 0; t < rows; ++t, from += row, pairs += 2 * counts) {
+    for (int64_t i = 0; i < last; ++i) pairs[2 * i] = from[i], pairs[2 * i + 1] = from[i + 1] - from[i];
+    pairs[2 * last] = from[last], pairs[2 * last + 1] = 0.0f;
   }
-  std::fill(pairs, pairs + (columns - (t1 - t0)) * 2 * p.counts, 0.0f);
+  std::fill(pairs, pairs + (columns - rows) * 2 * counts, 0.0f);
+}
+
+// The table of counts as columns, (channels, counts_row), for the products of many queries.
+inline std::vector<float> turned(const Problem& p) {
+  std::vector<float> to(size_t(p.q.channels * counts_row(p)));
+  for (int64_t i = 0; i < p.counts; ++i) {
+    for (int64_t c = 0; c < p.q.channels; ++c) to[size_t(c * counts_row(p) + i)] = p.by_count[i * p.q.channels + c];
+  }
+  return to;
 }
 
 // How far the queries of a tile have counted.

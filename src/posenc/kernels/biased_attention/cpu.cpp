@@ -183,6 +183,16 @@ Tensor attention_of_row(const Tensor& q, const Tensor& k, const Tensor& v, doubl
   return attention(q, k, v, scale, table, zero, true, window, {}, {}, {}, true, {}, {}, {}, {});
 }
 
+// A causal call that counts, by products of the queries with a table, which are made where they are read.
+Tensor attention_of_counts(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const Tensor& by_count,
+                           int64_t window) {
+  Problem p = checked(q, k, v, scale, {}, 0, true, window, {}, {}, {}, true, {}, {}, {}, {});
+  set_counts(p, by_count);
+  std::vector<float> columns;
+  if (p.q_len > FEW) columns = turned(p), p.by_count = columns.data();
+  return forward(p, nullptr);
+}
+
 std::tuple<Tensor, Tensor> attention_and_sums(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
                                               const std::optional<Tensor>& table, int64_t zero, bool causal,
                                               int64_t window, const std::optional<Tensor>& mask,
@@ -267,6 +277,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> attention_bac
 STABLE_TORCH_LIBRARY_IMPL(posenc, CPU, library) {
   library.impl("_attention", TORCH_BOX(&attention));
   library.impl("_attention_of_row", TORCH_BOX(&attention_of_row));
+  library.impl("_attention_of_counts", TORCH_BOX(&attention_of_counts));
   library.impl("_attention_and_sums", TORCH_BOX(&attention_and_sums));
   library.impl("_attention_backward", TORCH_BOX(&attention_backward));
 }

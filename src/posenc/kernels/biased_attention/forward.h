@@ -43,8 +43,8 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   using F = typename L::F;
   const int64_t t1 = std::min(t0 + QUERIES, p.q_len), rows = t1 - t0, columns = whole_vectors<L>(rows);
   const int64_t channels = p.q.channels, width = whole_vectors<L>(p.v.channels), kv = p.kv_head(h);
-  const bool counting = p.counted != nullptr;
-  const int64_t counted = counting ? QUERIES * (2 * p.counts + 2) : 0;
+  const bool counting = p.counts > 0;
+  const int64_t counted = counting ? QUERIES * (2 * p.counts + counts_row(p) + 2) : 0;
   scratch.reset(QUERIES * (2 * channels + KEYS + width + 8) + KEYS * (channels + width) + counted + 256);
   float* const q_rows = scratch.take(QUERIES * channels);
   float* const queries = scratch.take(channels * QUERIES);
@@ -57,6 +57,7 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   float* const k_room = scratch.take(KEYS * channels);
   float* const v_room = scratch.take(KEYS * width);
   float* const pairs = scratch.take(2 * QUERIES * p.counts);
+  float* const products = scratch.take(p.by_count != nullptr ? QUERIES * counts_row(p) : 0);
   float* const level = scratch.take(counting ? QUERIES : 0);  // of what is added once the counts are settled
   float* const nothing = scratch.take(counting ? QUERIES : 0);
 
@@ -75,7 +76,14 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   Shares shares;
   Counter counter;
   if (counting) {
-    lay_out(p, b, h, t0, t1, columns, pairs);
+    if (p.by_count != nullptr) {
+      const int64_t width = counts_row(p);
+      std::fill(products, products + rows * width, 0.0f);
+      add_product<L>(rows, width, channels, q_rows, channels, 1, p.by_count, width, products, width);
+      lay_out(p.counts, products, width, rows, columns, pairs);
+    } else {
+      lay_out(p.counts, p.counted_of(b, h, t0), p.counts, rows, columns, pairs);
+    }
     counter.start(rows, p.counts);
     for (int64_t t = 0; t < columns; ++t) level[t] = pairs[2 * ((t + 1) * p.counts - 1)];
     std::fill(nothing, nothing + QUERIES, -INFINITE);
@@ -240,14 +248,17 @@ template <class L>
 INLINE bool forward_row(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t, Scratch& scratch) {
   using F = typename L::F;
   const int64_t channels = p.q.channels, width = whole_vectors<L>(p.v.channels), kv = p.kv_head(h);
-  scratch.reset(channels + 2 * KEYS + width + KEYS * (channels + width) + 256);
+  scratch.reset(channels + 2 * KEYS + width + KEYS * (channels + width) + p.counts + 256);
   float* const query = scratch.take(channels);
   float* const scores = scratch.take(KEYS);
   float* const added = scratch.take(KEYS * 1);
   float* const sums = scratch.take(width);
   float* const k_room = scratch.take(KEYS * channels);
   float* const v_room = scratch.take(KEYS * width);
+  float* const products = scratch.take(p.counts);
   copy_tokens(p.q, b, h, t, t + 1, p.scale, query, channels);
+  const float* const by_count = p.counted == nullptr ? products : p.counted_of(b, h, t);
+  if (p.by_count != nullptr) dot_products<L>(p.counts, query, p.by_count, channels, channels, products, 0);
   std::fill(sums, sums + width, 0.0f);
   const bool sunk = p.sinks != nullptr;
   float most = sunk ? p.sinks[h] : -INFINITE, total = sunk && most > -INFINITE ? 1.0f : 0.0f;
@@ -291,8 +302,8 @@ INLINE bool forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
       const uint8_t* const mask = static_cast<const uint8_t*>(p.mask) + start;
       for (int64_t i = 0; i < count; ++i) scores[i] = mask[i * stride[3]] ? scores[i] : -INFINITE;
     }
-    if (p.counted != nullptr) {
-      total_count = add_at_counts<L>(p.counted_of(b, h, t), p.counts, total_count, count, scores, added);
+    if (p.counts > 0) {
+      total_count = add_at_counts<L>(by_count, p.counts, total_count, count, scores, added);
     }
     if (p.mask_is_float) {
       const float* const mask = static_cast<const float*>(p.mask) + start;

@@ -1,9 +1,10 @@
 """The compiled kernel (cpu.cpp): biases of the distance and masks are added as the scores are made.
 
-Four operators of the dispatcher::
+Five operators of the dispatcher::
 
     posenc::_attention             y
     posenc::_attention_of_row      y of a causal call with a table and a window at most
+    posenc::_attention_of_counts   y of a causal call that counts, and makes ``counted`` of the queries and a table
     posenc::_attention_and_sums    y, and the logarithms of the sums of the softmax, which the backward reads
     posenc::_attention_backward    gradients of q, k, v, channels rounded up to whole vectors; of the table; of fades or
                                    counted; of factors; and sums for each unit
@@ -46,11 +47,16 @@ torch.library.define(
     "posenc::_attention_of_row",
     "(Tensor q, Tensor k, Tensor v, float scale, Tensor? table=None, int zero=0, int window=0) -> Tensor",
 )
+torch.library.define(
+    "posenc::_attention_of_counts",
+    "(Tensor q, Tensor k, Tensor v, float scale, Tensor by_count, int window=0) -> Tensor",
+)
 torch.library.define("posenc::_attention_and_sums", f"({_FORWARD}) -> (Tensor, Tensor)")
 torch.library.define("posenc::_attention_backward", f"({_BACKWARD}) -> ({', '.join(['Tensor'] * 7)})")
 # What OpOverload.__call__ calls: two Python frames less in every call.
 _operator: Callable[..., Any] = torch.ops.posenc._attention.default._op
 _operator_of_row: Callable[..., Any] = torch.ops.posenc._attention_of_row.default._op
+_operator_of_counts: Callable[..., Any] = torch.ops.posenc._attention_of_counts.default._op
 _operator_and_sums: Callable[..., Any] = torch.ops.posenc._attention_and_sums.default._op
 _backward_operator: Callable[..., Any] = torch.ops.posenc._attention_backward.default._op
 
@@ -135,6 +141,12 @@ def of_row(
     return y
 
 
+def of_counts(q: Tensor, k: Tensor, v: Tensor, scale: float, table: Tensor, window: int) -> Tensor:
+    """Causal attention that counts, with a window at most. Nothing asks for a gradient."""
+    y: Tensor = _operator_of_counts(q, k, v, scale, table, window)
+    return y
+
+
 def at_once(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, added: Added, learns: bool) -> Tensor:
     """Causal attention with a window at most and what is added, which asks for no gradient itself."""
     inputs = _Inputs(q, k, v, None, added.table, *added[2:])
@@ -147,11 +159,17 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
     Args:
         skip: leave out blocks of keys whose weights are proved to be 0, which changes no bit of the result.
     """
-    added: Added = way(problem).make(problem)
     q, k, v, window = problem.q, problem.k, problem.v, problem.window or 0
+    hides = problem.mask is not None or problem.documents is not None or problem.sinks is not None
+    plain = problem.causal and skip and not hides
+    if plain and way(problem) is counting and not needs_gradients(problem):
+        by_count = counting.table(problem.encoding, q.shape[3])
+        if by_count is not None and not (by_count.requires_grad and torch.is_grad_enabled()):
+            return of_counts(q, k, v, problem.scale, by_count, window)
+    added: Added = way(problem).make(problem)
     inputs = _Inputs(q, k, v, problem.sinks, added.table, *added[2:])
     learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    if problem.causal and skip and all(x is None for x in (problem.mask, problem.documents, problem.sinks, *added[2:])):
+    if plain and all(x is None for x in added[2:]):
         return of_row(q, k, v, problem.scale, added.table, added.zero, window, learns)
     order = _Order(problem.causal, window, _mask(problem), _documents(problem), skip)
     sinks = None if problem.sinks is None else problem.sinks.float()

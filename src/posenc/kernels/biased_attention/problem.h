@@ -42,6 +42,8 @@ struct Problem {
   int64_t unit_count = 0;
   const float* factors = nullptr;  // (q_len)
   const float* counted = nullptr;  // (batch, heads, q_len, counts): what is added at each count of a query; see counts.h
+  // Or what the scaled queries are multiplied by to give it: (counts, q channels) for a query alone, and turned for many.
+  const float* by_count = nullptr;
   int64_t counts = 0;
   bool skip = true;                // leave out tiles whose weights are proved to be 0
   // 0 times what is not finite is NaN, so a key that no query of a tile may see can spoil them all. Where a result is not
