@@ -121,6 +121,12 @@ MUTANTS = [
         "kernels/biased_attention/test_counting.py",
     ),
     (
+        "kernels/biased_attention/problem.h",
+        "std::max<int64_t>(0, key - shift)",
+        "std::max<int64_t>(0, key - shift + 1)",
+        "kernels/biased_attention/test_fused.py",
+    ),
+    (
         "kernels/biased_attention/scores.h",
         "weight != 0.0f && n < columns",
         "n < columns",

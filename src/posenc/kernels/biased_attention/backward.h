@@ -173,7 +173,8 @@ INLINE bool backward_head(const Problem& p, const Gradients& g, int64_t b, int64
       if (p.skip && is_certainly_nothing(longest_query[i] * longest_key, most, least[i])) continue;
       const float* const key_rows = keys.data + (u0 - first_key) * keys.row;
       const float* const value_rows = values.data + (u0 - first_key) * values.row;
-      make_scores<L>(count, columns, key_rows, keys.row, channels, q_columns + t0 * channels,
+      const Cut cut(p, t0, u0, u1);
+      make_scores<L>(cut, columns, key_rows, keys.row, channels, q_columns + t0 * channels,
                      diagonals.any ? diagonals.values : nullptr, weights, unused);
       if (p.fades != nullptr) add_fading(p, b, h, t0, t1, u0, u1, weights);
       if (p.units != nullptr) {
@@ -191,22 +192,30 @@ INLINE bool backward_head(const Problem& p, const Gradients& g, int64_t b, int64
         double totals[QUERIES];
         for (int64_t t = 0; t < QUERIES; ++t) totals[t] = lse[t0 + t] == INFINITE ? 0.0 : counts[t];
         lay_out(p.counts, p.counted_of(b, h, t0), p.counts, t1 - t0, columns, pairs);
-        count_keys<L, Pass::KEEP>(count, columns, p.counts, pairs, totals, weights, kept);
+        count_keys<L, Pass::KEEP>(cut, columns, p.counts, pairs, totals, weights, kept);
       }
       if (p.mask_is_float) add_mask(p, b, h, t0, t1, u0, u1, weights);
       for (int64_t n = 0; n < columns; n += L::W) {
         F sums = L::load(lse + t0 + n);
         if (settled) sums -= L::load(level + t0 + n);
         const F start = -L::load(delta + t0 + n);
-        for (int64_t u = 0; u < count; ++u) {
+        const int64_t met = cut.keys_before(n + L::W);
+        for (int64_t u = 0; u < met; ++u) {
           float* const at = weights + u * QUERIES + n;
           const F score = L::load(at), weight = L::exp(score - sums);
           L::store(at, p.careful ? (score == -INFINITE ? F{} : weight) : weight);
           L::store(slopes + u * QUERIES + n, start);
         }
+        for (int64_t u = met; u < count; ++u) {
+          L::store(weights + u * QUERIES + n, F{});
+          L::store(slopes + u * QUERIES + n, F{});
+        }
       }
-      add_product<L>(count, columns, value_channels, value_rows, values.row, 1, y_columns + t0 * value_channels, QUERIES,
-                     slopes, QUERIES);
+      const int64_t wide = cut.block(columns, L::NR);
+      for (int64_t n = 0; n < columns; n += wide) {
+        add_product<L>(cut.keys_before(n + wide), std::min(wide, columns - n), value_channels, value_rows, values.row, 1,
+                       y_columns + t0 * value_channels + n, QUERIES, slopes + n, QUERIES);
+      }
       for (int64_t u = 0; u < count; ++u) {
         for (int64_t n = 0; n < columns; n += L::W) {
           float* const at = slopes + u * QUERIES + n;
@@ -214,16 +223,27 @@ INLINE bool backward_head(const Problem& p, const Gradients& g, int64_t b, int64
           L::store(at, p.careful ? (weight == 0.0f ? F{} : slope) : slope);
         }
       }
-      add_weighted<L>(p, count, value_width, rows, weights, QUERIES, 1, y_rows + t0 * value_width, value_width,
-                      v_gradient + u0 * value_width, value_width);
+      const int64_t key_block = cut.block(count, FEW_ROWS), query_block = cut.block(rows, FEW_ROWS);
+      for (int64_t u = 0; u < count; u += key_block) {
+        const int64_t t = std::min(cut.first_query(u), rows);
+        add_weighted<L>(p, std::min(key_block, count - u), value_width, rows - t, weights + u * QUERIES + t, QUERIES, 1,
+                        y_rows + (t0 + t) * value_width, value_width, v_gradient + (u0 + u) * value_width, value_width);
+      }
       float* const of_counts = counted_gradient == nullptr ? nullptr : counted_gradient + t0 * p.counts;
       if (counts != nullptr) {
-        add_counting_gradient<L>(count, rows, columns, p.counts, kept, slopes, behind + t0, of_counts);
+        add_counting_gradient<L>(cut, rows, columns, p.counts, kept, slopes, behind + t0, of_counts);
       } else if (of_counts != nullptr) {
         add_settled_gradient<L>(count, rows, columns, p.counts, slopes, unused, of_counts);
       }
-      add_weighted<L>(p, count, width, rows, slopes, QUERIES, 1, q_rows + t0 * width, width, k_gradient + u0 * width, width);
-      add_weighted<L>(p, rows, width, count, slopes, 1, QUERIES, key_rows, keys.row, q_gradient + t0 * width, width);
+      for (int64_t u = 0; u < count; u += key_block) {
+        const int64_t t = std::min(cut.first_query(u), rows);
+        add_weighted<L>(p, std::min(key_block, count - u), width, rows - t, slopes + u * QUERIES + t, QUERIES, 1,
+                        q_rows + (t0 + t) * width, width, k_gradient + (u0 + u) * width, width);
+      }
+      for (int64_t t = 0; t < rows; t += query_block) {
+        add_weighted<L>(p, std::min(query_block, rows - t), width, cut.keys_before(t + query_block), slopes + t, 1,
+                        QUERIES, key_rows, keys.row, q_gradient + (t0 + t) * width, width);
+      }
       if (g.units != nullptr) {
         add_share_gradients<L>(shares, count, rows, slopes, factor_gradient + t0, unit_gradient);  // sets slopes
       }

@@ -59,7 +59,7 @@ enum class Pass { COUNT, ADD, KEEP };  // count alone; add the bias too; keep wh
 // From the last key of a tile to the first: the gates of each query are added to `totals`, and what its row holds at its
 // count to the scores. A few gates are summed at a time: one added to a count of many would lose its last places.
 template <class L, Pass PASS>
-INLINE void count_keys(int64_t count, int64_t columns, int64_t length, const float* pairs, double* totals, float* scores,
+INLINE void count_keys(const Cut& cut, int64_t columns, int64_t length, const float* pairs, double* totals, float* scores,
                        Kept kept) {
   using F = typename L::F;
   using I = typename L::I;
@@ -68,7 +68,7 @@ INLINE void count_keys(int64_t count, int64_t columns, int64_t length, const flo
   for (int64_t n = 0; n < columns; n += L::W) {
     I rows;
     for (int i = 0; i < L::W; ++i) rows[i] = int32_t((n + i) * length);
-    for (int64_t stop = count; stop > 0; stop -= FEW_KEYS) {
+    for (int64_t stop = cut.keys_before(n + L::W); stop > 0; stop -= FEW_KEYS) {
       float part[L::W];
       for (int i = 0; i < L::W; ++i) part[i] = float(totals[n + i]);
       const F before = L::load(part);
@@ -207,10 +207,11 @@ struct CountsBefore {
         Diagonals diagonals;
         diagonals.make(p, h, t0, t1, u0, u1);
         const Rows keys = rows_of(p.k, b, p.kv_head(h), u0, u1, k_room, width);
-        make_scores<L>(u1 - u0, columns, keys.data, keys.row, channels, q_columns + t0 * channels,
+        const Cut cut(p, t0, u0, u1);
+        make_scores<L>(cut, columns, keys.data, keys.row, channels, q_columns + t0 * channels,
                        diagonals.any ? diagonals.values : nullptr, scores, unused);
         hide(p, b, h, t0, t1, u0, u1, scores);
-        count_keys<L, Pass::COUNT>(u1 - u0, columns, p.counts, nullptr, counter.totals, scores, {});
+        count_keys<L, Pass::COUNT>(cut, columns, p.counts, nullptr, counter.totals, scores, {});
       }
     }
   }
@@ -220,18 +221,18 @@ struct CountsBefore {
 // of the gates to the gradient itself. A key's gate is in the counts of all keys behind it, and `behind` has the sums of
 // their slopes, which this carries on.
 template <class L>
-INLINE void add_counting_gradient(int64_t count, int64_t queries, int64_t columns, int64_t length, Kept kept,
+INLINE void add_counting_gradient(const Cut& cut, int64_t queries, int64_t columns, int64_t length, Kept kept,
                                   float* slopes, float* behind, float* rows) {
   using F = typename L::F;
-  for (int64_t u = 0; rows != nullptr && u < count; ++u) {
+  for (int64_t u = 0; rows != nullptr && u < cut.keys; ++u) {
     const float *const places = kept.places + u * QUERIES, *const line = slopes + u * QUERIES;
     float upper[QUERIES];
     int32_t entries[QUERIES];
-    for (int64_t t = 0; t < queries; ++t) {
+    for (int64_t t = cut.first_query(u); t < queries; ++t) {
       entries[t] = std::min(int32_t(places[t]), int32_t(length - 2));  // at the last count all goes to the upper one
       upper[t] = line[t] * (places[t] - float(entries[t]));
     }
-    for (int64_t t = 0; t < queries; ++t) {
+    for (int64_t t = cut.first_query(u); t < queries; ++t) {
       float* const to = rows + t * length + entries[t];
       to[0] += line[t] - upper[t];
       to[1] += upper[t];
@@ -240,7 +241,7 @@ INLINE void add_counting_gradient(int64_t count, int64_t queries, int64_t column
   for (int64_t n = 0; n < columns; n += L::W) {
     const F before = L::load(behind + n);
     F sum{};
-    for (int64_t u = 0; u < count; ++u) {
+    for (int64_t u = 0; u < cut.keys_before(n + L::W); ++u) {
       float* const at = slopes + u * QUERIES + n;
       const F slope = L::load(at);
       sum += slope * L::load(kept.steps + u * QUERIES + n);

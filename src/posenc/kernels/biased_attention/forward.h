@@ -103,7 +103,8 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
     }
     const Rows key_rows = rows_of(p.k, b, kv, u0, u1, k_room, channels);
     std::copy(above, above + QUERIES, now);
-    make_scores<L>(count, columns, key_rows.data, key_rows.row, channels, queries,
+    const Cut cut(p, t0, u0, u1);
+    make_scores<L>(cut, columns, key_rows.data, key_rows.row, channels, queries,
                    diagonals.any ? diagonals.values : nullptr, scores, now);
     if (fading) add_fading(p, b, h, t0, t1, u0, u1, scores);
     if (sharing) {
@@ -112,7 +113,7 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
     }
     if (masked) hide(p, b, h, t0, t1, u0, u1, scores);
     if (counting && !settled) {
-      count_keys<L, Pass::ADD>(count, columns, p.counts, pairs, counter.totals, scores, {});
+      count_keys<L, Pass::ADD>(cut, columns, p.counts, pairs, counter.totals, scores, {});
     }
     if (p.mask_is_float) add_mask(p, b, h, t0, t1, u0, u1, scores);
     if (fading || sharing || masked || (counting && !settled)) {
@@ -128,12 +129,14 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
       moved |= L::any_above(largest, before);
       if (settled) shift -= L::load(level + n);
       F total{};
-      for (int64_t u = 0; u < count; ++u) {
+      const int64_t seen = cut.keys_before(n + L::W);
+      for (int64_t u = 0; u < seen; ++u) {
         float* const at = scores + u * QUERIES + n;
         const F weight = L::exp(L::load(at) - shift);
         L::store(at, weight);
         total += weight;
       }
+      for (int64_t u = seen; u < count; ++u) L::store(scores + u * QUERIES + n, F{});
       L::store(totals + n, L::load(totals + n) * factor + total);
       L::store(shrink + n, factor);
       L::store(most + n, largest);
@@ -146,7 +149,11 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
       }
     }
     const Rows value_rows = rows_of(p.v, b, kv, u0, u1, v_room, width);
-    add_weighted<L>(p, rows, width, count, scores, 1, QUERIES, value_rows.data, value_rows.row, sums, width);
+    const int64_t block = cut.block(rows, FEW_ROWS);
+    for (int64_t t = 0; t < rows; t += block) {
+      add_weighted<L>(p, std::min(block, rows - t), width, cut.keys_before(t + block), scores + t, 1, QUERIES,
+                      value_rows.data, value_rows.row, sums + t * width, width);
+    }
   };
   const int64_t first = keys.first / KEYS, stop = (keys.stop + KEYS - 1) / KEYS;
   const int64_t nearest = std::clamp((t1 - 1 + p.offset) / KEYS, first, std::max(first, stop - 1));

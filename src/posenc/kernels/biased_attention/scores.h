@@ -45,17 +45,29 @@ INLINE void score_columns(int64_t count, const float* keys, int64_t key_row, int
   for (int n = 0; n < NV; ++n) L::store(most + n * L::W, largest[n]);
 }
 
-// Scores of `count` keys and `columns` queries (rounded up to vectors); `diagonals` may be null.
+template <class L, int NV>
+INLINE void cut_off(int64_t first_key, int64_t stop_key, float* scores) {
+  for (int64_t u = first_key; u < stop_key; ++u) {
+    for (int n = 0; n < NV; ++n) L::store(scores + u * QUERIES + n * L::W, L::all(-INFINITE));
+  }
+}
+
+// Scores of the keys of a tile and `columns` queries (rounded up to vectors); `diagonals` may be null. What the order
+// cuts off is minus infinity.
 template <class L>
-INLINE void make_scores(int64_t count, int64_t columns, const float* keys, int64_t key_row, int64_t channels,
+INLINE void make_scores(const Cut& cut, int64_t columns, const float* keys, int64_t key_row, int64_t channels,
                         const float* queries, const float* diagonals, float* scores, float* most) {
-  const float* const last = diagonals == nullptr ? nullptr : diagonals + count - 1;
+  const float* const last = diagonals == nullptr ? nullptr : diagonals + cut.keys - 1;
   int64_t n = 0;
   for (; n + L::NR <= columns; n += L::NR) {
+    const int64_t count = cut.keys_before(n + L::NR);
     score_columns<L, L::NV>(count, keys, key_row, channels, queries + n, last ? last + n : last, scores + n, most + n);
+    cut_off<L, L::NV>(count, cut.keys, scores + n);
   }
   for (; n < columns; n += L::W) {
+    const int64_t count = cut.keys_before(n + L::W);
     score_columns<L, 1>(count, keys, key_row, channels, queries + n, last ? last + n : last, scores + n, most + n);
+    cut_off<L, 1>(count, cut.keys, scores + n);
   }
 }
 
