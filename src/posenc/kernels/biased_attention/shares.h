@@ -83,11 +83,11 @@ struct Shares {  // of a tile of queries and keys
 
 // Added to scores that lie as scores[(u - u0) * QUERIES + (t - t0)].
 template <class L>
-INLINE void add_shares(const Shares& shares, int64_t count, int64_t columns, float* scores) {
-  for (int64_t u = 0; u < count; ++u) {
-    const float* const counts = shares.counts + count - 1 - u;
+INLINE void add_shares(const Shares& shares, const Cut& cut, int64_t columns, float* scores) {
+  for (int64_t u = 0; u < cut.keys; ++u) {
+    const float* const counts = shares.counts + cut.keys - 1 - u;
     float* const line = scores + u * QUERIES;
-    for (int64_t n = 0; n < columns; n += L::W) {
+    for (int64_t n = cut.first_query(u) / L::W * L::W; n < columns; n += L::W) {
       const typename L::F share = L::load(counts + n) * L::load(shares.factors + n);
       L::store(line + n, L::load(line + n) + shares.lines.value(share));
     }
