@@ -318,10 +318,9 @@ class ContextualEncoding(Encoding, ABC):
     The compiled CPU attention supports two kinds that do not change values. If the bias is min(c_i - c_j, 0) for the
     query of token i and the key of token j, define ``fades(state)``, which returns c of all tokens, ``(batch, heads,
     k_len)``; the kernel skips faded keys. If each query has a row of biases and the count of a key selects the entry,
-    define ``length`` and ``by_count(q, scale)``, which returns the rows, ``(batch, heads, q_len, length)``. The count
-    is the sum of the sigmoids of the scores from the key to the query. Biases between whole counts are interpolated,
-    higher counts get the last entry, and calls must be causal. If the rows are products of the scaled queries with one
-    table, ``count_table`` may name it, ``(length, head_dim)``: where nothing is learned the kernel makes the rows itself.
+    define ``length`` and ``by_count(q, scale)``, which returns the rows, ``(batch, heads, q_len, length)``; if they are
+    products with a table, name it ``count_table``. The count is the sum of the sigmoids of the scores from the key to
+    the query. Biases between counts are interpolated, higher counts get the last entry, and calls must be causal.
 
     Attributes:
         reads_positions: False if the encoding uses the order of the sequence and ignores positions.
