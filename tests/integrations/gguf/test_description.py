@@ -70,9 +70,9 @@ MROPE, IMROPE = "QWEN2VL PADDLEOCR", "QWEN3VL QWEN3VLMOE QWEN35 QWEN35MOE"
 
 #: Architectures that the pinned package gguf does not name yet.
 NEWER = of.names("""
-    bailingmoe3 cohere2moe deepseek32 deepseek4 dflash dots3note eagle3 gemma4-assistant glm5-next granite_swa
-    graniteswitch hrm_text hy_v3 hy_v4 kimi-k3 laguna maple mellum minimax-01 minimax-m3 muse-glimmer nanbeige qwen3tts
-    qwen4exp spark2_5 talkie
+    bailingmoe3 cohere2moe deepseek32 deepseek4 deepseek41 dflash dots3note eagle3 gemma4-assistant glm5-next
+    granite_swa graniteswitch hrm_text hy_v3 hy_v4 kimi-k3 laguna maple mellum minimax-01 minimax-m3 muse-glimmer
+    nanbeige pockettts qwen3tts qwen4exp spark2_5 talkie
 """)
 
 

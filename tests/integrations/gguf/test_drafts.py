@@ -46,8 +46,9 @@ def assert_turns(encoding: Encoding, rates: np.ndarray) -> None:
     torch.testing.assert_close(encoding.on_queries_keys(q, q, torch.tensor([77]))[0], turned(q, rates, 77))
 
 
-def test_deepseek_4_scales_the_layers_that_compress_alone(tmp_path: Path) -> None:
-    described = describe(gguf_file(tmp_path / "m.gguf", "deepseek4", block_count=4, **V4))
+@pytest.mark.parametrize("arch", ["deepseek4", "deepseek41"])
+def test_deepseek_4_scales_the_layers_that_compress_alone(arch: str, tmp_path: Path) -> None:
+    described = describe(gguf_file(tmp_path / "m.gguf", arch, block_count=4, **V4))
     plain, compressed = described
     assert (plain.layers, compressed.layers) == ((0, 1), (2, 3))
     assert (plain.label, compressed.label) == ("main", "compress")
@@ -125,3 +126,11 @@ def test_granite_switch_rotates_as_granite(tmp_path: Path) -> None:
 def test_an_architecture_without_positions_says_why(tmp_path: Path, arch: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         describe(gguf_file(tmp_path / "m.gguf", arch))
+
+
+def test_pocket_tts_turns_whole_heads_in_neighbouring_pairs(tmp_path: Path) -> None:
+    """Its text side, which makes no tokens: ggml's normal rope over all channels."""
+    (group,) = describe(gguf_file(tmp_path / "m.gguf", "pockettts", block_count=6))
+    assert isinstance(group.encoding, RoPE)
+    assert (group.encoding.pairing, group.encoding.rotary_dim) == ("interleaved", group.encoding.head_dim)
+    assert len(group.layers) == 6

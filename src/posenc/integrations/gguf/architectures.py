@@ -14,9 +14,9 @@ def names(text: str) -> frozenset[str]:
 #: Architectures whose query and key weights are stored for pairs (2c, 2c + 1).
 INTERLEAVED = names("""
     arcee arctic baichuan bailingmoe bailingmoe3 chameleon chatglm cohere2 cohere2moe command-r deci deepseek
-    deepseek2 deepseek32 deepseek4 dots3note eagle3 ernie4_5 ernie4_5-moe glm-dsa glm4 granite granite_swa
+    deepseek2 deepseek32 deepseek4 deepseek41 dots3note eagle3 ernie4_5 ernie4_5-moe glm-dsa glm4 granite granite_swa
     granitehybrid granitemoe graniteswitch hy_v4 internlm2 llada llama llama-embed llama4 maincoder minicpm mistral3
-    mistral4 muse-glimmer nanbeige neo-bert olmo plm smollm3 xverse
+    mistral4 muse-glimmer nanbeige neo-bert olmo plm pockettts smollm3 xverse
 """)
 #: And for pairs (c, c + rotated channels / 2).
 HALF = names("""
@@ -56,7 +56,9 @@ KNOWN = INTERLEAVED | HALF | SECTIONS.keys() | TABLES | ALIBI | T5 | UNROTATED
 ALIBI_AT_LAYERS = {"baichuan": 40}
 
 #: The rotated channels are the last of a head (latent attention).
-TRAILING = names("bailingmoe3 deepseek2 deepseek32 deepseek4 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm")
+TRAILING = names("""
+    bailingmoe3 deepseek2 deepseek32 deepseek4 deepseek41 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm
+""")
 #: All channels of a head rotate by base 10000, whatever the file says.
 PLAIN = names("deepseek2-ocr")
 #: The layers without a window rotate half of the channels that the file says.
@@ -112,10 +114,10 @@ STORED_TEMPERATURES = {
 #: All blocks predict further tokens, and are the model.
 ALL_FURTHER = names("gemma4-assistant")
 #: Blocks that predict further tokens are in the file if this tensor of their first is.
-FURTHER_IF_STORED = {"deepseek4": "nextn.eh_proj.weight"}
+FURTHER_IF_STORED = dict.fromkeys(("deepseek4", "deepseek41"), "nextn.eh_proj.weight")
 #: Layers whose ``attention.compress_ratios`` is not 0 have a base of their own, and they alone are scaled. Those of
 #: DFlash drafts for such a model all have 0.
-COMPRESSED = names("deepseek4")
+COMPRESSED = names("deepseek4 deepseek41")
 #: Drafts of several kinds: those with this key are blocks of DeepSeek V4, without compression.
 COMPRESSED_IF_STORED = {"dflash": "hyper_connection.count"}
 #: In each group of this many layers the last has attention, where the file does not say how many.
@@ -126,7 +128,7 @@ RAISES_SCORES = names("deepseek2 deepseek32 glm-dsa mistral4")
 #: which this one does not read.
 NO_MULTIPLIER = names("glm-dsa")
 #: YaRN has no temperature.
-NO_TEMPERATURE = names("deepseek4")
+NO_TEMPERATURE = names("deepseek4 deepseek41")
 #: It is mscale_all_dim itself, and divides the temperature.
 DIVIDES_TEMPERATURE = names("mistral3")
 #: YaRN's ends of the ramp, by turns, where the file has no others; all others have these two, whatever it has.
