@@ -130,7 +130,7 @@ def test_of_a_lora_adapter_only_the_matrix_that_makes_channels_is_converted() ->
 @pytest.mark.parametrize(
     ("weights", "arguments", "message"),
     [
-        ({"v_proj.weight": torch.ones(8, 2)}, {"head_dim": 8}, "none that makes queries or keys"),
+        ({"v_proj.weight": torch.ones(8, 2)}, {"head_dim": 8}, "none that computes queries or keys"),
         ({"q_proj.weight": torch.ones(12, 2)}, {"head_dim": 8}, "12 rows, expected a multiple of head_dim 8"),
         ({"q_proj.weight": torch.ones(8, 2)}, {"head_dim": 8, "rotary_dim": 3}, "rotary_dim 3"),
         ({"q_proj.weight": torch.ones(8, 2)}, {"head_dim": 8, "rotary_dim": 4, "rotary_start": 6}, "from channel 6"),
@@ -271,21 +271,21 @@ def test_names_of_other_libraries_are_known(name: str, moves: bool) -> None:
         # Adapters and quantizers of the projections, which their rows lie in as they do in the weight.
         (
             {"a.q_proj.weight_packed": rows(8).int(), "a.q_proj.weight_scale": rows(8)},
-            "weight_packed lies within a projection",
+            "weight_packed belongs to a projection",
         ),
-        ({"a.q_proj.weight": rows(8), "a.q_proj.lora_up.weight": rows(8)}, "lora_up.weight lies within"),
-        ({"a.k_proj.weight": rows(8), "a.k_proj.parametrizations.weight.original1": rows(8)}, "original1 lies within"),
+        ({"a.q_proj.weight": rows(8), "a.q_proj.lora_up.weight": rows(8)}, "lora_up.weight belongs to"),
+        ({"a.k_proj.weight": rows(8), "a.k_proj.parametrizations.weight.original1": rows(8)}, "original1 belongs to"),
         (
             {"a.q_proj.weight": rows(8), "a.q_proj.modules_to_save.default.weight": rows(8)},
-            "default.weight lies within",
+            "default.weight belongs to",
         ),
-        ({"a.q_proj.weight": rows(8), "a.kv_proj.weight": rows(16)}, "kv_proj.weight seems to make"),
-        ({"a.q_b_proj.weight": rows(8), "a.k_rope_proj.weight": rows(8)}, "k_rope_proj.weight seems to make"),
-        ({"h.0.attn.qkv_proj.weight": rows(24)}, "is as CodeGen's"),
-        ({"lm.q_proj.weight": rows(8), "vision_tower.q_proj.weight": rows(8)}, "attentions of two kinds"),
-        ({"a.q_proj.weight": rows(8), "b.qkv_proj.weight": rows(24)}, "attentions of two kinds"),
+        ({"a.q_proj.weight": rows(8), "a.kv_proj.weight": rows(16)}, "kv_proj.weight seems to compute"),
+        ({"a.q_b_proj.weight": rows(8), "a.k_rope_proj.weight": rows(8)}, "k_rope_proj.weight seems to compute"),
+        ({"h.0.attn.qkv_proj.weight": rows(24)}, "is a fused projection as CodeGen has"),
+        ({"lm.q_proj.weight": rows(8), "vision_tower.q_proj.weight": rows(8)}, "two kinds of attention"),
+        ({"a.q_proj.weight": rows(8), "b.qkv_proj.weight": rows(24)}, "two kinds of attention"),
         ({"a.q_proj.weight": rows(8), "b.q_proj.weight": rows(8), "b.conv1d.weight": rows(8)}, "two kinds"),
-        ({"a.k_proj.weight": rows(8), "a.o_proj.weight": rows(8, 8)}, "may be the values too"),
+        ({"a.k_proj.weight": rows(8), "a.o_proj.weight": rows(8, 8)}, "may use the same rows as values"),
         ({**BLOCK, "a.q_proj.weight": rows(16), "a.k_proj.weight": rows(12)}, "12 rows, expected a multiple"),
     ],
 )
@@ -318,11 +318,14 @@ def test_what_is_touched_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     [
         (
             {"a.q_norm.weight": rows(8)[:, 0], "a.qkv_fused.weight": rows(24)},
-            "qkv_fused.weight seems to make",
+            "qkv_fused.weight seems to compute",
         ),
-        ({"a.q_proj.weight": rows(8), "b.in_q.weight": rows(8)}, "b.in_q.weight seems to make"),
-        ({"a.q_proj.weight": rows(8), "b.q_norm.weight": rows(8)[:, 0]}, "has no projection beside it that is known"),
-        ({"a.q_norm.weight": rows(8)[:, 0], "a.mixer.weight": rows(24)}, "no projection beside it"),
+        ({"a.q_proj.weight": rows(8), "b.in_q.weight": rows(8)}, "b.in_q.weight seems to compute"),
+        (
+            {"a.q_proj.weight": rows(8), "b.q_norm.weight": rows(8)[:, 0]},
+            "expected a projection with a known name beside it",
+        ),
+        ({"a.q_norm.weight": rows(8)[:, 0], "a.mixer.weight": rows(24)}, "no projection beside it has a known name"),
         ({"a.q_proj.qweight": rows(8).int()}, "packed"),
         ({"q_proj.weight": rows(8), "q_proj.weight_scale_inv": rows(4)}, "scale for each block of 2 rows"),
     ],

@@ -120,9 +120,9 @@ def test_attention_is_exact_under_a_shuffle_of_the_cache(name: str) -> None:
     ("change", "message"),
     [
         ({"q": (2, 4, 7)}, r"expected \(batch, heads, seq, head_dim\)"),
-        ({"q": (2, 4, 7, 8)}, "q and k of the same head_dim"),
+        ({"q": (2, 4, 7, 8)}, "one head_dim for q and k"),
         ({"q": (3, 4, 7, 16)}, "one batch size"),
-        ({"v": (2, 4, 6, 8)}, "a value for each key"),
+        ({"v": (2, 4, 6, 8)}, "one value for each key"),
         ({"q": (2, 3, 7, 16), "k": (2, 2, 7, 16), "v": (2, 2, 7, 8)}, "3 query heads for 2 key heads"),
         ({"q": (2, 4, 9, 16)}, "9 queries for 7 keys with causal=True"),
         ({"k": (2, 4, 0, 16), "v": (2, 4, 0, 8)}, "7 queries for 0 keys with causal=True"),
@@ -138,7 +138,7 @@ def test_shapes_that_do_not_fit_are_refused(change: dict[str, tuple[int, ...]], 
 
 def test_more_queries_than_keys_need_positions() -> None:
     q, k, v = tensors(q_len=9)
-    with pytest.raises(ValueError, match="say which they have"):
+    with pytest.raises(ValueError, match="give the positions of the queries"):
         posenc.attention(q, k, v, posenc.ALiBi(num_heads=4))
     assert posenc.attention(q, k, v, posenc.ALiBi(num_heads=4), q_positions=0).shape == (2, 4, 9, 8)
 

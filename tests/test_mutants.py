@@ -204,7 +204,7 @@ MUTANTS = [
     ("scores/cope.py", "queries + content.offset", "queries", "conformance/test_any_call.py"),
 ]
 
-#: For each question of the exam a fault that it finds: the file, as it is, as it is not, and who sits the exam.
+#: For each test of the encoding test suite (the exam), a fault that it finds: file, right line, wrong line, encoding.
 EXAM = {
     "matches_its_oracle_in_every_dtype": ("frequencies/geometric.py", "/ rotary_dim)", "/ (rotary_dim - 2))", "rope"),
     "has_the_gradient_of_its_oracle": ("kernels/rotate/op.py", "inverse=not inverse", "inverse=inverse", "rope"),

@@ -49,7 +49,7 @@ def test_weights_are_those_of_its_encodings() -> None:
     ("pattern", "num_layers", "message"),
     [
         ([], 4, r"got the pattern \[\]"),
-        (["a"], 4, r"for encodings named \['a', 'b'\], expected a pattern in which each of these names stands"),
+        (["a"], 4, r"for encodings named \['a', 'b'\], expected a pattern that contains each of these names"),
         (["a", "b", "c"], 4, "and no other"),
         (["a", "b"], 0, "got num_layers 0"),
     ],

@@ -64,8 +64,9 @@ def rerotate(
     same = ("head_dim", "pairing", "rotary_dim", "rotary_start", "seq_dim", "blocks", "coordinates")
     if different := [name for name in same if getattr(old, name) != getattr(new, name)]:
         raise ValueError(
-            f"rerotate: got encodings that differ in {different}, expected the same channels in the same pairs; turn "
-            "the keys back with encoding.inverse and rotate them afresh."
+            f"rerotate: got encodings that differ in {different}, expected two encodings that rotate the same "
+            "channels in the same pairs; undo the rotation with inverse of the first encoding, then rotate the keys "
+            "with the second."
         )
     before, factor_before = old.phases(
         old.resolve(old_positions, k, name="old_positions"), role="key", length=old_length
@@ -80,10 +81,12 @@ def _rotation(encoding: Encoding) -> Rotation:
         return found
     if found is not None:
         raise TypeError(
-            f"rerotate: got {type(found).__name__}, which does more to a key than turn it, expected a rotation such as "
-            "RoPE or a composition with one; keys of a PoPE are turned by a RoPE of twice its head_dim and its rule."
+            f"rerotate: got {type(found).__name__}, which does more to a key than rotate it, expected a rotation such "
+            "as RoPE, or a composition that contains one; for the keys of a PoPE, use a RoPE with twice its head_dim "
+            "and the same frequency rule."
         )
     raise TypeError(
-        f"rerotate: got {type(encoding).__name__}, which rotates no keys, expected a rotation such as RoPE or a "
-        "composition with one; keys of other encodings do not depend on positions."
+        f"rerotate: got {type(encoding).__name__}, which rotates no keys, expected a rotation such as RoPE, or a "
+        "composition that contains one; the keys of this encoding do not depend on positions, so there is nothing to "
+        "do."
     )

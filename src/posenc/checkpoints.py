@@ -186,8 +186,8 @@ def _part(name: str, fused: Fused | None, as_many: bool, whole: bool) -> _Part |
     kind = _KINDS.get(last)
     if last == "qkv_proj" and re.search(r"(^|\.)h\.\d+\.attn$", ".".join(path)):
         raise ValueError(
-            f"convert_pairing: {name} is as CodeGen's, whose queries, values and keys lie in several blocks; split it "
-            "into q_proj, k_proj and v_proj."
+            f"convert_pairing: {name} is a fused projection as CodeGen has, with queries, values and keys in several "
+            "blocks, which convert_pairing cannot convert; split it into q_proj, k_proj and v_proj."
         )
     if kind in ("stacked", "grouped") and fused is not None:
         kind = fused
@@ -195,8 +195,8 @@ def _part(name: str, fused: Fused | None, as_many: bool, whole: bool) -> _Part |
         kind = fused or _either(path[-1] if path else "", as_many, whole)
         if kind is None:
             raise ValueError(
-                f"convert_pairing: {name} may be stacked (GLM) or grouped by key head (GPT-NeoX, Falcon), and its name "
-                'does not say; give fused="stacked" or fused="grouped".'
+                f"convert_pairing: {name}: its rows may be stacked (GLM) or grouped by key head (GPT-NeoX, Falcon), "
+                'and the name of the tensor does not say which; give fused="stacked" or fused="grouped".'
             )
     return None if kind is None else _Part(name, module, what, kind)
 
@@ -218,7 +218,7 @@ def _check_known(
     known = ", ".join((*_KINDS, _EITHER))
     if not parts:
         raise ValueError(
-            f"convert_pairing: got {len(state_dict)} tensors and none that makes queries or keys"
+            f"convert_pairing: got {len(state_dict)} tensors and none that computes queries or keys"
             + ("" if only is None else f" and has {only!r} in its name")
             + f", expected modules named {known}; rename yours."
         )
@@ -234,26 +234,28 @@ def _check_known(
         if isinstance(tensor, Tensor) and tensor.ndim and len(tensor) >= fewest:
             if inside:
                 raise ValueError(
-                    f"convert_pairing: {name} lies within a projection of queries or keys and is not known, as an "
-                    "adapter or packed numbers of another library; merge it, or dequantize the weights, first."
+                    f"convert_pairing: {name} belongs to a projection of queries or keys, and convert_pairing does "
+                    "not know this tensor; it may come from an adapter or from a quantization library; merge the "
+                    "adapter, or dequantize the weights, first."
                 )
             strange.append(name)
     blocks = {part.module.rpartition(".")[0] for part in parts.values() if part and part.kind != "norm"}
     norms = {part.module.rpartition(".")[0]: part.name for part in parts.values() if part and part.kind == "norm"}
     if strange:
         raise ValueError(
-            f"convert_pairing: {', '.join(strange[:3])} seem{'s' if len(strange) == 1 else ''} to make queries or "
-            f"keys, expected modules named {known}; rename them, or choose those that rotate by only=..."
+            f"convert_pairing: {', '.join(strange[:3])} seem{'s' if len(strange) == 1 else ''} to compute queries or "
+            f"keys, expected modules named one of {known}; rename them, or choose the tensors of the rotated layers "
+            "with only=..."
         )
     if blocks and (alone := sorted(norms.keys() - blocks)):
         raise ValueError(
-            f"convert_pairing: {norms[alone[0]]} is a norm of queries or keys, and has no projection beside it that is "
-            "known, expected one; rename it, or choose tensors by only=..."
+            f"convert_pairing: {norms[alone[0]]} is a norm of queries or keys, expected a projection with a known "
+            "name beside it; rename the projection, or choose tensors with only=..."
         )
     if not blocks and len(norms) < len({name.rpartition(".")[0] for name in state_dict}):
         raise ValueError(
-            f"convert_pairing: {next(iter(norms.values()))} is known as a norm of queries or keys, and no projection "
-            f"beside it is; expected modules named {known}; rename yours."
+            f"convert_pairing: {next(iter(norms.values()))} is a norm of queries or keys, and no projection beside it "
+            f"has a known name; expected modules named one of {known}; rename yours."
         )
 
 
@@ -269,8 +271,8 @@ def _check_alike(state_dict: Mapping[str, Tensor], parts: Mapping[str, _Part | N
     ):
         if len(kinds) > 1:
             raise ValueError(
-                f"convert_pairing: {kinds[True]} and {kinds[False]} belong to attentions of two kinds, and one pairing "
-                "and head_dim may not hold for both; choose one by only=..., such as r'self_attn'."
+                f"convert_pairing: {kinds[True]} and {kinds[False]} belong to two kinds of attention, which may "
+                "differ in pairing and head_dim; choose one kind with only=..., such as r'self_attn'."
             )
 
 
@@ -295,8 +297,9 @@ def _widths(state_dict: Mapping[str, Tensor], parts: Mapping[str, _Part | None])
             found.pop(block, None)  # latent attention: queries are wider than values, and have no gate
         if last in ("k_proj", "wk", "attn_k", "key", "to_k") and block in found and block not in valued:
             raise ValueError(
-                f"convert_pairing: {part.name} has no projection of values beside it, so its rows may be the values "
-                "too (Gemma 4), which are not to move; add a copy of it as v_proj, and have the model use that."
+                f"convert_pairing: {part.name} has no projection of values beside it, so the model may use the same "
+                "rows as values (Gemma 4), and rows of values must keep their order; add a copy of the tensor as "
+                "v_proj, and let the model use the copy."
             )
     return found
 
@@ -312,8 +315,8 @@ def _check_numbers(name: str, tensor: Tensor, part: _Part, state_dict: Mapping[s
     scaled = any(other.startswith(f"{part.module}.") and ("scale" in other or "SCB" in other) for other in state_dict)
     if not tensor.ndim or not (tensor.is_floating_point() or (tensor.dtype is torch.int8 and scaled)):
         raise ValueError(
-            f"convert_pairing: {name} has dtype {tensor.dtype} and {tensor.ndim} dimensions, expected floating "
-            "numbers, or int8 with a scale for each row; packed weights mix rows, so dequantize them first."
+            f"convert_pairing: {name} has dtype {tensor.dtype} and {tensor.ndim} dimensions, expected floating point, "
+            "or int8 with a scale for each row; packed weights hold several rows together, so dequantize them first."
         )
 
 
@@ -321,7 +324,10 @@ def _order_of_scales(part: _Part, scale: Tensor, state_dict: Mapping[str, Tensor
     """The order of a tensor of scales: that of the rows of its weight, or None if it stays."""
     weight = state_dict.get(f"{part.module}.weight")
     if part.what in ("qweight", "qzeros", "g_idx"):
-        raise ValueError(f"convert_pairing: {part.name} is packed, which mixes rows; dequantize the weights first.")
+        raise ValueError(
+            f"convert_pairing: {part.name} is packed, so that several rows are stored together; dequantize the "
+            "weights first."
+        )
     if weight is None or scale.numel() == 1 or not scale.ndim or part.what.startswith("input"):
         return None
     rows = len(weight)
@@ -333,7 +339,7 @@ def _order_of_scales(part: _Part, scale: Tensor, state_dict: Mapping[str, Tensor
         return None
     raise ValueError(
         f"convert_pairing: {part.name} has a scale for each block of {size} rows, and the new order would move rows "
-        "from block to block; dequantize the weights first."
+        "from one block to another; dequantize the weights first."
     )
 
 
@@ -374,13 +380,14 @@ def _heads(
         return list(range(rotary_start, rows, 2 * head_dim))
     if num_heads is None or num_kv_heads is None:
         raise ValueError(
-            f"convert_pairing: {name} holds queries, keys and values together, expected the numbers of heads; "
+            f"convert_pairing: {name} holds queries, keys and values together, so the numbers of heads are needed; "
             "give num_heads=... and num_kv_heads=..."
         )
     if num_heads % num_kv_heads or rows != (num_heads + 2 * num_kv_heads) * head_dim:
         raise ValueError(
             f"convert_pairing: {name} has {rows} rows, expected {(num_heads + 2 * num_kv_heads) * head_dim} for "
-            f"{num_heads} query heads and {num_kv_heads} key heads of {head_dim} channels; check the three."
+            f"{num_heads} query heads and {num_kv_heads} key heads of {head_dim} channels; check num_heads, "
+            "num_kv_heads and head_dim."
         )
     if kind == "stacked":
         heads = list(range(num_heads + num_kv_heads))

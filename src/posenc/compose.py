@@ -40,8 +40,8 @@ class Compose(Encoding):
         places = [place for encoding in encodings for place in encoding.places]
         if doubled := sorted({place for place in places if places.count(place) > 1}):
             raise ValueError(
-                f"Compose: got two encodings that act on {doubled[0]}, expected at most one for each place; write one "
-                "encoding that does both."
+                f"Compose: got two encodings that act on {doubled[0]}, expected at most one encoding for each place; "
+                "write one encoding that does both."
             )
         self.encodings = nn.ModuleList(encodings)
         self.places = tuple(places)

@@ -166,8 +166,8 @@ def _problem(
         contextual, adds = True, part.value_dim
     if adds is not None and v.shape[-1] not in (adds, head_dim):  # equal ones are answered as q's
         raise ValueError(
-            f"attention: got v of {v.shape[-1]} channels, expected {adds}, which {type(part).__name__} adds to; "
-            f"build it with head_dim={v.shape[-1]}, or without what it adds to the values."
+            f"attention: got v of {v.shape[-1]} channels, expected {adds}, which {type(part).__name__} adds to; build "
+            f"the encoding with head_dim={v.shape[-1]}, or with nothing that it adds to the values."
         )
     acts: Any = part  # what a kernel asks for its bias
     if encoding is not None and encoding.scales_scores:
@@ -200,8 +200,8 @@ def _problem(
         )
     if state is not None and state.shape[-1] != k_len:
         raise ValueError(
-            f"attention: got a state of {state.shape[-1]} tokens for {k_len} keys, expected one for each key; "
-            "carry it through every step beside the KV cache."
+            f"attention: got a state of {state.shape[-1]} tokens for {k_len} keys, expected one entry for each key; "
+            "pass the state from step to step together with the KV cache."
         )
     problem.encoding, problem.contextual, problem.state = acts, contextual, state
     problem.given_starts = _starts(q_len, k_len, q_positions, k_positions)
@@ -252,9 +252,9 @@ def needs_an_order(name: str, encoding: Encoding) -> ValueError:
     """The refusal of keys after a query for an encoding that is ``causal_only``, by ``name``."""
     parts = " and ".join(type(part).__name__ for part in encoding.parts if part.causal_only)
     return ValueError(
-        f"{name}: got {parts}, which is for keys at or before their query, and neither causal=True nor a mask with a "
-        "row for each query; give one of them, or for an encoder an encoding that tells both sides apart, such as "
-        'T5Bias(direction="both").'
+        f"{name}: got {parts}, which is defined only for keys at or before their query, and neither causal=True nor a "
+        "mask with a row for each query; give one of the two, or, for an encoder, use an encoding that distinguishes "
+        'the two sides, such as T5Bias(direction="both").'
     )
 
 
@@ -264,7 +264,10 @@ def _positions(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positi
     if q_positions is not None:
         return resolve(q_positions, q_len, device=q.device, name="q_positions", batch=q.shape[0]), resolved_k
     if q_len > k_len:
-        raise ValueError(f"attention: got {q_len} queries for {k_len} keys and no q_positions; say which they have.")
+        raise ValueError(
+            f"attention: got {q_len} queries for {k_len} keys and no q_positions; give the positions of the queries "
+            "as q_positions."
+        )
     return resolved_k[..., k_len - q_len :], resolved_k
 
 
@@ -305,19 +308,22 @@ def _check_masks(
         documents.is_floating_point() or tuple(documents.shape) not in ((k_len,), (1, k_len), (batch, k_len))
     ):
         raise ValueError(
-            f"attention: got documents {documents.dtype} {tuple(documents.shape)}, expected the integer number of each "
-            f"key's document, ({k_len},) or ({batch}, {k_len})."
+            f"attention: got documents {documents.dtype} {tuple(documents.shape)}, expected one integer for each key, "
+            f"the number of its document, of shape ({k_len},) or ({batch}, {k_len})."
         )
     if documents is not None and q_len > k_len:
-        raise ValueError(f"attention: got documents for {k_len} keys and {q_len} queries, expected no more than keys.")
+        raise ValueError(
+            f"attention: got documents for {k_len} keys and {q_len} queries, expected no more queries than keys; "
+            "concatenate the cached keys before the new ones."
+        )
     if sinks is not None and tuple(sinks.shape) != (heads,):
         raise ValueError(f"attention: got sinks of shape {tuple(sinks.shape)}, expected ({heads},): one for each head.")
     if mask is None:
         return
     if not (mask.dtype == torch.bool or mask.is_floating_point()):
         raise ValueError(
-            f"attention: got a mask of {mask.dtype}, expected bool (True where it may see) or floating point (added to "
-            "the scores)."
+            f"attention: got a mask of {mask.dtype}, expected bool (True where a query may attend to a key) or "
+            "floating point (added to the scores)."
         )
     full = (batch, heads, q_len, k_len)
     if mask.ndim > 4 or any(m not in (1, f) for m, f in zip(reversed(mask.shape), reversed(full), strict=False)):

@@ -83,7 +83,7 @@ class Encoding(nn.Module):
     takes_several_rules: ClassVar[bool] = False
     widening: int = 1
 
-    def __new__(cls: type[E], *args: Any, **options: Any) -> E:  # Self is unknown to the exam's checks
+    def __new__(cls: type[E], *args: Any, **options: Any) -> E:  # the type checks of the tests do not know Self
         """Check the names, numbers and rules among the arguments before the constructor runs."""
         check_names(cls, options)
         check_numbers(cls, args, options)
@@ -235,8 +235,8 @@ class EmbeddingEncoding(Encoding, ABC):
         check_tensors(type(self).__name__, x=x)
         if x.ndim < 2:
             raise ValueError(
-                f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, seq, dim) or (seq, dim); one "
-                "token is x[None]."
+                f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, seq, dim) or (seq, dim); for "
+                "one token pass x[None]."
             )
         if x.shape[-1] != self.dim:
             raise ValueError(
@@ -357,8 +357,8 @@ def _contextual_bias(
 ) -> Tensor:
     if q is None or k is None:
         raise ValueError(
-            f"{type(part).__name__}: on_scores got no q and k, expected both: this encoding reads them; pass q=, k= as "
-            "they made the scores."
+            f"{type(part).__name__}: on_scores got no q and k, expected both, because this encoding reads them; pass "
+            "the q= and k= that the scores were computed from."
         )
     dtype = compute_dtype(scores.dtype)
     q, k, wide = q.to(dtype), k.to(dtype), scores.to(dtype)

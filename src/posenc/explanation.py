@@ -33,8 +33,8 @@ def explain(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Choice:
     if explainer is None:
         name = getattr(call, "__qualname__", repr(call))
         raise TypeError(
-            f"explain: got {name}, which has one implementation; expected a call that has several, such as "
-            "RoPE(...).on_queries_keys."
+            f"explain: got {name}, which has a single implementation; expected a call that has several "
+            "implementations, such as RoPE(...).on_queries_keys."
         )
     owner = getattr(call, "__self__", None)
     choice: Choice = explainer(*args, **kwargs) if owner is None else explainer(owner, *args, **kwargs)

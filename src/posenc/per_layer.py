@@ -46,7 +46,7 @@ class PerLayer(nn.Module):
         if not pattern or set(pattern) != set(encodings):
             raise ValueError(
                 f"PerLayer: got the pattern {list(pattern)} for encodings named {sorted(encodings)}, expected a "
-                "pattern in which each of these names stands, and no other."
+                "pattern that contains each of these names at least once, and no other name."
             )
         self.encodings = nn.ModuleDict(dict(encodings))
         self.pattern = tuple(pattern)

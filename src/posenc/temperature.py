@@ -61,9 +61,14 @@ class Temperature(Encoding):
         if form not in get_args(Form):
             raise ValueError(f"Temperature: got form {form!r}, expected one of {get_args(Form)}.")
         if not length > 1:
-            raise ValueError(f"Temperature: got length {length}, expected the tokens after which it rises, above 1.")
+            raise ValueError(
+                f"Temperature: got length {length}, expected the number of tokens after which the temperature rises, "
+                "above 1."
+            )
         if form == "log" and strength is not None:
-            raise ValueError(f'Temperature: got strength {strength} with form "log", which has none; leave it out.')
+            raise ValueError(
+                f'Temperature: got strength {strength} with form "log", which has no strength; leave strength out.'
+            )
         if strength is not None and not strength > 0:
             raise ValueError(f"Temperature: got strength {strength}, expected more than 0, such as 0.1.")
         self.form = form

@@ -1,4 +1,4 @@
-"""The exam, sat by every row of the catalogue, by variants of it, and by an encoding of a user's own."""
+"""The encoding test suite (the exam) on every row of the catalogue, on variants of it, and on a user's own encoding."""
 
 from collections.abc import Callable
 from types import SimpleNamespace

@@ -24,7 +24,7 @@ def test_a_position_past_the_table_says_what_to_do() -> None:
 
 
 def test_a_position_between_two_rows_is_refused() -> None:
-    with pytest.raises(ValueError, match="between two rows"):
+    with pytest.raises(ValueError, match="fractional positions"):
         posenc.Learned(dim=4, length=8).on_embeddings(torch.zeros(1, 2, 4), torch.tensor([0.0, 0.5]))
 
 

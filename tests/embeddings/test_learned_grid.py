@@ -168,7 +168,9 @@ def test_a_checkpoints_table_becomes_an_encoding() -> None:
 
 @pytest.mark.parametrize("grid", [(14,), (14, 0), (14, 14, 14), 14, (14.0, 14.0), "14", (True, 14), None])
 def test_a_grid_that_is_no_pair_of_sides_is_refused(grid: Any) -> None:
-    with pytest.raises(ValueError, match=r"LearnedGrid: got grid .*, expected rows and columns"):
+    with pytest.raises(
+        ValueError, match=r"LearnedGrid: got grid .*, expected two whole numbers of at least 1, the rows and columns"
+    ):
         LearnedGrid(4, grid=grid)
 
 
@@ -180,7 +182,7 @@ def test_a_grid_that_is_no_pair_of_sides_is_refused(grid: Any) -> None:
         ({"offset": 1.0}, "got offset 1.0, expected a number from 0 to below 1"),
         ({"offset": float("nan")}, "got offset nan, expected"),
         ({"align_corners": True, "antialias": True}, "got align_corners with antialias True"),
-        ({"convention": "dinov2", "align_corners": True}, "and offset 0.1, expected neither"),
+        ({"convention": "dinov2", "align_corners": True}, "and offset 0.1: antialias and offset measure"),
     ],
 )
 def test_a_reading_that_does_not_exist_is_refused(options: dict[str, Any], message: str) -> None:
@@ -208,7 +210,7 @@ def test_a_table_that_is_no_grid_is_refused(given: Tensor, options: dict[str, An
 def test_a_place_past_the_table_says_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"got position 197, expected below 197: a prefix of 1 and 14 x 14 patches"):
         table().on_embeddings(torch.zeros(1, 198, 6))
-    with pytest.raises(ValueError, match="between two rows"):
+    with pytest.raises(ValueError, match="fractional positions"):
         table().on_embeddings(torch.zeros(1, 1, 6), torch.tensor([0.5]))
 
 

@@ -100,9 +100,11 @@ def test_detr_counts_the_pixels_of_padded_images() -> None:
     torch.testing.assert_close(got[real], expected[real], **CLOSE)
     whole = SinusoidalGrid.coordinates_as_in("detr", 6, 8, mask=torch.ones(1, 6, 8))
     torch.testing.assert_close(whole, SinusoidalGrid.coordinates_as_in("detr", 6, 8))
-    with pytest.raises(ValueError, match=r"got a mask of shape \(2, 6, 8\) for 'mae', expected one for 'detr' alone"):
+    with pytest.raises(
+        ValueError, match=r"got a mask of shape \(2, 6, 8\) for 'mae', expected a mask with the convention 'detr' alone"
+    ):
         SinusoidalGrid.coordinates_as_in("mae", 6, 8, mask=mask)
-    with pytest.raises(ValueError, match=r"expected one for 'detr' alone, of shape \(batch, 6, 9\)"):
+    with pytest.raises(ValueError, match=r"with the convention 'detr' alone, of shape \(batch, 6, 9\)"):
         SinusoidalGrid.coordinates_as_in("detr", 6, 9, mask=mask)
 
 
@@ -210,9 +212,9 @@ def test_detr_ends_at_a_whole_turn() -> None:
         (16, 0, "got dim 16 for 0 axes, expected a multiple of 2"),
         (16, (8, 10), r"got axes \(8, 10\) for dim 16, expected"),
         (16, (7, 9), r"got axes \(7, 9\) for dim 16, expected"),
-        (16, (8.0, 8.0), "expected how many coordinates there are"),
-        (16, "xy", "expected how many coordinates there are"),
-        (16, (), "expected how many coordinates there are"),
+        (16, (8.0, 8.0), "expected the number of coordinates"),
+        (16, "xy", "expected the number of coordinates"),
+        (16, (), "expected the number of coordinates"),
         (16, True, "got axes True for dim 16"),
     ],
 )

@@ -165,7 +165,7 @@ def test_layers_with_a_window_keep_their_rule(tmp_path: Path) -> None:
     rules = {group.label: group.encoding.frequencies for group in describe(config)}  # type: ignore[attr-defined]
     assert rules == {"sliding_attention": Geometric(1e4), "full_attention": Linear(4.0, base=1e6)}
     windowed = build("gemma3_text", head_dim=16, layer_types=["sliding_attention"] * 2, sliding_window=8)
-    with pytest.raises(ValueError, match="nothing to lengthen"):
+    with pytest.raises(ValueError, match="nothing to extend"):
         extend(windowed, Linear(2.0))
 
 
@@ -238,15 +238,27 @@ def test_both_tables_of_an_encoder_and_decoder_are_stretched(tmp_path: Path) -> 
         ("llama", {}, LearnedRates(), None, "fixed rates"),
         ("llama", {}, Custom([1.0] * 4), None, "4 rates for 16 channels"),
         ("llama", {}, Custom([0.0] * 8), None, "rates above 0"),
-        ("llama", {}, Proportional(0.5), None, "counted over the whole head"),
-        ("llama", {}, YaRN(2.0, trained_length=64), None, "expected the extended length to be the longer"),
+        ("llama", {}, Proportional(0.5), None, "counts its pairs over the whole head"),
+        (
+            "llama",
+            {},
+            YaRN(2.0, trained_length=64),
+            None,
+            "expected max_position_embeddings, the extended length, to be the longer",
+        ),
         ("llama", {}, YaRN(2.0, trained_length=32), 16, "expected at least the trained length"),
         ("llama", {}, "interpolate", 64, "expected one learned table"),
-        ("gptj", {"n_embd": 32, "n_layer": 1, "n_head": 2, "rotary_dim": 8}, Linear(2.0), None, "its code fixes"),
+        (
+            "gptj",
+            {"n_embd": 32, "n_layer": 1, "n_head": 2, "rotary_dim": 8},
+            Linear(2.0),
+            None,
+            "the model's code fixes",
+        ),
         ("bloom", {"n_layer": 1, "n_head": 2}, Linear(2.0), None, "with ALiBi, expected rotary layers"),
         ("gpt2", TABLES["gpt2"][1], Linear(2.0), None, 'a learned table takes "interpolate"'),
-        ("gpt2", TABLES["gpt2"][1], "interpolate", 32, "expected more than the 32 rows"),
-        ("gpt2", TABLES["gpt2"][1], "interpolate", None, "expected more than the 32 rows"),
+        ("gpt2", TABLES["gpt2"][1], "interpolate", 32, "expected more than 32, the number of rows"),
+        ("gpt2", TABLES["gpt2"][1], "interpolate", None, "expected more than 32, the number of rows"),
     ],
 )
 def test_what_does_not_apply_is_refused_and_nothing_changes(
@@ -313,7 +325,7 @@ def test_patches_are_undone_last_in_first_out() -> None:
     before = state(model)
     first = extend(model, Linear(2.0))
     second = extend(model, YaRN(2.0, trained_length=16))
-    with pytest.raises(ValueError, match=r"undo Patch\(.extend LlamaForCausalLM by YaRN"):
+    with pytest.raises(ValueError, match=r"undone first: Patch\(.extend LlamaForCausalLM by YaRN"):
         first.undo()
     second.undo()
     first.undo()

@@ -96,15 +96,15 @@ def test_what_its_code_follows_is_what_it_computes_when_it_was_loaded_again(
         assert torch.equal(read(model), untouched)
 
 
-@pytest.mark.transformers_as_pinned("tensor-rules2-could not be asked for cos and sin")
+@pytest.mark.transformers_as_pinned("tensor-rules2-gave no cos and sin")
 @pytest.mark.parametrize(
     ("rotary", "rules", "message"),
     [
-        ("base", SCALED, "its own code makes other rates"),
-        ("base", BY_LENGTH[:1], r"does not turn by DynamicNTK.* at 128 tokens"),
-        ("tensor", [*BY_LENGTH, SCALED[3]], "could not be asked for cos and sin"),
+        ("base", SCALED, "its own code computes other rates"),
+        ("base", BY_LENGTH[:1], r"does not rotate by DynamicNTK.* at 128 tokens"),
+        ("tensor", [*BY_LENGTH, SCALED[3]], "gave no cos and sin"),
         ("classes", SCALED[:1], "takes a Divided for this rule, got one with a Plain"),
-        ("lies", SCALED[:1], "does not turn by Linear.* at 64 tokens"),
+        ("lies", SCALED[:1], "does not rotate by Linear.* at 64 tokens"),
     ],
 )
 def test_what_its_code_does_not_follow_is_refused_and_nothing_changes(
@@ -132,7 +132,7 @@ def test_rates_that_cannot_be_seen_are_refused(load: Open) -> None:
     rotary = model.model.rotary_emb
     type(rotary).forward, kept = (lambda self, x: x), type(rotary).forward
     try:
-        with pytest.raises(ValueError, match="could not be asked for cos and sin"):
+        with pytest.raises(ValueError, match="gave no cos and sin"):
             extend(model, DynamicNTK(2.0, trained_length=64, base=1000.0))
         extend(model, Geometric(5e4)).undo()  # its rates are told by their buffer
     finally:

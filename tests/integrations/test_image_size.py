@@ -147,10 +147,10 @@ def test_sam_has_windows_and_the_whole() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"image_size": "224"}, "image_size is '224', expected pixels"),
-        ({"image_size": [224, 224, 3]}, "expected pixels, one number or"),
+        ({"image_size": "224"}, "image_size is '224', expected a size in pixels"),
+        ({"image_size": [224, 224, 3]}, "expected a size in pixels, one number or"),
         ({"patch_size": 0}, "patch_size is 0"),
-        ({"image_size": 8}, "holds no patch"),
+        ({"image_size": 8}, "so that there are no patches"),
         ({"hidden_size": -1}, "hidden_size"),
     ],
 )
@@ -297,7 +297,7 @@ def test_what_has_no_size_is_refused() -> None:
         extend(model, "interpolate", size=64)
     with pytest.raises(ValueError, match="neither a rule nor a size"):
         extend(model)
-    with pytest.raises(ValueError, match="holds no patch"):
+    with pytest.raises(ValueError, match="so that there are no patches"):
         extend(model, size=4)
     with pytest.raises(ValueError, match="nothing was changed"):
         extend(model, size=32)

@@ -180,9 +180,14 @@ def test_a_table_without_a_class_token_keeps_its_first_row() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "size", "said"),
     [
-        ("VitDet", {"patch_size": 8, "image_size": 32}, 64, "at the grid of each image already"),
-        ("Yolos", {"patch_size": 8, "intermediate_size": 64}, 64, "at the grid of each image already"),
-        ("Timesformer", {"patch_size": 8, "image_size": 32, "intermediate_size": 64}, (64, 48), "knows squares alone"),
+        ("VitDet", {"patch_size": 8, "image_size": 32}, 64, "already interpolates its table"),
+        ("Yolos", {"patch_size": 8, "intermediate_size": 64}, 64, "already interpolates its table"),
+        (
+            "Timesformer",
+            {"patch_size": 8, "image_size": 32, "intermediate_size": 64},
+            (64, 48),
+            "takes square images alone",
+        ),
         ("Levit", {"image_size": 64, "hidden_sizes": [16] * 3, "num_attention_heads": [2] * 3}, 128, "LeViTBias"),
         ("Pvt", {"image_size": 64, "hidden_sizes": [8] * 4, "num_attention_heads": [1] * 4}, 128, "several grids"),
     ],

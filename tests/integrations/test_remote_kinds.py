@@ -55,7 +55,7 @@ def test_moss_turns_neighbours_of_the_first_channels(keys: dict[str, int]) -> No
     assert group.encoding.head_dim == 256
     assert_turns(group.encoding, rates(64), pairs="neighbours")
     assert described.unread == ()
-    with pytest.raises(ValueError, match="rotary_dim of a 'moss' is None, expected how many channels"):
+    with pytest.raises(ValueError, match="rotary_dim of a 'moss' is None, expected the number of rotated channels"):
         describe({**moss, "rotary_dim": None})
 
 
@@ -225,7 +225,7 @@ def test_qwen3_asr_deals_its_pairs_to_three_coordinates() -> None:
 def test_a_rotation_that_no_encoding_has_is_refused_in_words_of_what_it_is() -> None:
     """sophgo/LLM-TPU, Falcon-Perception."""
     falcon = {"model_type": "falcon_perception", "dim": 1024, "n_layers": 28, "n_heads": 16, "head_dim": 128}
-    with pytest.raises(ValueError, match=r"the second by row and column, at rates of each head.*freqs_cis_golden"):
+    with pytest.raises(ValueError, match=r"the second by row and column, with rates for each head.*freqs_cis_golden"):
         describe({**falcon, "max_seq_len": 8192, "rope_theta": 10000})
 
 
@@ -246,7 +246,7 @@ def test_a_config_without_a_model_type_is_told_that_of_its_architecture() -> Non
     for name, model_type in (("LlamaForCausalLM", "llama"), ("Phi3ForCausalLM", "phi3")):
         with pytest.raises(ValueError, match=f'add "model_type": "{model_type}", which is that of {name}'):
             describe({**SIZES, "architectures": [name], "rope_theta": 1e4})
-    with pytest.raises(ValueError, match="add it, or say the pairing"):
+    with pytest.raises(ValueError, match="add it, or give the pairing"):
         describe({**SIZES, "architectures": ["NothingForCausalLM"], "rope_theta": 1e4})
 
 

@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_refused() -> None:
         (AxialRoPE(12, axes=3), {}, "reads 3 coordinates"),
         (AxialRoPE(16), {"positions": torch.zeros(1, 17, 3)}, r"expected \(1, tokens, 2\)"),
         (AxialRoPE(16), {"positions": torch.zeros(1, 9, 2)}, "expected 9 as in positions"),
-        (LearnedGrid(32, grid=(3, 3)), {}, "tells 9 places apart, expected 17"),
+        (LearnedGrid(32, grid=(3, 3)), {}, "has 9 different positions, expected 17"),
         (Sinusoidal(64), {}, "has dim 64, expected 32"),
         (AxialRoPE(32), {}, "does not fit"),
     ):

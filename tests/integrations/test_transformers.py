@@ -94,7 +94,7 @@ def test_rope_scaling_of_transformers_4_is_read(scaling: Any, expected: Any) -> 
         ({"rope_scaling": {"type": "linear"}}, "lacks factor"),
         ({"rope_scaling": {"type": "yarn", "original_max_position_embeddings": 2048}}, "lacks factor"),
         ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "expected 1 or more"),
-        ({"rope_scaling": {"factor": 2.0}}, "there is a factor and no rope_type"),
+        ({"rope_scaling": {"factor": 2.0}}, "got a factor and no rope_type"),
         ({"rope_scaling": {"type": "liner", "factor": 2.0}}, "did you mean 'linear'"),
         ({"rope_scaling": {"type": "linear", "rope_type": "yarn", **YARN}}, "expected one rule"),
         ({"rope_scaling": {"type": "yarn", **YARN, "attn_factor": 1.0}}, "write attention_factor"),
@@ -104,7 +104,7 @@ def test_rope_scaling_of_transformers_4_is_read(scaling: Any, expected: Any) -> 
         ({"rope_scaling": {"type": "yarn", **YARN, "original_max_position_embeddings": 16_384}}, "the longer one"),
         (
             {"rope_scaling": {"type": "longrope", **LONG, "long_factor": [1.0] * 8}},
-            "as many of both",
+            "expected lists of one length",
         ),
         (
             {"rope_scaling": {"type": "longrope", **LONG, "long_factor": [1.0] * 8, "short_factor": [1.0] * 8}},
@@ -112,7 +112,10 @@ def test_rope_scaling_of_transformers_4_is_read(scaling: Any, expected: Any) -> 
         ),
         ({"rope_scaling": {"type": "llama3", **LLAMA3, "low_freq_factor": 9}}, "low_freq_factor <= high_freq_factor"),
         ({"rope_parameters": {"rope_theta": 5e5}}, "expected one base"),
-        ({"rope_parameters": {"rope_type": "linear", "factor": 2}, "rope_scaling": {"type": "yarn"}}, "they differ"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2}, "rope_scaling": {"type": "yarn"}},
+            "with different values",
+        ),
         ({"partial_rotary_factor": 0.5}, "rotates whole heads under the plain rule"),
         ({"partial_rotary_factor": 1.5, "rope_scaling": {"type": "linear", "factor": 2.0}}, "at most 1"),
         ({"partial_rotary_factor": 0.3, "rope_scaling": {"type": "yarn", **YARN}}, "19 channels"),
@@ -332,7 +335,7 @@ def test_a_folder_a_file_a_config_and_a_model_are_read_alike(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "there is no file"), ("[1]", "holds a list"), ("{", "holds no JSON")]
+    ("content", "message"), [(None, "there is no file"), ("[1]", "holds a list"), ("{", "is not valid JSON")]
 )
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
@@ -444,11 +447,14 @@ def test_what_is_written_means_the_same_to_transformers(frequencies: Any) -> Non
     ("encoding", "message"),
     [
         (NoPE(), "no layer with a rotation"),
-        (RoPE(8, frequencies=Custom([1.0] * 4)), "give the config, whose max_position_embeddings says it"),
+        (RoPE(8, frequencies=Custom([1.0] * 4)), "pass the config, whose max_position_embeddings holds it"),
         (RoPE(8, frequencies=Custom([1.0, 0.1, 0.01, 0.0])), "rates above 0"),
         (RoPE(8, frequencies=Custom([-1.0, 0.1, 0.01, 0.1])), "rates above 0"),
-        (RoPE(8, frequencies=YaRN(2.0, trained_length=99, ramp="paper", mscale_all_dim=1.0)), "softmax scale alone"),
-        (Compose(RoPE(8), Temperature("log", length=4096)), "no config of transformers expresses"),
+        (
+            RoPE(8, frequencies=YaRN(2.0, trained_length=99, ramp="paper", mscale_all_dim=1.0)),
+            "does not change the softmax scale",
+        ),
+        (Compose(RoPE(8), Temperature("log", length=4096)), "no config of transformers can express"),
         (ALiBi(4), "expected RoPE"),
     ],
 )

@@ -281,7 +281,7 @@ def test_the_length_beside_a_linear_factor_is_said_to_be_ambiguous() -> None:
         ({"rope_theta": True}, "rope_theta is True, a bool"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, expected at most"),
         ({"model_type": "smollm3", "no_rope_layers": [1]}, "no_rope_layers has 1 entries for 2 layers|no_rope_layers"),
-        ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "factor 0.5, expected 1 or more.*: 2 "),
+        ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "factor 0.5, expected 1 or more.*reciprocal, 2"),
     ],
 )
 def test_values_of_a_wrong_type_are_refused_by_key_and_type(keys: dict[str, Any], message: str) -> None:
@@ -382,7 +382,7 @@ def test_what_is_written_is_loaded_and_means_the_same(config: dict[str, Any]) ->
 def test_what_the_class_would_read_otherwise_is_not_written() -> None:
     llama4 = {**B, "model_type": "llama4_text", "num_hidden_layers": 8}
     smol = describe({**B, "model_type": "smollm3", "num_hidden_layers": 8, "no_rope_layers": [1, 0] * 4})
-    with pytest.raises(ValueError, match="its config cannot say this encoding"):
+    with pytest.raises(ValueError, match="this config cannot express the encoding"):
         to_transformers(smol, {**llama4, "model_type": "llama"})
 
 

@@ -276,7 +276,7 @@ def test_a_length_below_the_trained_one_is_noted() -> None:
     scaling = {**llama3, "original_max_position_embeddings": 8192}
     raw = {**SIZES, "model_type": "llama", "max_position_embeddings": 4096, "rope_theta": 5e5, "rope_scaling": scaling}
     assert rotation(describe(raw)).frequencies == Llama3(8.0, trained_length=8192, low_freq_factor=1.0, base=5e5)
-    with pytest.raises(ValueError, match="exchange them"):
+    with pytest.raises(ValueError, match="exchange the two values"):
         describe({**raw, "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}})
 
 

@@ -143,11 +143,11 @@ def test_a_part_that_is_not_known_for_one_is_named() -> None:
         ({"rope_dim": 16}, "rope_dim = 16, which is not read"),
         ({"nope_layer_interval": 4}, "nope_layer_interval = 4, which is not read"),
         ({"nope_layers": [3]}, "nope_layers = "),
-        ({"use_rope": False}, "use_rope = False, which turns the rotation off"),
+        ({"use_rope": False}, "use_rope = False, which turns off the rotation"),
         ({"position_embedding_type": "alibi"}, "'alibi', which is no rotation"),
         ({"alibi": True}, "alibi = True, which is no rotation"),
-        ({"d_head": 128}, "d_head = 128, and the heads were taken to have another width"),
-        ({"swa_head_dim": 128}, "swa_head_dim = 128, and the heads"),
+        ({"d_head": 128}, "d_head = 128, and posenc computed another width"),
+        ({"swa_head_dim": 128}, "swa_head_dim = 128, and posenc computed another width for the heads"),
         ({"num_swa_attention_heads": 8}, "so that some heads have another width"),
         ({"qk_rope_head_dim": 32}, "add qk_nope_head_dim"),
     ],
@@ -180,7 +180,7 @@ def test_a_switch_that_a_class_does_not_read_is_named() -> None:
 @pytest.mark.parametrize("model_type", ["gemma3_text", "homemade"])
 def test_a_pattern_in_other_words_is_refused(model_type: str) -> None:
     """Every letter but G was taken for a layer with a window."""
-    with pytest.raises(ValueError, match="the pattern of layers is 'interleave', expected L"):
+    with pytest.raises(ValueError, match="the pattern of layers is 'interleave', expected a string of L"):
         describe({**B, "model_type": model_type, "sliding_window_pattern": "interleave"}, pairing="half")
 
 
@@ -188,7 +188,7 @@ def test_a_file_beside_the_config_is_refused(tmp_path: Path) -> None:
     """Tencent-Hunyuan/Hunyuan-A13B: its tokenizer_config.json names GPT-2, whose 12 layers were described."""
     file = tmp_path / "tokenizer_config.json"
     file.write_text(json.dumps({"model_type": "gpt2", "tokenizer_class": "HYTokenizer"}))
-    with pytest.raises(ValueError, match=r"is of a tokenizer; give the config\.json beside it"):
+    with pytest.raises(ValueError, match=r"belongs to a tokenizer; give the config\.json beside it"):
         describe(file)
 
 

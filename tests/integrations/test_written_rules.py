@@ -14,17 +14,17 @@ transformers = pytest.importorskip("transformers")
 DEEPSEEK = YaRN(40.0, trained_length=2048, mscale=0.707, mscale_all_dim=0.707)
 
 
-@pytest.mark.transformers_as_pinned("olmo3-frequencies6-by kind of layer", "cohere2_moe-frequencies9-None")
+@pytest.mark.transformers_as_pinned("olmo3-frequencies6-for each kind of layer", "cohere2_moe-frequencies9-None")
 @pytest.mark.parametrize(
     ("model_type", "frequencies", "message"),
     [
         ("deepseek_v3", DEEPSEEK, None),
-        ("llama", DEEPSEEK, "its config cannot say this encoding"),  # whose model does not raise its scores
+        ("llama", DEEPSEEK, "this config cannot express the encoding"),  # whose model does not raise its scores
         ("llama", YaRN(4.0, trained_length=2048), None),
-        ("gptj", Geometric(5e5), "its config cannot say this encoding"),  # the base stands in its code
-        ("roformer", Linear(4.0), "its config cannot say this encoding"),
-        ("gemma3_text", Geometric(5e5), "by kind of layer"),
-        ("olmo3", DynamicNTK(4.0, trained_length=8192), "by kind of layer"),  # its windows are not scaled
+        ("gptj", Geometric(5e5), "this config cannot express the encoding"),  # the base stands in its code
+        ("roformer", Linear(4.0), "this config cannot express the encoding"),
+        ("gemma3_text", Geometric(5e5), "for each kind of layer"),
+        ("olmo3", DynamicNTK(4.0, trained_length=8192), "for each kind of layer"),  # its windows are not scaled
         ("modernbert", Geometric(5e5), "cannot be read back"),
         ("phi3", YaRN(4.0, trained_length=2048), "cannot be read back"),
         ("cohere2_moe", Linear(4.0, base=5e5), None),  # a field of its own for the base

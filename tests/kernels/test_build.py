@@ -353,7 +353,7 @@ def test_explain_says_which_kernel_a_call_takes() -> None:
     half = x.bfloat16()
     choice = posenc.explain(posenc.RoPE(head_dim=8, numerics="transformers").on_queries_keys, half, half)
     assert choice.implementation == "eager"
-    with pytest.raises(TypeError, match="one implementation"):
+    with pytest.raises(TypeError, match="a single implementation"):
         posenc.explain(posenc.NoPE().on_queries_keys, x, x)
 
 

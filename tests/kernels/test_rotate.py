@@ -228,7 +228,7 @@ def _refused() -> dict[str, tuple[dict[str, object], str]]:
         "another number of tokens of k": ({"k": torch.randn(2, 1, 4, 8)}, "tokens"),
         "three dimensions": ({"q": torch.randn(2, 5, 8)}, "4 dimensions"),
         "integers": ({"q": torch.ones(2, 2, 5, 8).long(), "k": torch.ones(2, 1, 5, 8).long()}, "expected|int64"),
-        "tables of different shapes": ({"sin": torch.randn(7, 4)}, "same"),
+        "tables of different shapes": ({"sin": torch.randn(7, 4)}, "one shape for both|the same shape"),
         "tables of one dimension": ({"cos": torch.randn(4), "sin": torch.randn(4)}, "rows, pairs"),
         "tables of another batch": ({"cos": torch.randn(3, 8, 4), "sin": torch.randn(3, 8, 4)}, "expected"),
         "an unknown pairing": ({"pairing": "quarter"}, "pairing"),

@@ -50,7 +50,7 @@ def test_it_is_the_cross_attention_whose_weights_it_took() -> None:
 
 @pytest.mark.parametrize("option", ["add_bias_kv", "add_zero_attn"])
 def test_what_has_no_equal_here_is_refused(option: str) -> None:
-    with pytest.raises(ValueError, match="expected none of the first two"):
+    with pytest.raises(ValueError, match="expected bias_k=False, add_zero_attn=False"):
         Attention.from_multihead(nn.MultiheadAttention(DIM, HEADS, **{option: True}))
 
 
@@ -142,7 +142,7 @@ def test_padding_of_a_context_changes_nothing() -> None:
 
 def test_an_encoding_whose_state_runs_along_one_sequence_is_refused() -> None:
     layer = Attention(DIM, HEADS, posenc.Forgetting(dim=DIM, num_heads=HEADS))
-    with pytest.raises(ValueError, match="Forgetting, expected an encoding that carries no state"):
+    with pytest.raises(ValueError, match="Forgetting, whose state runs along one sequence"):
         layer(inputs(), inputs(seq=5))
 
 
@@ -249,7 +249,7 @@ def test_arguments_that_mean_nothing_together_are_refused() -> None:
         Block(DIM, HEADS, cross="attention")(x)
     layer, cache = Attention(DIM, HEADS, causal=True), Cache()
     layer(x, cache=cache)
-    with pytest.raises(ValueError, match="documents for tokens that follow others without"):
+    with pytest.raises(ValueError, match="documents for tokens that follow cached tokens without"):
         layer(x[:, :1], documents=torch.tensor([1]), cache=cache)
 
 
@@ -369,7 +369,7 @@ def test_an_encoder_refuses_an_encoding_for_earlier_keys_alone(encoding: posenc.
     x, real = torch.randn(2, 6, 32), torch.ones(2, 6, dtype=torch.bool)
     for given in ({}, {"attention_mask": real}, {"positions": 3}, {"documents": torch.tensor([0, 0, 0, 1, 1, 1])}):
         with pytest.raises(
-            ValueError, match=f"Attention: got {type(encoding).__name__}, which is for keys at or before"
+            ValueError, match=f"Attention: got {type(encoding).__name__}, which is defined only for keys at or before"
         ):
             Attention(32, 4, encoding)(x, **given)  # type: ignore[arg-type]
         Attention(32, 4, encoding, causal=True)(x, **given)  # type: ignore[arg-type]

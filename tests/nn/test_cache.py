@@ -131,7 +131,7 @@ def test_a_window_that_has_moved_on_cannot_go_back_but_its_copy_can() -> None:
         block.drop(1)  # nothing was let go of yet
     decoder(tokens(6, seed=1), cache=cache)
     assert isinstance(cache[0].own, SlidingCache)
-    with pytest.raises(ValueError, match=r"go back behind the last 3 tokens.*copy\.copy\(cache\)"):
+    with pytest.raises(ValueError, match=r"remove more tokens than the last 3 tokens.*copy\.copy\(cache\)"):
         cache[0].drop(1)
     saved = copy.copy(cache[0].own)
     before = saved.keys
@@ -171,7 +171,7 @@ def test_what_is_no_number_of_tokens_and_no_row_is_refused(cache: Cache) -> None
     cache.drop(0)
     layer(tokens(2), cache=cache)
     for count in (3, -1, True, 1.0):
-        with pytest.raises(ValueError, match="expected 0 to 2, the tokens it has"):
+        with pytest.raises(ValueError, match="expected 0 to 2, the number of tokens in the cache"):
             cache.drop(count)  # type: ignore[arg-type]
     for rows in ([2], [-1], [[0, 1]], [0.5], [True, False]):
         with pytest.raises(ValueError, match="expected whole numbers from 0 to 1"):

@@ -303,7 +303,7 @@ def test_hunyuan_vl_in_a_pack_starts_anew_and_refuses_what_does_not_fit() -> Non
     for options, message in (
         ({}, "got 6 tokens of kind 1 at token 2 of a row, expected 0 or 2"),
         ({"image_grids": grids, "merge": 2}, "expected 2 or 4 of kind 1"),
-        ({"image_grids": grids[[0, 1, 1]]}, "got 1 image grids more"),
+        ({"image_grids": grids[[0, 1, 1]]}, "got 1 image grids without tokens"),
         ({"image_grids": grids, "axes": 2}, "got axes 2, expected 3 or 4"),
         ({"image_grids": grids, "mask": documents[:3]}, r"got a mask of shape \(3,\)"),
     ):
@@ -335,12 +335,24 @@ def test_a_text_alone_counts_on_all_three() -> None:
 @pytest.mark.parametrize(
     ("kinds", "options", "message"),
     [
-        ([0, 1, 1], {}, "got 2 image tokens at token 1 of a row, and its grid has no places"),
-        ([1, 1], {"image_grids": torch.tensor([[1, 2, 2]])}, "got 2 image tokens .* its grid has 4 places"),
-        ([1], {"image_grids": torch.tensor([[1, 1, 1], [1, 1, 1]])}, "got 1 image blocks more"),
+        ([0, 1, 1], {}, "got 2 image tokens from token 1 of a row on, and the grid given for them has no patches"),
+        (
+            [1, 1],
+            {"image_grids": torch.tensor([[1, 2, 2]])},
+            "got 2 image tokens .* the grid given for them has 4 patches",
+        ),
+        ([1], {"image_grids": torch.tensor([[1, 1, 1], [1, 1, 1]])}, "got 1 image blocks without tokens"),
         ([4], {}, "got kind 4, expected 0"),
-        ([2, 3, 2], {"video_grids": torch.tensor([[1, 2, 2]])}, "got 2 video tokens .* its grid has 4 places"),
-        ([2, 3, 2], {"video_grids": torch.tensor([[1, 1, 1]])}, "got 2 video tokens .* its grid has 1 places"),
+        (
+            [2, 3, 2],
+            {"video_grids": torch.tensor([[1, 2, 2]])},
+            "got 2 video tokens .* the grid given for them has 4 patches",
+        ),
+        (
+            [2, 3, 2],
+            {"video_grids": torch.tensor([[1, 1, 1]])},
+            "got 2 video tokens .* the grid given for them has 1 patches",
+        ),
         ([0], {"times": "rounded"}, "got times 'rounded'"),
         ([0], {"marks": "none"}, "got marks 'none'"),
         ([0], {"time_merge": 0}, "got time_merge 0"),

@@ -100,7 +100,7 @@ def test_documents_in_a_batch() -> None:
 
 @pytest.mark.parametrize("ends", [[], [1, 2], [0, 3, 2]])
 def test_ends_that_are_none_are_refused(ends: list[int]) -> None:
-    with pytest.raises(ValueError, match="expected 0 and then the ends"):
+    with pytest.raises(ValueError, match="expected 0 and then the end of each document"):
         positions.from_lengths(torch.tensor(ends, dtype=torch.int64))
 
 

@@ -138,7 +138,7 @@ def test_any_other_layout_can_be_given_pair_by_pair() -> None:
         ({"sections": (40, -4, -4)}, "expected a sum of 32"),
         ({"sections": (8, 12, 12), "layout": "interleaved"}, r"gives its coordinates \(11, 11, 10\) pairs"),
         ({"sections": (8, 12, 12), "layout": "thw"}, "got layout 'thw', expected one of"),
-        ({"sections": (32, 0), "layout": (0, 1)}, "expected these to be the sections"),
+        ({"sections": (32, 0), "layout": (0, 1)}, "expected sections equal to these numbers"),
         (
             {"sections": (8, 12, 12), "frequencies": posenc.frequencies.LearnedRates()},
             "expected a rule with fixed rates",
@@ -197,7 +197,7 @@ def test_key_heads_beyond_the_sections_are_not_rotated() -> None:
 def test_heads_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"sum to 8 key heads, for num_kv_heads 4, expected a sum of at most that"):
         posenc.MRoPE(head_dim=12, sections=(2, 3, 3), layout="heads", num_kv_heads=4)
-    with pytest.raises(ValueError, match="in which all heads turn alike"):
+    with pytest.raises(ValueError, match="in which all heads rotate alike"):
         posenc.MRoPE(head_dim=12, sections=(2, 2, 2), num_kv_heads=4)
 
 
@@ -207,5 +207,5 @@ def test_the_error_names_the_sections_that_a_layout_gives() -> None:
         posenc.MRoPE(head_dim=64, sections=(8, 12, 12), layout="interleaved")
     posenc.MRoPE(head_dim=64, sections=(11, 11, 10), layout="interleaved")
     for sections in ((), (0, 0, 0), (1, -1, 1)):
-        with pytest.raises(ValueError, match="expected the key heads of each coordinate"):
+        with pytest.raises(ValueError, match="expected the number of key heads for each coordinate"):
             posenc.MRoPE(head_dim=64, sections=sections, layout="heads")

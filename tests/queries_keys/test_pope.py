@@ -181,7 +181,7 @@ def test_an_encoding_that_reads_queries_is_built_for_wide_ones() -> None:
     [
         ({"head_dim": 0}, "got head_dim 0, expected at least 1"),
         ({"num_heads": 0}, "got num_heads 0"),
-        ({"num_kv_heads": 3}, "got num_heads 4 and num_kv_heads 3, expected a multiple"),
+        ({"num_kv_heads": 3}, "got num_heads 4 and num_kv_heads 3, expected num_heads to be a multiple"),
         ({"start": "ones"}, r"got start 'ones', expected one of \('zero', 'uniform'\)"),
         ({"frequencies": DynamicNTK(2, trained_length=9)}, "expected a rule with fixed rates"),
         ({"frequencies": LearnedRates()}, "expected a rule with fixed rates"),
@@ -198,7 +198,7 @@ def test_what_cannot_be_built_is_refused(options: dict[str, object], message: st
     [
         ((2, 4, 5, 16), (2, 4, 5, 8), r"^PoPE: q has head_dim 16 .* build it with head_dim=16\.$"),
         ((2, 4, 5, 8), (2, 4, 5, 6), r"^PoPE: k has head_dim 6 "),
-        ((2, 4, 5, 8), (2, 3, 5, 8), "PoPE: got 3 heads, expected a multiple of 2, the key heads"),
+        ((2, 4, 5, 8), (2, 3, 5, 8), "PoPE: got 3 heads, expected a multiple of 2, the number of key heads"),
         ((4, 5, 8), (4, 5, 8), r"PoPE: q has shape \(4, 5, 8\), expected \(batch, heads, seq, head_dim\)"),
         ((2, 4, 5, 8), (2, 4, 3, 8), r"q of 5 tokens and k of 3 without k_positions, .* transpose\(1, 2\) each"),
     ],
@@ -223,7 +223,7 @@ def test_cached_keys_are_moved_by_a_rope_of_twice_the_channels() -> None:
     """Place 2 gives what that RoPE makes of (mu, 0), so it turns a key to another position."""
     pope, q = uniform(), heads(5)
     _, k = pope.on_queries_keys(q, q, 3)
-    with pytest.raises(TypeError, match="got PoPE, which does more to a key than turn it"):
+    with pytest.raises(TypeError, match="got PoPE, which does more to a key than rotate it"):
         posenc.rerotate(k, 3, 9, encoding=pope)
     moved = posenc.rerotate(k, 3, 9, encoding=posenc.RoPE(16))
     torch.testing.assert_close(moved, pope.on_queries_keys(q, q, 9)[1])

@@ -209,7 +209,7 @@ def test_cross_attention_takes_positions_of_its_own_for_keys(dtype: torch.dtype)
         ({"head_dim": 8, "numerics": "hf"}, "got numerics 'hf', expected one of"),
         (
             {"head_dim": 8, "numerics": "transformers", "frequencies": posenc.Tensor2Tensor()},
-            "reproduces the rounding of the plain rule",
+            "reproduces the rounding of transformers",
         ),
     ],
 )
@@ -370,7 +370,7 @@ def test_the_temperature_of_deepseek_reaches_attention_and_scores() -> None:
         ({"head_dim": 8, "rotary_dim": 4, "frequencies": Proportional(0.5)}, "leave rotary_dim and rotary_start out"),
         ({"head_dim": 8, "frequencies": LongRoPE([1.0], [1.0], trained_length=9, factor=2)}, "got 1 factors for 8"),
         ({"head_dim": 8, "frequencies": posenc.frequencies.NTK(2), "rotary_dim": 2}, "expected at least 4"),
-        ({"head_dim": 8, "numerics": "transformers", "frequencies": LearnedRates()}, "rounding of the plain rule"),
+        ({"head_dim": 8, "numerics": "transformers", "frequencies": LearnedRates()}, "rounding of transformers"),
     ],
 )
 def test_a_contradiction_is_refused_when_it_is_built(options: dict[str, object], message: str) -> None:

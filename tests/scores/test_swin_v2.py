@@ -75,7 +75,7 @@ def test_the_form_of_the_paper_has_the_oracles_bias() -> None:
 
 
 def test_the_form_of_the_paper_has_no_trained_window() -> None:
-    with pytest.raises(ValueError, match="whose offsets are counted in places"):
+    with pytest.raises(ValueError, match="whose offsets are counted in patches"):
         posenc.scores.SwinV2Bias(num_heads=2, window=(4, 4), trained_window=(4, 4), form="paper")
     with pytest.raises(ValueError, match="got form 'cr', expected one of"):
         posenc.scores.SwinV2Bias(num_heads=2, form="cr")  # type: ignore[arg-type]

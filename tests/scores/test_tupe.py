@@ -35,5 +35,5 @@ def test_both_terms_are_divided_by_the_root_of_two_head_dims() -> None:
 
 
 def test_a_position_past_the_table_is_refused() -> None:
-    with pytest.raises(ValueError, match="got position 6, expected below the table's length 6"):
+    with pytest.raises(ValueError, match="got position 6, expected less than 6, the length of the table"):
         golden().bias(torch.arange(7), torch.arange(7))

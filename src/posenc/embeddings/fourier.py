@@ -73,8 +73,8 @@ class FourierFeatures(EmbeddingEncoding):
         super().__init__()
         if dim < 2 or dim % 2 or coordinates < 1:
             raise ValueError(
-                f"FourierFeatures: got dim {dim} and {coordinates} coordinates, expected an even dim of at least 2, a "
-                "cosine and a sine for each direction, and at least 1 coordinate."
+                f"FourierFeatures: got dim {dim} and {coordinates} coordinates, expected an even dim of at least 2 (a "
+                "cosine and a sine for each direction) and at least 1 coordinate."
             )
         if order not in get_args(Order):
             raise ValueError(f"FourierFeatures: got order {order!r}, expected one of {get_args(Order)}.")
@@ -83,8 +83,9 @@ class FourierFeatures(EmbeddingEncoding):
         self.order = order
         if directions is not None and (bandwidth is not None or seed is not None):
             raise ValueError(
-                f"FourierFeatures: got directions together with bandwidth {bandwidth} and seed {seed}, expected these "
-                "or those: what is given is not drawn."
+                f"FourierFeatures: got directions together with bandwidth {bandwidth} and seed {seed}, expected "
+                "either directions, or a bandwidth and a seed from which directions are drawn; leave out one of the "
+                "two."
             )
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"FourierFeatures: got seed {seed}, expected 0 to 2**32 - 1.")
@@ -140,11 +141,11 @@ def _rows(directions: Sequence[Sequence[float]] | Tensor, shape: tuple[int, int]
         )  # fmt: skip
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"FourierFeatures: got directions that are no rows of numbers ({error}), expected shape {shape}."
+            f"FourierFeatures: got directions that cannot be read as rows of numbers ({error}), expected shape {shape}."
         ) from error
     if tuple(given.shape) != shape or not bool(torch.isfinite(given).all()):
         raise ValueError(
-            f"FourierFeatures: got directions of shape {tuple(given.shape)}, expected finite numbers of shape {shape}: "
-            "a row for each pair of channels, and in it a number for each coordinate."
+            f"FourierFeatures: got directions of shape {tuple(given.shape)}, expected finite numbers of shape "
+            f"{shape}: one row for each pair of channels, and in each row one number for each coordinate."
         )
     return tuple(tuple(row) for row in given.tolist())

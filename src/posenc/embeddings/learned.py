@@ -54,7 +54,7 @@ class Learned(EmbeddingEncoding):
             raise ValueError(f"Learned: got dim {dim}, expected at least 1.")
         if not 0 <= std <= 1e30:
             raise ValueError(
-                f"Learned: got std {std}, expected 0 or above, and numbers that float32 holds; GPT-2 has 0.01."
+                f"Learned: got std {std}, expected 0 or above, and small enough for float32; GPT-2 has 0.01."
             )
         self.dim = dim
         self.length = length
@@ -94,6 +94,6 @@ class Learned(EmbeddingEncoding):
             )
         if positions.is_floating_point() and bool((positions != positions.floor()).any()):
             raise ValueError(
-                "Learned: got positions between two rows, expected whole numbers; round them, or use an encoding "
-                "that is defined there, such as Sinusoidal."
+                "Learned: got fractional positions, expected whole numbers, the rows of the table; round them, or use "
+                "an encoding that is defined there, such as Sinusoidal."
             )

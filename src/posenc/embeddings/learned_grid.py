@@ -76,11 +76,13 @@ class LearnedGrid(EmbeddingEncoding):
         if dim < 1:
             raise ValueError(f"LearnedGrid: got dim {dim}, expected at least 1.")
         if not 0 <= std <= 1e30:
-            raise ValueError(f"LearnedGrid: got std {std}, expected 0 or above, and numbers that float32 holds.")
+            raise ValueError(f"LearnedGrid: got std {std}, expected 0 or above, and small enough for float32.")
         self.dim = dim
         self.grid = _pair("grid", grid)
         if prefix < 0:
-            raise ValueError(f"LearnedGrid: got prefix {prefix}, expected 0 or above: how many tokens come first.")
+            raise ValueError(
+                f"LearnedGrid: got prefix {prefix}, expected 0 or above: the number of tokens before the patches."
+            )
         self.prefix = prefix
         self.std = std
         self.max_positions = prefix + self.grid[0] * self.grid[1]
@@ -194,7 +196,7 @@ class LearnedGrid(EmbeddingEncoding):
                 f"and {rows} x {columns} patches; for an image of another size use resized(height, width)."
             )
         if positions.is_floating_point() and bool((positions != positions.floor()).any()):
-            raise ValueError("LearnedGrid: got positions between two rows, expected whole numbers: places of patches.")
+            raise ValueError("LearnedGrid: got fractional positions, expected whole numbers, the rows of the table.")
 
 
 def _resampling(
@@ -216,8 +218,9 @@ def _resampling(
         raise ValueError(f"resized: got offset {how.offset}, expected a number from 0 to below 1, such as 0.1.")
     if how.align_corners and (how.antialias or how.offset):
         raise ValueError(
-            f"resized: got align_corners with antialias {how.antialias} and offset {how.offset}, expected neither: "
-            "they measure from edges, not from corners; leave one of them out."
+            f"resized: got align_corners with antialias {how.antialias} and offset {how.offset}: antialias and offset "
+            "measure from the edges of patches, and align_corners from their centres; leave align_corners out, or "
+            "both of the others."
         )
     return how
 
@@ -227,7 +230,7 @@ def _pair(name: str, sides: Sequence[int]) -> tuple[int, int]:
     pair = tuple(sides) if isinstance(sides, Sequence) and not isinstance(sides, str) else (sides,)
     if len(pair) != 2 or any(isinstance(side, bool) or not isinstance(side, Integral) or side < 1 for side in pair):
         raise ValueError(
-            f"LearnedGrid: got {name} {sides!r}, expected rows and columns of patches, whole and at least 1 each, such "
-            "as (14, 14)."
+            f"LearnedGrid: got {name} {sides!r}, expected two whole numbers of at least 1, the rows and columns of "
+            "patches, such as (14, 14)."
         )
     return int(pair[0]), int(pair[1])

@@ -211,8 +211,8 @@ class SinusoidalGrid(EmbeddingEncoding):
                     raise ValueError(f"coordinates_as_in: got {name} {value}, expected above 0.")
         if mask is not None and (convention != "detr" or mask.ndim != 3 or mask.shape[1:] != shape):
             raise ValueError(
-                f"coordinates_as_in: got a mask of shape {tuple(mask.shape)} for {convention!r}, expected one for "
-                f"'detr' alone, of shape (batch, {', '.join(map(str, shape))})."
+                f"coordinates_as_in: got a mask of shape {tuple(mask.shape)} for {convention!r}, expected a mask with "
+                f"the convention 'detr' alone, of shape (batch, {', '.join(map(str, shape))})."
             )
         if mask is not None:
             return _counted(mask.double())
@@ -224,7 +224,9 @@ class SinusoidalGrid(EmbeddingEncoding):
         elif convention == "sd3":
             whole = table or 1
             if max(shape) > whole:
-                raise ValueError(f"coordinates_as_in: got shape {shape}, expected sides of at most {whole}, the table.")
+                raise ValueError(
+                    f"coordinates_as_in: got shape {shape}, expected sides of at most {whole}, the size of the table."
+                )
             step = [(base or 1) / whole / scale] * 2
             first = [(whole - side) // 2 * step[0] for side in shape]
         elif convention == "cogvideox":
@@ -272,14 +274,15 @@ def _widths(dim: int, axes: int | Sequence[int]) -> tuple[int, ...]:
         if axes < 1 or dim < 1 or dim % (2 * axes):
             raise ValueError(
                 f"SinusoidalGrid: got dim {dim} for {axes} axes, expected a multiple of {2 * max(axes, 1)}, so that "
-                "each has pairs of sine and cosine; or give the channels of each, such as axes=(32, 48, 48)."
+                "each axis has pairs of sine and cosine; or give the number of channels of each axis, such as "
+                "axes=(32, 48, 48)."
             )
         return (dim // axes,) * axes
     widths = tuple(axes) if isinstance(axes, Sequence) and not isinstance(axes, str) else (axes,)
     whole = all(isinstance(width, int) and not isinstance(width, bool) for width in widths)
     if not widths or not whole or any(width < 2 or width % 2 for width in widths) or sum(widths) != dim:
         raise ValueError(
-            f"SinusoidalGrid: got axes {axes!r} for dim {dim}, expected how many coordinates there are, or an even "
-            f"number of channels for each, at least 2, which sum to {dim}."
+            f"SinusoidalGrid: got axes {axes!r} for dim {dim}, expected the number of coordinates, or a tuple with an "
+            f"even number of channels (at least 2) for each coordinate, with the sum {dim}."
         )
     return widths

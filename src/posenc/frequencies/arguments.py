@@ -49,8 +49,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 
 #: What to write, where another value goes under the name too.
 _HOW = {
-    "frequencies": "the rates are a rule of their own: frequencies=Geometric(base=...), or YaRN, Linear, ... of "
-    "posenc.frequencies",
+    "frequencies": "pass a rule: frequencies=Geometric(base=...), or YaRN, Linear, ... of posenc.frequencies",
     "pairing": 'give pairing="interleaved" or pairing="half"',
     "rotary_dim": "give rotary_dim=..., the number of rotated channels",
     "direction": 'give direction="both" or direction="causal"',
@@ -106,8 +105,8 @@ def check_number(who: str, name: str, value: object, *, whole: bool = False) -> 
 
 #: What a number is, where its name says too little.
 EXPECTED = {
-    **dict.fromkeys(("factor", "alpha"), "1 or more: how many times longer than trained the context is to be"),
-    "share": "0 to 1: which part of the pairs is rotated",
+    **dict.fromkeys(("factor", "alpha"), "1 or more: the new context length divided by the trained length"),
+    "share": "0 to 1: the share of the pairs that is rotated",
     "trained_length": "the number of tokens that the model was trained with before its context was extended "
     "(original_max_position_embeddings in Hugging Face configs)",
 }

@@ -113,7 +113,9 @@ def check_trained_length(rule: str, trained_length: float) -> None:
 def check_attention_factor(rule: str, factor: float, *, name: str = "attention_factor") -> None:
     """Refuse a factor of cos and sin that would turn scores off, or around."""
     if not factor > 0:
-        raise ValueError(f"{rule}: got {name} {factor}, expected a number above 0, which multiplies cos and sin.")
+        raise ValueError(
+            f"{rule}: got {name} {factor}, expected a number above 0, by which cos and sin are multiplied."
+        )
 
 
 def check_choice(rule: str, name: str, value: object, allowed: tuple[object, ...]) -> None:

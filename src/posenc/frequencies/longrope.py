@@ -92,14 +92,14 @@ class LongRoPE(Frequencies):
         if len(self.short_factors) != len(self.long_factors):
             raise ValueError(
                 f"LongRoPE: got {len(self.short_factors)} short_factors and {len(self.long_factors)} long_factors, "
-                "expected as many of both: one for each pair."
+                "expected lists of one length, with one factor for each pair."
             )
         if self.factor is not None:
             check_factor("LongRoPE", self.factor)
         if self.long_attention_factor is not None and self.switch != "sequence":
             raise ValueError(
-                f"LongRoPE: got long_attention_factor with switch={self.switch!r}, which never changes; give its "
-                "factor as attention_factor."
+                f"LongRoPE: got long_attention_factor with switch={self.switch!r}, which uses one list of factors at "
+                "all lengths; give attention_factor instead."
             )
         if self.attention_factor is None:
             if self.factor is None:

@@ -142,8 +142,8 @@ def stretched(rule: str, base: float, factor: NDArray[np.float64], rotary_dim: i
     """omega_i factor^(-2i/(d-2)): exact at both ends, which base^(...) to the power -2i/d is not."""
     if rotary_dim == 2:
         raise ValueError(
-            f"{rule}: got 2 channels, expected at least 4: with one pair the fastest rate, which is kept, is also the "
-            "slowest, which is divided; use Geometric or Linear."
+            f"{rule}: got 2 channels, expected at least 4: the rule keeps the fastest rate and divides the slowest, "
+            "and with one pair they are the same; use Geometric or Linear."
         )
     rates = Geometric(base).inv_freq(rotary_dim)
     exponent = -np.arange(0, rotary_dim, 2, dtype=np.float64) / (rotary_dim - 2)

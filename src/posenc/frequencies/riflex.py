@@ -60,16 +60,18 @@ class RIFLEx(Frequencies):
         if self.k < 1 or self.k != int(self.k):
             raise ValueError(f"RIFLEx: got k {self.k!r}, expected the number of a pair, counted from 1.")
         if not self.length > 1:
-            raise ValueError(f"RIFLEx: got length {self.length!r}, expected the number of frames, 2 or more.")
+            raise ValueError(f"RIFLEx: got length {self.length!r}, expected the number of frames, at least 2.")
         if not 0 < self.share <= 1:
-            raise ValueError(f"RIFLEx: got share {self.share!r}, expected the part of a turn, above 0 and at most 1.")
+            raise ValueError(
+                f"RIFLEx: got share {self.share!r}, expected a fraction of a full turn, above 0 and at most 1."
+            )
 
     def inv_freq(self, rotary_dim: int, *, length: Length = None) -> NDArray[np.float64]:
         rates = Geometric(self.base).inv_freq(rotary_dim)
         if self.k > len(rates):
             raise ValueError(
-                f"RIFLEx: got k {self.k} for {rotary_dim} channels, expected 1 to {len(rates)}, one of their pairs; "
-                "give the rule to the axis of time alone, and RIFLEx.nearest finds k."
+                f"RIFLEx: got k {self.k} for {rotary_dim} channels, expected 1 to {len(rates)}, the number of one of "
+                "their pairs; use the rule for the time axis alone, and find k with RIFLEx.nearest."
             )
         pair = int(self.k) - 1
         rates[pair] = min(rates[pair], 2 * math.pi * self.share / self.length)

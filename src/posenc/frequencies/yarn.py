@@ -102,8 +102,8 @@ class YaRN(Frequencies):
             check_choice("YaRN", name, getattr(self, name), get_args(allowed))
         if self.ramp == "paper" and (self.ends, self.clamp) != ("rounded", "channels"):
             raise ValueError(
-                f'YaRN: got ends {self.ends!r} and clamp {self.clamp!r} with ramp="paper", whose ramp runs over turns '
-                'and has no such ends; leave them out, or use ramp="code".'
+                f'YaRN: got ends {self.ends!r} and clamp {self.clamp!r} with ramp="paper", whose ramp is a function '
+                'of the number of turns and does not use ends and clamp; leave both out, or use ramp="code".'
             )
         if not 0 < self.beta_slow <= self.beta_fast:
             raise ValueError(
@@ -112,8 +112,8 @@ class YaRN(Frequencies):
             )
         if self.trained_length <= 2 * math.pi * self.beta_slow:
             raise ValueError(
-                f"YaRN: got trained_length {self.trained_length} and beta_slow {self.beta_slow}, expected a window "
-                "in which the fastest pair turns more than beta_slow times: more than "
+                f"YaRN: got trained_length {self.trained_length} and beta_slow {self.beta_slow}, expected a trained "
+                "length within which the fastest pair makes more than beta_slow turns: more than "
                 f"{2 * math.pi * self.beta_slow:.0f} tokens."
             )
         if self.attention_factor is None:

@@ -11,7 +11,7 @@ def wrappers_of(function: Any, name: str) -> tuple[FunctionType, ...]:
     while hasattr(function, "__wrapped__"):
         held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
         if not any(value is function.__wrapped__ for value in held):
-            raise ValueError(f"{name} is wrapped by a decorator that does not hold it")
+            raise ValueError(f"{name} is wrapped by a decorator that gives no access to the wrapped function")
         found.insert(0, function)
         function = function.__wrapped__
     return tuple(found)

@@ -15,7 +15,10 @@ def coordinates_of(encoding: Encoding) -> int | None:
     parts = encoding.parts
     found = {number for part in parts if (number := getattr(part, "coordinates", None) or 1) > 1}
     if len(found) > 1:
-        raise ValueError(f"replace: got parts that read {sorted(found)} coordinates of a token, expected one number.")
+        raise ValueError(
+            f"replace: got an encoding whose parts read {sorted(found)} coordinates of a token, expected the same "
+            "number in all parts."
+        )
     return found.pop() if found else None
 
 
@@ -61,8 +64,8 @@ class Places:
         grid = self.grid or ()
         if (prefix := tokens - math.prod(grid)) < 0:
             raise ValueError(
-                f"replace: got {tokens} tokens, expected at least the {' x '.join(map(str, grid))} patches of an image "
-                "of the model's; call extend first for another size, or give positions=."
+                f"replace: got {tokens} tokens, expected at least the {' x '.join(map(str, grid))} patches of an "
+                "image at the model's size; for another size call extend first, or give positions=."
             )
         return grid_positions(*grid, prefix=prefix)  # type: ignore[no-any-return]
 
@@ -80,10 +83,10 @@ def codes_for(encoding: EmbeddingEncoding, grid: tuple[int, ...], prefix: int, d
     """
     name, patches = type(encoding).__name__, math.prod(grid)
     if encoding.dim != dim:
-        raise ValueError(f"replace: {name} has dim {encoding.dim}, expected {dim} as the table has.")
+        raise ValueError(f"replace: {name} has dim {encoding.dim}, expected {dim}, as in the model's table.")
     most = encoding.max_positions
     if most is not None and most < prefix + patches:
-        raise ValueError(f"replace: {name} tells {most} places apart, expected {prefix + patches}.")
+        raise ValueError(f"replace: {name} has {most} different positions, expected {prefix + patches}.")
     with torch.no_grad():
         if coordinates_of(encoding) is None:
             return encoding.codes(torch.arange(prefix + patches)).float()

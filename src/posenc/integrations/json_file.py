@@ -16,7 +16,7 @@ def load_json(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"describe: there is no file {file}; give a config.json or the folder of one.") from None
     except (OSError, ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested too deep
-        raise ValueError(f"describe: {file} holds no JSON ({error}); give a config.json.") from error
+        raise ValueError(f"describe: {file} is not valid JSON ({error}); give a config.json.") from error
     if not isinstance(found, dict):
         raise ValueError(f"describe: {file} holds a {type(found).__name__}, expected an object, the keys of a config.")
     return found

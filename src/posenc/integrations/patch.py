@@ -35,7 +35,7 @@ class Patch:
         stack = _living(self._model)
         if stack[-1] is not self:
             raise ValueError(
-                f"Patch: got undo() of {self}, expected that of the last patch of the model; undo {stack[-1]} first."
+                f"Patch: got undo() of {self}, expected the last patch of the model to be undone first: {stack[-1]}."
             )
         self._take_back()
         _patches[self._model] = [weakref.ref(patch) for patch in stack[:-1]]
@@ -85,7 +85,9 @@ class Patch:
             ValueError: no part changed the model.
         """
         if not self._steps:
-            raise ValueError(f"Patch: nothing was changed: the model is already as if {self.description!r} were done.")
+            raise ValueError(
+                f"Patch: nothing was changed, because the model already is as it would be after {self.description!r}."
+            )
         _patches[self._model] = [weakref.ref(patch) for patch in (*_living(self._model), self)]
         self._is_open = True
         return self

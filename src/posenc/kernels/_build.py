@@ -108,7 +108,7 @@ def _compile(source: Path, directory: Path, name: str, extra_flags: tuple[str, .
     compiler = find_compiler()
     if compiler is None:
         named = os.environ.get("CXX")
-        what = f"CXX is {named!r}, which is no command here" if named else "no C++ compiler was found"
+        what = f"CXX is {named!r}, which is not a command on this machine" if named else "no C++ compiler was found"
         raise RuntimeError(f"{what}: install g++ or clang++, or name one in CXX")
     root = Path(torch.__file__).parent
     _log.info("posenc: compiling %s once, which takes a few seconds", source.name)
@@ -210,7 +210,7 @@ def _load(source: Path) -> Library:
             raise RuntimeError(
                 f"{directory} cannot be written to ({error.strerror}); set POSENC_CACHE to a directory of your own"
             ) from error
-        return _open(path) or Library(None, None, f"{path} was built but does not load")
+        return _open(path) or Library(None, None, f"{path} was compiled, but cannot be loaded")
     except (RuntimeError, OSError) as error:
         return Library(None, None, str(error))
 

@@ -83,7 +83,7 @@ def check_replicates(name: str, *tensors: object) -> None:
     dispatcher = getattr(DTensor, "_op_dispatcher", None)
     if not getattr(dispatcher, "_allow_implicit_replication", True) and not torch.compiler.is_compiling():
         raise ValueError(
-            f"{name}: got a DTensor, expected it to be within torch.distributed.tensor.experimental."
-            "implicit_replication(), so that positions and masks, which are plain tensors, count as the same in all "
-            "processes; put the forward and the backward in it."
+            f"{name}: got a DTensor, expected the call to run within "
+            "torch.distributed.tensor.experimental.implicit_replication(), so that positions and masks, which are "
+            "plain tensors, count as equal in all processes; run the forward and the backward pass within it."
         )

@@ -240,8 +240,8 @@ class Attention(nn.Module):
             if encoding is not None:
                 if encoding.carry(context) is not None:
                     raise ValueError(
-                        f"Attention: got a context with {type(encoding).__name__}, expected an encoding that carries "
-                        "no state along one sequence; give the cross-attention another one, or None."
+                        f"Attention: got a context with {type(encoding).__name__}, whose state runs along one "
+                        "sequence of tokens; give the cross-attention an encoding without a state, or None."
                     )
                 q, k = encoding.on_queries_keys(q, k, start, k_positions=tokens.k_positions)
             if cache is not None:
@@ -272,9 +272,9 @@ class Attention(nn.Module):
         """
         if other.bias_k is not None or other.add_zero_attn or other.kdim != other.vdim:
             raise ValueError(
-                f"Attention: got a MultiheadAttention with bias_k={other.bias_k is not None}, add_zero_attn="
-                f"{other.add_zero_attn}, kdim {other.kdim} and vdim {other.vdim}, expected none of the first two and "
-                "keys and values of one width."
+                f"Attention: got a MultiheadAttention with bias_k={other.bias_k is not None}, "
+                f"add_zero_attn={other.add_zero_attn}, kdim {other.kdim} and vdim {other.vdim}, expected "
+                "bias_k=False, add_zero_attn=False, and kdim equal to vdim."
             )
         has_bias = other.in_proj_bias is not None
         weight = other.out_proj.weight
@@ -314,19 +314,19 @@ class Attention(nn.Module):
     def _check_cache(self, cache: Cache) -> None:
         if not self.causal:
             raise ValueError(
-                "Attention: got a cache for a layer that is not causal, where earlier tokens see later ones, expected "
-                "none; build the layer with causal=True."
+                "Attention: got a cache for a layer that is not causal, in which earlier tokens attend to later ones, "
+                "so that cached results would be wrong; build the layer with causal=True, or pass no cache."
             )
         if isinstance(cache, SlidingCache) and (self.window is None or self.window > cache.window):
             raise ValueError(
                 f"Attention: got a cache of the last {cache.window} tokens for a layer with window {self.window}, "
-                f"expected at least as many; use the layer's new_cache()."
+                f"expected a cache of at least {self.window} tokens; use the layer's new_cache()."
             )
 
     def _check_same_context(self, context: Tensor, k: Tensor) -> None:
         if (k.shape[0], k.shape[2]) != tuple(context.shape[:2]):
             raise ValueError(
-                f"Attention: got a context of {tuple(context.shape[:2])} rows and tokens and a cache made of "
+                f"Attention: got a context of {tuple(context.shape[:2])}(batch, tokens) and a cache made from  "
                 f"{(k.shape[0], k.shape[2])}, expected the same context at each call; start another cache."
             )
 
@@ -339,8 +339,9 @@ class Attention(nn.Module):
         if self.causal or self.window is not None or documents is not None:
             raise ValueError(
                 f"Attention: got a context with causal={self.causal}, window={self.window} and documents "
-                f"{'given' if documents is not None else 'None'}, expected none of them: they count along one "
-                "sequence; build the cross-attention without, and pass mask= for anything else."
+                f"{'given' if documents is not None else 'None'}, expected causal=False, window=None and "
+                "documents=None, because these three refer to one sequence of tokens; build the cross-attention "
+                "without them, and pass mask= to hide keys."
             )
 
 
@@ -367,7 +368,7 @@ def _check_padding(attention_mask: Tensor, encoding: Encoding) -> None:
     if bool((real[..., :-1] & ~real[..., 1:]).any()):
         raise ValueError(
             f"Attention: got padding after a token with a cache and {type(encoding).__name__}, whose state runs along "
-            "all tokens, expected padding on the left only."
+            "all tokens, expected padding on the left only; move the padding to the left."
         )
 
 

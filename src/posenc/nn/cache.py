@@ -56,7 +56,8 @@ class Cache:
         length = self.queries or self.length
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= length:
             raise ValueError(
-                f"{type(self).__name__}: drop got count {count}, expected 0 to {length}, the tokens it has."
+                f"{type(self).__name__}: drop got count {count}, expected 0 to {length}, the number of tokens in the "
+                "cache."
             )
         if self.queries:
             self.queries -= count
@@ -94,7 +95,7 @@ class Cache:
         ):
             raise ValueError(
                 f"{type(self).__name__}: reorder got rows {rows}, expected whole numbers from 0 to {batch - 1}, one "
-                "for each row that there is to be."
+                "number for each row of the new batch."
             )
         self._take(chosen.long())
         self.state = None if self.state is None else self.state.index_select(0, chosen.long())
@@ -137,8 +138,9 @@ class SlidingCache(Cache):
     def _keep(self, length: int) -> None:
         if self._let_go:
             raise ValueError(
-                f"SlidingCache: drop would go back behind the last {self.window - 1} tokens, which alone are kept; "
-                "take a copy.copy(cache) before tokens that may be dropped, and go on from the copy."
+                f"SlidingCache: drop would remove more tokens than the last {self.window - 1} tokens, which are all "
+                "that the cache keeps; make a copy.copy(cache) before you add tokens that you may drop, and continue "
+                "from the copy."
             )
         super()._keep(length)
 

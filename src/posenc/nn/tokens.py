@@ -91,8 +91,8 @@ def after(
         ids = kept.documents[:, -1:].expand(-1, seq)
     elif ids is not None and kept.documents is None and count:
         raise ValueError(
-            f"{name}: got documents for tokens that follow others without, expected them from the first call on; pass "
-            "documents= there too."
+            f"{name}: got documents for tokens that follow cached tokens without documents, expected documents from "
+            "the first call on; pass documents= in the earlier calls too."
         )
     new, following = _positions(kept, x, positions, mask, ids, name)
     if mask is not None or kept.attention_mask is not None:

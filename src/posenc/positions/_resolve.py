@@ -49,7 +49,7 @@ def resolve(
             f"{name}: got shape {tuple(positions.shape)}, expected ({length},) or (batch, {length}): one position for "
             "each token"
             + (
-                "; for rows and columns take an encoding of several coordinates, such as AxialRoPE or SinusoidalGrid."
+                "; for rows and columns use an encoding of several coordinates, such as AxialRoPE or SinusoidalGrid."
                 if positions.ndim == 3
                 else "."
             )
@@ -92,11 +92,11 @@ def resolve_coordinates(
     if positions.ndim != 3 or positions.shape[1:] != (length, coordinates) or positions.shape[0] not in (1, batch):
         raise ValueError(
             f"{name}: got shape {tuple(positions.shape)}, expected ({batch}, {length}, {coordinates}): batch, tokens "
-            "and coordinates of each; or one position for each token, which is then all of its coordinates."
+            "and coordinates of each; or one position for each token, which is then used for all of its coordinates."
         )
     looks = may_look(positions)
     if looks and positions.is_floating_point() and not bool(torch.isfinite(positions).all()):
-        raise ValueError(f"{name}: got NaN or infinite coordinates; every one must be a finite number.")
+        raise ValueError(f"{name}: got NaN or infinite coordinates; every coordinate must be a finite number.")
     return positions.to(device)
 
 

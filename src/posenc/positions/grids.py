@@ -107,13 +107,16 @@ def grid(
                             ("step", {*steps} != {1})):  # fmt: skip
             if given:
                 raise ValueError(
-                    f'grid: got {name} with unit "centred", which has its zero in the middle and the whole from -1 to '
-                    "1; leave one of the two out."
+                    f'grid: got {name} with unit "centred", whose coordinates run from -1 to 1 with zero in the '
+                    "middle; leave one of the two out."
                 )
         axes = _centred(shape, normalize)
     else:
         if normalize != "each":
-            raise ValueError(f'grid: got normalize {normalize!r} without unit="centred", which it divides; give both.')
+            raise ValueError(
+                f'grid: got normalize {normalize!r} without unit="centred", whose coordinates normalize divides; give '
+                "both."
+            )
         axes = [
             _placed(_along(size, zero, whole, align), first, apart)
             for size, first, apart, zero, whole in zip(shape, starts, steps, origins, trained, strict=True)
@@ -173,7 +176,9 @@ def augmented(
     for name, value, least in (("shift", shift, 0), ("jitter", jitter, 1), ("rescale", rescale, 1)):
         check_number("augmented", name, value)
         if value < least:
-            raise ValueError(f"augmented: got {name} {value}, expected {least} or more; {least} changes nothing.")
+            raise ValueError(
+                f"augmented: got {name} {value}, expected {least} or more ({least} leaves the coordinates unchanged)."
+            )
     rows, _, axes = given.shape
     moved = given.double().cpu()
 
@@ -197,7 +202,7 @@ def _of_each(name: str, given: Any, axes: int) -> list[Any]:
     if not isinstance(given, (list, tuple)):
         return [given] * axes
     if len(given) != axes:
-        raise ValueError(f"grid: got {len(given)} values of {name} for {axes} axes, expected one for each.")
+        raise ValueError(f"grid: got {len(given)} values of {name} for {axes} axes, expected one for each axis.")
     return list(given)
 
 

@@ -141,7 +141,10 @@ def multimodal(
             out[own] = _row(row[own].tolist(), blocks, text_goes_on, marks).to(out)
     for kind, left in blocks.items():
         if (surplus := sum(1 for _ in left)) > 0:
-            raise ValueError(f"multimodal: got {surplus} {_KINDS[kind]} blocks more than there are tokens for.")
+            raise ValueError(
+                f"multimodal: got {surplus} {_KINDS[kind]} blocks without tokens; give one grid, or one length, for "
+                "each block of such tokens."
+            )
     return like(positions.view(*of_token.shape, 3), kinds)
 
 
@@ -220,7 +223,9 @@ def hunyuan_vl(
                 counted[first : first + inside, 3] = image
             out[own] = counted.to(out)
     if (surplus := sum(1 for _ in images)) > 0:
-        raise ValueError(f"hunyuan_vl: got {surplus} image grids more than there are tokens for.")
+        raise ValueError(
+            f"hunyuan_vl: got {surplus} image grids without tokens; give one grid for each image among the tokens."
+        )
     return like(positions[..., 4 - axes :].reshape(*of_token.shape, axes), kinds)
 
 
@@ -344,7 +349,7 @@ def _next(blocks: dict[int, Iterator[Tensor]], kind: int, tokens: int, at: int, 
     block = next(blocks[kind], torch.empty(0, 3, dtype=torch.int64))
     if not 0 < len(block) <= tokens or (whole and len(block) != tokens):
         raise ValueError(
-            f"multimodal: got {tokens} {_KINDS[kind]} tokens at token {at} of a row, and its grid has "
-            f"{len(block) or 'no'} places; check the grids, their order and merge."
+            f"multimodal: got {tokens} {_KINDS[kind]} tokens from token {at} of a row on, and the grid given for them "
+            f"has {len(block) or 'no'} patches; check the grids, their order, and merge."
         )
     return block

@@ -23,8 +23,8 @@ def from_lengths(cumulative_lengths: A) -> A:
     ends = tensor("from_lengths", cumulative_lengths, ndim=(1,)).long()
     if len(ends) == 0 or int(ends[0]) != 0 or bool((ends.diff() < 0).any()):
         raise ValueError(
-            f"from_lengths: got {ends.tolist()}, expected 0 and then the ends of the documents, which never fall; for "
-            "lengths use their cumulative sum."
+            f"from_lengths: got {ends.tolist()}, expected 0 and then the end of each document, in ascending order; if "
+            "you have the lengths of the documents, pass their cumulative sum with 0 before it."
         )
     lengths = ends.diff()
     starts = torch.repeat_interleave(ends[:-1], lengths)

@@ -54,7 +54,9 @@ def skipwise(
     """
     check_at_least("skipwise", length=(length, 1), target_length=(target_length, length), chunks=(chunks, 1))
     if chunks > length:
-        raise ValueError(f"skipwise: got {chunks} chunks for {length} tokens, expected at most one for each.")
+        raise ValueError(
+            f"skipwise: got {chunks} chunks for {length} tokens, expected at most one chunk for each token."
+        )
     if cuts not in get_args(Cuts) or (cuts == "authors" and chunks != 2):
         raise ValueError(f'skipwise: got cuts {cuts!r} for {chunks} chunks, expected "anywhere", or "authors" for 2.')
     if cuts == "authors":

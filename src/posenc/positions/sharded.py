@@ -52,8 +52,8 @@ def _dim(function: str, whole: torch.Tensor, dim: int | None) -> int:
     if dim is None:
         if whole.ndim > 2:
             raise ValueError(
-                f"{function}: got an array of shape {tuple(whole.shape)} and no dim, expected dim=, along which the "
-                "tokens lie: 1 for positions (batch, seq, axes) and embeddings, 2 for queries and keys."
+                f"{function}: got an array of shape {tuple(whole.shape)} and no dim, expected dim=, the dimension of "
+                "the tokens: 1 for positions (batch, seq, axes) and embeddings, 2 for queries and keys."
             )
         return -1
     check_dim(function, whole, dim)
@@ -69,13 +69,14 @@ def unshard(parts: list[A], *, scheme: Scheme = "contiguous", dim: int | None = 
         tensor([0, 1, 2, 3, 4, 5, 6, 7])
     """
     if not parts:
-        raise ValueError("unshard: got no parts, expected those of all ranks.")
+        raise ValueError("unshard: got no parts, expected the parts of all ranks.")
     tensors = [tensor("unshard", part, ndim=tuple(range(1, 9))) for part in parts]
     dim = _dim("unshard", tensors[0], dim)
     for part in tensors:
         if part.shape != tensors[0].shape:
             raise ValueError(
-                f"unshard: got parts of shapes {tuple(tensors[0].shape)} and {tuple(part.shape)}, expected all alike."
+                f"unshard: got parts of shapes {tuple(tensors[0].shape)} and {tuple(part.shape)}, expected one shape "
+                "for all parts."
             )
     joined = torch.cat(tensors, dim=dim)
     ranks, length = len(parts), joined.shape[dim]

@@ -12,7 +12,7 @@ def check_layout(cls: str, head_dim: int, rotary_dim: int, rotary_start: int, se
     if rotary_dim % 2 or not 2 <= rotary_dim <= head_dim:
         raise ValueError(
             f"{cls}: got rotary_dim {rotary_dim} for head_dim {head_dim}, expected an even number from 2 to "
-            f"{head_dim}, because channels turn in pairs; "
+            f"{head_dim}, because channels are rotated in pairs; "
             + (f"use rotary_dim={head_dim - head_dim % 2}." if head_dim > 1 else "use a head_dim of at least 2.")
         )
     if not 0 <= rotary_start <= head_dim - rotary_dim:
@@ -72,8 +72,8 @@ def checked_groups(cls: str, x: Tensor, seq_dim: int, kv_heads: int) -> int:
     heads = 1 if x.ndim == 2 else x.shape[index - 1 if index == x.ndim - 2 else x.ndim - 2]
     if heads % kv_heads:
         raise ValueError(
-            f"{cls}: got {heads} heads, expected a multiple of {kv_heads}, the key heads that have parameters; "
-            "build it for the heads of k."
+            f"{cls}: got {heads} heads, expected a multiple of {kv_heads}, the number of key heads for which this "
+            "encoding has parameters; build the encoding for the key heads of k."
         )
     return int(heads // kv_heads)
 
@@ -83,8 +83,8 @@ def check_lengths(cls: str, q: Tensor, k: Tensor, seq_dim: int, *, one_layout: b
     q_tokens, k_tokens = q.shape[tokens_at(q, seq_dim)], k.shape[tokens_at(k, seq_dim)]
     if q_tokens != k_tokens:
         raise ValueError(
-            f"{cls}: got q of {q_tokens} tokens and k of {k_tokens} without k_positions, expected "
-            "as many of both; give positions and k_positions (cross-attention), or, if the shapes are (batch, seq, "
+            f"{cls}: got q of {q_tokens} tokens and k of {k_tokens} without k_positions, expected the same number of "
+            "tokens in both; give positions and k_positions (cross-attention), or, if the shapes are (batch, seq, "
             "heads, head_dim), " + ("transpose(1, 2) each." if one_layout else "build it with seq_dim=-3.")
         )
 

@@ -62,8 +62,9 @@ class RatesByLength:
         lengths = length.cpu()
         if not may_look(lengths):
             raise ValueError(
-                f"{type(self.rule).__name__}: got lengths whose values cannot be read under a compiler or a transform, "
-                "expected plain tensors, because its rates are worked out in NumPy; call the encoding outside of it."
+                f"{type(self.rule).__name__}: got lengths whose values cannot be read under a compiler or a "
+                "transform, expected plain tensors, because the rates of this rule are computed in NumPy; call the "
+                "encoding outside of the compiled or transformed function."
             )
         rates, factors = self._by_numpy(lengths)
         return rates.to(length.device), factors.to(length.device)

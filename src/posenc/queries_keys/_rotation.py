@@ -344,7 +344,7 @@ class Rotation(QueryKeyEncoding, ABC):
                 return rows
         raise ValueError(
             f"{type(self).__name__}: got {self!r}, q {q.dtype} {tuple(q.shape)} and k {k.dtype} {tuple(k.shape)}, "
-            "expected tensors of one dtype, batch and length and a layout that can be turned in place; use "
+            "expected tensors of one dtype, batch and length and a layout that can be rotated in place; use "
             "on_queries_keys."
         )
 

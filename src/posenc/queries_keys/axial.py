@@ -165,8 +165,8 @@ class AxialRoPE(Rotation):
             self.widths = _widths_across_heads(self.axes, self.rotary_dim, num_kv_heads)
         elif num_kv_heads is not None:
             raise ValueError(
-                f'AxialRoPE: got num_kv_heads {num_kv_heads} with layout "{layout}", in which all heads turn alike; '
-                'leave it out, or give layout="half_across_heads".'
+                f'AxialRoPE: got num_kv_heads {num_kv_heads} with layout "{layout}", in which all heads rotate alike; '
+                'leave num_kv_heads out, or give layout="half_across_heads".'
             )
         else:
             self.widths = _widths(self.axes, self.rotary_dim, head_dim)
@@ -179,13 +179,13 @@ class AxialRoPE(Rotation):
         self.scales_scores = self.rules[0].score_factor != 1
         if (plan.order == "alternating" or plan.rates == "dealt") and len(set(self.widths)) > 1:
             raise ValueError(
-                f'AxialRoPE: got widths {self.widths} with layout "{layout}", which deals pairs out in turn, expected '
-                'widths that are all the same; use "interleaved", "half" or "half_per_axis".'
+                f'AxialRoPE: got widths {self.widths} with layout "{layout}", which gives one pair to each axis in '
+                'turn, expected the same width for all axes; use "interleaved", "half" or "half_per_axis".'
             )
         if plan.rates == "dealt" and len(set(self.rules)) > 1:
             raise ValueError(
-                f'AxialRoPE: got {len(self.rules)} rules with layout "{layout}", which deals out the rates of one, '
-                "expected one rule."
+                f'AxialRoPE: got {len(self.rules)} rules with layout "{layout}", which shares the rates of one rule '
+                "among the axes, expected one rule."
             )
         in_order = [self.widths[axis] // 2 for axis in self.order]
         if plan.paired_per_axis:
@@ -241,7 +241,7 @@ def _widths(axes: int | tuple[int, ...], rotated: int, head_dim: int) -> tuple[i
     if not axes or min(axes) < 2 or any(width % 2 for width in axes):
         raise ValueError(
             f"AxialRoPE: got axes {axes}, expected the width of each axis in channels, an even number of at least 2, "
-            f"because channels turn in pairs; such as axes={_shares(rotated, max(len(axes), 2))}."
+            f"because channels are rotated in pairs; such as axes={_shares(rotated, max(len(axes), 2))}."
         )
     if sum(axes) != rotated:
         raise ValueError(
@@ -255,11 +255,13 @@ def _widths(axes: int | tuple[int, ...], rotated: int, head_dim: int) -> tuple[i
 def _widths_across_heads(axes: int | tuple[int, ...], rotated: int, heads: int | None) -> tuple[int, ...]:
     """The channels of each coordinate in all heads together, as many as they can share equally."""
     if not isinstance(axes, int) or axes < 1:
-        raise ValueError(f'AxialRoPE: got axes {axes} with layout "half_across_heads", expected a number of axes.')
+        raise ValueError(
+            f'AxialRoPE: got axes {axes} with layout "half_across_heads", expected the number of axes, a whole number.'
+        )
     if heads is None or heads < 1 or rotated * heads < 2 * axes:
         raise ValueError(
             f'AxialRoPE: got num_kv_heads {heads} with layout "half_across_heads", expected the number of key heads, '
-            "which share the rates."
+            "among which the rates are shared."
         )
     return (rotated * heads // (2 * axes) * 2,) * axes
 
@@ -289,8 +291,8 @@ def _rules(
         check_fixed("AxialRoPE", rule)
     if len(factors := {rule.score_factor for rule in rules}) > 1:
         raise ValueError(
-            f"AxialRoPE: got rules with the score factors {sorted(factors)}, expected one for all axes, because a "
-            "score is multiplied as a whole."
+            f"AxialRoPE: got rules with the score factors {sorted(factors)}, expected one for all axes, because the "
+            "whole score is multiplied by one factor."
         )
     return kept, rules
 

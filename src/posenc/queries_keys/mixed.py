@@ -89,14 +89,16 @@ class MixedRoPE(Rotation):
             )
         if axes == 2 and self.rotary_dim % 4:
             raise ValueError(
-                f"MixedRoPE: got {self.rotary_dim} rotated channels, expected a multiple of 4: pairs come with "
-                f"another at right angles; use rotary_dim={self.rotary_dim // 4 * 4}."
+                f"MixedRoPE: got {self.rotary_dim} rotated channels, expected a multiple of 4, because each pair has "
+                "a second pair whose direction is at right angles to its own; use "
+                f"rotary_dim={self.rotary_dim // 4 * 4}."
             )
         self.num_heads = num_heads
         self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         if num_heads < 1 or self.num_kv_heads < 1 or num_heads % self.num_kv_heads:
             raise ValueError(
-                f"MixedRoPE: got num_heads {num_heads} and num_kv_heads {self.num_kv_heads}, expected a multiple of it."
+                f"MixedRoPE: got num_heads {num_heads} and num_kv_heads {self.num_kv_heads}, expected num_heads to be "
+                "a multiple of num_kv_heads."
             )
         if not base > 1:
             raise ValueError(f"MixedRoPE: got base {base}, expected more than 1, such as 10.")

@@ -101,8 +101,8 @@ class MRoPE(Rotation):
         self.heads_differ = self.layout == "heads"
         if num_kv_heads is not None and not self.heads_differ:
             raise ValueError(
-                f"MRoPE: got num_kv_heads {num_kv_heads} with layout {self.layout!r}, in which all heads turn alike; "
-                'leave it out, or give layout="heads".'
+                f"MRoPE: got num_kv_heads {num_kv_heads} with layout {self.layout!r}, in which all heads rotate "
+                'alike; leave num_kv_heads out, or give layout="heads".'
             )
         self.num_kv_heads = sum(self.sections) if self.heads_differ and num_kv_heads is None else num_kv_heads
         check_fixed("MRoPE", self.frequencies)
@@ -119,7 +119,9 @@ class MRoPE(Rotation):
         pairs = self.rotary_dim // 2
         if self.layout == "heads":
             if not self.sections or min(self.sections) < 0 or sum(self.sections) < 1:
-                raise ValueError(f"MRoPE: got sections {self.sections}, expected the key heads of each coordinate.")
+                raise ValueError(
+                    f"MRoPE: got sections {self.sections}, expected the number of key heads for each coordinate."
+                )
             if (spare := (self.num_kv_heads or 0) - sum(self.sections)) < 0:
                 raise ValueError(
                     f"MRoPE: got sections {self.sections}, which sum to {sum(self.sections)} key heads, for "
@@ -130,14 +132,14 @@ class MRoPE(Rotation):
         if sum(self.sections) != pairs or not self.sections or min(self.sections) < 0:
             raise ValueError(
                 f"MRoPE: got sections {self.sections}, which sum to {sum(self.sections)}, for {self.rotary_dim} "
-                f"rotated channels, expected a sum of {pairs}: each pair goes by one coordinate."
+                f"rotated channels, expected a sum of {pairs}, because each pair is rotated by one coordinate."
             )
         of_pair = _axes(self.sections, self.layout)
         counts = tuple(of_pair.count(axis) for axis in range(len(self.sections)))
         if counts != self.sections:
             raise ValueError(
                 f"MRoPE: got sections {self.sections} with layout {self.layout!r}, which gives its coordinates "
-                f"{counts} pairs; expected these to be the sections: give sections={counts}."
+                f"{counts} pairs; expected sections equal to these numbers; give sections={counts}."
             )
         return of_pair
 

@@ -98,7 +98,8 @@ class PoPE(QueryKeyEncoding):
             raise ValueError(f"PoPE: got head_dim {head_dim}, expected at least 1.")
         if num_heads < 1 or self.num_kv_heads < 1 or num_heads % self.num_kv_heads:
             raise ValueError(
-                f"PoPE: got num_heads {num_heads} and num_kv_heads {self.num_kv_heads}, expected a multiple of it."
+                f"PoPE: got num_heads {num_heads} and num_kv_heads {self.num_kv_heads}, expected num_heads to be a "
+                "multiple of num_kv_heads."
             )
         check_choice("PoPE", "start", start, get_args(Start))
         check_fixed("PoPE", self.frequencies)

@@ -93,13 +93,13 @@ class RoPE(Rotation):
         check_choice("RoPE", "implementation", implementation, get_args(Implementation))
         if numerics == "transformers" and not isinstance(self.frequencies, Geometric):
             raise ValueError(
-                f'RoPE: numerics="transformers" reproduces the rounding of the plain rule, and got frequencies '
-                f'{self.frequencies}; use Geometric frequencies or numerics="exact".'
+                'RoPE: numerics="transformers" reproduces the rounding of transformers for Geometric frequencies '
+                f'alone, got {self.frequencies}; use Geometric frequencies or numerics="exact".'
             )
         if self.frequencies.needs_whole_head and self.rotary_dim != head_dim:
             raise ValueError(
-                f"RoPE: got rotary_dim {self.rotary_dim} for head_dim {head_dim} with {self.frequencies}, which says "
-                "itself which channels stay unrotated; leave rotary_dim and rotary_start out, or use Geometric "
+                f"RoPE: got rotary_dim {self.rotary_dim} for head_dim {head_dim} with {self.frequencies}, a rule that "
+                "itself says which channels are not rotated; leave rotary_dim and rotary_start out, or use Geometric "
                 "frequencies for plain partial rotation."
             )
         self.relative = self.keys_cacheable = not self.frequencies.depends_on_length

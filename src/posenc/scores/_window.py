@@ -47,7 +47,9 @@ def offsets(
                 f"{before}; for another window use resized(rows, columns)."
             )
         if positions.is_floating_point() and bool((positions != positions.floor()).any()):
-            raise ValueError(f"{name}: got a fractional position, expected whole ones: a place in the window.")
+            raise ValueError(
+                f"{name}: got a fractional position, expected whole numbers, the number of a place in the window."
+            )
     i, j = ((positions.long() - prefix).clamp(min=0) for positions in (q_positions, k_positions))
     i, j = i[..., :, None], j[..., None, :]
     columns = window[1]

@@ -82,7 +82,7 @@ class Forgetting(ContextualEncoding):
         if state is not None and tuple(state.shape[:2]) != (x.shape[0], self.num_heads):
             raise ValueError(
                 f"Forgetting: got a state of shape {tuple(state.shape)}, expected ({x.shape[0]}, {self.num_heads}, "
-                "tokens so far)."
+                "the number of tokens before x)."
             )
         with without_autocast(x.device.type):
             dtype = torch.promote_types(torch.float32, x.dtype)
@@ -100,8 +100,8 @@ class Forgetting(ContextualEncoding):
     def contextual_bias(self, content: Content) -> Float[Tensor, "batch heads q_len k_len"]:
         if content.q_state is None or content.k_state is None:
             raise ValueError(
-                "Forgetting: attention got no state, expected what carry made of the layer's input; pass "
-                "state=encoding.carry(x, state)."
+                "Forgetting: attention got no state, expected the state that carry computes from the layer's input; "
+                "pass state=encoding.carry(x, state)."
             )
         faded = content.q_state[..., :, None] - content.k_state[..., None, :]
         return faded.clamp(max=0).to(content.scores.dtype)

@@ -86,7 +86,7 @@ class SwinV2Bias(ScoreEncoding):
         if form == "paper" and trained_window is not None:
             raise ValueError(
                 f'SwinV2Bias: got trained_window {trained_window} with form="paper", whose offsets are counted in '
-                "places; leave it out."
+                "patches, not relative to the trained window; leave trained_window out."
             )
         self.form = form
         if width < 1:

@@ -105,6 +105,9 @@ def _check(positions: Tensor, length: int) -> None:
     if not may_look(positions) or not positions.numel():
         return
     if (last := positions.max().item()) >= length:
-        raise ValueError(f"TUPE: got position {last}, expected below the table's length {length}; build a longer one.")
+        raise ValueError(
+            f"TUPE: got position {last}, expected less than {length}, the length of the table; build the encoding "
+            "with a larger length."
+        )
     if positions.is_floating_point() and bool((positions != positions.floor()).any()):
-        raise ValueError("TUPE: got a fractional position, expected whole ones: a row of the table.")
+        raise ValueError("TUPE: got a fractional position, expected whole numbers, the rows of the table.")

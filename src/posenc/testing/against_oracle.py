@@ -1,4 +1,4 @@
-"""The questions of the exam that compare an encoding with its oracle."""
+"""The tests that compare an encoding with its oracle."""
 
 from collections.abc import Callable
 

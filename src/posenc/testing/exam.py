@@ -1,4 +1,7 @@
-"""The tests that every encoding must pass, each a function whose name says what an encoding must do."""
+"""The encoding test suite: each test is a function whose name says what an encoding must do.
+
+The names in the code call the suite the exam, and a test a question.
+"""
 
 import copy
 import functools
@@ -56,7 +59,7 @@ def check_encoding(encoding: Encoding, *, oracle: Oracle | None = None) -> None:
 def checks(encoding: Encoding, *, oracle: Oracle | None = None) -> Iterator[tuple[str, Callable[[], None]]]:
     """The tests of :func:`check_encoding`, as (name, function to call) pairs."""
     candidate = Candidate(encoding, oracle)
-    # What is wrong by itself is named before what is wrong under a compiler or in company.
+    # Tests of single calls come first: they name a fault more exactly than tests of several calls or of a compiler.
     later = {question.__name__: question for question in (*together.QUESTIONS, *compiled.QUESTIONS)}
     for name, question in (_QUESTIONS | later).items():
         yield name, functools.partial(question, candidate)

@@ -1,4 +1,4 @@
-"""The questions of the exam about an encoding within the layers of :mod:`posenc.nn`."""
+"""The tests of an encoding within the layers of :mod:`posenc.nn`."""
 
 import copy
 from collections.abc import Callable

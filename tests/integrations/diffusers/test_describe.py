@@ -179,7 +179,7 @@ def test_the_tables_of_an_extended_model_are_those_of_the_rule() -> None:
         ("mochi", {"time": NTK(2)}, {}, "rates are learned"),
         ("ltx", {"time": NTK(2)}, {}, "does not start from"),
         ("flux", NTK(2), {"size": 2048}, "expected height and width"),
-        ("flux", NTK(2), {"frames": 0}, "expected how many"),
+        ("flux", NTK(2), {"frames": 0}, "expected the number of frames"),
         ("sd3", NTK(2), {"frames": 9}, "pos_embed: a table that is added"),
         ("ernie_image", NTK(2), {"size": (8, 8)}, "two channels of a pair turn by different angles"),
     ],
@@ -213,14 +213,14 @@ def test_bad_configs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected an object, the keys of a config"):
         describe(tmp_path)
     (tmp_path / "config.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="holds no JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         describe(tmp_path)
     for name in (None, 3, "Nothing", "os.system", "DDPMScheduler"):
         with pytest.raises(ValueError, match="expected the name of a model of diffusers"):
             describe({"_class_name": name})
     with pytest.raises(ValueError, match="rope_max_seq_len 10000000000"):
         describe({"_class_name": "WanTransformer3DModel", "rope_max_seq_len": 10**10})
-    with pytest.raises(ValueError, match="sizes that make no rotation"):
+    with pytest.raises(ValueError, match="sizes with which no rotation can be built"):
         describe({"_class_name": "FluxTransformer2DModel", "axes_dims_rope": "wide"})
     with pytest.raises(ValueError, match="cannot build"):
         describe({"_class_name": "FluxTransformer2DModel", "num_attention_heads": "many"})

@@ -62,7 +62,7 @@ def test_a_pipeline_is_inspected_model_by_model(tmp_path: Path) -> None:
     [
         ("AllegroTransformer3DModel", "not read: image_rotary_emb: an argument of the model"),
         ("SanaTransformer2DModel", "not read: no rotation: positions come from convolutions"),
-        ("AutoencoderKL", "no positional encoding that is known here"),
+        ("AutoencoderKL", "no positional encoding that posenc knows"),
     ],
 )
 def test_a_model_of_which_nothing_is_read_is_still_a_model_of_diffusers(tmp_path: Path, cls: str, words: str) -> None:
@@ -75,5 +75,5 @@ def test_a_model_of_which_nothing_is_read_is_still_a_model_of_diffusers(tmp_path
 
 def test_a_pipeline_of_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "x"]}')
-    with pytest.raises(ValueError, match="names no model that encodes positions"):
+    with pytest.raises(ValueError, match="names no model whose positional encoding posenc knows"):
         inspect(tmp_path)

@@ -243,9 +243,9 @@ def test_what_is_particular_to_one_architecture(tmp_path: Path) -> None:
     refused: tuple[tuple[str, dict[str, Any], dict[str, Any] | None, str], ...] = (
         ("llama", YARN, factors, "rope_freqs.weight and YaRN"),
         ("phi3", {"rope__scaling__type": "longrope"}, None, "no lists of factors"),
-        ("qwen2vl", {"rope__dimension_sections": [8, 8, 8, 8]}, None, "expected three, and 0 for a fourth"),
+        ("qwen2vl", {"rope__dimension_sections": [8, 8, 8, 8]}, None, "expected three numbers, or a fourth that is 0"),
         ("glm4", {"rope__dimension_sections": 8}, None, "expected a list of widths"),
-        ("mimo2", WINDOW, None, "expected which layers have one"),
+        ("mimo2", WINDOW, None, "expected a list that says for each layer"),
         ("mistral4", {"attention__temperature_scale": 0.1}, None, "no attention.temperature_length"),
     )
     for arch, keys, tensors, words in refused:
@@ -272,7 +272,7 @@ def test_what_is_not_used_is_named_and_what_is_altered_is_refused(tmp_path: Path
     for keys, words in (
         ({"rope__freq_base": "much"}, "rope.freq_base is 'much', expected a number"),
         ({"rope__dimension_count": 0}, "rope.dimension_count is 0, expected a whole number above 0"),
-        ({"attention__max_alibi_bias": -4.0}, "max_alibi_bias is -4, expected above 0"),
+        ({"attention__max_alibi_bias": -4.0}, "max_alibi_bias is -4, expected a number above 0"),
     ):
         arch = "bloom" if "attention__max_alibi_bias" in keys else "llama"
         with pytest.raises(ValueError, match=words):
@@ -405,5 +405,5 @@ def test_gguf_files_without_rotation_are_read(
 
 
 def test_an_unknown_gguf_architecture_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not known here"):
+    with pytest.raises(ValueError, match="which posenc does not know"):
         describe(gguf_file(tmp_path / "m.gguf", "something-new"))

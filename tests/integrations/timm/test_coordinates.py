@@ -94,7 +94,7 @@ def test_rates_of_a_rule_are_described() -> None:
         assert torch.equal(model.forward_features(image), before)
     with pytest.raises(ValueError, match="takes 64 x 64 as it is"):
         extend(model, size=64)
-    with pytest.raises(ValueError, match="no size of its own"):
+    with pytest.raises(ValueError, match="stores no image size"):
         extend(naflex(pos_embed="none", rope_type="axial"), size=64, by="fit")
 
 
@@ -122,7 +122,9 @@ def test_a_table_in_four_dimensions_is_taken_out() -> None:
         assert not torch.allclose(model.forward_features(image), before, atol=1e-2)
         assert not model.embeds.pos_embed.any()
     assert torch.equal(model.forward_features(image), before)
-    with pytest.raises(ValueError, match="no rows to write its codes into; read at the grid of each image"):
+    with pytest.raises(
+        ValueError, match="no rows that the codes could be written into; read at the grid of each image"
+    ):
         replace(model, SinusoidalGrid(32), positions=positions.grid(4, 6), inputs=image)
 
 

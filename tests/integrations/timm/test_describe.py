@@ -244,7 +244,7 @@ def test_models_without_positions() -> None:
     (found,) = describe("pvt_v2_b0")
     assert isinstance(found.encoding, NoPE)
     assert found.notes
-    with pytest.raises(ValueError, match="convolutions need none"):
+    with pytest.raises(ValueError, match="convolutions need no positional encoding"):
         describe("resnet18")
 
 

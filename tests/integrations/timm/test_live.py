@@ -108,7 +108,7 @@ def test_what_cannot_be_extended() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             extend(model, **options)
-    with pytest.raises(ValueError, match="learned or fixed"):
+    with pytest.raises(ValueError, match="are learned, or are computed from the image size"):
         extend(build("RoPE-ViT, mixed"), size=96, by=NTK(2))
     with pytest.raises(ValueError, match="without a factor on cos and sin"):
         extend(build("EVA-02"), size=96, by=YaRN(4, trained_length=16))

@@ -256,8 +256,8 @@ def test_bad_input_is_refused_in_the_same_words(encoding: Any) -> None:
     calls: tuple[Any, ...] = (
         ((q[0], k, v), {}, "expected .batch, heads, seq, head_dim."),
         ((q, k[:1], v), {}, "one batch size"),
-        ((q, k[..., :4], v), {}, "of the same head_dim"),
-        ((q, k, v[:, :, 1:]), {}, "a value for each key"),
+        ((q, k[..., :4], v), {}, "one head_dim for q and k"),
+        ((q, k, v[:, :, 1:]), {}, "one value for each key"),
         ((k, q, q), {}, "no more queries than keys"),
         ((q, k[:, :3], v[:, :3]), {}, "expected a multiple"),
         ((q[..., :0], k[..., :0], v), {}, "at least one channel"),

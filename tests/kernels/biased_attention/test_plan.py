@@ -23,14 +23,24 @@ SHORT = torch.zeros(1, 8, 16, 16)
             posenc.Compose(posenc.FIRE(num_heads=8), posenc.SSMax(num_heads=8)),
             {"causal": True},
             "blocks",
-            "made with it, and again in the backward",
+            "computed for one block at a time, and again in the backward",
         ),
-        (posenc.ALiBi(num_heads=8), {"k_positions": torch.arange(4096) * 2}, "blocks", "made with it"),
-        (posenc.scores.TUPE(dim=128, num_heads=8, length=4096), {}, "channels", "more channels"),
-        (posenc.CoPE(num_heads=8, head_dim=16), {"causal": True}, "cpu", "gates are summed as the scores are made"),
-        (posenc.CoPE(num_heads=8, head_dim=16), {}, "blocks", "keeps the memory linear"),
+        (
+            posenc.ALiBi(num_heads=8),
+            {"k_positions": torch.arange(4096) * 2},
+            "blocks",
+            "computed for one block at a time",
+        ),
+        (posenc.scores.TUPE(dim=128, num_heads=8, length=4096), {}, "channels", "as extra channels"),
+        (
+            posenc.CoPE(num_heads=8, head_dim=16),
+            {"causal": True},
+            "cpu",
+            "gates are summed while the scores",
+        ),
+        (posenc.CoPE(num_heads=8, head_dim=16), {}, "blocks", "memory grows linearly"),
         (None, {"causal": True, "window": 64}, "cpu", "nothing but the order of tokens"),
-        (None, {"causal": True, "window": 64, "dropout_p": 0.1}, "blocks", "keeps the memory linear"),
+        (None, {"causal": True, "window": 64, "dropout_p": 0.1}, "blocks", "memory grows linearly"),
     ],
 )
 def test_the_fastest_exact_path_is_taken(
@@ -61,7 +71,7 @@ def test_fire_is_a_row_of_distances_below_its_threshold_and_a_network_of_shares_
 
     assert "one row of numbers" in taken(x[:, :, :40], x[:, :, :40])
     for past in (taken(x, x), taken(x[:, :, :40], x[:, :, :40], start=1), taken(step, x), taken(step, x, start=7)):
-        assert "a small network of the distance's share" in past
+        assert "a small network of the relative distance" in past
     with torch.no_grad():
         fire.threshold_multiplier.mul_(-2)
     assert "one row of numbers" in taken(x, x)
@@ -102,16 +112,21 @@ def test_few_scores_are_made_at_once() -> None:
     ("implementation", "encoding", "options", "reason"),
     [
         ("sdpa", posenc.ALiBi(num_heads=8), {}, "ALiBi adds to the scores"),
-        ("sdpa", None, {"sinks": torch.zeros(8)}, "attention sinks are no part of it"),
+        ("sdpa", None, {"sinks": torch.zeros(8)}, "it does not support attention sinks"),
         ("cpu", posenc.FIRE(num_heads=8, threshold=1.0, width=128), {}, "FIRE gives no bias of the distance alone"),
         ("cpu", posenc.ALiBi(num_heads=8), {"dropout_p": 0.1}, "it has no dropout"),
-        ("flex", posenc.CoPE(num_heads=8, head_dim=16), {}, "CoPE reads queries and keys, which no score_mod sees"),
+        (
+            "flex",
+            posenc.CoPE(num_heads=8, head_dim=16),
+            {},
+            "CoPE reads queries and keys, which a score_mod",
+        ),
         ("flex", posenc.ALiBi(num_heads=8), {"dropout_p": 0.1}, "FlexAttention has no dropout"),
         ("flex", posenc.T5Bias(num_heads=8), {"causal": True}, "no backward on the CPU"),
-        ("flex", posenc.ALiBi(num_heads=8), {"mask": torch.zeros(16, 16)}, "masks as booleans"),
-        ("channels", posenc.scores.Shaw(num_heads=8, head_dim=16), {}, "no bias of positions alone"),
-        ("channels", None, {}, "no bias of positions alone"),
-        ("blocks", None, {"mask": torch.zeros(16, 16, requires_grad=True)}, "its mask has no gradient there"),
+        ("flex", posenc.ALiBi(num_heads=8), {"mask": torch.zeros(16, 16)}, "boolean masks alone"),
+        ("channels", posenc.scores.Shaw(num_heads=8, head_dim=16), {}, "no bias that depends on positions alone"),
+        ("channels", None, {}, "no bias that depends on positions alone"),
+        ("blocks", None, {"mask": torch.zeros(16, 16, requires_grad=True)}, "no gradient for the mask"),
     ],
 )
 def test_what_was_asked_for_by_name_never_falls_back(
@@ -135,7 +150,10 @@ def test_an_unknown_implementation_is_refused_with_all_names() -> None:
     ("options", "error"),
     [
         ({"window": 0}, "got window 0, expected at least 1"),
-        ({"documents": torch.zeros(15, dtype=torch.int64)}, r"expected the integer number of each key's document"),
+        (
+            {"documents": torch.zeros(15, dtype=torch.int64)},
+            r"expected one integer for each key, the number of its document",
+        ),
         ({"documents": torch.zeros(16)}, r"got documents torch.float32"),
         ({"sinks": torch.zeros(4)}, r"got sinks of shape \(4,\), expected \(8,\)"),
         ({"mask": torch.ones(1, 16, dtype=torch.int64)}, "got a mask of torch.int64"),

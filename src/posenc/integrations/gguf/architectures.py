@@ -48,7 +48,7 @@ NO_ATTENTION = {
     ),
     "wavtokenizer-dec": "a decoder of sounds from convolutions, which counts no positions",
     "clip": "the projector and the tower of images or sounds beside a model: describe the config of their own model",
-    "gptj": "a name that llama.cpp has and no code for",
+    "gptj": "llama.cpp has this name, and no code for it",
 }
 KNOWN = INTERLEAVED | HALF | SECTIONS.keys() | TABLES | ALIBI | T5 | UNROTATED
 

@@ -31,7 +31,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     if arch in of.NO_ATTENTION:
         raise ValueError(f"{path} has the architecture {arch!r}: {of.NO_ATTENTION[arch]}.")
     if arch not in of.KNOWN:
-        raise ValueError(f"{path} has the architecture {arch!r}, which is not known here.")
+        raise ValueError(f"{path} has the architecture {arch!r}, which posenc does not know.")
     values = Values(header, arch)
     heads, further = values.need("attention.head_count"), _further(values)
     count = values.need("block_count") - further
@@ -127,7 +127,10 @@ def _by_ratio(
     groups = [LayerGroup("", "main" if compressed else "", others, plain, longest, longest)] if others else []
     if compressed:
         if base is None:
-            raise ValueError(f"{path} has no attention.compress_rope_freq_base, expected the base of those layers.")
+            raise ValueError(
+                f"{path} has no attention.compress_rope_freq_base, expected the base of the layers whose "
+                "compress_ratios is not 0."
+            )
         rule, trained, notes = rule_of(values, rotary_dim, base=float(base))
         groups.append(LayerGroup("", "compress" if others else "", compressed, rotation(rule), trained, longest, notes))
     return sorted(groups, key=lambda group: group.layers[0])
@@ -144,7 +147,7 @@ def _sections(values: Values) -> tuple[Any, list[int]]:
     if not isinstance(found, list) or not all(is_number(each) for each in found):
         raise ValueError(f"{path} has rope.dimension_sections {found!r}, expected a list of widths.")
     if any(found[3:]):
-        raise ValueError(f"{path} has rope.dimension_sections {found}, expected three, and 0 for a fourth.")
+        raise ValueError(f"{path} has rope.dimension_sections {found}, expected three numbers, or a fourth that is 0.")
     if arch not in of.SECTIONS and not all(found[:2]):
         return None, []
     return of.SECTIONS.get(arch) or of.SECTIONS_IF_GIVEN[arch], [int(each) for each in found[:3]]
@@ -210,7 +213,8 @@ def _windowed(values: Values, arch: str, layers: tuple[int, ...], count: int) ->
         return {i: bool(stored[i]) for i in layers if i < len(stored)}
     if arch in of.STORED_WINDOWS:
         raise ValueError(
-            f"{values.header.path} has attention.sliding_window_pattern {stored!r}, expected which layers have one."
+            f"{values.header.path} has attention.sliding_window_pattern {stored!r}, expected a list that says for "
+            "each layer whether it has a sliding window."
         )
     if arch not in of.WINDOWS:
         return None
@@ -257,7 +261,8 @@ def _without_rotation(
             encoding = _table(values) if "position_embd.weight" in values.header.tensors else NoPE()
         elif not 0 < bias <= 1024:
             raise ValueError(
-                f"{values.header.path}: attention.max_alibi_bias is {bias:g}, expected above 0; 8 as a rule."
+                f"{values.header.path}: attention.max_alibi_bias is {bias:g}, expected a number above 0; most models "
+                "have 8."
             )
         else:
             encoding = ALiBi(heads, max_bias=bias)

@@ -89,7 +89,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ValueError(
-                f"{path}: it does not begin with GGUF, so it is another kind of file, or damaged; fetch it again."
+                f"{path}: the file does not begin with GGUF, so it is another kind of file, or it is damaged; "
+                "download it again."
             )
         reader = _Reader(file)
         try:
@@ -101,12 +102,12 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             for _ in range(pairs):
                 name = reader.text()
                 if name in metadata:
-                    raise _Nonsense(f"it has {name!r} twice")
+                    raise _Nonsense(f"the header has {name!r} twice")
                 metadata[name] = reader.value(reader.number("I"))
             infos = [reader.tensor() for _ in range(tensors)]
         except (_Nonsense, UnicodeDecodeError) as error:
             raise ValueError(
-                f"{path}: its header breaks off or makes no sense ({error}); truncated, or altered."
+                f"{path}: the header ends too early or is invalid ({error}); the file was truncated or altered."
             ) from error
         data, size = file.tell(), reader.size
     alignment = metadata.get("general.alignment", 32)
@@ -125,11 +126,13 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         found[name] = Stored(shape, GGMLQuantizationType(kind).name, prod(shape) // block * width)
         starts[name] = data + offset
         if (end := starts[name] + found[name].size) > size:
-            raise ValueError(f"{path}: {name} ends at byte {end} and the file at {size}; the file is truncated.")
+            raise ValueError(
+                f"{path}: {name} ends at byte {end}, and the file ends at byte {size}; the file is truncated."
+            )
     last = 0
     for name in sorted(found, key=lambda name: (starts[name], found[name].size)):
         if starts[name] < last:
-            raise ValueError(f"{path}: {name} lies over the tensor before it; the header was altered.")
+            raise ValueError(f"{path}: {name} overlaps the tensor before it; the header was altered.")
         last = starts[name] + found[name].size
     header = Header(path, metadata, found, starts)
     _check_sizes(header)
@@ -145,14 +148,14 @@ def read_whole(path: Path) -> Header:
     header = read_header(path)
     parts = header.metadata.get("split.count", 0)
     if not isinstance(parts, int) or parts > 1:
-        raise ValueError(f"{path}: one part of several; join them first: llama-gguf-split --merge.")
+        raise ValueError(f"{path}: this file is one part of several; join them first: llama-gguf-split --merge.")
     # As many blocks as the metadata say: transformers would drop the others without a word.
     there = {name.split(".")[1] for name in header.tensors if name.startswith("blk.")}
     wanted = header.get("block_count", 0)
     if not wanted or there != set(map(str, range(wanted))):
         raise ValueError(
-            f"{path}: the metadata speak of {wanted} blocks and there are tensors of {len(there)}; no language "
-            "model, or an altered file."
+            f"{path}: the metadata says {wanted} blocks, and the file has the tensors of {len(there)}; the file holds "
+            "no language model, or it was altered."
         )
     return header
 
@@ -164,7 +167,7 @@ def _check_sizes(header: Header) -> None:
         for size in found if isinstance(found, list) else [] if found is None else [found]:
             if type(size) is not int or not 0 <= size <= most:
                 raise ValueError(
-                    f"{header.path}: {key} is {size!r}, expected a whole number from 0 to {most}; it was altered."
+                    f"{header.path}: {key} is {size!r}, expected a whole number from 0 to {most}; the file was altered."
                 )
 
 
@@ -183,13 +186,13 @@ class _Reader:
         """Refuse a file that ends before ``count`` things of at least ``width`` bytes each."""
         left = self.size - self.file.tell()
         if count * width > left:
-            raise _Nonsense(f"{count} times {width} bytes are to follow and {left} are left")
+            raise _Nonsense(f"{count} times {width} bytes should follow, and {left} are left")
 
     def number(self, form: str) -> Any:
         form = "<" + form
         data = self.file.read(struct.calcsize(form))
         if len(data) < struct.calcsize(form):
-            raise _Nonsense("a number breaks off")
+            raise _Nonsense("a number is cut off")
         return struct.unpack(form, data)[0]
 
     def count(self, width: int) -> int:
@@ -213,7 +216,7 @@ class _Reader:
     def values(self, depth: int) -> Any:
         """A list; of a long one its length."""
         if depth > _DEEPEST:
-            raise _Nonsense("lists are too deep in one another")
+            raise _Nonsense("lists are nested too deeply")
         kind = self.number("I")
         if kind in _FORMATS:
             width = struct.calcsize("<" + _FORMATS[kind])

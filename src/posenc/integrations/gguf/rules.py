@@ -55,7 +55,10 @@ def rule_of(values: Values, rotary_dim: int, *, base: float | None = None) -> Ru
     if "rope_factors_long.weight" in tensors and "rope_factors_short.weight" in tensors:
         return _longrope(values, tensors, base, trained, longest), trained, notes
     if kind == "longrope":
-        raise ValueError(f"{path} has rope.scaling.type 'longrope' and no lists of factors, expected both lists.")
+        raise ValueError(
+            f"{path} has rope.scaling.type 'longrope' and no lists of factors, expected rope_factors_short and "
+            "rope_factors_long."
+        )
     if kind == "yarn":
         if trained is None:
             raise ValueError(f"{path} has no rope.scaling.original_context_length, expected it.")

@@ -54,7 +54,7 @@ class Values:
 
     def _wrong(self, key: str, found: Any, expected: str) -> ValueError:
         shown = repr(found)[:60]
-        return ValueError(f"{self.header.path}: {key} is {shown}, expected {expected}; it was altered.")
+        return ValueError(f"{self.header.path}: {key} is {shown}, expected {expected}; the file was altered.")
 
 
 def is_number(value: Any) -> bool:

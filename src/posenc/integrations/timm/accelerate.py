@@ -49,7 +49,7 @@ def accelerate(model: Any, *, inputs: Tensor | None = None) -> Patch:
     except ValueError as error:
         raise ValueError(f"{refuse}{error}; nothing was changed.") from error
     if not reached:
-        raise ValueError(f"{refuse}no rotation was reached by a run; nothing was changed.")
+        raise ValueError(f"{refuse}a forward pass calls no rotation; nothing was changed.")
     chosen = list({id(site): site for site in reached}.values())
     count = f"{len(chosen)} attention{'s' if len(chosen) > 1 else ''}"
     patch = Patch(inner, f"accelerate {type(inner).__name__}: {count}")
@@ -106,7 +106,9 @@ def rotation() -> Callable[..., Tensor]:
             turned, _ = rotate(each, each[:, :0], cos.flatten(0, 1), sin.flatten(0, 1), pairing=pairing)
             return turned.view_as(x)
         if cos.ndim > 3 or x.ndim != 4:
-            raise ValueError(f"a rotation of {tuple(x.shape)} by tables of {tuple(emb.shape)} is not known here")
+            raise ValueError(
+                f"a rotation of {tuple(x.shape)} by tables of {tuple(emb.shape)}, which posenc does not know"
+            )
         return rotate(x, x[:, :0], cos, sin, pairing=pairing)[0]
 
     return apply_rot_embed_cat
@@ -119,7 +121,7 @@ def _both(theirs: Callable[..., Any], site: Site, reached: list[Site]) -> Callab
         expected: Tensor = theirs(x, emb, half=half)
         found = ours(x, emb, half=half)
         if found.shape != expected.shape or found.dtype is not expected.dtype or not close(expected, found):
-            raise ValueError(f"in {site.name} its function gives something else than a rotation by its tables")
+            raise ValueError(f"in {site.name} its function returns something other than a rotation by its tables")
         reached.append(site)
         return expected
 
@@ -135,7 +137,7 @@ def run(model: nn.Module, inputs: Tensor | None) -> None:
         model(images_for(model) if inputs is None else inputs)
     except (RuntimeError, TypeError, AssertionError, IndexError, KeyError, AttributeError) as error:
         said = f"{type(error).__name__}: {str(error)[:200]}"
-        raise ValueError(f"it cannot be run to compare ({said}); give inputs=...") from error
+        raise ValueError(f"the forward pass that posenc compares with failed ({said}); give inputs=...") from error
     finally:
         for module, was in training:
             module.training = was

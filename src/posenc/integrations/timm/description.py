@@ -54,8 +54,8 @@ def describe(source: Any) -> Description:
     if not groups and not unread:
         if not attentions:
             raise ValueError(
-                f"describe: {type(model).__name__} has no positional encoding that is known here and no attention: "
-                "convolutions need none."
+                f"describe: {type(model).__name__} has no positional encoding that posenc knows, and no attention; "
+                "convolutions need no positional encoding."
             )
         note = "none of its modules adds positions; convolutions between them may tell neighbours apart"
         groups = [LayerGroup("", "", tuple(range(len(attentions))), NoPE(), notes=(note,))]

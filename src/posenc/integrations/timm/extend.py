@@ -54,7 +54,8 @@ def extend(model: Any, *, size: tuple[int, int] | int, by: str | Frequencies = "
     how = {"convention": "timm"} if not isinstance(by, str) or by == "fit" else reading(by, "timm")
     if (isinstance(by, Frequencies) or by == "fit") and not rotations:
         raise ValueError(
-            f'extend: got by={by!r}, and {type(inner).__name__} has no rotation; give how its table is read, "bicubic".'
+            f'extend: got by={by!r}, and {type(inner).__name__} has no rotation, only a table; give by="bicubic", '
+            "which resizes the table."
         )
     sets_its_size = hasattr(inner, "set_input_size")
     if not sets_its_size and (why := _without_a_size(inner, size, turned=not isinstance(by, str) or by == "fit")):
@@ -94,11 +95,11 @@ def _without_a_size(model: nn.Module, size: tuple[int, int], *, turned: bool) ->
     except Exception as error:  # whatever its forward raises
         said = (str(error).splitlines() or [type(error).__name__])[0][:120]
         return (
-            f"extend: {name} has no set_input_size, and does not take {height} x {width} ({said}); make it anew with "
-            f"timm.create_model(..., img_size=({height}, {width})), and see whether timm reads its checkpoint's table "
-            "on that grid, as it does for some."
+            f"extend: {name} has no set_input_size, and does not take {height} x {width} ({said}); build a new model "
+            f"with timm.create_model(..., img_size=({height}, {width})), and check whether timm resizes the table of "
+            "the checkpoint, which it does for some models."
         )
-    return "" if turned else f"extend: {name} takes {height} x {width} as it is; nothing is to be changed."
+    return "" if turned else f"extend: {name} takes {height} x {width} as it is; there is nothing to change."
 
 
 def _is_rotation(module: nn.Module) -> bool:
@@ -114,9 +115,12 @@ def _set_rotations(model: nn.Module, by: Any, before: tuple[int, int] | None) ->
             if module.ref_feat_shape is None:
                 module.ref_feat_shape = list(before or module.feat_shape or ())
                 if not module.ref_feat_shape:
-                    raise ValueError("extend: the model has no size of its own, so the grid of training is not known.")
+                    raise ValueError("extend: the model stores no image size, so the grid of training is unknown.")
         elif kind not in ("RotaryEmbeddingDinoV3", "RotaryEmbeddingMixed") and kind != "RotaryEmbeddingCat":
-            raise ValueError(f'extend: {kind} has no way to squeeze its coordinates; by="fit" is refused.')
+            raise ValueError(
+                f'extend: {kind} has no setting that scales its coordinates into the trained range, so by="fit" '
+                "cannot be used."
+            )
 
 
 def _fit(model: nn.Module, before: tuple[int, int] | None) -> None:
@@ -126,7 +130,7 @@ def _fit(model: nn.Module, before: tuple[int, int] | None) -> None:
         if type(module).__name__ == "RotaryEmbeddingMixed":
             if module.t_x is None or before is None:
                 raise ValueError(
-                    'extend: RotaryEmbeddingMixed makes its coordinates at each call; by="fit" is refused.'
+                    'extend: RotaryEmbeddingMixed computes its coordinates at each call, so by="fit" cannot be used.'
                 )
             ratios = [old / new for old, new in zip(before, module.feat_shape, strict=True)]
             ratios = ratios[::-1] if module.grid_indexing == "xy" else ratios
@@ -147,7 +151,7 @@ def _turn_by(module: Any, rule: Frequencies) -> None:
     """Give a rotation the rates of a rule, whenever it makes its tables."""
     kind = type(module).__name__
     if rule.depends_on_length or rule.attention_factor != 1:
-        raise ValueError(f"extend: got {rule}, expected a rule of fixed rates without a factor on cos and sin.")
+        raise ValueError(f"extend: got {rule}, expected a rule with fixed rates and without a factor on cos and sin.")
     if kind in ("RotaryEmbedding", "RotaryEmbeddingCat") and not module.in_pixels:
         rates = torch.from_numpy(rule.inv_freq(module.dim // 2)).float()
         module._compute_bands = MethodType(_fixed_rates(rates), module)
@@ -155,12 +159,15 @@ def _turn_by(module: Any, rule: Frequencies) -> None:
     elif kind == "RotaryEmbeddingDinoV3":
         if not isinstance(rule, (Turns, Custom)):
             raise ValueError(
-                f"extend: got {rule}, expected rates in turns, as {kind} counts them: by=Turns({rule}); or Custom."
+                f"extend: got {rule}, expected rates in turns, the unit of {kind}: by=Turns({rule}); or Custom."
             )
         rates = torch.from_numpy(2 * math.pi / rule.inv_freq(module.dim // 2)).float()  # its periods
         module._compute_periods = MethodType(_fixed_rates(rates), module)
     else:
-        raise ValueError(f"extend: the rates of {kind} are learned or fixed by its size; a rule is refused.")
+        raise ValueError(
+            f"extend: the rates of {kind} are learned, or are computed from the image size, so a rule cannot replace "
+            "them."
+        )
     module._init_buffers()
 
 
@@ -176,7 +183,7 @@ def _take_over(patch: Patch, model: nn.Module, copied: nn.Module, how: dict[str,
     for path, module in model.named_modules():
         other = copied.get_submodule(path)
         if type(other) is not type(module):
-            raise ValueError(f"extend: {path} became a {type(other).__name__}, which is not known here.")
+            raise ValueError(f"extend: {path} became a {type(other).__name__}, which posenc does not know.")
         for key, parameter in other._parameters.items():
             present = module._parameters.get(key)
             if parameter is not present and parameter is not None and present is not None:
@@ -220,4 +227,6 @@ def _read(module: Any, other: Any, key: str, how: dict[str, Any]) -> Tensor | No
             case SwinBias(window=window) if table.ndim == 2:
                 kept = table.shape[0] - (2 * window[0] - 1) * (2 * window[1] - 1)
                 return resized_offsets(table, window=window, size=tuple(other.window_size), how=how, suffix=kept)
-    raise ValueError(f'extend: {key} of {type(module).__name__} is read by timm\'s own code alone; give by="bicubic".')
+    raise ValueError(
+        f'extend: {key} of {type(module).__name__} can be resized by timm\'s own code alone; give by="bicubic".'
+    )

@@ -52,7 +52,10 @@ def replace(model: Any, encoding: Encoding, *, positions: Tensor | None = None, 
     check_instance("replace", "encoding", encoding, Encoding, "posenc.AxialRoPE(64)")
     parts = encoding.parts
     if any(type(part).carry is not Encoding.carry for part in parts):
-        raise ValueError(f"replace: {type(encoding).__name__} carries something of the tokens besides keys.")
+        raise ValueError(
+            f"replace: {type(encoding).__name__} carries a state from token to token, expected an encoding without a "
+            "state."
+        )
     places = Places(encoding, grid_of(inner), positions)
     patch = Patch(inner, f"replace the encoding of {type(inner).__name__} by {type(encoding).__name__}")
     try:
@@ -77,12 +80,13 @@ def _take_out(patch: Patch, model: nn.Module, added: list[EmbeddingEncoding]) ->
             table = getattr(module, row.label, None)
             if not isinstance(row.encoding, LearnedGrid) or not isinstance(table, nn.Parameter):
                 why = row.notes[0] if row.encoding is None else f"it is a {type(row.encoding).__name__} within a window"
-                raise ValueError(f"replace: {where} cannot be taken out: {why}.")
+                raise ValueError(f"replace: {where} cannot be removed: {why}.")
             values = torch.zeros_like(table)
             if added and values.ndim != 3:
                 raise ValueError(
                     f"replace: {type(added[0]).__name__} acts on the embeddings, and {where} has the shape "
-                    f"{tuple(table.shape)}, no rows to write its codes into{''.join(f'; {n}' for n in row.notes)}."
+                    f"{tuple(table.shape)} and no rows that the codes could be written "
+                    f"into{''.join(f'; {n}' for n in row.notes)}."
                 )
             if added:
                 codes = codes_for(added[0], row.encoding.grid, row.encoding.prefix, row.encoding.dim)
@@ -128,7 +132,7 @@ class _Functional:
         if self.reached is not None:
             self.reached.append(1)
         if query.shape[2] != key.shape[2]:
-            raise ValueError(f"replace: got {query.shape[2]} queries and {key.shape[2]} keys, expected as many.")
+            raise ValueError(f"replace: got {query.shape[2]} queries and {key.shape[2]} keys, expected equal numbers.")
         encoding, tokens, head_dim = self.places.encoding, key.shape[2], key.shape[-1]
         query, key = encoding.on_queries_keys(query, key, self.places.of(tokens, key.device))
         where = torch.arange(tokens, device=key.device)
@@ -181,7 +185,10 @@ def _put_in(patch: Patch, model: nn.Module, encoding: Encoding, places: Places, 
         if type(module).__name__ == "AttentionPoolLatent":
             continue  # its queries are learned, and stand nowhere
         if getattr(module, "fused_attn", True) is not True or code.__globals__.get("F") is None:
-            raise ValueError(f"replace: {path} writes its attention out, so its scores cannot be reached.")
+            raise ValueError(
+                f"replace: {path} computes its attention without scaled_dot_product_attention, so posenc cannot reach "
+                "the scores."
+            )
         patch.assign(module, "_posenc", held)
         patch.assign(module, "forward", MethodType(_forward(code), module))
         chosen += 1
@@ -197,4 +204,7 @@ def _put_in(patch: Patch, model: nn.Module, encoding: Encoding, places: Places, 
     finally:
         held.functional.reached = None
     if len(reached) < chosen:
-        raise ValueError(f"replace: a run reached {len(reached)} of {chosen} attentions; give inputs=...")
+        raise ValueError(
+            f"replace: a forward pass called {len(reached)} of {chosen} attention layers; give inputs=..., arguments "
+            "with which the forward pass calls all of them."
+        )

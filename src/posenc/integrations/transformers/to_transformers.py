@@ -121,7 +121,7 @@ def _check_said_back(groups: list[LayerGroup], written: dict[str, Any]) -> None:
         layer = next(layer for layer in sorted(meant | back) if meant.get(layer) != back.get(layer))
         raise ValueError(
             f"to_transformers: the config class of {model_type!r} reads what was written for layer {layer} as "
-            f"{back.get(layer)}, expected {meant.get(layer)}; its config cannot say this encoding."
+            f"{back.get(layer)}, expected {meant.get(layer)}; this config cannot express the encoding."
         )
 
 
@@ -140,8 +140,9 @@ def _check_meant(meant: Encoding, written: dict[str, Any]) -> None:
         if not _turns_alike(meant, group.rotation, group.longest):
             raise ValueError(
                 f"to_transformers: the config class of {model_type!r} reads what was written for "
-                f"{group.label or 'its layers'} as {group.rotation}, expected {meant}; its config cannot say this "
-                "encoding, or says it by kind of layer: change what describe(config) gives, and write that."
+                f"{group.label or 'its layers'} as {group.rotation}, expected {meant}; this config cannot express the "
+                "encoding, or expresses it for each kind of layer: change the description that describe(config) "
+                "returns, and write that."
             )
 
 
@@ -186,7 +187,8 @@ def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type:
         if len(set(rotation.widths)) > 1 or rotation.heads_differ:
             raise ValueError(
                 f"to_transformers: got an AxialRoPE with widths {rotation.widths} in the layout {rotation.layout!r}, "
-                "expected widths and heads that are all the same; transformers has no others in its configs."
+                "expected one width for all axes and the same rotation in all heads, the only form that configs of "
+                "transformers can express."
             )
         if rotation.rotary_dim < rotation.head_dim - 2 * len(rotation.widths):
             written["partial_rotary_factor"] = rotation.rotary_dim / rotation.head_dim
@@ -194,13 +196,13 @@ def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type:
     if not isinstance(rotation, (RoPE, MRoPE)):
         raise ValueError(
             f"to_transformers: got {type(rotation).__name__}, expected RoPE, MRoPE or AxialRoPE with Geometric "
-            "frequencies; transformers has no other rotation in its configs."
+            "frequencies; configs of transformers can express no other rotation."
         )
     frequencies = rotation.frequencies
     if any("are an odd number" in note for note in group.notes):
         raise ValueError(
-            "to_transformers: got an odd number of rotated channels, which no rule of transformers says back; give the "
-            "layers an even one."
+            "to_transformers: got an odd number of rotated channels, which no rule of transformers reproduces; give "
+            "the layers an even number of rotated channels."
         )
     written = write_rule(
         frequencies.start if isinstance(frequencies, LearnedRates) else frequencies,
@@ -217,8 +219,8 @@ def _parameters(group: LayerGroup, config: Mapping[str, Any] | None, model_type:
     if isinstance(rotation, MRoPE):
         if rotation.layout == "heads":
             raise ValueError(
-                'to_transformers: got an MRoPE with layout "heads", expected heads that are all the same; transformers '
-                "has no others in its configs."
+                'to_transformers: got an MRoPE with layout "heads", expected the same rotation in all heads, the only '
+                "form that configs of transformers can express."
             )
         sections = rotation.sections
         written["mrope_section"] = list(sections if rotation.layout != "time_last" else (*sections[1:], sections[0]))
@@ -282,5 +284,5 @@ def _temperature_keys(encoding: Encoding) -> dict[str, Any]:
             continue  # written beside the rule, or part of the model's code
         if isinstance(extra, Temperature) and extra.form == "llama4":
             return {"attn_temperature_tuning": True, "attn_scale": extra.strength, "floor_scale": extra.length}
-        raise ValueError(f"to_transformers: got {extra}, which no config of transformers expresses; leave it out.")
+        raise ValueError(f"to_transformers: got {extra}, which no config of transformers can express; leave it out.")
     return {}

@@ -113,7 +113,7 @@ class _Blocks(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                'attention: implementation="blocks" has no second derivative (create_graph=True asks for one); use '
+                'attention: implementation="blocks" has no second derivative, which create_graph=True asks for; use '
                 'implementation="dense".'
             )
         problem: Problem = ctx.problem
@@ -201,6 +201,7 @@ def _check_unchanged(problem: Problem, learned: tuple[Tensor, ...]) -> None:
     now = {id(parameter) for parameter in problem.encoding.parameters()}
     if any(id(parameter) not in now for parameter in learned):
         raise RuntimeError(
-            f"attention: the parameters of {problem.name} were replaced between forward and "
-            'backward; keep them (torch.func.functional_call swaps them: use implementation="dense" under it).'
+            f"attention: the parameters of {problem.name} were replaced between the forward and the backward pass, "
+            "expected the same parameters in both; under torch.func.functional_call, which replaces parameters, use "
+            'implementation="dense".'
         )

@@ -14,15 +14,20 @@ from posenc.kernels.precision import may_look
 def refusal(problem: Problem) -> str | None:
     """Why extra channels cannot take this call, or None if they can."""
     if problem.sinks is not None:
-        return "attention sinks are no part of the plain kernels"
+        return "the plain kernels do not support attention sinks"
     if not getattr(problem.encoding, "factors_are_causal", False):
         return None
     if not problem.causal:
         return "its factors hold for keys at or before the query, and causal is not set"
     looked_at = (problem.q_positions, problem.k_positions, problem.documents)
     if problem.given_starts is None and not all(may_look(x) for x in looked_at if x is not None):
-        return "its factors hold for keys at or before the query, and positions on a GPU or traced are not looked at"
-    return "a key before its query has a higher position, where its factors do not hold" if _falls(problem) else None
+        return (
+            "its factors hold for keys at or before the query, and posenc does not read the values of positions that "
+            "are on a GPU or traced"
+        )
+    return (
+        "a key before its query has a higher position, for which its factors are not valid" if _falls(problem) else None
+    )
 
 
 def _falls(problem: Problem) -> bool:

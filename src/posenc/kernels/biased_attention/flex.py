@@ -40,13 +40,13 @@ def run(problem: Problem) -> Tensor:
 def refusal(problem: Problem) -> str | None:
     """Why FlexAttention cannot take this call, or None if it can."""
     if problem.contextual:
-        return f"{problem.name} reads queries and keys, which no score_mod sees"
+        return f"{problem.name} reads queries and keys, which a score_mod cannot read"
     if problem.dropout_p:
         return "FlexAttention has no dropout"
     if problem.sinks is not None and problem.q.device.type == "cpu":
-        return "FlexAttention does not tell the sum of its weights on the CPU, which sinks need"
+        return "FlexAttention does not return the sum of its weights on the CPU, which sinks need"
     if problem.mask is not None and problem.mask.dtype != torch.bool:
-        return "FlexAttention is given masks as booleans here, and this one is added to the scores"
+        return "posenc gives FlexAttention boolean masks alone, and this mask is added to the scores"
     learns = torch.is_grad_enabled() and any(
         x is not None and x.requires_grad for x in (problem.q, problem.k, problem.v, problem.sinks, *_learned(problem))
     )
@@ -58,7 +58,7 @@ def refusal(problem: Problem) -> str | None:
         # 40 to 60 calls of 60 with PyTorch 2.13 and AVX2; it reads memory that nothing has written.
         return "PyTorch's FlexAttention gives wrong numbers on CPUs for heads this narrow and this number of keys"
     if len(_shapes) >= _MOST_SHAPES and not torch.compiler.is_compiling() and _shape(problem) not in _shapes:
-        return f"FlexAttention was compiled for {_MOST_SHAPES} shapes already, which is all that this process may have"
+        return f"FlexAttention was compiled for {_MOST_SHAPES} shapes already, the limit of this process"
     return None
 
 

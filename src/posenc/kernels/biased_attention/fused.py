@@ -82,7 +82,7 @@ def refusal(problem: Problem) -> str | None:
     if is_transformed():
         return _TRANSFORMED
     if problem.mask is not None and problem.mask.requires_grad:
-        return "its mask has no gradient there"
+        return "this implementation has no gradient for the mask"
     reason: str | None = way(problem).refusal(problem)
     return _not_loaded() if reason is None else reason
 

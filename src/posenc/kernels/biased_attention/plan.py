@@ -57,20 +57,20 @@ def _refusal(implementation: str, problem: Problem) -> str | None:
     if implementation == "cpu":
         return fused.refusal(problem)
     if implementation != "dense" and forward_ad._current_level >= 0:
-        return "forward-mode derivatives see through plain torch alone"
+        return "forward-mode derivatives work with plain torch operations alone"
     if implementation == "sdpa":
         if problem.encoding is not None:
             return f"{problem.name} adds to the scores"
-        return "attention sinks are no part of it" if problem.sinks is not None else None
+        return "it does not support attention sinks" if problem.sinks is not None else None
     if implementation == "flex":
         return flex.refusal(problem)
     if implementation == "channels":
         if problem.encoding is None or problem.contextual:
-            return "there is no bias of positions alone to carry"
+            return "there is no bias that depends on positions alone"
         return channels.refusal(problem)
     if implementation == "blocks":
         if problem.mask is not None and problem.mask.requires_grad:
-            return "its mask has no gradient there"
+            return "this implementation has no gradient for the mask"
         if torch.compiler.is_compiling():
             return "torch.compile cannot see through its backward"
         if torch._C._are_functorch_transforms_active():
@@ -80,15 +80,15 @@ def _refusal(implementation: str, problem: Problem) -> str | None:
 
 def _choose(problem: Problem) -> tuple[str, Reason]:
     if is_distributed(problem.q):
-        return "dense", "a DTensor's own operators keep track of which process has what"
+        return "dense", "only a DTensor's own operators know which process holds which part"
     if forward_ad._current_level >= 0:
-        return "dense", "forward-mode derivatives see through plain torch alone"
+        return "dense", "forward-mode derivatives work with plain torch operations alone"
     adds_nothing = problem.encoding is None and problem.sinks is None
     ordered_only = problem.documents is None and problem.window is None
     if adds_nothing and ordered_only and (problem.mask is not None or not problem.q.is_cpu):
         return "sdpa", "nothing is added to the scores"
     if adds_nothing and ordered_only and problem.q_len == 1 and fused.needs_gradients(problem):
-        return "sdpa", "nothing is added to the scores, and its backward has the least to set up for one query"
+        return "sdpa", "nothing is added to the scores, and its backward pass has the lowest fixed cost for one query"
     obstacle = fused.refusal(problem) if problem.q.is_cpu else "the tensors are not on the CPU"
     if obstacle is None:
         return "cpu", _why_fused
@@ -98,9 +98,9 @@ def _choose(problem: Problem) -> tuple[str, Reason]:
     if torch.compiler.is_compiling():
         if problem.q.device.type == "cuda" and _suits_flex(problem):
             return "flex", "the bias is a function of the distance, which FlexAttention fuses"
-        return "dense", "under torch.compile the matrix of scores is left to the compiler"
+        return "dense", "under torch.compile the compiler decides how to compute the matrix of scores"
     if fused.is_transformed():
-        return "dense", "transforms of torch.func and tracers see through plain torch alone"
+        return "dense", "transforms of torch.func and tracers work with plain torch operations alone"
     if scores <= _SMALL:
         return "dense", f"{scores} scores fit in {scores * problem.q.element_size() / 2**20:.1f} MiB"
     if problem.mask is not None and problem.mask.requires_grad:
@@ -108,7 +108,10 @@ def _choose(problem: Problem) -> tuple[str, Reason]:
     if problem.q.device.type == "cuda" and _suits_flex(problem):
         return "flex", "the bias is a function of the distance, which FlexAttention fuses"
     if problem.encoding is not None and getattr(problem.encoding, "factors_are_exact", False) and problem.sinks is None:
-        return "channels", "the bias is itself a product of queries and keys, and rides as more channels of them"
+        return (
+            "channels",
+            "the bias is a product of a query part and a key part, which are appended to q and k as extra channels",
+        )
     return "blocks", _why_blocks
 
 
@@ -117,11 +120,11 @@ def _why_fused(problem: Problem) -> str:
         return "nothing but the order of tokens, sinks or a mask is added to the scores"
     way = fused.way(problem)
     if way is counting:
-        return "the gates are summed as the scores are made, and keys past the last count need none"
+        return "the gates are summed while the scores are computed, and keys beyond the largest count need no sum"
     if way is fading:
         return "the bias is a difference of two numbers, one of each token, and blocks that have faded are skipped"
     if way is shares:
-        return "the bias is a small network of the distance's share, which a block has almost as one line"
+        return "the bias is a small network of the relative distance, which is almost linear within a block"
     if problem.q_len == 1 and not problem.encoding.relative:
         return "there is one query, so one row of numbers holds all of its bias"
     return "the bias depends on the distance alone, so one row of numbers holds all of it"
@@ -134,7 +137,10 @@ def _suits_flex(problem: Problem) -> bool:
 
 def _why_blocks(problem: Problem) -> str:
     if problem.encoding is None or problem.contextual:
-        return "a block of queries at a time keeps the memory linear"
+        return "with one block of queries at a time, memory grows linearly with the length"
     if blocks.knows_distances(problem):
-        return "the bias depends on the distance alone, so that of a block is a view of one row of numbers"
-    return "the bias of a block is made with it, and again in the backward, which keeps the memory linear"
+        return "the bias depends on the distance alone, so the bias of each block is a view of one row of numbers"
+    return (
+        "the bias is computed for one block at a time, and again in the backward pass, so memory grows linearly with "
+        "the length"
+    )

@@ -19,8 +19,8 @@ def checked_shapes(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[int, 
     k_batch, kv_heads, k_len, k_dim = of_k
     if k_dim != head_dim or k_batch != batch or (of_v != of_k and of_v[:3] != of_k[:3]):
         raise ValueError(
-            f"attention: got {_shapes(q, k, v)}, expected one batch size, q and k of the same head_dim, and a value "
-            "for each key."
+            f"attention: got {_shapes(q, k, v)}, expected one batch size for all three, one head_dim for q and k, and "
+            "one value for each key."
         )
     if head_dim == 0:
         raise ValueError(f"attention: got {_shapes(q, k, v)}, expected at least one channel in each head.")

@@ -29,16 +29,19 @@ def check(
         raise ValueError(f"rotate: got q of {q.dtype} and k of {k.dtype}, expected floating point.")
     batch, tokens = q.shape[0], q.shape[token_dim]
     if k.shape[0] != batch or k.shape[token_dim] != tokens:
-        raise ValueError(f"rotate: got {shapes}, expected the same batch and number of tokens; rotate them one by one.")
+        raise ValueError(
+            f"rotate: got {shapes}, expected the same batch size and number of tokens; rotate q and k in two calls."
+        )
     if cos.ndim not in (2, 3) or cos.shape != sin.shape or (cos.ndim == 3 and cos.shape[0] not in (1, batch)):
         raise ValueError(
-            f"rotate: got cos of shape {tuple(cos.shape)} and sin of shape {tuple(sin.shape)}, expected the same, "
-            f"(rows, pairs) or ({batch}, rows, pairs)."
+            f"rotate: got cos of shape {tuple(cos.shape)} and sin of shape {tuple(sin.shape)}, expected one shape for "
+            f"both, (rows, pairs) or ({batch}, rows, pairs)."
         )
     rows, pairs = cos.shape[-2:]
     if start < 0 or any(start + 2 * pairs > x.shape[3] for x in (q, k)):
         raise ValueError(
-            f"rotate: got {pairs} pairs of channels from channel {start} on, expected them to fit into {shapes}."
+            f"rotate: got {pairs} pairs of channels from channel {start} on, expected pairs that fit into the heads "
+            f"of {shapes}."
         )
     if any(x.device != q.device for x in (k, cos, sin) + (() if positions is None else (positions,))):
         raise ValueError("rotate: got tensors on several devices, expected all tensors on one.")
@@ -82,8 +85,8 @@ def check_writable(q: Tensor, k: Tensor) -> None:
     for name, x in (("q", q), ("k", k)):
         if x.requires_grad and torch.is_grad_enabled() and (x.is_leaf or (x._base is not None and x._base.is_leaf)):
             raise ValueError(
-                f"rotate_: got {name} that is a leaf which requires a gradient, or a view of one, expected a result of "
-                "a computation to write over; use rotate (on_queries_keys), or torch.no_grad()."
+                f"rotate_: got {name} that is a leaf which requires a gradient, or a view of one, expected the result "
+                "of a computation, which rotate_ may overwrite; use rotate (on_queries_keys), or torch.no_grad()."
             )
         if x.is_inference() and not torch.is_inference_mode_enabled():
             raise ValueError(
@@ -98,8 +101,8 @@ def check_distinct(q: Tensor, k: Tensor) -> None:
     for name, x in (("q", q), ("k", k)):
         if not x.is_contiguous() and x.numel() and _overlaps_itself(x):
             raise ValueError(
-                f"rotate_: got {name} with elements that share memory (was it expanded?), expected distinct ones to "
-                "write in place; clone() it."
+                f"rotate_: got {name} with elements that share memory (was it expanded?), expected a tensor whose "
+                "elements each have memory of their own, because rotate_ writes in place; clone() it."
             )
     if not (_has_memory(q) and _has_memory(k)) or not q.numel() or not k.numel():
         return
@@ -107,8 +110,8 @@ def check_distinct(q: Tensor, k: Tensor) -> None:
         difference = int(k.storage_offset() - q.storage_offset())
         if _meet(difference, _axes(q), _axes(k)):
             raise ValueError(
-                "rotate_: got q and k with elements in common, which would be rotated twice, expected tensors of "
-                "their own or parts of one that do not overlap; clone() one of them."
+                "rotate_: got q and k with elements in common, which would be rotated twice, expected tensors that "
+                "share no memory; clone() one of them."
             )
 
 
@@ -161,4 +164,4 @@ def _meet(difference: int, q: list[tuple[int, int]], k: list[tuple[int, int]]) -
 
 def _of_several(dims: int) -> str:
     """What takes positions of rows and columns; this rotation does not."""
-    return "; for rows and columns take AxialRoPE, MRoPE or MixedRoPE." if dims == 3 else "."
+    return "; for rows and columns use AxialRoPE, MRoPE or MixedRoPE." if dims == 3 else "."

@@ -91,7 +91,7 @@ def _obstacle(q: Tensor, k: Tensor, cos: Tensor, wanted: str) -> str | None:
     if q.device.type != device and not (wanted == "triton" and _triton_interprets()):
         return f"the tensors are on {q.device.type}, not on {device}"
     if cos.dtype is not _TABLE_DTYPES.get(q.dtype):
-        return f"tables of {cos.dtype} for tensors of {q.dtype} are rounded in another order than the kernels do"
+        return f"tables of {cos.dtype} for tensors of {q.dtype} need another order of rounding than the kernels have"
     if q.dtype is not k.dtype:
         return f"q is {q.dtype} and k is {k.dtype}"
     return cpu_obstacle() if wanted == "cpu" else _triton_obstacle()

@@ -23,8 +23,8 @@ from posenc.kernels.rotate.choosing import choose, choose_and_say
 from posenc.kernels.rotate.eager import Pairing, fresh, split_pairs
 
 _NO_TABLE_GRADIENTS = (
-    "rotate_: got tables that require gradients, expected fixed ones, because the rotation overwrites what their "
-    "gradient is made of; use rotate."
+    "rotate_: got tables that require gradients, expected fixed ones, because the rotation overwrites the values from "
+    "which their gradient is computed; use rotate."
 )
 
 

@@ -71,8 +71,8 @@ def describe(model: Any) -> Description:
             encoding = row.encoding(module, built) if changed is None else changed
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"describe: the {type(module).__name__} of this {type(built).__name__} has sizes that make no rotation"
-                f": {error}"
+                f"describe: the {type(module).__name__} of this {type(built).__name__} has sizes with which no "
+                f"rotation can be built: {error}"
             ) from error
         axes = row.axes_of(encoding)
         ends = (None,) * len(axes) if row.ends is None or changed is not None else row.ends(module)

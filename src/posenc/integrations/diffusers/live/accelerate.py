@@ -104,13 +104,13 @@ def _settle(model: nn.Module, inputs: Mapping[str, Any], rotations: dict[Any, Ro
             model(**inputs)
     except (ValueError, TypeError, RuntimeError, IndexError, AttributeError, KeyError) as error:
         raise ValueError(
-            f"it cannot be run on {sorted(inputs)} ({type(error).__name__}: {str(error)[:200]})"
+            f"a forward pass of the model failed on  {sorted(inputs)} ({type(error).__name__}: {str(error)[:200]})"
         ) from error
     finally:
         for module, was in training:
             module.training = was
     for rotation in rotations.values():
         if rotation.left:
-            raise ValueError(f"{rotation.name} was called with {rotation.left[0]}")
+            raise ValueError(f"{rotation.name} was called with  {rotation.left[0]}")
     if not any(rotation.settled for rotation in rotations.values()):
-        raise ValueError("the inputs do not reach its rotation")
+        raise ValueError("the forward pass with these inputs does not call its rotation")

@@ -66,7 +66,7 @@ def extend(
     if not found:
         unread = describe(inner).unread + tuple(f"{where}: a table that is added" for where, *_ in tables_added(inner))
         raise ValueError(
-            f"extend: none of the modules of {name} makes tables that are known here"
+            f"extend: none of the modules of {name} computes tables in a way that posenc knows"
             + (f" ({'; '.join(unread)})" if unread else "")
             + "; nothing was changed."
         )
@@ -84,7 +84,7 @@ def extend(
             _put(patch, module, row, _given(row, old, new) if row.argument else _made(row, new))
     except ValueError as error:
         patch.roll_back()
-        raise ValueError(f"extend: {name} cannot be extended so: {error}; nothing was changed.") from error
+        raise ValueError(f"extend: {name} cannot be extended in this way: {error}; nothing was changed.") from error
     return patch.commit()
 
 
@@ -104,7 +104,7 @@ def _check_counts(size: Any, frames: Any) -> None:
     if size is not None and not (isinstance(size, (tuple, list)) and len(size) == 2 and all(map(_is_count, size))):
         raise ValueError(f"extend: got size {size!r}, expected height and width, such as (2048, 2048).")
     if frames is not None and not _is_count(frames):
-        raise ValueError(f"extend: got frames {frames!r}, expected how many, such as 129.")
+        raise ValueError(f"extend: got frames {frames!r}, expected the number of frames, such as 129.")
 
 
 def _is_count(number: Any) -> bool:
@@ -141,11 +141,11 @@ def _with_rules(encoding: Turning, axes: tuple[str, ...], rules: Mapping[str, Fr
         return AxialRoPE(**arguments, frequencies=tuple((old | dict(rules))[axis] for axis in axes))
     if isinstance(encoding, (RoPE, MRoPE)):
         if len({*rules.values()}) > 1 or (len(rules) < len(axes)):
-            raise ValueError(f"its axes {axes} share one ladder of rates, so that all of them take the same rule")
+            raise ValueError(f"its axes {axes} share one set of rates, so that all of them need the same rule")
         rule = next(iter(rules.values()))
         _check_base(axes[0], encoding.frequencies, rule)
         return type(encoding)(**arguments, frequencies=rule)
-    raise ValueError("its rates are learned, head by head, so that there is no rule to change")
+    raise ValueError("its rates are learned for each head, so that there is no rule to change")
 
 
 def _check_base(axis: str, old: Frequencies, new: Frequencies) -> None:
@@ -153,11 +153,11 @@ def _check_base(axis: str, old: Frequencies, new: Frequencies) -> None:
     if before is None and after is None:
         return
     if before is None or after is None:
-        raise ValueError(f"{axis} turns by {old}, which {new} does not start from")
+        raise ValueError(f"{axis} rotates by {old}, and {new} does not start from that rule")
     start = before if type(old) is not type(new) else getattr(old, "base", before)
     if start != after:
         raise ValueError(
-            f"{axis} turns by {old}, of base {before:g}, and {new} has base {after:g}; give the rule base={before:g}"
+            f"{axis} rotates by {old}, of base {before:g}, and {new} has base {after:g}; give the rule base={before:g}"
         )
 
 
@@ -191,7 +191,7 @@ def _given(row: Row, old: Turning, new: Turning) -> Callable[..., Any]:
                     if a.shape != b.shape or float((a - b).abs().max()) > 1e-3:
                         raise ValueError(
                             f"extend: the pipeline gave {type(self).__name__} other tables than those of {old}, "
-                            "expected these, so that it is known what changes; undo the patch."
+                            "expected the same tables, because the new tables are computed from them; undo the patch."
                         )
                 compared = True
             like = tensors_in(given)[0]

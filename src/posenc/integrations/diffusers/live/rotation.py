@@ -67,14 +67,16 @@ class Rotation:
             self.exact = self.exact and is_exact
         elif not found:
             self.settled[given.kind] = None
-            self._leave(f"{given}, which it does not turn by its tables in a way that is known here")
+            self._leave(f"{given}, and posenc does not recognise how the function rotates these by its tables")
         # Several: the tables of this call, such as those of position 0 alone, do not tell; the next call may.
 
     def _leave(self, reason: str) -> None:
         """Say once what is left to the model's own function."""
         if reason not in self.left:
             self.left.append(reason)
-            warnings.warn(f"accelerate: calls of {self.name} are left to the model's own: {reason}.", stacklevel=4)
+            warnings.warn(
+                f"accelerate: calls of {self.name} are computed by the model's own code: {reason}.", stacklevel=4
+            )
 
     def _tables(self, reading: Reading, given: Given) -> tuple[Tensor, Tensor]:
         """cos and sin as the operation takes them; layers share them."""

@@ -146,7 +146,7 @@ def _read_file(path: Path) -> dict[str, Any]:
             file = path / "adapter_config.json"
         file = path / "config.json" if file == path else file
     if file.name in _OF_OTHERS:
-        raise ValueError(f"describe: {file} is of {_OF_OTHERS[file.name]}; give the config.json beside it.")
+        raise ValueError(f"describe: {file} belongs to {_OF_OTHERS[file.name]}; give the config.json beside it.")
     found = load_json(file)
     _check_no_adapter(found, file)
     return _with_numbers(found, file)
@@ -156,9 +156,7 @@ def _with_numbers(config: Mapping[str, Any], what: Path | str) -> dict[str, Any]
     try:
         return _typed({key: _plain(value) for key, value in config.items()})
     except RecursionError:
-        raise ValueError(
-            f"describe: {what} has objects in objects in objects, expected a config; correct it."
-        ) from None
+        raise ValueError(f"describe: {what} is nested too deeply for a config; correct it.") from None
 
 
 def _typed(config: dict[str, Any]) -> dict[str, Any]:
@@ -184,8 +182,8 @@ def _check_no_adapter(config: Mapping[str, Any], what: Path | str) -> None:
     named = isinstance(what, Path) and what.name == "adapter_config.json"
     if config.get("model_type") is None and ("peft_type" in config or named):
         raise ValueError(
-            f"describe: {what} is of an adapter, which has no config of its own; give the folder of its base model, "
-            f"{config.get('base_model_name_or_path')!r}."
+            f"describe: {what} is the config of an adapter, which has no config of a model; give the folder of its "
+            f"base model, {config.get('base_model_name_or_path')!r}."
         )
 
 
@@ -318,11 +316,13 @@ def need(config: Mapping[str, Any], name: str) -> Any:
     if found is None:
         raise ValueError(
             f"describe: the config of {config.get('model_type')!r} has none of {', '.join(_SIZES[name])}; add one. (A "
-            "config.json may leave out what transformers has defaults for; they are filled in where transformers is "
+            "config.json may leave out what transformers has defaults for; they are filled in if transformers is "
             "installed and knows the model type.)"
         )
     if not found > 0:
-        raise ValueError(f"describe: {name} of {config.get('model_type')!r} is {found}, expected above 0; correct it.")
+        raise ValueError(
+            f"describe: {name} of {config.get('model_type')!r} is {found}, expected a number above 0; correct it."
+        )
     return found
 
 
@@ -355,5 +355,5 @@ def first(config: Mapping[str, Any], *names: str) -> Any:
     found = {name: config[name] for name in names if config.get(name) is not None}
     if len(set(map(str, found.values()))) > 1:
         listed = ", ".join(f"{name}={value!r}" for name, value in found.items())
-        raise ValueError(f"describe: got {listed}, which mean one thing; keep one of them.")
+        raise ValueError(f"describe: got {listed}, which mean the same; keep one of them.")
     return next(iter(found.values()), None)

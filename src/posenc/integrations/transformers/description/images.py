@@ -50,7 +50,10 @@ def spectrogram_grid(config: Mapping[str, Any]) -> tuple[int, int]:
     rows = (need_size(config, "num_mel_bins") - patch) // need_size(config, "frequency_stride") + 1
     columns = (need_size(config, "max_length") - patch) // need_size(config, "time_stride") + 1
     if rows < 1 or columns < 1:
-        raise ValueError("describe: num_mel_bins or max_length holds no patch of patch_size; correct one of them.")
+        raise ValueError(
+            "describe: num_mel_bins or max_length is smaller than patch_size, so that there are no patches; correct "
+            "one of them."
+        )
     return rows, columns
 
 

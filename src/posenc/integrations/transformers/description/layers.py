@@ -141,12 +141,14 @@ def _every(full: str, other: str, first: int) -> Callable[[Any, int, Mapping[str
         if isinstance(n, str):  # "LLLG": local and global
             if not n or set(n) - {"L", "G"}:
                 raise ValueError(
-                    f"describe: the pattern of layers is {n!r}, expected L (local) and G (global), as in 'LLLG', or "
-                    "how many layers it has; write layer_types."
+                    f"describe: the pattern of layers is {n!r}, expected a string of L (local) and G (global), such "
+                    "as 'LLLG', or the number of layers in the pattern; write layer_types."
                 )
             return [full if n[i % len(n)] == "G" else other for i in range(count)]
         if not isinstance(n, int) or n < 1:
-            raise ValueError(f"describe: the pattern of layers is {n!r}, expected how many layers it has; correct it.")
+            raise ValueError(
+                f"describe: the pattern of layers is {n!r}, expected the number of layers in the pattern; correct it."
+            )
         return [full if (i - first) % n == 0 else other for i in range(count)]
 
     return types
@@ -177,7 +179,9 @@ def _blocks(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:
 def _groups(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:
     """Groups of layers whose last has full attention; so have all of a last group that is not whole (Ling 2.5)."""
     if not isinstance(value, int) or value < 1:
-        raise ValueError(f"describe: layer_group_size is {value!r}, expected how many layers a group has; correct it.")
+        raise ValueError(
+            f"describe: layer_group_size is {value!r}, expected the number of layers in a group; correct it."
+        )
     whole = count // value * value
     return ["full_attention" if (i + 1) % value == 0 or i >= whole else "linear_attention" for i in range(count)]
 
@@ -227,8 +231,8 @@ def kinds(model_type: str, config: Mapping[str, Any], *, by_class: bool) -> dict
     types = types_of(config)
     if types is None and not by_class and model_type in models.KINDS_BY_CLASS and not config.get("no_rope_layers"):
         raise ValueError(
-            f"describe: the layers of {model_type!r} differ, and its config leaves the pattern to transformers' config "
-            "class, which is not there; install transformers, or add layer_types."
+            f"describe: the layers of {model_type!r} differ, and its config leaves the pattern to the config class of "
+            "transformers, which was not found; install transformers, or add layer_types."
         )
     layers = range(len(types)) if types else all_layers(config)
     parameters = rotary_parameters(config)

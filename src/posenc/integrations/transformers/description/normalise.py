@@ -135,8 +135,8 @@ def _by_kind(part: Part) -> None:
         part.keys["rope_parameters"] = kinds
     elif part.trouble is None:
         part.trouble = ValueError(
-            f"describe: the rope_parameters of {part.model_type!r} are flat, and its model reads one entry for each "
-            f"kind of layer; write {{kind: {{...}}}} for {' and '.join(default_parameters(part.model_type))}."
+            f"describe: the rope_parameters of {part.model_type!r} have no kinds of layers, and the model reads one "
+            f"entry for each kind; write {{kind: {{...}}}} for {' and '.join(default_parameters(part.model_type))}."
         )
 
 
@@ -320,8 +320,8 @@ def _in_layers(config: dict[str, Any]) -> dict[str, Any]:
     types, count = config["layer_types"], config.get("num_hidden_layers")
     if set(types[1::2]) != {"mlp"} or "mlp" in types[::2] or count != len(types):
         raise ValueError(
-            f"describe: dory: got layer_types {types} for num_hidden_layers {count}, expected as many, attention and "
-            "mlp in turn."
+            f"describe: dory: got layer_types {types} for num_hidden_layers {count}, expected that many layer_types, "
+            "with attention and mlp in turn."
         )
     return config | {"layer_types": types[::2], "num_hidden_layers": len(types) // 2}
 

@@ -86,7 +86,7 @@ def _learned(config: Mapping[str, Any]) -> list[Found] | None:
         if reader is None:
             raise ValueError(
                 f"describe: position_embedding_type is {kind!r}, expected absolute or one of "
-                f"{sorted(BY_POSITION_TYPE)}; what the model has is not known."
+                f"{sorted(BY_POSITION_TYPE)}, so posenc cannot tell which encoding the model has."
             )
         return reader(config)
     length = int(need(config, "max_positions"))
@@ -279,7 +279,9 @@ def mpt(config: Mapping[str, Any]) -> list[Found] | None:
     if attention.get("rope"):
         base, rule = float(attention.get("rope_theta") or 10_000), attention.get("rope_hf_config") or {}
         if rule.get("type", "no_scaling") != "no_scaling" or attention.get("rope_impl") not in (None, "hf", "dail"):
-            raise ValueError(f"describe: rope_hf_config is {rule}, expected the type no_scaling; others are not read.")
+            raise ValueError(
+                f"describe: rope_hf_config is {rule}, expected the type no_scaling; posenc does not read other types."
+            )
         return [("", _layers(config), RoPE(head_dim(config), frequencies=Geometric(base)), length, own)]
     if not attention.get("alibi", True):
         if not config.get("learned_pos_emb", True):
@@ -289,7 +291,7 @@ def mpt(config: Mapping[str, Any]) -> list[Found] | None:
     heads = int(need(config, "num_heads"))
     steepest = attention.get("alibi_bias_max", 8)
     if not isinstance(steepest, (int, float)) or not 0 < steepest <= 1024:
-        raise ValueError(f"describe: alibi_bias_max is {steepest!r}, expected a number above 0; 8 as a rule.")
+        raise ValueError(f"describe: alibi_bias_max is {steepest!r}, expected a number above 0; most models have 8.")
     notes = ("transformers' own class takes 8 for alibi_bias_max, whatever attn_config says",) if steepest != 8 else ()
     return [("", _layers(config), ALiBi(heads, rule="mpt", max_bias=steepest), length, notes)]
 

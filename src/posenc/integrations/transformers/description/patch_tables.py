@@ -51,7 +51,9 @@ class Table:
         count = need_size(config, self.rows)
         side = round(max(count, 0) ** 0.5)
         if side < 1 or side * side != count:
-            raise ValueError(f"describe: {self.rows} is {count}, expected a square: the sides of the table are equal.")
+            raise ValueError(
+                f"describe: {self.rows} is {count}, expected a square number, because the table has equal sides."
+            )
         return side, side
 
     def encoding(self, config: Mapping[str, Any]) -> LearnedGrid | None:
@@ -83,7 +85,10 @@ def learned_grid(dim: int, grid: tuple[int, int], prefix: int = 0) -> LearnedGri
     if dim < 1:
         raise ValueError(f"describe: hidden_size is {dim}, expected above 0; correct it.")
     if grid[0] * grid[1] > MOST_PATCHES:
-        raise ValueError(f"describe: a grid of {grid[0]} x {grid[1]} patches, which no model has; correct its sizes.")
+        raise ValueError(
+            f"describe: the config gives a grid of {grid[0]} x {grid[1]} patches, which no model has; correct its "
+            "sizes."
+        )
     with torch.device("meta"):
         return LearnedGrid(dim, grid=grid, prefix=prefix)
 
@@ -97,7 +102,9 @@ def sides(config: Mapping[str, Any], key: str) -> tuple[int, int]:
     value = need_key(config, key)
     pair = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
     if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or not 0 < n < 1 << 24 for n in pair):
-        raise ValueError(f"describe: {key} is {value!r}, expected pixels, one number or [height, width]; correct it.")
+        raise ValueError(
+            f"describe: {key} is {value!r}, expected a size in pixels, one number or [height, width]; correct it."
+        )
     return pair[0], pair[1]
 
 
@@ -107,7 +114,8 @@ def patch_grid(config: Mapping[str, Any], image: str = "image_size", patch: str 
     rows, columns = height // tall, width // wide
     if not rows * columns:
         raise ValueError(
-            f"describe: {image} {config[image]} holds no patch of {patch} {config[patch]}; correct one of them."
+            f"describe: {image} {config[image]} is smaller than {patch} {config[patch]}, so that there are no "
+            "patches; correct one of them."
         )
     return rows, columns
 

@@ -105,13 +105,13 @@ def _nothing(whole: Part, unread: list[str]) -> ValueError:
         return ValueError(_no_type(whole))
     if whole.model_type in INSTEAD:
         return ValueError(
-            f"describe: the config of {whole.model_type!r} says nothing of a positional encoding that is known here; "
-            f"its code has {INSTEAD[whole.model_type]}."
+            f"describe: the config of {whole.model_type!r} says nothing of a positional encoding that posenc knows; "
+            f"the model's code has {INSTEAD[whole.model_type]}."
         )
     besides = f" Not read: {'; '.join(unread)}." if unread else ""
     return ValueError(
-        f"describe: the config of {whole.model_type!r} says nothing of a positional encoding that is known here; if it "
-        f"is rotary, expected rope_parameters, or rope_theta and rope_scaling.{besides}"
+        f"describe: the config of {whole.model_type!r} says nothing of a positional encoding that posenc knows; if "
+        f"the model has RoPE, expected rope_parameters, or rope_theta and rope_scaling.{besides}"
     )
 
 
@@ -119,7 +119,7 @@ def _no_type(part: Part) -> str:
     named = part.keys.get("architectures")
     known = type_of_architecture(str(named[0])) if isinstance(named, (list, tuple)) and named else None
     add = "it" if known is None or not named else f'"model_type": "{known}", which is that of {named[0]}'
-    return f"describe: there is no model_type in the config; add {add}, or say the pairing: pairing=... (--pairing)."
+    return f"describe: there is no model_type in the config; add {add}, or give the pairing: pairing=... (--pairing)."
 
 
 def check_contradictions(raw: Any, part: Part) -> None:
@@ -233,12 +233,12 @@ def _unknown(part: Part) -> str:
     if part.keys.get("model_type") is None:
         return _no_type(part)
     if config_class(model_type) is not None:
-        why = f"{model_type!r} is a model type of transformers whose rotation is not known here"
+        why = f"{model_type!r} is a model type of transformers whose rotation posenc does not know"
     else:
-        why = f"{model_type!r} is no model type that is known here"
+        why = f"{model_type!r} is a model type that posenc does not know"
     return (
-        f"describe: {why}, and a config does not say in which pairs its code rotates; call "
-        'describe(..., pairing="half") or "interleaved" (posenc diagnose tells which).'
+        f"describe: {why}, and a config does not say which channels its code rotates in pairs; call describe(..., "
+        'pairing="half") or "interleaved" (posenc diagnose finds out which).'
     )
 
 

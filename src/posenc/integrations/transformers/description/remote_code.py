@@ -141,8 +141,8 @@ def _moss(config: Mapping[str, Any]) -> list[Found]:
     rotary_dim = config.get("rotary_dim", 64)
     if not isinstance(rotary_dim, int) or rotary_dim < 2:
         raise ValueError(
-            f"describe: rotary_dim of a 'moss' is {rotary_dim!r}, expected how many channels of a head rotate: its "
-            "code has angles as wide as the whole model where there is no number, and does not run."
+            f"describe: rotary_dim of a 'moss' is {rotary_dim!r}, expected the number of rotated channels of a head: "
+            "without it the model's own code computes angles for all channels of the model and fails."
         )
     rope = RoPE(head_dim(config), pairing="interleaved", rotary_dim=rotary_dim)
     return [("", all_layers(config), rope, size(config, "max_positions"), _FIXED)]
@@ -152,8 +152,8 @@ def _stablelm_alpha(config: Mapping[str, Any]) -> list[Found]:
     """StableLM-Alpha v2: as GPT-NeoX. Its Japanese sibling fades besides, as xPos."""
     if (factor := config.get("rotary_scaling_factor", 1)) not in (1, None):
         raise ValueError(
-            f"describe: rotary_scaling_factor of a 'stablelm_alpha' is {factor}, expected 1, which all released models "
-            "have; what its code makes of another is not known here."
+            f"describe: rotary_scaling_factor of a 'stablelm_alpha' is {factor}, expected 1, which all released "
+            "models have; posenc does not know what its code does with another value."
         )
     rope = RoPE(head_dim(config), **_share_and_base(config))
     return [("", all_layers(config), rope, size(config, "max_positions"), ())]
@@ -213,10 +213,10 @@ def _granite_switch(config: Mapping[str, Any]) -> list[Found] | None:
 
 def _falcon_perception(config: Mapping[str, Any]) -> None:
     raise ValueError(
-        f"describe: {config.get('model_type')!r} turns the first half of a head by the place in the text, in "
-        f"neighbouring pairs at the base {config.get('rope_theta') or 10_000:g}, and the second by row and column, at "
-        "rates of each head that lie in its weights (freqs_cis_golden) and not in its config: MixedRoPE has such "
-        "rates, and no encoding of posenc both in one head."
+        f"describe: {config.get('model_type')!r} rotates the first half of a head by the position in the text, in "
+        f"neighbouring pairs with base {config.get('rope_theta') or 10_000:g}, and the second by row and column, with "
+        "rates for each head that are stored in its weights (freqs_cis_golden) and not in its config; posenc's "
+        "MixedRoPE has such rates, but no encoding of posenc has both halves in one head."
     )
 
 

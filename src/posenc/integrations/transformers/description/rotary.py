@@ -99,8 +99,8 @@ def _flat_parameters(config: Mapping[str, Any], label: str) -> dict[str, Any]:
     if is_nested(parameters):
         if label not in parameters:
             raise ValueError(
-                f"describe: rope_parameters has {list(parameters)} and nothing for the layers {label!r}; add it (null "
-                "for layers without rotation)."
+                f"describe: rope_parameters has {list(parameters)} and no entry for the layers {label!r}; add one "
+                "(null for layers without rotation)."
             )
         return dict(parameters[label])
     # transformers 4 had two bases and one scaling, that of the layers with full attention.
@@ -187,7 +187,7 @@ def _slice(
     if share != 1 and rule.name == "default" and model_type in models.KNOWN and model_type not in models.PARTIAL:
         raise ValueError(
             f"describe: partial_rotary_factor is {share}, and {model_type!r} rotates whole heads under the plain rule "
-            "whatever it says; remove it."
+            "and ignores the factor; remove it."
         )
     rotary_dim = int(head_dim * share)
     if not rotary_dim:
@@ -202,7 +202,7 @@ def _odd(rule: Rule, rotary_dim: int, head_dim: int, share: float) -> tuple[int,
     if not isinstance(rule.frequencies, (Geometric, Linear)) or rotary_dim + 1 > head_dim:
         raise ValueError(
             f"describe: partial_rotary_factor {share} of head_dim {head_dim} is {rotary_dim} channels, expected an "
-            "even number, because channels turn in pairs."
+            "even number, because channels are rotated in pairs."
         )
     base, factor = rule.frequencies.base, float(getattr(rule.frequencies, "factor", 1.0))
     rates = [base ** (-2 * i / rotary_dim) / factor for i in range((rotary_dim + 1) // 2)]
@@ -238,7 +238,7 @@ def mrope(
             f"describe: {model_type}: mrope_section is {list(sections)}"
             + ("" if given else ", the default of its code")
             + f", which sums to {sum(sections)}, and a head rotates {rotary_dim // 2} pairs ({rotary_dim} of its "
-            f"channels), expected a sum of as many; {'correct' if given else 'add'} mrope_section."
+            f"channels), expected a sum of {rotary_dim // 2}; {'correct' if given else 'add'} mrope_section."
         )
     if layout == "time_last":
         sections = (sections[2], *sections[:2])

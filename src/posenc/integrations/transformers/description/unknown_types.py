@@ -42,8 +42,8 @@ _ATTENTION = models.names("""
 """)
 
 _ADVICE = (
-    "say it in the words of transformers (head_dim; layer_types; rope_parameters, by kind of layer; "
-    "no_rope_layers), or remove it"
+    "use the keys of transformers instead (head_dim; layer_types; rope_parameters for each kind of layer; "
+    "no_rope_layers), or remove this key"
 )
 
 
@@ -57,34 +57,34 @@ def check_unknown(config: Keys, encodings: list[Encoding]) -> None:
     for key, value in values.items():
         if why := _why_not(key, value, values, config.asked, encodings):
             raise ValueError(
-                f"describe: {values.get('model_type')!r} is no model type that is known here, and its config says "
-                f"{key} = {value!r}, {why}; {_ADVICE}."
+                f"describe: {values.get('model_type')!r} is a model type that posenc does not know, and its config "
+                f"says {key} = {value!r}, {why}; {_ADVICE}."
             )
     for kind in types_of(values) or ():
         if kind not in _ATTENTION | models.NO_ATTENTION:
             raise ValueError(
-                f"describe: {values.get('model_type')!r} is no model type that is known here, and its config has "
-                f"layers of the kind {kind!r}, which may have attention or not; write full_attention, "
+                f"describe: {values.get('model_type')!r} is a model type that posenc does not know, and its config "
+                f"has layers of the kind {kind!r}, which may have attention or not; write full_attention, "
                 "sliding_attention or linear_attention."
             )
     if values.get("qk_rope_head_dim") and values.get("qk_nope_head_dim") is None:
         raise ValueError(
             f"describe: qk_rope_head_dim is {values['qk_rope_head_dim']}, and the config of the unknown model type "
-            f"{values.get('model_type')!r} does not say where in a head they lie; add qk_nope_head_dim."
+            f"{values.get('model_type')!r} does not say where these channels are in a head; add qk_nope_head_dim."
         )
 
 
 def _why_not(key: str, value: Any, values: Mapping[str, Any], asked: set[str], encodings: list[Encoding]) -> str | None:
     rotated = not all(isinstance(each, NoPE) for each in encodings)
     if value is False and SWITCH.fullmatch(key) and rotated:
-        return "which turns the rotation off that other keys tell of"
+        return "which turns off the rotation that other keys describe"
     if isinstance(value, str) and _KIND.fullmatch(key) and not _ROTARY.search(value):
-        return "which is no rotation, while other keys tell of one"
+        return "which is no rotation, while other keys describe one"
     if value is True and key.lower() in ("alibi", "use_alibi"):
-        return "which is no rotation, while other keys tell of one"
+        return "which is no rotation, while other keys describe one"
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and key in _HEAD_DIMS and value not in {getattr(each, "head_dim", value) for each in encodings}:
-        return "and the heads were taken to have another width"
+        return "and posenc computed another width for the heads"
     heads = values.get("num_attention_heads")
     if number and heads is not None and _HEADS.fullmatch(key) and not values.get("head_dim"):
         return None if value == heads else "so that some heads have another width"

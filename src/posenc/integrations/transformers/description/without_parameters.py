@@ -100,15 +100,15 @@ def _vjepa2(config: Mapping[str, Any]) -> list[Found]:
 
 def _musicflamingo(config: Mapping[str, Any]) -> list[Found]:
     raise ValueError(
-        "describe: 'musicflamingo' turns channels by angles that are products of a token's time and its position, "
-        "which is no encoding of posenc; the parts of the config have encodings of their own, so describe those."
+        "describe: 'musicflamingo' rotates channels by angles that are products of a token's time and its position, "
+        "and posenc has no such encoding; the parts of the config have encodings of their own, so describe the parts."
     )
 
 
 def _lightglue(config: Mapping[str, Any]) -> list[Found]:
     raise ValueError(
-        "describe: 'lightglue' turns channels by a learned linear map of a keypoint's x and y, the same for all heads, "
-        "which is no encoding of posenc; MixedRoPE has one for each head."
+        "describe: 'lightglue' rotates channels by a learned linear map of a keypoint's x and y, the same for all "
+        "heads, and posenc has no such encoding; MixedRoPE has one map for each head."
     )
 
 

@@ -130,7 +130,10 @@ def _compare(
         for hook in hooks:
             hook.remove()
     if not reached:
-        raise ValueError("five tokens do not reach its rotation; give inputs=..., arguments that do")
+        raise ValueError(
+            "a forward pass of five tokens does not call its rotation; give inputs=..., arguments with which the "
+            "forward pass calls it"
+        )
     return reached, list(dict.fromkeys(tables))
 
 
@@ -146,14 +149,16 @@ def _both(
         try:
             results = pairs(expected, ours(*args, **options))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{site.name} calls its function in a way that is not known here ({error})") from error
+            raise ValueError(
+                f"{site.name} calls its rotation function in a way that posenc does not know ({error})"
+            ) from error
         for a, b in results:
             if a.shape != b.shape or a.dtype is not b.dtype or not close(a, b):
-                raise ValueError(f"in {site.name} its function gives something else than a rotation by its tables")
+                raise ValueError(f"in {site.name} its function returns something other than a rotation by its tables")
             if a.numel() and not a.isfinite().any():
                 raise ValueError(
-                    f"in {site.name} its function gives no finite number, so nothing can be compared; check(model) "
-                    "says whether its tables are set, or give other inputs=..."
+                    f"in {site.name} its function returns no finite number, so posenc cannot compare results; use "
+                    "check(model) to see whether the tables are set, or give other inputs=..."
                 )
         reached.append(site)
         return expected

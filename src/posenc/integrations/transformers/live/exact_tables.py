@@ -19,7 +19,9 @@ def exact_tables(patch: Patch, model: Any, modules: list[nn.Module]) -> None:
         ValueError: a module whose tables are not those of one rule that is known here.
     """
     if not modules:
-        raise ValueError("its tables are not made by a module of their own, so they cannot be made exactly")
+        raise ValueError(
+            "its tables of cos and sin are not computed by a module of their own, so posenc cannot compute them exactly"
+        )
     for module in modules:
         rotations = _rotations(module)
         forward = _exact(module, rotations)
@@ -29,7 +31,9 @@ def exact_tables(patch: Patch, model: Any, modules: list[nn.Module]) -> None:
 def _rotations(module: Any) -> dict[str | None, RoPE | MRoPE]:
     """The rotation by kind of layer; None where the module has one for all."""
     if "forward" in vars(module):
-        raise ValueError(f"the forward of its {type(module).__name__} was replaced already; undo that")
+        raise ValueError(
+            f"the forward of its {type(module).__name__} was replaced already; undo that replacement first"
+        )
     name = type(module).__name__
     found: dict[str | None, RoPE | MRoPE] = {}
     for group in describe(module.config) if hasattr(module, "config") else ():
@@ -37,12 +41,10 @@ def _rotations(module: Any) -> dict[str | None, RoPE | MRoPE]:
         if group.part == "" and isinstance(turning, (RoPE, MRoPE)):
             found[group.label or None] = turning
     if not found:
-        raise ValueError(f"nothing is known of the rates of its {name}")
+        raise ValueError(f"posenc does not know the rates of its {name}")
     for turning in found.values():
         if turning.frequencies.depends_on_length or isinstance(turning.frequencies, LearnedRates):
-            raise ValueError(
-                f'{turning.frequencies} depends on the length or is learned, for which there is numerics="transformers"'
-            )
+            raise ValueError(f'{turning.frequencies} depends on the length or is learned; use numerics="transformers"')
     return found
 
 
@@ -70,7 +72,7 @@ def _exact(module: Any, rotations: dict[str | None, RoPE | MRoPE]) -> Any:
         except Exception as error:
             raise ValueError(f"its {name} takes other arguments than positions ({error})") from error
         if not (isinstance(theirs, tuple) and len(theirs) == 2):
-            raise ValueError(f"its {name} gives other things than cos and sin")
+            raise ValueError(f"its {name} returns something other than cos and sin")
         forms = {
             (layout, sign): tuple(_written(table * (sign if i else 1), layout) for i, table in enumerate(made))
             for made in [tables(turning, given)]

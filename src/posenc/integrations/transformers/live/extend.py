@@ -105,7 +105,9 @@ def extend(
         raise ValueError("extend: got neither a rule nor a size, expected one: a frequency rule, or size=(448, 336).")
     check_instance("extend", "rule", rule, Frequencies, "YaRN(4, trained_length=8192)")
     if isinstance(rule, LearnedRates):
-        raise ValueError(f"extend: got {rule}, expected a rule with fixed rates; no config can say learned ones.")
+        raise ValueError(
+            f"extend: got {rule}, expected a rule with fixed rates, because a config cannot store learned rates."
+        )
     warn_of_findings(inner, "extend")
     groups = _rotary_groups(inner, part)
     config = _config_of(inner, groups[0].part)
@@ -143,7 +145,7 @@ def _rotary_groups(model: Any, part: str | None) -> list[LayerGroup]:
             "extend(model, size=(height, width))."
         )
     if len(parts) > 1:
-        raise ValueError(f"extend: got a model with the rotary parts {parts}, expected to be told which; give part=...")
+        raise ValueError(f"extend: got a model with the rotary parts {parts}, expected one of them; give part=...")
     return [group for group in groups if group.part == parts[0]]
 
 
@@ -158,8 +160,8 @@ def _config_of(model: Any, part: str) -> Any:
         config = getattr(config, name)
     if not _parameters_of(config):
         raise ValueError(
-            f"extend: the config of {config.model_type!r} has no rope_parameters, because its code fixes the rates; no "
-            "config can say another rule."
+            f"extend: the config of {config.model_type!r} has no rope_parameters, because the model's code fixes the "
+            "rates, so the config cannot store another rule."
         )
     return config
 
@@ -211,7 +213,7 @@ def _chosen(config: Any, groups: list[LayerGroup]) -> list[LayerGroup]:
         if groups[0].label.startswith(_WINDOWED):
             raise ValueError(
                 f"extend: all rotary layers of this {config.model_type!r} model have a window ({groups[0].label}), "
-                "expected some that see further; there is nothing to lengthen."
+                "expected some without a window; with windows alone there is nothing to extend."
             )
         return groups
     return [group for group in groups if not group.label.startswith(_WINDOWED)]
@@ -231,8 +233,8 @@ def _rule_beside(old: dict[str, Any], group: LayerGroup, config: Any, rule: Freq
     turning = rotation(group)
     if isinstance(turning.frequencies, Proportional) != isinstance(rule, Proportional):
         raise ValueError(
-            f"extend: got {rule}, and {config.model_type!r} rotates by {turning.frequencies}, whose pairs are counted "
-            "over the whole head; give Proportional with the same share, and another base or factor."
+            f"extend: got {rule}, and {config.model_type!r} rotates by {turning.frequencies}, which counts its pairs "
+            "over the whole head; give Proportional with the same share and with another base or factor."
         )
     _check_base(config, turning.frequencies, rule)
     trained_length = group.trained_length or getattr(config, "max_position_embeddings", None)
@@ -251,7 +253,7 @@ def _check_base(config: Any, old: Frequencies, rule: Frequencies) -> None:
     if before is None or after is None or np.isclose(before, after, rtol=1e-9, atol=0):
         return
     raise ValueError(
-        f"extend: got {rule}, and this {config.model_type!r} model turns by {old}, expected a rule that starts from "
+        f"extend: got {rule}, and this {config.model_type!r} model rotates by {old}, expected a rule that starts from "
         f"its base; give base={before!r}, or change the base first: extend(model, Geometric({after!r}))."
     )
 
@@ -298,7 +300,7 @@ def _check(
     for group in groups:
         found = now.get((group.part, group.layers))
         if found is None or found.label != group.label:
-            raise ValueError(f"extend: with {rule} the config no longer means the same layers {group.label!r}.")
+            raise ValueError(f"extend: with {rule} the config no longer describes the same layers {group.label!r}.")
         if isinstance(group.encoding, Compose):
             temperatures = [
                 [part.to_dict() for part in of.parts[1:]]
@@ -307,15 +309,15 @@ def _check(
             ]
             if temperatures[1:] != temperatures[:1]:
                 raise ValueError(
-                    f"extend: {rule} would change the temperature of this model, which starts at the rule's "
-                    "trained_length; give the rule the same."
+                    f"extend: {rule} would change the temperature of this model, which starts at the trained_length "
+                    "of the rule; give the new rule the trained_length of the model's rule."
                 )
     for group in chosen:
         _check_group(model, now[group.part, group.layers], rule)
     if not rebuilt and all(rotation(group).frequencies != rule for group in chosen):
         rates = rotation(chosen[0]).frequencies.inv_freq(rotation(chosen[0]).rotary_dim)
         if not np.allclose(abs(rates), rule.inv_freq(rotation(chosen[0]).rotary_dim), rtol=2e-6):
-            raise ValueError(f"extend: no rotary module of {type(model).__name__} follows its config.")
+            raise ValueError(f"extend: no rotary module of {type(model).__name__} computes its rates from the config.")
 
 
 def _check_group(model: Any, group: LayerGroup, rule: Frequencies) -> None:
@@ -325,8 +327,8 @@ def _check_group(model: Any, group: LayerGroup, rule: Frequencies) -> None:
     described = described.start if isinstance(described, LearnedRates) else described
     if not np.isclose(described.score_factor, rule.score_factor):
         raise ValueError(
-            f"extend: {rule} multiplies the softmax scale by {rule.score_factor:.4g}, and this model would by "
-            f"{described.score_factor:.4g}: "
+            f"extend: {rule} multiplies the softmax scale by {rule.score_factor:.4g}, and this model's code would "
+            f"multiply it by {described.score_factor:.4g}: "
             + (
                 "write its temperature in the same form."
                 if model.config.model_type in CORRECTS_SCORES
@@ -351,13 +353,13 @@ def _check_group(model: Any, group: LayerGroup, rule: Frequencies) -> None:
         nearest.append(float(far))
     if not nearest:
         raise ValueError(
-            f"extend: no module of {type(model).__name__} keeps {len(wanted)} rates as inv_freq, which {rule} could be "
-            "compared with; nothing was changed."
+            f"extend: no module of {type(model).__name__} keeps {len(wanted)} rates as inv_freq, which posenc could "
+            f"compare with {rule}; nothing was changed."
         )
     sign = " (turned by -angle)" if model.config.model_type in NEGATIVE else ""
     whose = "its own code" if rebuild.is_foreign(model) else "transformers"
     raise ValueError(
-        f"extend: {whose} makes other rates of {rule} in {type(model).__name__}{sign}, {min(nearest):.3g} of "
+        f"extend: {whose} computes other rates for {rule} in {type(model).__name__}{sign}, {min(nearest):.3g} of "
         f"themselves away, or multiplies cos and sin by other than {factor:.4g}; nothing was changed."
     )
 

@@ -83,26 +83,36 @@ def _check_kind(model: Any, kind: str, groups: list[LayerGroup], size: tuple[int
     fixed = next((each for g in groups for each in g.encoding.parts if isinstance(each, _FIXED)), None)
     if fixed is not None:
         raise ValueError(
-            f"extend: got size for {name}, whose {type(fixed).__name__} is as large as its grid and is not carried "
-            "over here; build it at the new size, and read its tables by hand."
+            f"extend: got size for {name}, whose {type(fixed).__name__} has the size of the grid of patches, and "
+            "posenc cannot resize it; build the model at the new size, and resize its tables with your own code."
         )
     if kind in _BY_NEED:
-        raise ValueError(f"extend: {name} reads its table at the grid of each image already; there is nothing to do.")
+        raise ValueError(
+            f"extend: {name} already interpolates its table for the size of each image, so there is nothing to do."
+        )
     if kind in _FIXED_KINDS:
-        raise ValueError(f"extend: got size for {name}, whose tables of several grids are not carried over here.")
+        raise ValueError(
+            f"extend: got size for {name}, which has tables for several grids, and posenc cannot resize those."
+        )
     if kind in _SQUARES and size[0] != size[1]:
-        raise ValueError(f"extend: got size {size} for {name}, whose code knows squares alone; give equal sides.")
+        raise ValueError(f"extend: got size {size} for {name}, whose code takes square images alone; give equal sides.")
 
 
 def _turn_by(patch: Patch, model: nn.Module, groups: list[LayerGroup], rule: Frequencies) -> None:
     """Give the modules that keep the rates of an axial rotation those of a rule."""
     rotation = next((each for g in groups for each in g.encoding.parts if isinstance(each, AxialRoPE)), None)
     if rotation is None:
-        raise ValueError(f"extend: got by={rule}, and {type(model).__name__} has no rotation; give by='bicubic'.")
+        raise ValueError(
+            f"extend: got by={rule}, and {type(model).__name__} has no rotation, only a table; give by='bicubic', "
+            "which resizes the table."
+        )
     if rule.depends_on_length or rule.attention_factor != 1:
-        raise ValueError(f"extend: got {rule}, expected a rule of fixed rates without a factor on cos and sin.")
+        raise ValueError(f"extend: got {rule}, expected a rule with fixed rates and without a factor on cos and sin.")
     if isinstance(rotation.frequencies, tuple) or len({*rotation.widths}) > 1:
-        raise ValueError(f"extend: got {rule} for {type(model).__name__}, whose coordinates have rates of their own.")
+        raise ValueError(
+            f"extend: got {rule} for {type(model).__name__}, whose coordinates have different rates, so one rule "
+            "cannot replace them."
+        )
     width = rotation.widths[0]
     before = torch.from_numpy(rotation.frequencies.inv_freq(width)).float()
     found = False
@@ -113,8 +123,8 @@ def _turn_by(patch: Patch, model: nn.Module, groups: list[LayerGroup], rule: Fre
             found = True
     if not found:
         raise ValueError(
-            f"extend: no module of {type(model).__name__} keeps the {len(before)} rates of one coordinate as inv_freq, "
-            f"so {rule} cannot be put in."
+            f"extend: no module of {type(model).__name__} keeps the {len(before)} rates of one coordinate as "
+            f"inv_freq, so posenc cannot replace them by {rule}."
         )
     patch.description += "; its config says the base alone, so do it again after loading"
 
@@ -149,7 +159,8 @@ def _size_keys(config: Any, size: tuple[int, int]) -> dict[str, Any]:
         return {"num_mel_bins": size[0], "max_length": size[1]}
     if getattr(config, "image_size", None) is None:
         raise ValueError(
-            f"extend: the config of {config.model_type!r} says no image_size; it takes images of any size."
+            f"extend: the config of {config.model_type!r} has no image_size, because the model takes images of any "
+            "size."
         )
     square = size[0] == size[1] and isinstance(config.image_size, int)
     return {"image_size": size[0] if square else list(size)}
@@ -231,7 +242,8 @@ def _read(
         frames = table[0].unflatten(0, (-1, area))
         return torch.cat([resized_table(frame, grid=grid, size=size, how=how) for frame in frames])[None]
     raise ValueError(
-        f"extend: {name} changes its shape with the size of the image, and it is not known how to fill it."
+        f"extend: {name} changes its shape with the size of the image, and posenc does not know how to compute its "
+        "new values."
     )
 
 
@@ -270,8 +282,8 @@ def _to_rectangle(
     ]
     if len(found) != 1 or encoding is None:
         raise ValueError(
-            f"extend: got size {size} for {type(model).__name__}, whose code knows squares alone; give one of equal "
-            "sides."
+            f"extend: got size {size} for {type(model).__name__}, whose code takes square images alone; give a size "
+            "with equal sides."
         )
     embeddings: Any = found[0]
     table = embeddings.position_embedding
@@ -293,7 +305,10 @@ def _whole_table(size: tuple[int, int]) -> Callable[[Any, Tensor, int, int], Ten
 
     def interpolate_pos_encoding(self: Any, embeddings: Tensor, height: int, width: int) -> Tensor:
         if (height, width) != size:
-            raise ValueError(f"extend: got an image of {height} x {width}, expected {size[0]} x {size[1]} as extended.")
+            raise ValueError(
+                f"extend: got an image of {height} x {width}, expected {size[0]} x {size[1]}, the size that the model "
+                "was extended to."
+            )
         table = getattr(self, "position_embeddings", None)
         return self.position_embedding.weight[None] if table is None else table  # type: ignore[no-any-return]
 

@@ -42,7 +42,7 @@ def take_out_of_grid(patch: Patch, model: Any, described: Description, encoding:
     others = [type(each).__name__ for each in present if not isinstance(each, (LearnedGrid, Learned, Sinusoidal))]
     if others:
         raise ValueError(
-            f"replace: {type(model).__name__} has {others[0]} within its attention, which cannot be taken out."
+            f"replace: {type(model).__name__} has {others[0]} within its attention, which posenc cannot remove."
         )
     found = False
     grid = image_grid(model, described) or ()

@@ -29,7 +29,7 @@ def interpolate(model: Any, length: int | None) -> Patch:
     part, old = learned_table(model, "extend", 'got "interpolate" for')
     if isinstance(length, bool) or not isinstance(length, int) or length <= old:
         raise ValueError(
-            f'extend: got length {length!r} for "interpolate", expected more than the {old} rows there are.'
+            f'extend: got length {length!r} for "interpolate", expected more than {old}, the number of rows now.'
         )
     config = config_of(model.config, part)
     patch = Patch(model, f"extend {type(model).__name__} by its table stretched from {old} to {length} rows")
@@ -101,7 +101,7 @@ def _stretch_all(patch: Patch, model: Any, config: Any, old: int, length: int) -
     shapes = {name: tensor.shape for name, tensor in _tensors(before).items()}
     changed = {name: tensor.shape for name, tensor in _tensors(after).items() if tensor.shape != shapes.get(name)}
     if not any(isinstance(_owner(model, name)[0], nn.Embedding) for name in changed):
-        raise ValueError(f"extend: the table of {type(model).__name__} does not follow its config.")
+        raise ValueError(f"extend: the table of {type(model).__name__} does not change its length with the config.")
     for name, shape in changed.items():
         owner, key = _owner(model, name)
         if isinstance(owner, nn.Embedding) and key == "weight":
@@ -110,7 +110,9 @@ def _stretch_all(patch: Patch, model: Any, config: Any, old: int, length: int) -
         elif key in owner._buffers:
             swap(patch, owner._buffers, key, _regrown(name, owner._buffers[key], shape), shape)
         else:
-            raise ValueError(f"extend: {name} changes its shape with the length, and is no table of positions.")
+            raise ValueError(
+                f"extend: {name} changes its shape with the length, and is not a table of positions that posenc knows."
+            )
     for (name, key), value in rebuild.differing_values(before, after).items():
         patch.assign(model.get_submodule(name), key, value)
 
@@ -144,7 +146,9 @@ def _regrown(name: str, buffer: Any, shape: torch.Size) -> Tensor:
     for form in forms:
         if torch.equal(form(buffer.shape).to(buffer), buffer):
             return form(shape).to(buffer)
-    raise ValueError(f"extend: {name} changes its shape with the length, and it is not known how to fill it.")
+    raise ValueError(
+        f"extend: {name} changes its shape with the length, and posenc does not know how to compute its new values."
+    )
 
 
 def swap(patch: Patch, tensors: dict[str, Any], key: str, new: Tensor, shape: torch.Size) -> None:

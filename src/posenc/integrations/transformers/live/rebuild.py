@@ -69,11 +69,14 @@ def check_angles(module: nn.Module, rule: Frequencies, width: int) -> None:
         tables = tables_of(asked, positions, width)
         if tables is None and (rule.depends_on_length or _lacks_values(module)):
             raise ValueError(
-                f"extend: {name} could not be asked for cos and sin at {length} tokens, expected forward(x, "
-                f"position_ids) of it to show that it turns by {rule}; take another rule."
+                f"extend: {name} gave no cos and sin at {length} tokens, expected its forward(x, position_ids) to "
+                f"return them, so that posenc can check that it rotates by {rule}; use another rule."
             )
         if tables is not None and not is_turned(tables, positions, rule, width, length):
-            raise ValueError(f"extend: {name} does not turn by {rule} at {length} tokens; its code knows another rule.")
+            raise ValueError(
+                f"extend: {name} does not rotate by {rule} at {length} tokens, because its code implements another "
+                "rule."
+            )
 
 
 def _lacks_values(module: nn.Module) -> bool:
@@ -134,7 +137,9 @@ def rates_filled(twin: Any, module: nn.Module) -> nn.Module:
         buffer.fill_(float("nan"))
     twin._init_weights(module)
     if any(bool(buffer.isnan().any()) for buffer in buffers):
-        raise ValueError(f"extend: transformers does not fill the rates of {type(module).__name__} in as it loads.")
+        raise ValueError(
+            f"extend: transformers does not compute the rates of {type(module).__name__} when it loads the model."
+        )
     return module
 
 

@@ -86,7 +86,10 @@ def replace(
     check_parts(inner, described, encoding, of_images=grid is not None)
     present = [group.encoding.at("queries_keys") for group in described]
     if positions is not None and grid is None:
-        raise ValueError("replace: got positions for a model that reads no images, whose tokens are counted.")
+        raise ValueError(
+            "replace: got positions for a model that reads no images, expected none: the position of a text token is "
+            "its index in the sequence; leave positions out."
+        )
     places = None if grid is None else Places(encoding, grid, positions)
     patch = Patch(inner, f"replace the encoding of {type(inner).__name__} by {type(encoding).__name__}")
     try:
@@ -108,7 +111,10 @@ def _check(encoding: Encoding) -> None:
     name = type(encoding).__name__
     for part in encoding.parts:
         if type(part).carry is not Encoding.carry:
-            raise ValueError(f"replace: {name} carries something of the tokens besides keys, which no cache keeps.")
+            raise ValueError(
+                f"replace: {name} carries a state from token to token besides the keys, which transformers' KV cache "
+                "does not keep; give an encoding without a state."
+            )
 
 
 def _out_of_rotary(patch: Patch, model: Any, held: Held, inputs: Mapping[str, Any] | None) -> None:
@@ -124,7 +130,7 @@ def _out_of_rotary(patch: Patch, model: Any, held: Held, inputs: Mapping[str, An
         with with_sites(sites, lambda site, function: _noted(function, site, reached)):
             run(model, inputs)
     except ValueError as error:
-        raise ValueError(f"replace: the rotation of {type(model).__name__} cannot be taken out: {error}.") from error
+        raise ValueError(f"replace: the rotation of {type(model).__name__} cannot be removed: {error}.") from error
     kinds = {(type(site.module), site.method) for site in reached}
     chosen = [site for site in sites if (type(site.module), site.method) in kinds]
     for site in chosen:
@@ -153,7 +159,7 @@ def _unturned(function: Callable[..., Any]) -> Callable[..., Any]:
         return pair
     if first not in ("x", "tensor"):
         raise ValueError(
-            f"replace: {function.__module__}.{function.__name__} takes other things than queries and keys."
+            f"replace: {function.__module__}.{function.__name__} takes other arguments than queries and keys."
         )
 
     def one(x: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -175,16 +181,18 @@ def _out_of_table(patch: Patch, model: Any, held: Held, inputs: Mapping[str, Any
     if set(encoding.places) - {"embeddings"}:
         config = config_of(model.config, part)
         if getattr(config, "is_encoder_decoder", False):
-            raise ValueError("replace: got an encoder and decoder, expected one of them alone.")
+            raise ValueError("replace: got an encoder-decoder model, expected an encoder or a decoder alone.")
         _into_attention(patch, model, held, None, inputs)
 
 
 def _codes(encoding: EmbeddingEncoding, rows: int, dim: int) -> Tensor:
     if encoding.dim != dim:
-        raise ValueError(f"replace: {type(encoding).__name__} has dim {encoding.dim}, expected {dim} as the table has.")
+        raise ValueError(
+            f"replace: {type(encoding).__name__} has dim {encoding.dim}, expected {dim}, as in the model's table."
+        )
     if encoding.max_positions is not None and encoding.max_positions < rows:
         raise ValueError(
-            f"replace: {type(encoding).__name__} tells {encoding.max_positions} positions apart, expected {rows}."
+            f"replace: {type(encoding).__name__} has {encoding.max_positions} different positions, expected {rows}."
         )
     with torch.no_grad():
         return encoding.codes(torch.arange(rows)).float()
@@ -200,8 +208,8 @@ def _into_attention(
     windowed = any(getattr(config, "sliding_window", None) is not None for config in configs.values())
     if windowed and not encoding.relative:
         raise ValueError(
-            f"replace: {type(encoding).__name__} depends on more than distances, and behind a sliding window the first "
-            "token is not to be seen; expected a relative encoding."
+            f"replace: {type(encoding).__name__} depends on more than the distances between tokens, expected a "
+            "relative encoding, because a sliding window drops the first token, from which positions are counted."
         )
     for config in configs.values():
         patch.assign(config, "_attn_implementation_internal", NAME)
@@ -233,8 +241,8 @@ def _into_attention(
     missing = [module for module in modules or [] if module not in seen]
     if missing or not seen:
         raise ValueError(
-            f"replace: the attention of {type(model).__name__} is written out in its module, expected one that asks "
-            "transformers' AttentionInterface; its scores cannot be reached."
+            f"replace: the attention of {type(model).__name__} is computed in its own module, expected a model that "
+            "uses transformers' AttentionInterface; posenc cannot reach the scores otherwise."
         )
 
 
@@ -277,8 +285,8 @@ def _check_positions(module: Any, args: Any, options: dict[str, Any]) -> None:
     first, last = place.masked_fill(~seen, 2**62).amin(-1), place.masked_fill(~seen, -(2**62)).amax(-1)
     if bool((first < last).any()):
         raise ValueError(
-            "replace: got position_ids with jumps, expected tokens one after the other; the encoding that was put in "
-            "counts them by place in the sequence. Give packed documents one by one, in rows of their own."
+            "replace: got position_ids with jumps, expected consecutive positions, because the new encoding counts "
+            "tokens by their index in the sequence; give each packed document a row of its own."
         )
 
 
@@ -296,7 +304,7 @@ def attend(
 ) -> tuple[Tensor, None]:
     """transformers' attention function with an encoding of posenc's, found at the module."""
     if softcap is not None:
-        raise ValueError("its scores are capped, which posenc.attention does not do")
+        raise ValueError("its scores are capped (soft cap), which posenc.attention does not support")
     held: Held | None = vars(module).get("_posenc")
     if _watch:
         held = held or _watch[-1][0]

@@ -44,13 +44,17 @@ def find_sites(model: nn.Module, named: re.Pattern[str] = _ROTATES) -> list[Site
             the place of functions and modules where nothing in the code says it.
     """
     if getattr(model, "use_kernels", False) is True:
-        raise ValueError("it runs kernels of the hub, which may rotate in its place; set model.use_kernels = False")
+        raise ValueError(
+            "it runs kernels from the hub, which may compute the rotation instead of its code; set model.use_kernels "
+            "= False"
+        )
     found = []
     for name, module in model.named_modules():
         for method, code, functions, wrappers in _methods(type(module), named):
             if method in vars(module):
                 raise ValueError(
-                    f"the {method} of {name} was replaced already, by a hook or an earlier patch; undo that"
+                    f"the {method} of {name} was replaced already, by a hook or an earlier patch; undo that "
+                    "replacement first"
                 )
             found.append(Site(name, module, method, code, functions, wrappers))
     if not found:
@@ -98,7 +102,7 @@ def with_sites(sites: list[Site], made: Callable[[Site, Callable[..., Any]], Cal
 def run(model: Any, inputs: Mapping[str, Any] | None) -> None:
     """One forward, without gradients, dropout or a trace in the generator."""
     if type(model).forward is nn.Module.forward:
-        raise ValueError("it has no forward of its own; take the models in it, one by one")
+        raise ValueError("it has no forward of its own; pass the models that it contains, one by one")
     given = dict(inputs) if inputs is not None else _dummy(model)
     devices = [torch.device(model.device)] if model.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices), _evaluating(model):
@@ -108,7 +112,7 @@ def run(model: Any, inputs: Mapping[str, Any] | None) -> None:
             if isinstance(error, ValueError) and _is_ours(error):
                 raise
             raise ValueError(
-                f"it cannot be run on {sorted(given)} to compare ({type(error).__name__}: {str(error)[:200]}); give "
+                f"a forward pass with {sorted(given)} failed ({type(error).__name__}: {str(error)[:200]}); give "
                 "inputs=..., arguments that it takes"
             ) from error
 

@@ -42,11 +42,11 @@ def recognise(function: Callable[..., Any]) -> Form:
         if parameter.kind is not parameter.VAR_KEYWORD
     )
     if names not in _ARGUMENTS:
-        raise ValueError(f"its {name} takes ({', '.join(names)}), which is no form of a rotation that is known here")
+        raise ValueError(f"its {name} takes ({', '.join(names)}), which is no form of a rotation that posenc knows")
     for form in _candidates(_ARGUMENTS[names]):
         if _agrees(function, form, 2 * _PAIRS):
             return _details(function, form)
-    raise ValueError(f"its {name} is no rotation of pairs that is known here")
+    raise ValueError(f"its {name} is no rotation of pairs that posenc knows")
 
 
 def _candidates(arguments: Arguments) -> Iterator[Form]:
@@ -67,7 +67,7 @@ def _details(function: Callable[..., Any], form: Form) -> Form:
     if _runs(function, form, wider):
         fitting = [f for f in (form, replace(form, trailing=True)) if _agrees(function, f, wider)]
         if not fitting:
-            raise ValueError(f"its {function.__module__}.{function.__name__} turns another slice of a head")
+            raise ValueError(f"its {function.__module__}.{function.__name__} rotates another slice of a head")
         form = fitting[0]
     given = _probe(form, 2 * _PAIRS)
     if form.reading != "complex":

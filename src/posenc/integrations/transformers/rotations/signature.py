@@ -80,7 +80,8 @@ def load(target: str) -> Callable[..., Any]:
         ) from error
     except Exception as error:  # whatever the user's own code raises
         raise ValueError(
-            f"diagnose: {home} does not run: {type(error).__name__}: {error}; mend it, or name another file."
+            f"diagnose: {home} fails when it is imported: {type(error).__name__}: {error}; correct it, or name "
+            "another file."
         ) from error
     if not callable(found):
         raise ValueError(f"diagnose: {target!r} is a {type(found).__name__}, expected a function of tensors.")
@@ -164,7 +165,7 @@ def call(function: Callable[..., Any], form: Signature, arguments: list[Any]) ->
     rotated = [output.transpose(1, 2) if swapped else output for output in outputs[:2] if isinstance(output, Tensor)]
     given = arguments[next(i for i, role in enumerate(form.roles) if role in ("q", "k", "x"))]
     if not rotated or any(output.shape != given.shape for output in outputs[: len(rotated)]):
-        raise ValueError(f"the output has not the shape of the input, {tuple(given.shape)}")
+        raise ValueError(f"the output does not have the shape of the input, {tuple(given.shape)}")
     return rotated[0], rotated[1] if "k" in form.roles and len(rotated) > 1 else None
 
 

@@ -33,7 +33,7 @@ RULE_ALIASES = {
 NO_TEMPERATURE = "mscale equals mscale_all_dim: no temperature, as intended"
 #: A note: the trained length is that of the whole.
 LENGTH_TAKEN = (
-    "original_max_position_embeddings is not given: max_position_embeddings is taken in its place, as transformers does"
+    "original_max_position_embeddings is not given: max_position_embeddings is used instead, as in transformers"
 )
 #: The rules that need the trained length.
 NEEDS_TRAINED_LENGTH = ("yarn", "longrope", "llama3")
@@ -126,7 +126,8 @@ def read_rule(
             if name == "yarn":
                 raise ValueError(
                     f"{where}: original_max_position_embeddings is {original} and max_position_embeddings is "
-                    f"{max_positions}, expected the extended length to be the longer one; exchange them."
+                    f"{max_positions}, expected max_position_embeddings, the extended length, to be the longer one; "
+                    "exchange the two values."
                 )
             notes.append(
                 f"max_position_embeddings, {max_positions}, is below original_max_position_embeddings, {original}: the "
@@ -265,8 +266,9 @@ def _ntk(
 def _at_least_one(factor: float, name: str, where: str) -> float:
     if not factor >= 1:
         raise ValueError(
-            f"{where}: the rule {name!r} has factor {factor}, expected 1 or more; a factor below 1 makes the context "
-            f"shorter. llama.cpp's rope-freq-scale is its reciprocal: {1 / factor if factor > 0 else 1:g} for that."
+            f"{where}: the rule {name!r} has factor {factor}, expected 1 or more, because a factor below 1 makes the "
+            "context shorter; if the number is llama.cpp's rope-freq-scale, give its reciprocal, "
+            f"{1 / factor if factor > 0 else 1:g}."
         )
     return factor
 
@@ -281,7 +283,7 @@ def _dynamic(
 ) -> Rule:
     if given.get("alpha"):
         ignored = sorted(given.keys() & (_ALPHA - _LENGTHS - {"alpha"}))
-        notes += [f"{', '.join(ignored)} do nothing beside alpha"] if ignored else []
+        notes += [f"{', '.join(ignored)} have no effect beside alpha"] if ignored else []
         return Rule("dynamic", NTKAlpha(given["alpha"], base=base), max_positions, max_positions, tuple(notes))
     factor = _need(given, "factor", "dynamic", where)
     if max_positions is None:
@@ -303,7 +305,7 @@ def _name(given: Mapping[str, Any], where: str) -> str:
         )
     name = names.pop() if names else "default"
     if not names and name == "default" and "factor" in given and "rope_type" not in given and "type" not in given:
-        raise ValueError(f"{where}: there is a factor and no rope_type, expected one of {sorted(_KEYS)}; add it.")
+        raise ValueError(f"{where}: got a factor and no rope_type, expected one of {sorted(_KEYS)}; add it.")
     if name not in _KEYS:
         near = difflib.get_close_matches(name, [*_KEYS, *RULE_ALIASES], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -329,10 +331,11 @@ def _base(given: Mapping[str, Any], outside: float | None, where: str) -> float:
     inside = given.get("rope_theta")
     if inside is not None and outside is not None and inside != outside:
         raise ValueError(
-            f"{where}: rope_theta is {inside} here and {outside} beside it, expected one base; drop one of them."
+            f"{where}: rope_theta is {inside} among the rotary parameters and {outside} beside them, expected one "
+            "base; drop one of them."
         )
     if inside is None and outside is None:
-        raise ValueError(f"{where}: there is no rope_theta, expected the base of the wavelengths; add it.")
+        raise ValueError(f"{where}: got no rope_theta, expected the base of the wavelengths; add rope_theta.")
     base = inside if inside is not None else outside
     if isinstance(base, bool) or not isinstance(base, Real):  # a number of NumPy is one
         raise ValueError(f"{where}: rope_theta is {base!r}, expected one base for these layers; correct it.")
@@ -345,7 +348,7 @@ def _trained_length(given: Mapping[str, Any], outside: int | None, max_positions
         taken = ", max_position_embeddings where none is written there," if inside == max_positions else ""
         raise ValueError(
             f"{where}: original_max_position_embeddings is {inside} in the rotary parameters{taken} and {outside} "
-            "beside them; write the right one among the rotary parameters, and drop the other."
+            "beside them; keep the correct one among the rotary parameters, and drop the other."
         )
     found = inside if inside is not None else outside
     return None if found is None else int(found)

@@ -37,7 +37,7 @@ def write_rule(
         case Geometric(base=base):
             return {"rope_type": "default", "rope_theta": base}
         case NTK():
-            width = _need(rotary_dim, frequencies, "rotary_dim, on which its base depends; give a whole encoding")
+            width = _need(rotary_dim, frequencies, "rotary_dim, on which the base depends: pass a whole encoding")
             frequencies.inv_freq(width)  # which refuses a single pair
             base = frequencies.base * float(frequencies.factor) ** (width / (width - 2))
             return {"rope_type": "default", "rope_theta": base}
@@ -78,7 +78,7 @@ def write_rule(
 
 def _need(value: int | None, frequencies: Frequencies, what: str) -> int:
     if value is None:
-        raise ValueError(f"to_transformers: to write {frequencies} takes {what}.")
+        raise ValueError(f"to_transformers: to write {frequencies} into a config, give {what}.")
     return value
 
 
@@ -122,18 +122,18 @@ def _write_rates(rule: Frequencies, rotary_dim: int | None, trained_length: int 
     """Rates that no formula of transformers gives, each as a factor of its own under a base."""
     if rule.depends_on_length or rule.score_factor != 1:
         raise ValueError(
-            f"to_transformers: got {rule}, expected a rule that transformers has, or one whose rates are fixed and "
-            "that leaves the softmax scale alone."
+            f"to_transformers: got {rule}, expected a rule that transformers has, or a rule with fixed rates that "
+            "does not change the softmax scale."
         )
-    width = _need(rotary_dim, rule, "rotary_dim, which says how many rates there are; give a whole encoding")
+    width = _need(rotary_dim, rule, "rotary_dim, which sets the number of rates: pass a whole encoding")
     rates = rule.inv_freq(width)
     if not (rates > 0).all():
         raise ValueError(
-            f"to_transformers: got {rule}, expected rates above 0; transformers divides rates by factors, and has no "
-            "factor for a pair that stands still or turns back."
+            f"to_transformers: got {rule}, expected rates above 0; transformers divides rates by factors, and no "
+            "factor gives a rate of zero or below."
         )
     length = getattr(rule, "trained_length", None) or trained_length
-    length = _need(length, rule, "the trained length; give the config, whose max_position_embeddings says it")
+    length = _need(length, rule, "the trained length: pass the config, whose max_position_embeddings holds it")
     base = float(getattr(rule, "base", 10_000.0))
     factors = Geometric(base).inv_freq(width) / rates
     return _one_list(factors.tolist(), base, length, rule.attention_factor, getattr(rule, "factor", None))
