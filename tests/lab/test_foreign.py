@@ -80,12 +80,12 @@ def test_without_named_rules_those_that_its_code_follows_are_tried(
     model, console = foreign("base"), quiet()
     found = probe(ProbeRequest(str(model), length=LENGTH, threads=1, trust_remote_code=True), console)
     assert [rule["name"] for rule in found["rules"]] == ["none", "ntk:2.5", "ntk:4", "base:16000"]
-    assert "left out, because the model's own code does not follow them: linear:2.5, dynamic:2, yarn:2.5" in said(
+    assert "left out, because the model's own code does not apply them: linear:2.5, dynamic:2, yarn:2.5" in said(
         console
     )
-    with pytest.raises(RunError, match=r"--rules: dynamic:2 cannot be set: .* does not turn by DynamicNTK"):
+    with pytest.raises(RunError, match=r"--rules: dynamic:2 cannot be set: .* does not rotate by DynamicNTK"):
         extend.prepare(ask(model, tmp_path / "run", rules=["dynamic:2"]), extend.Ending(), quiet())
-    with pytest.raises(RunError, match=r"--search: its factors cannot be set: .* its own code makes other rates"):
+    with pytest.raises(RunError, match=r"--search: its factors cannot be set: .* its own code computes other rates"):
         extend.prepare(ask(model, tmp_path / "run", search=30), extend.Ending(), quiet())
     assert not (tmp_path / "run").exists()
 
@@ -98,11 +98,11 @@ def test_rates_that_loading_leaves_unset_are_told_and_not_saved(foreign: Callabl
     rates = checkpoint.model.model.rotary_emb.inv_freq.numpy()
     assert rates == pytest.approx(Geometric(1000.0).inv_freq(8), rel=1e-6)
     run, saved = tmp_path / "run", tmp_path / "longer"
-    with pytest.raises(RunError, match="leaves the rotary rates of this model's own code unset"):
+    with pytest.raises(RunError, match="does not set the rotary rates of this model's own code"):
         extend.extend(ask(model, run, rules=["ntk:4"]), extend.Ending(save=saved), console)
     assert not saved.exists()
     extend.resume(run, extend.Ending(), console)
-    assert "here they are those of its config" in said(console)
+    assert "posenc set them from the config" in said(console)
     assert runs.read_json(run / "results.json")["finished"]
 
 
@@ -110,5 +110,5 @@ def test_a_model_that_turns_otherwise_than_its_config_says_is_refused(
     foreign: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = foreign("base", rope_scaling={"rope_type": "linear", "factor": 2.0})
-    with pytest.raises(RunError, match="its rates are not those of its config when it is loaded"):
+    with pytest.raises(RunError, match="after loading, the model's rates are not those of its config"):
         open_checkpoint(model, trust_remote_code=True)

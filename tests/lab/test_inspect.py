@@ -122,7 +122,7 @@ def test_a_drawing_of_another_kind_or_of_nothing_is_refused(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="ends in"):
         printed(tmp_path, LLAMA, plot=tmp_path / "drawn.jpeg")
     bloom = {"model_type": "bloom", "n_head": 8, "n_layer": 2, "hidden_size": 64}
-    with pytest.raises(ValueError, match="rotates nothing"):
+    with pytest.raises(ValueError, match="has no rotation"):
         printed(tmp_path, bloom, plot=tmp_path / "drawn.png")
 
 

@@ -126,7 +126,7 @@ def test_layers_without_rotation_and_temperatures_are_written(tmp_path: Path) ->
 
 
 def test_what_cannot_be_written_or_compared_is_refused(llama: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds something already"):
+    with pytest.raises(RunError, match="is not empty"):
         write(tmp_path, llama, (0,))
     with pytest.raises(ValueError, match="at least one, from 0 on"):
         write(tmp_path, tmp_path / "new", (-1,))

@@ -9,18 +9,18 @@ from typing import Any
 
 
 def load(run: str | os.PathLike[str]) -> Any:
-    """Every number of a run of ``posenc compare`` or ``posenc extend`` as a tidy table: one number a row.
+    """Return every number of a run of ``posenc compare`` or ``posenc extend`` as a tidy table, one number a row.
 
     Args:
         run: the folder of the run, such as "runs/latest".
 
     Returns:
         A pandas DataFrame if pandas is installed, otherwise a list of dicts with the same columns. The column
-        "measure" names the quantity, "unit" its unit, and "value" is the number; the other columns say what it is a
+        "measure" names the quantity, "unit" is its unit, and "value" is the number. The other columns say what it is a
         number of (encoding or rule, seed, length, position, ...), and are None where they do not apply.
 
     Raises:
-        RunError, ValueError: no such folder, or no run that this version can read.
+        RunError, ValueError: the folder does not exist, or this version cannot read the run.
 
     Example:
         >>> table = load("runs/latest")  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""The start of the ``posenc`` command: an error is one message on stderr and an exit code that is not 0."""
+"""The entry point of the ``posenc`` command. It turns an error into one message on stderr and a nonzero exit code."""
 
 import errno
 import linecache
@@ -37,13 +37,11 @@ def _explain(error: Exception, verb: str = "") -> int:
     if isinstance(error, RunError):
         message, code = str(error), error.exit_code
     elif isinstance(error, ModuleNotFoundError) and (package := str(error.name).partition(".")[0]) in LAB_EXTRA:
-        message = f'the command needs {package}; install the lab extra: pip install "posenc[lab]"'
+        message = f'this command needs {package}; install the lab extra: pip install "posenc[lab]"'
     elif isinstance(error, ModuleNotFoundError) and (package := str(error.name).partition(".")[0]) in EXTEND_EXTRA:
         message = f'the command needs {package}; install two extras: pip install "posenc[lab,extend]"'
     elif _is_of_memory(error):
-        message = (
-            "there is not enough memory for this; ask for less (a shorter length, fewer channels, a smaller batch)."
-        )
+        message = "there is not enough memory for this; use a shorter length, fewer channels or a smaller batch."
     elif isinstance(error, OSError):
         named = "" if error.filename is None else f"{error.filename}: "
         message = f"{named}{error.strerror}{_advice(error)}" if error.strerror else str(error)
@@ -59,7 +57,7 @@ def _explain(error: Exception, verb: str = "") -> int:
 
 
 def _is_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed. PyTorch is not imported for its own class of it, nor has that of CPUs one."""
+    """Whether memory ran out. PyTorch is not imported for its error class; on CPUs it has none for this."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -70,18 +68,18 @@ def _advice(error: OSError) -> str:
     said = {
         errno.ENOENT: "check the spelling of the path",
         errno.EISDIR: "name a file in it",
-        errno.ENOTDIR: "a file stands where the path needs a folder; name another place",
-        errno.EEXIST: "a file stands where a folder is to be made; name another place",
+        errno.ENOTDIR: "a part of the path is a file, expected a folder; name another path",
+        errno.EEXIST: "there is a file where a new folder is needed; name another path",
         errno.ENOSPC: "free some space, or name a place on another disk",
     }
-    no_right = "you have no right to read or write it; name another place"
+    no_right = "you have no permission to read or write it; name another path"
     said |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), no_right)
     advice = said.get(error.errno or 0)
     return f"; {advice}." if advice else ""
 
 
 def _is_ours(trace: TracebackType | None) -> bool:
-    """Whether a line of posenc raised it on purpose, as it does where a user can do something about it."""
+    """Whether posenc raised the error on purpose, as it does for errors that a user can correct."""
     if trace is None:
         return False
     while trace.tb_next is not None:
@@ -92,7 +90,7 @@ def _is_ours(trace: TracebackType | None) -> bool:
 
 
 def _printable(message: str) -> str:
-    """A message may quote what a file says; without the lab extra there is nothing that reads files."""
+    """Escape control characters: a message may quote a file. Without the lab extra no verb reads files."""
     try:
         from posenc.lab.run.printable import printable
     except ModuleNotFoundError:

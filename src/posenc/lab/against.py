@@ -1,4 +1,4 @@
-"""`posenc inspect A --against B`: where do two checkpoints differ, and by how much at which position?"""
+"""`posenc inspect A --against B`: in which layers do two checkpoints differ, and by how much at each position?"""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,25 +17,25 @@ from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.words import ranges
 from posenc.lab.run.printable import escape, printable
 
-#: Angles that differ by less, in radians, are those of one encoding: float32 in a file costs as much.
+#: Smaller angle differences, in radians, count as equal: rates stored in float32 differ by as much.
 SAME = 0.01
-#: Arguments that say how an encoding starts or is computed, and not what it is.
+#: Arguments that set the initial values or the implementation of an encoding, not its function.
 _NO_MATTER = {"std", "implementation", "numerics", "seq_dim"}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Layers that have one encoding in A and one in B.
+    """A set of layers that share one encoding in A and one in B.
 
     Attributes:
-        part: which part of the model; "" for the model itself, or its text.
-        layers: which, counted from 0.
-        a: their encoding in A, in short; "" if A has no such layers.
+        part: the part of the model; "" for the model itself, or its text model.
+        layers: their numbers, counted from 0.
+        a: a short description of their encoding in A; "" if A has no such layers.
         b: the same in B.
-        angles: the largest difference of an angle at each position, radians; None where there are no angles to compare.
+        angles: the largest angle difference at each position, in radians; None if there are no angles to compare.
         pair: the pair of channels that differs most at the last position.
         others: what else differs, in words.
-        aside: what differs and is no matter of the encoding: in which pairs weights are stored, lengths.
+        aside: differences that are not part of the encoding: the order in which weights are stored, lengths.
     """
 
     part: str
@@ -55,7 +55,7 @@ class Difference:
 
     @property
     def differs(self) -> bool:
-        """Whether these layers compute something else."""
+        """Whether these layers compute different results in A and B."""
         return bool(self.others) or (self.angles is not None and max(self.angles) > SAME)
 
 
@@ -68,7 +68,7 @@ class Comparison:
         b: that of B.
         positions: where angles were compared.
         layers: kinds of layers.
-        aside: parts that one of the two alone has, in words.
+        aside: parts that only one of the two has, in words.
     """
 
     a: str
@@ -86,12 +86,12 @@ class Comparison:
 def compare(a: Description, b: Description, *, to: int | None = None) -> Comparison:
     """Compare two models layer by layer, at positions up to ``to``.
 
-    The model itself, or its text, is compared with that of the other, and its other parts with those of their names.
+    The model itself, or its text model, is compared with that of the other; other parts are compared by name.
 
     Args:
-        a: one of them.
-        b: the other.
-        to: tokens; by default the longest context that one of them says it was made for.
+        a: the first model.
+        b: the second model.
+        to: tokens; by default the longest context length that either config states.
 
     Raises:
         ValueError: ``to`` below 2.
@@ -115,7 +115,7 @@ def compare(a: Description, b: Description, *, to: int | None = None) -> Compari
 
 
 def _parts(description: Description) -> dict[str, list[LayerGroup]]:
-    """The groups by part; "" is the model itself, or its text."""
+    """The groups by part; "" is the model itself, or its text model."""
     names = list(dict.fromkeys(group.part for group in description))
     usual = [part for part in ("", "text_config", "thinker_config.text_config") if part in names]
     itself = (usual or names or [""])[0]
@@ -128,7 +128,7 @@ def _parts(description: Description) -> dict[str, list[LayerGroup]]:
 def _pairs(
     a: list[LayerGroup], b: list[LayerGroup]
 ) -> list[tuple[LayerGroup | None, LayerGroup | None, tuple[int, ...]]]:
-    """Which group of A is where which group of B is, and in which layers; none where a whole model has one encoding."""
+    """Pairs of a group of A and a group of B, with their common layers; no layers for a model with one encoding."""
     found: dict[tuple[int, int], tuple[LayerGroup | None, LayerGroup | None, list[int]]] = {}
     numbers: set[int | None] = {layer for group in (*a, *b) for layer in group.layers or (None,)}
     for layer in sorted(numbers, key=lambda number: -1 if number is None else number):
@@ -140,7 +140,7 @@ def _pairs(
 
 
 def _matched(a: list[LayerGroup], b: list[LayerGroup]) -> list[tuple[LayerGroup | None, LayerGroup | None]]:
-    """The groups of one layer, paired by the place where they act; two that are alone are a pair anyhow."""
+    """The groups of one layer, paired by the place where they act; if each model has one group, the two are a pair."""
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
     rest, found = list(b), []
@@ -179,7 +179,7 @@ def _difference(
 
 
 def _others(a: Encoding, b: Encoding) -> Iterator[str]:
-    """What differs besides angles."""
+    """Differences other than angles."""
     first, second = _rotation(a), _rotation(b)
     if (first is None) != (second is None):
         yield f"{'A' if first is not None else 'B'} rotates and the other does not"

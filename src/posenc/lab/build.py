@@ -9,17 +9,17 @@ from posenc.lab.run.errors import RunError
 
 
 def build(*, into: Path | None = None, console: Console | None = None) -> list[Path]:
-    """Compile the CPU kernels with the machine's compiler, and load them to see that they work.
+    """Compile the CPU kernels with the machine's compiler, and load them as a test.
 
     Each library chooses among instruction sets when it is loaded, so that it serves every processor of the family.
 
     Args:
-        into: where to put them; by default the user's cache, where the first call would have put them. A wheel that is
+        into: the folder for the libraries; by default the user's cache, as at the first call. A wheel that is
             built after ``build(into=<package>/kernels/prebuilt)`` carries them.
-        console: where to say what was done.
+        console: where to print what was done.
 
     Raises:
-        RunError: no compiler, or one that failed.
+        RunError: there is no compiler, or the compiler failed.
     """
     console = console or Console()
     made = []

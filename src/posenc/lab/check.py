@@ -17,10 +17,10 @@ def check(source: str, *, trust_remote_code: bool = False) -> Report:
 
     Args:
         source: a folder in Hugging Face format, a GGUF file, or the name of an installed package that ships one.
-        trust_remote_code: whether code that the model brings may be run.
+        trust_remote_code: whether code from the model's folder may be run.
 
     Raises:
-        RunError: no model, one of code that is not trusted, or one that transformers cannot load.
+        RunError: there is no model, its own code is not trusted, or transformers cannot load it.
     """
     place = find(source)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code, "dtype": "auto"}
@@ -47,7 +47,7 @@ def check(source: str, *, trust_remote_code: bool = False) -> Report:
             reasons.append(_first_sentence(str(error)) or type(error).__name__)
             continue
         return check_model(model)
-    raise RunError(f"{source}: transformers cannot load it: {reasons[-1]}")
+    raise RunError(f"{source}: transformers cannot load this model: {reasons[-1]}")
 
 
 def _first_sentence(text: str) -> str:

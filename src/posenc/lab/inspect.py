@@ -1,4 +1,4 @@
-"""`posenc inspect`: what is a model's positional encoding, and which settings of it are known to be wrong?"""
+"""`posenc inspect`: describes a model's positional encoding, and warns of settings that are known to be wrong."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,12 +37,12 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Wavelengths:
-    """The rates of a rotary encoding against the window that the model was trained in.
+    """The rates of a rotary encoding, and the length that the model was trained on.
 
     Attributes:
-        rates: radians per token of each pair; 0 for pairs that do not turn.
-        plain: the same without the rule, from the base alone; None if there is no base.
-        window: tokens that the model was trained with, or None.
+        rates: radians per token of each pair; 0 for pairs that do not rotate.
+        plain: the rates without the rule, from the base alone; None if there is no base.
+        window: the trained length in tokens, or None.
     """
 
     rates: FloatArray
@@ -51,14 +51,14 @@ class Wavelengths:
 
     @property
     def wavelengths(self) -> FloatArray:
-        """Tokens per turn; infinite for pairs that do not turn."""
+        """Tokens per turn; infinite for pairs that do not rotate."""
         with np.errstate(divide="ignore"):
             found: FloatArray = 2 * np.pi / np.abs(self.rates)
         return found
 
     @property
     def turns(self) -> FloatArray | None:
-        """Turns of each pair in the trained window before any rule, as the model was trained; None without a window."""
+        """Turns of each pair within the trained length, without the rule; None without a trained length."""
         if self.window is None:
             return None
         plain = self.rates if self.plain is None else np.where(self.rates == 0, 0.0, self.plain)
@@ -67,11 +67,11 @@ class Wavelengths:
 
     @property
     def unfinished(self) -> tuple[int, ...]:
-        """The pairs that never complete a turn in the trained window, before any rule."""
+        """The pairs that do not complete a turn within the trained length, without the rule."""
         return () if self.turns is None else tuple(np.flatnonzero(self.turns < 1).tolist())
 
     def fates(self) -> list[str]:
-        """What the rule does to each pair: "kept", "blended", "stretched", "sped up" or "still"."""
+        """The effect of the rule on each pair: "kept", "blended", "stretched", "sped up" or "still"."""
         moving = self.rates != 0
         plain = self.rates if self.plain is None else self.plain
         ratio = np.divide(plain, self.rates, where=moving, out=np.ones_like(self.rates))
@@ -83,7 +83,7 @@ class Wavelengths:
 
 
 def wavelengths(group: LayerGroup) -> Wavelengths | None:
-    """The wavelengths of a group of layers; None if it does not rotate."""
+    """The wavelengths of a group of layers; None if the group has no rotation."""
     rotation = _rotation(group.encoding)
     if rotation is None:
         return None
@@ -99,7 +99,7 @@ def wavelengths(group: LayerGroup) -> Wavelengths | None:
 
 
 def warnings(description: Description) -> list[str]:
-    """Settings that are known to be wrong, or that surprise."""
+    """Settings that are known to be wrong or that may surprise."""
     return [f"{_name(group)}: {text}" for group in description for text in _warnings(group)]
 
 
@@ -123,7 +123,7 @@ def _warnings(group: LayerGroup) -> Iterator[str]:
         yield f"LongRoPE changes its rates past {rule.trained_length} tokens: cached keys of longer texts go wrong."
     found = wavelengths(group)
     plain = isinstance(rotation, RoPE) and isinstance(rule, (Geometric, Proportional))
-    windowed = "sliding" in group.label or "local" in group.label  # where distances end at the window
+    windowed = "sliding" in group.label or "local" in group.label  # there distances end at the window
     if plain and not windowed and trained and found is not None and not found.unfinished:
         yield f"every pair completes a turn within {trained} tokens: no pair tells beginning from end."
     if isinstance(rotation, MRoPE) and isinstance(rule, YaRN):
@@ -133,21 +133,22 @@ def _warnings(group: LayerGroup) -> Iterator[str]:
 def inspect(
     path: str | Path, *, plot: Path | None = None, pairing: Any = None, console: Console | None = None
 ) -> Description:
-    """Print what a model's positional encoding is. It works offline, and needs neither weights nor transformers.
+    """Print a model's positional encoding. It works offline, and needs neither weights nor transformers.
 
     Args:
         path: a folder with a ``config.json``, such a file, a GGUF file (with the package ``gguf``), the name of an
             installed package that ships one of them, the folder of a pipeline or model of diffusers, or the name of a
             model of timm, where those are installed.
-        plot: draw the wavelengths into this file, .png or .svg.
-        pairing: the pairing of a model type that is not known.
-        console: where to print; the terminal by default.
+        plot: a .png or .svg file for a plot of the wavelengths.
+        pairing: the pairing of a model type that posenc does not know.
+        console: the console to print on; the terminal by default.
 
     Returns:
-        What was printed, as :func:`posenc.integrations.transformers.describe` gives it.
+        The printed description, as :func:`posenc.integrations.transformers.describe` returns it.
 
     Raises:
-        ValueError: no such file, nothing known in it, keys that contradict each other, another suffix of ``plot``.
+        ValueError: the file does not exist, posenc knows no encoding in it, its keys contradict each other, or ``plot``
+            has another suffix.
     """
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise ValueError(f"inspect: got plot {plot}, expected a name that ends in .png or .svg.")
@@ -169,7 +170,7 @@ def inspect(
 
 
 def as_data(description: Description) -> dict[str, Any]:
-    """What :func:`inspect` prints, as plain data."""
+    """The output of :func:`inspect` as plain data."""
     groups = []
     for group in description:
         found = wavelengths(group)
@@ -203,7 +204,7 @@ def _print_group(group: LayerGroup, console: Console) -> None:
 
 
 def facts(group: LayerGroup) -> dict[str, str]:
-    """What is known of a group of layers, as words."""
+    """The facts about a group of layers, as text."""
     encoding = group.encoding
     rotation = _rotation(encoding)
     found = {"encoding": " and ".join(type(part).__name__ for part in encoding.parts)}
@@ -240,13 +241,13 @@ def facts(group: LayerGroup) -> dict[str, str]:
 
 
 def _each(rules: tuple[Frequencies, ...], words: Callable[[Frequencies], str]) -> str:
-    """What is said of the rule, or of the rule of each coordinate where they differ."""
+    """The text on the rule, or on the rule of each coordinate if they differ."""
     said = [words(rule) for rule in rules]
     return said[0] if len(set(said)) == 1 else " / ".join(said)
 
 
 def _places(encoding: Encoding) -> dict[str, str]:
-    """What an encoding that has a table can tell apart."""
+    """The positions that an encoding with a table has."""
     match encoding:
         case ALiBi():
             first, last = max(encoding.slopes), min(encoding.slopes)
@@ -316,7 +317,7 @@ def _table(found: Wavelengths) -> Table:
 
 
 def _summary(found: Wavelengths) -> str:
-    """How many pairs share each fate, and which never complete a turn in training."""
+    """The number of pairs with each effect, and the pairs that never complete a turn in training."""
     fates, never = found.fates(), found.unfinished
     counts = {fate: fates.count(fate) for fate in ("kept", "blended", "stretched", "sped up", "still") if fate in fates}
     text = f"{len(fates)} pairs: " + ", ".join(f"{number} {fate}" for fate, number in counts.items())
@@ -326,12 +327,12 @@ def _summary(found: Wavelengths) -> str:
 
 
 def _tokens(count: float) -> str:
-    """Five digits, and no power of ten while it is a number that one can count to."""
+    """A number of tokens with five digits, without an exponent unless it is very large."""
     return f"{count:.0f}" if 1e5 <= count < 1e9 else f"{count:.5g}"
 
 
 def _pairs_to_print(found: Wavelengths) -> list[int]:
-    """Nine pairs, evenly, and the two between which a turn in training is no longer completed."""
+    """Nine evenly spaced pairs, the last pair that completes a turn in training, and the first that does not."""
     count = len(found.rates)
     pairs = {round(i) for i in np.linspace(0, count - 1, min(count, 9))}
     if found.unfinished:
@@ -346,7 +347,7 @@ def _draw(description: Description, path: Path) -> None:
 
     turning = [(group, found) for group in description if (found := wavelengths(group)) is not None]
     if not turning:
-        raise ValueError(f"inspect: {description.model_type} rotates nothing, so there are no wavelengths to draw.")
+        raise ValueError(f"inspect: {description.model_type} has no rotation, so there are no wavelengths to draw.")
     lengths = {length for group, _ in turning for length in (group.trained_length, group.longest) if length is not None}
 
     def draw(axes: Axes) -> None:

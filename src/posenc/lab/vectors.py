@@ -1,6 +1,6 @@
-"""`posenc vectors` and `posenc verify`: golden vectors of a model's rotation, which test a port to other code.
+"""`posenc vectors` and `posenc verify`: golden vectors of a model's rotation, to test a port to other code.
 
-They are made by the formulas of the oracle, in float64, and share no line with posenc's own encodings.
+The oracle computes them in float64; it shares no code with posenc's encodings.
 """
 
 import inspect
@@ -25,7 +25,7 @@ from posenc.oracle.queries_keys import mrope as oracle_mrope
 from posenc.oracle.queries_keys import rope as oracle_rope
 
 NUMBERS, WORDS = "vectors.npz", "vectors.json"
-#: Of two heads, so that a layout with heads and tokens exchanged is found out.
+#: Two heads, so that a layout with heads and tokens exchanged is detected.
 HEADS = 2
 
 Array = npt.NDArray[Any]
@@ -45,17 +45,17 @@ def write(source: str | Path, out: Path, positions: Sequence[int], *, pairing: A
     """Write the vectors of each kind of layer of a model: ``vectors.npz``, and ``vectors.json`` with the formulas.
 
     Args:
-        source: whatever :func:`posenc.lab.checkpoint.read.read` takes.
-        out: the folder to make; it must be new or empty.
-        positions: where the tokens of q and k stand.
-        pairing: the pairing of a model type that is not known.
+        source: an argument for :func:`posenc.lab.checkpoint.read.read`.
+        out: the output folder; it must be new or empty.
+        positions: the positions of the tokens of q and k.
+        pairing: the pairing of a model type that posenc does not know.
 
     Returns:
-        What ``vectors.json`` holds.
+        The content of ``vectors.json``.
 
     Raises:
-        ValueError: no positions, or one below 0; a model without layers that rotate by one position.
-        RunError: a folder that holds something.
+        ValueError: no positions, or a position below 0; a model without layers that rotate by one position.
+        RunError: the folder is not empty.
     """
     if not positions or min(positions) < 0:
         raise ValueError(f"vectors: got positions {list(positions)}, expected at least one, from 0 on.")
@@ -77,10 +77,10 @@ def write(source: str | Path, out: Path, positions: Sequence[int], *, pairing: A
     if not any(kind["rotates"] for kind in kinds):
         raise ValueError(
             f"vectors: {source} has no layers that rotate by one position, only {', '.join(left_out) or 'none'}; "
-            "posenc inspect says what it has."
+            "posenc inspect shows what the model has."
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"vectors: {out} holds something already; give a new folder, or an empty one.")
+        raise RunError(f"vectors: {out} is not empty; give a new folder, or an empty one.")
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {
         "model_type": described.model_type,
@@ -96,7 +96,7 @@ def write(source: str | Path, out: Path, positions: Sequence[int], *, pairing: A
 
 
 def _kind(group: LayerGroup, positions: Array) -> tuple[dict[str, Any], dict[str, Array]] | None:
-    """The words and numbers of one kind of layer; None for encodings of other forms."""
+    """The formulas and numbers of one kind of layer; None for other kinds of encodings."""
     rotation, *others = group.encoding.parts
     if not isinstance(rotation, (RoPE, MRoPE, NoPE)) or not all(isinstance(each, Temperature) for each in others):
         return None
@@ -144,7 +144,7 @@ def _words(rotation: RoPE | MRoPE, length: int) -> dict[str, Any]:
 
 
 def turned(x: Array, positions: Array, meant: dict[str, Any], rates: Array) -> Array:
-    """Queries or keys after the rotation that the words mean, by the oracle."""
+    """Queries or keys after the described rotation, computed by the oracle."""
     start, width = meant["rotary_start"], meant["rotary_dim"]
     inner = x[..., start : start + width].astype(np.float64)
     if "sections" in meant:
@@ -165,14 +165,14 @@ def turned(x: Array, positions: Array, meant: dict[str, Any], rates: Array) -> A
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a function makes of the vectors of one kind of layer.
+    """The result of a function on the vectors of one kind of layer.
 
     Attributes:
         name: of the kind.
         layers: its layers.
-        errors: (position, largest error of q and k as a share of the largest number there).
-        allowed: the same that arithmetic in float32 may cost.
-        reason: what it does instead, if that is known; "" otherwise.
+        errors: (position, largest error of q and k, relative to the largest value at this position).
+        allowed: the errors that float32 arithmetic may cause, in the same form.
+        reason: the mistake that the function makes, if posenc recognises it; "" otherwise.
     """
 
     name: str
@@ -183,11 +183,11 @@ class Verdict:
 
     @property
     def differs(self) -> bool:
-        """Whether an error is more than float32 costs."""
+        """Whether an error is larger than float32 arithmetic causes."""
         return any(not error <= most for (_, error), most in zip(self.errors, self.allowed, strict=True))
 
     def line(self) -> str:
-        """As a person reads it."""
+        """The verdict as a line of text."""
         where, worst = max(self.errors, key=lambda pair: np.inf if np.isnan(pair[1]) else pair[1])
         layers = f"layers {self.layers[0]} to {self.layers[-1]}" if self.layers else "all layers"
         verdict = "DIFFERS" if self.differs else "agrees "
@@ -201,15 +201,15 @@ def verify(folder: Path, target: str | Callable[..., Any]) -> list[Verdict]:
 
     The function is called as ``f(q, k, positions)`` and returns q and k after the rotation; if it has a parameter
     ``layer``, it gets the number of a layer of that kind. q and k are torch tensors (1, 2, tokens, head_dim) in
-    float32, and positions is a tensor (tokens,) of int64; what comes back may be torch, NumPy or what becomes NumPy.
+    float32, and positions is a tensor (tokens,) of int64; the results may be torch, NumPy or array-like.
 
     Args:
-        folder: what :func:`write` wrote.
+        folder: a folder that :func:`write` wrote.
         target: ``module:function``, ``file.py:function``, or the function.
 
     Raises:
-        ValueError: no such function, or one that cannot be called so.
-        RunError: no vectors in the folder.
+        ValueError: the function does not exist, or cannot be called in this way.
+        RunError: the folder holds no vectors.
     """
     words, numbers = _read(folder)
     function = load(target) if isinstance(target, str) else target
@@ -251,7 +251,7 @@ def _verdict(kind: dict[str, Any], numbers: dict[str, Array], function: Callable
         raise ValueError(f"verify: the function gave shapes {shapes}, expected q and k of {q.shape}; return both.")
     errors = _errors(got, after)
     angle = positions[:, None] * np.abs(numbers.get(f"{name}.inv_freq", np.zeros(1)))
-    # Angles in float32, the recipe in common use, are wrong by half a unit of their last place.
+    # Angles in float32, as most code computes them, have an error of half a unit in the last place.
     allowed = 1e-5 + 1.5e-7 * angle.max(axis=-1)
     pairs = tuple((int(p), float(e)) for p, e in zip(positions, errors, strict=True))
     found = Verdict(name, tuple(kind["layers"]), pairs, tuple(allowed.tolist()))
@@ -264,14 +264,14 @@ def _verdict(kind: dict[str, Any], numbers: dict[str, Array], function: Callable
 
 
 def _errors(got: Sequence[Array], right: Sequence[Array]) -> Array:
-    """By token, as a share of the largest number."""
+    """The error by token, relative to the largest value."""
     each = [np.abs(x - y).max(axis=(0, 1, 3)) / np.abs(y).max(axis=(0, 1, 3)) for x, y in zip(got, right, strict=True)]
     found: Array = np.maximum(*each)
     return found
 
 
 def _alternatives(kind: dict[str, Any], numbers: dict[str, Array]) -> Iterator[tuple[str, list[Array]]]:
-    """The common mistakes of ports, in words, each with its result."""
+    """The common mistakes of ports, each in words and with its result."""
     name, positions = kind["name"], numbers["positions"]
     before, rates = [numbers[f"{name}.q"], numbers[f"{name}.k"]], numbers[f"{name}.inv_freq"]
 

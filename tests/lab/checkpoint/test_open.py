@@ -120,7 +120,7 @@ def test_configs_are_refused(llama: MakeLlama) -> None:
         refused(folder, words)
         (folder / "config.json").write_text(config)
     (folder / "config.json").write_text("{" + config)
-    refused(folder, "no JSON")
+    refused(folder, "not valid JSON")
     (folder / "config.json").write_text("[]")
     refused(folder, "expected a JSON object")
 
@@ -187,7 +187,7 @@ def test_a_model_that_runs_kernels_of_the_hub_is_left_alone(llama: MakeLlama, mo
     model = open_checkpoint(folder).model  # the key of a file asks for nothing by itself
     assert getattr(model, "use_kernels", False) is not True
     monkeypatch.setattr(type(model), "use_kernels", True, raising=False)
-    with pytest.raises(ValueError, match="kernels of the hub"):
+    with pytest.raises(ValueError, match="kernels from the hub"):
         accelerate(model)
 
 
@@ -233,7 +233,7 @@ def test_a_shard_that_is_missing_is_named(llama: MakeLlama) -> None:
     shards = sorted(folder.glob("model-*.safetensors"))
     assert len(shards) > 1
     shutil.copy(shards[0], shards[1])
-    refused(folder, "puts it")
+    refused(folder, "lists it for this file")
     shards[1].unlink()
     refused(folder, shards[1].name)
 
@@ -246,7 +246,7 @@ def test_weights_that_do_not_fit_are_refused(llama: MakeLlama) -> None:
     for changes, words in (
         ({"vocab_size": 301}, "cannot load"),
         ({"num_hidden_layers": 3}, "missing"),
-        ({"num_hidden_layers": 1}, "in no block"),
+        ({"num_hidden_layers": 1}, "in blocks that the config does not have"),
         ({"tie_word_embeddings": False}, "lm_head.weight is missing|lm_head.weight is of the weights missing"),
     ):
         edit(folder / "config.json", **changes)
@@ -254,7 +254,7 @@ def test_weights_that_do_not_fit_are_refused(llama: MakeLlama) -> None:
         (folder / "config.json").write_text(config)
     weights["model.norm.weight"][3] = torch.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    refused(folder, "no numbers", on=open_checkpoint)
+    refused(folder, "NaN or infinite", on=open_checkpoint)
 
 
 def test_tokenizers_that_do_not_fit_are_refused(llama: MakeLlama) -> None:
@@ -344,7 +344,7 @@ def test_damaged_gguf_files_are_refused(tmp_path: Path) -> None:
         (data[:2], "does not begin with GGUF"),
         (b"GGUF" + b"\x09" + data[5:], "version 9"),
         (data.replace(b"llama.block_count\x04\0\0\0\x02", b"llama.block_count\x04\0\0\0\x01"), "1 blocks"),
-        (data.replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lla\xff\xff"), "no sense"),
+        (data.replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lla\xff\xff"), "ends too early or is invalid"),
         (data.replace(b"llama.embedding_length", b"llama.embedding_lengte"), "no embedding_length"),
     ):
         assert damaged != data

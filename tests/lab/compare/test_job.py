@@ -62,7 +62,7 @@ def test_two_processes_do_not_go_on_with_one_run(prepare) -> None:
     """The second would time the first, and unlink the file by which the first tells its trials to stop."""
     run = prepare("none")
     (run / runs.STOP).touch()
-    with runs.locked(run), pytest.raises(RunError, match="another process is at work"):
+    with runs.locked(run), pytest.raises(RunError, match="another process is using this run"):
         job.finish(run, Console(quiet=True))
     assert (run / runs.STOP).exists()
     assert not is_done(run / "none-seed0")
@@ -163,8 +163,9 @@ def test_a_run_that_is_cut_off_and_resumed_has_the_numbers_of_an_unbroken_one(
         os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
         assert process.wait(timeout=300) == 130
         assert (
-            tmp_path / "stderr.txt"
-        ).read_text() == "posenc compare: stopped; what is done is kept; go on with: posenc compare --resume run\n"
+            (tmp_path / "stderr.txt").read_text()
+            == "posenc compare: stopped; the finished work is kept; continue with: posenc compare --resume run\n"
+        )
         assert not (run / runs.STOP).exists()
     else:
         process.kill()
@@ -234,7 +235,7 @@ def test_a_task_that_is_cut_off_and_resumed_has_the_numbers_of_an_unbroken_one(
     if how == "ctrl-c":
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(timeout=300) == 130
-        assert "go on with: posenc compare --resume run" in (tmp_path / "stderr.txt").read_text()
+        assert "continue with: posenc compare --resume run" in (tmp_path / "stderr.txt").read_text()
     else:
         process.kill()
         process.wait()

@@ -130,7 +130,7 @@ def test_a_run_of_a_users_task_is_resumed_with_equal_numbers(tmp_path: Path) -> 
         ({"dropout": 1.0}, r"got dropout 1\.0"),
         ({"seeds": 0}, "--seeds: got 0"),
         ({"preset": "standard", "vocabulary": "bytes"}, "--task images: got --preset, --vocabulary, which only"),
-        ({"lengths": "4,4"}, "expected each length once"),
+        ({"lengths": "4,4"}, "give each length once"),
         ({"lengths": "4", "length": 4}, "--lengths: got --length too"),
     ],
 )
@@ -265,6 +265,6 @@ def test_what_the_seeds_do_not_tell_apart_is_said_to_be_so() -> None:
 def test_two_processes_do_not_go_on_with_one_run_of_a_task(tmp_path: Path) -> None:
     sizes = {"steps": 1, "batch": 2, "dim": 16, "num_heads": 2, "num_layers": 1}
     run = job.prepare(ask(sizes, tmp_path / "run", "learned", task="images"))
-    with runs.locked(run), pytest.raises(RunError, match="another process is at work"):
+    with runs.locked(run), pytest.raises(RunError, match="another process is using this run"):
         job.finish(run, quiet())
     assert not (run / "learned-seed0" / runs.METRICS).exists()

@@ -110,7 +110,7 @@ def test_what_a_file_calls_itself_cannot_leave_its_place(tmp_path: Path, config:
 @pytest.mark.parametrize(
     ("target", "out", "message"),
     [
-        ("alibi", "page.html", "rotates nothing by one position"),
+        ("alibi", "page.html", "rotates by one position"),
         ("ropee", "page.html", "rope"),
         ("rope", "page.txt", r"ends in \.html"),
     ],

@@ -143,7 +143,7 @@ def test_searched_factors_become_a_rule_that_does_not_change_with_the_length() -
         ("yarn:0.5", "YaRN: got factor 0.5"),
         ("yarn:inf", "YaRN: got factor inf"),
         ("base:1", "got base 1"),
-        ("none:2", "it takes no number"),
+        ("none:2", "this rule takes no number"),
         ("longrope", "--search"),
         ("interpolate", "does not apply to Geometric"),
     ],

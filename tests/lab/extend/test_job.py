@@ -233,7 +233,10 @@ def test_half_a_training_is_not_saved(
     monkeypatch.undo()
     run, saved = tmp_path / "run", tmp_path / "longer"
     again = "--tune 3 --method lora --positions skipwise --window 32 --batch 2"
-    with pytest.raises(RunError, match=f"was cut off, and half of it is not saved; go on with {again}, or remove"):
+    with pytest.raises(
+        RunError,
+        match=f"and posenc does not save half-trained weights; continue with {again}, or remove",
+    ):
         extend.resume(run, extend.Ending(save=saved), quiet())
     assert not saved.exists()
     extend.resume(run, extend.Ending(save=saved, tune=3, window=32), quiet())
@@ -270,7 +273,7 @@ def test_a_run_that_is_cut_off_keeps_what_is_done_and_goes_on(
         return real(*arguments, **options)
 
     monkeypatch.setattr(work, function, cut)
-    with pytest.raises(Interrupted, match=r"what is done is kept; go on with: posenc extend --resume .*/run"):
+    with pytest.raises(Interrupted, match=r"the finished work is kept; continue with: posenc extend --resume .*/run"):
         begin(model, retrieval=True)
     monkeypatch.undo()
     run = tmp_path / "run"
@@ -313,7 +316,7 @@ def test_a_file_that_is_half_written_is_not_taken_for_a_whole_one(tiny_model, be
     run = begin(tiny_model())
     path = rule_folder(run, "yarn:4") / files.PASS
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(RunError, match="no safetensors file"):
+    with pytest.raises(RunError, match="not a safetensors file"):
         extend.resume(run, extend.Ending(), quiet())
 
 
@@ -366,15 +369,20 @@ def test_what_cannot_run_is_refused_before_there_is_a_folder(
     refused(model, "interpolate", rules=["interpolate"])
     refused(model, "number after the colon", rules=["yarn:two"])
     refused(model, "expected one of auto, float32|float32", dtype="int8")
-    refused(model, "nothing is overwritten", ending={"save": full})
-    refused(model, "at least 512 to ask for retrieval in; or --no-retrieval", length=300, retrieval=True)
+    refused(model, "posenc overwrites nothing", ending={"save": full})
+    refused(
+        model,
+        "at least 512 for the test of retrieval; give a larger number, or --no-retrieval",
+        length=300,
+        retrieval=True,
+    )
     refused(tmp_path / "nowhere", "there is no such folder or file")
     refused(tmp_path, "there is no config.json")
-    refused(tiny_model("table", learned=True), "--search: its factors divide the rates of a base", search=5)
+    refused(tiny_model("table", learned=True), "--search: the search finds factors", search=5)
     partial = tiny_model("partial") / "config.json"
     rule = {"rope_type": "proportional", "rope_theta": 1000.0, "partial_rotary_factor": 0.5}
     runs.write_json(partial, runs.read_json(partial) | {"rope_parameters": rule})
-    refused(partial.parent, "--search: its factors divide the rates of a base", search=5)
+    refused(partial.parent, "--search: the search finds factors", search=5)
     assert full.joinpath("config.json").read_text() == "{}"
 
 
@@ -402,14 +410,14 @@ def test_a_run_of_another_version_is_refused(tiny_model, begin: Begin) -> None:
     config = runs.read_json(run / runs.CONFIG)
     config["versions"]["transformers"] = "1.0"
     runs.write_json(run / runs.CONFIG, config)
-    with pytest.raises(RunError, match=r"began with transformers 1\.0 and would go on with"):
+    with pytest.raises(RunError, match=r"began with transformers 1\.0 and would continue with"):
         extend.resume(run, extend.Ending(), quiet())
 
 
 def test_a_folder_that_has_a_run_is_not_written_over(tiny_model, begin: Begin) -> None:
     model = tiny_model()
     begin(model)
-    with pytest.raises(RunError, match="there is a run already"):
+    with pytest.raises(RunError, match="the folder holds a run already"):
         begin(model)
 
 

@@ -169,10 +169,10 @@ def test_nothing_is_overwritten_and_nothing_half_written(
     folder.mkdir()
     check_free(folder)
     (folder / "mine.txt").write_text("mine")
-    with pytest.raises(RunError, match="nothing is overwritten"):
+    with pytest.raises(RunError, match="posenc overwrites nothing"):
         save(found, rule, folder, length=128)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
-    with pytest.raises(RunError, match="nothing is overwritten"):
+    with pytest.raises(RunError, match="posenc overwrites nothing"):
         save(found, rule, folder / "mine.txt", length=128)
 
     def full(*_: Any) -> None:

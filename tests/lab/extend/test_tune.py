@@ -386,7 +386,7 @@ def test_without_peft_lora_is_refused(tokens: Tensor, tmp_path: Path, monkeypatc
         ({"steps": 0}, "got steps 0, expected at least 1"),
         ({"window": 4000, "length": 8000}, "the text has 2001 tokens, expected more than one window, 4000"),
         ({"window": 300}, "expected at least 2, one for each chunk, and at most the length, 128"),
-        ({"positions": "whole"}, "the model would meet nothing new"),
+        ({"positions": "whole"}, "shorter windows contain no new positions"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(

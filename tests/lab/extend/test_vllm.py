@@ -109,7 +109,7 @@ def check_same(rope: RoPE, wanted: Frequencies) -> None:
     ("own", "said"),
     [
         (Geometric(5e5), "--rope-scaling yarn"),
-        (Llama3(8.0, trained_length=TRAINED, base=5e5), "none: a GGUF file of this model has factors of its own"),
+        (Llama3(8.0, trained_length=TRAINED, base=5e5), "none: a GGUF file of this model stores factors"),
         (LongRoPE([1.0] * 32, [2.0] * 32, trained_length=TRAINED, factor=2.0), "none: a GGUF file of this model"),
         (None, "--rope-scaling yarn"),
     ],

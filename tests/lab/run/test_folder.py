@@ -70,7 +70,7 @@ def test_the_last_row_of_a_long_file_is_found(tmp_path: Path) -> None:
 def test_a_damaged_row_in_the_middle_is_an_error_and_not_skipped(tmp_path: Path) -> None:
     metrics = runs.Metrics(tmp_path / "metrics.jsonl")
     metrics.path.write_text('{"event": "train"}\n{"ev\n{"event": "train"}\n')
-    with pytest.raises(RunError, match="a line is no JSON"):
+    with pytest.raises(RunError, match="a line is not valid JSON"):
         metrics.rows()
 
 
@@ -123,7 +123,7 @@ def test_a_config_that_lacks_something_is_refused(prepare) -> None:
 
 def test_a_folder_that_holds_a_run_is_not_taken_for_another(prepare) -> None:
     prepare("none")
-    with pytest.raises(RunError, match="there is a run already"):
+    with pytest.raises(RunError, match="the folder holds a run already"):
         prepare("none")
 
 
@@ -131,13 +131,13 @@ def test_one_of_two_processes_makes_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with (
         runs.created(folder, "quick"),
-        pytest.raises(RunError, match="another process is at work"),
+        pytest.raises(RunError, match="another process is using this run"),
         runs.created(folder, "quick"),
     ):
         pytest.fail("both went on")
     with runs.created(folder, "quick"):  # the first made no run of it
         (folder / "config.json").write_text('{"kind": "compare"}')
-    with pytest.raises(RunError, match="there is a run already"), runs.created(folder, "quick"):
+    with pytest.raises(RunError, match="the folder holds a run already"), runs.created(folder, "quick"):
         pytest.fail("a run was made twice")
 
 
@@ -147,7 +147,9 @@ def test_a_row_that_is_no_event_is_named(tmp_path: Path, line: str) -> None:
     metrics.append({"event": "train"})
     with metrics.path.open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(RunError, match=r"metrics.jsonl: (line 2 is no object with an event|a line is no JSON)"):
+    with pytest.raises(
+        RunError, match=r"metrics.jsonl: (line 2 is not a JSON object with the key|a line is not valid JSON)"
+    ):
         metrics.rows()
     assert metrics.last() is None
 
@@ -171,7 +173,7 @@ def test_the_latest_run_is_found_by_its_link(tmp_path: Path, monkeypatch: pytest
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
     with (
         runs.locked(tmp_path),
-        pytest.raises(RunError, match="another process is at work"),
+        pytest.raises(RunError, match="another process is using this run"),
         runs.locked(tmp_path, patience=0.1),
     ):
         pytest.fail("the lock was given twice")
@@ -182,7 +184,7 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
 def test_a_folder_with_the_config_of_a_model_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with (
-        pytest.raises(RunError, match=r"config\.json of something else in it; name another folder"),
+        pytest.raises(RunError, match=r"config\.json that posenc did not write; name another folder"),
         runs.created(tmp_path, "quick"),
     ):
         pass

@@ -29,7 +29,7 @@ def test_the_last_tenth_of_a_users_text_is_held_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("data", "complaint"),
-    [(b"", "empty"), (b" \n", "empty"), (b"\x7fELF\xff\xfe", "no UTF-8"), (b"a\0b" * 100, "is zero")],
+    [(b"", "empty"), (b" \n", "empty"), (b"\x7fELF\xff\xfe", "not UTF-8"), (b"a\0b" * 100, "is zero")],
 )
 def test_files_that_are_no_text_are_refused(tmp_path: Path, data: bytes, complaint: str) -> None:
     path = tmp_path / "data.bin"

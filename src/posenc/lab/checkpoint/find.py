@@ -1,4 +1,4 @@
-"""Where a model lies: a folder, a GGUF file, or an installed package that ships one of them."""
+"""Finds a model's files: a folder, a GGUF file, or an installed package that ships one of them."""
 
 import base64
 import contextlib
@@ -17,7 +17,7 @@ from posenc.lab.run.errors import RunError
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model lies: a folder, and the GGUF file in it if it is one."""
+    """The files of a model: its folder, and the GGUF file in that folder if the model is one."""
 
     folder: Path
     gguf: Path | None
@@ -26,10 +26,10 @@ class Place:
 
 
 def find(source: str) -> Place:
-    """Find it, without a look into it.
+    """Find a model's files, without reading them.
 
     Raises:
-        RunError: there is none, or several.
+        RunError: there is no model, or there are several.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -43,12 +43,14 @@ def find(source: str) -> Place:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", source):
         return _in_package(source)
     hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", source)
-    advice = f"; nothing is downloaded here, so fetch it first: hf download {source} --local-dir DIR" if hub else ""
+    advice = (
+        f"; posenc downloads nothing, so download the model first: hf download {source} --local-dir DIR" if hub else ""
+    )
     raise RunError(f"{source}: there is no such folder or file{advice}.")
 
 
 def _label(folder: Path) -> str:
-    """The name of a folder; in the cache of the Hugging Face hub, where that is a digest, the name of the model."""
+    """The name of a folder; in the Hugging Face cache, where folders are named by digests, the name of the model."""
     if folder.parent.name == "snapshots":
         return folder.parent.parent.name.rpartition("--")[2]
     return folder.resolve().name
@@ -58,19 +60,19 @@ def _in_folder(folder: Path, label: str, digests: Mapping[Path, Any]) -> Place:
     if (folder / "adapter_config.json").exists():
         base = load_json(folder / "adapter_config.json").get("base_model_name_or_path")
         raise RunError(
-            f"{folder}: it holds an adapter of {base!r}; merge it into that model first (merge_and_unload of peft), or "
-            "give that model."
+            f"{folder}: the folder holds an adapter of {base!r}; merge it into that model first (merge_and_unload of "
+            "peft), or give that model."
         )
     files = sorted(folder.glob("*.gguf"))
     if (folder / "config.json").exists() or not files:
         return Place(folder, None, label, digests)
     if len(files) > 1:
-        raise RunError(f"{folder}: it holds {', '.join(file.name for file in files)}; name one of them.")
+        raise RunError(f"{folder}: the folder holds {', '.join(file.name for file in files)}; name one of them.")
     return Place(folder, files[0], label, digests)
 
 
 def _in_package(name: str) -> Place:
-    """The model in an installed package, whose code is not run to find it."""
+    """The model in an installed package. The package's code is not run."""
     files: dict[Path, Any] = {}
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.distribution(name).files or ():
@@ -87,7 +89,11 @@ def _in_package(name: str) -> Place:
     folders &= {file.parent for file in files if file.suffix == ".safetensors"}
     found = sorted([*ggufs, *folders])
     if len(found) != 1:
-        what = ", ".join(map(str, found)) if found else "no model: neither GGUF nor safetensors with a config.json"
+        what = (
+            ", ".join(map(str, found))
+            if found
+            else "no model, that is, neither a GGUF file nor safetensors with a config.json"
+        )
         raise RunError(f"{name}: the package holds {what}{'; name one of them' if found else ''}.")
     place = found[0]
     digests = {file: digest for file, digest in files.items() if digest and place in (file, file.parent)}
@@ -95,10 +101,10 @@ def _in_package(name: str) -> Place:
 
 
 def check_digests(place: Place) -> None:
-    """What an installed package says its weights are."""
+    """Compare the weights with the digests that the installed package lists."""
     for file, digest in place.digests.items():
         if file.suffix in (".gguf", ".safetensors") and digest.mode == "sha256":
             with file.open("rb") as data:
                 found = hashlib.file_digest(data, "sha256").digest()
             if base64.urlsafe_b64encode(found).rstrip(b"=").decode() != digest.value:
-                raise RunError(f"{file}: it differs from what was installed; install the package again.")
+                raise RunError(f"{file}: the file differs from the one that was installed; install the package again.")

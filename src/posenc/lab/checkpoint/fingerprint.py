@@ -1,4 +1,4 @@
-"""Whether a model's files are still those that a run began with."""
+"""Checks that a model's files have not changed since a run began."""
 
 import hashlib
 from pathlib import Path
@@ -8,11 +8,11 @@ from posenc.lab.checkpoint.preview import Preview
 from posenc.lab.run.errors import RunError
 
 SAMPLES, SAMPLE = 64, 4096
-"""Pieces of a file, spread evenly, and bytes of each: gigabytes are not read twice to see that they are the same."""
+"""Number of samples of a file, spread evenly, and bytes of each: hashing gigabytes in full would take too long."""
 
 
 def fingerprint(preview: Preview) -> dict[str, dict[str, Any]]:
-    """Size, and a digest of samples, of each file that decides what the model computes."""
+    """The size and a digest of samples of each file that determines what the model computes."""
     if preview.gguf is not None:
         files = [preview.gguf]
     else:
@@ -22,7 +22,7 @@ def fingerprint(preview: Preview) -> dict[str, dict[str, Any]]:
 
 
 def check_same(preview: Preview, before: dict[str, Any]) -> None:
-    """Refuse to go on with other files: the numbers would not be of one model."""
+    """Refuse to continue with changed files: the results would not belong to one model."""
     now = fingerprint(preview)
     changed = sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
     if changed:

@@ -1,4 +1,4 @@
-"""Does a pass over a long text fit into memory? Estimated before the work starts."""
+"""Estimates, before the work starts, whether a pass over a long text fits into memory."""
 
 import os
 from collections.abc import Iterator
@@ -12,31 +12,31 @@ from posenc.lab.checkpoint.preview import Preview
 from posenc.lab.run.errors import RunError
 
 PROGRAM = 700 * 2**20
-"""Bytes of Python, torch, transformers, a tokenizer and what draws the report: 520 MiB measured before it is drawn."""
+"""Bytes of Python, torch, transformers, a tokenizer and matplotlib: 520 MiB were measured before drawing."""
 
 CONTEXT = 512 * 2**20
-"""Bytes of a GPU's context and libraries."""
+"""Bytes of the CUDA context and libraries."""
 
-_ROWS = 64  # of logits that are float32 at a time
+_ROWS = 64  # of float32 logits at a time
 _LOGITS = 2**28  # bytes of logits at most, for which a chunk is made smaller
 
 
 def needed_memory(preview: Preview, length: int, *, chunk: int, dtype: str = "auto", device: str = "cpu") -> int:
-    """Bytes at the peak of loading a model and reading a text of ``length`` tokens in chunks, a little too many.
+    """Peak bytes of loading a model and reading a text of ``length`` tokens in chunks, a slight overestimate.
 
-    The cache of keys and values grows with the text, and so does a chunk's attention, of which a CPU without a fused
-    kernel for the mask makes all scores. Measured at SmolLM2-135M in float32, in chunks of 512: 1413 MiB at 4096 tokens
-    and 2004 at 12 288, for which this gives 1649 and 2201.
+    The KV cache grows with the text. So does the attention of a chunk: a CPU without a fused
+    kernel for the mask stores all scores. Measured on SmolLM2-135M in float32, in chunks of 512: 1413 MiB at 4096
+    tokens and 2004 at 12 288; the estimates are 1649 and 2201.
     """
     return _parts(preview, chunk, dtype, device).needed(length)
 
 
 def check_memory(preview: Preview, length: int, *, chunk: int, dtype: str = "auto", device: str = "cpu") -> None:
-    """Refuse a pass that would not fit.
+    """Refuse a pass that would not fit into memory.
 
     Raises:
-        RunError: it would not, with what is needed, what there is and the longest text that would fit. Where a system
-            does not say what it has, nothing is refused.
+        RunError: with the memory that is needed, the free memory, and the longest text that would fit. If the system
+            does not report its memory, nothing is refused.
     """
     available, parts = available_memory(device), _parts(preview, chunk, dtype, device)
     needed, smallest = parts.needed(length), parts.needed(0)
@@ -55,9 +55,9 @@ def check_memory(preview: Preview, length: int, *, chunk: int, dtype: str = "aut
 
 
 def available_memory(device: str = "cpu") -> int | None:
-    """Bytes that can still be had: of the device, or the machine's within the limits of the process' group.
+    """Free bytes: of the device, or of the machine within the limits of the process's control group.
 
-    None where the system does not say.
+    None if the system does not report it.
     """
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -67,7 +67,7 @@ def available_memory(device: str = "cpu") -> int | None:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Bytes of the program and the weights; besides while they are read; of a chunk; of each token before it."""
+    """Bytes of the program and the weights; extra bytes while loading; bytes of a chunk; bytes per cached token."""
 
     model: int
     loading: int
@@ -75,20 +75,20 @@ class _Parts:
     token: int
 
     def needed(self, length: int) -> int:
-        """At the peak, for a text of so many tokens."""
+        """Peak bytes for a text of this many tokens."""
         return self.model + max(self.loading, self.chunk + self.token * length)
 
 
 def _parts(preview: Preview, chunk: int, dtype: str, device: str) -> _Parts:
     kind = dtype_of(dtype, preview.stored, device)
     width, local = kind.itemsize, torch.device(device).type == "cpu"
-    # Beside the weights: the file that they are converted from, and of a GGUF file a tensor that is unpacked, twice.
+    # Besides the weights: the file that they are converted from; for a GGUF file, two copies of one unpacked tensor.
     loading = 0 if preview.stored == str(kind).removeprefix("torch.") else preview.weight_bytes
     unpacked = 8 * preview.vocab_size * preview.hidden_size if preview.gguf is not None else 0
     chunk = min(chunk, max(1, _LOGITS // (4 * preview.vocab_size)))
     logits = (chunk * width + 3 * _ROWS * 4) * preview.vocab_size
     channels = 10 * preview.hidden_size + 4 * preview.mlp_size + 4 * preview.heads * preview.head_dim
-    # The cache, and of one block its keys and values once more, joined to new ones and repeated for all heads.
+    # The cache, and for one block a second copy of its keys and values: with the new ones, repeated for all heads.
     cached = 2 * preview.kv_heads * preview.head_dim * width
     repeated = 2 * preview.heads * preview.head_dim * width
     return _Parts(
@@ -113,7 +113,7 @@ def _machine() -> int | None:
 
 
 def _groups(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """What the limits of the process' control group, and of those around it, leave. Both versions of them."""
+    """Bytes that the limits of the process's control group and its parents leave, for cgroup versions 1 and 2."""
     try:
         entries = [line.split(":", 2) for line in proc.read_text().splitlines()]
     except OSError:
@@ -133,7 +133,7 @@ def _groups(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/c
 
 
 def _left(group: Path, limit: str, used: str, cold: str) -> int | None:
-    """Bytes up to a limit; pages of files that were not read lately can be had back."""
+    """Bytes up to a limit. The system can reclaim cached pages of files that were not read recently."""
     try:
         most = (group / limit).read_text().strip()
         taken = int((group / used).read_text())

@@ -1,4 +1,4 @@
-"""A language model from a folder, a GGUF file or an installed package, and what it says before it is loaded."""
+"""Opens a language model from a folder, a GGUF file or an installed package, after checks of its files."""
 
 import contextlib
 import functools
@@ -36,12 +36,12 @@ class Checkpoint:
         preview: what its files say.
         model: a causal language model of transformers, in eval mode.
         tokenizer: its tokenizer.
-        kind: how it tells positions.
-        frequencies: its present rule, if rotary.
+        kind: how the model encodes positions.
+        frequencies: its present frequency rule, if the model is rotary.
         rotary_dim: rotated channels of a head, if rotary.
-        config: its config as plain data, without ``quantization_config``: a GGUF file's weights are loaded as numbers.
-        unset: whether transformers had left its rates unset, as it does with code of a model's own that does not fill
-            them in as it loads. They are those of its config here, by its own code.
+        config: its config as plain data, without ``quantization_config``: a GGUF file's weights are dequantized.
+        unset: whether transformers left its rates unset, as it does if a model's own code does not set
+            them on loading. posenc then set the rates from the config, with the model's code.
     """
 
     preview: Preview
@@ -55,7 +55,7 @@ class Checkpoint:
 
     @property
     def label(self) -> str:
-        """Its short name, for tables."""
+        """The model's short name, for tables."""
         return self.preview.label
 
     @property
@@ -71,13 +71,13 @@ def open_checkpoint(
 
     Args:
         source: as in :func:`look`.
-        dtype: "float32", "bfloat16", "float16", or "auto": what the weights are stored in. But float32 for GGUF files,
-            and for float16 on a CPU, which computes in it many times slower, with no digit gained.
+        dtype: "float32", "bfloat16", "float16", or "auto": the dtype of the stored weights, but float32 for GGUF files,
+            and float32 instead of float16 on a CPU, where float16 is many times slower and not more exact.
         device: where to.
-        trust_remote_code: whether code that the model brings may be run.
+        trust_remote_code: whether code from the model's folder may be run.
 
     Raises:
-        RunError: as :func:`look`; besides, weights that do not fit the config or are no numbers, a missing package.
+        RunError: as :func:`look`; also if weights do not fit the config or are not finite, or a package is missing.
     """
     check_dtype(dtype)
     place = find(str(source))
@@ -88,9 +88,12 @@ def open_checkpoint(
         model = _load_model(seen, place, dtype_of(dtype, seen.stored, device), trust_remote_code)
         tokenizer = _load_tokenizer(seen, place, trust_remote_code)
     _check_numbers(model, str(source))
-    # Without the tokens that were added to it: a padding token past the end of the table is common, and never embedded.
+    # Added tokens do not count: a padding token past the end of the embedding table is common, and never embedded.
     if (words := tokenizer.vocab_size) > model.get_input_embeddings().num_embeddings:
-        raise RunError(f"{source}: its tokenizer has {words} tokens, and the model fewer; they do not belong together.")
+        raise RunError(
+            f"{source}: its tokenizer has {words} tokens, and the model has fewer; the tokenizer and the model do not "
+            "belong together; use the model's own tokenizer."
+        )
     kind, group = positions(model.config.to_dict(), str(source))
     rotation = part(group, RoPE)
     unset = _set_rates(model, rotation, str(source))
@@ -109,22 +112,22 @@ def open_checkpoint(
 
 
 def is_foreign(model: Any) -> bool:
-    """Does the model run code of its own?"""
+    """Whether the model runs code from its own folder."""
     return not type(model).__module__.startswith("transformers.")
 
 
 def check_dtype(dtype: str) -> None:
-    """Refuse a dtype that no model is computed in.
+    """Refuse a dtype that models are not computed in.
 
     Raises:
-        RunError: it is none of ``DTYPES``.
+        RunError: the dtype is not one of ``DTYPES``.
     """
     if dtype not in DTYPES:
         raise RunError(f"--dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}.")
 
 
 def dtype_of(dtype: str, stored: str, device: str) -> torch.dtype:
-    """The type that "auto" and other names mean for weights that are stored in ``stored``."""
+    """The dtype that a name such as "auto" means for weights that are stored in ``stored``."""
     if dtype == "auto":
         kept = stored == "bfloat16" or (stored == "float16" and torch.device(device).type != "cpu")
         dtype = stored if kept else "float32"
@@ -134,11 +137,11 @@ def dtype_of(dtype: str, stored: str, device: str) -> torch.dtype:
 
 @contextlib.contextmanager
 def _parsed_once(path: Path | None) -> Iterator[None]:
-    """For as long as the context lasts, ``gguf.GGUFReader`` reads the header of this file once.
+    """Within this context, ``gguf.GGUFReader`` reads the header of this file only once.
 
-    transformers parses it for the config, the weights and the tokenizer, at seconds each time. Each of these takes a
-    path, no reader, and imports the class anew, so that the name in gguf is the only place to stand in. Other files and
-    other modes go to the class itself; two threads that open models must not be here together.
+    transformers parses the header for the config, the weights and the tokenizer, for seconds each time. Each takes a
+    path, not a reader, and imports the class again, so replacing the name in gguf is the only way. Other files and
+    other modes use the class itself. Two threads must not open models in this context at the same time.
     """
     if path is None:
         yield
@@ -156,14 +159,14 @@ def _parsed_once(path: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """transformers without bars and notes; what goes wrong comes as an error."""
+    """Silence transformers' progress bars and notes; failures still raise errors."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its bar over GGUF tensors asks nobody
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar over GGUF tensors ignores every setting
             yield
     finally:
         logging.set_verbosity(level)
@@ -189,11 +192,16 @@ def _load_model(seen: Preview, place: Place, dtype: torch.dtype, trusted: bool) 
         loaded: Any = AutoModelForCausalLM.from_pretrained(place.folder, **options)
         model, report = loaded
     if missing := sorted(report["missing_keys"]):
-        raise RunError(f"{seen.source}: {_several(missing)} of the weights missing; the files were altered.")
-    # A block that the model does not read belongs to a deeper one: the config was altered.
+        raise RunError(
+            f"{seen.source}: {_several(missing)} of the weights missing; the files were altered; download them again."
+        )
+    # A block that the model does not read belongs to a model with more blocks: the config was altered.
     if extra := sorted(name for name in report["unexpected_keys"] if re.search(r"\.\d+\.", name)):
-        raise RunError(f"{seen.source}: {_several(extra)} in no block of the config; the files were altered.")
-    if place.gguf is not None:  # its weights are plain numbers now, to be saved and trained like others
+        raise RunError(
+            f"{seen.source}: {_several(extra)} in blocks that the config does not have; the files were altered; "
+            "download them again."
+        )
+    if place.gguf is not None:  # its weights are dequantized now, and are saved and trained like any others
         model.hf_quantizer = None
         vars(model.config).pop("quantization_config", None)
     return model
@@ -204,7 +212,7 @@ def _several(names: list[str]) -> str:
 
 
 def _as_numbers() -> dict[str, Any]:
-    """Where transformers could keep GGUF blocks packed, ask for numbers; before 5.20 or so it always unpacked them."""
+    """Ask transformers to dequantize GGUF blocks; before about version 5.20 it always did."""
     import transformers
 
     packs = getattr(transformers, "GgufConfig", None)
@@ -219,11 +227,13 @@ def _check_causal(config: Any, source: str) -> None:
     if encoder or getattr(config, "is_encoder_decoder", False):
         raise RunError(f"{source}: {config.model_type} is no causal language model. {ENCODER}")
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in code:
-        raise RunError(f"{source}: this transformers has no causal language model of the type {config.model_type}.")
+        raise RunError(
+            f"{source}: the installed transformers has no causal language model of the type {config.model_type}."
+        )
 
 
 def _with_rule_of(path: Path, config: Any) -> Any:
-    """The config with the rule that the GGUF file has: transformers reads no more than a base of most."""
+    """The config with the frequency rule of the GGUF file: for most files, transformers reads the base alone."""
     plain = config.to_dict()
     kind, group = positions(plain, str(path))
     if kind == "learned":
@@ -243,7 +253,7 @@ def _with_rule_of(path: Path, config: Any) -> Any:
         else:
             written = to_transformers(rope, plain)
     except ValueError as error:
-        raise RunError(f"{path}: transformers cannot have the rule of this file: {error}") from error
+        raise RunError(f"{path}: transformers cannot apply the frequency rule of this file: {error}") from error
     return type(config).from_dict({**written, "max_position_embeddings": own.longest or group.longest})
 
 
@@ -257,20 +267,20 @@ def _load_tokenizer(seen: Preview, place: Place, trusted: bool) -> Any:
 
 @contextlib.contextmanager
 def _explained(source: str) -> Iterator[None]:
-    """What transformers raises over a file is no fault of the program: one line of it, and the rest as the cause."""
+    """Turn an error of transformers about a file into one line; the full error is kept as the cause."""
     try:
         yield
     except RunError:
         raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise RunError(f"{source}: transformers cannot load it: {lines[0]}") from error
+        raise RunError(f"{source}: transformers cannot load this model: {lines[0]}") from error
 
 
 def _set_rates(model: Any, rotation: RoPE | None, source: str) -> bool:
-    """Whether a model with code of its own lacked the rates of its config, which it has then.
+    """Set the rates of a model with its own code from its config, if they are not set; return whether they were not.
 
-    transformers 5 loads by way of the meta device, and leaves buffers that no ``_init_weights`` fills as memory was.
+    transformers 5 loads through the meta device. A buffer that no ``_init_weights`` fills then holds arbitrary memory.
     """
     if rotation is None or not is_foreign(model):
         return False
@@ -282,16 +292,18 @@ def _set_rates(model: Any, rotation: RoPE | None, source: str) -> bool:
         return False  # others may be those of another kind of layers
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that the rates are wrong is what this mends, and reports
+            warnings.simplefilter("ignore", UserWarning)  # this function corrects wrong rates, and reports them
             extend(model, rotation.frequencies)
     except ValueError as error:
-        raise RunError(f"{source}: its rates are not those of its config when it is loaded, and {error}") from error
+        raise RunError(
+            f"{source}: after loading, the model's rates are not those of its config, and {error}"
+        ) from error
     return True
 
 
 def _check_numbers(model: Any, source: str) -> None:
-    """A look at both ends of every tensor, which costs nothing."""
+    """Check the first and last values of every tensor for NaN and infinity, at almost no cost."""
     for name, values in model.state_dict().items():
         flat, some = values.flatten(), 1 << 14
         if values.is_floating_point() and not (flat[:some].isfinite().all() and flat[-some:].isfinite().all()):
-            raise RunError(f"{source}: {name} holds values that are no numbers (NaN or infinite); it is damaged.")
+            raise RunError(f"{source}: {name} contains NaN or infinite values; the file is damaged; download it again.")

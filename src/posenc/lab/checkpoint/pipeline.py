@@ -1,4 +1,4 @@
-"""What encodes positions in a folder of diffusers: a pipeline, or one model of it."""
+"""Describes the positional encodings in a diffusers folder: a pipeline, or one model of it."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,10 @@ from posenc.integrations.transformers import Description, LayerGroup, describe
 
 
 def describe_diffusers(path: Path, *, pairing: Any = None) -> Description | None:
-    """The encodings of every model of a pipeline, or of the one model; None if this is no folder of diffusers.
+    """The encodings of every model of a pipeline, or of one model; None if the folder is not one of diffusers.
 
     Raises:
-        ValueError: diffusers is not installed; nothing known in it.
+        ValueError: diffusers is not installed, or posenc knows no model in the folder.
     """
     index = path / "model_index.json" if path.is_dir() else path
     if index.name == "model_index.json" and index.is_file():
@@ -23,7 +23,7 @@ def describe_diffusers(path: Path, *, pairing: Any = None) -> Description | None
 
 
 def _keys(path: Path) -> dict[str, Any]:
-    """The keys of a JSON file; none if it is not one, which others will say."""
+    """The keys of a JSON file; none if the file is not JSON, which other code reports."""
     try:
         return load_json(path)
     except ValueError:
@@ -49,7 +49,7 @@ def _pipeline(index: Path, pairing: Any) -> Description:
             groups.append(LayerGroup(**(vars(group) | {"part": part})))
         unread += [f"{name}: {text}" for text in found.unread]
     if not groups and not unread:
-        raise ValueError(f"inspect: {index} names no model that encodes positions in a way that is known here.")
+        raise ValueError(f"inspect: {index} names no model whose positional encoding posenc knows.")
     return Description(str(keys.get("_class_name", "")), tuple(groups), tuple(unread))
 
 
@@ -60,7 +60,7 @@ def _model(config: Path, name: str) -> Description:
         found = describe_model(config)
     except ImportError as error:
         raise ValueError(
-            f"inspect: {config} is of diffusers, which is not installed; pip install 'posenc[diffusers]'."
+            f"inspect: {config} belongs to diffusers, which is not installed; pip install 'posenc[diffusers]'."
         ) from error
     groups = []
     for part in found:

@@ -1,4 +1,4 @@
-"""What a model says of itself before its weights are read."""
+"""What a model's config and headers say, before its weights are read."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,32 +20,32 @@ Kind = Literal["rotary", "learned"]
 #: What ``architectures`` of a causal language model end with.
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 ENCODER = (
-    "posenc extend takes causal language models. An encoder with a learned table is lengthened by "
+    "posenc extend takes causal language models. For an encoder with a learned table, use "
     'posenc.integrations.transformers.extend(model, "interpolate", length=...).'
 )
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a model says of itself before its weights are read.
+    """What a model's config and headers say, before its weights are read.
 
     Attributes:
         source: as given.
-        label: short, for tables.
-        folder: where it lies.
+        label: a short name, for tables.
+        folder: the model's folder.
         gguf: its GGUF file, if it is one.
         model_type: transformers' name, or the architecture of the GGUF file.
         trained_length: tokens, before any extension.
-        layers: blocks.
-        heads: of queries.
-        kv_heads: of keys and values, which the cache holds.
+        layers: number of blocks.
+        heads: number of query heads.
+        kv_heads: number of key and value heads, which the KV cache stores.
         head_dim: channels of a head.
         hidden_size: channels between blocks.
         mlp_size: channels within a block's MLP.
-        vocab_size: tokens that logits are made for.
-        parameters: numbers in the weights.
-        weight_bytes: of the files.
-        stored: what most of the weights are stored in, such as "float32", "bfloat16" or "Q4_1".
+        vocab_size: number of logits for each token.
+        parameters: number of parameters.
+        weight_bytes: bytes of the weight files.
+        stored: the dtype of most stored weights, such as "float32", "bfloat16" or "Q4_1".
         kind: "rotary", or "learned" for a table of positions.
         frequencies: the rule of a rotary model; None for a table.
         rotary_dim: rotated channels of a head; None for a table.
@@ -73,21 +73,21 @@ class Preview:
 
 
 def look(source: str | Path, *, trust_remote_code: bool = False) -> Preview:
-    """Read the config and the headers of the weights, in well under a second, and refuse what is damaged.
+    """Read the config and the headers of the weights, in well under a second, and refuse damaged files.
 
     Args:
         source: a folder in Hugging Face format, a GGUF file, or the name of an installed package that ships one.
-        trust_remote_code: whether a model that brings code of its own may be run.
+        trust_remote_code: whether code from the model's folder may be run.
 
     Raises:
-        RunError: no model, a damaged one, one of code that is not trusted, no causal language model, one without
+        RunError: no model, a damaged one, one of untrusted code, one that is no causal language model, or one without
             rotary or learned positions.
     """
     return preview(str(source), find(str(source)), trust_remote_code)
 
 
 def preview(source: str, place: Place, trusted: bool) -> Preview:
-    """As :func:`look`, of what was found."""
+    """As :func:`look`, for files that were found already."""
     return _look_gguf(source, place, place.gguf) if place.gguf else _look_folder(source, place, trusted)
 
 
@@ -99,11 +99,18 @@ def _look_folder(source: str, place: Place, trusted: bool) -> Preview:
     check_code(folder, config, source, trusted)
     if not any((folder / name).is_file() for name in (SINGLE, INDEX)):
         pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-        what = f"only pickled weights ({pickled[0]}), which can run code, and are not loaded" if pickled else "none"
+        what = (
+            f"only pickled weights ({pickled[0]}), which can run code, so posenc does not load them"
+            if pickled
+            else "none"
+        )
         raise RunError(f"{source}: expected {SINGLE} or {INDEX}, got {what}; convert the model to safetensors.")
     if (quantized := config.get("quantization_config")) is not None:
         method = quantized.get("quant_method") if isinstance(quantized, Mapping) else quantized
-        raise RunError(f"{source}: its weights are quantized by {method}; give the model that it was made from.")
+        raise RunError(
+            f"{source}: the weights are quantized by {method}, expected a model that is not quantized; give the "
+            "original model."
+        )
     architectures = config.get("architectures") or []
     own = "AutoModelForCausalLM" in (config.get("auto_map") or {})  # whose class may have any name
     if architectures and not own and not any(str(name).endswith(_CAUSAL) for name in architectures):
@@ -162,7 +169,7 @@ def _look_gguf(source: str, place: Place, path: Path) -> Preview:
 def _common(
     source: str, place: Place, kind: Kind, rotation: RoPE | None, tensors: Mapping[str, gguf.Stored]
 ) -> dict[str, Any]:
-    """What the files of every kind say in the same way."""
+    """The fields that are read in the same way from all kinds of files."""
     return {
         "source": source,
         "label": place.label,
@@ -178,23 +185,23 @@ def _common(
 
 
 def check_code(folder: Path, config: Mapping[str, Any], source: str, trusted: bool) -> None:
-    """Refuse code that a model brings, or that its config asks a hub for, unless it is trusted."""
+    """Refuse code from the model's folder, or from a hub that its config names, unless it is trusted."""
     tokenizer = folder / "tokenizer_config.json"
     configs = [config, *([read_json(tokenizer)] if tokenizer.is_file() else [])]
     if not trusted and any(found.get("auto_map") for found in configs):
         raise RunError(
-            f"{source}: the model brings code of its own (auto_map in its config), which could do anything; read it, "
-            "and give --trust-remote-code to run it."
+            f"{source}: the model brings code of its own (auto_map in its config), which could do anything; read the "
+            "code, and give --trust-remote-code to run it."
         )
     if not trusted and (asked := _code_of_a_hub(config)):
         raise RunError(
-            f"{source}: its config asks for code of a hub ({asked}), which is not loaded unasked; remove the "
-            "key, or give --trust-remote-code."
+            f"{source}: its config asks for code of a hub ({asked}), and posenc loads no such code by default; remove "
+            "the key, or give --trust-remote-code."
         )
 
 
 def _code_of_a_hub(config: Mapping[str, Any]) -> str:
-    """The key and value that name an implementation of a hub, "owner/name", in the config or one of its parts."""
+    """The key and value that name an implementation on a hub, "owner/name", in the config or one of its parts."""
     for key, value in config.items():
         if "implementation" in str(key):
             named = list(value.values()) if isinstance(value, Mapping) else [value]
@@ -207,9 +214,9 @@ def _code_of_a_hub(config: Mapping[str, Any]) -> str:
 
 
 def positions(config: Mapping[str, Any], source: str) -> tuple[Kind, LayerGroup]:
-    """How a model tells positions: the group of its layers that sees the whole text."""
+    """The layer group that attends to the whole text, with its positional encoding."""
     try:
-        # The pairing matters to no rule, and a model type that is not known is transformers' to refuse.
+        # No rule depends on the pairing, and transformers itself refuses an unknown model type.
         return positions_of(describe(config, pairing="half"), source)
     except ValueError as error:
         raise RunError(f"{source}: {error}") from error
@@ -219,7 +226,7 @@ def positions_of(description: Iterable[LayerGroup], source: str) -> tuple[Kind, 
     """:func:`positions`, of a description."""
     groups = [group for group in description if not isinstance(group.encoding, NoPE)]
     if any(group.part for group in groups):
-        raise RunError(f"{source}: a model of several parts ({groups[0].part}, ...); expected one of text alone.")
+        raise RunError(f"{source}: a model of several parts ({groups[0].part}, ...); expected a text model alone.")
     rotary = [group for group in groups if part(group, RoPE) is not None]
     learned = [group for group in groups if part(group, Learned) is not None]
     if rotary:
@@ -228,12 +235,13 @@ def positions_of(description: Iterable[LayerGroup], source: str) -> tuple[Kind, 
         return "learned", learned[0]
     names = " and ".join(sorted({type(group.encoding).__name__ for group in groups})) or "none"
     raise RunError(
-        f"{source}: its positions are {names}, expected RoPE or a learned table; there is no rule to choose."
+        f"{source}: the model's positional encoding is {names}, expected RoPE or a learned table; for other encodings "
+        "there is no rule to choose."
     )
 
 
 def part(group: LayerGroup, kind: type[Any]) -> Any:
-    """The part of a group's encoding that is of this kind."""
+    """The part of a group's encoding that has this class."""
     return next((part for part in group.encoding.parts if isinstance(part, kind)), None)
 
 
@@ -253,16 +261,18 @@ def _size(config: Mapping[str, Any], source: str, *names: str) -> int:
 
 
 def _first(header: gguf.Header, key: str, source: str) -> int:
-    """A number, or the largest of a list with one for each layer."""
+    """A number, or the largest number of a list with one for each layer."""
     found = header.get(key)
     largest = max(found, default=0) if isinstance(found, list) else found
     if not isinstance(largest, int) or largest < 1:
-        raise RunError(f"{source}: its metadata have no {key}, expected a number of at least 1; no language model.")
+        raise RunError(
+            f"{source}: its metadata have no {key}, expected a number of at least 1; the file holds no language model."
+        )
     return largest
 
 
 def _stored(tensors: Mapping[str, gguf.Stored]) -> str:
-    """The type of most of the numbers."""
+    """The dtype of most of the stored numbers."""
     totals: dict[str, int] = {}
     for tensor in tensors.values():
         totals[tensor.dtype] = totals.get(tensor.dtype, 0) + tensor.count

@@ -1,4 +1,4 @@
-"""The description of whatever a model is given as: one door for every verb that reads no weights."""
+"""Reads the description of a model in any supported form; used by every verb that reads no weights."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from posenc.lab.run.errors import RunError
 
 
 def read(source: str | Path, *, pairing: Any = None) -> Description:
-    """What a folder, a config.json or params.json, a GGUF file, or an installed package that ships one says of itself.
+    """Describe a model from a folder, a config.json or params.json, a GGUF file, or an installed package.
 
-    The folder may be a pipeline or a model of diffusers, and a name that is no file's a model of timm, where those are
-    installed.
+    The folder may be a pipeline or model of diffusers. A name that is not a file may be a model of timm. Both need the
+    package installed.
 
     Raises:
-        RunError: there is none, or several.
-        ValueError: a damaged GGUF file; nothing that is known in it; an adapter's folder, with the name of its base.
+        RunError: there is no model, or there are several.
+        ValueError: the GGUF file is damaged, posenc knows no encoding in it, or the folder holds an adapter.
     """
     path = Path(source).expanduser()
     if path.suffix == ".gguf":

@@ -1,4 +1,4 @@
-"""timm where no torchvision fits the installed torch: its models need no more of that than names."""
+"""Imports timm where no torchvision fits the installed torch: timm's models need only the names of torchvision."""
 
 import enum
 import importlib
@@ -30,7 +30,7 @@ class _Names(ModuleType):
 
 
 class _Finder:
-    """Finds torchvision and everything in it."""
+    """An import finder for torchvision and its submodules."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name.partition(".")[0] == "torchvision":
@@ -45,9 +45,9 @@ class _Finder:
 
 
 def import_timm() -> Any:
-    """timm, with names in the place of torchvision where that is missing or was built for another torch.
+    """Import timm, with empty classes in place of torchvision if it is missing or was built for another torch.
 
-    Its models are whole then. Its transforms of images are not, so this is for programs that only build models.
+    The models then work. Image transforms do not, so use this only in programs that build models.
 
     Raises:
         ImportError: timm is not installed.
@@ -68,10 +68,10 @@ def import_timm() -> Any:
 
 
 def describe_name(name: str, *, otherwise: RunError) -> Description | None:
-    """What a model of timm has, by its name; None where timm is not installed.
+    """Describe a model of timm by its name; None where timm is not installed.
 
     Raises:
-        RunError: timm has no such model: what was said before, and the names that are near.
+        RunError: timm has no such model. The message has the earlier error and the nearest names.
     """
     if importlib.util.find_spec("timm") is None:
         return None

@@ -38,7 +38,7 @@ def bench(ctx: typer.Context) -> None:
     root = next((root for root in (here, source) if (root / "benchmarks" / "command.py").is_file()), None)
     if root is None:
         raise RunError(
-            "posenc bench: the benchmarks are not part of the installed package; clone the repository and run "
-            "posenc bench in its root"
+            "posenc bench: the installed package does not contain the benchmarks; clone the repository and run posenc "
+            "bench in its root"
         )
     raise typer.Exit(subprocess.run([sys.executable, "-m", "benchmarks.command", *ctx.args], cwd=root).returncode)

@@ -45,7 +45,10 @@ def inspect(
 
     if against is None:
         if to is not None:
-            raise ValueError("--to: it says how far two models are compared; give the other one with --against.")
+            raise ValueError(
+                "--to: the option sets the length up to which two models are compared; give the second model with "
+                "--against."
+            )
         described = job.inspect(model, plot=plot, pairing=pairing, console=console_for(as_json))
         if as_json:
             print_json(job.as_data(described))
@@ -146,7 +149,7 @@ def vectors(
     try:
         where = [int(each) for each in positions.split(",")]
     except ValueError:
-        raise ValueError(f"--positions: got {positions!r}, expected whole numbers with commas between them.") from None
+        raise ValueError(f"--positions: got {positions!r}, expected whole numbers separated by commas.") from None
     written = job.write(model, out, where, pairing=pairing)
     print(f"{counted(len(written['kinds']), 'kind')} of layers: {out / job.NUMBERS}, {out / job.WORDS}")
     for text in written["left_out"]:

@@ -40,7 +40,8 @@ def compare(
     if resume:
         if given - {"specs", "resume", "jobs", "backend", "as_json"}:
             raise ValueError(
-                "--resume: a run goes on as it began; of the other options only --jobs and --backend may change."
+                "--resume: a run continues with the options that it began with; with --resume only --jobs and "
+                "--backend may be given."
             )
         if len(request.specs) > 1:
             raise ValueError(f"--resume: got {len(request.specs)} folders, expected one.")
@@ -89,7 +90,8 @@ def extend(
     if resume:
         if given - {"model", "resume", "as_json", *(field.name for field in dataclasses.fields(Ending))}:
             raise ValueError(
-                "--resume: a run goes on as it began; of the other options only --save and those of --tune may change."
+                "--resume: a run continues with the options that it began with; with --resume only --save and the "
+                "options of --tune may be given."
             )
         folder = runs.find(None if request.model is None else Path(request.model))
         job.resume(folder, ending, console)

@@ -1,4 +1,4 @@
-"""Tasks by their names: those that ship, and classes in a user's file."""
+"""Finds a task by name: one that ships with posenc, or a class in a user's file."""
 
 import importlib
 import pkgutil
@@ -9,17 +9,17 @@ from posenc.lab.encodings.spec import class_in_file, classes_of
 
 
 def names() -> tuple[str, ...]:
-    """The tasks that ship."""
+    """The names of the tasks that ship with posenc."""
     from posenc.lab.compare import tasks
 
     return tuple(sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg))
 
 
 def find(name: str) -> Task:
-    """The task of a name, or of a class in a user's file: ``images``, ``mine.py:MyTask``.
+    """Return the task of a name such as ``images``, or of a class in a user's file such as ``mine.py:MyTask``.
 
     Raises:
-        ValueError, TypeError: an unknown name, a file that does not run, a class that is no task.
+        ValueError, TypeError: the name is unknown, the file fails on import, or the class is no task.
         FileNotFoundError: a file that does not exist.
     """
     file, of_a_file, own = name.partition(".py:")

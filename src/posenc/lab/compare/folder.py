@@ -1,4 +1,4 @@
-"""What the folder of a run of a task holds: its config, and the config and the result of each trial."""
+"""The files in the folder of a task run: its config, and the config and result of each trial."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from posenc.lab.run.config import Backend, read_config
 
 KIND = "task"
 SHOWN = "shown.safetensors"
-"""The tensors that a task draws of a trained model, in the folder of the trial."""
+"""The file, in a trial's folder, with the tensors from which a task draws its pictures."""
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """A whole run, as RUN/config.json holds it. ``encodings`` has specs by label, and ``lengths`` the trained lengths,
-    which stand in for that of ``sizes``. ``file_sha256`` is that of a user's task."""
+    """A whole run, as stored in RUN/config.json. ``encodings`` has specs by label; ``lengths`` has the trained lengths,
+    which replace the length in ``sizes``. ``file_sha256`` is the digest of the file of a user's task."""
 
     posenc: str
     command: str
@@ -35,7 +35,7 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class TaskTrial:
-    """One encoding with one seed and one trained length: all that is needed to run it again."""
+    """One encoding with one seed and one trained length: everything that is needed to repeat the trial."""
 
     task: str
     file_sha256: str | None
@@ -48,7 +48,7 @@ class TaskTrial:
 
 
 class TrialResult(msgspec.Struct):
-    """What a trial measured; ``losses`` has a pair (step, loss) for each row of its metrics."""
+    """The measurements of a trial; ``losses`` has a pair (step, loss) for each row of its metrics."""
 
     label: str
     seed: int

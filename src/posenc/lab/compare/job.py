@@ -1,4 +1,4 @@
-"""A run of a task: the same small model trained with each encoding, measured at the trained size and past it."""
+"""A task run: trains the same small model with each encoding, and measures it at the trained size and beyond."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -29,7 +29,7 @@ from posenc.lab.run.signals import cores
 
 
 def prepare(request: Request) -> Path:
-    """A new run folder with all that its trials need; what cannot run is refused before there is one."""
+    """Make a new run folder with everything that its trials need; refuse impossible options before."""
     request.refuse("preset", "texts", "vocabulary", why="which only the task text takes; leave them out")
     task, lengths = tasks.find(request.task), request.several_lengths()
     changes = request.model_sizes() | request.train_sizes()
@@ -40,7 +40,7 @@ def prepare(request: Request) -> Path:
     if lengths and "length" in changes:
         raise ValueError("--lengths: got --length too, expected one of the two.")
     if len(set(lengths)) < len(lengths):
-        raise ValueError(f"--lengths: got {lengths}, expected each length once.")
+        raise ValueError(f"--lengths: got {lengths}, expected different lengths; give each length once.")
     sizes = replace(task.sizes, **changes)
     lengths = lengths or [sizes.length]
     seeds = request.numbered_seeds(1)
@@ -84,7 +84,7 @@ def _trial(config: TaskConfig, label: str, length: int, seed: int) -> Data:
 
 
 def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Backend | None = None) -> None:
-    """Do what a run still lacks: trials, then the report."""
+    """Do the unfinished work of a run: trials, then the report."""
     config = load_config(run)
     sizes = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(config.sizes).items())
 
@@ -104,7 +104,7 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
 
 
 def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
-    """Train and measure one encoding with one seed; a trial that was cut off goes on, with the same numbers."""
+    """Train and measure one encoding with one seed; an interrupted trial continues to the same numbers."""
 
     def work(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
         return (path / runs.RESULTS).exists() or _run(path, ordered_to_stop)
@@ -146,7 +146,7 @@ def _run(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
 
 
 def _try(task: Task, label: str, spec: str, sizes: Sizes) -> None:
-    """One step, so that a trial does not fail an hour later."""
+    """Do one training step now, so that an error does not come an hour later."""
     try:
         train(task, spec, replace(sizes, steps=1, batch=2), 0)
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Trials side by side: on the cores of this machine, or on a cluster, by joblib's backends."""
+"""Runs trials in parallel, on the cores of this machine or on a cluster, with joblib's backends."""
 
 import contextlib
 import logging
@@ -27,16 +27,16 @@ def write_configs(run: Path, config: Data, trials: Mapping[Path, Data]) -> None:
     for folder, trial in trials.items():
         folder.mkdir(exist_ok=True)
         runs.write_json(folder / runs.CONFIG, trial)
-    runs.write_json(run / runs.CONFIG, config)  # last: a folder that has it is whole
+    runs.write_json(run / runs.CONFIG, config)  # last: a folder with this file is complete
 
 
 def finish(run: Path, console: Console, *, introduction: Sequence[str], work: Callable[[], None], report: Any) -> None:
-    """Say what is about to happen, do the ``work`` that a run still lacks, and write its ``report``.
+    """Print what will happen, do the ``work`` that a run still lacks, and write its ``report``.
 
-    One process at a time: two would time each other, and take away the file by which the other's trials are stopped.
+    One process at a time: two would disturb each other's timings, and one could delete the other's stop file.
     """
     with runs.locked(run, patience=1.0):
-        folder = f"[dim]folder  [/] {run}   [dim](Ctrl-C stops, --resume goes on)[/]"
+        folder = f"[dim]folder  [/] {run}   [dim](Ctrl-C stops, --resume continues)[/]"
         for line in (*introduction, folder, ""):
             console.print(line, highlight=False, soft_wrap=True)
         with resumable(["posenc", "compare", "--resume", str(run)]):
@@ -50,11 +50,11 @@ def finish(run: Path, console: Console, *, introduction: Sequence[str], work: Ca
 def finish_trials(
     folders: Sequence[Path], is_done: Callable[[Path], bool], sizes: Settings, console: Console, **how: Any
 ) -> None:
-    """Run those of the trials that are not done, and show how far each is. ``how``: the options of
+    """Run the unfinished trials, and show the progress of each. ``how`` holds the options of
     :func:`run_trials`.
 
     Raises:
-        RunError: some did not finish; the message says which, and why.
+        RunError: some trials did not finish; the message names them, each with the reason.
     """
     pending = [folder for folder in folders if not is_done(folder)]
     if not pending:
@@ -76,15 +76,15 @@ def run_trials(
     look: Callable[[], None],
     run: Callable[..., Outcome],
 ) -> list[Outcome]:
-    """Run trials, at most ``jobs`` at a time, and call ``look`` while they run.
+    """Run at most ``jobs`` trials at a time, and call ``look`` while they run.
 
-    The trials run behind a thread, so that this one can look and listen. The first Ctrl-C (or SIGTERM) asks all
-    trials, wherever they run, to save where they stand and to stop; the second ends this process at once, which loses
-    only what came after the last checkpoints.
+    A second thread runs the trials, so that this one can watch them and handle signals. The first Ctrl-C (or SIGTERM)
+    asks all trials, on every machine, to save a checkpoint and stop. The second ends this process at once, which loses
+    only the work after the last checkpoints.
 
     Raises:
-        Interrupted: when a signal asked them to stop, after they have.
-        RunError: when a worker died, or the backend is not there.
+        Interrupted: after the trials have stopped because of a signal.
+        RunError: a worker died, or the backend is not installed.
     """
     stop_file = folders[0].parent / runs.STOP
     stop_file.unlink(missing_ok=True)
@@ -109,14 +109,14 @@ def run_trials(
             while worker.is_alive():
                 worker.join(SECONDS_BETWEEN_LOOKS)
                 look()
-        except BaseException:  # nobody reads what is printed (posenc compare | head): no trial outlives this process
+        except BaseException:  # stdout is closed (posenc compare | head): no trial may outlive this process
             stop_file.touch()
             worker.join()
             stop_file.unlink(missing_ok=True)
             raise
     if received:
         stop_file.unlink(missing_ok=True)
-        raise Interrupted("stopped; what is done is kept", received[0])
+        raise Interrupted("stopped; the finished work is kept", received[0])
     if errors:
         error = errors[0]
         if isinstance(error, RunError):
@@ -147,7 +147,7 @@ def _start_ray(cpus: int) -> None:
     except ImportError as error:
         raise RunError("--backend ray needs Ray; install it on every machine: pip install ray") from error
     if not ray.is_initialized():
-        # With RAY_ADDRESS set, ray.init joins that cluster, and may not say how large it is.
+        # With RAY_ADDRESS set, ray.init joins that cluster and must not get num_cpus.
         num_cpus = None if "RAY_ADDRESS" in os.environ else cpus
         ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     register_ray()

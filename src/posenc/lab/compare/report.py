@@ -1,4 +1,4 @@
-"""The report of a run of a task: ``results.json``, a page, a table for the terminal, figures and numbers as files."""
+"""Writes the report of a task run: ``results.json``, a page, terminal tables, figures and numbers as files."""
 
 import math
 import textwrap
@@ -23,7 +23,7 @@ from posenc.lab.run.printable import escape
 
 
 def write(run: Path) -> Path:
-    """Write ``results.json`` and ``report.html``; the page's path."""
+    """Write ``results.json`` and ``report.html``; return the path of the page."""
     results = _results(run)
     runs.write_json(run / runs.RESULTS, results.to_dict())
     page = run / "report.html"
@@ -32,7 +32,7 @@ def write(run: Path) -> Path:
 
 
 def print_table(run: Path, console: Console) -> None:
-    """The tables on the console."""
+    """Print the tables of a run in the terminal."""
     results = _results(run)
     for unit in results.units:
         sizes = list(sizes_of(results.of(unit)).items())
@@ -55,13 +55,13 @@ def _terminal_table(results: Results, unit: str, sizes: Mapping[str, bool]) -> T
 
 
 def figures(run: Path) -> list[plots.Picture]:
-    """The figures of a run: each unit by size, the loss by step, and the pictures of the task."""
+    """Return the figures of a run: each measured unit by size, the loss by step, and the task's own pictures."""
     results = _results(run)
     return [*_curves(results), *_pictures(run, results)]
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """Every number of a run, one a row: see :func:`posenc.lab.load`."""
+    """Return every number of a run, one a row: see :func:`posenc.lab.load`."""
     results, found = _results(run), []
     for row in results.rows:
         about = {"encoding": row.encoding, "way": row.way, "trained_length": row.length}
@@ -108,12 +108,12 @@ def _table(results: Results, unit: str) -> dict[str, Any]:
     sizes, best = sizes_of(rows), {}
     for size in sizes:
         values = [value for row in rows if (value := mean(row.sizes.get(size))) is not None]
-        best[size] = (max if more else min)(values) if len(set(values)) > 1 else None  # all equal: none stands out
+        best[size] = (max if more else min)(values) if len(set(values)) > 1 else None  # all equal: none is best
     return {"unit": unit, "more": more, "rows": rows, "sizes": sizes, "best": best}
 
 
 def _pictures(run: Path, results: Results) -> list[plots.Picture]:
-    """What the task draws of the first seed."""
+    """The task's own pictures, of the first seed."""
     found = {}
     config = results.config
     for label, length, seed, folder in trials(run, config):

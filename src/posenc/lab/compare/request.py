@@ -18,13 +18,13 @@ SEEDS = ", ".join(f"{preset.seeds} for {name}" for name, preset in PRESETS.items
 
 
 def _size(said: str, metavar: str = "N", *, section: str = "train", default: str = "") -> Any:
-    """The option of a size. Its help shows the ``default`` of each preset, the field of a ``section`` of it."""
+    """An option for a size. Its help shows each preset's default: the field ``default`` of its ``section``."""
     shown = [f"{getattr(getattr(preset, section), default):g} for {key}" for key, preset in PRESETS.items() if default]
     return option(said, metavar, ", ".join(shown) or True, where=SIZES)
 
 
 def _encodings(incomplete: str) -> list[str]:
-    """The names that complete a SPEC."""
+    """The names of encodings, for shell completion of a SPEC."""
     from posenc.catalogue import CATALOGUE
 
     return [row.name for row in CATALOGUE if row.name.startswith(incomplete)]
@@ -32,7 +32,7 @@ def _encodings(incomplete: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Request:
-    """A run of ``posenc compare``. What is None is as the preset says.
+    """A run of ``posenc compare``. A field that is None takes the value of the preset.
 
     ``model`` and ``train`` replace fields of the preset's :class:`ModelConfig` and :class:`TrainConfig`, or of the
     :class:`Sizes` of a task, those among them that no option of the command line sets.
@@ -119,10 +119,10 @@ class Request:
         check_choice("--backend", self.backend, Backend)
 
     def labelled(self, usual: Sequence[str], label: Callable[[str], str]) -> dict[str, str]:
-        """The specs by their labels; without any, the ``usual`` ones.
+        """The specs by label; without specs, the ``usual`` ones.
 
         Raises:
-            ValueError: two have one label.
+            ValueError: two specs have the same label.
         """
         found: dict[str, str] = {}
         for spec in self.specs or usual:
@@ -132,45 +132,45 @@ class Request:
         return found
 
     def numbered_seeds(self, usual: int) -> tuple[int, ...]:
-        """The seeds; ``usual`` is how many there are where the request does not say."""
+        """The seeds; ``usual`` is their number if the request gives none."""
         seeds = usual if self.seeds is None else self.seeds
         if seeds < 1:
             raise ValueError(f"--seeds: got {seeds}, expected at least 1.")
         return tuple(range(seeds))
 
     def side_by_side(self, trials: int, processors: int) -> tuple[int, int]:
-        """Jobs and threads: a trial for each processor unless the request says otherwise."""
+        """The number of jobs and of threads; by default one trial for each processor."""
         jobs = self.jobs or min(trials, processors)
         return jobs, self.threads or max(1, cores() // jobs)
 
     def command(self, threads: int) -> str:
-        """The command that makes the same run again, with as many threads, which the results depend on."""
+        """The command that repeats the run, with the same number of threads, on which the results depend."""
         return command_of("compare", replace(self, threads=threads, folder=None, jobs=None))
 
     def several_lengths(self) -> list[int]:
-        """The trained lengths of ``--lengths``; none if it was not given."""
+        """The trained lengths of ``--lengths``; empty if the option was not given."""
         words = [] if self.lengths is None else self.lengths.split(",")
         if any(not word.strip().isdecimal() or int(word) < 1 for word in words):
-            raise ValueError(f"--lengths: got {self.lengths!r}, expected numbers with commas, such as 64,128.")
+            raise ValueError(f"--lengths: got {self.lengths!r}, expected numbers separated by commas, such as 64,128.")
         return [int(word) for word in words]
 
     def refuse(self, *options: str, why: str) -> None:
         """Refuse options that have no meaning for the task.
 
         Raises:
-            ValueError: one of them is not as by default.
+            ValueError: one of these options differs from its default.
         """
         if given := sorted(name for name in options if getattr(self, name) != getattr(Request(), name)):
             words = ", ".join("--text" if name == "texts" else f"--{name}" for name in given)
             raise ValueError(f"--task {self.task}: got {words}, {why}.")
 
     def model_sizes(self) -> dict[str, int]:
-        """What replaces the preset's sizes of the model."""
+        """The fields that replace the preset's model sizes."""
         sizes = {"dim": self.dim, "num_layers": self.layers, "num_heads": self.heads}
         return {**{name: size for name, size in sizes.items() if size is not None}, **self.model}
 
     def train_sizes(self) -> dict[str, Any]:
-        """What replaces the preset's settings of the training."""
+        """The fields that replace the preset's training settings."""
         names = ("steps", "length", "batch", "learning_rate", "warmup", "weight_decay", "dropout")
         sizes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**sizes, **self.train}

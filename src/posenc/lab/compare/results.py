@@ -1,4 +1,4 @@
-"""Everything that a run of a task found, computed from its folder alone."""
+"""The results of a task run, computed from its folder alone."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +14,12 @@ from posenc.lab.drawing.words import names
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import Data, read, to_dict
 
-HOLDS = 0.9  # of the value at the trained size, at every other one
+HOLDS = 0.9  # smallest share of the value at the trained size, at every other size, that counts as holding
 NEAR = 0.8  # of the best value at the trained size: who is worse has learned too little for "holds" to mean anything
 
 
 class Cell(msgspec.Struct):
-    """What was measured at one size: a value for each seed, and why there is none where it is None."""
+    """The values at one size, one for each seed; None for a value that is missing, with the reason."""
 
     values: list[float | None]
     trained: bool
@@ -27,7 +27,7 @@ class Cell(msgspec.Struct):
 
 
 class Row(msgspec.Struct):
-    """One unit of an encoding, used in one way and trained at one length. ``row`` is its name."""
+    """One measured unit of an encoding, used in one way and trained at one length. ``row`` is the name of the row."""
 
     row: str
     unit: str
@@ -38,8 +38,8 @@ class Row(msgspec.Struct):
 
 
 class Results(msgspec.Struct, kw_only=True):
-    """What ``results.json`` holds. ``units`` says of each whether more is better; ``examples`` has what each encoding
-    wrote by what was given, and ``losses`` for each encoding and seed pairs (step, loss)."""
+    """The content of ``results.json``. ``units`` says for each unit whether more is better. ``examples`` has, for each
+    input, the output of each encoding. ``losses`` has pairs (step, loss) for each encoding and seed."""
 
     task: str
     title: str
@@ -57,12 +57,12 @@ class Results(msgspec.Struct, kw_only=True):
         return plain | {"config": to_dict(KIND, self.config)}
 
     def of(self, unit: str, length: int | None = None) -> list[Row]:
-        """The rows of one unit, and of one trained length if it is given."""
+        """The rows of one unit, optionally of one trained length."""
         return [row for row in self.rows if row.unit == unit and length in (None, row.length)]
 
 
 def collect(run: Path, task: Task, config: TaskConfig) -> Results:
-    """All measurements of a run."""
+    """Collect all measurements of a run."""
     rows: dict[tuple[str, str], Row] = {}
     examples: dict[str, dict[str, str]] = {}
     losses: dict[str, list[list[tuple[int, float]]]] = {}
@@ -93,7 +93,7 @@ def collect(run: Path, task: Task, config: TaskConfig) -> Results:
 
 
 def sizes_of(rows: list[Row]) -> dict[str, bool]:
-    """The columns of a table, and whether every row that has one was trained at it."""
+    """The columns of a table, and for each whether all rows with a value there were trained at that size."""
     cells: dict[str, list[bool]] = {}
     for row in rows:
         for size, cell in row.sizes.items():
@@ -102,19 +102,19 @@ def sizes_of(rows: list[Row]) -> dict[str, bool]:
 
 
 def known(cell: Cell | None) -> list[float] | None:
-    """The values of all seeds; None where one has none."""
+    """The values of all seeds; None if one is missing."""
     values = [] if cell is None else [value for value in cell.values if value is not None]
     return values if cell is not None and values and len(values) == len(cell.values) else None
 
 
 def mean(cell: Cell | None) -> float | None:
-    """The mean over seeds; None where a seed has no value."""
+    """The mean over seeds; None if a seed has no value."""
     values = known(cell)
     return None if values is None else float(np.mean(values))
 
 
 def summary(results: Results) -> list[str]:
-    """What is best at the trained size, and what holds past it, in the words that the seeds allow."""
+    """Sentences on which encoding is best at the trained size and which hold beyond it, as far as the seeds allow."""
     lines = []
     lengths = results.config.lengths
     for unit, more_is_better in results.units.items():
@@ -155,7 +155,7 @@ def _about(rows: list[Row], unit: str, more: bool) -> list[str]:
 
 
 def _quoted(row: Row) -> str:
-    """The name of a row as a sentence has it: with quotation marks where it has a comma of its own."""
+    """The name of a row for use in a sentence: in quotation marks if it contains a comma."""
     return f"\u201c{row.row}\u201d" if "," in row.row else row.row
 
 
@@ -168,14 +168,14 @@ def _best(values: Mapping[str, list[float]], better: Callable[..., str]) -> tupl
 
 
 def two_errors(values: Sequence[float] | np.ndarray[Any, Any]) -> float:
-    """Two standard errors of the mean of what the seeds gave; 0 for one seed, whose error nobody knows."""
+    """Two standard errors of the mean over the seeds; 0 for a single seed, whose error is unknown."""
     return float(2 * np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def holds(past: list[float], trained: list[float], more: bool) -> Literal["yes", "no", "unclear"]:
-    """Whether the values past the trained size stay within a tenth of those at it, seed by seed.
+    """Whether the values beyond the trained size stay within a tenth of the trained size's values, seed by seed.
 
-    With several seeds the mean difference from the limit counts, and is unclear within two standard errors of 0.
+    With several seeds, the mean difference from the limit decides; within two standard errors of 0 it is unclear.
     """
     room = np.asarray(past) - HOLDS * np.asarray(trained) if more else np.asarray(trained) / HOLDS - np.asarray(past)
     if abs(room.mean()) < two_errors(room):
@@ -184,7 +184,7 @@ def holds(past: list[float], trained: list[float], more: bool) -> Literal["yes",
 
 
 def shown(cell: Cell | None) -> str:
-    """Mean and, of several seeds, half the range."""
+    """The mean and, for several seeds, half the range."""
     values = known(cell)
     if values is None:
         return "past its table" if cell and "got position" in cell.note else "-"
@@ -210,7 +210,7 @@ def _past(row: Row) -> list[list[float]] | None:
 
 
 def _may_be_as_good(values: list[float], best: list[float]) -> bool:
-    """Whether seeds leave open which of the two is better: the mean difference is below two standard errors."""
+    """Whether the seeds do not decide which of two is better: the mean difference is below two standard errors."""
     if len(values) < 2 or len(values) != len(best):
         return values == best
     apart = np.asarray(values) - np.asarray(best)

@@ -1,4 +1,4 @@
-"""Training in steps: what happens in a step depends on the seed and its number alone, so it can be resumed."""
+"""Training that can be resumed: a step depends only on the seed and the number of the step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ from posenc.lab.compare.text.config import TrainConfig
 from posenc.lab.run.schedule import learning_rate_at, load_moments, moments
 
 Settings = TrainConfig | Sizes
-"""How a model is trained: on text, or at a task."""
+"""The training settings: for text, or for a task."""
 Model = TypeVar("Model", bound=nn.Module)
 Config = TypeVar("Config", bound=Settings)
 
 
 class Stepwise(ABC, Generic[Model, Config]):
-    """A model, its optimizer, and how far they are. A subclass says what the loss of a step is."""
+    """A model, its optimizer, and the number of steps done. A subclass defines the loss of a step."""
 
     rate = "steps_per_second"
-    """What its speed is called in the metrics."""
+    """The name of the speed in the metrics."""
 
     def __init__(self, model: Model, config: Config, device: torch.device) -> None:
         self.model, self.config, self.step = model, config, 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # since the last row of metrics
-        # Decay pulls weights to zero, which is no neutral place for a table: only the matrices of layers decay.
+        # Weight decay pulls weights to zero, which is not a neutral value for a table: only layer matrices decay.
         encodings = [module for module in model.modules() if isinstance(module, posenc.Encoding)]
         of_encodings = {id(weight) for encoding in encodings for weight in encoding.parameters()}
         layers = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
@@ -44,11 +44,11 @@ class Stepwise(ABC, Generic[Model, Config]):
 
     @property
     def per_step(self) -> int:
-        """How many of what its speed counts are in a step."""
+        """Number of units, as counted by the speed, in one step."""
         return 1
 
     def advance(self) -> None:
-        """One step."""
+        """Do one step."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.config)
         loss = self.loss()
@@ -66,13 +66,13 @@ class Stepwise(ABC, Generic[Model, Config]):
         return mean
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on, as named tensors."""
+        """Everything that the next step depends on, as named tensors."""
         state = {f"model.{name}": value for name, value in self._values().items()}
         progress = {"progress.step": torch.tensor(self.step), "progress.loss_sum": self.loss_sum}
         return {**state, **moments(self.optimizer, dict(self.model.named_parameters())), **progress}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to where :meth:`state` was taken."""
+        """Restore a state that :meth:`state` returned."""
         with torch.no_grad():
             for name, value in self._values().items():
                 value.copy_(state[f"model.{name}"])
@@ -81,5 +81,5 @@ class Stepwise(ABC, Generic[Model, Config]):
         self.loss_sum.copy_(state["progress.loss_sum"])
 
     def _values(self) -> dict[str, Tensor]:
-        """Weights and buffers; what several modules share has one name."""
+        """Weights and buffers; a tensor that several modules share appears once."""
         return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}

@@ -1,4 +1,4 @@
-"""What a task of ``posenc compare --task`` is."""
+"""The interface of a task of ``posenc compare --task``."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What decides a trial besides its encoding and its seed. ``length`` is the trained size, in the task's unit.
+    """All settings of a trial except its encoding and its seed. ``length`` is the trained size, in the task's unit.
 
-    AdamW, a linear warm-up of ``warmup`` steps and a linear decay to a tenth of ``learning_rate``.
+    The optimizer is AdamW: a linear warm-up of ``warmup`` steps, then a linear decay to a tenth of ``learning_rate``.
     """
 
     dim: int = 64
@@ -54,11 +54,11 @@ class Measurement:
     """One number about a trained model.
 
     Attributes:
-        row: how the encoding was used, such as a rule for positions; empty if there is one way.
+        row: how the encoding was used, such as a rule for positions; empty if there is only one way.
         size: the size that was measured, as the report writes it.
-        value: in its unit; None if it could not be measured, and then ``note`` says why.
+        value: the number, in its unit; None if it could not be measured, with the reason in ``note``.
         trained: whether this is the trained size.
-        unit: the task's by default, or one of its ``other_units``.
+        unit: by default the task's unit, otherwise one of its ``other_units``.
     """
 
     row: str
@@ -71,23 +71,23 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Example:
-    """What a trained model wrote; those of several encodings with the same ``given`` stand together in the report."""
+    """The output of a trained model. The report shows the outputs of all encodings for the same ``given`` together."""
 
     given: str
     written: str
 
 
 class Task(ABC):
-    """A job that encodings are compared at. A subclass is one file in ``lab/compare/tasks``, or a class of a user's.
+    """A task on which encodings are compared. A subclass is one file in ``lab/compare/tasks``, or a user's own class.
 
     Attributes:
         title: what the model learns, for the heading of the report.
         encodings: specs of the default encodings, in order. Names that :meth:`model` alone understands are allowed.
-        unit: of what is measured first of all.
-        more_is_better: whether a larger value is.
-        other_units: of what is measured besides, and whether a larger value is better.
-        sizes: of the quick preset.
-        expected: what published work found, for the report; empty if there is nothing to compare with.
+        unit: the unit of the main measurement.
+        more_is_better: whether a larger value is better.
+        other_units: the units of further measurements, each with whether a larger value is better.
+        sizes: the settings of the quick preset.
+        expected: results of published work, for the report; empty if there are none.
     """
 
     title: ClassVar[str]
@@ -99,31 +99,31 @@ class Task(ABC):
     expected: ClassVar[str] = ""
 
     def check(self, spec: str) -> str:
-        """The label of an encoding's spec; one that is not known is refused."""
+        """Return the label of a spec; raise an error for an unknown encoding."""
         parsed = parse(spec)
         parsed.load()
         return parsed.label
 
     @abstractmethod
     def model(self, spec: str, sizes: Sizes) -> nn.Module:
-        """A model with the encoding of ``spec``; random numbers come from torch's own generator, which is seeded."""
+        """Build a model with the encoding of ``spec``. Random numbers come from torch's seeded global generator."""
 
     @abstractmethod
     def loss(self, model: Any, sizes: Sizes, generator: np.random.Generator) -> Tensor:
-        """The loss on the data of one step, drawn with a generator that depends on the seed and the step alone."""
+        """Return the loss of one step. ``generator``, which draws the data, depends only on seed and step."""
 
     @abstractmethod
     def measure(self, model: Any, spec: str, sizes: Sizes) -> Iterator[Measurement]:
-        """What the trained model does, the trained size first. The model is in eval mode and has no gradients."""
+        """Yield measurements of the trained model, the trained size first. It is in eval mode, without gradients."""
 
     def examples(self, model: Any, spec: str, sizes: Sizes) -> Sequence[Example]:
-        """What the trained model writes, for the report."""
+        """Return outputs of the trained model, for the report."""
         return ()
 
     def show(self, model: Any, spec: str, sizes: Sizes) -> Mapping[str, Tensor]:
-        """What :meth:`pictures` draws of a trained model; it is kept in the folder of its trial."""
+        """Return the tensors that :meth:`pictures` draws. They are stored in the folder of the trial."""
         return {}
 
     def pictures(self, shown: Mapping[str, Mapping[str, Tensor]]) -> "Sequence[Picture]":
-        """Figures for the report, from what :meth:`show` gave for each encoding (of the first seed), by its label."""
+        """Return figures for the report, from the tensors of :meth:`show` by label of the encoding (first seed)."""
         return ()

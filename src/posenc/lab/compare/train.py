@@ -1,4 +1,4 @@
-"""Training at a task: what happens in a step depends on the seed and the number of the step alone."""
+"""Training on a task: each step depends only on the seed and the number of the step."""
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class Training(Stepwise[nn.Module, Sizes]):
 
 
 def train(task: Task, spec: str, sizes: Sizes, seed: int) -> nn.Module:
-    """A trained model, in eval mode and without gradients."""
+    """Train a model; return it in eval mode and without gradients."""
     training = Training(task, spec, sizes, seed)
     while training.step < sizes.steps:
         training.advance()

@@ -1,4 +1,4 @@
-"""What every trial does: work in a locked folder, train to the last step, go on from wherever it was cut off."""
+"""The common part of all trials: lock the folder, train to the last step, continue an interrupted trial."""
 
 import os
 import signal
@@ -25,9 +25,9 @@ class Outcome:
 
 
 def run_alone(folder: str, parent: int, work: Callable[[Path, Callable[[], bool]], bool]) -> Outcome:
-    """Do a trial's work in its locked folder. The work asks when to stop, and returns whether it is done."""
+    """Do a trial's ``work`` in its locked folder. It can ask whether to stop, and returns whether it is done."""
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is for the parent to act on
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
     path = Path(folder)
     stop_file = path.parent / runs.STOP
     is_child = os.getppid() == parent
@@ -46,7 +46,7 @@ def run_alone(folder: str, parent: int, work: Callable[[Path, Callable[[], bool]
         says_everything = isinstance(error, (RunError, ValueError, TypeError, OSError))
         return Outcome(path.name, "failed", str(error) if says_everything else f"{type(error).__name__}: {error}")
     if is_orphan():
-        os._exit(1)  # nobody will read the outcome, and an idle worker would linger for minutes
+        os._exit(1)  # no process is left to read the outcome, and an idle worker would stay for minutes
     return Outcome(path.name, "done" if finished else "stopped")
 
 
@@ -59,10 +59,10 @@ def train_and_measure(
     threads: int,
     device: str,
 ) -> bool:
-    """Train to the last step, then append each row that ``measure`` yields, up to one of the event "done".
+    """Train to the last step, then append each row that ``measure`` yields, up to a row with the event "done".
 
-    False if ordered to stop on the way. A training that was cut off goes on from its checkpoint; a measuring begins
-    anew.
+    Return False if a stop was requested before the end. Interrupted training continues from its checkpoint; measuring
+    begins again.
     """
     here = environment.describe(threads=threads, device=device)
     checkpoint = folder / runs.CHECKPOINT
@@ -86,13 +86,13 @@ def _train(
     before: float,
     ordered_to_stop: Callable[[], bool],
 ) -> bool:
-    """Train to the last step; False if ordered to stop on the way. A checkpoint stands at the end in either case."""
+    """Train to the last step; return False if a stop was requested before. Both cases end with a checkpoint."""
     config = training.config
     start = time.perf_counter() - before
     logged_step, logged_at = training.step, time.perf_counter()
 
     def save() -> None:
-        metrics.sync()  # first the rows, then the step that vouches for them
+        metrics.sync()  # first the rows, then the checkpoint that refers to them
         runs.save_tensors(checkpoint, training.state())
 
     while training.step < config.steps:
@@ -119,19 +119,19 @@ def _train(
 def _begin_or_resume(
     training: Stepwise[Any, Any], folder: Path, here: Mapping[str, Any], checkpoint: Path
 ) -> tuple[runs.Metrics, float]:
-    """The metrics of a trial, and its seconds so far; a training whose checkpoint stands goes back to it."""
+    """Return the metrics of a trial and its seconds so far; restore the checkpoint if there is one."""
     if checkpoint.exists():
         before = runs.read_json(folder / runs.ENVIRONMENT)
-        for package in ("torch", "posenc"):  # with other code, the numbers would not be those of an unbroken run
+        for package in ("torch", "posenc"):  # with other versions the numbers could differ
             if before.get(package) != here[package]:
                 raise RunError(
-                    f"it began with {package} {before.get(package)} and would go on with {here[package]}, which may "
-                    "compute other numbers; install that version, or start a new run."
+                    f"the trial began with {package} {before.get(package)} and would continue with {here[package]}, "
+                    "which may compute other numbers; install that version, or start a new run."
                 )
     runs.write_json(folder / runs.ENVIRONMENT, here)
     metrics = runs.Metrics(folder / runs.METRICS)
     if checkpoint.exists():
         training.load(runs.load_tensors(checkpoint))
     rows = [row for row in metrics.rows() if row["event"] == "train" and row["step"] <= training.step]
-    metrics.keep(rows)  # rows past the checkpoint will be written again, with the same numbers
+    metrics.keep(rows)  # rows after the checkpoint are written again, with the same numbers
     return metrics, rows[-1]["seconds"] if rows else 0.0

@@ -1,4 +1,4 @@
-"""Follows the trials of a run by their folders, and shows how far each is."""
+"""Follows the trials of a run through their folders, and shows the progress of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from posenc.lab.run.progress import Row, display, said_time
 
 @dataclass
 class Standing:
-    """How far a trial is."""
+    """The progress of a trial."""
 
     step: int = 0
     loss: float | None = None
@@ -25,7 +25,7 @@ class Standing:
     evaluated: str = ""
 
     def update(self, row: dict[str, Any] | None, config: Settings) -> None:
-        """Take in the last row of a trial's metrics; rows before it may have been missed."""
+        """Update from the last row of a trial's metrics; earlier rows may have been skipped."""
         if row is None:
             return
         if row["event"] == "train":
@@ -47,7 +47,7 @@ class Standing:
         return f"{self.steps_per_second:.1f} steps/s"
 
     def time_left(self, config: Settings) -> str:
-        """Time left, or what is done instead of training."""
+        """The time left, or the current phase if the trial is not training."""
         if self.phase == "evaluating":
             return self.phase + self.evaluated
         if self.phase != "training" or not self.steps_per_second:
@@ -58,19 +58,19 @@ class Standing:
 
 
 class Watch:
-    """Follows trials by their folders; call :meth:`look` now and then."""
+    """Follows trials through their folders; call :meth:`look` regularly."""
 
     def __init__(self, folders: Sequence[Path], config: Settings, console: Console) -> None:
         self.config, self.console = config, console
         self.standings = {folder: Standing() for folder in folders}
-        for folder, standing in self.standings.items():  # a run that is resumed has got somewhere already
+        for folder, standing in self.standings.items():  # a resumed run has made some progress already
             for row in runs.Metrics(folder / runs.METRICS).rows():
                 standing.update(row, config)
         self._several_seeds = len({folder.name.rpartition("-seed")[2] for folder in folders}) > 1
         self._display = display(console)
 
     def __enter__(self) -> Self:
-        # Of a run that goes on: how many trials are done, and after which step each of the others continues.
+        # For a resumed run: the number of finished trials, and the step after which each of the others continues.
         done = sum(standing.phase == "done" for standing in self.standings.values())
         steps = {folder: step for folder in self.standings if (step := _step_of(folder / runs.CHECKPOINT)) is not None}
         if done or steps:
@@ -90,7 +90,7 @@ class Watch:
         return f"{label} seed {seed}" if self._several_seeds else label
 
     def look(self) -> None:
-        """Read where all trials are, and show it."""
+        """Read the progress of all trials, and show it."""
         for folder, standing in self.standings.items():
             if standing.phase != "done":
                 standing.update(runs.Metrics(folder / runs.METRICS).last(), self.config)
@@ -111,7 +111,7 @@ class Watch:
 
 
 def _step_of(checkpoint: Path) -> int | None:
-    """The step of a checkpoint; None if there is none, or a damaged one, which its trial reports."""
+    """The step of a checkpoint; None if there is none or it is damaged, which the trial reports."""
     try:
         return int(runs.load_tensors(checkpoint)["progress.step"])
     except (OSError, RunError, KeyError, ValueError, RuntimeError):

@@ -1,4 +1,4 @@
-"""By which angles a function turns: their sign, their base and their errors."""
+"""Measures the angles by which a function rotates: their sign, base and errors."""
 
 import math
 from typing import Literal
@@ -15,7 +15,7 @@ _EPS32 = float(np.finfo(np.float32).eps)
 
 
 def direction_of(matrix: FloatArray, pairs: list[tuple[int, int]], given: FloatArray | None) -> Literal["+", "-", "?"]:
-    """The sign of what the first channel of the fastest pair gives to the second, at position 1."""
+    """The sign with which the first channel of the fastest pair enters the second, at position 1."""
     if not pairs:
         return "?"
     a, b = pairs[0]
@@ -28,7 +28,7 @@ def direction_of(matrix: FloatArray, pairs: list[tuple[int, int]], given: FloatA
 def precision_of(
     probe: Probe, pairs: list[tuple[int, int]], direction: str, scale: float, moved: FloatArray
 ) -> tuple[float | None, str, tuple[tuple[int, float], ...], FloatArray]:
-    """The base, the quality of the angles, the error by position, and the rates, empty where angles are given."""
+    """The base, the quality of the angles, the error by position, and the rates (empty if the angles are given)."""
     given = np.empty(0)
     if not pairs:
         return None, "none", (), given
@@ -44,7 +44,7 @@ def precision_of(
         return turned
 
     if not probe.form.makes_its_angles:
-        # The angles are the caller's: what is left to judge is the arithmetic, at angles that the tables round well.
+        # The caller gives the angles, so this tests only the arithmetic, at angles that tables represent well.
         errors = []
         for position in _LENGTHS:
             angle = probe.angle((position,))[0].numpy()
@@ -58,10 +58,10 @@ def precision_of(
     errors = []
     for position in _LENGTHS:
         if position > 4095 and "positions" not in probe.form.roles:
-            break  # such a function would have to turn a sequence of this length
+            break  # a function of this form needs a sequence of this length
         try:
             got = complex_at(position)
-        except Exception:  # past the end of its table, in whatever way it says so
+        except Exception:  # past the end of its table; the function may raise any error
             break
         errors.append((position, float(np.abs(got - np.exp(1j * position * rates)).max())))
     if base is None:
@@ -73,7 +73,7 @@ def precision_of(
 
 
 def inverted_ramp(rates: FloatArray) -> str | None:
-    """What is wrong where the slowest pairs have the rates of RoPE and the fastest have not; None otherwise."""
+    """The fault if the slowest pairs have the rates of RoPE and the fastest do not; None otherwise."""
     n = len(rates)
     if n < 8 or (rates <= 0).any():
         return None
@@ -87,7 +87,7 @@ def inverted_ramp(rates: FloatArray) -> str | None:
 
 
 def _geometric(rates: FloatArray) -> tuple[float | None, FloatArray]:
-    """The base of rates b^(-c/n), c = 0 .. n - 1, to the roundest number that explains them; None if none does."""
+    """The base b of rates b^(-c/n), c = 0 .. n - 1, as the roundest number that fits; None if none fits."""
     n = len(rates)
     if n < 2 or (rates <= 0).any() or abs(rates[0] - 1) > 1e-5:
         return None, rates

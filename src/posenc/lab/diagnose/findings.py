@@ -1,4 +1,4 @@
-"""What was found out about a rotation, and what is wrong with it."""
+"""Finds out what a rotation does, and its faults."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ from posenc.lab.diagnose.probe import probe_of
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found out about a rotation.
+    """The findings about a rotation.
 
     Attributes:
-        signature: how it wants to be called.
+        signature: the form of the call.
         pairing: "half", "interleaved", "half, in blocks of n", or "other".
         direction: "+" if pair (a, b) becomes (a cos - b sin, a sin + b cos), "-" for the other way round.
-        rotated: first rotated channel, and the one after the last.
-        scale: what the length of a vector is multiplied by.
-        output_order: "kept", or how channels are moved besides ("interleaved to half").
-        base: the base of its wavelengths, if it makes its angles itself and they are geometric.
+        rotated: the first rotated channel, and the one after the last.
+        scale: the factor on the length of a vector.
+        output_order: "kept", or how the function also reorders channels ("interleaved to half").
+        base: the base of its wavelengths, if the function computes its angles and they are geometric.
         angles: "given", "exact", "float32" or "coarse".
         errors: (position, largest error of cos and sin) against angles in float64.
-        bfloat16_error: the largest error on bfloat16 input within 2048 tokens, in units of the rounding that it must
-            have; None if it does not take bfloat16.
-        faults: sentences about what is wrong. Empty for a sound rotation.
+        bfloat16_error: the largest error on bfloat16 input within 2048 tokens, in units of the unavoidable rounding
+            error; None if the function does not take bfloat16.
+        faults: sentences about the faults; empty for a correct rotation.
     """
 
     signature: str
@@ -46,11 +46,11 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """0 for a sound rotation, 1 if there are faults."""
+        """0 for a correct rotation, 1 if there are faults."""
         return 1 if self.faults else 0
 
     def lines(self) -> list[str]:
-        """The findings as a person reads them."""
+        """The findings as lines of text."""
         start, stop = self.rotated
         slice_ = "all" if stop - start == self.head_dim else f"{start} to {stop - 1}"
         found = [
@@ -82,7 +82,7 @@ def diagnose(
     ``f(q, k, cos, sin)``,
     ``f(x, cos, sin)``, ``f(x, sin, cos)``, ``f(q, k, freqs_cis)`` and ``f(x, freqs_cis)`` with complex numbers,
     ``f(x, freqs)`` with angles, ``f(x, positions)``, ``f(q, k, positions)``, ``f(x)`` and ``f(q, k)`` with positions
-    0, 1, 2, ... understood. Tables with one number for each channel or for each pair, with and without a batch; x as
+    0, 1, 2, ... implied. Tables with one number for each channel or for each pair, with and without a batch; x as
     (batch, heads, seq, head_dim) or (batch, seq, heads, head_dim).
 
     Args:
@@ -92,10 +92,10 @@ def diagnose(
         expect_pairing, expect_direction: a finding other than this is a fault.
 
     Returns:
-        The findings. ``exit_code`` is 0 for a sound rotation and 1 for one with faults.
+        The findings. ``exit_code`` is 0 for a correct rotation and 1 for one with faults.
 
     Raises:
-        ValueError: the target cannot be found, or none of the ways of calling works.
+        ValueError: the target cannot be found, or no known form of the call works.
 
     Example:
         >>> from posenc import RoPE
@@ -113,9 +113,9 @@ def diagnose(
     order, moved, fault = at_position_0(first / scale, matrices[1] / scale)
     if order is None:
         raise ValueError(
-            f"diagnose: called as {probe.form}, it does not leave a vector as it is at position 0, up to a factor and "
-            "an order of channels, so it is no rotation by an angle that grows with the position; is position 0 "
-            "something else to it?"
+            f"diagnose: called as {probe.form}, the function changes a vector at position 0 by more than a factor and "
+            "an order of channels, so it is not a rotation by an angle that grows with the position; perhaps the "
+            "function counts positions in another way."
         )
     if fault is not None:
         faults.append(fault)
@@ -128,7 +128,7 @@ def diagnose(
     if not probe.is_linear():
         faults.append("it is not linear in its input")
     if (error := float(np.abs(turned[5].T @ turned[5] - np.eye(head_dim)).max())) > 1e-4:
-        # cos and sin in bfloat16 do not lie on the circle, by up to 2**-8 of its radius.
+        # Rounding to bfloat16 moves (cos, sin) off the unit circle by up to 2**-8.
         what = "it is no rotation" if error > 0.02 else "its cosines and sines are coarse"
         faults.append(f"{what}: lengths or angles between vectors change, by {error:.2g} at position 5")
         if pairing != "other" and (error := max(abs(turned[1][a, a] - turned[1][b, b]) for a, b in pairs)) > 0.02:

@@ -1,4 +1,4 @@
-"""What the matrix of one position says: the order of the channels, and which turns into which."""
+"""Reads the matrix of one position: the order of the channels, and which channels form pairs."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,9 +7,9 @@ FloatArray = NDArray[np.float64]
 
 
 def at_position_0(zero: FloatArray, one: FloatArray) -> tuple[str | None, FloatArray, str | None]:
-    """What position 0 does: the order of the channels, the matrix to undo, and what is wrong with it.
+    """The effect of position 0: the order of the channels, the matrix that undoes it, and the fault if there is one.
 
-    The order is None if it is something else. ``one`` is the matrix of position 1.
+    The order is None if the matrix is not a reordering. ``one`` is the matrix of position 1.
     """
     unit, step = np.eye(len(zero)), one @ zero.T
     if np.abs(zero @ zero + unit).max() < 1e-3 and np.abs(np.abs(zero) - np.round(np.abs(zero))).max() < 1e-3:
@@ -19,7 +19,7 @@ def at_position_0(zero: FloatArray, one: FloatArray) -> tuple[str | None, FloatA
             "cos and sin are swapped: at position 0 it turns each pair by 90 degrees, (a, b) -> (-b, a)",
         )
     for off in (1, -1):
-        # For rotations a transpose is the inverse.
+        # The inverse of a rotation is its transpose.
         if np.abs(zero - unit).max() > 1e-3 and np.abs(zero - (step if off == 1 else step.T)).max() < 1e-3:
             told = f"its positions are off by one: it turns position 0 as position {off} must be turned"
             return "kept", zero, told
@@ -27,7 +27,7 @@ def at_position_0(zero: FloatArray, one: FloatArray) -> tuple[str | None, FloatA
 
 
 def permutation(matrix: FloatArray) -> tuple[str | None, FloatArray]:
-    """At position 0 only an order of channels is left: its name and its matrix, or None if it is something else."""
+    """At position 0 a rotation only reorders channels: the name and matrix of the order; None for anything else."""
     moved = np.round(np.abs(matrix)).astype(np.float64)
     if np.abs(matrix - moved).max() > 1e-3 or not (moved.sum(0) == 1).all() or not (moved.sum(1) == 1).all():
         return None, moved
@@ -47,7 +47,7 @@ def permutation(matrix: FloatArray) -> tuple[str | None, FloatArray]:
 
 
 def pairs_of(matrix: FloatArray) -> tuple[list[tuple[int, int]], list[int]]:
-    """Which channel turns into which, the lower first; and all channels that take part."""
+    """The pairs of channels, the lower channel first; and all channels that belong to a pair."""
     off = np.abs(matrix - np.diag(np.diag(matrix)))
     channels = [int(c) for c in np.flatnonzero(off.max(axis=0) > 1e-7)]
     partner = {c: int(off[:, c].argmax()) for c in channels}
@@ -69,12 +69,12 @@ def name_pairing(pairs: list[tuple[int, int]], channels: list[int]) -> tuple[str
         return "half", (start, stop)
     if (stop - start) % (2 * gap) == 0 and len(channels) == stop - start:
         return f"half, in blocks of {2 * gap}", (start, stop)
-    # Slow pairs that do not turn at all (a share of the head) leave holes in both halves.
+    # Pairs with rate 0 (partial rotation) leave gaps in both halves.
     return "half", (start, stop)
 
 
 def not_pairs(matrix: FloatArray) -> str:
-    """Why the matrix of position 1 is not made of pairs."""
+    """The reason why the matrix of position 1 does not consist of pairs."""
     shifted = np.abs(matrix) > 1e-7
     np.fill_diagonal(shifted, False)
     from_channel = shifted.argmax(axis=1)

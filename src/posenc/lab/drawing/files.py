@@ -1,4 +1,4 @@
-"""The figures and the numbers of a run as files."""
+"""Writes the figures and the numbers of a run to files."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ SUFFIXES = (".svg", ".pdf", ".png")
 
 
 def write_plots(pictures: Sequence[Picture], folder: Path) -> list[Path]:
-    """Each picture in each format, as ``folder/<name>.<suffix>``."""
+    """Write each picture in each format, as ``folder/<name>.<suffix>``."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for picture in pictures:
@@ -26,7 +26,7 @@ def write_plots(pictures: Sequence[Picture], folder: Path) -> list[Path]:
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> int:
-    """A tidy table: one number a row, in the column "value". Returns the number of rows."""
+    """Write a tidy table: one number a row, in the column "value". Return the number of rows."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")

@@ -1,6 +1,6 @@
-"""What every report page shares: one style sheet for light and dark, figures, swatches, lists of facts.
+"""The common parts of all report pages: one style sheet for light and dark themes, figures, colour marks, facts.
 
-A page needs nothing else: styles and pictures are in it, and nothing is fetched. Pages are Jinja2 templates that stand
+A page is self-contained: it includes styles and pictures, and fetches nothing. Pages are Jinja2 templates that stand
 beside the code of their job; they extend ``shell.html`` and use the macros of ``parts.html``, and what they show is
 escaped.
 """
@@ -16,7 +16,7 @@ from posenc.lab.drawing import plots
 
 
 def page(template: Path, **shown: Any) -> str:
-    """A whole page, from its template and what the template shows."""
+    """Render a page from its template and the data that the template shows."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
@@ -30,18 +30,18 @@ def page(template: Path, **shown: Any) -> str:
 
 
 def hue(on_white: str) -> str:
-    """A hue as a variable that the page sets anew on black."""
+    """A hue as a CSS variable, which the page sets to another value in the dark theme."""
     name = next(name for name, (white, _) in plots.HUES.items() if white == on_white)
     return f"var(--{name},{on_white})"
 
 
 def files(described: Sequence[Mapping[str, Any]]) -> str:
-    """The files of a text in words: name, size, digest."""
+    """The files of a text: name, size, digest."""
     return "; ".join(f"{file['name']} ({file['bytes']:,} bytes, sha256 {file['sha256'][:12]}…)" for file in described)
 
 
 def flat(value: Any) -> str:
-    """Nested data in one line of words."""
+    """Nested data as one line of text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key.replace('_', ' ')} {flat(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):

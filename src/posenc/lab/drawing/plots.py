@@ -1,7 +1,7 @@
 """The look of every figure, and the figures of a run.
 
-Figures are drawn once and read on white and on black: axes and text are in one ink that becomes ``currentColor``, and
-each hue becomes a CSS variable, which a page can set anew for a dark theme. No pyplot, so nothing is shared.
+Each figure is drawn once, for both themes: axes and text have one colour that becomes ``currentColor``, and
+each hue becomes a CSS variable, which the dark theme replaces. pyplot is not used, so there is no global state.
 """
 
 import io
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 TIMES = "\u00d7"
 INK, MUTED, GRID = "#1c1d1f", "#6a6b6d", "#d9dadb"
 
-HUES = {  # on white, on black; told apart with a colour-blind eye too, and markers differ as well
+HUES = {  # on white, on black; distinguishable for colour-blind readers, and with different markers
     "grey": ("#75777a", "#a3a6aa"),
     "vermilion": ("#c8500a", "#ff8a4c"),
     "gold": ("#b07d00", "#e3b341"),
@@ -56,7 +56,7 @@ _IN_TURN = ("green", "blue", "purple", "vermilion", "gold", "pink", "teal", "bro
 MARKERS = "osD^vP*X<>hp"
 
 WIDTH, HEIGHT = 4.4, 2.9
-"""Inches of a figure in a page: at 9 points its text is readable when the page is a phone."""
+"""Width of a figure in inches: its text of 9 points is readable on a phone."""
 
 DIVERGING = LinearSegmentedColormap.from_list(
     "posenc",
@@ -67,7 +67,7 @@ DIVERGING = LinearSegmentedColormap.from_list(
         (1.0, (0.1, 0.47, 0.78, 1)),
     ],
 )
-"""Orange below zero, blue above, and the page's own ground at zero."""
+"""Orange below zero, blue above, and the page's background at zero."""
 
 STYLE: dict[str, Any] = {
     "font.size": 9,
@@ -100,7 +100,7 @@ STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: what is seen in it, how to read it, and the function that draws it."""
+    """One picture: its title, a caption that explains it, and the function that draws it."""
 
     name: str
     title: str
@@ -110,18 +110,18 @@ class Picture:
 
 
 def hues(labels: Sequence[str]) -> dict[str, str]:
-    """A hue for each label, on white: an encoding of the catalogue always has the same, others take the next free."""
+    """A hue for each label, on white: an encoding of the catalogue has a fixed hue, others take the next free one."""
     free = iter([name for name in HUES if name not in _OF.values()] * len(labels))
     return {label: HUES[_OF[label] if label in _OF else next(free)][0] for label in labels}
 
 
 def in_turn() -> Iterator[str]:
-    """Hues on white, one after the other without end, for lines that are of no encoding."""
+    """An endless sequence of hues on white, for lines that do not belong to an encoding."""
     return itertools.cycle(HUES[name][0] for name in _IN_TURN)
 
 
 def _style(name: str) -> AbstractContextManager[None]:
-    """The look, for as long as a figure is drawn. Its name goes into the names of clipping paths, unique in a page."""
+    """The style while a figure is drawn; its name makes the names of clipping paths unique in a page."""
     options: Any = {**STYLE, "svg.hashsalt": name}
     return matplotlib.rc_context(options)
 
@@ -137,7 +137,7 @@ def svg(picture: Picture) -> str:
 
 
 def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
-    """All pictures as one file: PNG, PDF or SVG by its suffix. Its folder is made if there is none."""
+    """Save all pictures as one file: PNG, PDF or SVG by its suffix. Make its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = min(2, len(pictures))
     rows = math.ceil(len(pictures) / columns)
@@ -168,7 +168,7 @@ def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
 
 
 def heatmap(axes: Axes, values: NDArray[np.float64], *, square: bool = False) -> None:
-    """Numbers as colours with a bar: blue above zero, orange below, the page's own ground at zero and at NaN."""
+    """Numbers as colours with a colour bar: blue above zero, orange below, the page's background at zero and NaN."""
     aspect: Any = "equal" if square else "auto"
     image = axes.imshow(values, cmap=DIVERGING, norm=CenteredNorm(), aspect=aspect, interpolation="none")
     axes.spines[:].set_visible(True)
@@ -189,10 +189,10 @@ def _themed(figure: Figure) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
-    # Names that nothing refers to would be the same in every picture of a page.
+    # Names that nothing refers to would repeat in every picture of a page.
     referred = set(re.findall(r"#([\w-]+)", text))
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in referred else "", text)
-    # By viewBox alone, the picture takes the width that it is given.
+    # With viewBox alone, the picture scales to the available width.
     for side in ("width", "height"):
         text = re.sub(rf'(<svg [^>]*?) {side}="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"font: ((?:\w+ )?[\d.]+px) [^;\"]*", r"font: \1 sans-serif", text)
@@ -209,7 +209,7 @@ Curve = Sequence[tuple[float, NDArray[np.float64]]]
 
 
 def by_step(seeds: Sequence[Sequence[tuple[int, float | None]]]) -> list[tuple[float, NDArray[np.float64]]]:
-    """The losses of several seeds, pairs (step, loss), as one curve; what is no finite number is left out."""
+    """The losses of several seeds, pairs (step, loss), as one curve; values that are not finite are left out."""
     found: dict[int, list[float]] = {}
     for step, loss in itertools.chain.from_iterable(seeds):
         if loss is not None and math.isfinite(loss):
@@ -220,12 +220,12 @@ def by_step(seeds: Sequence[Sequence[tuple[int, float | None]]]) -> list[tuple[f
 def perplexity_by_length(
     curves: Mapping[str, Curve], *, trained_length: int, title: str, name: str, caption: str, ends: Mapping[str, str]
 ) -> Picture:
-    """One line for each encoding, from the trained length on; ``ends`` says where one stops because it has no code."""
+    """One line for each encoding, from the trained length on; ``ends`` marks where a line ends for lack of a code."""
 
     def draw(axes: Axes) -> None:
         everything = np.concatenate([values for curve in curves.values() for _, values in curve])
         lowest = float(everything.min())
-        highest = min(float(everything.max()), 1000 * lowest)  # one that explodes shall not flatten all others
+        highest = min(float(everything.max()), 1000 * lowest)  # one very large value must not flatten all other lines
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         lengths = sorted({x for curve in curves.values() for x, _ in curve})
@@ -270,7 +270,7 @@ def _lines(axes: Axes, curves: Mapping[str, Curve], *, markers: bool, notes: Map
 
 
 def line_of_seeds(axes: Axes, curve: Curve, color: str, **how: Any) -> None:
-    """The mean over seeds as a line and, of several, their range as a band; ``how`` is matplotlib's for the line."""
+    """Draw the mean over seeds as a line and, for several, their range as a band; ``how`` is for the line."""
     x = [at for at, _ in curve]
     axes.plot(x, [values.mean() for _, values in curve], color=color, **how)
     if any(len(values) > 1 for _, values in curve):
@@ -279,19 +279,19 @@ def line_of_seeds(axes: Axes, curve: Curve, color: str, **how: Any) -> None:
 
 
 def note(axes: Axes, text: str, at: tuple[float, float], away: tuple[float, float], **how: Any) -> None:
-    """A small word in a picture, so many points away from a place; ``how`` is matplotlib's."""
+    """Write a short label at an offset in points from a place; ``how`` is passed to matplotlib."""
     axes.annotate(text, at, xytext=away, textcoords="offset points", **{"fontsize": 8, "color": MUTED, **how})
 
 
 def mark_trained_length(axes: Axes, length: int, *, before: bool = False) -> None:
-    """A line at the trained length, with its name after it, or ``before`` it."""
+    """Draw a line at the trained length, with its label to the right, or to the left if ``before``."""
     axes.axvline(length, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0)
     side: dict[str, Any] = {"va": "top", "ha": "right" if before else "left"}
     note(axes, "trained length", (length, 1.0), (-4 if before else 4, -2), xycoords=("data", "axes fraction"), **side)
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write each line's name beside its end, moved up or down until no two overlap."""
+    """Write the label of each line at its end, moved up or down so that no two overlap."""
     scale = np.log if axes.get_yscale() == "log" else np.asarray
     low, high = scale(axes.get_ylim())
     heights = {end: float(np.clip((scale(end[1]) - low) / (high - low), 0.0, 1.0)) for end in ends}
@@ -322,9 +322,9 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights, moved as little as leaves ``gap`` between any two, in the same order and within 0 .. 1."""
+    """The heights, moved as little as possible to leave ``gap`` between any two, in their order and within 0 .. 1."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
-    clusters: list[list[float]] = []  # mean of the members' wishes for the lowest place, number of members
+    clusters: list[list[float]] = []  # mean of the wanted lowest places of the members, number of members
     for rank, index in enumerate(order):
         clusters.append([heights[index] - rank * gap, 1])
         while len(clusters) > 1 and clusters[-2][0] > clusters[-1][0]:  # they overlap: both move, to their common mean

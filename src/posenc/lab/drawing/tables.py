@@ -1,4 +1,4 @@
-"""Tables for the terminal in which no number is cut: what is too wide for one table goes into several."""
+"""Tables for the terminal in which no number is cut: a table that is too wide is split into several."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,9 @@ def table(title: str) -> Table:
 
 
 def print_first_that_fits(console: Console, ways: Sequence[Sequence[Table]]) -> None:
-    """Print the first of several ways to lay out the same numbers whose tables are not wider than the terminal.
+    """Print the first of several layouts of the same numbers whose tables fit into the width of the terminal.
 
-    If none fits, the last way is printed all the same, wider than the terminal: a terminal breaks the line, and cuts
+    If none fits, the last layout is printed, wider than the terminal: the terminal breaks the lines, and cuts
     nothing.
     """
     wide = console.options.update(max_width=1000)

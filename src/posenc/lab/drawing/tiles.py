@@ -11,7 +11,7 @@ from posenc.lab.drawing import plots
 
 GAP = 0.08  # between two pictures, in widths of one
 SHADES = LinearSegmentedColormap.from_list("shades", [(0.1, 0.47, 0.78, 0.08), (0.1, 0.47, 0.78, 1)])
-"""From the page's own ground to blue."""
+"""From the page's background to blue."""
 
 
 def tiles(

@@ -1,11 +1,11 @@
-"""Numbers and names as a report says them."""
+"""Formats numbers and names for reports."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 HELD, BROKE = 1.10, 1.50
-"""Up to HELD times the perplexity of the trained length an encoding held; from BROKE times on it broke."""
+"""An encoding held up to HELD times its perplexity at the trained length, and broke from BROKE times on."""
 
 
 def times(ratio: float) -> str:
@@ -33,7 +33,7 @@ def names(labels: Sequence[str]) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The same data for strict JSON: an infinite or undefined number becomes None."""
+    """The data for strict JSON: infinity and NaN become None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

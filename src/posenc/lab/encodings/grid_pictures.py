@@ -1,4 +1,4 @@
-"""The pictures of an encoding of a grid: maps of an image, as its patches lie."""
+"""The pictures of an encoding of a grid: maps with one cell for each patch of an image."""
 
 import math
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from posenc.positions import grid
 
 FloatArray = NDArray[np.float64]
 SIDE = 16
-"""Rows and columns of the image for encodings that take any."""
+"""Rows and columns of the image for encodings of any size."""
 
 
 def grid_pictures(encoding: posenc.Encoding, *, dim: int, num_heads: int) -> list[Picture] | None:
-    """What there is to see of an encoding of a grid; None for all others."""
+    """The pictures of an encoding of a grid; None for all others."""
     with torch.no_grad():
         if (codes := _codes(encoding)) is not None:
             return [_likeness(codes), _channels(codes)]
@@ -45,7 +45,7 @@ def _codes(encoding: posenc.Encoding) -> FloatArray | None:
 
 
 def _bias_from_the_middle(encoding: posenc.Encoding, shape: tuple[int, int], *, dim: int, num_heads: int) -> FloatArray:
-    """What is added between the place in the middle and all places, ``(heads, rows, columns)``."""
+    """The bias between the patch in the middle and all patches, ``(heads, rows, columns)``."""
     prefix = getattr(encoding, "prefix", 0)
     places = torch.arange(shape[0] * shape[1]) + prefix
     middle = places[shape[0] // 2 * shape[1] + shape[1] // 2]
@@ -82,7 +82,7 @@ def _likeness(codes: FloatArray) -> Picture:
 
 
 def _channels(codes: FloatArray) -> Picture:
-    # Slow channels hardly change within an image, and there is nothing to see in them.
+    # Slow channels hardly change within an image, so there is nothing to see.
     spread = codes.std(axis=(0, 1))
     moving = np.flatnonzero(spread > 0.2 * spread.max())
     shown = moving[np.linspace(0, len(moving) - 1, min(12, len(moving))).round().astype(int)]
@@ -106,7 +106,7 @@ def _biases(bias: FloatArray) -> list[Picture]:
         axes.plot([first.shape[1] // 2], [first.shape[0] // 2], "o", color=INK, markersize=3)
         axes.set(xlabel="column of the key", ylabel="row of the key")
 
-    # An odd side has a middle, about which a bias of distances is even.
+    # An odd side has a middle, so that a bias of distances is symmetric about it.
     odd = first[:, 1:] if first.shape[1] % 2 == 0 else first
     even = np.allclose(odd, odd[:, ::-1]) and not np.allclose(mirrored, first[0, 0])
     title = "Head 0: the same to the left and to the right" if even else "Head 0: a number for each offset"

@@ -1,4 +1,4 @@
-"""What there is to choose from: encodings, frequency rules, position schemes."""
+"""Lists the encodings, frequency rules and position schemes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ _SCHEMES = (
 
 
 def lists(which: str | None = None) -> dict[str, list[dict[str, str]]]:
-    """The lists, or the one of this name: for each entry its name, its place and one line.
+    """Return all lists, or the one of this name: for each entry its name, its place and one line.
 
     Raises:
-        ValueError: an unknown name of a list.
+        ValueError: there is no list of this name.
     """
     if which not in (None, *HEADINGS):
         raise ValueError(f"list: got {which!r}, expected one of {', '.join(HEADINGS)}.")

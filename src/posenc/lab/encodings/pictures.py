@@ -1,4 +1,4 @@
-"""The pictures of one encoding: its codes, its dot products by distance, and what is special to its place."""
+"""The pictures of one encoding: its codes, dot products by distance, and pictures special to its place."""
 
 import copy
 from typing import Any
@@ -23,7 +23,7 @@ GREEN, BLUE, PURPLE, VERMILION = (HUES[name][0] for name in ("green", "blue", "p
 def pictures_of(
     encoding: posenc.Encoding, *, dim: int, num_heads: int, length: int, trained_length: int | None = None
 ) -> list[Picture]:
-    """What there is to see of an encoding, over the first ``length`` positions; nothing for one that does nothing."""
+    """The pictures of an encoding over the first ``length`` positions; none for an encoding that does nothing."""
     if not encoding.places:
         return []
     if (maps := grid_pictures(visible(encoding), dim=dim, num_heads=num_heads)) is not None:
@@ -55,8 +55,8 @@ def pictures_of(
 
 
 def visible(encoding: posenc.Encoding) -> posenc.Encoding:
-    """The encoding, or a copy with random parameters if all of its parameters are zero, as CoPE's are before training:
-    then nothing is added to the scores, and there is nothing to see. PoPE's phases at 0 are seen: its queries turn."""
+    """The encoding, or a copy with random parameters if all parameters are zero, as in CoPE before training, because
+    it then adds nothing to the scores. PoPE with phases of 0 is drawn as it is, because it rotates queries."""
     parameters = [p for part in encoding.parts if "queries_keys" not in part.places for p in part.parameters()]
     if not parameters or any(bool(parameter.any()) for parameter in parameters):
         return encoding
@@ -69,19 +69,19 @@ def visible(encoding: posenc.Encoding) -> posenc.Encoding:
 
 
 def rates(encoding: posenc.Encoding) -> FloatArray | None:
-    """Radians per token of each pair of channels, of an encoding that is written in frequencies."""
+    """Radians per token of each pair of channels, for an encoding with a frequency rule."""
     frequencies = getattr(encoding, "frequencies", None)
     width = getattr(encoding, "rotary_dim", getattr(encoding, "dim", None))
     if frequencies is None or width is None:
         return None
-    axes = getattr(encoding, "axes", 1)  # each coordinate of a grid turns a share of the pairs, by the same rates
+    axes = getattr(encoding, "axes", 1)  # each coordinate of a grid rotates a share of the pairs, with the same rates
     width = width // axes if isinstance(axes, int) else axes[0]
     inv_freq: FloatArray = frequencies.inv_freq(width)
     return inv_freq
 
 
 def wavelengths(encoding: posenc.Encoding) -> FloatArray | None:
-    """Tokens for each turn, fastest pair first; None for an encoding that has none."""
+    """Tokens per turn, fastest pair first; None for an encoding without wavelengths."""
     if isinstance(encoding, posenc.Binary):
         return np.exp2(np.arange(1, encoding.dim + 1, dtype=np.float64))
     inv_freq = rates(encoding)
@@ -89,7 +89,7 @@ def wavelengths(encoding: posenc.Encoding) -> FloatArray | None:
 
 
 def changing(codes: FloatArray) -> FloatArray:
-    """The codes without the channels at the end that never change, if these are more than half: most binary digits."""
+    """The codes without the constant channels at the end, if these are more than half, as in most binary codes."""
     moving = np.flatnonzero(np.ptp(codes, axis=0) > 0)
     columns = int(moving[-1]) + 1 if len(moving) else codes.shape[1]
     return codes[:, :columns] if columns < codes.shape[1] / 2 else codes
@@ -224,7 +224,7 @@ def _biases(codes: FloatArray) -> Picture:
 
 
 def _bias_of_words(encoding: posenc.Encoding, *, dim: int, num_heads: int, length: int) -> FloatArray:
-    """What is added to the scores of random words, for an encoding that reads them."""
+    """The bias on the scores of random words, for an encoding that reads queries and keys."""
     words = torch.randn(1, length, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     q = words.unflatten(-1, (num_heads, dim // num_heads)).transpose(1, 2)
     scores = torch.zeros(1, num_heads, length, length, dtype=torch.float64)

@@ -1,15 +1,15 @@
 """The properties that a good encoding should have, each measured, for any encoding.
 
 ===  ==========================================  ======================================================================
-1    a code of its own for each position         smallest distance between two codes, in float32 and bfloat16
+1    a different code for each position          smallest distance between two codes, in float32 and bfloat16
 2    a linear map from code i to code i + k      residual of the best map that is the same at every i
 3    works past the trained length               a trained model's perplexity: the report takes it from the run
-4    deterministic, no table                     built twice, the same codes; parameters; bytes for each position
+4    deterministic, no table                     same codes when built twice; parameters; bytes for each position
 5    more than one dimension                     1 and 2 again on a grid, each axis with half of the channels or heads
-\\-   sees order                                  what changes at one word when the other words change places
+\\-   sees order                                  change at one word when the other words are reordered
 ===  ==========================================  ======================================================================
 
-Properties 1, 2 and 5 are about *the code of a position*, which each place has its own form of: :func:`codes_of`.
+Properties 1, 2 and 5 are about *the code of a position*. :func:`codes_of` defines the code for each place.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ from posenc.lab.run.schedule import seeded
 
 WORDS = ("the", "quick", "brown", "fox")
 EXACT = 1e-6
-"""A residual below this is an exact map and the rounding of its arithmetic; the others lie above 1e-2."""
+"""A residual below this is rounding of an exact map; all other residuals are above 1e-2."""
 
 
 @dataclass(frozen=True)
 class Unique:
-    """How many different codes the positions 0 .. positions - 1 have in one dtype, and how close two of them come."""
+    """The number of different codes at positions 0 .. positions - 1 in one dtype, and the smallest distance of two."""
 
     dtype: str
     positions: int
@@ -47,7 +47,7 @@ class Unique:
 
 @dataclass(frozen=True)
 class LinearMap:
-    """How well one matrix takes the code at i to the code at i + k, at every i.
+    """How well one matrix maps the code at i to the code at i + k, for all i.
 
     ``residuals`` has for each k the part of the step that the best matrix misses, \\|c(i+k) - M c(i)\\| over
     \\|c(i+k) - c(i)\\|: 0 for an exact map, 1 for one no better than staying where it is. M is fitted (least squares,
@@ -65,7 +65,7 @@ class LinearMap:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a code: learned numbers, their bytes for each position, and whether two builds agree."""
+    """The cost of a code: learned parameters, their bytes per position, and whether two builds give the same codes."""
 
     parameters: int
     bytes_per_position: float
@@ -74,7 +74,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Grid:
-    """Properties 1 and 2 on a square grid: the codes of x and y side by side, each of half the width."""
+    """Properties 1 and 2 on a square grid: the codes of x and y concatenated, each of half the width."""
 
     side: int
     distance: float
@@ -84,7 +84,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Properties:
-    """Everything measured of one encoding. What does not apply is None, and ``reasons`` says why by its name."""
+    """All measured properties of one encoding. One that does not apply is None, with the reason in ``reasons``."""
 
     places: tuple[str, ...]
     width: int
@@ -97,21 +97,21 @@ class Properties:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data, for JSON."""
         return dataclasses.asdict(self)
 
 
 def measure(
     encoding: posenc.Encoding, *, dim: int, num_heads: int, positions: int = 2**16, seed: int = 0
 ) -> Properties:
-    """All properties of one encoding, except the one that takes training.
+    """Measure all properties of one encoding that need no training.
 
     Args:
-        encoding: any, a class of your own too.
-        dim: channels of the model it is for.
-        num_heads: query heads of that model.
-        positions: how many are searched for codes that are alike, from 0; fewer if the encoding ends before.
-        seed: of the random words and halves.
+        encoding: any encoding, also of a class of your own.
+        dim: channels of the model.
+        num_heads: query heads of the model.
+        positions: number of positions, from 0, that are searched for equal codes; fewer if the encoding has fewer.
+        seed: of the random words and of the random halves.
 
     Example:
         >>> found = measure(posenc.make("sinusoidal", dim=32, num_heads=2), dim=32, num_heads=2, positions=1000)
@@ -160,13 +160,13 @@ def measure(
 def codes_of(
     encoding: posenc.Encoding, positions: Tensor, *, dim: int, num_heads: int, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """The code of each position, ``(positions, width)`` in ``dtype``: what the encoding's hooks make of a fixed input.
+    """The code of each position, ``(positions, width)`` in ``dtype``: the output of the hooks for a fixed input.
 
-    - embeddings: of an embedding of zeros, which gives ``encoding.codes(p)``;
-    - queries_keys: of a query with 1 on every channel, in the first head;
+    - embeddings: for an embedding of zeros, which gives ``encoding.codes(p)``;
+    - queries_keys: for a query with 1 on every channel, in the first head;
     - scores: of a score of 0 between a query at p and a key at 0, one number for each head, among words that are all
       alike for an encoding that reads them;
-    - several places: these codes side by side; none: width 0.
+    - several places: these codes concatenated; none: width 0.
     """
     count = len(positions)
     codes = [torch.empty(count, 0, dtype=dtype)]
@@ -201,12 +201,12 @@ def unique_codes(codes: Tensor) -> Unique:
 
 
 def smallest_distance(codes: Tensor, *, block: int = 64) -> tuple[float, tuple[int, int]]:
-    """The smallest Euclidean distance between two rows, exactly, and the two rows.
+    """The exact smallest Euclidean distance between two rows, and the two rows.
 
-    Every pair is covered without looking at most of them: rows are cut into blocks of neighbours, each block has a
+    The search covers all pairs without computing most of them: rows are cut into blocks of neighbours, each block has a
     bounding box, and two blocks whose boxes are further apart than the best pair so far cannot hold a better one. Boxes
-    of neighbours are small in every channel that is slow, so few pairs of blocks are left. Codes without any such
-    order cost all pairs.
+    of neighbours are small in every slow channel, so few pairs of blocks are left. Codes without such an
+    order need all pairs.
     """
     blocks = codes.split(block)
     best, pair = math.inf, (0, 0)
@@ -237,13 +237,13 @@ def smallest_distance(codes: Tensor, *, block: int = 64) -> tuple[float, tuple[i
 
 
 class _DoesNotApply(Exception):
-    """A property that this encoding cannot have measured; the message says why."""
+    """A property cannot be measured for this encoding; the message says why."""
 
 
 def best_linear_map(
     encoding: posenc.Encoding, *, dim: int, num_heads: int, shifts: Sequence[int] = (1, 16), seed: int = 0
 ) -> LinearMap:
-    """One matrix for each shift, from the code at i to the code at i + k."""
+    """Fit one matrix for each shift k, from the code at i to the code at i + k."""
     width = codes_of(encoding, torch.arange(1), dim=dim, num_heads=num_heads).shape[-1]
     wanted = max(512, 4 * width) + max(shifts)
     limit = wanted if encoding.max_positions is None else min(wanted, encoding.max_positions)
@@ -270,7 +270,7 @@ def _half(count: int, random: np.random.Generator) -> NDArray[np.bool_]:
 def on_a_grid(
     encoding: posenc.Encoding, *, dim: int, num_heads: int, shift: tuple[int, int] = (3, 5), seed: int = 0
 ) -> Grid:
-    """The encoding made for two axes: one of half the width for x, one for y, their codes side by side."""
+    """The encoding for two axes: one of half the width for x and one for y, with concatenated codes."""
     half = _of_half_the_width(encoding, seed=seed)
     heads = num_heads // 2 if "scores" in encoding.places else num_heads
     width = codes_of(half, torch.arange(1), dim=dim // 2, num_heads=heads).shape[-1]
@@ -279,7 +279,7 @@ def on_a_grid(
     if side < 4 + 2 * max(shift):
         raise _DoesNotApply(f"only {side} positions on an axis, too few for a shift of {shift}")
     axis = codes_of(half, torch.arange(side), dim=dim // 2, num_heads=heads)
-    # The map is judged at x and y that it was not fitted on. Not all points are needed: some for each unknown are.
+    # The map is tested at x and y that it was not fitted on. A few points for each unknown are enough.
     random = np.random.default_rng(seed)
     x, y = (random.integers(0, side - k, size=64 + 32 * width) for k in shift)
     fit_x, fit_y = (_half(side, random)[index] for index in (x, y))
@@ -287,7 +287,7 @@ def on_a_grid(
     source = np.concatenate((codes[x], codes[y]), axis=1)
     target = np.concatenate((codes[x + shift[0]], codes[y + shift[1]]), axis=1)
     residual = _residual(source, target, fit_x & fit_y, ~fit_x & ~fit_y)
-    # The nearest point to (x, y) shares x or y with it: a squared distance is the sum of those along the axes.
+    # The nearest point to (x, y) shares x or y with it, because squared distances add up over the axes.
     distance, _ = smallest_distance(axis)
     return Grid(side, distance, shift, residual)
 
@@ -296,15 +296,15 @@ def _of_half_the_width(encoding: posenc.Encoding, *, seed: int) -> posenc.Encodi
     data = encoding.to_dict()
     widths = [key for key in data if key in ("dim", "head_dim", "rotary_dim")] or [k for k in data if k == "num_heads"]
     if not widths:
-        raise _DoesNotApply("it has no dim, head_dim or num_heads to halve")
+        raise _DoesNotApply("the encoding has no dim, head_dim or num_heads that could be halved")
     try:
         return _built(encoding, data | {key: data[key] // 2 for key in widths}, seed=seed)
     except (TypeError, ValueError) as error:
-        raise _DoesNotApply(f"it cannot be built at half the width: {error}") from error
+        raise _DoesNotApply(f"the encoding cannot be built at half the width: {error}") from error
 
 
 def _built(encoding: posenc.Encoding, data: Mapping[str, Any], *, seed: int) -> posenc.Encoding:
-    """One of the same class, with what is random in it drawn from a seed of its own."""
+    """Build another encoding of the same class, with its random numbers from a given seed."""
     with seeded(seed):
         return type(encoding).from_dict(data)
 
@@ -321,7 +321,7 @@ def _cost(encoding: posenc.Encoding, *, dim: int, num_heads: int) -> Cost:
 
 
 def _is_deterministic(encoding: posenc.Encoding, *, dim: int, num_heads: int) -> bool | None:
-    """Whether the constructor's arguments alone give the codes: built again from them, it has the same ones."""
+    """Whether the constructor's arguments alone determine the codes: a second build has the same codes."""
     try:
         again = _built(encoding, encoding.to_dict(), seed=2017)
     except (TypeError, ValueError):
@@ -331,11 +331,11 @@ def _is_deterministic(encoding: posenc.Encoding, *, dim: int, num_heads: int) ->
 
 
 def order_test(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed: int = 0) -> float:
-    """Put the other words of "the quick brown fox" in every other order, and see what a word notices.
+    """Measure how much a word's output changes when the other words of "the quick brown fox" are reordered.
 
     One layer of attention without a causal mask, random embeddings and projections, in float64, with all three hooks.
-    The largest change of a word's output over all words and orders, relative to the output's norm: the rounding of a
-    float64 where the encoding leaves the model blind to order.
+    Returns the largest change of a word's output over all words and orders, relative to the output's norm: rounding of
+    float64 if the encoding gives the model no order.
     """
     generator = torch.Generator().manual_seed(seed)
     words = torch.randn(len(WORDS), dim, dtype=torch.float64, generator=generator)

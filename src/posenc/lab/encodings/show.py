@@ -1,4 +1,4 @@
-"""One encoding drawn: pictures in a file, and a rough drawing in the terminal."""
+"""Draws one encoding: pictures in a file, and a rough drawing in the terminal."""
 
 from pathlib import Path
 
@@ -36,17 +36,17 @@ def show(
     run: Path | None = None,
     console: Console | None = None,
 ) -> None:
-    """Draw one encoding: roughly in the terminal, and its pictures as PNG or SVG if there is an ``output``.
+    """Draw one encoding: roughly in the terminal, and as pictures in ``output`` if it is given.
 
     Args:
-        spec: what ``posenc compare`` takes too: "rope", "rope:pairing=interleaved", "mine.py:Mine".
-        dim: channels of the model it is for.
-        heads: query heads of that model.
-        length: how many positions to draw, and what an encoding that asks for a length is given.
+        spec: an encoding, as for ``posenc compare``: "rope", "rope:pairing=interleaved", "mine.py:Mine".
+        dim: channels of the model.
+        heads: query heads of the model.
+        length: number of positions to draw, also passed to encodings that need a length.
         output: a file that ends in .png, .svg or .pdf.
-        run: a run of ``posenc compare`` that has trained this encoding: it is drawn as it was after training, for the
-            model and the length of that run.
-        console: where to draw; the terminal by default.
+        run: a run of ``posenc compare`` that has trained this encoding: draw it as trained, with the
+            sizes and the length of that run.
+        console: the console to draw on; the terminal by default.
 
     Raises:
         ValueError: an unknown name, sizes that do not fit, another suffix, an output for an encoding without codes, or
@@ -63,7 +63,7 @@ def show(
     console = Console() if console is None else console
     if run is None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # what learns starts at random: the same drawing each time
+            torch.manual_seed(0)  # a fixed seed for initial weights: the drawing is the same each time
             encoding = parse(spec).build(dim=dim, num_heads=heads, length=length)
     else:
         encoding, dim, heads = _trained(spec, run)
@@ -85,7 +85,7 @@ def show(
     elif numbers:
         facts["untrained"] = f"its {numbers:,} learned numbers are drawn as they are initialised, before any training"
     shown = length if limit is None else min(length, limit)
-    if encoding.places:  # before anything is printed: it may be too large
+    if encoding.places:  # before anything is printed, because it may need too much memory
         with torch.no_grad():
             codes = changing(codes_of(encoding, torch.arange(shown), dim=dim, num_heads=heads).numpy())
     console.print(f"[bold]{escape(spec)}[/]  for a model of {dim} channels and {heads} heads", highlight=False)
@@ -96,7 +96,7 @@ def show(
     if not encoding.places:
         if output is not None:
             raise ValueError(
-                f"show: {spec} writes no position into a token or a score, so there is nothing to draw in {output}."
+                f"show: {spec} changes no token and no score by its position, so there is nothing to draw in {output}."
             )
         console.print("There is nothing to draw: no position is written into a token or a score.")
         return
@@ -117,13 +117,13 @@ def show(
 
 
 def _trained(spec: str, run: Path) -> tuple[Encoding, int, int]:
-    """The encoding after the training of a run, with the channels and the heads of its model."""
+    """The trained encoding of a run, with the channels and heads of its model."""
     run, done = runs.find(run), []
     for folder in sorted(run.glob("*-seed*")):
         config, weights = runs.read_json(folder / runs.CONFIG), folder / runs.MODEL
         model = config.get("model")
         if not isinstance(model, dict) or not weights.is_file():
-            continue  # another task's trial, or one that is not done
+            continue  # a trial of another task, or an unfinished trial
         if spec not in (config["label"], config["spec"]):
             done.append(config["label"])
             continue
@@ -138,9 +138,9 @@ def _trained(spec: str, run: Path) -> tuple[Encoding, int, int]:
 
 
 def drawing(values: NDArray[np.float64], *, width: int, height: int) -> tuple[list[str], float, float]:
-    """Lines of text, darker where the value is larger, and the smallest and the largest value in them.
+    """Lines of text, darker for larger values, with the smallest and the largest value.
 
-    Rows and columns are picked evenly where not all fit.
+    If not all rows and columns fit, they are sampled evenly.
     """
     rows = np.linspace(0, len(values) - 1, min(height, len(values))).round().astype(int)
     columns = np.linspace(0, values.shape[1] - 1, max(1, min(width, values.shape[1]))).round().astype(int)

@@ -1,4 +1,4 @@
-"""What the command line calls an encoding: ``rope``, ``rope:pairing=interleaved``, ``mine.py:Mine:width=3``."""
+"""Parses names of encodings on the command line: ``rope``, ``rope:pairing=interleaved``, ``mine.py:Mine:width=3``."""
 
 import ast
 import contextlib
@@ -27,8 +27,8 @@ class Spec:
 
     Attributes:
         text: the spec as it was given.
-        name: a name of the catalogue, or of a class in ``file``.
-        options: what its constructor is given besides the sizes of the model.
+        name: a name in the catalogue, or of a class in ``file``.
+        options: constructor arguments other than the sizes of the model.
         file: the Python file that defines the class, or None for the catalogue.
     """
 
@@ -39,7 +39,7 @@ class Spec:
 
     @property
     def label(self) -> str:
-        """A short name, fit for a file name and a legend: ``rope``, ``rope-pairing=interleaved``, ``Mine-width=3``."""
+        """A short name for file names and legends: ``rope``, ``rope-pairing=interleaved``, ``Mine-width=3``."""
         _, _, options = _split(self.text)
         kept = "".join(character if character.isalnum() or character in "=._+" else "-" for character in options)
         return f"{self.name}-{kept}".strip("-") if options else self.name
@@ -53,10 +53,10 @@ class Spec:
         return class_in_file(self.file, self.name, Encoding)
 
     def build(self, *, dim: int, num_heads: int, length: int, causal: bool = True) -> "Encoding":
-        """The encoding for a model of these sizes, trained at ``length`` tokens.
+        """Build the encoding for a model of these sizes, trained at ``length`` tokens.
 
-        A constructor that has a parameter ``length`` and was not given one gets the trained length; one with a
-        ``direction``, such as T5's, tells both sides apart in a model that is not causal.
+        A constructor with a parameter ``length`` gets the trained length, unless the spec gives one; one with a
+        ``direction``, such as T5's, distinguishes both sides in a model that is not causal.
         """
         cls = self.load()
         options = dict(self.options)
@@ -69,20 +69,20 @@ class Spec:
 
 
 def file_digest(text: str) -> str | None:
-    """SHA-256 of the file of ``mine.py:Mine``, by which a resumed run sees that it is still the same; None for a name
-    of posenc's own."""
+    """SHA-256 of the file of ``mine.py:Mine``, with which a resumed run checks that it did not change; None for a name
+    of posenc."""
     file, found, _ = text.partition(".py:")
     return hashlib.sha256(Path(f"{file}.py").read_bytes()).hexdigest() if found else None
 
 
 def parse(text: str) -> Spec:
-    """The spec that a text names.
+    """Parse a text into a spec.
 
     Options are keyword arguments as in Python, except that a bare word is a string, and a call makes an object of
     posenc: ``rope:frequencies=Geometric(base=500000),pairing=interleaved``.
 
     Raises:
-        ValueError: an unknown name, with the nearest match; options that are no keyword arguments.
+        ValueError: the name is unknown (with the nearest match), or the options are no keyword arguments.
         FileNotFoundError: a Python file that does not exist.
 
     Example:
@@ -99,7 +99,9 @@ def parse(text: str) -> Spec:
     if not path.is_file():
         raise FileNotFoundError(f"{text}: there is no file {file}; expected FILE.py:CLASS, such as mine.py:Mine.")
     if not name:
-        raise ValueError(f"{text}: which class of {file}? expected FILE.py:CLASS, such as {file}:Mine.")
+        raise ValueError(
+            f"{text}: the name of the class in {file} is missing; expected FILE.py:CLASS, such as {file}:Mine."
+        )
     return Spec(text, name, parsed, path)
 
 
@@ -127,7 +129,7 @@ def _parse_options(text: str, options: str) -> dict[str, Any]:
 
 
 def _rule(text: str, word: str) -> Any:
-    """The rule that a bare word names, if it needs no numbers."""
+    """The frequency rule that a word names, if the rule needs no arguments."""
     from posenc import frequencies
 
     plain = word.lower().replace("-", "").replace("_", "")
@@ -140,7 +142,7 @@ def _rule(text: str, word: str) -> Any:
 
 
 def _made(text: str, maker: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
-    """What a call makes; a call that the maker does not take is refused with the signature that it has."""
+    """The result of a call; if the arguments do not fit, raise an error with the signature."""
     try:
         return maker(*arguments, **options)
     except TypeError as error:
@@ -148,7 +150,8 @@ def _made(text: str, maker: Any, arguments: list[Any], options: dict[str, Any]) 
         needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
         taken = ", ".join(f"{p.name}=..." if p.name in needed else p.name for p in parameters)
         raise ValueError(
-            f"{text}: {maker.__name__} cannot be made of that ({error}), expected {maker.__name__}({taken})."
+            f"{text}: {maker.__name__} cannot be built from these arguments ({error}), expected "
+            f"{maker.__name__}({taken})."
         ) from error
 
 
@@ -177,7 +180,7 @@ def _value(text: str, node: ast.expr) -> Any:
 
 
 def classes_of(module: ModuleType, kind: type[T]) -> dict[str, type[T]]:
-    """The classes of a kind that a module defines, by name."""
+    """The subclasses of ``kind`` that a module defines, by name."""
     named = {name: value for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, kind)}
     return {name: value for name, value in named.items() if value.__module__ == module.__name__}
 
@@ -186,8 +189,8 @@ def class_in_file(file: Path, name: str, kind: type[T]) -> type[T]:
     """A class of a user's Python file.
 
     Raises:
-        ValueError: the file does not run, or has no such class; the message has the nearest.
-        TypeError: it is of another kind.
+        ValueError: the file fails on import, or has no such class (with the nearest match).
+        TypeError: the class is not a subclass of the expected one.
     """
     module = import_file(file)
     found = getattr(module, name, None)
@@ -205,19 +208,21 @@ def class_in_file(file: Path, name: str, kind: type[T]) -> type[T]:
 
 
 def import_file(file: Path) -> ModuleType:
-    """A user's Python file as a module.
+    """Import a user's Python file as a module.
 
     Raises:
-        ValueError: it is no Python file, or its code raises.
+        ValueError: the file is no Python file, or its code raises an error.
     """
     module_name = f"posenc_user_{file.stem}"
     module_spec = importlib.util.spec_from_file_location(module_name, file)
     if module_spec is None or module_spec.loader is None:
         raise ValueError(f"{file}: not a Python file.")
     module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_name] = module  # dataclasses and pickle look their module up by name
+    sys.modules[module_name] = module  # dataclasses and pickle find a class's module by name
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"{file} does not run: {type(error).__name__}: {error}; mend it first.") from error
+        raise ValueError(
+            f"{file} fails when it is imported: {type(error).__name__}: {error}; correct the file first."
+        ) from error
     return module

@@ -1,1 +1,1 @@
-"""`posenc explore`: one page that lets a reader turn the knobs of RoPE and see what each of them does."""
+"""`posenc explore`: a page with controls for the parameters of RoPE that shows the effect of each."""

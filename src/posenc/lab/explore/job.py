@@ -1,4 +1,4 @@
-"""`posenc explore`: write the page, with its controls at the numbers of a model or an encoding."""
+"""`posenc explore`: writes the page; its controls start at the parameters of a model or an encoding."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from posenc.lab.run.schedule import seeded
 
 SCRIPTS = ("maths.js", "views.js")
 TRAINED = 4096
-"""The trained length at which the page starts where nothing says another."""
+"""The trained length at which the page starts if the target does not give one."""
 
 DISTANCES, POSITIONS, CHANNELS, HEADS = 257, 64, 32, 4
 CURVES = {
@@ -43,14 +43,14 @@ CODES = {
 
 @dataclass(frozen=True)
 class Start:
-    """Where the controls stand when the page opens.
+    """The values of the controls when the page opens.
 
     Attributes:
         name: the title of the page.
-        rotation: the rotary encoding that it starts with.
+        rotation: the rotary encoding at the start.
         trained_length: in tokens.
-        longest: tokens to read.
-        note: what the reader should know of the choice.
+        longest: the number of tokens to read.
+        note: a remark on the choice for the reader.
     """
 
     name: str
@@ -61,18 +61,18 @@ class Start:
 
 
 def explore(target: str = "rope", out: Path = Path("explore.html")) -> Path:
-    """Write the page that lets a reader turn the knobs of RoPE.
+    """Write a page with controls for the parameters of RoPE.
 
     Args:
         target: an encoding as ``posenc compare`` takes it ("rope", "rope:frequencies=YaRN(...)"), or a model: a folder
-            with a ``config.json``, such a file, or a GGUF file. The page starts with its numbers.
-        out: the HTML file. It needs nothing else, no network either.
+            with a ``config.json``, such a file, or a GGUF file. The page starts with its parameters.
+        out: the HTML file. It is self-contained and needs no network.
 
     Returns:
         The file that was written.
 
     Raises:
-        ValueError: an unknown name, a model without rotary layers, or a name of another suffix.
+        ValueError: an unknown name, a model without rotary layers, or an output with another suffix.
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"explore: got output {out}, expected a name that ends in .html.")
@@ -97,8 +97,9 @@ def _start(target: str) -> Start:
     rotation = _rotation(encoding)
     if rotation is None:
         raise ValueError(
-            f"explore: {target} is {type(encoding).__name__}, which rotates nothing by one position; the page's "
-            'controls are those of RoPE. Use "rope" or a model with rotary layers; the page draws the others too.'
+            f"explore: {target} is {type(encoding).__name__}, expected an encoding that rotates by one position, "
+            'because the controls of the page are those of RoPE; use "rope", or a model with rotary layers (the page '
+            "then also shows the model's other layers)."
         )
     trained = getattr(rotation.frequencies, "trained_length", TRAINED)
     return Start(target, rotation, trained, round(trained * getattr(rotation.frequencies, "factor", 1)))
@@ -111,7 +112,7 @@ def _of_model(path: str) -> Start:
         kinds = sorted({type(group.encoding).__name__ for group in description})
         raise ValueError(
             f"explore: {path} has no layers that rotate by one position, only {', '.join(kinds) or 'unknown parts'}, "
-            "expected at least one with RoPE; `posenc inspect` says what it has."
+            "expected at least one with RoPE; `posenc inspect` shows what the model has."
         )
     group, rotation = max(rotated, key=lambda pair: len(pair[0].layers))
     trained = group.trained_length or group.longest or TRAINED
@@ -139,7 +140,7 @@ def _render(start: Start) -> str:
     here = Path(__file__).parent
     template = Environment(autoescape=True).from_string((here / "page.html").read_text(encoding="utf-8"))
     script = "\n".join((here / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    # A "</" or "<!--" inside a script would change where it ends, whatever a file calls itself.
+    # A "</" or "<!--" in a name would end the script early.
     data = json.dumps(_data(start), allow_nan=False).replace("<", "\\u003c")
     return template.render(
         title=start.name,
@@ -172,12 +173,12 @@ def _data(start: Start) -> dict[str, Any]:
         "attention_factor": float(frequencies.attention_factor),
     }
     data: dict[str, Any] = {"start": controls, "file": None if rule else file}
-    with seeded(0), torch.no_grad():  # what is learned is drawn here: the same page each time
+    with seeded(0), torch.no_grad():  # a fixed seed for initial weights: the page is the same each time
         return data | {"distances": DISTANCES, "curves": _curves(), "codes": _codes(), "mixed": _mixed()}
 
 
 def _rule(frequencies: Frequencies) -> tuple[str | None, dict[str, Any]]:
-    """The page's own name of a rule and its parameters, or None for one whose rates are handed over."""
+    """The page's name of a rule and its parameters; None for a rule that the page gets as a list of rates."""
     if (name := {Geometric: "none", Linear: "linear", NTK: "ntk"}.get(type(frequencies))) is not None:
         return name, {}
     if isinstance(frequencies, YaRN) and (frequencies.ramp, frequencies.clamp) == ("code", "channels"):
@@ -192,7 +193,7 @@ def _rule(frequencies: Frequencies) -> tuple[str | None, dict[str, Any]]:
 
 
 def _curves() -> dict[str, Any]:
-    """What a distance does in other encodings, from the library."""
+    """The effect of a distance in other encodings, computed by the library."""
     curves = {}
     for name, note in CURVES.items():
         encoding = catalogue.make(name.lower(), dim=128, num_heads=HEADS)
@@ -207,7 +208,7 @@ def _curves() -> dict[str, Any]:
 
 
 def _codes() -> dict[str, Any]:
-    """The codes that other encodings add to an embedding, from the library."""
+    """The codes that other encodings add to an embedding, computed by the library."""
     codes = {}
     for name, note in CODES.items():
         options = {"length": POSITIONS} if name in ("Normalized", "Learned") else {}

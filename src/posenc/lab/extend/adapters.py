@@ -1,4 +1,4 @@
-"""Which numbers of a model are trained: small matrices beside its projections, or all of them."""
+"""Selects the parameters to train: LoRA matrices beside the projections, or all weights."""
 
 import contextlib
 from collections.abc import Iterator, Set
@@ -19,8 +19,8 @@ class Adapted:
     """A model that is being trained.
 
     Attributes:
-        parameters: what is trained, by name.
-        keep: whether the result goes into the weights.
+        parameters: the trained parameters, by name.
+        keep: whether to keep the result in the weights.
     """
 
     parameters: dict[str, nn.Parameter]
@@ -29,12 +29,12 @@ class Adapted:
 
 @contextlib.contextmanager
 def trainable(model: Any, wanted: TuneConfig, frozen: Set[str]) -> Iterator[Adapted]:
-    """A model in which that and nothing else is trained; afterwards a plain one, with the same modules as before.
+    """Make only the selected parameters trainable; afterwards the model has the same modules as before.
 
     Args:
-        model: which.
-        wanted: how.
-        frozen: names of parameters that stay as they are.
+        model: the model.
+        wanted: the configuration of the training.
+        frozen: names of parameters that are not trained.
     """
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
@@ -80,7 +80,7 @@ def _lora(model: Any, wanted: TuneConfig) -> Iterator[Adapted]:
 
 
 def _targets(model: Any, given: tuple[str, ...] | None) -> list[str] | None:
-    """The layers that LoRA goes into; None leaves it to peft, which knows many models by their type."""
+    """The layers that get LoRA; None lets peft choose, which knows many model types."""
     if given is not None:
         return list(given)
     there = set(_linear(model))
@@ -88,7 +88,7 @@ def _targets(model: Any, given: tuple[str, ...] | None) -> list[str] | None:
 
 
 def _linear(model: Any) -> list[str]:
-    """Last names of the linear layers of the blocks."""
+    """The last name components of the linear layers in the blocks."""
     found = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
@@ -99,7 +99,7 @@ def _linear(model: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _all_weights(model: Any, frozen: Set[str]) -> Iterator[Adapted]:
-    """All weights, in float32 while they are trained: small steps are lost in the rounding of bfloat16."""
+    """Train all weights, in float32 for the time of training, because bfloat16 would round small steps away."""
     dtypes = {parameter: parameter.dtype for parameter in model.parameters()}
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.float()

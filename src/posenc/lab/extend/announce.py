@@ -1,4 +1,4 @@
-"""What a run of ``posenc extend`` prints before it begins: its steps, and the memory and time that it needs."""
+"""The lines that ``posenc extend`` prints before it begins: its steps, and the memory and time that it needs."""
 
 from pathlib import Path
 
@@ -17,16 +17,19 @@ from posenc.lab.extend.retrieval import TASKS
 from posenc.lab.run.printable import escape
 
 CHUNK = 512
-"""Tokens that go through the model at a time."""
-UNSET = "transformers leaves the rates of the model's own code unset as it loads it; here they are those of its config"
+"""Tokens that the model processes at a time."""
+UNSET = (
+    "transformers does not set the rates of this model's own code when it loads the model; posenc set them from the "
+    "config"
+)
 
 
 def introduce(run: Path, config: ExtendConfig, checkpoint: Checkpoint, console: Console) -> None:
-    """Say what is about to happen."""
+    """Print what the run will do."""
     preview = checkpoint.preview
     rule = "a learned table" if checkpoint.frequencies is None else str(checkpoint.frequencies)
     names = " + ".join(part["name"] for part in config.text)
-    rest = "all get" if config.chosen else f"the best {config.full} and none get"
+    rest = "all get" if config.chosen else f"the best {config.full} and the untouched model get"
     search = f"; a search of {config.search} lists" if config.search else ""
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
     threads = f"{config.threads} thread{'s' * (config.threads > 1)}"
@@ -39,7 +42,7 @@ def introduce(run: Path, config: ExtendConfig, checkpoint: Checkpoint, console: 
         f"[dim]text    [/] the first {config.length:,} tokens of {escape(names)}",
         f"[dim]rules   [/] {escape(', '.join(config.rules))}{search}; {rest} the full pass",
         f"[dim]machine [/] {config.device}, {dtype}, {threads}; about {memory / 2**30:.1f} GiB",
-        f"[dim]folder  [/] {escape(str(run))}   [dim](Ctrl-C stops, --resume goes on)[/]",
+        f"[dim]folder  [/] {escape(str(run))}   [dim](Ctrl-C stops, --resume continues)[/]",
     )
     for line in (*lines, f"[dim]note    [/] {UNSET}") if checkpoint.unset else lines:
         console.print(line, highlight=False, soft_wrap=True)
@@ -67,7 +70,7 @@ def estimate(run: Path, config: ExtendConfig, costs: Costs) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as it is estimated: seconds, minutes or hours."""
+    """An estimated time in words: seconds, minutes or hours."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Which rules are worth trying for a model and a length, and their names: "yarn:2", "base:500000"."""
+"""Lists the frequency rules to try for a model and a length, with names such as "yarn:2", "base:500000"."""
 
 import dataclasses
 import difflib
@@ -28,13 +28,13 @@ _BUILT_ON_A_BASE = (Geometric, Linear, NTK, NTKAlpha, NTKMixed, DynamicNTK, YaRN
 
 @dataclass(frozen=True)
 class Candidate:
-    """A rule to try.
+    """A frequency rule to try.
 
     Attributes:
-        name: what it is called: "none", "linear:2", "ntk:2", "dynamic:2", "yarn:2", "yarn-paper:2", "llama3:2",
+        name: its name: "none", "linear:2", "ntk:2", "dynamic:2", "yarn:2", "yarn-paper:2", "llama3:2",
             "base:500000", "longrope", "interpolate". :func:`candidates` reads it back as the same rule, except for
             "longrope", which has no formula.
-        rule: what ``integrations.transformers.extend`` takes; None is the model as it is.
+        rule: the argument of ``integrations.transformers.extend``; None for the untouched model.
         present: the model's own rule, if it is rotary.
     """
 
@@ -43,12 +43,12 @@ class Candidate:
     present: Frequencies | None = None
 
     def measured(self, length: int) -> Setting:
-        """What is set while a text of ``length`` tokens is measured.
+        """The rule that is set while a text of ``length`` tokens is measured.
 
-        That is the rule itself, unless it depends on the length. One forward over n tokens gives all of them the rates
-        for n, and this is a rule that always has those: dynamic NTK becomes the NTK of the factor that it has at n,
-        and LongRoPE its list for n twice. So what is seen at short positions is what a long text has there; a text that
-        is itself short has the rates for its own length, which within the trained length are the model's own.
+        This is the rule itself, unless it depends on the length. One forward pass over n tokens gives all of them
+        the rates for n, so the rule is fixed at these rates: dynamic NTK becomes NTK with the factor that it has at n,
+        and LongRoPE gets its list for n twice. The numbers at short positions are then those within a long text. A
+        text that is itself short would get the rates for its own length: within the trained length, the model's own.
         """
         rule = self.present if self.rule is None else self.rule
         if not isinstance(rule, Frequencies) or not rule.depends_on_length:
@@ -66,8 +66,8 @@ class Candidate:
                 long_attention_factor=None,
             )
         raise ValueError(
-            f"Candidate: got {type(rule).__name__}, whose rates depend on the length in a way unknown here, expected "
-            "DynamicNTK or LongRoPE."
+            f"Candidate: got {type(rule).__name__}, whose rates depend on the length in a way that posenc does not "
+            "know, expected DynamicNTK or LongRoPE."
         )
 
 
@@ -80,35 +80,38 @@ def base_of(present: Frequencies | None) -> float:
     """The base of a model's rule.
 
     Raises:
-        ValueError: it has none, or not for all channels, so that there is nothing to search for.
+        ValueError: the rule has no base, or not for all channels, so a search is not possible.
     """
     if not isinstance(present, _BUILT_ON_A_BASE):
-        raise ValueError("--search: its factors divide the rates of a base, and this model has none; leave it out.")
+        raise ValueError(
+            "--search: the search finds factors that divide rates of the form base^(-2c/d), and this model has no "
+            "base; leave --search out."
+        )
     return float(present.base)
 
 
 def candidates(
     *, present: Frequencies | None, trained_length: int, length: int, wanted: Sequence[str] | None = None
 ) -> list[Candidate]:
-    """The rules to try so that a model trained on ``trained_length`` tokens reads ``length`` of them.
+    """List the rules to try so that a model trained on ``trained_length`` tokens reads ``length`` tokens.
 
-    Factors are s = length / trained_length, rounded up to hundredths, and the power of two above it: rules that leave
-    some pairs alone, such as NTK, reach less far than their factor. A larger base alone is written as NTK up to there;
-    "base" goes beyond, to the square of that power, which is where released long-context models have theirs.
+    The factors are s = length / trained_length, rounded up to hundredths, and the power of two above it: rules that
+    keep some pairs, such as NTK, reach less far than their factor. Up to that power, a larger base alone is written as
+    NTK; "base" goes further, to the square of that power, where released long-context models have their bases.
 
     Args:
         present: the model's rule, whose base the candidates keep; None for a learned table.
         trained_length: tokens before any extension.
-        length: tokens that are wanted.
+        length: the wanted length in tokens.
         wanted: names, with a number ("yarn:4") or without ("yarn", for all default factors). All that apply by
             default.
 
     Returns:
-        Each rule once, in the order wanted; of the default factors not the one that the model has already.
+        Each rule once, in the order of ``wanted``; without a default factor that the model already has.
 
     Raises:
-        ValueError: a length within the trained one; an unknown name; a number where none belongs, or one that the rule
-            refuses; a rule that does not apply to the model; "longrope", which comes from :func:`longrope`.
+        ValueError: a length within the trained length; an unknown name; a number for a rule without one, or one that
+            the rule refuses; a rule that does not apply to the model; "longrope", which :func:`longrope` makes.
 
     Example:
         >>> tried = candidates(present=Geometric(100_000.0), trained_length=8192, length=12288)
@@ -119,8 +122,8 @@ def candidates(
     """
     if length <= trained_length:
         raise ValueError(
-            f"--to: got length {length}, expected more than the {trained_length} tokens that the model was "
-            "trained on; no rule is needed within them."
+            f"--to: got length {length}, expected more than the {trained_length} tokens that the model was trained "
+            "on; within the trained length no rule is needed."
         )
     makers = _makers(present, trained_length)
     numbers = _numbers(present, trained_length, length)
@@ -131,7 +134,7 @@ def candidates(
             raise ValueError(_unknown(kind, makers, present))
         if kind not in numbers:
             if colon:
-                raise ValueError(f"--rules: got {name!r}, expected {kind!r} alone; it takes no number.")
+                raise ValueError(f"--rules: got {name!r}, expected {kind!r} alone, because this rule takes no number.")
             found[kind] = Candidate(kind, makers[kind](0), present)
             continue
         for value in [_read(name, number)] if colon else numbers[kind]:
@@ -142,10 +145,10 @@ def candidates(
 
 
 def longrope(factors: Sequence[float], *, present: Frequencies | None, trained_length: int, factor: float) -> Candidate:
-    """The candidate for factors that a search found, one for each pair.
+    """Make the candidate for the factors of a search, one for each pair.
 
-    The list is given twice, so that the rule does not depend on the length and cached keys stay right. cos and sin are
-    not scaled: that is for models that are trained on. SmolLM2-135M as it is, probed at gaps of 7680 and 15872
+    The list is used twice, so that the rule does not depend on the length and cached keys stay valid. cos and sin are
+    not scaled: scaling needs further training. The untrained SmolLM2-135M, probed at gaps of 7680 and 15872
     for twice its length, loses 0.02 to 0.04 nats by YaRN's temperature, with factors of YaRN, NTK and a search alike.
     """
     rule = LongRoPE(
@@ -160,15 +163,15 @@ def longrope(factors: Sequence[float], *, present: Frequencies | None, trained_l
 
 
 def _numbers(present: Frequencies | None, trained_length: int, length: int) -> dict[str, list[float]]:
-    """The default numbers with which each kind of rule is tried."""
-    # Rounded up, so that a name is short and its rule reaches the length.
+    """The default numbers for each kind of rule."""
+    # Rounded up: the name is short, and the rule reaches the length.
     need = _whole(math.ceil(100 * length / trained_length - 1e-9) / 100)
     more = 2 ** (math.floor(math.log2(need)) + 1)
     both = [need, more]
     numbers: dict[str, list[float]] = {
         "linear": [need],
         "ntk": both,
-        "dynamic": [2],  # it follows the length whatever its factor is; configs have 2
+        "dynamic": [2],  # it follows the length for any factor; configs have 2
         "yarn": both,
         "yarn-paper": both,
         "llama3": both,
@@ -184,7 +187,7 @@ def _makers(present: Frequencies | None, trained_length: int) -> dict[str, Calla
     makers: dict[str, Callable[[float], Setting]] = {"none": lambda _: None}
     if present is None:
         return {**makers, "interpolate": lambda _: "interpolate"}
-    if isinstance(present, Proportional):  # other rules would turn the pairs that it leaves alone
+    if isinstance(present, Proportional):  # other rules would rotate the pairs that it does not rotate
         share, base = present.share, present.base
         return {
             **makers,
@@ -209,7 +212,7 @@ def _makers(present: Frequencies | None, trained_length: int) -> dict[str, Calla
 
 
 def _yarn(present: Frequencies, factor: float, trained_length: int) -> YaRN:
-    """YaRN with the model's own ramp, and its temperature if that is not the formula's, if the model has YaRN."""
+    """YaRN; for a model that has YaRN, with its ramp, and with its temperature if that is not the formula's."""
     if not isinstance(present, YaRN):
         return YaRN(factor, trained_length=trained_length, base=base_of(present))
     formula = dataclasses.replace(present, attention_factor=None)  # type: ignore[arg-type]  # None: the formula
@@ -239,7 +242,10 @@ def _whole(number: float) -> float:
 def _unknown(kind: str, makers: dict[str, Callable[[float], Setting]], present: Frequencies | None) -> str:
     model = "a learned table" if present is None else type(present).__name__
     if kind == "longrope":
-        return "--rules: got 'longrope', whose factors no formula gives; search for them (--search), or leave it out."
+        return (
+            "--rules: got 'longrope', whose factors come from a search, not from a formula; use --search, or leave "
+            "longrope out."
+        )
     known = _makers(Geometric(), 1024).keys() | {"interpolate"}
     if kind in known:
         return f"--rules: got {kind!r}, which does not apply to {model}; expected one of {', '.join(sorted(makers))}."

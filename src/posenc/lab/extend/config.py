@@ -1,4 +1,4 @@
-"""The configuration of a run of ``posenc extend``, and the layout of its folder."""
+"""The configuration of a run of ``posenc extend``, and the names in its folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,47 +11,47 @@ from posenc.lab.run.config import read_config, to_dict
 KIND = "extend"
 
 RULES = "rules"
-"""The folder that has one folder for each rule."""
+"""The folder that contains one folder for each rule."""
 CANDIDATE = "candidate.json"
 PROBE = "probe.json"
 PASS = "pass.safetensors"
 WINDOWS = "windows.safetensors"
 SEARCH = "search.json"
 TUNED = "tuned"
-"""The rule's folder of a model that was trained on, with what the training left."""
+"""The folder, within the rule's, of a model after further training, with the files of the training."""
 TUNING = "tuning.json"
 """The configuration of the training, written at its first step."""
 TUNE_REPORT = "tune.json"
-"""What the training did, when all its steps are done."""
+"""The report of the training, written after its last step."""
 
 
 @dataclass(frozen=True)
 class ExtendConfig:
-    """A whole run, as RUN/config.json holds it.
+    """A whole run, as stored in RUN/config.json.
 
     Attributes:
-        model: the model as it was named.
+        model: the model, as the user named it.
         label: its short name.
-        files: its files by name, with the size and a digest of samples of each: it must not change within a run.
-        positions: how it tells them, "rotary" or "learned".
+        files: its files by name, with size and a digest of samples: they must not change within a run.
+        positions: the kind of its positional encoding, "rotary" or "learned".
         trained_length: tokens that it was trained with.
-        length: tokens that are wanted.
+        length: the wanted length in tokens.
         rotary_dim: rotated channels of a head, if rotary.
         head_dim: all channels of a head.
         text: name, size and digest of each file of the text.
         rules: the names of the candidates, in order; the first is "none".
-        chosen: whether the user named them, in which case each gets the full pass.
+        chosen: whether the user named the rules; each then gets the full pass.
         search: steps of the search for LongRoPE factors; 0 for no search.
-        full: how many of the best get the full pass, besides "none".
-        retrieval: whether passkey and needle are asked for.
+        full: number of the best rules that get the full pass, besides "none".
+        retrieval: whether the passkey and needle tests run.
         dtype: of the weights, as asked for.
         threads: of the CPU; sums over threads round differently.
         seed: of the search and the retrieval tasks.
         device: "cpu" or "cuda".
         trust_remote_code: whether code of the model may run.
-        versions: of the packages whose numbers these are.
+        versions: of the packages that compute the results.
         command: the command that makes the same run again.
-        factors: whether its own rule has a factor for each rate, as Llama 3's, which a GGUF file stores as such.
+        factors: whether its own rule has a factor for each rate, as Llama 3's; a GGUF file stores the factors.
     """
 
     model: str
@@ -82,15 +82,15 @@ class ExtendConfig:
 
 
 def load_config(run: Path) -> ExtendConfig:
-    """The configuration of a run, from its folder."""
+    """Read the configuration of a run from its folder."""
     return read_config(run / runs.CONFIG, ExtendConfig, KIND)
 
 
 def rule_folder(run: Path, name: str) -> Path:
-    """Where what was measured of a rule lies: "yarn:2" in RUN/rules/yarn-2."""
+    """The folder with the measurements of a rule: RUN/rules/yarn-2 for "yarn:2"."""
     return run / RULES / name.replace(":", "-")
 
 
 def retrieval_file(run: Path, name: str, task: str) -> Path:
-    """The answers of one task with a rule: a file for each, so that a stop loses one task at most."""
+    """The file with the answers of one task with a rule; with one file per task, a stop loses at most one task."""
     return rule_folder(run, name) / f"retrieval-{task}.json"

@@ -1,4 +1,4 @@
-"""A rule in the words of other programs: the flags of vLLM and llama.cpp that give the same rates, or why none do."""
+"""Writes a rule as flags of vLLM and llama.cpp that give the same rates, or the reason why there are none."""
 
 import json
 import math
@@ -21,10 +21,10 @@ from posenc.integrations.transformers import to_transformers
 from posenc.lab.extend.candidates import Setting
 
 STORED_FACTORS = (
-    "none: a GGUF file of this model has factors of its own, by which llama.cpp divides the rates besides; convert the "
+    "none: a GGUF file of this model stores factors, by which llama.cpp divides the rates in addition; convert the "
     "saved folder with convert_hf_to_gguf.py."
 )
-"""Why no flags of llama.cpp do, of a model as Llama 3.1."""
+"""The reason why there are no flags of llama.cpp for a model such as Llama 3.1."""
 
 
 def flags(
@@ -36,24 +36,24 @@ def flags(
     head_dim: int | None = None,
     factors: bool = False,
 ) -> dict[str, str]:
-    """What to add to the command lines of other programs, or why nothing would do.
+    """Return the flags for other programs, or the reason why there are none.
 
-    They are for the model as it was. A folder that was saved has the rule in its config, which other programs read as
-    well, but not all of it: of LongRoPE's attention factor vLLM takes no notice, and needs its flags even so. Read in
-    the sources of vLLM (August 2026) and of the llama.cpp within llama-cpp-python 0.3.36. A test runs llama.cpp, and
-    does what vLLM does to a config.
+    The flags are for the original model. A saved folder has the rule in its config, which other programs also read,
+    but not completely: vLLM ignores LongRoPE's attention factor in the config, and needs its flags there too. Read in
+    the sources of vLLM (August 2026) and of the llama.cpp in llama-cpp-python 0.3.36. A test runs llama.cpp, and
+    applies the overrides to a config as vLLM does.
 
     Args:
-        rule: the rule; None for the model as it is, "interpolate" for a learned table.
+        rule: the rule; None for the untouched model, "interpolate" for a learned table.
         trained_length: tokens, before any extension.
-        length: tokens that are wanted.
+        length: the wanted length in tokens.
         rotary_dim: rotated channels of a head; None without rotation.
         head_dim: all channels of a head, if they are more.
         factors: whether the model's own rule is stored as factors in a GGUF file (:func:`stored_as_factors`):
-            llama.cpp divides the rates by them whatever the flags say.
+            llama.cpp divides the rates by them, whatever the flags are.
 
     Returns:
-        ``{"vLLM": ..., "llama.cpp": ...}``. What follows a ``#`` is for the reader, and a shell leaves it out.
+        ``{"vLLM": ..., "llama.cpp": ...}``. Text after ``#`` is for the reader; a shell ignores it.
     """
     if rule == "interpolate":
         return {
@@ -71,7 +71,7 @@ def flags(
 
 
 def stored_as_factors(rule: Frequencies | None) -> bool:
-    """Whether a GGUF file of a model with this rule has a factor for each of its rates."""
+    """Whether a GGUF file of a model with this rule stores a factor for each rate."""
     return isinstance(rule, (Llama3, LongRoPE, Proportional))
 
 
@@ -79,11 +79,11 @@ def llama_cpp_options(rule: Frequencies, *, length: int) -> dict[str, Any]:
     """llama.cpp's options for a rule, by their long names.
 
     Its YaRN is that of the authors' code, with the ends of the ramp rounded outwards and bounded by the channels. It
-    multiplies cos and sin by 1 + 0.1 ln(factor) of itself, and overwrites what ``--yarn-attn-factor`` says; only a
-    value of the file, ``rope.scaling.attn_factor``, multiplies that.
+    always multiplies cos and sin by 1 + 0.1 ln(factor), and overwrites ``--yarn-attn-factor``; only a
+    value in the file, ``rope.scaling.attn_factor``, changes this factor.
 
     Raises:
-        ValueError: llama.cpp has no such rule; the message says so, and what to do.
+        ValueError: llama.cpp has no such rule; the message says what to do.
     """
     match rule:
         case Geometric():
@@ -104,7 +104,8 @@ def llama_cpp_options(rule: Frequencies, *, length: int) -> dict[str, Any]:
             }
         case YaRN(ramp="code"):
             raise ValueError(
-                "none: llama.cpp has YaRN with rounded ends and without mscale_all_dim, unless the file says otherwise."
+                "none: llama.cpp's flags give YaRN with rounded ends and without mscale_all_dim; only the model's "
+                "file can change these two."
             )
         case _:
             raise ValueError(
@@ -115,13 +116,13 @@ def llama_cpp_options(rule: Frequencies, *, length: int) -> dict[str, Any]:
 
 
 def llama_cpp_attention(rule: Frequencies) -> float:
-    """What ``rope.scaling.attn_factor`` of the file has to be for a rule: 1 unless YaRN's factor is not the usual."""
+    """The value of ``rope.scaling.attn_factor`` in the file for a rule: 1 unless YaRN has another attention factor."""
     usual = 0.1 * math.log(rule.factor) + 1 if isinstance(rule, YaRN) else 1.0
     return rule.attention_factor / usual
 
 
 def fixed_at(rule: Frequencies, length: int, rotary_dim: int) -> Frequencies:
-    """Rules that are a larger base, as that base: what a whole text of ``length`` tokens has."""
+    """Replace a rule that only changes the base by that base, as for a whole text of ``length`` tokens."""
     if not isinstance(rule, (NTK, NTKAlpha, DynamicNTK)):
         return rule
     second = float(rule.inv_freq(rotary_dim, length=length)[1])
@@ -139,7 +140,7 @@ def _llama_cpp(rule: Frequencies, length: int, note: str) -> str:
     if not math.isclose(ratio := llama_cpp_attention(rule), 1, rel_tol=1e-6):
         line += f" --override-kv ARCH.rope.scaling.attn_factor=float:{ratio:.6g}"
         notes.append("ARCH is the file's general.architecture")
-    # llama-server stops at the context length of the file, which YaRN alone moves.
+    # llama-server stops at the context length of the file, which only YaRN changes.
     reach = rule.factor * rule.trained_length if isinstance(rule, YaRN) else 0
     return _line(line, *notes, _capped(length) if reach < length else "")
 

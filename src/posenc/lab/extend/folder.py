@@ -1,4 +1,4 @@
-"""What the folder of a run of ``posenc extend`` holds so far, and what the run still lacks."""
+"""Reads the folder of a run of ``posenc extend``: the results so far, and the work that is left."""
 
 import math
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ class Probe(msgspec.Struct, kw_only=True):
 
     Attributes:
         gaps, block, scored, places: as in :class:`Gaps`.
-        losses: nats for each gap and place, None where there is no number.
-        seconds: that it took.
-        mean: over the places, for each gap.
+        losses: nats for each gap and place; None where the loss is NaN.
+        seconds: the time that it took.
+        mean: the mean over the places, for each gap.
         score: the mean of all losses; None if one is missing.
     """
 
@@ -80,12 +80,12 @@ class Probed:
 
     @property
     def within(self) -> int:
-        """The number of the largest gap whose blocks end within the trained length, or else of the first."""
+        """The index of the largest gap whose blocks end within the trained length; the first gap if there is none."""
         ends = [gap + 2 * self.plan.block for gap in self.plan.gaps]
         return max((at for at, end in enumerate(ends) if end <= self.trained_length), default=0)
 
     def baseline(self) -> list[float | None]:
-        """For each gap the loss of the untouched model there, or at the largest gap within its trained length."""
+        """For each gap, the loss of the untouched model there, or at the largest gap within its trained length."""
         if "none" not in self.probes:
             return [None] * len(self.plan.gaps)
         untouched = self.probes["none"].mean
@@ -94,15 +94,15 @@ class Probed:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run has measured so far.
+    """The measurements of a run so far.
 
     Attributes:
         run: its folder.
-        config: what it was told.
-        rules: their names, the one that its search found among them.
-        probed: those that were probed.
-        losses: of each rule that had its full pass, (length - 1,) nats.
-        seconds: that these passes took.
+        config: its configuration.
+        rules: the names of the rules, including a rule that the search found.
+        probed: the probes so far.
+        losses: for each rule with a full pass, (length - 1,) nats.
+        seconds: the time that these passes took.
         baseline: the losses of the untouched model within the trained length, and beyond it in windows of that length.
     """
 
@@ -144,18 +144,18 @@ class Measured:
 
     @cached_property
     def bins(self) -> Bins:
-        """The ranges of positions that losses are averaged over."""
+        """The ranges of positions over which losses are averaged."""
         return position_bins(self.config.trained_length, self.config.length)
 
     def finalists(self) -> list[str]:
-        """The rules of the full pass: "none", then the best by the probe, or all in the order in which the user named
+        """The rules that get the full pass: "none", then the best by the probe, or all that the user named, in
         them."""
         if self.config.chosen:
             return ["none", *(name for name in self.rules if name != "none")]
         return ["none", *[name for name, _ in self.probed.ranked() if name != "none"][: self.config.full]]
 
     def lacks(self) -> list[str]:
-        """What the run still lacks, in words."""
+        """The work that is left, in words."""
         lacking = []
         if self.config.search and not (self.run / files.SEARCH).exists():
             lacking.append("the search")
@@ -168,23 +168,25 @@ class Measured:
         return lacking
 
     def verdict(self) -> Verdict:
-        """The verdict on the rules that had their full pass.
+        """Decide among the rules that had their full pass.
 
         Raises:
-            RunError: the untouched model was not read yet.
+            RunError: the untouched model has no full pass yet.
         """
         if self.baseline is None:
-            raise RunError(f"{self.run}: the run is not finished, so that no rule is chosen; go on with it first.")
+            raise RunError(
+                f"{self.run}: the run is not finished, so no rule has been chosen yet; continue the run first."
+            )
         return decide(self.losses, self.baseline, self.bins, trained_length=self.config.trained_length)
 
     def chosen(self) -> str:
-        """The rule to save or to train with: the only one that the user named, else the recommended or the closest."""
+        """The rule to save or to train with: the only one that the user named, else the recommended or closest one."""
         tried = [name for name in self.rules if name != "none"]
         return tried[0] if self.config.chosen and len(tried) == 1 else self.verdict().rule
 
 
 def read_pass(path: Path) -> tuple[Losses, float]:
-    """The losses of a pass, and the seconds that it took."""
+    """Read the losses of a full pass, and its time in seconds."""
     tensors = runs.load_tensors(path)
     if missing := {"nats", "seconds"} - tensors.keys():
         raise RunError(f"{path}: there is no tensor {sorted(missing)[0]!r}; the file is damaged.")
@@ -192,12 +194,12 @@ def read_pass(path: Path) -> tuple[Losses, float]:
 
 
 def rule_of(run: Path, name: str) -> Setting:
-    """The rule of that name as the run has it."""
+    """Read the rule of this name from the run."""
     path = rule_folder(run, name) / files.CANDIDATE
     candidate = runs.read_json(path)
     rule = candidate.get("rule", "")
     if not (rule is None or rule == "interpolate" or isinstance(rule, Mapping)):
-        raise RunError(f"{path}: there is no rule; the file is damaged.")
+        raise RunError(f"{path}: expected a rule, got none; the file is damaged.")
     try:
         return Frequencies.from_dict(rule) if isinstance(rule, Mapping) else rule
     except (ValueError, TypeError, KeyError) as error:

@@ -1,7 +1,7 @@
-"""The gap probe: two blocks of text with a jump of positions between them, which stands for a long context.
+"""The gap probe: two blocks of text with a gap between their positions, in place of a long context.
 
-The second block sees the first at distances beyond the gap and no others in between. A rule that breaks at some
-distance breaks here too, at the price of two short blocks instead of a whole long text.
+The second block attends to the first at distances beyond the gap, with no tokens between. A rule that fails at some
+distance fails here too, at the cost of two short blocks instead of a long text.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,13 +18,13 @@ from posenc.lab.extend.passes import branch, check_fixed_rotation, nats, new_cac
 
 @dataclass(frozen=True)
 class Gaps:
-    """What the probe reads.
+    """The plan of a probe.
 
     Attributes:
-        gaps: positions left out between the blocks; each distance across is larger than that.
+        gaps: number of positions skipped between the blocks; distances from block to block are larger.
         block: tokens in each of the two blocks.
-        scored: tokens at the end of the second block whose loss counts.
-        places: places in the text, spread evenly.
+        scored: tokens at the end of the second block whose loss is measured.
+        places: number of places in the text, spread evenly.
 
     Raises:
         ValueError: no gaps, or one below 0; not 0 < scored < block; no places.
@@ -50,7 +50,7 @@ class Gaps:
 
 
 def plan(trained_length: int, ends: Iterable[int], *, places: int) -> Gaps:
-    """No gap, and those with which the second block ends there; smaller blocks where the trained length is small.
+    """Plan no gap, and gaps with which the second block ends at given lengths; short trained lengths get small blocks.
 
     The last two blocks of a text of n tokens reach back n - 1 tokens with a gap of n - 2 * block; so the gap that ends
     at the trained length has no distance that the model did not see in training, and the one that ends at the wanted
@@ -62,7 +62,7 @@ def plan(trained_length: int, ends: Iterable[int], *, places: int) -> Gaps:
 
 
 def default_plan(trained_length: int, length: int) -> Gaps:
-    """What a run of ``posenc extend`` probes: one gap for the trained length, and two or three beyond it."""
+    """The plan of ``posenc extend``: one gap for the trained length, and two or three beyond it."""
     ends = [trained_length, (trained_length + length) // 2, length]
     if length > 3 * trained_length:
         ends.append(round((trained_length * length) ** 0.5))
@@ -100,7 +100,7 @@ def gap_losses(
     check_fixed_rotation("gap_losses", model, pair + max(plan.gaps))
     starts = np.linspace(0, len(tokens) - pair, plan.places).astype(np.int64)
     windows = torch.stack([tokens[start : start + pair] for start in starts]).to(model.device)
-    # Without a mask, transformers takes a jump of positions for the start of another document, and cuts attention.
+    # Without a mask, transformers treats a jump of positions as the start of a new document, and cuts attention there.
     mask = torch.ones_like(windows)
     here = torch.arange(pair, device=windows.device).expand_as(windows)
     reach = positions_of(model)

@@ -1,4 +1,4 @@
-"""`posenc extend`: measure on real text with which rule a model reads N tokens, and write a model that has it."""
+"""`posenc extend`: measures on real text with which rule a model reads N tokens, and writes a model with that rule."""
 
 import contextlib
 import shlex
@@ -42,7 +42,7 @@ from posenc.lab.run.signals import cores, listening
 
 
 def extend(request: Request, ending: Ending, console: Console) -> Path:
-    """A new run, from the model's name to the report. What cannot run is refused before there is a folder."""
+    """Do a new run, from the model's name to the report. Impossible requests are refused before a folder is made."""
     with joined(torch.device(local_device(device_here()))) as processes:
         run, checkpoint = prepare(request, ending, console) if processes.is_first else (None, None)
         shared: Path = processes.share(run)
@@ -51,27 +51,30 @@ def extend(request: Request, ending: Ending, console: Console) -> Path:
 
 
 def resume(run: Path, ending: Ending, console: Console) -> None:
-    """Continue a run, then train and save if that is asked for."""
+    """Continue a run, then train and save if requested."""
     with joined(torch.device(local_device(device_here()))) as processes:
         _finish(run, ending, console, processes)
 
 
 def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, Checkpoint]:
-    """A new run folder, and the model, which is open already. What can be refused is refused before it is loaded."""
+    """Make a new run folder and open the model. Impossible requests are refused before the model is loaded."""
     if request.model is not None and request.length is None:
-        raise ValueError("extend: got no --to, expected the tokens that the model is to read, such as --to 12288.")
+        raise ValueError(
+            "extend: got no --to, expected the number of tokens that the model should read, such as --to 12288."
+        )
     preview = looked_at("extend", request)
     trained, length = preview.trained_length, request.length or 0
     if length <= trained:
         raise ValueError(
             f"--to: got {length}, expected more than the {trained:,} tokens that {preview.label} was trained with; "
-            "up to there it needs no rule."
+            "within the trained length the model needs no rule."
         )
     if request.full < 1:
         raise ValueError(f"--full: got {request.full}, expected at least 1.")
     if request.retrieval and length < SHORTEST:
         raise ValueError(
-            f"--to: got {length}, expected at least {SHORTEST} to ask for retrieval in; or --no-retrieval."
+            f"--to: got {length}, expected at least {SHORTEST} for the test of retrieval; give a larger number, or "
+            "--no-retrieval."
         )
     if ending.save is not None:
         check_free(ending.save)
@@ -116,14 +119,14 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, C
         runs.save_tensors(run / runs.TOKENS, {"tokens": read})
         for candidate in tried:
             save_candidate(run, candidate)
-        runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder that has it is whole
+        runs.write_json(run / runs.CONFIG, config.to_dict())  # last: a folder with this file is complete
     return run, checkpoint
 
 
 def _finish(
     run: Path, ending: Ending, console: Console, processes: Processes, checkpoint: Checkpoint | None = None
 ) -> None:
-    """Do the missing work of a run, write its report, then train and save if that is asked for."""
+    """Do the unfinished work of a run, write its report, then train and save if requested."""
     alone = runs.locked(run, patience=1.0) if processes.is_first else contextlib.nullcontext()
     with listening(_stop) as received, alone:
         try:
@@ -131,11 +134,11 @@ def _finish(
         except KeyboardInterrupt:
             again = shlex.join(["posenc", "extend", "--resume", str(run), *words_of(ending)])
             number = received[0] if received else signal.SIGINT
-            raise Interrupted(f"stopped; what is done is kept; go on with: {again}", number) from None
+            raise Interrupted(f"stopped; the finished work is kept; continue with: {again}", number) from None
 
 
 def _stop(number: int) -> None:
-    raise KeyboardInterrupt  # which nobody on the way takes for an error of their own
+    raise KeyboardInterrupt  # which no code on the way catches as its own error
 
 
 def _work(
@@ -205,7 +208,7 @@ def _lacking(run: Path, config: ExtendConfig) -> list[str]:
 
 
 def _as_trained(run: Path, name: str, ending: Ending) -> Ending:
-    """What is saved is the run as it is: with the training that it has, which is taken over without a step."""
+    """Save a run as it is: take over its finished training, without further steps."""
     folder = rule_folder(run, name) / files.TUNED
     if not (folder / files.TUNING).exists():
         return ending
@@ -214,8 +217,8 @@ def _as_trained(run: Path, name: str, ending: Ending) -> Ending:
     if not (folder / files.TUNE_REPORT).exists():
         shown = f"--tune {told['steps']} --method {method} --positions {positions} --window {window} --batch {batch}"
         raise RunError(
-            f"--save: the training of this run was cut off, and half of it is not saved; go on with {shown}, or remove "
-            f"{folder} to save the weights as they were before."
+            "--save: the training of this run stopped before its end, and posenc does not save half-trained weights; "
+            f"continue with {shown}, or remove {folder} to save the weights as they were before the training."
         )
     return Ending(ending.save, told["steps"], method, positions, window, batch)
 
@@ -275,12 +278,13 @@ def _report(
     if ending.save is not None:
         if found.verdict.kind == "none of them" and not config.chosen and not ending.tune:
             raise RunError(
-                f"--save: no rule holds, so nothing is saved; to have it nevertheless, name one: --rules {name}."
+                "--save: no rule holds, so nothing is saved; to save the model nevertheless, name a rule: --rules "
+                f"{name}."
             )
         rule = rule_of(run, name)
         save(
             checkpoint,
-            checkpoint.frequencies if rule is None else rule,  # none: its own, and its config says the new length
+            checkpoint.frequencies if rule is None else rule,  # none: its own rule, with the new length in the config
             ending.save,
             length=config.length,
             name=name,
@@ -300,6 +304,6 @@ def _check_versions(config: ExtendConfig) -> None:
     for package, here in _versions().items():
         if (before := config.versions.get(package)) != here:
             raise RunError(
-                f"the run began with {package} {before} and would go on with {here}, which may compute other numbers; "
-                "install that version, or start a new run."
+                f"the run began with {package} {before} and would continue with {here}, which may compute other "
+                "numbers; install that version, or start a new run."
             )

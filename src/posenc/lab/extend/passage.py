@@ -1,4 +1,4 @@
-"""The text that a run reads, as tokens."""
+"""Reads the text of a run, as tokens."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ from posenc.lab.run.errors import RunError
 from posenc.lab.run.text import Document, read_text, shipped
 
 MOST_TRAINED = 2_000_000
-"""Tokens of the text that training draws from."""
+"""Tokens of the text from which training draws."""
 
 
 def documents(paths: Sequence[Path]) -> tuple[list[Document], list[dict[str, Any]]]:
-    """The user's files, or the novels that ship, and what a run's configuration says of them.
+    """The user's files, or the novels that ship with posenc, and their entries in a run's configuration.
 
-    The novels' hard line breaks are joined: a model reads prose, not the lines of a printed page.
+    Line breaks within the novels' paragraphs are removed.
 
     Raises:
-        OSError: a file that cannot be read.
-        ValueError: a file that is empty, or is no UTF-8 text.
+        OSError: a file cannot be read.
+        ValueError: a file is empty, or is not UTF-8 text.
     """
     if paths:
         own = [Document(path.name, read_text(path)) for path in paths]
@@ -44,20 +44,20 @@ def joined_lines(text: str) -> str:
 
 
 def check_long_enough(texts: Sequence[Document], length: int) -> None:
-    """Refuse a text of fewer bytes than tokens are wanted, before a model is loaded: a token has a byte at least."""
+    """Refuse, before a model is loaded, a text with fewer bytes than wanted tokens: a token has at least one byte."""
     size = sum(len(one.text.encode()) for one in texts) + 2 * (len(texts) - 1)
     if size < length:
         raise ValueError(_too_short(f"{size:,} bytes", length))
 
 
 def tokens(texts: Sequence[Document], tokenizer: Any, length: int, *, more: int = 0) -> Tensor:
-    """The first ``length`` tokens of the texts, one after the other, begun as the tokenizer begins a text.
+    """The first ``length`` tokens of the texts, concatenated, with the tokenizer's start token.
 
     Args:
-        texts: what to read.
+        texts: the texts to read.
         tokenizer: the model's.
-        length: tokens that there must be.
-        more: tokens besides, as far as there are any.
+        length: the minimum number of tokens.
+        more: further tokens, if the texts have them.
 
     Raises:
         ValueError: fewer tokens than ``length``.
@@ -65,7 +65,7 @@ def tokens(texts: Sequence[Document], tokenizer: Any, length: int, *, more: int 
     text = "\n\n".join(one.text for one in texts)
     wanted, found = length + more, list[int]()
     taken = 8 * wanted
-    while len(found) < wanted:  # a long text is not read to its end for its beginning
+    while len(found) < wanted:  # only the beginning of a long text is tokenized
         encoded: Mapping[str, Any] = tokenizer(text[:taken], verbose=False)
         found = encoded["input_ids"]
         if taken >= len(text):
@@ -81,7 +81,7 @@ def _too_short(has: str, length: int) -> str:
 
 
 def training_text(config: ExtendConfig, tokenizer: Any, read: Tensor, window: int) -> Tensor:
-    """What is trained on: the text after the passage that is measured, so that no token is scored that was learned."""
+    """The training text: the text after the measured passage, so that no measured token was trained on."""
     paths = [Path(part["path"]) for part in config.text if "path" in part]
     texts, described = documents(paths)
     if [part["sha256"] for part in described] != [part["sha256"] for part in config.text]:

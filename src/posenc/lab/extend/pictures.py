@@ -46,7 +46,7 @@ def by_position(results: Results) -> Picture:
         x = np.array(curves.positions)
         known = np.concatenate([values[np.isfinite(values)] for values in lines.values()])
         low = float(known.min())
-        high = min(float(known.max()), 60 * low)  # one that explodes shall not flatten all others
+        high = min(float(known.max()), 60 * low)  # one very large value must not flatten all other lines
         axes.set_yscale("log")
         axes.set_ylim(low / 1.1, high * 1.15)
         axes.set_yticks(round_values(*axes.get_ylim()), [f"{v:g}" for v in round_values(*axes.get_ylim())])
@@ -74,7 +74,7 @@ def _position_title(results: Results) -> str:
 
 
 def above_home(results: Results) -> Picture | None:
-    """What each rule costs or gains by position, against the baseline on the same tokens."""
+    """The cost or gain of each rule by position, relative to the baseline on the same tokens."""
     curves, trained = results.curves, results.config.trained_length
     if curves.windows is None:
         return None
@@ -104,7 +104,7 @@ def above_home(results: Results) -> Picture | None:
 
 
 def trust(results: Results) -> Picture | None:
-    """Probe against full pass."""
+    """The probe compared with the full pass."""
     found = results.trust
     if found is None or len(found.points) < 2:
         return None
@@ -156,7 +156,7 @@ _HEAT = LinearSegmentedColormap.from_list(
         (1.0, (0.85, 0.37, 0.05, 0.9)),
     ],
 )
-"""Blue below the untouched model, the page's own ground at it, orange above."""
+"""Blue below the untouched model, the page's background at equality, orange above."""
 
 
 def heatmap(probed: Probed) -> Picture:
@@ -192,13 +192,13 @@ def heatmap(probed: Probed) -> Picture:
 
 
 def of_passes(results: Results) -> list[Picture]:
-    """The pictures of the full passes, if there were any."""
+    """The pictures of the full passes, if there are any."""
     found = [by_position(results), above_home(results)] if results.rows else []
     return [picture for picture in found if picture is not None]
 
 
 def of_probes(results: Results) -> list[Picture]:
-    """The pictures of the probes, if there were any."""
+    """The pictures of the probes, if there are any."""
     found = [heatmap(results.probed) if results.probe else None, trust(results)]
     return [picture for picture in found if picture is not None]
 
@@ -208,7 +208,7 @@ def _floats(values: Sequence[float | None]) -> FloatArray:
 
 
 def _lines(axes: Axes, results: Results, lines: Mapping[str, FloatArray]) -> None:
-    """A line by position for each rule, with its name at its end, and a mark at the trained length."""
+    """Draw a line by position for each rule, with its name at the end, and a mark at the trained length."""
     x, palette, ends = np.array(results.curves.positions), hues(results), []
     for name, values in lines.items():
         axes.plot(x, values, color=palette[name], zorder=3 if name == "none" else 2)
@@ -225,7 +225,7 @@ def _lines(axes: Axes, results: Results, lines: Mapping[str, FloatArray]) -> Non
 
 
 def _thousands(axes: Axes, trained: int, length: int) -> None:
-    """Ticks that the trained length and the end are among, and none too near to them."""
+    """Ticks that include the trained length and the end, without others too near to them."""
     step = trained // 4 if length <= 2.5 * trained else trained
     while length / step > 7:
         step *= 2

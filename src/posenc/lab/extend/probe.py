@@ -1,4 +1,4 @@
-"""`posenc probe`: which rule breaks at which distance, seen in a minute by two blocks of text with a gap between."""
+"""`posenc probe`: shows in a minute at which distance each rule fails, with two blocks of text and a gap between."""
 
 import dataclasses
 import time
@@ -29,14 +29,14 @@ from posenc.lab.run.signals import cores
 
 SUFFIXES = (".png", ".svg", ".json")
 READ = 32_768
-"""Tokens of the text in which the places of the probe lie."""
+"""Tokens of the text from which the probe takes its places."""
 
 
 def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, Any]:
-    """Print the heatmap of rule by distance, and draw or write it if there is an ``output``.
+    """Print a heatmap of rules and distances, and write it to ``output`` if given.
 
     Returns:
-        What a .json file gets.
+        The data that a .json file gets.
 
     Raises:
         RunError: no model, or a damaged one.
@@ -112,7 +112,7 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
 
 
 def _plan(trained: int, length: int, *, quick: bool) -> Gaps:
-    """Gaps from none to where a text of ``length`` tokens ends: two within the trained length, three beyond it."""
+    """Gaps from 0 to the end of a text of ``length`` tokens: two within the trained length, three beyond it."""
     parts = (0.5, 1.0) if quick else (0.25, 0.5, 1.0)
     within = [trained] if quick else [trained // 2, trained]
     ends = [*within, *(trained + round((length - trained) * part) for part in parts)]

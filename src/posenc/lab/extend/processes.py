@@ -1,4 +1,4 @@
-"""One job in several processes, as `torchrun` and `accelerate launch` start them."""
+"""Runs one job in several processes that `torchrun` or `accelerate launch` started."""
 
 import contextlib
 import datetime
@@ -16,11 +16,11 @@ PATIENCE = datetime.timedelta(days=2)
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that do one job together. Alone, each call is the identity.
+    """The processes of one job. With a single process, each call returns its argument.
 
     Attributes:
-        rank: which one this is.
-        size: how many there are.
+        rank: the number of this process.
+        size: the number of processes.
     """
 
     rank: int = 0
@@ -28,11 +28,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and prints."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def share(self, value: Any) -> Any:
-        """What the first process has, small and plain data, in all of them. They wait for each other here."""
+        """Return the first process's value (small, plain data) in all processes. They wait for each other here."""
         if self.size == 1:
             return value
         box = [value]
@@ -51,10 +51,10 @@ class Processes:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """Join the others, if a launcher started several of these processes.
+    """Join the other processes, if a launcher started several.
 
-    Both launchers say so by the same environment (``WORLD_SIZE``, ``RANK``, ``MASTER_ADDR``). A process group that
-    exists is used, and left as it is.
+    Both launchers set the same environment variables (``WORLD_SIZE``, ``RANK``, ``MASTER_ADDR``). A process group that
+    exists already is used and kept.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
@@ -71,5 +71,5 @@ def joined(device: torch.device) -> Iterator[Processes]:
 
 
 def local_device(kind: str) -> str:
-    """The device of this process: "cuda" is the one of its number on this machine."""
+    """The device of this process: "cuda" means the GPU with the process's local rank."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if kind == "cuda" else kind

@@ -1,4 +1,4 @@
-"""The report of a run of ``posenc extend``, made from its folder alone."""
+"""Writes the report of a run of ``posenc extend`` from its folder alone."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,14 +27,14 @@ def write(run: Path, results: Results | None = None) -> Path:
 
 
 def print_table(run: Path, console: "Console", results: Results | None = None) -> None:
-    """The tables of a run in the terminal, with the recommendation."""
+    """Print the tables of a run in the terminal, with the recommendation."""
     from posenc.lab.extend.table import print_results
 
     print_results(collect(run) if results is None else results, console)
 
 
 def figures(run: Path) -> "list[Picture]":
-    """The figures of a run."""
+    """Return the figures of a run."""
     from posenc.lab.extend.pictures import of_passes, of_probes
 
     results = collect(run)
@@ -42,7 +42,7 @@ def figures(run: Path) -> "list[Picture]":
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """Every number of a run, one a row: see :func:`posenc.lab.load`."""
+    """Return every number of a run, one a row: see :func:`posenc.lab.load`."""
     results = collect(run)
     found: list[dict[str, Any]] = []
 
@@ -71,7 +71,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 def _page(results: Results) -> str:
     from posenc.lab.drawing import html
-    from posenc.lab.extend import pictures, table  # matplotlib takes its time
+    from posenc.lab.extend import pictures, table  # importing matplotlib is slow
 
     config = results.config
     lengths, retrieval = table.retrieval_rows(results)

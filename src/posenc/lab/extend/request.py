@@ -56,7 +56,7 @@ Trust = Annotated[
 
 
 def _ending(said: str, metavar: str, **more: Any) -> Any:
-    """An option of what is done with the rule."""
+    """An option for saving or training with the rule."""
     return typer.Option(metavar=metavar, help=said, rich_help_panel=ENDING, **more)
 
 
@@ -102,7 +102,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Ending:
-    """What is done with the rule that a run found. It may change when a run goes on."""
+    """What to do with the recommended rule. A continued run may change it."""
 
     save: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""Everything that a run of ``posenc extend`` found, computed from its folder alone: what is in ``results.json``."""
+"""The results of a run of ``posenc extend``, computed from its folder alone: the content of ``results.json``."""
 
 import math
 from pathlib import Path
@@ -28,13 +28,13 @@ class Pass(msgspec.Struct, kw_only=True):
     """The full pass of a rule.
 
     Attributes:
-        perplexity: of each range of positions; None where there is no number.
-        above: nats above the baseline, range by range.
-        holds: whether that is little enough everywhere.
-        worst: the most that it is above the baseline in a range.
+        perplexity: for each range of positions; None if it is not finite.
+        above: nats above the baseline, for each range.
+        holds: whether the rule holds, that is, stays near the baseline in all ranges.
+        worst: the largest value of ``above``.
         cost: nats above the untouched model within the trained length.
-        gain: nats below it beyond that.
-        seconds: that it took.
+        gain: nats below the baseline beyond the trained length.
+        seconds: the time that it took.
     """
 
     perplexity: list[float | None]
@@ -47,14 +47,14 @@ class Pass(msgspec.Struct, kw_only=True):
 
 
 class Lowered(msgspec.Struct):
-    """By how many nats training lowered the loss, within the trained length and beyond it."""
+    """The decrease of the loss by training, in nats, within the trained length and beyond it."""
 
     within: Mean | None
     beyond: Mean | None
 
 
 class Tuned(Pass, kw_only=True):
-    """The full pass of the model after training with a rule, and ``report``, what the training wrote down."""
+    """The full pass of the model after training with a rule, and the ``report`` of the training."""
 
     rule: str
     report: Data | None
@@ -62,7 +62,7 @@ class Tuned(Pass, kw_only=True):
 
 
 class Rule(msgspec.Struct):
-    """What is known of a rule. None is what was not measured."""
+    """The results of a rule; None for what was not measured."""
 
     name: str
     rule: Data | str | None
@@ -94,7 +94,7 @@ class Curves(msgspec.Struct):
 
 
 class Point(msgspec.Struct):
-    """Nats above the baseline that the probe and the full pass measured for the same rule and gap."""
+    """Nats above the baseline for the same rule and gap, from the probe and from the full pass."""
 
     rule: str
     gap: int
@@ -111,7 +111,7 @@ class Trust(msgspec.Struct):
 
 
 class Search(msgspec.Struct):
-    """What the search for LongRoPE factors found: see :func:`posenc.lab.extend.search.search`."""
+    """The result of the search for LongRoPE factors: see :func:`posenc.lab.extend.search.search`."""
 
     factors: list[float]
     loss: float
@@ -121,7 +121,7 @@ class Search(msgspec.Struct):
 
 
 class Results(msgspec.Struct, kw_only=True):
-    """What ``results.json`` holds. Where a number is infinite or undefined, the file has null."""
+    """The content of ``results.json``. The file has null for an infinite number or NaN."""
 
     format: int = FORMAT
     kind: str = files.KIND
@@ -149,7 +149,7 @@ class Results(msgspec.Struct, kw_only=True):
 
     @property
     def rows(self) -> dict[str, Pass]:
-        """The rules that had the full pass, and the one that was trained with."""
+        """The rules that had the full pass, and the rule of the training."""
         found = {rule.name: rule.passed for rule in self.rules if rule.passed}
         return found if self.tuned is None else {**found, f"{self.tuned.rule} tuned": self.tuned}
 
@@ -160,10 +160,10 @@ class Results(msgspec.Struct, kw_only=True):
 
 
 def collect(run: Path) -> Results:
-    """The results of a run, finished or not.
+    """Collect the results of a run, finished or not.
 
     Raises:
-        RunError: a folder that is no run of ``posenc extend``, a run of another format, a broken file in it.
+        RunError: the folder is no run of ``posenc extend``, has another format, or contains a damaged file.
     """
     config = load_config(run)
     measured = Measured.read(run, config)
@@ -229,7 +229,7 @@ def _recommendation(measured: Measured) -> Recommendation:
 
 
 def _curves(measured: Measured) -> Curves:
-    """Smooth curves by position: means of some hundred tokens, in nats."""
+    """Smoothed curves by position: means over some hundred tokens, in nats."""
     length = measured.config.length
     edges = np.linspace(0, length - 1, min(POINTS, max(2, length // 4)) + 1).round().astype(int)
     parts = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
@@ -246,7 +246,7 @@ def _curves(measured: Measured) -> Curves:
 
 
 def _trust(measured: Measured) -> Trust | None:
-    """Probe against full pass, for each rule and gap that both have measured.
+    """Compare the probe with the full pass, for each rule and gap that both have measured.
 
     Both are nats above a baseline. The probe's baseline is the untouched model at the largest gap whose blocks end
     within the trained length (or the gap itself, if it is smaller). The full pass is averaged over the tokens before
@@ -280,7 +280,7 @@ def _trust(measured: Measured) -> Trust | None:
 
 
 def _tuned(measured: Measured) -> Tuned | None:
-    """What training did: the model with its rule before and after, by the full pass."""
+    """The effect of training: the full pass of the model with its rule, before and after."""
     trained = measured.config.trained_length
     for name, before in measured.losses.items():
         folder = rule_folder(measured.run, name) / files.TUNED
@@ -312,7 +312,7 @@ def _flags(measured: Measured, name: str) -> dict[str, str]:
 
 
 def _summary(results: Results) -> list[str]:
-    """The run in a few sentences; the first is the recommendation."""
+    """The results in a few sentences; the first is the recommendation."""
     said = [results.verdict.sentence]
     if (trust := results.trust) is not None:
         said.append(

@@ -1,4 +1,4 @@
-"""Retrieval: five digits are hidden in a long text, and the model must give them at its end."""
+"""Retrieval tests: five digits are hidden in a long text, and the model must give them at the end."""
 
 import random
 import re
@@ -16,12 +16,12 @@ TASKS: tuple[Task, ...] = ("passkey", "needle")
 Form = Literal["plain", "chat"]
 
 CHUNK = 512
-ANSWER = {"plain": 12, "chat": 32}  # tokens; a chat model says a few words first
+ANSWER = {"plain": 12, "chat": 32}  # tokens; a chat model writes a few words first
 
 
 @dataclass(frozen=True)
 class Words:
-    """What a task says: before the text, the fact within it, the question after it, and how the answer begins."""
+    """The sentences of a task: before the text, the fact within it, the question after it, the start of the answer."""
 
     intro: str
     fact: str
@@ -53,11 +53,11 @@ class Retrieval:
 
     Attributes:
         task: "passkey" (digits in repeated sentences) or "needle" (a sentence in real prose).
-        form: "plain" text that is to be continued, or a "chat" by the model's own template.
+        form: "plain" text that the model continues, or a "chat" with the model's own template.
         length: tokens of prompt and answer together.
-        depth: how far into the text the fact stands, from 0 to 1.
-        correct: whether the first number of the answer is the one hidden.
-        answer: what the model wrote; empty if it has no positions for the length.
+        depth: the place of the fact in the text, from 0 (start) to 1 (end).
+        correct: whether the first number in the answer is the hidden number.
+        answer: the text that the model wrote; empty if it has no positions for the length.
         expected: the digits.
     """
 
@@ -96,10 +96,10 @@ def retrieve(
     seed: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Retrieval]:
-    """Ask for a hidden number at every length and depth, and decode the answer greedily.
+    """Ask for a hidden number at every length and depth, with greedy decoding.
 
-    All cases share one long text, which is read once: at each place where a fact stands, the cache branches off to read
-    that case to its end, and is cropped back.
+    All cases share one long text, which is read once. At the place of each fact, a branch of the cache reads
+    that case to its end, and the cache is cropped back.
 
     Args:
         model: a causal language model of transformers.
@@ -108,10 +108,10 @@ def retrieve(
         lengths: tokens of prompt and answer together.
         depths: from 0, the start of the text, to 1, its end; moved to the nearest end of a sentence.
         filler_tokens: (n,) prose that the needle is hidden in.
-        form: "plain" ends with the beginning of the answer. "chat" puts the whole into the model's template as one
+        form: "plain" ends with the beginning of the answer. "chat" puts all text into the model's template as one
             message.
-        seed: of the digits. A case has the same digits whichever others are asked.
-        on_progress: called with the tokens that were read so far and those that there are to read.
+        seed: of the digits. The digits of a case do not depend on the other cases.
+        on_progress: called with the number of tokens read so far and the total.
 
     Returns:
         One :class:`Retrieval` for each length and depth, in that order.
@@ -177,7 +177,7 @@ def _cases(
     around: int,
     seed: int,
 ) -> tuple[list[int], list[_Case]]:
-    """The filler that all cases share, and the cases; ``around``: tokens besides the filler and the fact."""
+    """The filler text of all cases, and the cases; ``around``: the number of tokens other than filler and fact."""
     keys = {
         (n, d): str(random.Random(f"{seed} {task} {n} {d}").randint(10_000, 99_999)) for n in lengths for d in depths
     }
@@ -235,7 +235,7 @@ def _ends_of_sentences(tokenizer: Any, tokens: list[int]) -> list[int]:
 
 
 def _answer(model: Any, tokenizer: Any, logits: Tensor, cache: Any, *, at_most: int) -> str:
-    """Greedy decoding, until the model ends or a number is complete."""
+    """Decode greedily until the model ends or a number is complete."""
     stop = model.generation_config.eos_token_id
     stops = set(stop if isinstance(stop, list) else [stop]) | {tokenizer.eos_token_id}
     written: list[int] = []

@@ -1,4 +1,4 @@
-"""A model with its new rule, as a folder that plain transformers loads."""
+"""Saves a model with its new rule, as a folder that plain transformers loads."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from posenc.lab.run.errors import RunError
 from posenc.lab.run.folder import LOCK, sync
 
 Perplexities = Mapping[str, Mapping[str, float]]
-"""Of each rule, by its name, the perplexity of each range of positions."""
+"""For each rule, by name, the perplexity of each range of positions."""
 
 
 def save(
@@ -31,27 +31,27 @@ def save(
     tuned: bool = False,
     perplexities: Perplexities | None = None,
 ) -> None:
-    """Write the model with a rule: config, safetensors, tokenizer and a card, the whole folder or none of it.
+    """Write the model with a rule: config, safetensors, tokenizer and model card; the whole folder or nothing.
 
-    transformers loads it without posenc and computes the same logits, bit for bit. The numbers are written in the type
-    that the model is loaded in, which is the one that was measured.
+    transformers loads it without posenc and computes the same logits, bit for bit. The weights are written in the dtype
+    of the loaded model, which is the dtype that was measured.
 
     Args:
-        checkpoint: the model; it is left as it is.
-        rule: what :func:`posenc.integrations.transformers.extend` takes, or None to leave the model's own.
-        folder: where to; it must not exist, or be empty.
-        length: tokens that the model is to take.
-        name: what the card calls the rule.
+        checkpoint: the model; it is not changed.
+        rule: an argument for :func:`posenc.integrations.transformers.extend`, or None to keep the model's own rule.
+        folder: the target folder; it must not exist, or must be empty.
+        length: tokens that the model should read.
+        name: the name of the rule on the model card.
         tuned: whether its weights were trained since it was opened, for the card.
-        perplexities: what was measured, for the card.
+        perplexities: the measured perplexities, for the card.
 
     Raises:
-        RunError: the folder holds something, the disk is too full, the rule has no words in transformers, or
-            transformers would not load the model as it is here.
+        RunError: the folder is not empty, the disk is too full, configs of transformers cannot express the rule, or
+            transformers would load the model differently.
     """
     check_loads(checkpoint)
     check_free(folder, checkpoint)
-    folder = folder.resolve()  # a link stays, and leads to the model
+    folder = folder.resolve()  # a link is kept, and points to the model
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _partial(folder) as partial:
@@ -63,11 +63,11 @@ def save(
             (partial / "README.md").write_text(card, encoding="utf-8")
             for file in [*(path for path in partial.rglob("*") if path.is_file()), partial]:
                 sync(file)
-            (partial / LOCK).unlink()  # no part of the model
+            (partial / LOCK).unlink()  # not part of the model
             partial.replace(folder)
     except SafetensorError as error:
         raise RunError(
-            f"{folder}: the weights cannot be written ({error}); free some room, or name another."
+            f"{folder}: the weights cannot be written ({error}); free some disk space, or name another folder."
         ) from error
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
@@ -76,9 +76,9 @@ def save(
 
 @contextlib.contextmanager
 def _partial(folder: Path) -> Iterator[Path]:
-    """An empty folder beside the one to be made, which this process alone writes to.
+    """An empty folder beside the target folder, to which only this process writes.
 
-    What a process that was killed left in it is removed, and so is the folder at the end, if it is still there.
+    Files of a killed process in it are removed. So is the folder at the end, if it still exists.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(exist_ok=True)
@@ -98,13 +98,13 @@ def _partial(folder: Path) -> Iterator[Path]:
 
 
 def check_free(folder: Path, checkpoint: Checkpoint | None = None) -> None:
-    """Refuse a folder that holds something, before hours of work; and a disk without room for the model.
+    """Refuse, before hours of work, a folder that is not empty, or a disk without enough space for the model.
 
     Raises:
-        RunError: as said.
+        RunError: see above.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder}: there is something already, and nothing is overwritten; name another folder.")
+        raise RunError(f"{folder}: the folder is not empty, and posenc overwrites nothing; name another folder.")
     home = next(parent for parent in folder.absolute().parents if parent.exists())
     needed = 0 if checkpoint is None else sum(part.nbytes for part in checkpoint.model.state_dict().values())
     if (free := shutil.disk_usage(home).free) < needed:
@@ -112,18 +112,18 @@ def check_free(folder: Path, checkpoint: Checkpoint | None = None) -> None:
 
 
 def check_loads(checkpoint: Checkpoint) -> None:
-    """Refuse a model that transformers would load otherwise than it is measured.
+    """Refuse a model that transformers would load differently from the measured one.
 
     Raises:
-        RunError: as said.
+        RunError: see above.
     """
     if checkpoint.unset:
         import transformers
 
         raise RunError(
-            f"--save: transformers {transformers.__version__} leaves the rotary rates of this model's own code unset "
-            "as it loads it, so it would compute nonsense, as the original does; fill inv_freq in its _init_weights, "
-            "or leave --save out."
+            f"--save: transformers {transformers.__version__} does not set the rotary rates of this model's own code "
+            "when it loads the model, so the saved model would compute wrong results, as the original model does; set "
+            "inv_freq in the _init_weights of that code, or leave --save out."
         )
 
 
@@ -135,7 +135,7 @@ def _set(checkpoint: Checkpoint, rule: Setting, length: int) -> contextlib.Abstr
 
 
 def _allow(path: Path, length: int) -> None:
-    """Let the tokenizer take as many tokens, so that it does not warn of the old length."""
+    """Raise the tokenizer's maximum length, so that it does not warn of the old one."""
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.get("model_max_length", length) < length:
         path.write_text(json.dumps({**config, "model_max_length": length}, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The search of LongRoPE: a factor for each pair, by evolution."""
+"""The search of LongRoPE: evolution of a factor for each pair."""
 
 import math
 import random
@@ -13,9 +13,9 @@ from posenc.frequencies import NTK, Frequencies, Geometric, Linear, YaRN
 Factors = tuple[float, ...]
 
 PARENTS = 8
-MUTATION = 0.3  # the chance of each factor, as in the paper
-REACH = 1.25  # the largest factor, as a multiple of that of the lengths
-TRIES = 100  # at a child that was not measured before
+MUTATION = 0.3  # the probability for each factor, as in the paper
+REACH = 1.25  # the largest factor, as a multiple of the ratio of the lengths
+TRIES = 100  # attempts to make a child that was not measured before
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Step:
 
     Attributes:
         number: counted from 1.
-        origin: where the factors are from.
+        origin: how the factors were made.
         factors: one for each pair.
-        loss: what they cost; infinite if that is no number.
+        loss: their loss; infinite if it is NaN.
         best: the lowest loss so far.
     """
 
@@ -58,30 +58,30 @@ def search(
 ) -> SearchResult:
     r"""Factors :math:`1 \le \lambda_0 \le \lambda_1 \le \dots \le 1.25\,s` of low loss, found by evolution.
 
-    The starts are measured first. Then the best eight have children, by turns: a mutation draws some factors anew, each
+    The starts are measured first. Then the best eight have children, alternately: a mutation redraws some factors, each
     between its neighbours; a crossover takes the fast pairs of one parent and the slow pairs of another. A child takes
-    the place of the worst parent if it is better. Nothing is measured twice.
+    the place of the worst parent if it is better. No factors are measured twice.
 
     Args:
-        loss_of: what factors cost, such as the gap losses at long distances and at none, added. The search fits the
-            text that this reads: a few hundred scored tokens are too few, and another text has to confirm the result.
-        pairs: how many factors there are.
-        factor: :math:`s`, the length that is wanted over the trained one.
-        starts: factors to begin with, such as :func:`known_factors`.
-        budget: evaluations of ``loss_of``, the starts among them.
+        loss_of: the loss of factors, such as the gap losses at long distances and without a gap, added. The search fits
+            the text that it reads: a few hundred scored tokens are too few, and another text must confirm the result.
+        pairs: the number of factors.
+        factor: :math:`s`, the wanted length divided by the trained length.
+        starts: the initial factors, such as :func:`known_factors`.
+        budget: the number of evaluations of ``loss_of``, including the starts.
         seed: of the random numbers; the same seed gives the same search.
         on_step: called after each evaluation.
 
     Returns:
-        The best of all, and the history. Fewer evaluations than the budget if the range is exhausted.
+        The best factors, and the history. There are fewer evaluations than the budget if the range is exhausted.
 
     Raises:
         ValueError: starts that are not ``pairs`` monotone factors within the range; no starts, or a budget that does
             not suffice for them.
 
     Differs from the paper: children come one by one and not in generations, so that a small budget is used well (the
-    paper measures some thousands); factors are rounded to hundredths as there, and mutations are drawn so as to stay
-    monotone instead of until they are. The unscaled first tokens are not searched for: the released models have none.
+    paper measures some thousands); factors are rounded to hundredths as there, and mutations are drawn so that they are
+    monotone, instead of redrawn until they are. The unscaled first tokens are not searched: released models have none.
 
     References:
         Ding et al. LongRoPE. 2024. arXiv:2402.13753, section 3.3, algorithm 1.
@@ -105,7 +105,7 @@ def search(
         step = Step(len(history) + 1, origin, factors, loss, min([loss, *(parent.loss for parent in parents)]))
         history.append(step)
         parents.append(step)
-        parents.sort(key=lambda parent: parent.loss)  # stable: of equals, the older one stays
+        parents.sort(key=lambda parent: parent.loss)  # stable sort: of equal losses, the older one is kept
         del parents[PARENTS:]
         if on_step is not None:
             on_step(step)
@@ -122,7 +122,7 @@ def search(
                 child = _crossed(one.factors, other.factors, chance)
             if child not in measured:
                 break
-            mutate = True  # crossing few parents is soon exhausted
+            mutate = True  # few parents have few possible crossovers
         else:
             break
         measure(child, "mutation" if mutate or len(parents) == 1 else "crossover")
@@ -131,7 +131,7 @@ def search(
 
 
 def known_factors(*, base: float, trained_length: int, factor: float, rotary_dim: int) -> tuple[Factors, ...]:
-    """The factors that position interpolation, NTK and YaRN have, for a search to start from."""
+    """The factors of position interpolation, NTK and YaRN, as starts of a search."""
     plain = Geometric(base).inv_freq(rotary_dim)
     rules: tuple[Frequencies, ...] = (
         Linear(factor, base=base),
@@ -148,14 +148,14 @@ def _checked(start: Factors, *, pairs: int, largest: float) -> Factors:
         (np.diff(factors) >= -slack).all() and factors[0] >= 1 - slack and factors[-1] <= largest + slack
     ):
         raise ValueError(
-            f"search: got the start {tuple(start)}, expected {pairs} factors from 1 to {largest:g}, none below the one "
-            "before it."
+            f"search: got the start {tuple(start)}, expected {pairs} factors from 1 to {largest:g}, none smaller than "
+            "the factor before it."
         )
     return tuple(np.maximum.accumulate(np.clip(factors, 1, largest)).tolist())
 
 
 def _mutated(factors: Factors, chance: random.Random, largest: float) -> Factors:
-    """Some of the factors drawn anew, each from the range that its neighbours leave it."""
+    """Redraw some of the factors, each between its neighbours."""
     child = list(factors)
     chosen = [pair for pair in range(len(child)) if chance.random() < MUTATION] or [chance.randrange(len(child))]
     chance.shuffle(chosen)
@@ -167,7 +167,7 @@ def _mutated(factors: Factors, chance: random.Random, largest: float) -> Factors
 
 
 def _crossed(one: Factors, other: Factors, chance: random.Random) -> Factors:
-    """The fast pairs of one and the slow pairs of the other, in the order of the two that stays monotone."""
+    """Combine the fast pairs of one parent and the slow pairs of the other, in the order that is monotone."""
     if len(one) == 1:
         return one
     cut = chance.randrange(1, len(one))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def print_results(results: Results, console: "Console") -> None:
-    """Perplexity by position, cost and gain, retrieval, the recommendation, the flags."""
+    """Print perplexity by position, cost and gain, retrieval, the recommendation and the flags."""
     if results.rows:
         print_first_that_fits(console, _ways(results))
         console.print(
@@ -38,7 +38,7 @@ def print_results(results: Results, console: "Console") -> None:
 
 
 def print_probe(probed: Probed, console: "Console") -> None:
-    """The heatmap in the terminal: perplexity by rule and gap, coloured by how far it is above the baseline."""
+    """Print the heatmap in the terminal: perplexity by rule and gap, coloured by its excess over the baseline."""
     plan, baseline = probed.plan, probed.baseline()
     console.print(
         f"Perplexity of {plan.scored} tokens that see {plan.block} others, by the gap of positions between the two"
@@ -59,7 +59,7 @@ def print_probe(probed: Probed, console: "Console") -> None:
 
 
 def _coloured(nats: float | None, baseline: float | None) -> str:
-    """A perplexity, and how far it is above the baseline as a mark and, where there is colour, as a colour."""
+    """A perplexity, with its excess over the baseline as a mark and, in a terminal with colours, as a colour."""
     if nats is None:
         return " - "
     said = f" {short(math.exp(min(nats, 700.0)))}"
@@ -81,7 +81,7 @@ def short(value: float | None) -> str:
 
 
 def bin_name(one: Sequence[int]) -> str:
-    """A range of positions, short: 8-10k where they are whole thousands of 1024, else the numbers."""
+    """A short name of a range of positions: 8-10k for multiples of 1024, else the numbers."""
     first, last = one
     if last >= 1024 and first % 1024 == 0 and last % 1024 == 0:
         return f"{first // 1024}-{last // 1024}k"
@@ -89,7 +89,7 @@ def bin_name(one: Sequence[int]) -> str:
 
 
 def for_card(results: Results) -> dict[str, dict[str, float]]:
-    """The table as plain numbers: perplexity by rule and range of positions, where there is one."""
+    """The table as plain numbers: the known perplexities by rule and range of positions."""
     names = [bin_name(one) for one in results.bins]
     return {
         rule: {
@@ -111,7 +111,7 @@ def lowest(results: Results) -> list[str | None]:
 
 
 def value_text(results: Results, name: str, at: int, value: float | None) -> str:
-    """A perplexity of the table, or why there is none."""
+    """A perplexity of the table, or the reason why there is none."""
     if value is None and name == "none" and results.config.positions == "learned":
         return "no code" if results.bins[at][0] >= results.config.trained_length else "-"
     return short(value)
@@ -131,13 +131,13 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def _print_curves(results: Results, console: "Console") -> None:
-    """Perplexity by position, roughly: a line of blocks for each rule, cut at the trained length."""
+    """Print a rough plot of perplexity by position: a line of blocks for each rule, divided at the trained length."""
     curves = results.curves
     known = [value for values in curves.rules.values() for value in values if value is not None]
     if not known:
         return
     low = min(known)
-    high = min(max(known), low + math.log(60))  # one that explodes shall not flatten all others
+    high = min(max(known), low + math.log(60))  # one very large value must not flatten all other lines
     cut = sum(1 for position in curves.positions if position < results.config.trained_length)
     console.print(
         f"Perplexity by position, from {short(math.exp(low))} to {short(math.exp(high))}; | is the trained length"
@@ -156,7 +156,7 @@ def _block(nats: float | None, low: float, high: float) -> str:
 
 
 def _ways(results: Results) -> list[list[Table]]:
-    """Everything in one table, or in two or three for a narrow terminal."""
+    """The layouts: one table, or two or three tables for a narrow terminal."""
     trained = results.config.trained_length
     everything = range(len(results.bins))
     within = [at for at in everything if results.bins[at][0] < trained]
@@ -197,7 +197,7 @@ def _table(results: Results, title: str, bins: Sequence[int], *, costs: bool) ->
 
 
 def retrieval_rows(results: Results) -> tuple[list[int], list[tuple[Task, Form, str, list[str]]]]:
-    """Lengths; and for each task, form and rule how many of the depths were answered rightly at each length."""
+    """The lengths; and for each task, form and rule the number of depths with a correct answer at each length."""
     asked = {rule.name: rule.retrieval for rule in results.rules if rule.retrieval}
     everything = [answer for answers in asked.values() for answer in answers]
     lengths = sorted({answer.length for answer in everything})

@@ -1,4 +1,4 @@
-"""Fine-tuning a model at a new length, in windows that fit a laptop."""
+"""Fine-tunes a model for a new length, in windows that fit into the memory of a laptop."""
 
 import contextlib
 import hashlib
@@ -50,42 +50,42 @@ def tune(
     on_progress: Callable[[TuneStep], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TuneReport:
-    """Fine-tune a model at a new length, after a rule was set. The rule goes when it is done, and the weights stay.
+    """Fine-tune a model for a new length with a rule. Afterwards the rule is removed, and the weights are kept.
 
-    If the folder holds the checkpoint of the same tuning, it goes on from there, or takes over the result. Under
-    ``torchrun`` or ``accelerate launch`` the windows of each step are shared out; all processes must see the folder.
+    If the folder holds a checkpoint of the same training, continue from it, or take over its result. Under
+    ``torchrun`` or ``accelerate launch`` the processes share the windows of each step; all need access to the folder.
 
     Args:
-        checkpoint: whose ``model`` is trained, in place. Its table of positions, if it has one, is not.
-        rule: what ``integrations.transformers.extend`` takes, or None for the rule that the model has.
-        tokens: (n,) of the text.
-        length: tokens that the model is to read.
-        steps: how many.
-        window: tokens of a training window, which memory and time grow with.
-        method: "lora", small matrices beside the projections of the attention, merged into them at the end; or "full",
+        checkpoint: its ``model`` is trained in place, except for a learned table of positions.
+        rule: an argument for ``integrations.transformers.extend``, or None for the model's own rule.
+        tokens: (n,), the tokens of the text.
+        length: tokens that the model should read.
+        steps: the number of steps.
+        window: tokens of a training window; memory and time grow with it.
+        method: "lora": small matrices beside the projections of the attention, merged into them at the end; or "full":
             all weights, which needs four times their memory.
-        positions: "skipwise", chunks of the window with leaps between them up to the length (PoSE); or "whole", where
-            the window is as long as the length.
+        positions: "skipwise": chunks of the window with jumps between their positions, up to the length (PoSE); or
+            "whole": the window is as long as the length.
         seed: of windows, positions and fresh weights.
-        folder: where checkpoints go. It is made if need be.
-        batch: windows of a step. A process goes through its own one by one.
-        chunks: into how many a window is cut, if skip-wise.
-        learning_rate: at its highest; 5e-4 for "lora" and 2e-5 for "full" by default.
-        warmup: steps until there, a tenth of all by default; then it falls linearly to a tenth.
+        folder: the folder for checkpoints. It is made if it does not exist.
+        batch: windows in a step. Each process computes its windows one by one.
+        chunks: the number of chunks of a window, for "skipwise".
+        learning_rate: the highest value; by default 5e-4 for "lora" and 2e-5 for "full".
+        warmup: steps until that value, by default a tenth of all; then it falls linearly to a tenth.
         rank: of the LoRA matrices.
-        targets: last names of the layers that LoRA goes into; q_proj, k_proj, v_proj and o_proj by default, or what
-            peft has for models that call them otherwise.
-        checkpoint_every: steps.
-        gradient_checkpointing: whether to compute activations twice instead of keeping them.
+        targets: last name parts of the layers that get LoRA; by default q_proj, k_proj, v_proj and o_proj, or the
+            layers that peft lists for models with other names.
+        checkpoint_every: steps between two checkpoints.
+        gradient_checkpointing: whether to recompute activations in the backward pass instead of storing them.
         on_progress: called after each step, in the first process.
-        should_stop: asked before each step; True writes a checkpoint and ends. So does Ctrl-C, but for the checkpoint.
+        should_stop: called before each step; True writes a checkpoint and stops. Ctrl-C stops without a checkpoint.
 
     Returns:
-        What was done. If ``finished`` is False the model is as it was with "lora"; with "full" it is to be opened anew.
+        The report. If ``finished`` is False, "lora" leaves the model unchanged; after "full" it must be opened again.
 
     Raises:
-        RunError: settings that cannot work, a text too short, another tuning in the folder, a damaged checkpoint, no
-            peft, layers that LoRA cannot find, a loss that is no number.
+        RunError: impossible settings, a text that is too short, another training in the folder, a damaged checkpoint,
+            no peft, layers that LoRA cannot find, a loss that is not finite.
         ValueError: a rule that does not fit the model.
     """
     model = checkpoint.model
@@ -110,12 +110,15 @@ def tune(
     check(config, tokens, model)
     with joined(model.device) as processes, _alone(folder, processes):
         if processes.size > batch:
-            raise RunError(f"tune: {processes.size} processes have {batch} windows a step; give a batch of as many.")
+            raise RunError(
+                f"tune: {processes.size} processes have {batch} windows in a step, expected at least one window for "
+                f"each process; give a batch of at least {processes.size}."
+            )
         _claim(folder, config, processes)
         in_bfloat16 = method == "full" and model.dtype == torch.bfloat16
         before = {id(parameter) for parameter in model.parameters()}
         with ruled(model, rule, length), _training_mode(model, gradient_checkpointing):
-            # A table that the rule has stretched goes with the rule: to train it would be to throw work away.
+            # A table that the rule has resized is removed with the rule, so training it would be useless.
             frozen = {name for name, parameter in model.named_parameters() if id(parameter) not in before}
             with trainable(model, config, frozen) as adapted:
                 tuning = Tuning(model, adapted.parameters, tokens, config, processes, in_bfloat16=in_bfloat16)
@@ -134,13 +137,16 @@ def tune(
 
 @contextlib.contextmanager
 def _training_mode(model: Any, gradient_checkpointing: bool) -> Iterator[None]:
-    """The model with dropout, if it has any, and with activations that are computed anew in the backward pass."""
+    """Set training mode (dropout, if the model has any), optionally with gradient checkpointing."""
     was_training = model.training
-    # Newer transformers calls it activation checkpointing, and warns of the old name.
+    # Newer versions of transformers call it activation checkpointing, and warn of the old name.
     kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
-            raise RunError(f"tune: {type(model).__name__} has no gradient checkpointing; set it to False.")
+            raise RunError(
+                f"tune: {type(model).__name__} does not support gradient checkpointing; set gradient_checkpointing to "
+                "False."
+            )
         options = {f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}
         getattr(model, f"{kind}_checkpointing_enable")(**options)
     model.train()
@@ -154,7 +160,7 @@ def _training_mode(model: Any, gradient_checkpointing: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alone(folder: Path, processes: Processes) -> Iterator[None]:
-    """The folder, held by the first process for all of them."""
+    """Lock the folder in the first process, for all processes."""
     with contextlib.ExitStack() as stack:
         if processes.is_first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +170,7 @@ def _alone(folder: Path, processes: Processes) -> Iterator[None]:
 
 
 def _claim(folder: Path, config: TuneConfig, processes: Processes) -> None:
-    """Write down what is done here, or refuse to go on with something else."""
+    """Write the configuration into the folder, or refuse a folder with another configuration."""
     path, trouble = folder / TUNING, ""
     if processes.is_first:
         if path.exists():
@@ -176,7 +182,9 @@ def _claim(folder: Path, config: TuneConfig, processes: Processes) -> None:
         else:
             runs.write_json(path, config.to_dict())
     if trouble := processes.share(trouble):
-        raise RunError(f"{folder}: another tuning is there, with {trouble}; name another folder, or remove this one.")
+        raise RunError(
+            f"{folder}: the folder holds another training run, with {trouble}; name another folder, or remove this one."
+        )
 
 
 def _short(value: Any) -> str:
@@ -185,7 +193,7 @@ def _short(value: Any) -> str:
 
 
 def _digest(model: Any) -> str:
-    """Of names, types, shapes and a few numbers of every weight: another model, or this one already tuned, differs."""
+    """A digest of names, dtypes, shapes and a few values of every weight; it differs for another or a trained model."""
     digest = hashlib.sha256()
     for name, weight in model.named_parameters():
         flat = weight.detach().flatten()

@@ -1,4 +1,4 @@
-"""The configuration, the progress and the report of a training at the new length."""
+"""The configuration, progress and report of a training at the new length."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Positions = Literal["skipwise", "whole"]
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """All that the numbers depend on, as FOLDER/tuning.json holds it.
+    """Everything on which the results depend, as stored in FOLDER/tuning.json.
 
     Attributes:
         rule: as plain data.
@@ -53,12 +53,12 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class TuneStep:
-    """How far a tuning is.
+    """The progress of a training.
 
     Attributes:
-        step: steps that are done.
-        steps: how many there will be.
-        loss: of this step, in nats a token.
+        step: the number of finished steps.
+        steps: the number of all steps.
+        loss: the loss of this step, in nats per token.
         seconds: since the beginning, without pauses.
     """
 
@@ -70,16 +70,16 @@ class TuneStep:
 
 @dataclass(frozen=True)
 class TuneReport:
-    """What a training did. The losses are those of its own windows; only a full pass measures the gain.
+    """The report of a training. The losses are those of its own windows; only a full pass measures the gain.
 
     Attributes:
-        config: what was asked for.
-        finished: whether all steps are done. Only then the model has the new weights.
-        losses: of each step, in nats a token.
-        trained: how many numbers were trained.
-        parameters: how many the model has.
-        seconds: of all steps.
-        processes: how many took part, the last time.
+        config: the configuration.
+        finished: whether all steps are done. Only then does the model have the new weights.
+        losses: the loss of each step, in nats per token.
+        trained: the number of trained parameters.
+        parameters: the number of all parameters.
+        seconds: the time of all steps.
+        processes: the number of processes, in the last session.
     """
 
     config: TuneConfig
@@ -92,7 +92,7 @@ class TuneReport:
 
     @property
     def tokens(self) -> int:
-        """How many tokens the model was trained with."""
+        """The number of tokens in all windows of the training."""
         return len(self.losses) * self.config.batch * self.config.window
 
     def to_dict(self) -> Data:
@@ -101,7 +101,7 @@ class TuneReport:
 
 
 def check(config: TuneConfig, tokens: Tensor, model: Any) -> None:
-    """Refuse settings that cannot work."""
+    """Refuse impossible settings."""
     for name, choices in (("method", Method), ("positions", Positions)):
         if getattr(config, name) not in get_args(choices):
             raise RunError(f"tune: got {name} {getattr(config, name)!r}, expected {' or '.join(get_args(choices))}.")
@@ -112,8 +112,9 @@ def check(config: TuneConfig, tokens: Tensor, model: Any) -> None:
         raise RunError(f"tune: the text has {tokens.numel()} tokens, expected more than one window, {config.window}.")
     if config.positions == "whole" and config.window != config.length:
         raise RunError(
-            f"tune: got windows of {config.window} tokens with their own positions, expected as many as the length, "
-            f"{config.length}: the model would meet nothing new; give that, or positions skipwise."
+            f"tune: got windows of {config.window} tokens with their own positions, expected windows as long as the "
+            f"target length, {config.length}, because shorter windows contain no new positions; give that window, or "
+            'positions="skipwise".'
         )
     if config.positions == "skipwise" and not config.chunks <= config.window <= config.length:
         raise RunError(

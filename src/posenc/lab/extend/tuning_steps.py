@@ -1,7 +1,7 @@
-"""The steps of a tuning.
+"""The steps of a training.
 
-What happens in a step depends on the seed and the number of the step alone: a tuning that was cut off goes on from its
-last checkpoint to the numbers of an unbroken one, and several processes come to what one comes to, but for rounding.
+A step depends only on the seed and the number of the step. So an interrupted training continues from its
+last checkpoint to the numbers of an uninterrupted one, and several processes give the result of one, up to rounding.
 """
 
 import inspect
@@ -23,11 +23,11 @@ from posenc.lab.run.schedule import batch_at, learning_rate_at, load_moments, mo
 from posenc.positions import skipwise
 
 MOST_SCORED = 4096
-"""Tokens of a window that are scored; of longer ones a part, drawn anew at each step, because logits are large."""
+"""Number of tokens of a window whose loss counts; in longer windows, a random part at each step, to save memory."""
 
 
 class Tuning:
-    """A model, its optimizer, and how far they are."""
+    """A model, its optimizer, and their progress."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Tuning:
 
     @property
     def step(self) -> int:
-        """Steps that are done."""
+        """The number of finished steps."""
         return len(self.losses)
 
     @property
@@ -66,7 +66,7 @@ class Tuning:
         on_progress: Callable[[TuneStep], None] | None,
         should_stop: Callable[[], bool],
     ) -> None:
-        """Run from the checkpoint, if there is one, to the last step, or until a stop is asked for."""
+        """Run from the checkpoint, if there is one, to the last step, or until a stop is requested."""
         if self.processes.share(path.exists()):
             self.load(runs.load_tensors(path), path)
         saved = self.step
@@ -85,7 +85,7 @@ class Tuning:
             self._save(path)
 
     def advance(self) -> None:
-        """One step."""
+        """Do one step."""
         config, step = self.config, self.step
         windows = batch_at(self.tokens, seed=config.seed, step=step, batch=config.batch, length=config.window)
         positions = positions_at(config, step)
@@ -119,7 +119,7 @@ class Tuning:
             logits = self.model(
                 input_ids=window[:, :-1],
                 position_ids=positions,
-                # Without a mask transformers takes a leap for the start of another text, and cuts attention there.
+                # Without a mask, transformers treats a jump as the start of another text, and cuts attention there.
                 attention_mask=torch.ones_like(positions),
                 use_cache=False,
                 **options,
@@ -129,7 +129,7 @@ class Tuning:
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, as named tensors; after the last step, its result.
 
-        Random numbers are drawn from the seed and the number of the step: there is no generator to keep.
+        Random numbers depend on the seed and the number of the step, so there is no generator state.
         """
         state: dict[str, Tensor] = {f"weights.{name}": parameter for name, parameter in self.parameters.items()}
         if not self.is_finished:
@@ -139,11 +139,11 @@ class Tuning:
         return state
 
     def load(self, state: Mapping[str, Tensor], path: Path) -> None:
-        """Go back to where :meth:`state` was taken."""
+        """Restore a state that :meth:`state` returned."""
         names = {f"weights.{name}" for name in self.parameters}
         found = {name for name in state if name.startswith("weights.")}
         if found != names or "progress.losses" not in state:
-            raise RunError(f"{path}: it holds other weights than those that are trained; the file is damaged.")
+            raise RunError(f"{path}: expected the weights that are trained, got others; the file is damaged.")
         self.losses = state["progress.losses"].tolist()
         self.seconds = state["progress.seconds"].item()
         with torch.no_grad():
@@ -171,7 +171,7 @@ def positions_at(config: TuneConfig, step: int) -> Tensor:
 
 
 def _scored_at(config: TuneConfig, step: int) -> Tensor | None:
-    """Which tokens of a long window are scored; None for all."""
+    """The tokens of a long window whose loss counts; None for all."""
     if config.window <= MOST_SCORED:
         return None
     generator = torch.Generator().manual_seed(seed_of(config.seed, step, 2))

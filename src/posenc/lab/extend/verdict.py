@@ -1,13 +1,13 @@
-"""Which rule to take, decided from the losses alone: the same numbers give the same sentence.
+"""Chooses a rule from the losses alone: the same numbers give the same sentence.
 
 The baseline is the untouched model on the same tokens: it reads the text from its start up to the trained length, and
-beyond it in windows of the trained length, which leave each token at least half of the window as context. Every
-comparison is paired, token by token, so that hard and easy passages of the text cancel.
+beyond it in windows of the trained length, in which each token has at least half a window as context. Every
+comparison is paired, token by token, so that hard and easy passages of the text cancel out.
 
 A rule *holds* if in every bin of positions its perplexity is at most ``HELD`` times the baseline's: beyond the trained
-length, and within it, so that short texts pay no more than that either. Of those that hold, the one with the lowest
+length, and within it, so that short texts do not lose more either. Of the rules that hold, the one with the lowest
 loss over the whole text is recommended; rules whose paired difference to it is within two standard errors count as
-equal, and of these the one that costs short texts least is taken.
+equal, and of these, the one with the lowest cost on short texts is chosen.
 """
 
 import math
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from posenc.lab.drawing.words import HELD
 
 BLOCK = 64
-"""Tokens that are averaged before a standard error is taken: losses of neighbours are not independent."""
+"""Tokens averaged before the standard error is computed, because losses of neighbours are not independent."""
 
 Nats = NDArray[np.floating]
 Bins = Sequence[tuple[int, int]]
@@ -29,14 +29,14 @@ Bins = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean in nats a token, and its standard error, which is NaN where there are too few tokens for one."""
+    """A mean in nats per token, and its standard error, which is NaN if there are too few tokens."""
 
     nats: float
     error: float
 
 
 def mean(values: Nats) -> Mean | None:
-    """The mean of losses or of differences of losses; None if there are none, or if one is no number."""
+    """The mean of losses or of differences of losses; None if there are none, or if one is NaN."""
     values = np.asarray(values, dtype=np.float64)
     if not values.size or np.isnan(values).any():
         return None
@@ -49,13 +49,13 @@ def mean(values: Nats) -> Mean | None:
 
 
 def perplexities(losses: Nats, bins: Bins) -> list[float | None]:
-    """Of each bin; infinite beyond all numbers, None where one is missing."""
+    """The perplexity of each bin; infinite if it overflows, None if a loss is missing."""
     found = [mean(losses[first:last]) for first, last in bins]
     return [None if one is None else math.exp(one.nats) if one.nats < 700 else math.inf for one in found]
 
 
 def difference(losses: Nats, others: Nats) -> Mean | None:
-    """The mean of losses less others, token by token; None where one of them is missing."""
+    """The mean difference of two series of losses, token by token; None if a loss is missing."""
     losses, others = np.asarray(losses, dtype=np.float64), np.asarray(others, dtype=np.float64)
     if np.isposinf(losses).any() and np.isfinite(others).all():
         return Mean(math.inf, math.nan)
@@ -64,27 +64,27 @@ def difference(losses: Nats, others: Nats) -> Mean | None:
 
 
 def excess(losses: Nats, baseline: Nats, bins: Bins) -> list[Mean | None]:
-    """What the losses of a rule are above the baseline's, bin by bin."""
+    """The excess of a rule's losses over the baseline, for each bin."""
     return [difference(losses[first:last], baseline[first:last]) for first, last in bins]
 
 
 def holds(above: Sequence[Mean | None]) -> bool:
-    """Whether a rule holds, by what it is above the baseline in each bin."""
+    """Whether a rule holds, from its excess over the baseline in each bin."""
     return all(one is not None and one.nats <= math.log(HELD) for one in above)
 
 
 def worst(above: Sequence[Mean | None]) -> float:
-    """The most that a rule is above the baseline in any bin; infinite if it has no number there."""
+    """The largest excess of a rule over the baseline; infinite if a bin has no number."""
     return max((math.inf if one is None else one.nats for one in above), default=math.inf)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do.
+    """The decision.
 
     Attributes:
-        kind: "rule" (take it), "none needed" (the model holds as it is), or "none of them".
-        rule: what to take: a rule, "none" if none is needed, or of those that do not hold the closest.
+        kind: "rule" (use it), "none needed" (the untouched model holds), or "none of them".
+        rule: the rule to use; "none" if none is needed; if none holds, the closest rule.
     """
 
     kind: Literal["rule", "none needed", "none of them"]
@@ -92,7 +92,7 @@ class Verdict:
 
 
 def decide(losses: Mapping[str, Nats], baseline: Nats, bins: Bins, *, trained_length: int) -> Verdict:
-    """The verdict on the rules whose losses are given, "none" among them.
+    """Decide among the rules whose losses are given, "none" included.
 
     Args:
         losses: for each rule (n - 1,) nats; NaN where a model has no position.

@@ -1,4 +1,4 @@
-"""The verdict on a run, in a sentence computed from its numbers."""
+"""Writes the verdict on a run as a sentence, computed from its numbers."""
 
 import math
 
@@ -14,7 +14,7 @@ def recommendation(found: Verdict, measured: Measured) -> str:
     if found.kind == "rule":
         return _take(found.rule, measured)
     if measured.baseline is None:
-        raise ValueError("recommendation: got no baseline, expected that of the untouched model.")
+        raise ValueError("recommendation: got no baseline, expected the results of the untouched model.")
     above = excess(measured.losses[found.rule], measured.baseline, measured.bins)
     config = measured.config
     if found.kind == "none needed":
@@ -49,7 +49,7 @@ def _take(name: str, measured: Measured) -> str:
 
 
 def _elsewhere(name: str, measured: Measured) -> str:
-    """What the untouched model does beyond its trained length, in the bin where it is worst against the rule."""
+    """The untouched model's perplexity beyond its trained length, in the bin where it is worst relative to the rule."""
     trained = measured.config.trained_length
     beyond = [one for one in measured.bins if one[0] >= trained]
     mine, untouched = (perplexities(measured.losses[which], beyond) for which in (name, "none"))

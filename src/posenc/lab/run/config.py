@@ -1,4 +1,4 @@
-"""What the configurations of all runs share: the format of their files, and how they are read and written."""
+"""The common parts of all run configurations: file format, reading and writing."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -15,20 +15,20 @@ NO_COMMAND = "(not recorded: an earlier version of posenc wrote this run)"
 
 Device = Literal["cpu", "cuda"]
 Backend = Literal["loky", "ray", "dask"]
-"""Where the parts of a run are computed side by side."""
+"""The backend that runs the parts of a run in parallel."""
 T = TypeVar("T")
 Data = dict[str, Any]
-"""What a JSON file holds: results, and parts of them."""
+"""The content of a JSON file: results, and parts of them."""
 
 
 def check_choice(name: str, value: str, allowed: Any) -> None:
-    """Refuse a value that a Literal does not have."""
+    """Refuse a value that is not in a Literal."""
     if value not in get_args(allowed):
         raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(get_args(allowed))}.")
 
 
 def check_numbers(section: str, config: Any, *, may_be_zero: Collection[str] = ()) -> None:
-    """Refuse a number of a dataclass that is not above 0, and a width that its heads do not divide."""
+    """Refuse numbers of a dataclass that are not above 0, and a width that is no multiple of its heads."""
     for name, value in vars(config).items():
         lowest = "0 or more" if name in may_be_zero else "more than 0"
         if isinstance(value, (int, float)) and not (value >= 0 if name in may_be_zero else value > 0):
@@ -46,10 +46,10 @@ def to_dict(kind: str, config: Any) -> dict[str, Any]:
 
 
 def converted(data: object, cls: type[T], *, where: str) -> T:
-    """What a file holds, as a class says it.
+    """Convert the content of a file to a class.
 
     Raises:
-        RunError: a field that is missing or has another type; the message says which, and in which file.
+        RunError: a field is missing or has another type; the message names the field and the file.
     """
     try:
         return msgspec.convert(data, cls)
@@ -63,10 +63,10 @@ def read(path: Path, cls: type[T]) -> T:
 
 
 def check_format(path: Path, data: Mapping[str, Any], kind: str) -> None:
-    """Refuse the config of another kind of run, of another version, or of no run at all.
+    """Refuse a config of another kind of run or another format, or a file that is no config.
 
     Raises:
-        RunError: it is one of these.
+        RunError: the config is one of these.
     """
     form, of, version = (data.get(key) for key in ("format", "kind", "posenc"))
     if "format" not in data or "kind" not in data:
@@ -81,10 +81,10 @@ def check_format(path: Path, data: Mapping[str, Any], kind: str) -> None:
 
 
 def read_config(path: Path, cls: type[T], kind: str) -> T:
-    """The dataclass that :func:`to_dict` wrote into a file.
+    """Read the dataclass that :func:`to_dict` wrote into a file.
 
     Raises:
-        RunError: another format or kind; a field that is missing or has another type.
+        RunError: the format or kind differs, or a field is missing or has another type.
     """
     data = read_json(path)
     check_format(path, data, kind)

@@ -1,4 +1,4 @@
-"""Where a run took place, so that its numbers can be judged and repeated."""
+"""Records the machine and the versions of a run, so that its numbers can be judged and repeated."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def describe(*, threads: int, device: str) -> dict[str, Any]:
-    """Versions and machine, for environment.json."""
+    """Return versions and machine, for environment.json."""
     import numpy as np
     import torch
 
@@ -42,7 +42,7 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of posenc's own sources, if they are under version control (and not merely installed beneath one)."""
+    """The commit of posenc's sources, if they are in a git checkout (and not just installed inside one)."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str | None:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 
 class RunError(Exception):
-    """A run cannot start or go on; the message says what to do."""
+    """A run cannot start or continue; the message says what to do."""
 
     exit_code = 1
 
 
 class Interrupted(RunError):
-    """A signal stopped the run, and what was done is kept."""
+    """A signal stopped the run; the finished work is kept."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -23,13 +23,15 @@ class Interrupted(RunError):
 
 @contextlib.contextmanager
 def resumable(again: Sequence[str]) -> Iterator[None]:
-    """Work that can go on after a stop or a failure: the message says by which command."""
+    """Add to the error of a stopped or failed run the command that continues the run."""
     command = shlex.join(again)
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"stopped; what is done is kept; go on with: {command}", signal.SIGINT) from None
+        raise Interrupted(f"stopped; the finished work is kept; continue with: {command}", signal.SIGINT) from None
     except Interrupted as error:
-        raise Interrupted(f"{error}; go on with: {command}", error.signal_number) from None
+        raise Interrupted(f"{error}; continue with: {command}", error.signal_number) from None
     except RunError as error:
-        raise RunError(f"{error}\nWhat was done is kept; when mended, go on with: {command}") from error
+        raise RunError(
+            f"{error}\nThe finished work is kept; after you have corrected the cause, continue with: {command}"
+        ) from error

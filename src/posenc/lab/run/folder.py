@@ -1,4 +1,4 @@
-"""Run folders: written so that a crash at any moment, even in the middle of a write, loses nothing that was done."""
+"""Run folders: a crash at any moment, even during a write, loses no finished work."""
 
 import contextlib
 import itertools
@@ -27,7 +27,7 @@ RUNS = Path("runs")
 
 
 def write(path: Path, data: bytes | str) -> None:
-    """Write a whole file or none of it: a reader sees the old content or the new, also after a crash or a full disk."""
+    """Write a file atomically: a reader sees the old or the new content, also after a crash or on a full disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("wb") as file:
@@ -44,7 +44,7 @@ def write(path: Path, data: bytes | str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the entries of a folder, are on the disk."""
     with contextlib.suppress(PermissionError):  # of a folder, where the system does not open one
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -54,7 +54,7 @@ def sync(path: Path) -> None:
 
 
 def clear_partial_writes(folder: Path) -> None:
-    """Remove what killed writers left behind; nobody else may be writing."""
+    """Remove the temporary files of killed writers; no other process may be writing."""
     for temporary in folder.glob(".*.partial"):
         temporary.unlink(missing_ok=True)
 
@@ -64,13 +64,13 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; a missing or damaged one is a :class:`RunError`."""
+    """Read the object in a JSON file; a missing or damaged file raises :class:`RunError`."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RunError(f"{path}: no such file; is {path.parent} the folder that you mean?") from error
+        raise RunError(f"{path}: there is no such file; check that {path.parent} is the right folder.") from error
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or lists in lists in lists
-        raise RunError(f"{path}: no JSON ({error}); the file is damaged.") from error
+        raise RunError(f"{path}: not valid JSON ({error}); the file is damaged.") from error
     if not isinstance(data, dict):
         raise RunError(f"{path}: expected a JSON object, got a {type(data).__name__}; the file is damaged.")
     return data
@@ -83,20 +83,22 @@ class Metrics:
         self.path = path
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows; a last line without its end is one that a crash cut off, and is left out."""
+        """All rows; an incomplete last line, left by a crash, is ignored."""
         if not self.path.exists():
             return []
         *lines, _ = self.path.read_bytes().split(b"\n")
         try:
             found = [json.loads(line) for line in lines]
         except (ValueError, RecursionError) as error:
-            raise RunError(f"{self.path}: a line is no JSON ({error}); the file is damaged.") from error
+            raise RunError(f"{self.path}: a line is not valid JSON ({error}); the file is damaged.") from error
         if wrong := [number for number, row in enumerate(found, 1) if not isinstance(row, dict) or "event" not in row]:
-            raise RunError(f"{self.path}: line {wrong[0]} is no object with an event; the file is damaged.")
+            raise RunError(
+                f'{self.path}: line {wrong[0]} is not a JSON object with the key "event"; the file is damaged.'
+            )
         return found
 
     def last(self) -> dict[str, Any] | None:
-        """The last whole row, read from the end of the file: cheap enough to ask for several times a second."""
+        """The last complete row, read from the end of the file: fast enough for several calls a second."""
         try:
             with self.path.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
@@ -107,7 +109,7 @@ class Metrics:
         return row if isinstance(row, dict) and "event" in row else None
 
     def keep(self, rows: list[dict[str, Any]]) -> None:
-        """Replace the file by these rows."""
+        """Replace the content of the file by these rows."""
         write(self.path, "".join(_line(row) for row in rows))
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -116,7 +118,7 @@ class Metrics:
         try:
             with self.path.open("ab", buffering=0) as file:
                 if file.write(data) != len(data):
-                    raise OSError(28, os.strerror(28))  # ENOSPC: the disk took a part
+                    raise OSError(28, os.strerror(28))  # ENOSPC: only a part was written
         except OSError as error:
             raise _named(error, self.path) from error
 
@@ -134,7 +136,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
 
 
 def load_tensors(path: Path, *, below: str = "") -> dict[str, Any]:
-    """Read named torch tensors, those alone whose names begin with ``below``, which is taken off; a damaged file is a
+    """Read the named torch tensors whose names begin with ``below``, without this prefix; a damaged file raises
     :class:`RunError`."""
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -142,16 +144,16 @@ def load_tensors(path: Path, *, below: str = "") -> dict[str, Any]:
     try:
         tensors = load(path.read_bytes())
     except SafetensorError as error:
-        raise RunError(f"{path}: no safetensors file ({error}); the file is damaged.") from error
-    # In the order of their names: that of the library differs from call to call.
+        raise RunError(f"{path}: not a safetensors file ({error}); the file is damaged.") from error
+    # Sorted by name, because the order of the library differs from call to call.
     return {name.removeprefix(below): tensors[name] for name in sorted(tensors) if name.startswith(below)}
 
 
 @contextlib.contextmanager
 def created(folder: Path | None, preset: str) -> Iterator[Path]:
-    """A new run folder, by default runs/<date-time>-<preset>, to which runs/latest then points.
+    """Make a new run folder, by default runs/<date-time>-<preset>; runs/latest then points to it.
 
-    It is this process's alone until the block ends, by when it must hold its config.
+    Only this process uses it until the block ends; by then it must contain its config.
     """
     try:
         if folder is None:
@@ -173,12 +175,15 @@ def created(folder: Path | None, preset: str) -> Iterator[Path]:
 def _check_unused(folder: Path) -> None:
     if (folder / CONFIG).exists():
         if kind(folder) is None:
-            raise RunError(f"{folder}: there is a {CONFIG} of something else in it; name another folder.")
-        raise RunError(f"{folder}: there is a run already; go on with it by --resume {folder}, or name another folder.")
+            raise RunError(f"{folder}: the folder holds a {CONFIG} that posenc did not write; name another folder.")
+        raise RunError(
+            f"{folder}: the folder holds a run already; continue that run with --resume {folder}, or name another "
+            "folder."
+        )
 
 
 def _new(base: Path) -> Path:
-    """A folder that was not there: base, or base-2, base-3, ..."""
+    """Make a folder that did not exist: base, or base-2, base-3, ..."""
     for number in itertools.count(1):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
         with contextlib.suppress(FileExistsError):
@@ -188,7 +193,7 @@ def _new(base: Path) -> Path:
 
 
 def find(folder: Path | None) -> Path:
-    """The run folder that is meant: the one given, or the latest."""
+    """Find the run folder: the given one, or the latest."""
     if folder is None:
         folder = RUNS / "latest"
         if not folder.exists():
@@ -200,7 +205,7 @@ def find(folder: Path | None) -> Path:
 
 
 def kind(run: Path) -> str | None:
-    """Which job a run is of: "compare" or "extend"; None if it does not say."""
+    """The job of a run, "compare" or "extend"; None if its config does not say."""
     path = run / CONFIG
     found = read_json(path).get("kind") if path.is_file() else None
     return found if isinstance(found, str) else None
@@ -208,15 +213,17 @@ def kind(run: Path) -> str | None:
 
 @contextlib.contextmanager
 def locked(folder: Path, *, patience: float = 30.0) -> Iterator[None]:
-    """Hold a trial's folder alone. The lock goes with its process, however that ends; a worker that has outlived a
-    killed run lets go within a step, so a little patience is enough."""
+    """Lock a trial's folder. The lock ends with its process, in any case. A worker that has outlived a
+    killed run releases the lock within a step, so a short wait is enough."""
     import filelock
 
     try:
         with filelock.FileLock(folder / LOCK, timeout=patience):
             yield
     except filelock.Timeout as error:
-        raise RunError(f"{folder}: another process is at work on it; wait for it, or stop it first.") from error
+        raise RunError(
+            f"{folder}: another process is using this run; wait until it has finished, or stop it first."
+        ) from error
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -224,5 +231,5 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _named(error: OSError, path: Path) -> OSError:
-    """The same error, naming the file that was meant."""
+    """The same error, with the name of the file."""
     return OSError(error.errno, error.strerror or str(error), str(path))

@@ -1,4 +1,4 @@
-"""Options of the command line, each declared once: as a field of the dataclass that the job takes.
+"""Options of the command line, each declared once, as a field of the job's dataclass.
 
 A field whose type is ``Annotated[T, typer.Option(...)]`` or ``Annotated[T, typer.Argument(...)]`` is an option or an
 argument of the verb. A field with a plain type can be set from Python only.
@@ -22,18 +22,18 @@ from posenc.lab.run.errors import Interrupted
 
 NOT_TEXT = (".gguf", ".json", ".py")
 WIDTH_OF_BOXES = 80
-"""Columns that a terminal has for help in boxes, in which long words would be cut."""
+"""Minimum terminal columns for help in boxes; in narrower boxes, long words would be cut."""
 
 
 def option(said: str, metavar: str, default: str | bool = True, *names: str, where: str = "", **more: Any) -> Any:
-    """An option with a value: its help, what its value is called, and what the help shows as the default, if anything;
-    ``where`` is its box in the help."""
+    """An option with a value: its help, the name of its value, and the default that the help shows, if any;
+    ``where`` is the box in the help."""
     options: dict[str, Any] = {"metavar": metavar, "help": said, "show_default": default, **more}
     return typer.Option(*names, rich_help_panel=where or None, **options)
 
 
 def _filled(text: str | None) -> str | None:
-    """Help in which each paragraph is one line, for the terminal to break; indented lines stay."""
+    """Join each paragraph of the help into one line, which the terminal breaks; indented lines are kept."""
     first, *more = (part if "\n " in part else part.replace("\n", " ") for part in (text or "").split("\n\n"))
     # Typer dedents all after the first paragraph by the lines after its first one: an empty first line keeps examples
     # indented where they are all that follows.
@@ -41,13 +41,13 @@ def _filled(text: str | None) -> str | None:
 
 
 class _Explained:
-    """Help that is not cut in a narrow terminal: there it has no boxes."""
+    """Help without boxes in a narrow terminal, so that nothing is cut."""
 
     rich_markup_mode: Any
     help: str | None
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The parameters; help shows no type for a flag or an argument."""
+        """The parameters; the help shows no type for a flag or an argument."""
         parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for parameter in parameters:
             if parameter.param_type_name == "argument" or getattr(parameter, "is_flag", False):
@@ -60,7 +60,7 @@ class _Explained:
             return
         before = self.rich_markup_mode, self.help
         self.rich_markup_mode = None
-        self.help = re.sub(r"\n\n+(Examples?:)", "\n\n\b\n\\1", self.help or "")  # \b: lines stay lines
+        self.help = re.sub(r"\n\n+(Examples?:)", "\n\n\b\n\\1", self.help or "")  # \b keeps line breaks
         try:
             super().format_help(ctx, formatter)  # type: ignore[misc]
         finally:
@@ -69,11 +69,11 @@ class _Explained:
 
 
 class Verbs(_Explained, TyperGroup):
-    """The command without a verb."""
+    """The command group, used without a verb."""
 
 
 class Verb(_Explained, TyperCommand):
-    """A verb that takes several files after one ``--text``."""
+    """A verb that accepts several files after one ``--text``."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -90,8 +90,8 @@ class Verb(_Explained, TyperCommand):
 
 
 def _with_every_text(args: list[str]) -> Iterator[str]:
-    """``--text a.txt b.txt`` as ``--text a.txt --text b.txt``: a further word is a text if it is a file, but a model's
-    or a program's."""
+    """Expand ``--text a.txt b.txt`` to ``--text a.txt --text b.txt``: a further word is a text if it is a file, not a
+    model or a program."""
     after_text = False
     for at, word in enumerate(args):
         if after_text and args[at - 1] != "--text":
@@ -104,16 +104,16 @@ def _with_every_text(args: list[str]) -> Iterator[str]:
 
 
 def options_of(cls: type[Any]) -> dict[str, tuple[Any, ArgumentInfo | OptionInfo]]:
-    """For each field of a dataclass that the command line sets: its type as Typer reads it, and its declaration."""
+    """For each field of a dataclass that is an option: its type for Typer, and its declaration."""
     hints = get_type_hints(cls, include_extras=True)
     annotated = {f.name: hints[f.name] for f in dataclasses.fields(cls) if get_origin(hints[f.name]) is Annotated}
     return {name: (hint, get_args(hint)[1]) for name, hint in annotated.items()}
 
 
 def takes(**classes: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A verb with the options of these dataclasses, which it gets as arguments of these names.
+    """Make a verb with the options of these dataclasses, which it receives as arguments with these names.
 
-    Besides, it gets ``given``, the names of the options that stand on the command line, and the options that it
+    It also receives ``given``, the names of the options on the command line, and the options that it
     declares itself.
     """
 
@@ -148,7 +148,7 @@ def takes(**classes: type[Any]) -> Callable[[Callable[..., None]], Callable[...,
 
 
 def words_of(chosen: Any) -> list[str]:
-    """The words of a command line that say what a dataclass says; what is as by default is left out."""
+    """The words of a command line for a dataclass; fields with their default values are left out."""
     arguments, options = [], []
     for name, (_, info) in options_of(type(chosen)).items():
         field = next(f for f in dataclasses.fields(chosen) if f.name == name)
@@ -172,5 +172,5 @@ def words_of(chosen: Any) -> list[str]:
 
 
 def command_of(verb: str, *chosen: Any) -> str:
-    """The command that asks for the same."""
+    """The command that gives the same dataclass."""
     return shlex.join(["posenc", verb, *(word for one in chosen for word in words_of(one))])

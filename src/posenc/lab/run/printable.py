@@ -1,4 +1,4 @@
-"""What a file says, made safe to print: a model's config must not move the cursor, change a title or start markup."""
+"""Makes text from files safe to print: a model's config must not move the cursor, change a title or start markup."""
 
 import unicodedata
 
@@ -8,9 +8,9 @@ _LINES = "\n\t"
 
 
 def printable(text: object) -> str:
-    r"""The text with every character that controls a terminal, or the order of letters, written as its escape.
+    r"""Escape every character that controls a terminal or the order of letters.
 
-    Line ends and tabs stay.
+    Line ends and tabs are kept.
 
     >>> print(printable("ll\x1b[31mama\u202e"))
     ll\x1b[31mama\u202e
@@ -21,7 +21,7 @@ def printable(text: object) -> str:
 
 
 def escape(text: object) -> str:
-    r"""As :func:`printable`, on one line and with rich's markup escaped: for what stands within markup.
+    r"""As :func:`printable`, on one line and with rich's markup escaped, for use within markup.
 
     >>> print(escape("[/red] a\nb"))
     \[/red] a\nb
@@ -30,7 +30,7 @@ def escape(text: object) -> str:
 
 
 def _controls(character: str) -> bool:
-    # Cc: C0, DEL, C1. Cf: marks that order or hide letters. Cs: half a character. Zl, Zp: line ends of Unicode's own.
+    # Cc: C0, DEL, C1. Cf: marks that order or hide letters. Cs: half a character. Zl, Zp: Unicode's line ends.
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 

@@ -1,7 +1,7 @@
-"""What a run shows while it works: a bar for each piece of work on a terminal, plain lines elsewhere.
+"""Progress of a run: a bar for each piece of work on a terminal, plain lines elsewhere.
 
 :class:`Watch` reads the metrics files of trials, so that it is the same for every backend, on this machine or on
-others; :class:`Stages` is told by work that is done here, one piece after the other.
+others. :class:`Stages` shows work of this process, one piece after the other.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 @dataclass(frozen=True)
 class Row:
-    """One piece of work as it is shown: a bar, or now and then a line."""
+    """The display of one piece of work: a bar, or a line from time to time."""
 
     title: str
     unit: str
@@ -37,7 +37,7 @@ class Row:
 
 
 def display(console: Console) -> "Bars | Lines":
-    """Shows rows, each with a key of its own, as bars on a terminal and as lines elsewhere; new rows may come at any
+    """Shows rows, each with its own key, as bars on a terminal and as lines elsewhere; new rows may be added at any
     time."""
     return Bars(console) if console.is_terminal else Lines(console)
 
@@ -68,7 +68,7 @@ class Bars:
 
 
 class Lines:
-    """A line for each row that is at work, every so often; one at once for each that begins or is done."""
+    """A line for each working row at intervals, and at once when a row begins or is done."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -93,14 +93,14 @@ class Lines:
 
 
 def said_time(seconds: float) -> str:
-    """Time left, as a bar says it."""
+    """The time left, as text for a bar."""
     whole = round(seconds)
     hours = f"{whole // 3600}:{whole // 60 % 60:02d}" if whole >= 3600 else str(whole // 60)
     return f"{hours}:{whole % 60:02d} left"
 
 
 class Stage:
-    """A piece of work, whose time left follows from what is done of it."""
+    """A piece of work; the time left is computed from the finished part."""
 
     def __init__(self, stages: "Stages", title: str, total: int, unit: str, share: Callable[[float], float]) -> None:
         self._stages, self._share = stages, share
@@ -108,7 +108,7 @@ class Stage:
         self.row = Row(title, unit, 0, total)
 
     def at(self, done: int, *, loss: float | None = None) -> None:
-        """So much is done now, counted from 0 to the total."""
+        """Set the finished amount, from 0 to the total."""
         now = time.monotonic()
         if self._began is None:
             self._began = (now, self._share(done / self.row.total))
@@ -121,16 +121,16 @@ class Stage:
         self._stages.look()
 
     def of(self, done: int, total: int) -> None:
-        """:meth:`at`, of a total that is known only now."""
+        """As :meth:`at`, with a total that was not known before."""
         self.row = dataclasses.replace(self.row, total=total)
         self.at(done)
 
     def after(self, before: int) -> Callable[[int], None]:
-        """:meth:`at` for a part of the work that comes after so much of it, and counts from 0."""
+        """A version of :meth:`at` for a later part of the work that counts from 0."""
         return lambda done: self.at(before + done)
 
     def done(self, *, loss: float | None = None, note: str = "done") -> None:
-        """All of it is done."""
+        """Mark all of the work as done."""
         loss = self.row.loss if loss is None else loss
         self.row = dataclasses.replace(self.row, completed=self.row.total, loss=loss, left=note, phase="done")
         self._stages.look()
@@ -151,12 +151,12 @@ class Stages:
         self._display.stop()
 
     def begin(self, title: str, total: int, *, unit: str, share: Callable[[float], float] = lambda done: done) -> Stage:
-        """A new piece of work. ``share``: the share of the time that a share of the units takes."""
+        """Begin a new piece of work. ``share`` maps a share of the units to its share of the time."""
         stage = Stage(self, title, total, unit, share)
         self._stages.append(stage)
         self.look()
         return stage
 
     def look(self) -> None:
-        """Show where all of it is."""
+        """Show the progress of all pieces."""
         self._display.show(dict(enumerate(stage.row for stage in self._stages)))

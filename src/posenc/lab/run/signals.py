@@ -1,4 +1,4 @@
-"""The cores of this machine, and Ctrl-C as a request to stop in good order."""
+"""The cores of this machine, and the handling of Ctrl-C as a request to stop cleanly."""
 
 import contextlib
 import os
@@ -8,23 +8,23 @@ from types import FrameType
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    import joblib  # here: the verbs are declared without it
+    """The number of cores that this process may use."""
+    import joblib  # imported here because declaring the verbs does not need it
 
     return int(joblib.cpu_count())
 
 
 @contextlib.contextmanager
 def listening(act: Callable[[int], object]) -> Iterator[list[int]]:
-    """Let the first Ctrl-C or SIGTERM ``act``, and the second end this process at once.
+    """Call ``act`` at the first Ctrl-C or SIGTERM, and end this process at the second.
 
-    The numbers of the signals that came are in the list.
+    The list receives the numbers of the signals.
     """
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         if received:
-            os._exit(128 + number)  # workers see that their parent is gone
+            os._exit(128 + number)  # workers notice that their parent is gone
         received.append(number)
         act(number)
 

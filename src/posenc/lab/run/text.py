@@ -1,4 +1,4 @@
-"""Real prose, and the numbers that a model reads for it."""
+"""Loads real prose and turns it into tokens."""
 
 import hashlib
 import importlib.resources
@@ -18,7 +18,7 @@ SHIPPED_FOR_VALIDATION = ("persuasion.txt",)
 
 @dataclass(frozen=True)
 class Document:
-    """A text and where it is from."""
+    """A text and its source."""
 
     name: str
     text: str
@@ -31,7 +31,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is trained on, and what is held out."""
+    """The training texts and the held-out texts."""
 
     train: tuple[Document, ...]
     validation: tuple[Document, ...]
@@ -44,7 +44,7 @@ class Corpus:
 
 
 def shipped() -> Corpus:
-    """The novels inside the package: two to train on, and one, by the same author, held out whole."""
+    """The novels in the package: two for training, and a third one by the same author, held out completely."""
     folder = importlib.resources.files("posenc.lab") / "data"
 
     def read(names: Sequence[str]) -> tuple[Document, ...]:
@@ -57,8 +57,8 @@ def from_files(paths: Sequence[Path]) -> Corpus:
     """A user's own text: the last tenth of each file, by position, is held out.
 
     Raises:
-        OSError: a file that cannot be read.
-        ValueError: a file that is empty, or is no UTF-8 text.
+        OSError: a file cannot be read.
+        ValueError: a file is empty, or is not UTF-8 text.
     """
     train, validation = [], []
     for path in paths:
@@ -70,7 +70,7 @@ def from_files(paths: Sequence[Path]) -> Corpus:
 
 
 def read_text(path: Path) -> str:
-    """The text of a user's file; anything else is refused."""
+    """Read the text of a user's file; refuse files that are not text."""
     data = path.read_bytes()
     if not data.strip():
         raise ValueError(f"{path}: the file is empty, expected text to train on.")
@@ -78,7 +78,8 @@ def read_text(path: Path) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: byte {error.start} is no UTF-8 text; is this a binary file? Convert it first."
+            f"{path}: byte {error.start} is not UTF-8; the file may be binary or in another encoding; convert it to "
+            "UTF-8 first."
         ) from error
     if "\0" in text:
         raise ValueError(f"{path}: byte {data.index(0)} is zero, so this is a binary file; expected text.")
@@ -103,7 +104,7 @@ class Vocabulary:
         return {"kind": self.kind, "size": self.size}
 
     def encode(self, documents: Sequence[Document]) -> Tokens:
-        """The tokens of all documents, one after the other."""
+        """The tokens of all documents, concatenated."""
         text = "\n\n".join(document.text for document in documents)
         if self.tokenizer is None:
             return np.frombuffer(text.encode(), dtype=np.uint8)
@@ -113,8 +114,7 @@ class Vocabulary:
 
 
 def byte_pairs(texts: Iterable[str], size: int, *, special: Sequence[str] = (), space_first: bool = False) -> Any:
-    """A tokenizer of byte pairs learned from texts, after the ``special`` tokens; a text may begin with a space of its
-    own."""
+    """Learn a byte-pair tokenizer from texts, after the ``special`` tokens; a text may begin with a space."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -142,7 +142,7 @@ def make_vocabulary(wanted: str, documents: Sequence[Document]) -> Vocabulary:
 
 
 def check_long_enough(train: Tokens, validation: Tokens, *, length: int, longest: int) -> None:
-    """Refuse a text that does not hold one window to train on and one of the longest to validate on."""
+    """Refuse a text that is too short for one training window and one validation window of the longest length."""
     for purpose, tokens, needed in (("training", train, length + 1), ("validation", validation, longest + 1)):
         if len(tokens) < needed:
             raise ValueError(

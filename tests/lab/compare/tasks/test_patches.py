@@ -157,7 +157,7 @@ def test_a_code_of_two_coordinates_is_given_rows_and_columns() -> None:
 
 def test_a_table_of_another_grid_is_refused() -> None:
     assert Where("learned_grid:grid=(4,4)", dim=8, num_heads=1, side=4).rules == patches.TABLES
-    with pytest.raises(ValueError, match=r"got a table for 14 x 14 patches, expected 4 x 4; say grid=\(4,4\)"):
+    with pytest.raises(ValueError, match=r"got a table for 14 x 14 patches, expected 4 x 4; give grid=\(4,4\)"):
         Where("learned_grid", dim=8, num_heads=1, side=4)
 
 

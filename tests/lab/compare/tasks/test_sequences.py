@@ -85,7 +85,7 @@ def test_documents_are_the_same_at_every_size_and_their_lines_are_held_out() -> 
     for size, pairs in asked.items():
         assert {len(source) for source in pairs.sources} == {int(size.split()[0])}
         assert pairs.targets == asked["16 tokens"].targets
-    with pytest.raises(ValueError, match="--length: got 4000, expected less"):
+    with pytest.raises(ValueError, match="--length: got 4000, expected a smaller length"):
         next(task.questions(dataclasses.replace(sizes, length=4000)))
 
 
@@ -171,5 +171,5 @@ def test_t5_tells_both_sides_apart_where_the_model_reads_both() -> None:
         next(x for x in part.modules() if isinstance(x, posenc.T5Bias)) for part in (network.encoder, network.decoder)
     ]
     assert [side.direction for side in sides] == ["both", "causal"]
-    with pytest.raises(ValueError, match="T5Bias, which is for keys at or before their query"):
+    with pytest.raises(ValueError, match="T5Bias, which is defined only for keys at or before"):
         model("t5:direction=causal").write([[3, 4, 5]], 2)

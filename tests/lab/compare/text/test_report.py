@@ -157,7 +157,7 @@ def test_a_finished_run_gives_one_page_that_fetches_nothing(finished: Path) -> N
     assert "<script" not in path.read_text()
     assert path.read_text().count("<svg ") == 3 + 2 + 3 + 2 + 5 + 2
     assert "not finished" not in page.text
-    for said in ("Six positional encodings", "It fixed", "It left", "posenc compare none integer", "Sees order"):
+    for said in ("Six positional encodings", "What it does", "Its limit", "posenc compare none integer", "Sees order"):
         assert said in page.text
     assert not list(run.glob(".*"))  # nothing half written is left
 

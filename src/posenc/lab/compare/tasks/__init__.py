@@ -1,1 +1,1 @@
-"""One task a file: what a model learns, and what is measured at the trained size and past it."""
+"""The tasks, one in each file: what a model learns, and what is measured at the trained size and beyond."""

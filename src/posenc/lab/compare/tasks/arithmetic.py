@@ -1,4 +1,4 @@
-"""Adding two numbers whose digits are reversed, and copying one, past the number of digits of training."""
+"""Addition of two numbers with reversed digits, and copying, with more digits than in training."""
 
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
@@ -16,7 +16,7 @@ from posenc.nn import Transformer
 
 PLUS, EQUALS, COPIES, END, PADDING, HINT = range(10, 16)
 FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0)
-LONGEST = 4  # times the trained number of digits: what abacus, randomized and hints prepare for
+LONGEST = 4  # times the trained number of digits: the longest numbers that abacus, randomized and hints are trained for
 EXACT = {kind: f"% of {kind} exactly right" for kind in ("sums", "copies")}
 DIGITS = {kind: f"% of the digits of {kind} right" for kind in EXACT}
 SCHEMES = ("abacus", "randomized", "hints")
@@ -24,7 +24,7 @@ Integers = NDArray[np.int64]
 
 
 class Problems(NamedTuple):
-    """``(count, length)`` tokens, padding last, and which of them the model has to say."""
+    """``(count, length)`` tokens, padded at the end, and a mask of the tokens that the model has to predict."""
 
     tokens: Tensor
     answer: Tensor
@@ -34,9 +34,9 @@ def problems(copies: NDArray[np.bool_], digits: Integers, generator: np.random.G
     """Addition is ``a+b=c;`` where c has one digit more than a and b, copying is ``a>a;``; the lowest digit is first.
 
     Args:
-        copies: ``(count,)``: which rows are to copy.
-        digits: ``(count,)``: of each number.
-        generator: of the numbers.
+        copies: ``(count,)``: True for the rows in which the task is to copy.
+        digits: ``(count,)``: the number of digits of each number.
+        generator: draws the numbers.
     """
     count, longest = len(digits), int(digits.max())
     kept = np.arange(longest) < digits[:, None]
@@ -63,7 +63,7 @@ def problems(copies: NDArray[np.bool_], digits: Integers, generator: np.random.G
 
 
 def hinted(given: Problems, first: Tensor) -> Problems:
-    """A token for the place of each digit before it, from ``first`` on; those of the answer are to be said too."""
+    """Put before each digit a token for its place, from ``first`` on; the model predicts those of the answer too."""
     place = posenc.positions.digits(given.tokens < 10)
     both = torch.stack((HINT + first[:, None] + place - 1, given.tokens), dim=-1).flatten(1)
     kept = torch.stack((place > 0, given.tokens != PADDING), dim=-1).flatten(1)
@@ -71,14 +71,14 @@ def hinted(given: Problems, first: Tensor) -> Problems:
 
 
 def _packed(tokens: Tensor, answer: Tensor, kept: Tensor) -> Problems:
-    """The tokens that are kept moved to the left, and padding after them."""
+    """Move the kept tokens to the left, with padding after them."""
     order = (~kept).long().argsort(dim=1, stable=True)[:, : int(kept.sum(dim=1).max())]
     tokens = tokens.masked_fill(~kept, PADDING).gather(1, order)
     return Problems(tokens, (answer & kept).gather(1, order))
 
 
 class Adder(nn.Module):
-    """A small decoder; what a scheme of positions is given is decided here."""
+    """A small decoder, which also computes the positions for each position scheme."""
 
     def __init__(self, spec: str, sizes: Sizes) -> None:
         super().__init__()
@@ -99,9 +99,9 @@ class Adder(nn.Module):
         self.head = nn.Linear(sizes.dim, words)
 
     def written(self, given: Problems, generator: np.random.Generator) -> tuple[Problems, Tensor]:
-        """The problems as the scheme writes them, and the place of the lowest digit of each row: 0 after training.
+        """The problems in the notation of the scheme, and the place of the lowest digit of each row: 0 after training.
 
-        In training it is drawn, so that the model meets the places of longer numbers.
+        In training the place is drawn at random, so that the model learns the places of longer numbers.
         """
         first = torch.zeros(len(given.tokens), dtype=torch.int64)
         if self.training:
@@ -110,7 +110,7 @@ class Adder(nn.Module):
         return (hinted(given, first) if self.spec == "hints" else given), first
 
     def forward(self, tokens: Tensor, first: Tensor, generator: np.random.Generator) -> Tensor:
-        """Logits of the token after each."""
+        """Logits of the next token, after each token."""
         x, positions = self.embedding(tokens), None
         if self.abacus is not None:
             place = posenc.positions.digits(tokens < 10)
@@ -158,7 +158,7 @@ class Arithmetic(Task):
                     note = f"got position {model.max_positions}, past its table"
                     yield from (Measurement("", size, None, note=note, unit=unit[kind]) for unit in (EXACT, DIGITS))
                     continue
-                # All tokens right given the right ones before is all tokens right when it writes by itself.
+                # If every token is right given the right tokens before it, greedy decoding writes all of them.
                 guesses = model(tokens[:, :-1], first, generator).argmax(-1)
                 right, said = guesses == tokens[:, 1:], answer[:, 1:]
                 is_digit = said & (tokens[:, 1:] < 10)

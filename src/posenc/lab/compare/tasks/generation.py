@@ -1,4 +1,4 @@
-"""Drawing handwritten digits from noise: flow matching with a small diffusion transformer, at 8x8 pixels and larger."""
+"""Drawing of handwritten digits: flow matching with a small diffusion transformer, at 8x8 pixels and larger."""
 
 import contextlib
 import functools
@@ -25,7 +25,7 @@ DISTANCE = "Frechet distance"
 
 
 class DiT(nn.Module):
-    """The velocity from noise to an image, of a point between them, the time and the digit."""
+    """Predicts the velocity from noise to an image, from a point between them, the time and the digit."""
 
     def __init__(self, spec: str, sizes: Sizes) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class DiT(nn.Module):
 
     @torch.no_grad()
     def sample(self, labels: Tensor, height: int, width: int, rule: str = "", *, steps: int = 20) -> Tensor:
-        """Images of these digits, from noise that torch's own generator draws, by Euler's method."""
+        """Draw images of these digits with Euler's method, from noise of torch's global generator."""
         x = torch.randn(len(labels), height, width)
         for step in range(steps):
             x = x + self(x, torch.full((len(labels),), step / steps), labels, rule) / steps
@@ -55,7 +55,7 @@ class DiT(nn.Module):
 
 @functools.cache
 def judge() -> tuple[nn.Module, nn.Module]:
-    """A fixed classifier of real digits: its features, and what reads a digit off an image."""
+    """A fixed classifier of real digits: a function to its features, and a function to the predicted digit."""
     (images, labels), _ = patches.split()
     with seeded(0):
         features = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 128), nn.GELU(), nn.Linear(128, 32), nn.GELU())
@@ -73,7 +73,7 @@ def judge() -> tuple[nn.Module, nn.Module]:
 
 
 def frechet(one: Tensor, other: Tensor) -> float:
-    """The distance of two normal distributions with the means and covariances of these ``(count, features)``."""
+    """The Frechet distance of two normal distributions, with the means and covariances of ``(count, features)``."""
     one, other = one.double(), other.double()
     first, second = torch.cov(one.T), torch.cov(other.T)
     values, vectors = torch.linalg.eigh(first)
@@ -83,7 +83,7 @@ def frechet(one: Tensor, other: Tensor) -> float:
 
 
 def drawn(model: DiT, labels: Tensor, height: int, width: int, rule: str) -> Tensor:
-    """Samples from the same noise under every rule and for every encoding."""
+    """Samples for every rule; all rules and encodings start from the same noise."""
     with seeded(height, width):
         return model.sample(labels, height, width, rule)
 
@@ -115,14 +115,14 @@ class Generation(OfDigits):
         for height, width in SHOWN:
             trained, size = (height, width) == (SIDE, SIDE), f"{height}x{width}"
             for rule in model.where.rules:
-                if not trained or rule == model.where.rules[0]:  # all rules are the same at the trained size
+                if not trained or rule == model.where.rules[0]:  # at the trained size all rules give the same positions
                     try:
                         samples = drawn(model, labels, height, width, rule)
                     except ValueError as error:  # past a table
                         yield Measurement(rule, size, None, note=str(error))
                         yield Measurement(rule, size, None, note=str(error), unit=DISTANCE)
                         continue
-                    # One judge for all sizes: a larger drawing is looked at from farther away.
+                    # One classifier for all sizes: larger drawings are resized to 8x8.
                     small = F.interpolate(samples[:, None], size=(SIDE, SIDE), mode="bilinear", antialias=True)[:, 0]
                     right = (classifier(small).argmax(-1) == labels).double().mean().item()
                     far = frechet(features(small), features(real))

@@ -1,4 +1,4 @@
-"""Handwritten digits, trained at 8x8 pixels and shown larger: which number should a patch of a larger image have?"""
+"""Classification of handwritten digits, trained at 8x8 pixels and tested on larger images, by rule for positions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -20,7 +20,7 @@ PATCH = 2
 
 
 class ViT(nn.Module):
-    """The mean of the features is read by a linear layer."""
+    """A vision transformer; a linear layer reads the mean of its features."""
 
     def __init__(self, spec: str, sizes: Sizes) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Images(OfDigits):
                 yield Measurement(rule, size, 100 * right.double().mean().item(), trained=trained)
 
     def show(self, model: ViT, spec: str, sizes: Sizes) -> Mapping[str, Tensor]:
-        """For each rule, the mean over the larger sizes."""
+        """For each rule, the mean accuracy over the larger sizes."""
         past: dict[str, list[float]] = {}
         for m in self.measure(model, spec, sizes):
             if not m.trained and m.value is not None:

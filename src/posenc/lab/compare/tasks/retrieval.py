@@ -1,4 +1,4 @@
-"""Finding the value of a key among distractors: lists of keys and values, then keys whose values are asked for."""
+"""Retrieval of the value of a key among distractors: a list of keys and values, then keys without values."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,15 +15,15 @@ from posenc.nn import Transformer
 
 KEYS, VALUES, ASKED = 64, 16, 8
 SHORTEST = 2
-"""Pairs of a list in training. Trained on 8 to 16 pairs alone, the loss stood at that of a guess from the list."""
+"""Pairs in a training list. With 8 to 16 pairs alone, the loss stayed at the loss of a random guess from the list."""
 FACTORS = (1, 2, 4, 8)
 DEPTHS = 4  # quarters of the list
 
 
 def lists(pairs: int, count: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """``(count, 2 * (pairs + ASKED))`` tokens, a value after each key, and at which pair each key that is asked for is.
+    """``(count, 2 * (pairs + ASKED))`` tokens, a value after each key, and the pair number of each key asked for.
 
-    All keys of a list differ, so that the value of one stands there once. A value is a token from ``KEYS`` on. Each key
+    All keys of a list differ, so each has one value. A value is a token from ``KEYS`` on. Each key
     is asked for once before any is asked for again.
     """
     keys = generator.permuted(np.tile(np.arange(KEYS), (count, 1)), axis=1)[:, :pairs]
@@ -36,7 +36,7 @@ def lists(pairs: int, count: int, generator: np.random.Generator) -> tuple[Tenso
 
 
 class Finder(nn.Module):
-    """A small decoder that says the value at each key that is asked for."""
+    """A small decoder that predicts the value after each key that is asked for."""
 
     def __init__(self, spec: str, sizes: Sizes) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Retrieval(Task):
 
 
 def found(model: Finder, pairs: int) -> Tensor | None:
-    """``(DEPTHS,)``: % of the keys in each quarter of the list whose value is found; None past a table."""
+    """``(DEPTHS,)``: % of the keys in each quarter of the list whose value is found; None beyond a table's length."""
     if model.max_positions is not None and 2 * (pairs + ASKED) > model.max_positions:
         return None
     tokens, asked = lists(pairs, 200, np.random.default_rng(pairs))

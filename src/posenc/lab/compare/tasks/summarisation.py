@@ -1,4 +1,4 @@
-"""Documentation to its one line: docstrings of NumPy, SciPy, scikit-learn and six more packages."""
+"""Summary line of a docstring from its text: docstrings of NumPy, SciPy, scikit-learn and six more packages."""
 
 import functools
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ FACTORS = (1, 2, 4)
 
 @functools.cache
 def docstrings() -> tuple[Pieces, Pairs, Pairs]:
-    """Byte pairs, the docstrings that are trained on, and those of files that are held out."""
+    """The tokenizer, the training docstrings, and the docstrings of held-out files."""
     rows = table("docstrings.tsv.gz")
     pieces = Pieces([text for _, *texts in rows[:-HELD_OUT] for text in texts], PIECES)
     sides = (rows[:-HELD_OUT], rows[-HELD_OUT:])
@@ -24,7 +24,7 @@ def docstrings() -> tuple[Pieces, Pairs, Pairs]:
 
 @functools.cache
 def cut(length: int) -> Pairs:
-    """What is trained on: the first tokens of each docstring."""
+    """The training pairs: the first tokens of each docstring."""
     train = docstrings()[1]
     return train.at(range(len(train.sources)), cut=length)
 
@@ -41,13 +41,13 @@ class Summarisation(TextToText):
         return cut(sizes.length)
 
     def questions(self, sizes: Sizes) -> Iterator[tuple[str, Pairs]]:
-        """The same documents at every length, each cut to it."""
+        """The same documents at every length, cut to that length."""
         held = docstrings()[2]
         long = [i for i, source in enumerate(held.sources) if len(source) >= max(FACTORS) * sizes.length]
         if len(long) < 3:
             raise ValueError(
-                f"--length: got {sizes.length}, expected less: too few docstrings have {max(FACTORS)} times as "
-                "many tokens."
+                f"--length: got {sizes.length}, expected a smaller length: too few docstrings have {max(FACTORS)} "
+                "times as many tokens."
             )
         for factor in FACTORS:
             yield f"{factor * sizes.length} tokens", held.at(long[: self.asked], cut=factor * sizes.length)

@@ -1,4 +1,4 @@
-"""English to Spanish: verses of the King James Version and of the Reina-Valera of 1909."""
+"""Translation from English to Spanish: verses of the King James Version and of the Reina-Valera of 1909."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ PIECES = 2000
 
 @functools.cache
 def verses() -> tuple[Pieces, Pairs, Pairs]:
-    """Byte pairs of both languages, the books that are trained on, and those that are held out."""
+    """The tokenizer of both languages, the training verses, and the verses of held-out books."""
     rows = table("verses.tsv.gz")
     pieces = Pieces([text for book, *texts in rows if book not in HELD_OUT for text in texts], PIECES)
     sides = ([row for row in rows if (row[0] in HELD_OUT) == held] for held in (False, True))
@@ -28,7 +28,7 @@ def verses() -> tuple[Pieces, Pairs, Pairs]:
 
 @functools.cache
 def short(length: int) -> Pairs:
-    """The verses to train on that are no longer."""
+    """The training verses that have at most this length."""
     _, train, _ = verses()
     return train.at([i for i, source in enumerate(train.sources) if len(source) <= length])
 
@@ -43,7 +43,9 @@ class Translation(TextToText):
 
     def trained_on(self, sizes: Sizes) -> Pairs:
         if len(short(sizes.length).sources) < 500:
-            raise ValueError(f"--length: got {sizes.length}, expected at least 12: fewer than 500 verses are so short.")
+            raise ValueError(
+                f"--length: got {sizes.length}, expected at least 12, because fewer than 500 verses are so short."
+            )
         return short(sizes.length)
 
     def questions(self, sizes: Sizes) -> Iterator[tuple[str, Pairs]]:

@@ -1,4 +1,4 @@
-"""A digit that moves around a ring: flow matching of 8 frames, read at 16 with several rules for the time."""
+"""Video of a digit that moves around a ring: flow matching of 8 frames, tested on 16, by rule for the time axis."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
@@ -22,14 +22,14 @@ from posenc.nn import Attention
 
 WIDTH, PATCH = 16, 4  # of the ring in pixels: one turn in 16 frames
 FACTOR, VIDEOS = 2, 48
-BASE, STEP = 100.0, 2  # of the time, and its units in a frame: the second pair turns once in 10 frames
+BASE, STEP = 100.0, 2  # base of the time axis, and its units per frame: the second pair turns once in 10 frames
 RULES = ("as trained", "RIFLEx", "NTK", "Linear")
 REPEATS = "% of the new frames that repeat the one 8 before"
 STILL = "% of the new frames that stand still"
 
 
 def moving(images: Tensor, starts: Tensor, ways: Tensor, frames: int) -> Tensor:
-    """Each image on a ring, one pixel further in every frame: ``(count, frames, 8, 16)``; way 0 is left, 1 is right."""
+    """Each image moves on a ring by one pixel per frame: ``(count, frames, 8, 16)``; way 0 is left, 1 is right."""
     ring = F.pad(images, (0, WIDTH - SIDE), value=-1.0)
     places = starts[:, None] + (2 * ways - 1)[:, None] * torch.arange(frames)
     columns = (torch.arange(WIDTH) - places[..., None]) % WIDTH
@@ -37,7 +37,7 @@ def moving(images: Tensor, starts: Tensor, ways: Tensor, frames: int) -> Tensor:
 
 
 def place(videos: Tensor, images: Tensor) -> Tensor:
-    """The column of the ring where each frame of ``(count, frames, 8, 16)`` is most like the image."""
+    """The column of the ring at which each frame of ``(count, frames, 8, 16)`` matches the image best."""
     still = torch.zeros(len(images), dtype=torch.int64)
     every = moving(images, still, still + 1, WIDTH)
     likeness = torch.einsum("nfhw,nphw->nfp", videos, every)
@@ -45,13 +45,13 @@ def place(videos: Tensor, images: Tensor) -> Tensor:
 
 
 def near(one: Tensor, other: Tensor) -> Tensor:
-    """Whether two places are at most one pixel apart on the ring."""
+    """Whether two columns are at most one pixel apart on the ring."""
     apart = (one - other) % WIDTH
     return torch.minimum(apart, WIDTH - apart) <= 1
 
 
 def shares(at: Tensor, wanted: Tensor, new: int) -> tuple[float, float, float]:
-    """Of the frames from ``new`` on those in place, those that repeat the frame ``new`` before, those that stand still.
+    """Of the frames from ``new`` on, the shares in the right place, repeating the one ``new`` before, standing still.
 
     The digit repeats if it is near where it was, and stands still if it is in the column of the frame before.
     """
@@ -61,7 +61,7 @@ def shares(at: Tensor, wanted: Tensor, new: int) -> tuple[float, float, float]:
 
 
 class VideoDiT(nn.Module):
-    """The velocity from noise to a video whose first frame is given, of a point between them, the time and the way."""
+    """Predicts the velocity from noise to a video with a given first frame; it reads a point between, time and way."""
 
     def __init__(self, spec: str, sizes: Sizes) -> None:
         super().__init__()
@@ -73,7 +73,10 @@ class VideoDiT(nn.Module):
             else parse(spec).build(dim=dim, num_heads=heads, length=tokens, causal=False)
         )
         if encoding.places == ("embeddings",):
-            raise ValueError(f"--task video: got {spec}, expected an encoding of the layers, such as axial or rope.")
+            raise ValueError(
+                f"--task video: got {spec}, expected an encoding of the queries and keys or of the scores, such as "
+                "axial or rope."
+            )
         self.patches, self.out = nn.Linear(PATCH * PATCH, dim), nn.Linear(dim, PATCH * PATCH)
         self.given = nn.Parameter(torch.zeros(dim))
         self.conditions = Conditions(dim, 2)
@@ -81,11 +84,11 @@ class VideoDiT(nn.Module):
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """How the clock may be set for a longer video."""
+        """The frequency rules of the time axis for a longer video."""
         return RULES if self.spec == "axial" else ("",)
 
     def rotation(self, rule: str) -> posenc.AxialRoPE:
-        """Half of the channels for the time; rows and columns are the same under every rule."""
+        """An axial rotation with half of the channels for time; rows and columns are the same under every rule."""
         width, space = self.head_dim // 2, Geometric(base=BASE)
         pair = RIFLEx.nearest(STEP * self.trained, rotary_dim=width, base=BASE)
         rates: dict[str, Frequencies] = {
@@ -97,14 +100,14 @@ class VideoDiT(nn.Module):
         return posenc.AxialRoPE(self.head_dim, axes=axes, frequencies=(rates.get(rule, space), space, space))
 
     def use(self, rule: str) -> None:
-        """Set the clock."""
+        """Choose the rule of the time axis."""
         if self.spec == "axial":
             for module in self.modules():
                 if isinstance(module, Attention):
                     module.encoding = self.rotation(rule)
 
     def forward(self, videos: Tensor, t: Tensor, ways: Tensor) -> Tensor:
-        """Of all frames; that of the first is without meaning."""
+        """The velocity of all frames; that of the given first frame has no meaning."""
         count, frames = videos.shape[:2]
         x = self.patches(patches.patched(videos.flatten(0, 1), PATCH)).unflatten(0, (count, frames))
         x = torch.cat((x[:, :1] + self.given, x[:, 1:]), dim=1).flatten(1, 2)
@@ -120,7 +123,7 @@ class VideoDiT(nn.Module):
 
     @torch.no_grad()
     def sample(self, first: Tensor, ways: Tensor, frames: int, *, steps: int = 20) -> Tensor:
-        """Videos that go on from their first frames, from noise that torch's own generator draws, by Euler's method."""
+        """Draw videos from their first frames with Euler's method, from noise of torch's global generator."""
         x = torch.randn(len(first), frames, SIDE, WIDTH)
         for step in range(steps):
             x[:, 0] = first
@@ -130,7 +133,7 @@ class VideoDiT(nn.Module):
 
 
 def tested(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Digits that training never saw, where they start and which way they go."""
+    """Test digits, their start columns and their directions."""
     _, (images, _) = patches.split()
     numbers = torch.arange(count)
     return images[:count], 5 * numbers % WIDTH, numbers % 2
@@ -149,7 +152,10 @@ class Video(Task):
 
     def model(self, spec: str, sizes: Sizes) -> nn.Module:
         if not 2 <= sizes.length <= WIDTH // FACTOR:
-            raise ValueError(f"--length: got {sizes.length}, expected 2 to {WIDTH // FACTOR} frames: the ring has 16.")
+            raise ValueError(
+                f"--length: got {sizes.length}, expected 2 to {WIDTH // FACTOR} frames, because the tested videos "
+                f"have {FACTOR} times as many and the ring has {WIDTH} positions."
+            )
         return VideoDiT(spec, sizes)
 
     def loss(self, model: VideoDiT, sizes: Sizes, generator: np.random.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""The configuration of a run: every number that decides its results, as frozen data that JSON can hold."""
+"""The configuration of a run: every setting on which its results depend, as frozen data for JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How it is trained: AdamW, a linear warm-up and a linear decay to a tenth. ``length`` and ``batch`` say how many
-    tokens make a window and how many windows make a step; ``log_every`` and ``checkpoint_every`` are in steps."""
+    """Settings of the training: AdamW, a linear warm-up and a linear decay to a tenth. ``length`` and ``batch`` are the
+    tokens in a window and the windows in a step; ``log_every`` and ``checkpoint_every`` are in steps."""
 
     length: int
     batch: int
@@ -45,7 +45,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What is scored: at each of ``factors`` times the trained length, about ``tokens`` tokens in whole windows, and
+    """Evaluation: at each of ``factors`` times the trained length, about ``tokens`` tokens in whole windows, and
     about ``last_tokens`` tokens, ``last`` at the end of each window."""
 
     factors: tuple[int, ...] = (1, 2, 4, 8)
@@ -62,7 +62,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Given:
-    """One encoding of a run: the label that names it everywhere, and the spec that makes it."""
+    """One encoding of a run: its label, and the spec from which it is built."""
 
     label: str
     spec: str
@@ -70,10 +70,10 @@ class Given:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run, as RUN/config.json holds it.
+    """A whole run, as stored in RUN/config.json.
 
-    ``threads`` is part of the configuration because sums over threads round differently; ``jobs`` and ``backend``
-    change no number. ``command`` makes the same run again. ``text`` and ``vocabulary`` describe
+    ``threads`` is part of the configuration because the number of threads changes rounding; ``jobs`` and ``backend``
+    change no result. ``command`` repeats the run. ``text`` and ``vocabulary`` describe
     RUN/tokens.safetensors, which the trials read.
     """
 
@@ -98,7 +98,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """One encoding with one seed: all that is needed to run it again."""
+    """One encoding with one seed: everything that is needed to repeat the trial."""
 
     label: str
     spec: str
@@ -115,7 +115,7 @@ class TrialConfig:
 
     @property
     def name(self) -> str:
-        """The trial's folder below the run's."""
+        """The name of the trial's folder within the run's folder."""
         return f"{self.label}-seed{self.seed}"
 
 
@@ -128,6 +128,6 @@ def load_trial(folder: Path) -> TrialConfig:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a trial has run to its end."""
+    """Whether a trial is finished."""
     last = runs.Metrics(folder / runs.METRICS).last()
     return last is not None and last["event"] == "done"

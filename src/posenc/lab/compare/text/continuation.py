@@ -1,4 +1,4 @@
-"""A continuation of the held-out text that a trained decoder writes, to the trained length and past it."""
+"""Lets a trained decoder continue the held-out text, to the trained length and beyond."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ FACTOR, TEMPERATURE = 4, 0.7
 def write(
     model: nn.Module, tokens: Int[Tensor, " text"], *, length: int, max_positions: int | None, precision: Precision
 ) -> list[int]:
-    """The first half of the trained length of the text, and what the model writes after it, to ``FACTOR`` times the
-    trained length or the end of its table. Every encoding draws with the same random numbers."""
+    """Give the model half the trained length of the text, and let it continue to ``FACTOR`` times the
+    trained length or the end of its table. Every encoding samples with the same random numbers."""
     longest = FACTOR * length if max_positions is None else min(FACTOR * length, max_positions)
     written = tokens[: max(1, length // 2)].long()[None]
     for chance in np.random.default_rng(0).random(longest - written.shape[1]):
@@ -41,7 +41,7 @@ class Parts(msgspec.Struct):
 
 
 def parts(run: Path, written: list[int], length: int) -> Parts:
-    """What was written, as text."""
+    """The given and the written tokens, as text."""
     given = max(1, length // 2)
     return Parts(*(_decoded(run, part) for part in (written[:given], written[given:length], written[length:])))
 

@@ -1,4 +1,4 @@
-"""One small decoder that every encoding shares: it calls all three hooks, and each encoding acts where it acts."""
+"""The small decoder that all encodings share: it calls all three hooks, and each encoding acts at its own place."""
 
 import math
 
@@ -28,7 +28,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.dim)
         self._draw_weights(seed)
-        self.encoding = encoding  # assigned last: its weights are its own affair
+        self.encoding = encoding  # assigned last, so that the decoder does not initialise its weights
 
     def forward(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocabulary"]:
         x = self.encoding.on_embeddings(self.embedding(tokens) * self.scale)
@@ -37,19 +37,19 @@ class Decoder(nn.Module):
         return F.linear(self.norm(x), self.embedding.weight)
 
     def _draw_weights(self, seed: int) -> None:
-        """The same numbers for every encoding: drawn one by one from a generator that nothing else touches."""
+        """Draw the same initial weights for every encoding, from a generator that nothing else uses."""
         generator = torch.Generator().manual_seed(seed_of(seed, *b"model"))
         for name, weight in self.named_parameters():
             if weight.ndim < 2:
                 continue  # gains of norms start at 1
             std = weight.shape[1] ** -0.5
             if name.endswith(("attention_out.weight", "mlp_out.weight")):
-                std /= math.sqrt(2 * len(self.blocks))  # the sum over blocks keeps its size (GPT-2)
+                std /= math.sqrt(2 * len(self.blocks))  # so that the sum over blocks keeps its variance (GPT-2)
             nn.init.normal_(weight, std=std, generator=generator)
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each added to what comes in."""
+    """Attention, then an MLP, each with a residual connection."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Block(nn.Module):
 
 
 def build(config: ModelConfig, spec: Spec, *, vocabulary_size: int, length: int, seed: int) -> Decoder:
-    """The decoder of one encoding, trained at ``length`` tokens; what is random in the encoding has its own stream."""
-    with seeded(seed, *b"encoding"):  # streams of different purposes share no numbers
+    """Build the decoder of one encoding, to be trained at ``length`` tokens; the encoding has its own random stream."""
+    with seeded(seed, *b"encoding"):  # random streams for different purposes are independent
         encoding = spec.build(dim=config.dim, num_heads=config.num_heads, length=length)
         return Decoder(config, vocabulary_size=vocabulary_size, encoding=encoding, seed=seed)

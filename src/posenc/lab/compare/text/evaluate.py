@@ -1,7 +1,7 @@
-"""Validation loss at the trained length and past it, by two protocols.
+"""Validation loss at the trained length and beyond, with two protocols.
 
 "windows": non-overlapping windows of each length, every token scored. All lengths score the same tokens, but a longer
-window has fewer tokens near its start, where there is little to look back on.
+window has fewer tokens near its start, where the context is short.
 
 "last": windows of every length that end at the same tokens, of which only the last k are scored. Here every length
 scores the same tokens, and each of them with at least length - k tokens before it.
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from posenc.lab.compare.text.config import EvaluateConfig, Precision
 
 TOKENS_PER_BATCH = 8192
-LARGEST_NATS = 700.0  # exp of more is no float
+LARGEST_NATS = 700.0  # exp of a larger loss overflows
 
 
 def evaluate(
@@ -31,9 +31,9 @@ def evaluate(
     max_positions: int | None,
     precision: Precision = "float32",
 ) -> Iterator[dict[str, Any]]:
-    """A row of metrics for each protocol and each multiple of the trained length.
+    """Yield a row of metrics for each protocol and each multiple of the trained length.
 
-    A length past ``max_positions`` is not run: its row says that it was refused, and why.
+    A length past ``max_positions`` is not run: its row says so, with the reason.
     """
     longest = length * max(config.factors)
     for factor in config.factors:
@@ -67,8 +67,8 @@ def whole_windows(
 def windows_with_same_end(
     tokens: Int[Tensor, " text"], length: int, *, longest: int, scored: int, total: int
 ) -> Int[Tensor, "windows length_and_one"]:
-    """Windows whose last tokens are the same at every length: spans of ``longest``, cut down to ``length`` from the
-    left. There are as many as it takes for ``total`` tokens, if ``scored`` of each are."""
+    """Windows whose last tokens are the same at every length: spans of ``longest`` tokens, cut to ``length`` from the
+    left. There are enough windows for ``total`` scored tokens, ``scored`` in each."""
     spans = _spread(len(tokens), longest, count=max(1, total // scored), apart=scored)
     return _cut(tokens, spans + longest - length, length)
 
@@ -77,7 +77,7 @@ def windows_with_same_end(
 def mean_nats(
     model: nn.Module, windows: Int[Tensor, "windows length_and_one"], *, scored: int, precision: Precision = "float32"
 ) -> float:
-    """Mean loss of the last ``scored`` tokens of each window, in nats a token."""
+    """Mean loss of the last ``scored`` tokens of each window, in nats per token."""
     length = windows.shape[1] - 1
     total = 0.0
     for chunk in windows.split(max(1, TOKENS_PER_BATCH // length)):
@@ -91,7 +91,7 @@ def mean_nats(
 
 def _spread(text: int, span: int, *, count: int, apart: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Starts of at most ``count`` spans, the first at the start and the last at the end of the text, ``apart`` or more
-    apart; a span takes one token more, the target of its last."""
+    apart; a span needs one token more, the target of its last token."""
     room = text - span - 1
     if room < 0:
         raise ValueError(f"evaluate: got a text of {text} tokens, expected at least {span + 1} for windows of {span}.")

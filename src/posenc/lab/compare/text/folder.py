@@ -1,4 +1,4 @@
-"""What the folder of a run of ``posenc compare`` holds: its config, its trials as far as they are, its encodings."""
+"""The files in the folder of a run of ``posenc compare``: its config, finished and unfinished trials, encodings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("windows", "last")
 T = TypeVar("T")
 
 
-# What is read of the rows of a trial
+# The fields that are read from the rows of a trial
 
 
 class _Step(msgspec.Struct):
@@ -29,14 +29,14 @@ class _Step(msgspec.Struct):
 
 
 class _Place(msgspec.Struct):
-    """Which cell an evaluation is."""
+    """The cell of the table to which an evaluation belongs."""
 
     protocol: Protocol
     factor: int
 
 
 class Evaluation(msgspec.Struct):
-    """A trial at one length, by one protocol: numbers, or why it was refused."""
+    """The evaluation of a trial at one length with one protocol: numbers, or the reason why there are none."""
 
     length: int
     nats: float | UnsetType | None = UNSET
@@ -56,7 +56,7 @@ class _Done(msgspec.Struct):
 
 
 class Seed(msgspec.Struct, kw_only=True):
-    """A trial, as far as it is; ``loss`` has a pair (step, nats a token) for each row."""
+    """A trial, finished or not; ``loss`` has a pair (step, nats per token) for each row."""
 
     seed: int
     state: Literal["done", "unfinished", "not started"]
@@ -70,7 +70,7 @@ class Seed(msgspec.Struct, kw_only=True):
 
 
 def read_config(run: Path) -> tuple[RunConfig, Data]:
-    """A run's config, and all of it as it stands in its file.
+    """Return a run's config, and the full content of its file.
 
     Raises:
         ValueError: a folder without a config.
@@ -83,14 +83,14 @@ def read_config(run: Path) -> tuple[RunConfig, Data]:
 
 
 def _rows(folder: Path, rows: Sequence[Data], event: str, cls: type[T]) -> list[T]:
-    """The rows of an event, each as a class says it."""
+    """The rows of an event, each converted to a class."""
     where = folder / runs.METRICS
     numbered = [(number, row) for number, row in enumerate(rows, 1) if row["event"] == event]
     return [converted(row, cls, where=f"{where}, line {number}") for number, row in numbered]
 
 
 def read_trial(folder: Path, seed: int, config: RunConfig) -> tuple[Seed, list[int]]:
-    """A trial as far as it is, and the tokens that it wrote."""
+    """A trial, finished or not, and the tokens that it wrote."""
     rows = runs.Metrics(folder / runs.METRICS).rows()
     loss = {row.step: row.loss for row in _rows(folder, rows, "train", _Step)}  # a resumed step counts once
     evaluate: dict[Protocol, dict[int, Evaluation]] = {protocol: {} for protocol in PROTOCOLS}
@@ -115,7 +115,7 @@ def read_trial(folder: Path, seed: int, config: RunConfig) -> tuple[Seed, list[i
 
 
 def encodings_of(run: Path) -> dict[str, posenc.Encoding | str]:
-    """Each encoding with the weights that its first seed learned, or the reason why it cannot be had."""
+    """Each encoding with the weights that its first seed learned, or the reason why it cannot be built."""
     config, _ = read_config(run)
     return {given.label: _encoding(run, given, config) for given in config.encodings}
 
@@ -123,7 +123,7 @@ def encodings_of(run: Path) -> dict[str, posenc.Encoding | str]:
 def _encoding(run: Path, given: Given, config: RunConfig) -> posenc.Encoding | str:
     model = config.model
     try:
-        with seeded(0):  # one that was not trained yet is the same in every report
+        with seeded(0):  # an encoding that is not trained yet looks the same in every report
             encoding = parse(given.spec).build(dim=model.dim, num_heads=model.num_heads, length=config.train.length)
         weights = run / f"{given.label}-seed{config.seeds[0]}" / runs.MODEL
         if list(encoding.parameters()) and weights.exists():

@@ -1,4 +1,4 @@
-"""The main job: train the same small decoder with each encoding on the same text, and measure what each one does."""
+"""The main job: train the same small decoder with each encoding on the same text, and measure each one."""
 
 import dataclasses
 from pathlib import Path
@@ -26,7 +26,7 @@ from posenc.lab.run.signals import cores
 
 
 def prepare(request: Request) -> Path:
-    """A new run folder that holds all that its trials need; what cannot run is refused before there is one."""
+    """Make a new run folder with everything that its trials need; refuse impossible options before."""
     request.refuse("dropout", "lengths", why="which this task does not take; leave them out, or name another --task")
     if request.preset not in PRESETS:
         raise ValueError(f"--preset: got {request.preset!r}, expected one of {', '.join(PRESETS)}.")
@@ -69,7 +69,7 @@ def prepare(request: Request) -> Path:
 
 
 def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Backend | None = None) -> None:
-    """Do what a run still lacks: trials, timing, report. A new run lacks all of it, one that was cut off the rest."""
+    """Do the unfinished work of a run: trials, timing, report. In a new run, this is all of it."""
     config = load_config(run)
     config = dataclasses.replace(config, jobs=jobs or config.jobs, backend=backend or config.backend)
     folders = [run / f"{entry.label}-seed{seed}" for seed in config.seeds for entry in config.encodings]
@@ -89,7 +89,7 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
 
 
 def _trial(config: RunConfig, entry: Given, seed: int) -> TrialConfig:
-    """A trial whose encoding has been built and tried on one window, so that it does not fail an hour later."""
+    """The config of a trial, after a test of its encoding on one window, so that it does not fail an hour later."""
     kept = ("vocabulary", "model", "train", "evaluate", "threads", "device", "precision")
     trial = TrialConfig(
         label=entry.label,

@@ -1,4 +1,4 @@
-"""The report of ``posenc compare`` as one page that needs nothing else."""
+"""The report of ``posenc compare`` as one self-contained page."""
 
 import math
 import re
@@ -26,7 +26,7 @@ _COUNTS = dict(enumerate(("No", "One", "Two", "Three", "Four", "Five", "Six", "S
 
 
 def page(results: Results, encodings: Mapping[str, posenc.Encoding | str]) -> str:
-    """The page, from what is in ``results.json`` and the encodings to draw."""
+    """Return the page, from the content of ``results.json`` and the encodings to draw."""
     count = len(results.encodings)
     return html.page(
         Path(__file__).with_name("report.html"),
@@ -138,7 +138,7 @@ def _loss(results: Results) -> list[plots.Picture]:
 
 
 def _smooth(rows: list[tuple[float, Any]], window: int) -> list[tuple[float, Any]]:
-    """Each step with the mean of the last ``window`` ones, seed by seed where all of these have as many seeds."""
+    """Running means over ``window`` logged steps for each seed, where all these steps have the same number of seeds."""
     smoothed = []
     for at, (step, values) in enumerate(rows):
         recent = [past for _, past in rows[max(0, at - window + 1) : at + 1] if len(past) == len(values)]
@@ -151,7 +151,7 @@ def _residual(value: float) -> str:
 
 
 def _property_cells(entry: Entry, found: Described, results: Results) -> Iterator[tuple[str, bool | None, str]]:
-    """For each property its value, whether it holds, and what else there is to say."""
+    """For each property its value, whether it holds, and a note."""
     unknown = ("", None, "")
     for dtype in ("float32", "bfloat16"):
         unique = (found.unique or {}).get(dtype)
@@ -198,7 +198,7 @@ def _pictures_of(label: str, encoding: posenc.Encoding, config: RunConfig) -> li
 
 
 def _linked(paper: str) -> Markup:
-    """The source, linked if it is on arXiv: a link is followed by a reader only, never fetched by the page."""
+    """The source, with a link if it is on arXiv; the page itself fetches nothing."""
     return Markup(
         re.sub(r"arXiv:(\d{4}\.\d{4,5})", r'<a href="https://arxiv.org/abs/\1">arXiv:\1</a>', str(escape(paper)))
     )

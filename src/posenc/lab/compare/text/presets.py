@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from posenc.lab.compare.text.config import EvaluateConfig, ModelConfig, TrainConfig
 
-# The road from no encoding to relative ones.
+# The steps from no encoding to relative encodings.
 ROAD = ("none", "integer", "normalized", "binary", "sinusoidal", "learned", "rope", "alibi")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named set of sizes, and what it is for."""
+    """A named set of sizes, with its purpose."""
 
     model: ModelConfig
     train: TrainConfig
@@ -21,7 +21,7 @@ class Preset:
 
 
 PRESETS = {
-    # Minutes on two cores: large enough that encodings part, small enough to wait for.
+    # Takes minutes on two cores: large enough to show differences between encodings, small enough to wait for.
     "quick": Preset(
         model=ModelConfig(dim=64, num_layers=2, num_heads=4),
         train=TrainConfig(length=64, batch=16, steps=1400, learning_rate=5e-3),
@@ -30,7 +30,7 @@ PRESETS = {
         seeds=1,
         encodings=ROAD,
     ),
-    # Up to an hour on two cores: three seeds, so that differences can be told from noise, and more relative biases.
+    # Takes up to an hour on two cores: three seeds, to tell differences from noise, and more relative biases.
     "standard": Preset(
         model=ModelConfig(dim=128, num_layers=3, num_heads=4),
         train=TrainConfig(length=128, batch=16, steps=1400, learning_rate=3e-3),

@@ -1,4 +1,4 @@
-"""The report of a run, made from its folder alone: results.json, one self-contained page, a table for the terminal."""
+"""Writes the report of a run from its folder alone: results.json, a self-contained page, a table for the terminal."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from posenc.lab.run import folder as runs
 
 
 def write(run: Path) -> Path:
-    """Make ``results.json`` and ``report.html`` in the run's folder, and say where the page is."""
+    """Write ``results.json`` and ``report.html`` into the run's folder; return the path of the page."""
     encodings = encodings_of(run)
     results = collect(run, encodings)
     runs.write_json(run / runs.RESULTS, results.to_dict())
@@ -25,17 +25,17 @@ def write(run: Path) -> Path:
 
 
 def print_table(run: Path, console: Console) -> None:
-    """The table of a run in the terminal."""
+    """Print the table of a run in the terminal."""
     print_results(measured(run), console)
 
 
 def figures(run: Path) -> list[Picture]:
-    """The figures of a run: perplexity by length, loss by step, and the pictures of each encoding."""
+    """Return the figures of a run: perplexity by length, loss by step, and the pictures of each encoding."""
     return figures_of(measured(run), encodings_of(run))
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """Every number of a run, one a row: see :func:`posenc.lab.load`."""
+    """Return every number of a run, one a row: see :func:`posenc.lab.load`."""
     found: list[dict[str, Any]] = []
 
     def add(measure: str, unit: str, value: Any, **about: Any) -> None:

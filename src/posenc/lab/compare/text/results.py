@@ -1,4 +1,4 @@
-"""Everything that a run of ``posenc compare`` found, computed from its folder alone."""
+"""The results of a run of ``posenc compare``, computed from its folder alone."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from posenc.lab.run.config import FORMAT, NO_COMMAND, Data, read
 
 
 class Cell(msgspec.Struct):
-    """Perplexity at one length, over the seeds; or why it was refused, or neither if no seed has got there."""
+    """Perplexity at one length, over the seeds; or the reason why there is none; or neither if no seed is that far."""
 
     length: int
     values: list[float]
@@ -33,14 +33,14 @@ class Cell(msgspec.Struct):
 
 
 class Speed(msgspec.Struct):
-    """What ``speed.json`` says of an encoding."""
+    """The entry of ``speed.json`` for an encoding."""
 
     seconds_per_step: float
     relative_to_none: float
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """What is known of an encoding of the run. Cells are by protocol, and by how many times the trained length."""
+    """The results of one encoding. Cells are indexed by protocol and by the multiple of the trained length."""
 
     label: str
     spec: str
@@ -53,13 +53,13 @@ class Entry(msgspec.Struct, kw_only=True):
 
     @property
     def refused(self) -> str:
-        """Why it cannot read the longest texts, or nothing."""
+        """The reason why it cannot read the longest texts, or None."""
         return next((cell.refused for cell in self.perplexity["last"].values() if cell.refused), "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Described(Properties):
-    """What was measured of an encoding without training, and its words on the road."""
+    """The properties of an encoding, measured without training, and its step on the way from integers to ALiBi."""
 
     relative: bool
     max_positions: int | None
@@ -67,13 +67,13 @@ class Described(Properties):
 
 
 class NotBuilt(msgspec.Struct):
-    """Why an encoding cannot be had here."""
+    """The reason why an encoding cannot be built here."""
 
     why_not: str
 
 
 class Results(msgspec.Struct, kw_only=True):
-    """What ``results.json`` holds; ``written`` is the run's config as it stands in its file, and goes there as
+    """The content of ``results.json``; ``written`` is the content of the run's config file, stored there as
     ``config``."""
 
     format: int = FORMAT
@@ -91,7 +91,7 @@ class Results(msgspec.Struct, kw_only=True):
 
     @property
     def factors(self) -> tuple[int, ...]:
-        """How many times the trained length was evaluated."""
+        """The evaluated multiples of the trained length."""
         return self.config.evaluate.factors
 
     def to_dict(self) -> Data:
@@ -102,7 +102,7 @@ class Results(msgspec.Struct, kw_only=True):
 
 
 def collect(run: Path, encodings: Mapping[str, posenc.Encoding | str] | None = None) -> Results:
-    """Everything that the report says.
+    """Collect the results that the report shows.
 
     ``encodings`` are those of :func:`encodings_of`, if they were built already.
 
@@ -116,7 +116,7 @@ def collect(run: Path, encodings: Mapping[str, posenc.Encoding | str] | None = N
 
 
 def measured(run: Path) -> Results:
-    """What the run measured: perplexity, loss, speed, parameters."""
+    """The measured results: perplexity, loss, speed, parameters."""
     config, written = read_config(run)
     speeds = read(run / runs.SPEED, dict[str, Speed]) if (run / runs.SPEED).exists() else {}
     names = [f"{given.label}-seed{seed}" for given in config.encodings for seed in config.seeds]
@@ -151,10 +151,10 @@ def _entry(run: Path, given: Given, config: RunConfig, speed: Speed | None) -> E
 
 
 def growth(entry: Entry, results: Results, protocol: Protocol = "last") -> tuple[int, float] | None:
-    """(factor, perplexity there over that at the trained length) at the longest length that it could be read at.
+    """(factor, ratio of the perplexity there to that at the trained length) for the longest length that was evaluated.
 
-    By the last-tokens protocol unless told otherwise, since there every length scores the same tokens. Infinite where
-    the perplexity is; None if there is nothing to compare.
+    By default with the last-tokens protocol, in which every length scores the same tokens. Infinite if
+    the perplexity is infinite; None if there is nothing to compare.
     """
     found = {
         factor: cell.mean
@@ -167,10 +167,10 @@ def growth(entry: Entry, results: Results, protocol: Protocol = "last") -> tuple
 
 
 def verdict(entry: Entry, results: Results, protocol: Protocol = "last") -> Literal["held", "rose", "broke", "unclear"]:
-    """What the perplexity did at the longest length, against that at the trained one.
+    """A word for the change of the perplexity from the trained length to the longest one.
 
-    With several seeds the mean of the log ratios counts, and is "unclear" within two standard errors of a limit
-    (``HELD``, ``BROKE``). With one seed there is no error to know, and the ratio itself counts.
+    With several seeds, the mean of the log ratios decides; within two standard errors of a limit it is "unclear"
+    (``HELD``, ``BROKE``). With one seed there is no error estimate, and the ratio itself decides.
     """
     cells = entry.perplexity[protocol]
     known = {factor: cells[factor].values for factor in results.factors if factor in cells and cells[factor].values}
@@ -190,7 +190,7 @@ def verdict(entry: Entry, results: Results, protocol: Protocol = "last") -> Lite
 
 
 def summary(results: Results) -> list[str]:
-    """What the run found, in a few sentences computed from its numbers."""
+    """The result of the run in a few sentences, computed from its numbers."""
     length, seeds = results.config.train.length, len(results.config.seeds)
     said = []
     if unfinished := [entry.label for entry in results.encodings if entry.state != "done"]:
@@ -246,7 +246,7 @@ def _with_ratios(group: list[tuple[float, str]]) -> list[str]:
 
 
 def ranked(results: Results, protocol: Protocol, factor: int) -> list[tuple[float, str]]:
-    """Mean perplexity and label of each encoding that has a number there, from the lowest."""
+    """Mean perplexity and label of each encoding that has a value there, from the lowest."""
     cells = {entry.label: entry.perplexity[protocol].get(factor) for entry in results.encodings}
     return sorted(
         (cell.mean, label)

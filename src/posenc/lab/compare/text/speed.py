@@ -1,4 +1,4 @@
-"""Training speed relative to no encoding: steps of all encodings timed in turn, in one process."""
+"""Measures training speed relative to no encoding: one process times the steps of all encodings in turn."""
 
 import statistics
 import time
@@ -19,10 +19,10 @@ WARM_UP = 3
 def measure(
     run: Path, trials: Sequence[TrialConfig], *, on_progress: Callable[[int], None] = lambda done: None
 ) -> dict[str, dict[str, float]]:
-    """Median seconds of a training step for each trial's encoding, and its speed as a share of that of ``none``.
+    """Return the median seconds of a training step of each encoding, and its speed relative to ``none``.
 
-    In each round every encoding takes one step, ``none`` among them even if the run has none, and is compared with the
-    ``none`` of the same round: what slows the machine down slows its neighbours in the round down too.
+    In each round every encoding and ``none``, even if the run does not contain it, take one step. Each is compared with
+    the ``none`` of the same round, because a slow phase of the machine slows the whole round.
     """
     first = trials[0]
     reference = replace(first, label="none", spec="none", file_sha256=None)

@@ -13,18 +13,18 @@ from posenc.lab.run.printable import escape
 
 
 def heading(protocol: Protocol, results: Results) -> str:
-    """What a protocol is called in a table."""
+    """The name of a protocol in a table."""
     return "windows" if protocol == "windows" else f"last {results.config.evaluate.last or 'k'}"
 
 
 def best(results: Results) -> dict[tuple[Protocol, int], str]:
-    """The label with the lowest mean perplexity, for each protocol and factor that two or more encodings have."""
+    """The label with the lowest mean perplexity, for each protocol and factor with two or more encodings."""
     means = {(protocol, f): ranked(results, protocol, f) for protocol in PROTOCOLS for f in results.factors}
     return {at: known[0][1] for at, known in means.items() if len(known) > 1}
 
 
 def print_results(results: Results, console: Console) -> None:
-    """Perplexity by both protocols, speed and parameters: one table, or two in a narrow terminal."""
+    """Print perplexity with both protocols, speed and parameters, in one table, or two in a narrow terminal."""
     together = _table(results, PROTOCOLS, costs=True)
     apart = [_table(results, (protocol,), costs=protocol == PROTOCOLS[0]) for protocol in PROTOCOLS]
     print_first_that_fits(console, ([together], apart))
@@ -67,7 +67,7 @@ def _table(results: Results, protocols: tuple[Protocol, ...], *, costs: bool) ->
 
 
 def cell_text(cell: Cell | None) -> str:
-    """One number of the table, with its spread if there is one."""
+    """One number of the table, with its spread over seeds if there are several."""
     if cell is not None and cell.refused:
         return "no code"
     if cell is None or cell.mean is UNSET:

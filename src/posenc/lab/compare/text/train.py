@@ -12,7 +12,7 @@ from posenc.lab.run.schedule import batch_at
 
 
 class Training(Stepwise[Decoder, TrainConfig]):
-    """A decoder that learns text; its loss is in nats a token."""
+    """A decoder that learns text; its loss is in nats per token."""
 
     rate = "tokens_per_second"
 
@@ -21,7 +21,7 @@ class Training(Stepwise[Decoder, TrainConfig]):
     ) -> None:
         self.tokens, self.seed, self.precision, self.device = tokens, seed, precision, tokens.device
         super().__init__(model, config, self.device)
-        # On a GPU these sizes are bound by launches, which the compiler fuses away; on a CPU it would cost a minute.
+        # On a GPU, kernel launches dominate at these sizes, and the compiler fuses them; on a CPU it takes a minute.
         self._forward = torch.compile(model) if self.device.type == "cuda" else model
 
     def loss(self) -> Tensor:

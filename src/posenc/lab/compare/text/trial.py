@@ -1,4 +1,4 @@
-"""One encoding with one seed, from its folder alone: train, evaluate, and go on from wherever that was cut off."""
+"""One encoding with one seed, from its folder alone: trains, evaluates, and continues an interrupted trial."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +19,12 @@ from posenc.lab.run.errors import RunError
 
 
 def run_trial(folder: str, *, device: str, parent: int) -> Outcome:
-    """Run a trial to its end, or until it is asked to stop; errors are returned as an outcome.
+    """Run a trial to its end, or until a stop is requested; return errors as an outcome.
 
     Args:
         folder: the trial's folder, RUN/<label>-seed<k>.
         device: where to compute, such as "cpu" or "cuda:1".
-        parent: process id of the run; if a worker of its own started this one and it dies, the trial stops.
+        parent: process id of the run; if the run started this worker process and dies, the trial stops.
     """
 
     def work(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:

@@ -1,4 +1,4 @@
-"""The parts of a small diffusion transformer: its output, and the condition that its blocks get."""
+"""The shared parts of small diffusion transformers: conditioning and blocks."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from posenc.nn import Attention
 
 
 class Conditions(nn.Module):
-    """The time from 0 (noise) to 1, in sines of its thousandths, and the class."""
+    """Embeds the condition: the time from 0 (noise) to 1, as sinusoids of 1000 times its value, and the class."""
 
     def __init__(self, dim: int, classes: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Conditions(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward network, scaled, shifted and gated by time and class (adaLN-Zero)."""
+    """Attention and a feed-forward network, with scale, shift and gate from time and class (adaLN-Zero)."""
 
     def __init__(self, sizes: Sizes, encoding: posenc.Encoding | None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Images of UCI's digits in patches, and what tells a transformer where a patch is, in images of any size."""
+"""Images of UCI's digits in patches, and the positions of patches in images of any size."""
 
 import functools
 import gzip
@@ -32,14 +32,14 @@ def digits() -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def split() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Images and digits to train with, and every fifth to test with, so that all writers are in both."""
+    """Training images and digits; every fifth image is for testing, so that both sets contain all writers."""
     images, labels = digits()
     tested = torch.arange(len(images)) % 5 == 4
     return (images[~tested], labels[~tested]), (images[tested], labels[tested])
 
 
 def resized(images: Tensor, height: int, width: int) -> Tensor:
-    """``(count, rows, columns)`` at another size, bicubically."""
+    """``(count, rows, columns)`` resized to another size, bicubically."""
     if images.shape[1:] == (height, width):
         return images
     larger = F.interpolate(images[:, None], size=(height, width), mode="bicubic", align_corners=False)
@@ -52,15 +52,15 @@ def patched(images: Tensor, patch: int) -> Tensor:
 
 
 def joined(patches: Tensor, height: int, width: int, patch: int) -> Tensor:
-    """The images of ``height`` x ``width`` pixels that :func:`patched` cut up."""
+    """The images of ``height`` x ``width`` pixels from the patches of :func:`patched`."""
     return F.fold(patches.transpose(1, 2), (height, width), patch, stride=patch)[:, 0]
 
 
 def numbers(height: int, width: int, side: int, rule: str) -> Tensor:
     """The coordinates of the patches of an image, for a model that was trained on ``side`` x ``side`` of them.
 
-    ``raw`` counts them, ``fitted`` puts the first and the last where they were in training, ``centred`` puts the centre
-    of each where that part of the image had its centre. All are the same at the trained size.
+    ``raw`` counts the patches. ``fitted`` scales the numbers so that the first and last are those of training.
+    ``centred`` gives each centre the number of this point of the image in training. All agree at the trained size.
 
     Returns:
         ``(1, height * width, 2)``.
@@ -73,10 +73,10 @@ def numbers(height: int, width: int, side: int, rule: str) -> Tensor:
 
 
 class Where(nn.Module):
-    """What tells the patches of an image apart: an encoding, and the rules by which a larger image may be numbered.
+    """An encoding of the patches of an image, and the rules that number the patches of a larger image.
 
-    ``learned`` and ``sincos`` are a table and sines of two dimensions. An encoding of two coordinates is given rows
-    and columns, any other the place in the order of reading.
+    ``learned`` and ``sincos`` are a table and sinusoids of two dimensions. An encoding of two coordinates gets rows
+    and columns; any other encoding gets the number of the patch, row by row.
 
     Args:
         spec: an encoding.
@@ -95,7 +95,7 @@ class Where(nn.Module):
             self.code = LearnedGrid(dim, grid=(side, side), std=0.2)
         elif spec == "sincos":
             self.code = SinusoidalGrid(dim, frequencies=posenc.Geometric(base=100), layout="interleaved")
-        elif spec == "axial":  # wavelengths of a grid, not of a book
+        elif spec == "axial":  # wavelengths that fit a grid; the usual base is for long texts
             self.encoding = posenc.AxialRoPE(head_dim=dim // num_heads, frequencies=posenc.Geometric(base=100))
         else:
             encoding = parse(spec).build(dim=dim, num_heads=num_heads, length=side * side, causal=False)
@@ -107,16 +107,16 @@ class Where(nn.Module):
             if self.code.grid != (side, side):
                 raise ValueError(
                     f"{spec}: got a table for {self.code.grid[0]} x {self.code.grid[1]} patches, expected {side} x "
-                    f"{side}; say grid=({side},{side})."
+                    f"{side}; give grid=({side},{side})."
                 )
             self.rules = TABLES
         elif getattr(self.encoding or self.code, "coordinates", None) == 2:
             self.rules = NUMBERS
 
     def forward(self, x: Tensor, height: int, width: int, rule: str = "") -> tuple[Tensor, Tensor | None]:
-        """The patches ``(batch, height * width, dim)`` with their code, if it is added, and positions for the layers.
+        """The patches ``(batch, height * width, dim)``, with the code if it is added, and the positions for the layers.
 
-        Without a rule it is the first, which at the trained size is like all others.
+        The default is the first rule; at the trained size all rules give the same positions.
         """
         rule = rule or self.rules[0]
         if isinstance(self.code, LearnedGrid):
@@ -127,7 +127,7 @@ class Where(nn.Module):
     def _rows(self, table: LearnedGrid, height: int, width: int, rule: str) -> Tensor:
         if (height, width) == (self.side, self.side):
             return table.table
-        if rule == "in one dimension":  # as if the table were one of a text
+        if rule == "in one dimension":  # read as a table of one dimension
             with torch.no_grad():
                 text = posenc.Learned(dim=table.dim, length=len(table.table))
                 text.table.copy_(table.table)
@@ -136,13 +136,13 @@ class Where(nn.Module):
 
 
 class OfDigits(Task):
-    """A task on these images, at 8x8 pixels in training. A subclass says which ``network`` learns it."""
+    """A task on these images, at 8x8 pixels in training. A subclass defines the ``network``."""
 
     encodings = ("none", "learned", "sincos", "axial", "mixed")
     network: ClassVar[type[nn.Module]]
 
     def check(self, spec: str) -> str:
-        return spec if spec in ("learned", "sincos") else super().check(spec)  # names that Where alone knows
+        return spec if spec in ("learned", "sincos") else super().check(spec)  # names that only Where knows
 
     def model(self, spec: str, sizes: Sizes) -> nn.Module:
         if sizes.length != SIDE:

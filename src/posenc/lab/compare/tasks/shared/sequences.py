@@ -21,13 +21,13 @@ Rows = Sequence[Sequence[int]]
 
 
 def table(name: str) -> list[list[str]]:
-    """The rows of a compressed table that ships, a list of columns each."""
+    """The rows of a compressed table that ships with posenc, each a list of columns."""
     data = (resources.files("posenc.lab") / "data" / name).read_bytes()
     return [line.split("\t") for line in gzip.decompress(data).decode().splitlines()]
 
 
 class Pieces:
-    """Byte pairs learned from texts, after a token for padding and one for the end."""
+    """A byte-pair tokenizer learned from texts; its first tokens are for padding and for the end."""
 
     def __init__(self, texts: Sequence[str], size: int) -> None:
         self.tokenizer = byte_pairs(texts, size, special=("<padding>", "<end>"), space_first=True)
@@ -37,25 +37,25 @@ class Pieces:
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
     def pairs(self, texts: list[tuple[str, str]]) -> "Pairs":
-        """Texts to read and what to write for each, encoded."""
+        """Encode source texts and their target texts."""
         return Pairs(self.encode([read for read, _ in texts]), self.encode([written for _, written in texts]), texts)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text up to the end."""
+        """The text up to the end token."""
         kept = list(tokens)
         text: str = self.tokenizer.decode(kept[: kept.index(END)] if END in kept else kept)
         return text.strip()
 
 
 class Pairs(NamedTuple):
-    """Texts to read and what to write for each, as tokens."""
+    """Source texts and their target texts, as tokens."""
 
     sources: list[list[int]]
     targets: list[list[int]]
     texts: list[tuple[str, str]]
 
     def at(self, indices: Sequence[int], *, cut: int | None = None) -> "Pairs":
-        """Some of them, with sources of at most ``cut`` tokens."""
+        """A selection, with sources cut to at most ``cut`` tokens."""
         return Pairs(
             [self.sources[i][:cut] for i in indices],
             [self.targets[i] for i in indices],
@@ -64,17 +64,17 @@ class Pairs(NamedTuple):
 
 
 def padded(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Tokens padded on the right, and a mask of where there are some."""
+    """Tokens padded on the right, and a mask that is True for tokens."""
     longest = max(map(len, rows))
     tokens = torch.tensor([[*row, *[PADDING] * (longest - len(row))] for row in rows])
     return tokens, torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows])
 
 
 class EncoderDecoder(nn.Module):
-    """Reads in both directions; writes from left to right, and looks at what was read by cross-attention.
+    """A bidirectional encoder and a causal decoder with cross-attention.
 
-    Encoder and decoder have an encoding of their own each, made for the longest source and target of training; the
-    cross-attention has none. The embedding is shared, and is the head too.
+    Encoder and decoder each have a positional encoding, built for the longest source and target of training; the
+    cross-attention has none. Both share one embedding, which is also the output layer.
     """
 
     def __init__(self, spec: str, sizes: Sizes, vocabulary: int, longest: tuple[int, int]) -> None:
@@ -91,18 +91,18 @@ class EncoderDecoder(nn.Module):
         self.decoder = Transformer(dim, heads, layers, writing, causal=True, cross="attention", dropout=sizes.dropout)
 
     def read(self, source: Tensor, mask: Tensor) -> Tensor:
-        """Features of the source."""
+        """The encoder's output for the source."""
         features: Tensor = self.encoder(self._embedded(source), attention_mask=mask)
         return features
 
     def logits(self, target: Tensor, context: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
-        """Of the token after each of the target."""
+        """The logits of the next token, after each token of the target."""
         return F.linear(
             self.decoder(self._embedded(target), context, context_mask=mask, cache=cache), self.embedding.weight
         )
 
     def losses(self, pairs: Pairs) -> Tensor:
-        """The nats of each token of the targets, and of the end after them, one after the other."""
+        """The loss in nats of each token of the targets and of their end tokens, in one dimension."""
         source, mask = padded(pairs.sources)
         target, real = padded([[*row, END] for row in pairs.targets])
         shifted = torch.cat((torch.full((len(target), 1), END), target[:, :-1]), dim=1)
@@ -110,7 +110,7 @@ class EncoderDecoder(nn.Module):
         return F.cross_entropy(logits[real], target[real], reduction="none")
 
     def write(self, sources: Rows, longest: int) -> list[list[int]]:
-        """The likeliest token at each step, for all rows at once, to the end or to the longest."""
+        """Greedy decoding of all rows at once, to the end token or to the longest length."""
         source, mask = padded(sources)
         context, cache = self.read(source, mask), self.decoder.new_cache()
         tokens = [torch.full((len(source), 1), END)]
@@ -122,7 +122,7 @@ class EncoderDecoder(nn.Module):
         return rows
 
     def looks(self, source: Sequence[int], target: Sequence[int]) -> Tensor:
-        """``(targets, sources)``: how much of the attention goes where, before each token of the target is written; the
+        """``(targets, sources)``: the attention weights on the source before each target token is written; the
         mean over the heads and layers of the cross-attention."""
         maps = []
 
@@ -144,7 +144,7 @@ class EncoderDecoder(nn.Module):
 
 
 class TextToText(Task):
-    """A task that reads one text and writes another. A subclass gives the data and the test set of each size."""
+    """A task from a source text to a target text. A subclass gives the data and the test set of each size."""
 
     other_units: ClassVar[Mapping[str, bool]] = {"nats a token": False}
     asked = 128  # questions at each size
@@ -152,20 +152,20 @@ class TextToText(Task):
     @staticmethod
     @abstractmethod
     def data() -> tuple[Pieces, Pairs, Pairs]:
-        """The byte pairs, what is trained on, and what is held out."""
+        """The tokenizer, the training pairs, and the held-out pairs."""
 
     @abstractmethod
     def trained_on(self, sizes: Sizes) -> Pairs:
-        """What is trained on at this length."""
+        """The training pairs for this length."""
 
     @abstractmethod
     def questions(self, sizes: Sizes) -> Iterator[tuple[str, Pairs]]:
-        """What is measured at each size, the trained one first."""
+        """The test pairs of each size, the trained size first."""
 
     @staticmethod
     @abstractmethod
     def score(written: Sequence[str], wanted: Sequence[str]) -> float:
-        """In the task's first unit."""
+        """The score of the outputs, in the task's main unit."""
 
     def model(self, spec: str, sizes: Sizes) -> nn.Module:
         pairs = self.trained_on(sizes)
@@ -174,7 +174,7 @@ class TextToText(Task):
 
     def loss(self, model: EncoderDecoder, sizes: Sizes, generator: np.random.Generator) -> Tensor:
         pairs = self.trained_on(sizes)
-        # A quarter of what was drawn, of like lengths: less padding.
+        # A quarter of the drawn pairs, of similar lengths, so that there is less padding.
         drawn = generator.integers(0, len(pairs.sources), 4 * sizes.batch)
         drawn = drawn[np.argsort([len(pairs.sources[i]) for i in drawn], kind="stable")]
         return model.losses(pairs.at(drawn.reshape(4, -1)[generator.integers(4)].tolist())).mean()
@@ -203,5 +203,5 @@ class TextToText(Task):
         return [Example(text, self.data()[0].decode(row)) for text, row in zip(given, written, strict=True)]
 
     def shorter(self, source: str, pairs: Pairs) -> str:
-        """A source as the report shows it."""
+        """A source text as the report shows it."""
         return source

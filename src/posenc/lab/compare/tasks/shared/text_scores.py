@@ -1,4 +1,4 @@
-"""How near a written text is to the one that was wanted."""
+"""Scores that compare a written text with the reference text."""
 
 import re
 from collections import Counter
@@ -8,11 +8,11 @@ import numpy as np
 
 
 def chrf(written: Sequence[str], wanted: Sequence[str], *, order: int = 6, beta: float = 2.0) -> float:
-    """chrF2 of a corpus, 0 to 100: runs of 1 to 6 characters without white space, recall counting ``beta`` times.
+    """chrF2 of a corpus, 0 to 100: n-grams of 1 to 6 characters without white space; recall has weight ``beta``.
 
-    Equal to sacrebleu's. Popovic, chrF: character n-gram F-score for automatic MT evaluation. WMT 2015.
+    Gives the same number as sacrebleu. Popovic, chrF: character n-gram F-score for automatic MT evaluation. WMT 2015.
     """
-    counts = np.zeros((order, 3))  # of runs: in both, in what was written, in what was wanted
+    counts = np.zeros((order, 3))  # numbers of n-grams: in both texts, in the written text, in the reference
     for pair in zip(written, wanted, strict=True):
         mine, theirs = ("".join(text.split()) for text in pair)
         for n in range(1, order + 1):
@@ -26,9 +26,9 @@ def chrf(written: Sequence[str], wanted: Sequence[str], *, order: int = 6, beta:
 
 
 def rouge_l(written: Sequence[str], wanted: Sequence[str]) -> float:
-    """The mean F-measure of the longest common subsequence of words, 0 to 100: lower case, letters and digits alone.
+    """Mean F-measure of the longest common subsequence of words, 0 to 100; lower case, letters and digits only.
 
-    Equal to rouge-score's without its stemmer. Lin, ROUGE: A Package for Automatic Evaluation of Summaries. 2004.
+    Same number as rouge-score without a stemmer. Lin, ROUGE: A Package for Automatic Evaluation of Summaries. 2004.
     """
     found = []
     for pair in zip(written, wanted, strict=True):
