@@ -260,7 +260,7 @@ def test_positions_that_nothing_reads_are_refused_too(encoding, positions):
 @pytest.mark.parametrize("implementation", ["cpu", "eager"])
 def test_rows_and_columns_are_sent_to_an_encoding_that_reads_them(implementation):
     where, x = posenc.positions.grid(2, 3), torch.randn(1, 2, 6, 16)
-    with pytest.raises(ValueError, match="for rows and columns use AxialRoPE, MRoPE or MixedRoPE"):
+    with pytest.raises(ValueError, match="for rows and columns take AxialRoPE, MRoPE or MixedRoPE"):
         posenc.RoPE(16, implementation=implementation).rotate(x, where)
     for encoding in (posenc.ALiBi(num_heads=2), posenc.T5Bias(num_heads=2)):
         with pytest.raises(ValueError, match="such as AxialRoPE or SinusoidalGrid"):

@@ -63,7 +63,9 @@ def test_flat_parameters_for_a_model_that_reads_them_by_kind_alone_are_refused(m
     config = {"model_type": model_type, **SIZES, "layer_types": KINDS, "rope_parameters": dict(FLAT)}
     with pytest.raises(KeyError):
         rates(config)
-    with pytest.raises(ValueError, match=r"are flat, and its model reads one entry for each kind of layer; write"):
+    with pytest.raises(
+        ValueError, match=r"have no kinds of layers, and the model reads one entry for each kind; write"
+    ):
         describe(config)
 
 

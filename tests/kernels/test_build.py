@@ -84,7 +84,10 @@ def test_a_compiler_that_is_not_there_is_named_with_what_to_install(
     compiler: str, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CXX", compiler)
-    assert f"CXX is {compiler!r}, which is no command here: install g++ or clang++" in _build.load(source).reason
+    assert (
+        f"CXX is {compiler!r}, which is not a command on this machine: install g++ or clang++"
+        in _build.load(source).reason
+    )
     _build.load(source)
     assert [record.name for record in caplog.records if record.levelno == logging.WARNING] == ["posenc"], "said once"
     assert "Plain PyTorch code runs in its place" in caplog.text
@@ -329,7 +332,7 @@ torch.ops.posenc.rotate_(x, k.clone(), *torch.randn(2, 3, 4), None, 0, 0, 2, Fal
 def test_without_a_compiler_plain_torch_runs_and_says_so(tmp_path: pathlib.Path) -> None:
     said = _python(WITHOUT, CXX="/nowhere/c++", POSENC_CACHE=str(tmp_path / "empty"))
     assert (
-        "rotate: eager, because the compiled kernel is not available: CXX is '/nowhere/c++', which is no command here"
+        "rotate: eager, because the compiled kernel is not available: CXX is '/nowhere/c++', which is not a command on"
         in said
     )
     assert 'got implementation="cpu", but the compiled kernel is not available' in said

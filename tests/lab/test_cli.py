@@ -172,7 +172,7 @@ def test_the_folder_of_a_picture_is_made(call, arguments: list[str]) -> None:
 
 def test_a_folder_without_the_right_to_write_is_said_with_what_to_do() -> None:
     said = door._advice(PermissionError(13, "Permission denied", "there"))
-    assert said == "; you have no right to read or write it; name another place."
+    assert said == "; you have no permission to read or write it; name another path."
 
 
 def test_an_option_that_does_not_exist_is_a_usage_error(call) -> None:

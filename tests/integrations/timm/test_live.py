@@ -121,7 +121,7 @@ def test_what_cannot_be_extended() -> None:
     ("name", "said"),
     [
         ("cait_xxs24_224", r"Cait has no set_input_size, and does not take 256 x 192 \(.*img_size=\(256, 192\)"),
-        ("twins_svt_small", "Twins takes 256 x 192 as it is; nothing is to be changed"),
+        ("twins_svt_small", "Twins takes 256 x 192 as it is; there is nothing to change"),
         ("resnet10t", "ResNet takes 256 x 192 as it is"),
     ],
 )

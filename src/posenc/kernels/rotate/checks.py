@@ -164,4 +164,4 @@ def _meet(difference: int, q: list[tuple[int, int]], k: list[tuple[int, int]]) -
 
 def _of_several(dims: int) -> str:
     """What takes positions of rows and columns; this rotation does not."""
-    return "; for rows and columns use AxialRoPE, MRoPE or MixedRoPE." if dims == 3 else "."
+    return "; for rows and columns take AxialRoPE, MRoPE or MixedRoPE." if dims == 3 else "."
