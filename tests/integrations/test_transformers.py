@@ -114,7 +114,7 @@ def test_rope_scaling_of_transformers_4_is_read(scaling: Any, expected: Any) -> 
         ({"rope_parameters": {"rope_theta": 5e5}}, "expected one base"),
         (
             {"rope_parameters": {"rope_type": "linear", "factor": 2}, "rope_scaling": {"type": "yarn"}},
-            "with different values",
+            "they differ",
         ),
         ({"partial_rotary_factor": 0.5}, "rotates whole heads under the plain rule"),
         ({"partial_rotary_factor": 1.5, "rope_scaling": {"type": "linear", "factor": 2.0}}, "at most 1"),
