@@ -285,7 +285,7 @@ def test_names_of_other_libraries_are_known(name: str, moves: bool) -> None:
         ({"lm.q_proj.weight": rows(8), "vision_tower.q_proj.weight": rows(8)}, "two kinds of attention"),
         ({"a.q_proj.weight": rows(8), "b.qkv_proj.weight": rows(24)}, "two kinds of attention"),
         ({"a.q_proj.weight": rows(8), "b.q_proj.weight": rows(8), "b.conv1d.weight": rows(8)}, "two kinds"),
-        ({"a.k_proj.weight": rows(8), "a.o_proj.weight": rows(8, 8)}, "may use the same rows as values"),
+        ({"a.k_proj.weight": rows(8), "a.o_proj.weight": rows(8, 8)}, "may also be the values"),
         ({**BLOCK, "a.q_proj.weight": rows(16), "a.k_proj.weight": rows(12)}, "12 rows, expected a multiple"),
     ],
 )

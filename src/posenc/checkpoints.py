@@ -234,9 +234,8 @@ def _check_known(
         if isinstance(tensor, Tensor) and tensor.ndim and len(tensor) >= fewest:
             if inside:
                 raise ValueError(
-                    f"convert_pairing: {name} belongs to a projection of queries or keys, and convert_pairing does "
-                    "not know this tensor; it may come from an adapter or from a quantization library; merge the "
-                    "adapter, or dequantize the weights, first."
+                    f"convert_pairing: {name} belongs to a projection of queries or keys and is unknown here; is it "
+                    "from an adapter or a quantization library? Merge or dequantize it first."
                 )
             strange.append(name)
     blocks = {part.module.rpartition(".")[0] for part in parts.values() if part and part.kind != "norm"}
@@ -244,8 +243,7 @@ def _check_known(
     if strange:
         raise ValueError(
             f"convert_pairing: {', '.join(strange[:3])} seem{'s' if len(strange) == 1 else ''} to compute queries or "
-            f"keys, expected modules named one of {known}; rename them, or choose the tensors of the rotated layers "
-            "with only=..."
+            f"keys, expected modules named one of {known}; rename them, or choose tensors with only=..."
         )
     if blocks and (alone := sorted(norms.keys() - blocks)):
         raise ValueError(
@@ -297,9 +295,8 @@ def _widths(state_dict: Mapping[str, Tensor], parts: Mapping[str, _Part | None])
             found.pop(block, None)  # latent attention: queries are wider than values, and have no gate
         if last in ("k_proj", "wk", "attn_k", "key", "to_k") and block in found and block not in valued:
             raise ValueError(
-                f"convert_pairing: {part.name} has no projection of values beside it, so the model may use the same "
-                "rows as values (Gemma 4), and rows of values must keep their order; add a copy of the tensor as "
-                "v_proj, and let the model use the copy."
+                f"convert_pairing: {part.name} has no projection of values beside it, so its rows may also be the "
+                "values (Gemma 4), which must keep their order; add a copy of it as v_proj and let the model use that."
             )
     return found
 
@@ -324,10 +321,7 @@ def _order_of_scales(part: _Part, scale: Tensor, state_dict: Mapping[str, Tensor
     """The order of a tensor of scales: that of the rows of its weight, or None if it stays."""
     weight = state_dict.get(f"{part.module}.weight")
     if part.what in ("qweight", "qzeros", "g_idx"):
-        raise ValueError(
-            f"convert_pairing: {part.name} is packed, so that several rows are stored together; dequantize the "
-            "weights first."
-        )
+        raise ValueError(f"convert_pairing: {part.name} is packed (rows are stored together); dequantize it first.")
     if weight is None or scale.numel() == 1 or not scale.ndim or part.what.startswith("input"):
         return None
     rows = len(weight)
@@ -386,8 +380,7 @@ def _heads(
     if num_heads % num_kv_heads or rows != (num_heads + 2 * num_kv_heads) * head_dim:
         raise ValueError(
             f"convert_pairing: {name} has {rows} rows, expected {(num_heads + 2 * num_kv_heads) * head_dim} for "
-            f"{num_heads} query heads and {num_kv_heads} key heads of {head_dim} channels; check num_heads, "
-            "num_kv_heads and head_dim."
+            f"{num_heads} query heads and {num_kv_heads} key heads of {head_dim} channels; check these three."
         )
     if kind == "stacked":
         heads = list(range(num_heads + num_kv_heads))
