@@ -49,7 +49,7 @@ _PATCH = "counted in patches of the latents"
 _HUNYUAN_VIDEO = Row(
     encoding=lambda module, model: axial(module.rope_dim, module.theta),
     axes=TIME_HEIGHT_WIDTH,
-    positions=f"frame, row and column, {_PATCH}; text is not turned",
+    positions=f"frame, row and column, {_PATCH}; text is not rotated",
     coordinates=in_latents,
     written=cos_and_sin(neighbours),
     probe=small_video,
@@ -70,7 +70,7 @@ _WAN = Row(
 _COGVIEW4 = Row(
     encoding=lambda module, model: axial((module.dim // 2,) * 2, module.theta, layout="half"),
     axes=("height", "width"),
-    positions="row and column, spread over the sides of the table and rounded down; text is not turned",
+    positions="row and column, spread over the sides of the table and rounded down; text is not rotated",
     coordinates=cogview4,
     written=cos_and_sin(halves),
     probe=small_image,
@@ -168,7 +168,7 @@ _COGVIDEOX = Row(
     encoding=lambda module, model: axial(_cogvideox_widths(model.config.attention_head_dim), 10_000),
     axes=TIME_HEIGHT_WIDTH,
     positions="frame; row and column stretched to the part of the trained grid that has their shape (1.0), or "
-    "counted in patches (1.5); text is not turned",
+    "counted in patches (1.5); text is not rotated",
     coordinates=cogvideox,
     written=cos_and_sin(neighbours),
     probe=lambda model: {},
@@ -184,7 +184,7 @@ _HUNYUAN_DIT = Row(
         model.config.attention_head_dim, axes=2, layout="interleaved", order=(1, 0)
     ),
     axes=("height", "width"),
-    positions="row and column stretched to the part of a grid of 32 by 32 that has their shape; text is not turned",
+    positions="row and column stretched to the part of a grid of 32 by 32 that has their shape; text is not rotated",
     coordinates=hunyuandit,
     written=cos_and_sin(neighbours),
     argument="image_rotary_emb",
@@ -216,12 +216,12 @@ COUNTED_GRIDS: dict[str, Row] = {
     "HunyuanImageRotaryPosEmbed": replace(
         _HUNYUAN_VIDEO,
         axes=("height", "width"),
-        positions=f"row and column, {_PATCH}; text is not turned",
+        positions=f"row and column, {_PATCH}; text is not rotated",
         probe=small_image,
     ),
     "HunyuanVideoFramepackRotaryPosEmbed": replace(
         _HUNYUAN_VIDEO,
-        positions=f"the frame's index from the pipeline, row and column, {_PATCH}; text is not turned",
+        positions=f"the frame's index from the pipeline, row and column, {_PATCH}; text is not rotated",
         coordinates=framepack,
         probe=lambda module: {
             "frame_indices": torch.tensor([0, 7, 9]),
@@ -263,7 +263,7 @@ COUNTED_GRIDS: dict[str, Row] = {
     ),
     "CogView4RotaryPosEmbed": _COGVIEW4,
     "GlmImageRotaryPosEmbed": replace(
-        _COGVIEW4, coordinates=in_latents, positions=f"row and column, {_PATCH}; text is not turned"
+        _COGVIEW4, coordinates=in_latents, positions=f"row and column, {_PATCH}; text is not rotated"
     ),
     "CosmosRotaryPosEmbed": _COSMOS,
     "QwenEmbedRope": _QWEN,
@@ -301,7 +301,7 @@ COUNTED_GRIDS: dict[str, Row] = {
             "width": 5,
             "rope_interpolation_scale": (8 / 25, 32, 32),
         },
-        notes=("all channels of all heads are one ladder: they are turned before heads are split",),
+        notes=("one set of rates covers the channels of all heads: they are rotated before heads are split",),
     ),
     **dict.fromkeys(
         ("LTX2AudioVideoRotaryPosEmbed", "SanaWMLTX2AudioVideoRotaryPosEmbed"),
@@ -317,13 +317,13 @@ COUNTED_GRIDS: dict[str, Row] = {
             ),
             given=lambda encoding: {"coords": 3 * torch.rand(2, encoding.coordinates or 1, 7, 2)},
             names=lambda encoding: TIME_HEIGHT_WIDTH[: encoding.coordinates],
-            notes=("with rope_type 'split' the ladder runs over all heads, so that each has rates of its own",),
+            notes=("with rope_type 'split' one set of rates covers all heads, so that each head has rates of its own",),
         ),
     ),
     "MochiRoPE": Row(
         encoding=_mochi,
         axes=TIME_HEIGHT_WIDTH,
-        positions="frame; row and column from the middle of an image of the trained area; text is not turned",
+        positions="frame; row and column from the middle of an image of the trained area; text is not rotated",
         coordinates=mochi,
         written=cos_and_sin(lambda table: table.transpose(0, 1).float()),
         probe=lambda module: {"num_frames": 3, "height": 4, "width": 5, "dtype": torch.float32},
@@ -355,7 +355,7 @@ COUNTED_GRIDS: dict[str, Row] = {
     "LuminaNextDiT2DModel": Row(
         encoding=lambda module, model: AxialRoPE(model.head_dim, layout="interleaved_alternating"),
         axes=("height", "width"),
-        positions=f"row and column, {_PATCH}; text is not turned",
+        positions=f"row and column, {_PATCH}; text is not rotated",
         coordinates=lambda model, call: [product(*(steps(n) for n in call["image_rotary_emb"].shape[:2]))],
         written=lambda model, tables: _squared(complex_numbers(tables[0])),
         argument="image_rotary_emb",

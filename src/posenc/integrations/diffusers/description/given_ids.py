@@ -67,7 +67,7 @@ GIVEN_IDS: dict[str, Row] = {
         _MATRICES,
         names=None,
         axes=("height", "width"),
-        positions="ids of the patches: (row, column); text is not turned",
+        positions="ids of the patches: (row, column); text is not rotated",
         written=lambda module, tables: matrices(tables[0]).unsqueeze(1),
     ),
     "RopeEmbedder": replace(

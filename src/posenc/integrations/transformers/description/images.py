@@ -78,7 +78,7 @@ def _sam(config: Mapping[str, Any]) -> list[Found]:
 def _vitdet(config: Mapping[str, Any]) -> list[Found]:
     found: list[Found] = []
     if config.get("use_absolute_position_embeddings"):
-        note = "the table is read at the grid of each image; there is no class token for the first row"
+        note = "the table is interpolated to the grid of each image; there is no class token for the first row"
         grid = patch_grid(config, "pretrain_image_size")
         found.append(
             ("table", all_layers(config), learned_grid(int(need(config, "hidden_size")), grid, 1), None, (note,))
@@ -89,7 +89,7 @@ def _vitdet(config: Mapping[str, Any]) -> list[Found]:
 
 
 def _seggpt(config: Mapping[str, Any]) -> list[Found]:
-    note = "the table is read at the grid of each image, and an image and its mask are halves of it"
+    note = "the table is interpolated to the grid of each image, and an image and its mask are halves of it"
     grid = patch_grid(config, "pretrain_image_size")
     table = learned_grid(int(need(config, "hidden_size")), grid, 1)
     found: list[Found] = [("table", all_layers(config), table, None, (note,))]
@@ -219,7 +219,7 @@ def _vilt(config: Mapping[str, Any]) -> list[Found]:
     dim, layers = int(need(config, "hidden_size")), all_layers(config)
     with torch.device("meta"):
         text = Learned(dim, length=int(need(config, "max_positions")))
-    note = "the table is read at the grid of each image, bilinear with its corners kept"
+    note = "the table is interpolated to the grid of each image, bilinear with its corners kept"
     return [
         ("text", layers, text, text.length, ()),
         ("image", layers, learned_grid(dim, patch_grid(config), 1), None, (note,)),

@@ -11,7 +11,7 @@ from posenc.integrations.transformers.description.config import need_key, need_s
 from posenc.integrations.transformers.description.layers import all_layers
 from posenc.integrations.transformers.description.model_types import names
 
-_BY_NEED = "the table is read at the grid of each image"
+_BY_NEED = "the table is interpolated to the grid of each image"
 _AT_FRACTIONS = "an image of another shape takes the rows that lie nearest to its patches' places, as shares of a side"
 _NO_ROWS = "the tokens before the patches get no row"
 
@@ -157,7 +157,7 @@ TABLES: dict[str, Table] = {
     "molmo2_vision": Table(rows="num_position_embeddings"),
     "cosmos3_edge_vision": Table(rows="num_patches", note=_BY_NEED),
     "siglip2_vision_model": Table(
-        rows="num_patches", note="the table is read at the grid of each image, bilinear with antialias"
+        rows="num_patches", note="the table is interpolated to the grid of each image, bilinear with antialias"
     ),
     "glm_image_vision": Table(note=_BY_NEED),
     **dict.fromkeys(

@@ -41,7 +41,7 @@ def _conformer(config: Mapping[str, Any]) -> list[Found] | None:
     if config.get("position_embeddings_type") != "rotary":
         return None  # Transformer-XL's or Shaw's relative positions, or none
     rope = RoPE(_head_dim(config), frequencies=Geometric(float(need_key(config, "rotary_embedding_base"))))
-    notes = ("it turns the hidden states before the projections, not queries and keys",)
+    notes = ("it rotates the hidden states before the projections, not queries and keys",)
     return [("", _layers(config), rope, config.get("max_source_positions"), notes)]
 
 
@@ -68,7 +68,7 @@ def _efficientloftr(config: Mapping[str, Any]) -> list[Found]:
     parameters = need_key(config, "rope_parameters")
     dim = need_key(config, "hidden_size")
     rope = AxialRoPE(dim, frequencies=Geometric(parameters["rope_theta"]), layout="interleaved_alternating")
-    notes = ("rows and columns count from 1", "it turns all channels together, before they are split into heads")
+    notes = ("rows and columns count from 1", "it rotates all channels together, before they are split into heads")
     return [("", tuple(range(need_key(config, "num_attention_layers"))), rope, None, notes)]
 
 

@@ -283,7 +283,7 @@ def _dynamic(
 ) -> Rule:
     if given.get("alpha"):
         ignored = sorted(given.keys() & (_ALPHA - _LENGTHS - {"alpha"}))
-        notes += [f"{', '.join(ignored)} have no effect beside alpha"] if ignored else []
+        notes += [f"not used beside alpha: {', '.join(ignored)}"] if ignored else []
         return Rule("dynamic", NTKAlpha(given["alpha"], base=base), max_positions, max_positions, tuple(notes))
     factor = _need(given, "factor", "dynamic", where)
     if max_positions is None:
