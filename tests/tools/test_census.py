@@ -39,7 +39,7 @@ def test_a_known_bug_is_found() -> None:
     assert row.status == "differs"
     assert row.error is not None
     assert row.error * TOLERANCE > 0.1  # a good part of a radian, at positions below 8
-    assert "a bug of theirs" in row.note
+    assert "a bug in transformers" in row.note
 
 
 @pytest.mark.filterwarnings("ignore")

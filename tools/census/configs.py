@@ -192,15 +192,15 @@ VARIANTS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
 #: Where a model computes something else than its config says, and why: (model type, variant).
 DIFFERENCES: dict[tuple[str, str], str] = {
     ("phimoe", "longrope"): (
-        "a bug of theirs: PhimoeRotaryEmbedding.forward calls its rule without a length, so that the long factors are "
-        "never used, and multiplies by long_mscale past the trained length all the same"
+        "a bug in transformers: PhimoeRotaryEmbedding.forward calls its rule without a length, so that the long "
+        "factors are never used, and multiplies by long_mscale past the trained length all the same"
     ),
     ("olmo3", "yarn, truncate false"): (
-        "a bug of theirs: _compute_yarn_parameters looks for truncate in rope_parameters as a whole, and not in those "
-        "of the kind of layer, so that it is not seen"
+        "a bug in transformers: _compute_yarn_parameters looks for truncate in rope_parameters as a whole, and not in "
+        "those of the kind of layer, so that it is ignored"
     ),
     ("vjepa2", ""): (
-        "a bug of theirs: rotate_queries_or_keys repeats its tables by halves where its pairs are neighbours, so that "
-        "the two channels of a pair turn by different angles, which is no rotation"
+        "a bug in transformers: rotate_queries_or_keys repeats its tables by halves where its pairs are neighbours, "
+        "so that the two channels of a pair turn by different angles, which is no rotation"
     ),
 }

@@ -240,7 +240,7 @@ def _neobert(config: Mapping[str, Any]) -> list[Found] | None:
 
 def _moonvit(config: Mapping[str, Any]) -> list[Found]:
     """Kimi-VL's tower: pairs by column and row in turns, and a table besides."""
-    note = "a learned table of init_pos_emb_height x init_pos_emb_width is interpolated to the grid of an image, and added"
+    note = "a learned table of init_pos_emb_height x init_pos_emb_width is interpolated to each image, and added"
     rope = AxialRoPE(head_dim(config), layout="interleaved_alternating", order=(1, 0))
     return [("", all_layers(config), rope, None, (note,))]
 

@@ -92,8 +92,8 @@ def _vjepa2(config: Mapping[str, Any]) -> list[Found]:
     head_dim = _head_dim(config)
     rope = AxialRoPE(head_dim, axes=3, layout="interleaved", rotary_dim=3 * 2 * (head_dim // 3 // 2))
     note = (
-        "what was meant: the model's tables repeat by halves where its pairs are neighbours, so that the two channels "
-        "of a pair turn by different angles, which is no rotation"
+        "this is the intended encoding: the model's tables repeat by halves where its pairs are neighbours, so that "
+        "the two channels of a pair turn by different angles, which is no rotation"
     )
     return [("", _layers(config), rope, None, (note,))]
 
