@@ -1,4 +1,4 @@
-"""Configs in words of their own code: DeepSeek's, Meta's, and parts that name a whole model; against their formulas.
+"""Configs in words of their own code (DeepSeek's, ExecuTorch's, Meta's) and parts that name a whole model.
 
 Read in public repositories: deepseek-ai/DeepSeek-V3 and DeepSeek-V3.2-Exp, inference/model.py; DeepSeek V4's code and
 config in tenstorrent/tt-forge-models; meta-llama/llama-models, llama4/args.py and model.py; sophgo/LLM-TPU, the configs
@@ -122,6 +122,39 @@ def test_a_file_of_another_code_with_metas_sizes_is_refused() -> None:
     (group,) = describe(args, pairing="half")
     assert isinstance(group.encoding, RoPE)
     assert group.encoding.pairing == "half"
+
+
+def test_a_config_of_executorch_says_whose_order_its_weights_have() -> None:
+    """pytorch/executorch, examples/models: 27 of its files were read as Meta's, in neighbouring pairs."""
+    sizes = {"dim": 1024, "n_layers": 4, "n_heads": 8, "head_dim": 256, "vocab_size": 64, "norm_eps": 1e-6}
+    linear = ["linear_attention", "full_attention"] * 2
+    qwen = {**sizes, "use_hf_rope": True, "partial_rotary_factor": 0.25, "rope_theta": 1e7, "layer_types": linear}
+    described = describe({**qwen, "qk_norm_before_rope": True, "use_scaled_rope": False})
+    (group,) = described
+    rope = group.encoding
+    assert isinstance(rope, RoPE)
+    assert (rope.pairing, rope.rotary_dim, rope.frequencies, group.layers) == ("half", 64, Geometric(1e7), (1, 3))
+    assert described.unread == ()
+    local = {"local_rope_theta": 1e4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    two = describe({**sizes, **local, "use_hf_rope": True, "rope_theta": 1e6})
+    assert [(g.label, g.layers) for g in two] == [("sliding_attention", (0, 2)), ("full_attention", (1, 3))]
+    assert [getattr(g.encoding, "frequencies", None) for g in two] == [Geometric(1e4), Geometric(1e6)]
+    rotated, unrotated = describe({**sizes, "use_hf_rope": False, "use_scaled_rope": True, "no_rope_layer_interval": 4})
+    assert isinstance(rotated.encoding, RoPE)
+    assert rotated.encoding.pairing == "interleaved"
+    assert rotated.encoding.frequencies == Llama3(8.0, trained_length=8192, base=1e4)
+    assert isinstance(unrotated.encoding, NoPE)
+    assert unrotated.layers == (3,)
+    lists = {
+        f"rope_scaling_{name}_factor": [1.0 + i * (name == "long") for i in range(96)] for name in ("short", "long")
+    }
+    lengths = {"original_max_position_embeddings": 4096, "max_position_embeddings": 131072}
+    (long,) = describe({**sizes, **lists, **lengths, "use_hf_rope": True, "partial_rotary_factor": 0.75})
+    assert isinstance(long.encoding, RoPE)
+    assert long.encoding.frequencies.attention_factor == pytest.approx(math.sqrt(1 + math.log(32) / math.log(4096)))
+    assert (long.encoding.rotary_dim, long.trained_length, long.longest) == (192, 4096, 131072)
+    with pytest.raises(ValueError, match="use_hf_rope is 'false', expected true or false"):
+        describe({**sizes, "use_hf_rope": "false"})
 
 
 TOWER = {"hidden_size": 1152, "image_size": 980, "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14}

@@ -1,4 +1,4 @@
-"""What models say of their layers in words of their own code: DeepSeek's and Xiaomi's, in those of transformers."""
+"""What configs say in words of their own code, in those of transformers: DeepSeek's, ExecuTorch's, Xiaomi's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -53,6 +53,69 @@ def deepseek(given: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("qk_rope_head_dim", "qk_nope_head_dim"):
         config[key] = need_key(given, key)
     return config | {"model_type": "deepseek_v3"}
+
+
+def flag(config: Mapping[str, Any], key: str) -> bool:
+    """The value of a switch, which is off where it is absent.
+
+    Raises:
+        ValueError: something else than true or false, such as a text, which would count as true.
+    """
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"describe: {key} is {value!r}, expected true or false; correct it.")
+    return bool(value)
+
+
+def is_executorch(config: Mapping[str, Any]) -> bool:
+    """Is this the config of ExecuTorch's decoder, which has Meta's keys and some of its own?"""
+    return config.get("use_hf_rope") is not None
+
+
+def executorch(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Its keys in the words of a ``config.json``.
+
+    ``use_hf_rope`` is for weights in the order of Hugging Face: pairs of halves, a share of a head and LongRoPE's
+    lists, but no scaling of Llama 3. Without it, whole heads turn in neighbouring pairs, as in Meta's code.
+    """
+    count, layers = int(given["n_layers"]), given.get("layer_types")
+    base = given.get("rope_theta") if given.get("rope_theta") is not None else given.get("rope_freq_base")
+    config: dict[str, Any] = {
+        "hidden_size": given["dim"],
+        "num_attention_heads": given["n_heads"],
+        "num_hidden_layers": count,
+        "head_dim": given.get("head_dim"),
+        "max_position_embeddings": given.get("max_position_embeddings"),
+        "rope_theta": 10_000.0 if base is None else base,
+        "layer_types": layers,
+    }
+    if (local := given.get("local_rope_theta")) is not None and "sliding_attention" in (layers or ()):
+        config["rope_local_base_freq"] = local
+    if (every := given.get("no_rope_layer_interval")) is not None:
+        config["no_rope_layers"] = [int((i + 1) % int(every) != 0) for i in range(count)]
+    given.get("qk_norm_before_rope")  # where q and k are normalised, which is no matter of positions
+    scaled, short, long = (
+        flag(given, "use_scaled_rope"),
+        *(given.get(f"rope_scaling_{name}_factor") for name in ("short", "long")),
+    )
+    if flag(given, "use_hf_rope"):
+        config["partial_rotary_factor"] = given.get("partial_rotary_factor")
+        if short is not None or long is not None:
+            config["rope_scaling"] = {
+                "rope_type": "longrope",
+                "short_factor": short if short is not None else long,
+                "long_factor": long if long is not None else short,
+                "original_max_position_embeddings": given.get("original_max_position_embeddings"),
+                "attention_factor": given.get("rope_scaling_attention_factor"),
+            }
+    elif scaled:
+        numbers = {"factor": ("rope_scale_factor", 8.0), "high_freq_factor": ("high_freq_factor", 4.0)}
+        rule = {key: own if given.get(name) is None else given[name] for key, (name, own) in numbers.items()}
+        config["rope_scaling"] = {
+            **{"rope_type": "llama3", "low_freq_factor": 1.0, "original_max_position_embeddings": 8192},
+            **rule,
+        }
+    return {key: value for key, value in config.items() if value is not None}
 
 
 def v4_by_kind(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,19 @@
-"""The ``params.json`` of Meta's, Mistral's and DeepSeek's own releases, in the words of a config.json."""
+"""The ``params.json`` of Meta's and Mistral's own releases, DeepSeek's and ExecuTorch's, in words of a config.json."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from posenc.integrations.transformers.description.config import Keys
 from posenc.integrations.transformers.description.model_types import names
-from posenc.integrations.transformers.description.own_words import deepseek, is_deepseek
+from posenc.integrations.transformers.description.own_words import (
+    deepseek,
+    executorch,
+    flag,
+    is_deepseek,
+    is_executorch,
+)
+
+Pairing = Literal["half", "interleaved"]
 
 #: What such a file is called here; their code rotates neighbouring channels.
 NAME = "params.json"
@@ -31,8 +39,8 @@ def is_params_json(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") is None and all(key in config for key in ("dim", "n_layers", "n_heads"))
 
 
-def translated(raw: Mapping[str, Any], *, told: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """The keys of a ``config.json`` that mean the same, and what bears on positions besides.
+def translated(raw: Mapping[str, Any], *, told: bool = False) -> tuple[dict[str, Any], list[str], Pairing]:
+    """The keys of a ``config.json`` that mean the same, what bears on positions besides, and the pairing of the code.
 
     Args:
         raw: the file.
@@ -44,7 +52,11 @@ def translated(raw: Mapping[str, Any], *, told: bool = False) -> tuple[dict[str,
     given = Keys(raw)
     if is_deepseek(given):
         config = deepseek(given)
-        return config, [f"{key}: not used" for key in given.not_read()]
+        return config, [f"{key}: not used" for key in given.not_read()], "interleaved"
+    if is_executorch(given):
+        config = executorch(given) | {"model_type": NAME}
+        pairs: Pairing = "half" if flag(given, "use_hf_rope") else "interleaved"
+        return config, [f"{key}: not used" for key in given.not_read()], pairs
     if (strange := sorted(raw.keys() - _KEYS)) and not told:
         raise ValueError(
             f"describe: the config has no model_type, and the sizes of a params.json (dim, n_layers, n_heads), but not "
@@ -65,7 +77,7 @@ def translated(raw: Mapping[str, Any], *, told: bool = False) -> tuple[dict[str,
     }
     for key in ("qk_rope_head_dim", "qk_nope_head_dim"):
         config[key] = given.get(key)
-    rule = _llama3(given) if given.get("use_scaled_rope") else _yarn(given)
+    rule = _llama3(given) if flag(given, "use_scaled_rope") else _yarn(given)
     if (scaling := given.get("llama_4_scaling")) is not None:
         length = scaling.get("original_max_position_embeddings")
         if rule.setdefault("original_max_position_embeddings", length) != length:
@@ -78,11 +90,11 @@ def translated(raw: Mapping[str, Any], *, told: bool = False) -> tuple[dict[str,
         config["rope_scaling"] = rule
     if (every := given.get("nope_layer_interval")) is not None:
         config["no_rope_layers"] = [int((i + 1) % int(every) != 0) for i in range(int(given["n_layers"]))]
-    if given.get("attn_temperature_tuning"):
+    if flag(given, "attn_temperature_tuning"):
         defaults = {"attn_temperature_tuning": True, "floor_scale": 8192, "attn_scale": 0.1}
         config |= {key: default if given.get(key) is None else given[key] for key, default in defaults.items()}
     found = {key: value for key, value in config.items() if value is not None}
-    return found, [f"{key}: not used" for key in given.not_read()]
+    return found, [f"{key}: not used" for key in given.not_read()], "interleaved"
 
 
 def _llama3(given: Mapping[str, Any]) -> dict[str, Any]:

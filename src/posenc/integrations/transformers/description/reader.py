@@ -40,7 +40,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     the pairing, posenc knows for each model type. If one part cannot be read, the others are still read.
 
     Args:
-        source: a model, its config, a dict, a ``config.json`` or its folder (or Meta's, Mistral's or DeepSeek's own).
+        source: a model, its config, a dict, a ``config.json`` or its folder (or Meta's, Mistral's, DeepSeek's own).
         pairing: the pairing of a model type that posenc does not know, such as one with its own code.
 
     Returns:
@@ -61,7 +61,8 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     raw = read(source)
     params = isinstance(raw, Mapping) and is_params_json(raw)
     if params:
-        keys, not_read = translated(tidy(raw), told=pairing is not None)
+        keys, not_read, own = translated(tidy(raw), told=pairing is not None)
+        pairing = pairing or own
         read_parts = [Part("", Keys(keys), ALONE, not_read)]
     else:
         read_parts = normalise(raw)
@@ -73,7 +74,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
             check_contradictions(raw, part)
             if part.trouble is not None:
                 raise part.trouble
-            found = _groups(part, (pairing or "interleaved") if params else pairing)
+            found = _groups(part, pairing)
         except ValueError as error:
             written = at(raw, part.name) if isinstance(raw, Mapping) else {}
             trouble = with_key(error, written, dict(part.keys))
