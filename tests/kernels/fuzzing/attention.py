@@ -29,7 +29,11 @@ def good_call() -> tuple[Any, list[Any]]:
             step = torch.randn(1, q.shape[3]) * random.choice((1e-3, 0.01, 0.1))
             by_count = torch.arange(counts)[:, None] * step + 1e-4 * torch.randn(counts, q.shape[3])
             return OF_COUNTS, [q, k, v, scale, by_count, forward[7]]
-        return OF_ROW, [*forward[:6], forward[7]]
+        factors, units = forward[13:15]
+        if factors is not None:  # of all tokens
+            before = torch.rand(forward[1].shape[2] - forward[Q].shape[2])
+            factors = torch.cat((before, factors, torch.rand(random.choice((0, 3)))))
+        return OF_ROW, [*forward[:6], forward[7], factors, units]
     if random.random() < 0.5:
         return random.choice(FORWARDS), forward
     q, k, v, scale, table, zero, causal, window, mask, documents, _, skip, fades, factors, units, counted = forward
@@ -125,8 +129,10 @@ def may_refuse(operator: Any, error: Exception) -> bool:
 def difference(operator: Any, arguments: list[Any], result: Any) -> str | None:
     """What is wrong with the result of a good call, against the formula in float64; gradients by autograd."""
     if operator is OF_ROW:
-        *first, window = arguments
-        rest = [None, None, None, True, None, None, None, None]
+        *first, window, factors, units = arguments
+        if factors is not None:
+            factors = factors[first[1].shape[2] - first[Q].shape[2] :][: first[Q].shape[2]]
+        rest = [None, None, None, True, None, factors, units, None]
         return difference(torch.ops.posenc._attention, [*first, True, window, *rest], result)
     if operator is OF_COUNTS:
         *first, by_count, window = arguments

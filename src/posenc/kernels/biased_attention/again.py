@@ -47,16 +47,26 @@ def _run(q: Tensor, k: Tensor, v: Tensor, encoding: Any, window: int | None, *, 
     row = row_of_distances.known(part, tensors, heads, k_len, window)
     if row is not None:
         return fused.of_row(q, k, v, scale, row.made, -row.low, window or 0, learns)
-    if not counting.counts(type(part)):
-        added = shares.known(part, tensors, heads, q_len, k_len)
-    elif getattr(part, "num_heads", heads) != heads or part.value_dim is not None:
+    if counting.counts(type(part)):
+        return _of_counts(part, q, k, v, scale, window or 0, learns)
+    kept = shares.known(part, tensors, heads, k_len)
+    return None if kept is None else _of_shares(kept, q, k, v, scale, window or 0, learns)
+
+
+def _of_counts(part: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, learns: bool) -> Tensor | None:
+    _, heads, _, head_dim = q.shape
+    if getattr(part, "num_heads", heads) != heads or part.value_dim is not None:
         return None
-    elif not learns and (table := counting.table(part, head_dim)) is not None:
-        return fused.of_counts(q, k, v, scale, table, window or 0)
-    else:
-        added = _counted(part, q, scale)
-    return None if added is None else fused.at_once(q, k, v, scale, window or 0, added, learns)
+    if not learns and (table := counting.table(part, head_dim)) is not None:
+        return fused.of_counts(q, k, v, scale, table, window)
+    if q.shape[:3].numel() * part.length > counting.MOST:
+        return None
+    return fused.at_once(q, k, v, scale, window, counting.of_queries(part, q, scale), learns)
 
 
-def _counted(part: Any, q: Tensor, scale: float) -> Added | None:
-    return None if q.shape[:3].numel() * part.length > counting.MOST else counting.of_queries(part, q, scale)
+def _of_shares(kept: keeping.Kept, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, learns: bool) -> Tensor:
+    row, units, factors = kept.made
+    if not learns:
+        return fused.of_shares(q, k, v, scale, row, -kept.low, window, factors, units)
+    factors = factors[k.shape[2] - q.shape[2] : k.shape[2]]
+    return fused.at_once(q, k, v, scale, window, Added(row, -kept.low, factors=factors, units=units), learns)

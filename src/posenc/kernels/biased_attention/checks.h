@@ -65,6 +65,25 @@ Operand operand(const char* name, const Tensor& x) {
   return made;
 }
 
+// The factor of query t stands at entry first + t.
+void set_shares(Problem& p, const std::optional<Tensor>& factors, const std::optional<Tensor>& units, int64_t first) {
+  REQUIRE(factors.has_value() == units.has_value() && (!units.has_value() || (p.table != nullptr && p.fades == nullptr)),
+          "got factors or units alone or with fades, expected units with a table and factors.");
+  if (!units.has_value()) return;
+  REQUIRE(units->is_cpu() && units->scalar_type() == ScalarType::Float && units->dim() == 3 &&
+              units->size(0) == p.heads && units->size(1) >= 1 && units->size(1) <= MOST_UNITS && units->size(2) == 3 &&
+              units->is_contiguous(),
+          "got units of shape ", Shape{*units}, ", expected contiguous float32 (", p.heads, ", 1 to ", MOST_UNITS,
+          ", 3), on the CPU.");
+  REQUIRE(factors->is_cpu() && factors->scalar_type() == ScalarType::Float && factors->dim() == 1 &&
+              factors->is_contiguous() && factors->size(0) - first >= p.q_len,
+          "got factors of shape ", Shape{*factors}, ", expected contiguous float32 (at least ", first + p.q_len,
+          "), on the CPU.");
+  p.units = static_cast<const float*>(units->const_data_ptr()), p.unit_count = units->size(1);
+  p.factors = static_cast<const float*>(factors->const_data_ptr()) + first;
+  p.skip = false;
+}
+
 constexpr int64_t MOST_COUNTS = 1 << 24;  // whole numbers of a float
 
 Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const std::optional<Tensor>& table,
@@ -140,20 +159,7 @@ Problem checked(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
     p.fades = static_cast<const double*>(fades->const_data_ptr());
     for (int i = 0; i < 2; ++i) p.fades_stride[i] = fades->stride(i);
   }
-  REQUIRE(factors.has_value() == units.has_value() && (!units.has_value() || (table.has_value() && !fades.has_value())),
-          "got factors or units alone or with fades, expected units with a table and factors.");
-  if (units.has_value()) {
-    REQUIRE(units->is_cpu() && units->scalar_type() == ScalarType::Float && units->dim() == 3 &&
-                units->size(0) == p.heads && units->size(1) >= 1 && units->size(1) <= MOST_UNITS && units->size(2) == 3 &&
-                units->is_contiguous(),
-            "got units of shape ", Shape{*units}, ", expected contiguous float32 (", p.heads, ", 1 to ", MOST_UNITS,
-            ", 3), on the CPU.");
-    REQUIRE(factors->is_cpu() && factors->scalar_type() == ScalarType::Float && factors->dim() == 1 &&
-                factors->size(0) == p.q_len && factors->is_contiguous(),
-            "got factors of shape ", Shape{*factors}, ", expected contiguous float32 (", p.q_len, "), on the CPU.");
-    p.units = static_cast<const float*>(units->const_data_ptr()), p.unit_count = units->size(1);
-    p.factors = static_cast<const float*>(factors->const_data_ptr());
-  }
+  set_shares(p, factors, units, 0);
   if (counted.has_value()) {
     REQUIRE(counted->is_cpu() && counted->scalar_type() == ScalarType::Float && counted->dim() == 4 &&
                 counted->size(0) == p.batch && counted->size(1) == p.heads && counted->size(2) == p.q_len &&

@@ -177,10 +177,13 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale
       checked(q, k, v, scale, table, zero, causal, window, mask, documents, sinks, skip, fades, factors, units, counted), nullptr);
 }
 
-// A causal call with a row at most. Its arguments are few, because the dispatcher takes its time for each.
+// A causal call with a row at most, or shares of it. Its arguments are few, because the dispatcher takes its time for each.
 Tensor attention_of_row(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
-                        const std::optional<Tensor>& table, int64_t zero, int64_t window) {
-  return attention(q, k, v, scale, table, zero, true, window, {}, {}, {}, true, {}, {}, {}, {});
+                        const std::optional<Tensor>& table, int64_t zero, int64_t window,
+                        const std::optional<Tensor>& factors, const std::optional<Tensor>& units) {
+  Problem p = checked(q, k, v, scale, table, zero, true, window, {}, {}, {}, true, {}, {}, {}, {});
+  set_shares(p, factors, units, p.offset);
+  return forward(p, nullptr);
 }
 
 // A causal call that counts, by products of the queries with a table, which are made where they are read.

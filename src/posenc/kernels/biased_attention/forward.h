@@ -270,6 +270,8 @@ INLINE bool forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
   const bool sunk = p.sinks != nullptr;
   float most = sunk ? p.sinks[h] : -INFINITE, total = sunk && most > -INFINITE ? 1.0f : 0.0f;
   double total_count = 0.0;
+  Network units;
+  if (p.units != nullptr) units.read(p, h);
   const Span keys = keys_for(p, t, t + 1);
   const int64_t first = keys.first / KEYS, stop = (keys.stop + KEYS - 1) / KEYS;
   const int64_t nearest = std::clamp((t + p.offset) / KEYS, first, std::max(first, stop - 1));
@@ -287,7 +289,7 @@ INLINE bool forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
     if (p.table != nullptr) {
       const float* const row = p.table + h * p.table_row + p.zero + p.offset + t - u0;
       for (int64_t i = 0; i < count; ++i) added[i] = row[-i];
-      if (p.units != nullptr) to_shares<L>(p, h, t, count, added);
+      if (p.units != nullptr) to_shares<L>(units, p.factors[t], count, added);
       for (int64_t i = 0; i < count; ++i) scores[i] += added[i];
     }
     if (p.fades != nullptr) {

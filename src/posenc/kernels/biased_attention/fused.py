@@ -3,7 +3,8 @@
 Five operators of the dispatcher::
 
     posenc::_attention             y
-    posenc::_attention_of_row      y of a causal call with a table and a window at most
+    posenc::_attention_of_row      y of a causal call with a table and a window at most, or with units and the factors
+                                   of all tokens
     posenc::_attention_of_counts   y of a causal call that counts, and makes ``counted`` of the queries and a table
     posenc::_attention_and_sums    y, and the logarithms of the sums of the softmax, which the backward reads
     posenc::_attention_backward    gradients of q, k, v, channels rounded up to whole vectors; of the table; of fades or
@@ -45,7 +46,8 @@ _BACKWARD = "Tensor gradient, Tensor y, Tensor lse, " + _ARGUMENTS.format(
 torch.library.define("posenc::_attention", f"({_FORWARD}) -> Tensor")
 torch.library.define(
     "posenc::_attention_of_row",
-    "(Tensor q, Tensor k, Tensor v, float scale, Tensor? table=None, int zero=0, int window=0) -> Tensor",
+    "(Tensor q, Tensor k, Tensor v, float scale, Tensor? table=None, int zero=0, int window=0, Tensor? factors=None, "
+    "Tensor? units=None) -> Tensor",
 )
 torch.library.define(
     "posenc::_attention_of_counts",
@@ -138,6 +140,14 @@ def of_row(
         y = _OfRow.apply(q, k, v, table, scale, zero, window)
     else:
         y = _operator_of_row(q, k, v, scale, table, zero, window)
+    return y
+
+
+def of_shares(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, table: Tensor, zero: int, window: int, factors: Tensor, units: Tensor
+) -> Tensor:
+    """Causal attention with shares of a row, with a window at most. Nothing asks for a gradient."""
+    y: Tensor = _operator_of_row(q, k, v, scale, table, zero, window, factors, units)
     return y
 
 

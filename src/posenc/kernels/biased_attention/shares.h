@@ -26,6 +26,18 @@ struct Bounds {
   }
 };
 
+// The units of a head side by side, and zeros, which are never on, up to whole vectors.
+struct Network {
+  float in[MOST_UNITS], at[MOST_UNITS], out[MOST_UNITS];
+  int64_t count = 0;
+
+  INLINE void read(const Problem& p, int64_t h) {
+    const float* unit = p.units + h * p.unit_count * 3;
+    for (; count < p.unit_count; ++count, unit += 3) in[count] = unit[0], at[count] = unit[1], out[count] = unit[2];
+    for (; count % 16 != 0; ++count) in[count] = at[count] = out[count] = 0.0f;
+  }
+};
+
 // The network between two shares. Units that are on throughout make one line together, units that are off throughout
 // give nothing, and each of the others bends the line. Few of a tile's do.
 struct Lines {
@@ -49,6 +61,26 @@ struct Lines {
         bends[bend_count++] = {in, at, out, i};
       }
     }
+  }
+  // The same, but for the numbers of those that are on, which nobody asks for who wants no gradient.
+  template <class L>
+  INLINE void make(const Network& units, float low, float high) {
+    using F = typename L::F;
+    bend_count = 0;
+    F slopes{}, starts{};
+    for (int64_t i = 0; i < units.count; i += L::W) {
+      const F in = L::load(units.in + i), at = L::load(units.at + i), out = L::load(units.out + i);
+      const F first = in * low + at, last = in * high + at;
+      const auto off = (first <= 0.0f) & (last <= 0.0f), on = (first > 0.0f) & (last > 0.0f);
+      slopes += on ? out * in : F{}, starts += on ? out * at : F{};
+      const auto bent = ~(off | on);
+      int32_t any = 0;
+      for (int n = 0; n < L::W; ++n) any |= bent[n];
+      for (int n = 0; any != 0 && n < L::W; ++n) {
+        if (bent[n]) bends[bend_count++] = {in[n], at[n], out[n], i + n};
+      }
+    }
+    slope = sum<L>(slopes), start = sum<L>(starts);
   }
   template <class F>
   INLINE F value(F share) const {
@@ -96,12 +128,11 @@ INLINE void add_shares(const Shares& shares, const Cut& cut, int64_t columns, fl
 
 // What the table counts for one query and `count` keys, made what is added to their scores.
 template <class L>
-INLINE void to_shares(const Problem& p, int64_t h, int64_t t, int64_t count, float* counts) {
-  const float factor = p.factors[t];
+INLINE void to_shares(const Network& units, float factor, int64_t count, float* counts) {
   for (int64_t i = 0; i < count; ++i) counts[i] *= factor;
   const Bounds share(counts, count);
   Lines lines;
-  lines.make(p.units + h * p.unit_count * 3, p.unit_count, share.low, share.high);
+  lines.make<L>(units, share.low, share.high);
   for (int64_t i = 0; i < count; i += L::W) L::store(counts + i, lines.value(L::load(counts + i)));
 }
 

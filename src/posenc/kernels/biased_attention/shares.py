@@ -71,13 +71,10 @@ def make(problem: Problem) -> Added:
     return Added(row, zero - lowest, factors=factors(first, first + problem.q_len), units=units)
 
 
-def known(encoding: Any, tensors: list[Tensor], heads: int, q_len: int, k_len: int) -> Added | None:
-    """What ``make`` would find kept for a causal call that goes past the distances of one row."""
+def known(encoding: Any, tensors: list[Tensor], heads: int, k_len: int) -> keeping.Kept | None:
+    """What ``make`` would find kept for a causal call past the distances of one row: row, units, and all factors."""
     kept = keeping.known(encoding, tensors, _SLOT, heads, 0, k_len - 1)
-    if kept is None or k_len <= encoding.relative_below():
-        return None
-    row, units, factors = kept.made
-    return Added(row, -kept.low, factors=factors[k_len - q_len : k_len], units=units)
+    return None if kept is None or k_len <= encoding.relative_below() else kept
 
 
 def bias(row: Tensor, factors: Tensor, units: Tensor) -> Tensor:
