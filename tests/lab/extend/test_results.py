@@ -197,9 +197,9 @@ def test_a_run_gives_its_table_recommendation_and_page(tmp_path: Path) -> None:
     assert found["finished"]
     assert found["verdict"]["kind"] == "rule"
     sentence = found["verdict"]["sentence"]
-    assert sentence.startswith("yarn:2: keeps perplexity at ")
-    assert re.search(r" up to 2,048 tokens, and at \d+ where none rises to \d+, for ", sentence)
-    assert sentence.endswith(", for +0.03 nats within the first 1,024.")
+    assert sentence.startswith("yarn:2: perplexity ")
+    assert re.search(r" up to 2,048 tokens, and \d+ where the untouched model has \d+; ", sentence)
+    assert sentence.endswith("; its cost within the first 1,024 tokens is +0.03 nats per token.")
     yarn = next(rule for rule in found["rules"] if rule["name"] == "yarn:2")["pass"]
     assert yarn["cost"]["nats"] == pytest.approx(0.03, abs=0.01)
     assert yarn["gain"]["nats"] == pytest.approx(0.98, abs=0.01)
@@ -283,14 +283,14 @@ def test_a_learned_table_says_where_it_ends(tmp_path: Path) -> None:
 def test_none_of_them_says_how_far_off_the_closest_is(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"none": ALL["none"], "linear:2": ALL["linear:2"]}, rules=("none", "linear:2"))
     sentence = results.collect(run).verdict.sentence
-    assert sentence.startswith("none of them: no rule stays within 10 % of the perplexity")
-    assert "the closest, linear:2, has 2.01 times that" in sentence
+    assert sentence.startswith("none of them: no rule stays within 10 % of the baseline's perplexity")
+    assert "the closest, linear:2, has 2.01 times the baseline" in sentence
 
 
 def test_none_needed_says_how_near_it_is(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {**ALL, "none": shifted(0, 0.05)})
     sentence = results.collect(run).verdict.sentence
-    assert sentence.startswith("none needed: as it is, model keeps perplexity at ")
+    assert sentence.startswith("none needed: without a rule, model has a perplexity of ")
     assert "at most 5 % above" in sentence
 
 

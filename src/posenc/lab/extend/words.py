@@ -19,31 +19,31 @@ def recommendation(found: Verdict, measured: Measured) -> str:
     config = measured.config
     if found.kind == "none needed":
         return (
-            f"none needed: as it is, {config.label} keeps {_spans(measured.losses['none'], measured.bins)} up to "
-            f"{config.length:,} tokens, at most {_percent(worst(above))} above what it has on the same tokens within "
-            f"{config.trained_length:,}."
+            f"none needed: without a rule, {config.label} has a {_spans(measured.losses['none'], measured.bins)} up to "
+            f"{config.length:,} tokens, at most {_percent(worst(above))} above the baseline (the same tokens in "
+            f"windows of {config.trained_length:,})."
         )
     limit = (
-        f"within {100 * (HELD - 1):.0f} % of the perplexity that the untouched model has on the same tokens within "
-        f"{config.trained_length:,}"
+        f"within {100 * (HELD - 1):.0f} % of the baseline's perplexity (the untouched model on the same tokens in "
+        f"windows of {config.trained_length:,})"
     )
     if found.rule == "none":
-        return f"none of them: as it is, the model does not stay {limit}, and no rule was tried."
+        return f"none of them: without a rule the model does not stay {limit}, and no rule was tried."
     nats = [math.inf if one is None else one.nats for one in above]
     far, (first, last) = max(nats), measured.bins[nats.index(max(nats))]
-    said = "has no number" if math.isinf(far) else f"has {math.exp(min(far, 700.0)):.3g} times that"
+    said = "no finite perplexity" if math.isinf(far) else f"{math.exp(min(far, 700.0)):.3g} times the baseline"
     return (
-        f"none of them: no rule stays {limit}; the closest, {found.rule}, {said} at {first:,} to {last:,}. "
-        "Train with it (--tune), or want fewer tokens."
+        f"none of them: no rule stays {limit}; the closest, {found.rule}, has {said} at positions {first:,} to "
+        f"{last:,}. Train with it (--tune), or give a smaller --to."
     )
 
 
 def _take(name: str, measured: Measured) -> str:
     losses, trained = measured.losses[name], measured.config.trained_length
     cost = difference(losses[:trained], measured.losses["none"][:trained])
-    price = "" if cost is None else f", for {cost.nats:+.2f} nats within the first {trained:,}"
+    price = "" if cost is None else f"; its cost within the first {trained:,} tokens is {cost.nats:+.2f} nats per token"
     return (
-        f"{name}: keeps {_spans(losses, measured.bins)} up to {measured.config.length:,} tokens, "
+        f"{name}: {_spans(losses, measured.bins)} up to {measured.config.length:,} tokens, "
         f"{_elsewhere(name, measured)}{price}."
     )
 
@@ -57,13 +57,13 @@ def _elsewhere(name: str, measured: Measured) -> str:
     if not pairs:
         return f"where the untouched model has no position past {trained:,}"
     _, own, theirs = max(pairs)
-    return f"and at {_round(own)} where none rises to {_round(theirs)}"
+    return f"and {_round(own)} where the untouched model has {_round(theirs)}"
 
 
 def _spans(losses: Losses, bins: Bins) -> str:
     known = [value for value in perplexities(losses, bins) if value is not None]
     low, high = _round(min(known)), _round(max(known))
-    return f"perplexity at {low}" if low == high else f"perplexity at {low} to {high}"
+    return f"perplexity of {low}" if low == high else f"perplexity of {low} to {high}"
 
 
 def _round(value: float) -> str:
