@@ -179,7 +179,7 @@ def with_longer_keys(q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, T
         (with_cos_and_sin_swapped, "cos and sin are swapped"),
         (that_counts_from_one, "turns position 0 as position 1 must"),
         (that_counts_from_minus_one, "turns position 0 as position -1 must"),
-        (with_an_inverted_ramp, "the fastest pair turns 8 times slower"),
+        (with_an_inverted_ramp, "the fastest pair rotates 8 times slower"),
         (with_the_tables_of_the_other_pairing, "tables laid out for the other pairing"),
         (with_longer_keys, "otherwise than queries"),
     ],

@@ -33,7 +33,7 @@ def test_an_encoding_of_the_scores_is_measured_and_one_that_reads_tokens_says_so
     assert found.order > 1e-3
     contextual = name in ("shaw", "forgetting")
     assert (found.unique is None) == contextual
-    assert ("depends on what the tokens say" in found.reasons.get("unique", "")) == contextual
+    assert ("depends on the content of the tokens" in found.reasons.get("unique", "")) == contextual
 
 
 # 1: a code of its own

@@ -147,10 +147,10 @@ def test_titles_are_drawn_from_the_numbers() -> None:
             ("alibi", posenc.ALiBi(num_heads=4)),
         )
     }
-    assert titles["integer"][0] == "Codes: every channel says the same"
-    assert "it matters where the two tokens stand" in titles["integer"][1]
+    assert titles["integer"][0] == "Codes: all channels have the same value"
+    assert "so they also depend on the positions" in titles["integer"][1]
     assert "Rotation: the first pair turns 57.3\u00b0 a token, the last 0.057\u00b0" in titles["rope"]
-    assert "Dot products: the distance alone decides, not where the two tokens stand" in titles["rope"]
+    assert "Dot products: they depend on the distance of two tokens alone" in titles["rope"]
     assert "straight penalty" in titles["alibi"][0]
     assert "same along every diagonal" in titles["alibi"][1]
 
@@ -166,7 +166,7 @@ def test_what_starts_at_zero_is_drawn_with_random_parameters_and_says_so() -> No
     console = Console(file=io.StringIO(), width=160)
     show("cope", console=console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "start at zero; drawn with random ones" in said
+    assert "start at zero; the drawing uses random values" in said
     assert pictures.visible(pope := posenc.PoPE(head_dim=8, num_heads=2)) is pope  # which shows without its phases
     cope = posenc.make("cope", dim=32, num_heads=2)
     assert any(parameter.any() for parameter in pictures.visible(cope).parameters())
@@ -187,7 +187,7 @@ def test_what_a_run_has_trained_is_drawn(prepare, finish_trial) -> None:
     assert finish_trial(run / "learned-seed0").status == "done"
     before, after = shown("learned", dim=16, heads=2, length=8), shown("learned", width=300, run=run)
     assert "before any training" in before
-    assert f"its 128 learned numbers are those of {run}" in after
+    assert f"its 128 learned parameters are those of {run}" in after
     assert before.splitlines()[-3:] != after.splitlines()[-3:]
     with pytest.raises(ValueError, match="has not trained 'alibi', expected one of learned; train it"):
         shown("alibi", run=run)
@@ -201,9 +201,9 @@ def test_what_a_run_has_trained_is_drawn(prepare, finish_trial) -> None:
 @pytest.mark.parametrize(
     ("spec", "first", "second"),
     [
-        ("sinusoidal_grid", "most alike in its own row and column", "each follows the rows or the columns"),
-        ("fourier", "the nearer, the more alike, in any direction", "waves in many directions"),
-        ("learned_grid", "no other is like it", "each patch has a number of its own"),
+        ("sinusoidal_grid", "most similar in the same row and column", "each follows the rows or the columns"),
+        ("fourier", "more similar the nearer, in every direction", "waves in many directions"),
+        ("learned_grid", "no other is similar", "each patch has its own value"),
         ("levit", "the same to the left and to the right", "4 heads"),
         ("swin:window=(6,9),prefix=1", "a number for each offset", "4 heads"),
         ("decomposed", "a number for the row, plus one for the column", "4 heads"),

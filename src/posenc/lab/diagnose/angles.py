@@ -81,8 +81,8 @@ def inverted_ramp(rates: FloatArray) -> str | None:
     if abs(math.log(rates[-1]) + (n - 1) * step) > 0.02 or rates[0] > 0.9:
         return None
     return (
-        f"its ramp is inverted: the fastest pair turns {1 / rates[0]:.3g} times slower than in RoPE, and the slowest "
-        "as in RoPE. Rules for longer texts keep the fast pairs and slow down the slow ones"
+        f"its ramp is inverted: the fastest pair rotates {1 / rates[0]:.3g} times slower than in RoPE, and the "
+        "slowest pair as in RoPE. Rules for longer texts keep the fast pairs and slow down the slow ones"
     )
 
 

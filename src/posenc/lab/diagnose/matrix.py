@@ -83,6 +83,7 @@ def not_pairs(matrix: FloatArray) -> str:
         away = step if step <= len(matrix) // 2 else step - len(matrix)
         return (
             f"each channel c is mixed with channel c {'-' if away > 0 else '+'} {abs(away)}, all around the head "
-            f"(x.roll({away})): rolling is no rotation. Channels turn in pairs (a, b) -> (a cos - b sin, a sin + b cos)"
+            f"(x.roll({away})): rolling is no rotation. A rotation acts on pairs of channels (a, b) -> (a cos - b "
+            "sin, a sin + b cos)"
         )
     return "its channels are not in pairs, or the pairs follow no known order"

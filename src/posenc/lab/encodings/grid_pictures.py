@@ -73,11 +73,11 @@ def _likeness(codes: FloatArray) -> Picture:
     straight = np.mean([alike[y - reach, x], alike[y, x - reach]])
     slanted = alike[y - max(1, round(reach / 2**0.5)), x - max(1, round(reach / 2**0.5))]
     if np.abs(others).max(initial=0.0) < 0.6:
-        title = "One patch against all: no other is like it"
+        title = "One patch and all others: no other is similar"
     elif straight - slanted > 0.05:
-        title = "One patch against all: most alike in its own row and column"
+        title = "One patch and all others: most similar in the same row and column"
     else:
-        title = "One patch against all: the nearer, the more alike, in any direction"
+        title = "One patch and all others: more similar the nearer, in every direction"
     return Picture("likeness", title, "Cosine of the codes of the marked patch and of every other.", draw)
 
 
@@ -92,7 +92,7 @@ def _channels(codes: FloatArray) -> Picture:
     if along_one:
         title = "Channels: each follows the rows or the columns"
     else:
-        title = "Channels: waves in many directions" if smooth else "Channels: each patch has a number of its own"
+        title = "Channels: waves in many directions" if smooth else "Channels: each patch has its own value"
     caption = f"{len(shown)} of {codes.shape[-1]} channels as maps of the image: {', '.join(map(str, shown))}."
     return Picture("channels", title, caption, _tiles(maps))
 
@@ -112,9 +112,9 @@ def _biases(bias: FloatArray) -> list[Picture]:
     title = "Head 0: the same to the left and to the right" if even else "Head 0: a number for each offset"
     apart = np.abs(first - first[:1] - first[:, :1] + first[0, 0]).max() < 1e-6 * max(np.abs(first).max(), 1e-12)
     title = "Head 0: a number for the row, plus one for the column" if apart else title
-    found = [Picture("scores", title, "What the query at the mark adds to the score of each key.", draw)]
+    found = [Picture("scores", title, "The bias between the query at the mark and each key.", draw)]
     if len(bias) > 1:
-        caption = "The same of each head. Blue is above zero, orange below."
+        caption = "The same for each head. Blue is above zero, orange below."
         found.append(Picture("heads", f"{min(len(bias), 12)} heads", caption, _tiles(list(bias[:12]))))
     return found
 

@@ -108,13 +108,13 @@ def _codes(codes: FloatArray, *, waves: bool) -> Picture:
         )
 
     if bool((codes == codes[:, :1]).all()):
-        title = "Codes: every channel says the same"
+        title = "Codes: all channels have the same value"
     elif len(np.unique(codes)) == 2:
-        title = "Codes: each channel switches between two values, ever slower"
+        title = "Codes: each channel switches between two values, each slower than the one before"
     elif waves:
         title = "Codes: the channels run from fast to slow"
     else:
-        title = "Codes: each position has a row of its own"
+        title = "Codes: each position has its own row"
     return Picture("codes", title, "A row for each position. Blue is above zero, orange below.", draw)
 
 
@@ -137,9 +137,9 @@ def _products(codes: FloatArray, what: str) -> Picture:
             axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
 
     if fixed:
-        title = "Dot products: the distance alone decides, not where the two tokens stand"
+        title = "Dot products: they depend on the distance of two tokens alone"
     else:
-        title = "Dot products: one distance gives many values, it matters where the two tokens stand"
+        title = "Dot products: one distance gives many values, so they also depend on the positions"
     caption = f"{what} against the distance, over all pairs of the first {size} positions."
     return Picture("products", title, caption, draw)
 
@@ -166,7 +166,7 @@ def _wavelengths(waves: FloatArray, length: int, unit: str, *, trained: bool) ->
         axes.grid(axis="y")
 
     title = f"Wavelengths: {beyond} of {len(waves)} {unit}s are longer than the {name}"
-    caption = f"Filled: comes round within {length} tokens. Open: only a part of it is seen."
+    caption = f"Filled: the pair completes a turn within {length} tokens. Open: it does not."
     return Picture("wavelengths", title, caption, draw)
 
 
@@ -216,10 +216,10 @@ def _biases(codes: FloatArray) -> Picture:
     if straight:
         title = "Biases: a straight penalty on distance, each head with a slope of its own"
     elif bool((np.diff(codes, axis=0) <= 0).all()):
-        title = "Biases: the further, the lower, each head at a rate of its own"
+        title = "Biases: lower with the distance, each head at its own rate"
     else:
         title = "Biases by distance, one line for each head"
-    caption = "What a query adds to the score of a key, by how many tokens the key lies back."
+    caption = "The bias on the score of a key, by the number of tokens between key and query."
     return Picture("biases", title, caption, draw)
 
 
@@ -241,7 +241,7 @@ def _score_heatmap(bias: FloatArray) -> Picture:
     diagonals = [np.ptp(np.diagonal(bias[0], d)) for d in range(bias.shape[-1])]
     fixed = max(diagonals) <= 1e-6 * float(np.abs(bias[0]).max() + 1e-12)
     title = "Scores of head 0: " + ("the same along every diagonal" if fixed else "they change along a diagonal")
-    return Picture("scores", title, "What is added between query i and key j; an encoder sees both halves.", draw)
+    return Picture("scores", title, "The bias between query i and key j; an encoder uses both halves.", draw)
 
 
 def decay_curves(

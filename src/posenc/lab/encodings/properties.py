@@ -129,10 +129,12 @@ def measure(
     width = 0
     with torch.no_grad():
         if not encoding.places:
-            reasons |= dict.fromkeys(("unique", "linear_map", "grid"), "no code: nothing is done with the position")
+            reasons |= dict.fromkeys(
+                ("unique", "linear_map", "grid"), "no code: the encoding does not use the position"
+            )
         elif isinstance(encoding.at("scores"), posenc.ContextualEncoding):
             reasons |= dict.fromkeys(
-                ("unique", "linear_map", "grid"), "no code: the bias depends on what the tokens say"
+                ("unique", "linear_map", "grid"), "no code: the bias depends on the content of the tokens"
             )
         else:
             width = codes_of(encoding, torch.arange(1), dim=dim, num_heads=num_heads).shape[-1]
@@ -152,7 +154,7 @@ def measure(
                 reasons["grid"] = str(why)
         cost = _cost(encoding, dim=dim, num_heads=num_heads)
         if cost.deterministic is None:
-            reasons["deterministic"] = "from_dict(to_dict()) does not build it a second time"
+            reasons["deterministic"] = "from_dict(to_dict()) does not rebuild the encoding"
         order = order_test(encoding, dim=dim, num_heads=num_heads, seed=seed)
     return Properties(encoding.places, width, unique, linear_map, cost, grid, order, reasons)
 
@@ -248,7 +250,7 @@ def best_linear_map(
     wanted = max(512, 4 * width) + max(shifts)
     limit = wanted if encoding.max_positions is None else min(wanted, encoding.max_positions)
     if limit < 4 + max(shifts):
-        raise _DoesNotApply(f"only {limit} positions, too few to fit a map on")
+        raise _DoesNotApply(f"only {limit} positions, too few to fit a map")
     codes = codes_of(encoding, torch.arange(limit), dim=dim, num_heads=num_heads).numpy()
     fit = _half(limit, np.random.default_rng(seed))
     return LinearMap(limit, {k: _residual(codes[:-k], codes[k:], fit[:-k], ~fit[:-k]) for k in shifts})

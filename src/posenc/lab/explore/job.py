@@ -29,15 +29,15 @@ DISTANCES, POSITIONS, CHANNELS, HEADS = 257, 64, 32, 4
 CURVES = {
     "Sinusoidal": "the dot product of two codes.",
     "ALiBi": "the bias of the first of 4 heads.",
-    "KERPLE": "the bias of the first head as it is before training.",
+    "KERPLE": "the bias of the first head before training.",
     "Sandwich": "the bias of the first head.",
 }
 CODES = {
-    "Sinusoidal": "Hands that turn, sine and cosine.",
+    "Sinusoidal": "Sine and cosine of an angle that grows with the position.",
     "Binary": "The digits of the position: bounded and unique, but they jump.",
     "Integer": "The position itself in every channel: it grows without bound.",
-    "Normalized": "The position divided by 64: two lengths, two meanings.",
-    "Learned": "A learned table before training is noise: it says nothing yet.",
+    "Normalized": "The position divided by 64: a code means another position at another length.",
+    "Learned": "A learned table before training is noise, without information on the position.",
 }
 
 

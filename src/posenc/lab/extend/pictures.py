@@ -56,7 +56,9 @@ def by_position(results: Results) -> Picture:
         axes.set_ylabel("perplexity (log)")
         _lines(axes, results, lines)
 
-    caption = "Means of neighbouring tokens; every line reads the same text, so all share its easy and hard passages."
+    caption = (
+        "Means over neighbouring tokens. All lines are for the same text, so they share its easy and hard passages."
+    )
     if windows is not None:
         caption += f" Dotted: the untouched model on the same tokens in windows of {trained:,}."
     return Picture("position", _position_title(results), caption, draw, height=3.3)
@@ -97,7 +99,7 @@ def above_home(results: Results) -> Picture | None:
     return Picture(
         "above",
         f"Against the untouched model within {trained:,} tokens, on the same tokens",
-        f"Green: up to {HELD:g} times its perplexity counts as held. Left of the mark this is what short texts pay.",
+        f"Green: up to {HELD:g} times its perplexity counts as held. Left of the mark is the cost on short texts.",
         draw,
         height=3.3,
     )
@@ -140,8 +142,9 @@ def trust(results: Results) -> Picture | None:
     return Picture(
         "trust",
         f"How far to trust the probe: {found.agree} of {len(found.points)} cells agree",
-        "A point for each rule and gap that both have measured. On the dashed line they are equal; left of and below "
-        "the green lines the rule holds, by the one and by the other.",
+        "A point for each rule and gap that the probe and the full pass have measured. On the dashed line they are "
+        "equal. The rule holds by the probe left of the vertical green line, and by the full pass below the "
+        "horizontal one.",
         draw,
         height=3.3,
     )
@@ -185,7 +188,7 @@ def heatmap(probed: Probed) -> Picture:
 
     title = f"The probe: perplexity by rule and gap, trained on {probed.trained_length:,} tokens"
     caption = (
-        f"{plan.scored} tokens that see {plan.block} others across the gap, mean of {plan.places} places. "
+        f"{plan.scored} tokens that attend to {plan.block} tokens across the gap, mean of {plan.places} places. "
         "Orange: above the untouched model at gaps within its trained length; blue: below."
     )
     return Picture("heatmap", title, caption, draw, height=0.8 + 0.26 * len(found))
