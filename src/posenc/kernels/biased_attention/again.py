@@ -65,7 +65,7 @@ def _of_counts(part: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, window:
 
 
 def _of_shares(kept: keeping.Kept, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, learns: bool) -> Tensor:
-    row, units, factors = kept.made
+    row, units, factors, _ = kept.made
     if not learns:
         return fused.of_shares(q, k, v, scale, row, -kept.low, window, factors, units)
     factors = factors[k.shape[2] - q.shape[2] : k.shape[2]]

@@ -44,7 +44,7 @@ def by_distance(
         slot: the name of the attribute that keeps it.
         heads: of the call: a class of your own may give one bias to any number.
         below: gives the distance below which it can be made, asked for when it is made.
-        make: gives a tensor or a tuple of tensors, from the parameters and settings of the encoding alone.
+        make: gives a tensor or a tuple of tensors and numbers, from the parameters and settings of the encoding alone.
     """
     kept = known(encoding, tensors, slot, heads, low, high)
     if kept is None:
@@ -67,7 +67,7 @@ def known(encoding: Any, tensors: list[Tensor], slot: str, heads: int, low: int,
 
 @dataclass
 class Kept:
-    made: Any  # a tensor, or a tuple of them
+    made: Any  # a tensor, or a tuple of them and of numbers
     low: int
     high: int
     values: list["_Values"] | None  # of the parameters that it was made of
@@ -102,7 +102,7 @@ def keep(
     slot = attributes.setdefault(name, Slot())
     read = itemgetter(*(each for each in attributes if each[0] != "_"))  # "training" at least
     kept = Kept(made, low, high, values, read, read(attributes), len(attributes), heads)
-    slot.put(kept, *(made if isinstance(made, tuple) else (made,)))
+    slot.put(kept, *(x for x in (made if isinstance(made, tuple) else (made,)) if isinstance(x, Tensor)))
     return kept
 
 

@@ -55,16 +55,16 @@ def make(problem: Problem) -> Added:
         row = row_of_distances.as_row(encoding.stretched(*row_of_distances.positions(encoding, low, high)), heads)
         return row, encoding.units().float().contiguous()
 
-    def all_three(low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
-        return *row_and_units(low, high), factors(0, high + 1)
+    def all_of_it(low: int, high: int) -> tuple[Tensor, Tensor, Tensor, float]:
+        return *row_and_units(low, high), factors(0, high + 1), encoding.relative_below()
 
     tensors = keeping.tensors_of(encoding)
     if not getattr(encoding, "bias_is_pure", False) or keeping.are_learned(tensors):
         row, units = row_and_units(low, high)
         return Added(row, zero - low, factors=factors(first, first + problem.q_len), units=units)
     further = max(high, problem.k_len - 1)  # in a window too, so that all queries' factors are kept
-    (row, units, kept), lowest = keeping.by_distance(
-        encoding, tensors, _SLOT, heads, low, further, lambda: math.inf, all_three
+    (row, units, kept, _), lowest = keeping.by_distance(
+        encoding, tensors, _SLOT, heads, low, further, lambda: math.inf, all_of_it
     )
     if first + problem.q_len <= len(kept):  # as it is where keys begin at 0
         return Added(row, zero - lowest, factors=kept[first : first + problem.q_len], units=units)
@@ -72,9 +72,9 @@ def make(problem: Problem) -> Added:
 
 
 def known(encoding: Any, tensors: list[Tensor], heads: int, k_len: int) -> keeping.Kept | None:
-    """What ``make`` would find kept for a causal call past the distances of one row: row, units, and all factors."""
+    """What ``make`` would find kept for a causal call past the distances of one row: row, units, all factors, threshold."""
     kept = keeping.known(encoding, tensors, _SLOT, heads, 0, k_len - 1)
-    return None if kept is None or k_len <= encoding.relative_below() else kept
+    return None if kept is None or k_len <= kept.made[3] else kept
 
 
 def bias(row: Tensor, factors: Tensor, units: Tensor) -> Tensor:
