@@ -74,14 +74,14 @@ MUTANTS = [
         "kernels/biased_attention/test_again.py",
     ),
     (
-        "kernels/biased_attention/shares.py",
-        "factors[k_len - q_len : k_len]",
-        "factors[:q_len]",
+        "kernels/biased_attention/again.py",
+        "factors[k.shape[2] - q.shape[2] : k.shape[2]]",
+        "factors[: q.shape[2]]",
         "kernels/biased_attention/test_again.py",
     ),
     (
         "kernels/biased_attention/shares.py",
-        "k_len <= encoding.relative_below()",
+        "k_len <= kept.made[3]",
         "False",
         "kernels/biased_attention/test_again.py",
     ),
@@ -125,6 +125,18 @@ MUTANTS = [
         "std::max<int64_t>(0, key - shift)",
         "std::max<int64_t>(0, key - shift + 1)",
         "kernels/biased_attention/test_fused.py",
+    ),
+    (
+        "kernels/biased_attention/cpu.cpp",
+        "set_shares(p, factors, units, p.offset);",
+        "set_shares(p, factors, units, 0);",
+        "kernels/biased_attention/test_again.py",
+    ),
+    (
+        "kernels/biased_attention/counting.py",
+        'home(cls, "count_table") > home(cls, "by_count")',
+        "False",
+        "kernels/biased_attention/test_count_table.py",
     ),
     (
         "kernels/biased_attention/scores.h",

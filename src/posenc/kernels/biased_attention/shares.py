@@ -72,8 +72,8 @@ def make(problem: Problem) -> Added:
 
 
 def known(encoding: Any, tensors: list[Tensor], heads: int, k_len: int) -> keeping.Kept | None:
-    """What ``make`` would find kept for a causal call past the distances of one row: row, units, all factors, threshold."""
-    kept = keeping.known(encoding, tensors, _SLOT, heads, 0, k_len - 1)
+    """What ``make`` would find kept for a causal call past the distances of one row."""
+    kept = keeping.known(encoding, tensors, _SLOT, heads, 0, k_len - 1)  # row, units, all factors, threshold
     return None if kept is None or k_len <= kept.made[3] else kept
 
 
