@@ -131,3 +131,47 @@ def test_rope_scaling_beside_rope_parameters_says_what_each_reader_takes() -> No
     assert group.encoding.frequencies == Geometric(5e5)
     with pytest.raises(ValueError, match="reads rope_scaling alone"):
         describe({**llama, "rope_scaling": {"rope_type": "default"}})
+
+
+ARGS = {"dim": 64, "n_layers": 4, "n_heads": 4, "use_hf_rope": True}
+MIMO = {**TINY, "model_type": "mimo_v2_flash", "hybrid_layer_pattern": [0, 1], "rope_theta": 1e4, "head_dim": 16}
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({**ARGS, "n_layers": [1, 2]}, r"n_layers is \[1, 2\], a list, expected a whole number"),
+        ({**ARGS, "no_rope_layer_interval": 0}, "no_rope_layer_interval is 0, expected a whole number above 0"),
+        ({"dim": 64, "n_layers": 4, "n_heads": 4, "nope_layer_interval": "4"}, "nope_layer_interval is '4'"),
+        ({**MIMO, "num_hidden_layers": {"a": 1}}, "num_hidden_layers is .*, a dict, expected a whole number"),
+        (
+            {**TINY, "model_type": "baichuan_m1", "rope_theta": 1e4, "sliding_window_layers": "01"},
+            "sliding_window_layers is '01', expected a list of layers",
+        ),
+    ],
+)
+def test_what_is_no_number_or_list_is_refused_by_its_key(config: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        describe(config)
+
+
+@pytest.mark.transformers_as_pinned
+def test_rotary_parameters_of_parts_are_checked_too() -> None:
+    text = {**TINY, "model_type": "qwen3_vl_text", "rope_theta": 1e4, "head_dim": 16}
+    unread = describe(
+        {
+            "model_type": "some_omni",
+            "text_config": {**text, "rope_parameters": {"mrope_section": [3, 3, 2]}},
+            "vision_config": {
+                **{"model_type": "qwen3_vl_vision", "hidden_size": 64, "num_heads": 4, "depth": 2},
+                "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4},
+            },
+        }
+    ).unread
+    assert any("rope_type of 'qwen3_vl_vision' is 'linear', expected 'default' or 'axial'" in text for text in unread)
+
+
+def test_an_error_names_the_list_of_sections_that_it_is_about() -> None:
+    text = {**TINY, "model_type": "qwen3_vl_text", "head_dim": 128, "rope_theta": 1e4}
+    with pytest.raises(ValueError, match=r"It comes from .*mrope_section=\[16, 24, 24\]; correct that"):
+        describe({**text, "rope_scaling": {"rope_type": "default", "mrope_section": [16, 24, 24]}})

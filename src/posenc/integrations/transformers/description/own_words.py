@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from posenc.integrations.transformers.description.config import need_key
+from posenc.integrations.transformers.description.config import need_key, need_size
 
 
 def is_deepseek(config: Mapping[str, Any]) -> bool:
@@ -19,9 +19,9 @@ def deepseek(given: Mapping[str, Any]) -> dict[str, Any]:
         return default if found is None else found
 
     config: dict[str, Any] = {
-        "hidden_size": given["dim"],
-        "num_attention_heads": given["n_heads"],
-        "num_hidden_layers": given["n_layers"],
+        "hidden_size": need_size(given, "dim"),
+        "num_attention_heads": need_size(given, "n_heads"),
+        "num_hidden_layers": need_size(given, "n_layers"),
         "rope_theta": number("rope_theta", 10_000.0),
     }
     yarn = {
@@ -67,6 +67,16 @@ def flag(config: Mapping[str, Any], key: str) -> bool:
     return bool(value)
 
 
+def without_every(config: Mapping[str, Any], key: str, count: int) -> list[int] | None:
+    """For each layer, whether it rotates where the last of each so many does not; None where the key is absent."""
+    every = config.get(key)
+    if every is None:
+        return None
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"describe: {key} is {every!r}, expected a whole number above 0; correct it.")
+    return [int((i + 1) % every != 0) for i in range(count)]
+
+
 def is_executorch(config: Mapping[str, Any]) -> bool:
     """Is this the config of ExecuTorch's decoder, which has Meta's keys and some of its own?"""
     return config.get("use_hf_rope") is not None
@@ -78,11 +88,11 @@ def executorch(given: Mapping[str, Any]) -> dict[str, Any]:
     ``use_hf_rope`` is for weights in the order of Hugging Face: pairs of halves, a share of a head and LongRoPE's
     lists, but no scaling of Llama 3. Without it, whole heads turn in neighbouring pairs, as in Meta's code.
     """
-    count, layers = int(given["n_layers"]), given.get("layer_types")
+    count, layers = need_size(given, "n_layers"), given.get("layer_types")
     base = given.get("rope_theta") if given.get("rope_theta") is not None else given.get("rope_freq_base")
     config: dict[str, Any] = {
-        "hidden_size": given["dim"],
-        "num_attention_heads": given["n_heads"],
+        "hidden_size": need_size(given, "dim"),
+        "num_attention_heads": need_size(given, "n_heads"),
         "num_hidden_layers": count,
         "head_dim": given.get("head_dim"),
         "max_position_embeddings": given.get("max_position_embeddings"),
@@ -91,8 +101,7 @@ def executorch(given: Mapping[str, Any]) -> dict[str, Any]:
     }
     if (local := given.get("local_rope_theta")) is not None and "sliding_attention" in (layers or ()):
         config["rope_local_base_freq"] = local
-    if (every := given.get("no_rope_layer_interval")) is not None:
-        config["no_rope_layers"] = [int((i + 1) % int(every) != 0) for i in range(count)]
+    config["no_rope_layers"] = without_every(given, "no_rope_layer_interval", count)
     given.get("qk_norm_before_rope")  # where q and k are normalised, which is no matter of positions
     scaled, short, long = (
         flag(given, "use_scaled_rope"),
@@ -133,7 +142,7 @@ def v4_by_kind(config: dict[str, Any]) -> dict[str, Any]:
     )
     if not ratios or config.get("layer_types") or any(isinstance(each, Mapping) for each in parameters.values()):
         return config
-    count = int(need_key(config, "num_hidden_layers"))
+    count = need_size(config, "num_hidden_layers")
     if len(ratios) < count:
         raise ValueError(f"describe: compress_ratios has {len(ratios)} entries for {count} layers; give one for each.")
     share = {"partial_rotary_factor": need_key(config, "qk_rope_head_dim") / need_key(config, "head_dim")}
@@ -157,7 +166,7 @@ def mimo_by_kind(config: dict[str, Any]) -> dict[str, Any]:
     said = config.get("rope_parameters") or config.get("rope_scaling") or config.get("layer_types")
     if not isinstance(pattern, (list, tuple)) or said or config.get("swa_head_dim", width) != width:
         return config
-    count, share = int(need_key(config, "num_hidden_layers")), config.get("partial_rotary_factor")
+    count, share = need_size(config, "num_hidden_layers"), config.get("partial_rotary_factor")
     if len(pattern) < count:
         raise ValueError(
             f"describe: hybrid_layer_pattern has {len(pattern)} entries for {count} layers; give one for each."

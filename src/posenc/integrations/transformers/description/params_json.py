@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from posenc.integrations.transformers.description.config import Keys
+from posenc.integrations.transformers.description.config import Keys, need_size
 from posenc.integrations.transformers.description.model_types import names
 from posenc.integrations.transformers.description.own_words import (
     deepseek,
@@ -11,6 +11,7 @@ from posenc.integrations.transformers.description.own_words import (
     flag,
     is_deepseek,
     is_executorch,
+    without_every,
 )
 
 Pairing = Literal["half", "interleaved"]
@@ -67,9 +68,9 @@ def translated(raw: Mapping[str, Any], *, told: bool = False) -> tuple[dict[str,
     base = given.get("rope_theta")
     config = {
         "model_type": NAME,
-        "hidden_size": given["dim"],
-        "num_attention_heads": given["n_heads"],
-        "num_hidden_layers": given["n_layers"],
+        "hidden_size": need_size(given, "dim"),
+        "num_attention_heads": need_size(given, "n_heads"),
+        "num_hidden_layers": need_size(given, "n_layers"),
         "head_dim": given.get("head_dim"),
         "max_position_embeddings": given.get("max_position_embeddings") or given.get("max_seq_len"),
         # What Meta's code has where the file has none: Llama 1 and 2 leave it out.
@@ -88,8 +89,7 @@ def translated(raw: Mapping[str, Any], *, told: bool = False) -> tuple[dict[str,
         rule["llama_4_scaling_beta"] = scaling.get("beta")
     if rule:
         config["rope_scaling"] = rule
-    if (every := given.get("nope_layer_interval")) is not None:
-        config["no_rope_layers"] = [int((i + 1) % int(every) != 0) for i in range(int(given["n_layers"]))]
+    config["no_rope_layers"] = without_every(given, "nope_layer_interval", config["num_hidden_layers"])
     if flag(given, "attn_temperature_tuning"):
         defaults = {"attn_temperature_tuning": True, "floor_scale": 8192, "attn_scale": 0.1}
         config |= {key: default if given.get(key) is None else given[key] for key, default in defaults.items()}

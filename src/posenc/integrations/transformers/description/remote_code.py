@@ -259,7 +259,10 @@ def _baichuan_m1(config: Mapping[str, Any]) -> list[Found]:
     width, heads, base = need(config, "hidden_size"), need(config, "num_heads"), float(need_key(config, "rope_theta"))
     windowed = config.get("num_swa_attention_heads") or heads
     full, sliding = (RoPE(int(width // each), frequencies=Geometric(base)) for each in (heads, windowed))
-    return _by_window(config, lambda layer: layer in (config.get("sliding_window_layers") or ()), full, sliding)
+    listed = config.get("sliding_window_layers") or ()
+    if not isinstance(listed, (list, tuple)):
+        raise ValueError(f"describe: sliding_window_layers is {listed!r}, expected a list of layers; correct it.")
+    return _by_window(config, lambda layer: layer in listed, full, sliding)
 
 
 def _mimo_v2(config: Mapping[str, Any]) -> list[Found]:

@@ -11,7 +11,7 @@ from posenc.integrations.transformers.description import model_types as models
 from posenc.integrations.transformers.description.config import first, need, need_key, need_size, size
 from posenc.integrations.transformers.description.config import head_dim as plain_head_dim
 from posenc.integrations.transformers.description.layers import Kind, is_nested, rotary_parameters
-from posenc.integrations.transformers.rules.read import Rule, read_rule
+from posenc.integrations.transformers.rules.read import RULE_ALIASES, Rule, read_rule
 
 Pairing = Literal["half", "interleaved"]
 
@@ -229,7 +229,10 @@ def mrope(
 ) -> MRoPE:
     """The rotation of a text model whose tokens have a time, a height and a width."""
     layout, default = models.SECTIONS[model_type]
-    sections = tuple(int(s) for s in parameters.get("mrope_section") or parameters.get("xdrope_section") or default)
+    given = parameters.get("mrope_section") or parameters.get("xdrope_section") or default
+    if not isinstance(given, (list, tuple)) or not all(isinstance(each, (int, float)) for each in given):
+        raise ValueError(f"describe: mrope_section is {given!r}, expected a list of three widths; correct it.")
+    sections = tuple(map(int, given))
     if len(sections) != 3:
         raise ValueError(f"describe: mrope_section is {list(sections)}, expected three widths; correct it.")
     if sum(sections) != rotary_dim // 2:
@@ -256,6 +259,12 @@ def mrope(
 def axial(model_type: str, config: Mapping[str, Any], parameters: Mapping[str, Any]) -> AxialRoPE:
     """The rotation of an image model."""
     layout, order = models.AXIAL[model_type]
+    rule = parameters.get("rope_type", parameters.get("type")) or "default"
+    if RULE_ALIASES.get(str(rule), rule) != "default":
+        raise ValueError(
+            f"describe: rope_type of {model_type!r} is {rule!r}, expected 'default' or 'axial', one of which all "
+            "released image models have; correct it."
+        )
     base = parameters.get("rope_theta", config.get("rope_theta", models.AXIAL_BASES.get(model_type)))
     if base is None:
         raise ValueError(f"describe: the config of {model_type!r} has no rope_theta; add it.")
