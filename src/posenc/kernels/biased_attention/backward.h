@@ -173,7 +173,7 @@ INLINE bool backward_head(const Problem& p, const Gradients& g, int64_t b, int64
       if (p.skip && is_certainly_nothing(longest_query[i] * longest_key, most, least[i])) continue;
       const float* const key_rows = keys.data + (u0 - first_key) * keys.row;
       const float* const value_rows = values.data + (u0 - first_key) * values.row;
-      const Cut cut(p, t0, u0, u1);
+      const Cut cut(p, t0, t1, u0, u1);
       make_scores<L>(cut, columns, key_rows, keys.row, channels, q_columns + t0 * channels,
                      diagonals.any ? diagonals.values : nullptr, weights, unused);
       if (p.fades != nullptr) add_fading(p, b, h, t0, t1, u0, u1, weights);

@@ -207,7 +207,7 @@ struct CountsBefore {
         Diagonals diagonals;
         diagonals.make(p, h, t0, t1, u0, u1);
         const Rows keys = rows_of(p.k, b, p.kv_head(h), u0, u1, k_room, width);
-        const Cut cut(p, t0, u0, u1);
+        const Cut cut(p, t0, t1, u0, u1);
         make_scores<L>(cut, columns, keys.data, keys.row, channels, q_columns + t0 * channels,
                        diagonals.any ? diagonals.values : nullptr, scores, unused);
         hide(p, b, h, t0, t1, u0, u1, scores);

@@ -103,7 +103,7 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
     }
     const Rows key_rows = rows_of(p.k, b, kv, u0, u1, k_room, channels);
     std::copy(above, above + QUERIES, now);
-    const Cut cut(p, t0, u0, u1);
+    const Cut cut(p, t0, t1, u0, u1);
     make_scores<L>(cut, columns, key_rows.data, key_rows.row, channels, queries,
                    diagonals.any ? diagonals.values : nullptr, scores, now);
     if (fading) add_fading(p, b, h, t0, t1, u0, u1, scores);

@@ -188,21 +188,22 @@ INLINE Span diagonals_for(const Problem& p, int64_t t0, int64_t t1, int64_t u0, 
   return {first, std::clamp<int64_t>(high - nearest + 1, first, count)};
 }
 
+constexpr int64_t FEW_ROWS = 12;  // of a tile that is cut
+
 // Which pairs of a tile a causal order lets meet: query t sees the keys up to t + shift, both counted from the tile's
-// first. Where it cuts off none, the functions give all.
+// first. Where it cuts off none, or too few to be worth it, the functions give all.
 struct Cut {
   int64_t shift, keys;
   bool cuts;
 
-  Cut(const Problem& p, int64_t t0, int64_t u0, int64_t u1)
-      : shift(t0 + p.offset - u0), keys(u1 - u0), cuts(p.causal && shift < u1 - u0 - 1) {}
+  Cut(const Problem& p, int64_t t0, int64_t t1, int64_t u0, int64_t u1)
+      : shift(t0 + p.offset - u0), keys(u1 - u0), cuts(p.causal && t1 - t0 > 2 * FEW_ROWS && shift < u1 - u0 - 1) {}
   INLINE int64_t keys_before(int64_t query) const {  // that any query before this one sees
     return cuts ? std::clamp<int64_t>(query + shift, 0, keys) : keys;
   }
   INLINE int64_t first_query(int64_t key) const { return cuts ? std::max<int64_t>(0, key - shift) : 0; }
   INLINE int64_t block(int64_t rows, int64_t few) const { return cuts ? few : rows; }  // of rows with a cut of its own
 };
-constexpr int64_t FEW_ROWS = 12;
 
 // What the order of tokens and the table add to the scores of a tile: entry (u1 - 1 - u) + (t - t0) for key u and query
 // t, because both depend on the distance alone. Minus infinity where a query may not see a key. One row more than the
