@@ -1,6 +1,7 @@
 """The command line: help, errors, exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import posenc
 import posenc.catalogue
 from posenc.lab import __main__ as door
-from posenc.lab.run.errors import Interrupted
+from posenc.lab.run.errors import Interrupted, RunError, resumable
 
 VERBS = (
     *("compare", "extend", "probe", "report", "list", "show", "explore", "inspect", "check", "diagnose", "vectors"),
@@ -243,6 +244,36 @@ def test_a_full_disk_behind_stdout_is_said_with_what_to_do(call, monkeypatch: py
     monkeypatch.setattr(cli, "app", fail)
     told = "posenc list: No space left on device; free some space, or name a place on another disk.\n"
     assert call("list") == (1, "", told)
+
+
+def test_ctrl_c_while_the_command_is_imported_is_one_line(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from posenc.lab import cli
+
+    def interrupt(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    assert call("compare") == (130, "", "posenc compare: stopped.\n")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["list", "--json"]], ids=" ".join)
+def test_a_pipe_that_nobody_reads_ends_the_command_without_a_word(arguments: list[str]) -> None:
+    """Python tried once more to write what was left at its end, and said "Exception ignored", with exit code 120."""
+    command, both = [sys.executable, "-m", "posenc", *arguments], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, **both, text=True, env=env) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (1, "")
+
+
+def test_a_run_that_nobody_reads_says_how_it_goes_on() -> None:
+    """It ended silently (``posenc compare | head``); rich raises SystemExit there."""
+    told = "stdout was closed; the finished work is kept; continue with: posenc compare --resume run"
+    with pytest.raises(RunError, match=told), resumable(["posenc", "compare", "--resume", "run"]):
+        raise SystemExit(1)
 
 
 # What every verb has

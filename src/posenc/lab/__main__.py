@@ -2,6 +2,7 @@
 
 import errno
 import linecache
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,8 @@ LAB_EXTRA = frozenset(
 EXTEND_EXTRA = frozenset(["accelerate", "gguf", "peft", "transformers"])
 BUG = 70
 """The exit code of a fault of posenc, which sysexits.h calls EX_SOFTWARE."""
+STOPPED = 130
+"""The exit code of Ctrl-C, 128 and the number of the signal."""
 
 
 def main() -> None:
@@ -23,10 +26,31 @@ def main() -> None:
         from posenc.lab.cli import app
 
         app(prog_name="posenc")
+    except KeyboardInterrupt:  # while the command is imported: a verb says it itself
+        print(f"posenc {verb}: stopped." if verb else "posenc: stopped.", file=sys.stderr)
+        sys.exit(STOPPED)
+    except SystemExit as end:
+        lost = _let_go_of_stdout()
+        if lost is None or end.code not in (0, None):
+            raise
+        sys.exit(1 if isinstance(lost, BrokenPipeError) else _explain(lost, verb))  # head has read what it wants
     except Exception as error:
         if debug:
             raise
-        sys.exit(_explain(error, verb))
+        code = _explain(error, verb)
+        _let_go_of_stdout()
+        sys.exit(code)
+
+
+def _let_go_of_stdout() -> OSError | None:
+    """Write what waits for it; why that was not possible. Python would try once more at its end, and say so."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
 
 
 def _explain(error: Exception, verb: str = "") -> int:

@@ -37,9 +37,9 @@ def finish(run: Path, console: Console, *, introduction: Sequence[str], work: Ca
     """
     with runs.locked(run, patience=1.0):
         folder = f"[dim]folder  [/] {run}   [dim](Ctrl-C stops, --resume continues)[/]"
-        for line in (*introduction, folder, ""):
-            console.print(line, highlight=False, soft_wrap=True)
         with resumable(["posenc", "compare", "--resume", str(run)]):
+            for line in (*introduction, folder, ""):
+                console.print(line, highlight=False, soft_wrap=True)
             work()
             with console.status("Writing the report"):
                 page = report.write(run)

@@ -131,8 +131,10 @@ def _finish(
     with listening(_stop) as received, alone:
         try:
             _work(run, load_config(run), ending, console, processes, checkpoint)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as end:  # the second is rich's, where nobody reads what it prints
             again = shlex.join(["posenc", "extend", "--resume", str(run), *words_of(ending)])
+            if isinstance(end, SystemExit) and not received:
+                raise RunError(f"stdout was closed; the finished work is kept; continue with: {again}") from None
             number = received[0] if received else signal.SIGINT
             raise Interrupted(f"stopped; the finished work is kept; continue with: {again}", number) from None
 

@@ -31,6 +31,8 @@ def resumable(again: Sequence[str]) -> Iterator[None]:
         raise Interrupted(f"stopped; the finished work is kept; continue with: {command}", signal.SIGINT) from None
     except Interrupted as error:
         raise Interrupted(f"{error}; continue with: {command}", error.signal_number) from None
+    except SystemExit:  # rich's, where nobody reads what it prints (posenc compare | head)
+        raise RunError(f"stdout was closed; the finished work is kept; continue with: {command}") from None
     except RunError as error:
         raise RunError(
             f"{error}\nThe finished work is kept; after you have corrected the cause, continue with: {command}"
