@@ -326,7 +326,7 @@ class Attention(nn.Module):
     def _check_same_context(self, context: Tensor, k: Tensor) -> None:
         if (k.shape[0], k.shape[2]) != tuple(context.shape[:2]):
             raise ValueError(
-                f"Attention: got a context of {tuple(context.shape[:2])}(batch, tokens) and a cache made from  "
+                f"Attention: got a context of (batch, tokens) {tuple(context.shape[:2])} and a cache made from "
                 f"{(k.shape[0], k.shape[2])}, expected the same context at each call; start another cache."
             )
 

@@ -104,7 +104,7 @@ def _settle(model: nn.Module, inputs: Mapping[str, Any], rotations: dict[Any, Ro
             model(**inputs)
     except (ValueError, TypeError, RuntimeError, IndexError, AttributeError, KeyError) as error:
         raise ValueError(
-            f"a forward pass of the model failed on  {sorted(inputs)} ({type(error).__name__}: {str(error)[:200]})"
+            f"a forward pass of the model failed on {sorted(inputs)} ({type(error).__name__}: {str(error)[:200]})"
         ) from error
     finally:
         for module, was in training:
