@@ -102,7 +102,7 @@ def test_the_installed_command_is_this_one() -> None:
         (["show", "rope", "--run", "nowhere"], "nowhere: there is no such run folder"),
         (["inspect", "nowhere", "--pairing", "hlaf"], "--pairing: got 'hlaf', expected half or interleaved"),
         (["inspect", "./nowhere"], "./nowhere: there is no such folder or file.\n"),
-        (["build", "--into", __file__], "File exists; a file stands where a folder is to be made; name another place."),
+        (["build", "--into", __file__], "there is a file where a new folder is needed; name another path."),
         (["extend", "--resume"], "name the folder of a run"),
         (["extend", "--resume", "nowhere"], "there is no such run folder"),
         (["extend", "--resume", "--to", "5"], "a run continues with the options that it began with"),
@@ -201,7 +201,7 @@ def test_a_missing_extra_is_one_sentence(missing: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    told = f'posenc compare: the command needs {missing}; install the lab extra: pip install "posenc[lab]"\n'
+    told = f'posenc compare: this command needs {missing}; install the lab extra: pip install "posenc[lab]"\n'
     assert done.stderr == told
 
 
@@ -337,7 +337,7 @@ def test_the_lists_name_everything(call) -> None:
 def test_what_is_too_large_for_the_memory_is_no_fault_of_posenc(call, encoding: str) -> None:
     code, out, err = call("show", encoding, "--length", str(10**15))  # more than there are addresses
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "posenc show: there is not enough memory for this; ask for less" in err
+    assert "posenc show: there is not enough memory for this; use a shorter length" in err
 
 
 def test_several_files_may_follow_one_text(call) -> None:

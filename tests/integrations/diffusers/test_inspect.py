@@ -62,7 +62,7 @@ def test_a_pipeline_is_inspected_model_by_model(tmp_path: Path) -> None:
     [
         ("AllegroTransformer3DModel", "not read: image_rotary_emb: an argument of the model"),
         ("SanaTransformer2DModel", "not read: no rotation: positions come from convolutions"),
-        ("AutoencoderKL", "no positional encoding that posenc knows"),
+        ("AutoencoderKL", "no positional encoding that is known here"),
     ],
 )
 def test_a_model_of_which_nothing_is_read_is_still_a_model_of_diffusers(tmp_path: Path, cls: str, words: str) -> None:

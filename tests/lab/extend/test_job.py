@@ -441,4 +441,4 @@ def test_the_command_from_the_model_to_the_report(tiny_model, posenc_command, tm
     assert resumed.returncode == (0 if (tmp_path / "longer").exists() else 1)
     bad = posenc_command("extend", "--resume", "--seed=3")
     assert (bad.returncode, bad.stdout) == (1, "")
-    assert bad.stderr.startswith("posenc extend: --resume: a run goes on as it began")
+    assert bad.stderr.startswith("posenc extend: --resume: a run continues with the options that it began with")

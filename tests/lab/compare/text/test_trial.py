@@ -174,7 +174,7 @@ def test_a_trial_does_not_go_on_with_another_version_of_torch(prepare, finish_tr
     (folder / runs.CHECKPOINT).touch()
     outcome = finish_trial(folder)
     assert outcome.status == "failed"
-    assert "it began with torch 1.0" in outcome.message
+    assert "the trial began with torch 1.0" in outcome.message
 
 
 def test_a_loss_that_is_no_number_fails_the_trial(prepare, finish_trial) -> None:

@@ -73,10 +73,7 @@ class VideoDiT(nn.Module):
             else parse(spec).build(dim=dim, num_heads=heads, length=tokens, causal=False)
         )
         if encoding.places == ("embeddings",):
-            raise ValueError(
-                f"--task video: got {spec}, expected an encoding of the queries and keys or of the scores, such as "
-                "axial or rope."
-            )
+            raise ValueError(f"--task video: got {spec}, expected an encoding of the layers, such as axial or rope.")
         self.patches, self.out = nn.Linear(PATCH * PATCH, dim), nn.Linear(dim, PATCH * PATCH)
         self.given = nn.Parameter(torch.zeros(dim))
         self.conditions = Conditions(dim, 2)
@@ -152,10 +149,7 @@ class Video(Task):
 
     def model(self, spec: str, sizes: Sizes) -> nn.Module:
         if not 2 <= sizes.length <= WIDTH // FACTOR:
-            raise ValueError(
-                f"--length: got {sizes.length}, expected 2 to {WIDTH // FACTOR} frames, because the tested videos "
-                f"have {FACTOR} times as many and the ring has {WIDTH} positions."
-            )
+            raise ValueError(f"--length: got {sizes.length}, expected 2 to {WIDTH // FACTOR} frames: the ring has 16.")
         return VideoDiT(spec, sizes)
 
     def loss(self, model: VideoDiT, sizes: Sizes, generator: np.random.Generator) -> Tensor:
