@@ -11,7 +11,7 @@ WITH_SHAPES := test_every_encoding and not refuses and not compiles and not grap
 
 # Suites that need something beyond numpy and torch. One that was skipped fails the tests.
 MUST_RUN := tests/kernels/test_triton.py tests/kernels/test_build.py tests/kernels/test_rotate.py tests/kernels/test_benchmarks.py \
-  tests/kernels/biased_attention/test_fused.py tests/kernels/biased_attention/test_fading.py tests/kernels/biased_attention/test_counting.py tests/kernels/biased_attention/test_again.py tests/kernels/biased_attention/test_hidden.py tests/kernels/biased_attention/test_row_of_distances.py tests/kernels/biased_attention/test_shares.py tests/integrations/test_accelerate.py tests/integrations/test_transformers.py \
+  tests/kernels/biased_attention/test_fused.py tests/kernels/biased_attention/test_fading.py tests/kernels/biased_attention/test_counting.py tests/kernels/biased_attention/test_count_table.py tests/kernels/biased_attention/test_again.py tests/kernels/biased_attention/test_hidden.py tests/kernels/biased_attention/test_row_of_distances.py tests/kernels/biased_attention/test_shares.py tests/integrations/test_accelerate.py tests/integrations/test_transformers.py \
   tests/lab/extend/test_tune.py tests/lab/extend/test_save.py tests/lab/checkpoint/test_open.py tests/lab/test_diagnose.py \
   tests/scores/test_forgetting.py
 
