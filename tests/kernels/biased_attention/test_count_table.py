@@ -60,6 +60,40 @@ def test_a_table_of_another_kind_is_refused_before_it_is_read(by_count: Tensor) 
         fused.of_counts(q, q, q, 1.0, by_count, 0)
 
 
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("queries", [1, 6])
+def test_a_table_that_is_no_parameter_learns_in_every_call(named: bool, queries: int) -> None:
+    """The second call goes the short way, which knows of parameters alone."""
+
+    class Shared(posenc.ContextualEncoding):
+        length, reads_positions, num_heads = 5, False, 2
+        outside = (torch.randn(5, 8, requires_grad=True),)
+
+        def by_count(self, q: Tensor, scale: float) -> Tensor:
+            return scale * q @ self.outside[0].mT
+
+        def contextual_bias(self, content: Content) -> Tensor:
+            return counting.bias(self.by_count(content.q, content.scale), content.scores.sigmoid())
+
+    class Named(Shared):
+        @property
+        def count_table(self) -> Tensor:
+            return self.outside[0]
+
+        by_count = Shared.by_count
+
+    encoding = Named() if named else Shared()
+    q, k, v = (torch.randn(1, 2, n, 8) for n in (queries, 9, 9))
+    want, first, second = (
+        torch.autograd.grad(
+            posenc.attention(q, k, v, encoding, causal=True, implementation=name).square().sum(), encoding.outside
+        )[0]
+        for name in ("dense", "auto", "auto")
+    )
+    torch.testing.assert_close(first, want, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(second, want, rtol=1e-3, atol=1e-4)
+
+
 def test_a_class_of_your_own_may_name_the_table_of_its_rows() -> None:
     class Mine(posenc.ContextualEncoding):
         length, reads_positions = 5, False

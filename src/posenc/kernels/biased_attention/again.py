@@ -61,7 +61,9 @@ def _of_counts(part: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, window:
         return fused.of_counts(q, k, v, scale, table, window)
     if q.shape[:3].numel() * part.length > counting.MOST:
         return None
-    return fused.at_once(q, k, v, scale, window, counting.of_queries(part, q, scale), learns)
+    added = counting.of_queries(part, q, scale)  # its tensors need not be parameters, so they are asked here
+    learns = learns or (added.counted is not None and added.counted.requires_grad)
+    return fused.at_once(q, k, v, scale, window, added, learns)
 
 
 def _of_shares(kept: keeping.Kept, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, learns: bool) -> Tensor:

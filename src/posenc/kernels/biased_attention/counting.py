@@ -43,12 +43,17 @@ def refusal(problem: Problem) -> str | None:
 
 
 def table(encoding: Any, head_dim: int) -> Tensor | None:
-    """What ``by_count`` multiplies the scaled queries by, if the encoding names it, as ``count_table``."""
+    """What ``by_count`` multiplies the scaled queries by, if the encoding names it, as ``count_table``.
+
+    None if its gradient may be asked for, which the kernel does not give.
+    """
     cls = type(encoding)
     own = vars(cls)
     if not ("count_table" in own and "by_count" in own) and home(cls, "count_table") > home(cls, "by_count"):
         return None  # a later by_count gives something else
     by_count: Tensor = encoding.count_table
+    if by_count.requires_grad and torch.is_grad_enabled():
+        return None
     plain = type(by_count) in PLAIN and by_count.dtype is torch.float32 and by_count.is_cpu and by_count.is_contiguous()
     return by_count if plain and by_count.shape == (encoding.length, head_dim) else None
 

@@ -174,7 +174,7 @@ def run(problem: Problem, *, skip: bool = True) -> Tensor:
     plain = problem.causal and skip and not hides
     if plain and way(problem) is counting and not needs_gradients(problem):
         by_count = counting.table(problem.encoding, q.shape[3])
-        if by_count is not None and not (by_count.requires_grad and torch.is_grad_enabled()):
+        if by_count is not None:
             return of_counts(q, k, v, problem.scale, by_count, window)
     added: Added = way(problem).make(problem)
     inputs = _Inputs(q, k, v, problem.sinks, added.table, *added[2:])
