@@ -165,8 +165,8 @@ MUTANTS = [
     ),
     (
         "kernels/biased_attention/shares.h",
-        "first > 0.0f && last > 0.0f",
-        "first > 0.0f || last > 0.0f",
+        "(first > 0.0f) & (last > 0.0f)",
+        "(first > 0.0f) | (last > 0.0f)",
         "kernels/biased_attention/test_shares.py",
     ),
     (

@@ -178,7 +178,7 @@ INLINE bool backward_head(const Problem& p, const Gradients& g, int64_t b, int64
                      diagonals.any ? diagonals.values : nullptr, weights, unused);
       if (p.fades != nullptr) add_fading(p, b, h, t0, t1, u0, u1, weights);
       if (p.units != nullptr) {
-        shares.make(p, h, t0, t1, u0, u1);
+        shares.make<L>(p, h, t0, t1, u0, u1);
         add_shares<L>(shares, cut, columns, weights);
       }
       if (masked) hide(p, b, h, t0, t1, u0, u1, weights);

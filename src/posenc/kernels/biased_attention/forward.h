@@ -108,7 +108,7 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
                    diagonals.any ? diagonals.values : nullptr, scores, now);
     if (fading) add_fading(p, b, h, t0, t1, u0, u1, scores);
     if (sharing) {
-      shares.make(p, h, t0, t1, u0, u1);
+      shares.make<L>(p, h, t0, t1, u0, u1);
       add_shares<L>(shares, cut, columns, scores);
     }
     if (masked) hide(p, b, h, t0, t1, u0, u1, scores);

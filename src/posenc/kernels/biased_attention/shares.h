@@ -26,7 +26,7 @@ struct Bounds {
   }
 };
 
-// The units of a head side by side, and zeros, which are never on, up to whole vectors.
+// The units of a head side by side, and zeros up to whole vectors of any instruction set.
 struct Network {
   float in[MOST_UNITS], at[MOST_UNITS], out[MOST_UNITS];
   int64_t count = 0;
@@ -34,7 +34,7 @@ struct Network {
   INLINE void read(const Problem& p, int64_t h) {
     const float* unit = p.units + h * p.unit_count * 3;
     for (; count < p.unit_count; ++count, unit += 3) in[count] = unit[0], at[count] = unit[1], out[count] = unit[2];
-    for (; count % 16 != 0; ++count) in[count] = at[count] = out[count] = 0.0f;
+    for (int64_t i = count; i % 16 != 0; ++i) in[i] = at[i] = out[i] = 0.0f;
   }
 };
 
@@ -46,38 +46,26 @@ struct Lines {
     int64_t unit;
   };
   Bend bends[MOST_UNITS];
-  int64_t on[MOST_UNITS];  // numbers of the units that are on throughout
-  int64_t bend_count = 0, on_count = 0;
+  int32_t on[MOST_UNITS];  // whether a unit is on throughout: -1 or 0
+  int64_t bend_count = 0, unit_count = 0;
   float slope = 0.0f, start = 0.0f;
 
-  INLINE void make(const float* units, int64_t count, float low, float high) {
-    bend_count = on_count = 0, slope = start = 0.0f;
-    for (int64_t i = 0; i < count; ++i, units += 3) {
-      const float in = units[0], at = units[1], out = units[2], first = in * low + at, last = in * high + at;
-      if (first <= 0.0f && last <= 0.0f) continue;
-      if (first > 0.0f && last > 0.0f) {
-        slope += out * in, start += out * at, on[on_count++] = i;
-      } else {  // or one of them is NaN, which must come through
-        bends[bend_count++] = {in, at, out, i};
-      }
-    }
-  }
-  // The same, but for the numbers of those that are on, which nobody asks for who wants no gradient.
   template <class L>
   INLINE void make(const Network& units, float low, float high) {
     using F = typename L::F;
-    bend_count = 0;
+    bend_count = 0, unit_count = units.count;
     F slopes{}, starts{};
     for (int64_t i = 0; i < units.count; i += L::W) {
       const F in = L::load(units.in + i), at = L::load(units.at + i), out = L::load(units.out + i);
       const F first = in * low + at, last = in * high + at;
-      const auto off = (first <= 0.0f) & (last <= 0.0f), on = (first > 0.0f) & (last > 0.0f);
-      slopes += on ? out * in : F{}, starts += on ? out * at : F{};
-      const auto bent = ~(off | on);
+      const typename L::I none = (first <= 0.0f) & (last <= 0.0f), all = (first > 0.0f) & (last > 0.0f);
+      slopes += all ? out * in : F{}, starts += all ? out * at : F{};
+      std::memcpy(on + i, &all, sizeof(all));
+      const typename L::I bent = ~(none | all);  // or one of them is NaN, which must come through
       int32_t any = 0;
       for (int n = 0; n < L::W; ++n) any |= bent[n];
       for (int n = 0; any != 0 && n < L::W; ++n) {
-        if (bent[n]) bends[bend_count++] = {in[n], at[n], out[n], i + n};
+        if (bent[n] && i + n < units.count) bends[bend_count++] = {in[n], at[n], out[n], i + n};
       }
     }
     slope = sum<L>(slopes), start = sum<L>(starts);
@@ -96,8 +84,10 @@ struct Lines {
 struct Shares {  // of a tile of queries and keys
   float counts[QUERIES + KEYS];  // by diagonal, as in Diagonals; 0 where no query of the tile looks
   float factors[QUERIES];
+  Network units;  // of the head, read once
   Lines lines;
 
+  template <class L>
   INLINE void make(const Problem& p, int64_t h, int64_t t0, int64_t t1, int64_t u0, int64_t u1) {
     const Span seen = diagonals_for(p, t0, t1, u0, u1);
     const float* const row = p.table + h * p.table_row + p.zero + t0 + p.offset - (u1 - 1);
@@ -109,7 +99,8 @@ struct Shares {  // of a tile of queries and keys
     const float corners[4] = {count.low * factor.low, count.low * factor.high, count.high * factor.low,
                               count.high * factor.high};
     const Bounds share(corners, 4);
-    lines.make(p.units + h * p.unit_count * 3, p.unit_count, share.low, share.high);
+    if (units.count == 0) units.read(p, h);
+    lines.make<L>(units, share.low, share.high);
   }
 };
 
@@ -168,7 +159,9 @@ INLINE void add_share_gradients(const Shares& shares, int64_t count, int64_t row
   const auto add = [&](int64_t unit, F first, F second) {
     of_units[2 * unit] += double(sum<L>(first)), of_units[2 * unit + 1] += double(sum<L>(second));
   };
-  for (int64_t i = 0; i < lines.on_count; ++i) add(lines.on[i], alone, times);
+  for (int64_t i = 0; i < lines.unit_count; ++i) {
+    if (lines.on[i]) add(i, alone, times);
+  }
   for (int64_t i = 0; i < lines.bend_count; ++i) add(lines.bends[i].unit, alone_on[i], times_on[i]);
 }
 
