@@ -3,7 +3,8 @@
 Read in public repositories: OpenMOSS/MOSS, modeling_moss; turingmotors/heron, modeling_japanese_stablelm_alpha;
 ssbuild/deep_training, modeling_bluelm and modeling_xverse; foldl/chatllm.cpp (BlueLM-7B-32K); ztxz16/fastllm and a copy
 of XVERSE-13B-256K's rotary module; PaddleMIX's CogVLM and tongxiao2002/vllm-for-LMMs' CogVLM2; ports of StableLM-Alpha
-and of Ling 2.5 to vLLM, and of Ring-mini-linear to MLX; generative-computing/granite-switch.
+and of Ling 2.5 to vLLM, and of Ring-mini-linear to MLX; generative-computing/granite-switch; kyutai-labs/moshi,
+modules/rope.py and transformer.py; mlx-lm's lille-130m, afm7 and longcat_flash_ngram.
 """
 
 from typing import Any
@@ -241,13 +242,24 @@ def test_sections_that_are_not_those_of_the_head_are_told_by_their_key() -> None
         describe({**narrow, "rope_scaling": {"type": "default", "mrope_section": [4, 4, 4]}})
 
 
-def test_a_config_without_a_model_type_is_told_that_of_its_architecture() -> None:
+@pytest.mark.parametrize("empty", [{}, {"model_type": None}, {"model_type": ""}])
+def test_a_config_without_a_model_type_is_read_by_its_architecture(empty: dict[str, Any]) -> None:
+    """So are files of before transformers wrote model types."""
     pytest.importorskip("transformers")
-    for name, model_type in (("LlamaForCausalLM", "llama"), ("Phi3ForCausalLM", "phi3")):
-        with pytest.raises(ValueError, match=f'add "model_type": "{model_type}", which is that of {name}'):
-            describe({**SIZES, "architectures": [name], "rope_theta": 1e4})
-    with pytest.raises(ValueError, match="add it, or give the pairing"):
-        describe({**SIZES, "architectures": ["NothingForCausalLM"], "rope_theta": 1e4})
+    named = {"architectures": ["LlamaForCausalLM"], **SIZES, **empty, "max_position_embeddings": 2048}
+    described = describe(named)
+    (group,) = described
+    assert described.model_type == "llama"
+    assert (group.trained_length, group.notes[-1]) == (
+        2048,
+        "no model_type in the config: read as llama, which is that of LlamaForCausalLM",
+    )
+    assert_turns(group.encoding, rates(128), pairs="halves")
+    (own,) = describe({**named, "architectures": ["BaichuanForCausalLM"]})
+    assert own.encoding.to_dict() == group.encoding.to_dict()
+    for other in ({"auto_map": {"AutoConfig": "configuration_own.Config"}}, {"architectures": ["NothingForCausalLM"]}):
+        with pytest.raises(ValueError, match="there is no model_type in the config; add"):
+            describe({**named, "rope_theta": 1e4, **other})
 
 
 @pytest.mark.parametrize(("heads", "base", "image"), [({}, 1e4, 490), ({"num_multi_query_heads": 8}, 5e5, 1344)])
@@ -266,3 +278,48 @@ def test_cogvlms_have_a_base_in_their_code_and_no_model_type(heads: dict[str, in
     if not heads:
         with pytest.raises(ValueError, match="no num_multi_query_heads"):
             describe({**config, "vocab_size": 128256})
+        agent = {**config, "architectures": ["CogAgentForCausalLM"], "cross_image_size": 1120, "vision_config": tower}
+        assert "not read: the second tower, for images of cross_image_size" in describe(agent).groups[0].notes[-1]
+
+
+KYUTAI: dict[str, Any] = {
+    **{"dim": 2048, "num_heads": 32, "num_layers": 16, "context": 750, "max_period": 1e5, "n_q": 32, "dep_q": 8},
+    **{"card": 2048, "text_card": 8000, "positional_embedding": "rope", "depformer_dim": 1024, "gating": "silu"},
+    **{"depformer_num_heads": 16, "depformer_num_layers": 6, "depformer_pos_emb": "none", "causal": True},
+}
+
+
+@pytest.mark.parametrize("kind", ["stt", "tts", "hibiki", "moshi", None])
+def test_kyutais_own_configs_say_neighbours_and_their_own_period(kind: str | None) -> None:
+    """transformers has a class for moshi, which would fill in its defaults, and its weights are permuted to halves."""
+    main, depth = describe({**KYUTAI, **({} if kind is None else {"model_type": kind})})
+    assert_turns(main.encoding, rates(64, 1e5), pairs="neighbours")
+    assert (main.layers, main.trained_length) == (tuple(range(16)), None)
+    assert (depth.label, depth.layers, isinstance(depth.encoding, NoPE)) == ("depformer", tuple(range(6)), True)
+    assert len(describe({**KYUTAI, "dep_q": 0}).groups) == 1
+    halves, turning = describe(
+        {**KYUTAI, "positional_embedding": "rope_concat", "depformer_pos_emb": "rope", "depformer_max_period": 8}
+    )
+    assert_turns(halves.encoding, rates(64, 1e5), pairs="halves")
+    assert_turns(turning.encoding, rates(64, 8.0), pairs="neighbours")
+    with pytest.raises(ValueError, match="positional_embedding is 'sin', expected 'rope', 'rope_concat' or 'none'"):
+        describe({**KYUTAI, "positional_embedding": "sin"})
+
+
+def test_lille_and_afm_turn_neighbours_and_longcats_other_is_longcat() -> None:
+    lille = {"model_type": "lille-130m", "n_embd": 640, "n_head": 10, "n_kv_heads": 2, "n_layer": 24}
+    (group,) = describe({**lille, "rope_theta": 1e4, "block_size": 512})
+    assert_turns(group.encoding, rates(64), pairs="neighbours")
+    assert (len(group.layers), group.trained_length) == (24, 512)
+    afm = {"model_type": "afm7", "hidden_dim": 2048, "num_layers": 56, "num_heads": 16, "num_kv_reuse_layers": 21}
+    for keys, base in (({}, 5e4), ({"rope_theta": 5e5}, 5e5), ({"rope_parameters": {"rope_theta": 7e5}}, 7e5)):
+        (group,) = describe({**afm, **keys})
+        assert_turns(group.encoding, rates(128, base), pairs="neighbours")
+        assert len(group.layers) == 56
+    longcat = {**LATENT, "hidden_size": 6144, "num_attention_heads": 64, "num_layers": 28, "rope_theta": 1e7}
+    one, other = (
+        describe({**longcat, "max_position_embeddings": 131072, "model_type": name}, pairing="interleaved").groups[0]
+        for name in ("longcat_flash", "longcat_flash_ngram")
+    )
+    assert_turns(one.encoding, rates(64, 1e7), pairs="neighbours", start=128)
+    assert (one.encoding.to_dict(), one.layers) == (other.encoding.to_dict(), other.layers)

@@ -154,12 +154,33 @@ PARTS_ALONE = names("blt")
 LEARNED_RATES = names("mistral_large4_text")
 
 #: Published code outside of transformers that is the code of one of its model types.
-SAME_CODE = {"kimi_k2": "deepseek_v3", "deepseek_ref": "deepseek_v4", "minimax_m3": "minimax_m3_vl_text"}
+SAME_CODE = {
+    "kimi_k2": "deepseek_v3",
+    "deepseek_ref": "deepseek_v4",
+    "longcat_flash_ngram": "longcat_flash",
+    "minimax_m3": "minimax_m3_vl_text",
+}
 
-#: Published code whose config class has no model type: the architecture that its configs name instead.
+#: Published code outside of transformers by the architecture that its configs name. Some name no model type.
 BY_ARCHITECTURE = {
     "JapaneseStableLMAlphaForCausalLM": "japanese_stablelm_alpha",
     **dict.fromkeys(("CogVLMForCausalLM", "CogVLMVideoForCausalLM", "CogAgentForCausalLM"), "cogvlm"),
+    "LLaMAForCausalLM": "llama",  # before transformers had it
+    **dict.fromkeys(("BaichuanForCausalLM", "BaiChuanForCausalLM"), "baichuan"),
+    **dict.fromkeys(("ChatGLMModel", "ChatGLMForConditionalGeneration"), "chatglm"),
+    "AquilaForCausalLM": "aquila",
+    "BlueLMForCausalLM": "BlueLM",
+    "CodeShellForCausalLM": "codeshell",
+    "DeepseekForCausalLM": "deepseek",
+    "InternLMForCausalLM": "internlm",
+    "InternLM2ForCausalLM": "internlm2",
+    "MiniCPMForCausalLM": "minicpm",
+    "MossForCausalLM": "moss",
+    "OrionForCausalLM": "orion",
+    "QWenLMHeadModel": "qwen",
+    "RWForCausalLM": "RefinedWeb",
+    "XverseForCausalLM": "xverse",
+    "YiForCausalLM": "Yi",
 }
 
 #: Published code outside of transformers that rotates as Llama does; what their layers are, their keys say.

@@ -1,9 +1,17 @@
-"""What configs say in words of their own code, in those of transformers: DeepSeek's, ExecuTorch's, Xiaomi's."""
+"""What configs say in words of their own code, in those of transformers: DeepSeek's, ExecuTorch's, Xiaomi's, ..."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from posenc.integrations.transformers.description.config import need_key, need_size
+
+#: What Kyutai's own configs are called here: they say ``moshi``, ``hibiki``, ``stt``, ``tts`` or nothing.
+KYUTAI = "kyutai"
+
+
+def is_kyutai(config: Mapping[str, Any]) -> bool:
+    """Is this the config of Kyutai's own code (Moshi, Hibiki, STT, TTS), and not transformers' of the same type?"""
+    return config.get("dim") is not None and config.get("depformer_dim") is not None
 
 
 def is_deepseek(config: Mapping[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from posenc.integrations.transformers.description.layers import (
 )
 from posenc.integrations.transformers.description.normalise import ALONE, Part, at, normalise
 from posenc.integrations.transformers.description.not_rotary import READERS as NOT_ROTARY
+from posenc.integrations.transformers.description.own_words import KYUTAI, is_kyutai
 from posenc.integrations.transformers.description.params_json import NAME, is_params_json, translated
 from posenc.integrations.transformers.description.patch_tables import BESIDE_ROTATION
 from posenc.integrations.transformers.description.remote_code import READERS as REMOTE
@@ -58,12 +59,14 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
         >>> group.layers, group.trained_length, group.encoding.frequencies, group.encoding.pairing
         ((0, 1), 2048, Geometric(base=10000.0), 'half')
     """
-    raw = read(source)
+    raw, named = _by_architecture(read(source))
     params = isinstance(raw, Mapping) and is_params_json(raw)
     if params:
         keys, not_read, own = translated(tidy(raw), told=pairing is not None)
         pairing = pairing or own
         read_parts = [Part("", Keys(keys), ALONE, not_read)]
+    elif isinstance(raw, Mapping) and is_kyutai(raw):
+        read_parts = [Part("", Keys(tidy({**raw, "model_type": KYUTAI})), ALONE)]
     else:
         read_parts = normalise(raw)
     groups: list[LayerGroup] = []
@@ -92,7 +95,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     if isinstance(raw, Mapping):
         unread += not_seen(raw, {part.name for part in read_parts})
     whole = read_parts[0]
-    if note := _other_code(whole):
+    for note in filter(None, (_other_code(whole), named)):
         groups = [replace(group, notes=(*group.notes, note)) for group in groups]
     if not groups:
         raise troubles[0] if troubles else _nothing(whole, unread)
@@ -101,8 +104,22 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     return Description(NAME if params else str(model_type), tuple(groups), tuple(unread), reading)
 
 
+def _by_architecture(raw: Any) -> tuple[Any, str | None]:
+    """A raw config without a model type, with that of transformers' class of the name in ``architectures``, and a note.
+
+    A config that comes with code of its own is left as it is.
+    """
+    named = raw.get("architectures") if isinstance(raw, Mapping) else None
+    if not isinstance(named, (list, tuple)) or not named or raw.get("model_type") or raw.get("auto_map"):
+        return raw, None
+    known = type_of_architecture(str(named[0]))
+    if known is None:
+        return raw, None
+    return {**raw, "model_type": known}, f"no model_type in the config: read as {known}, which is that of {named[0]}"
+
+
 def _nothing(whole: Part, unread: list[str]) -> ValueError:
-    if whole.keys.get("model_type") is None:
+    if not whole.keys.get("model_type"):
         return ValueError(_no_type(whole))
     if whole.model_type in INSTEAD:
         return ValueError(
@@ -231,7 +248,7 @@ def _groups(part: Part, pairing: Pairing | None) -> list[LayerGroup]:
 
 def _unknown(part: Part) -> str:
     model_type = part.model_type
-    if part.keys.get("model_type") is None:
+    if not part.keys.get("model_type"):
         return _no_type(part)
     if config_class(model_type) is not None:
         why = f"{model_type!r} is a model type of transformers whose rotation posenc does not know"

@@ -14,6 +14,7 @@ from posenc.frequencies import DynamicNTK, Frequencies, Geometric, Linear, NTKAl
 from posenc.integrations.transformers.description.config import Keys, first, head_dim, need, need_key, need_size, size
 from posenc.integrations.transformers.description.layers import all_layers, with_attention
 from posenc.integrations.transformers.description.not_rotary import falcon_alibi, learned_table, mpt
+from posenc.integrations.transformers.description.own_words import KYUTAI
 
 #: (kind, layers, encoding, trained length, notes)
 Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
@@ -27,9 +28,9 @@ def _alibi(config: Mapping[str, Any]) -> list[Found]:
     return [("", all_layers(config), ALiBi(int(need(config, "num_heads"))), length and int(length), ())]
 
 
-def _plain(config: Mapping[str, Any]) -> list[Found]:
+def _plain(config: Mapping[str, Any], *notes: str) -> list[Found]:
     rope = RoPE(head_dim(config), frequencies=Geometric(float(config.get("rope_theta") or 10_000)))
-    notes = () if config.get("rope_theta") else _FIXED
+    notes = notes if config.get("rope_theta") else (*notes, *_FIXED)
     return [("", all_layers(config), rope, size(config, "max_positions"), notes)]
 
 
@@ -173,10 +174,16 @@ def _share_and_base(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"rotary_dim": rotary_dim, "frequencies": Geometric(10_000.0 if base is None else float(base))}
 
 
-def _xverse(config: Mapping[str, Any]) -> None:
+def _xverse(config: Mapping[str, Any]) -> list[Found] | None:
     """As Llama, with a base that the first models have in their code, and XVERSE-13B-256K another, with its rule."""
-    if config.get("rope_theta") is not None or config.get("rope_parameters"):
-        return
+    if config.get("rope_scaling") or config.get("rope_parameters"):
+        return None
+    if (base := config.get("rope_theta")) is not None:
+        note = (
+            "if this is XVERSE-13B-256K, its code has the rule 'dynamic' of factor 2 past max_position_embeddings "
+            "besides, which stands in no config: write it into rope_scaling"
+        )
+        return _plain(config, note) if base != 10_000 else None
     length = size(config, "max_positions")
     if length is not None and length > 8192:
         raise ValueError(
@@ -186,6 +193,7 @@ def _xverse(config: Mapping[str, Any]) -> None:
         )
     if isinstance(config, Keys):
         config["rope_theta"] = 10_000.0
+    return None
 
 
 def _cogvlm(config: Mapping[str, Any]) -> list[Found]:
@@ -196,9 +204,14 @@ def _cogvlm(config: Mapping[str, Any]) -> list[Found]:
             "describe: the config of a 'cogvlm' has the vocabulary of CogVLM2, whose code has the base 500000, and no "
             "num_multi_query_heads, which tells it from CogVLM, whose code has 10000; add it."
         )
-    note = "all tokens of an image but its first and its last have one position"
+    notes = ["all tokens of an image but its first and its last have one position"]
+    if config.get("cross_image_size") is not None:
+        notes.append(
+            "not read: the second tower, for images of cross_image_size, of which the config says nothing else: its "
+            "code rotates by rows and columns and has learned tables besides"
+        )
     rope = RoPE(head_dim(config), frequencies=Geometric(base))
-    return [("", all_layers(config), rope, size(config, "max_positions"), (*_FIXED, note))]
+    return [("", all_layers(config), rope, size(config, "max_positions"), (*_FIXED, *notes))]
 
 
 def _granite_switch(config: Mapping[str, Any]) -> list[Found] | None:
@@ -236,6 +249,55 @@ def _neobert(config: Mapping[str, Any]) -> list[Found] | None:
         return None
     rope = RoPE(head_dim(config), pairing="interleaved")
     return [("", all_layers(config), rope, config.get("max_length"), _FIXED)]
+
+
+def _kyutai(config: Mapping[str, Any]) -> list[Found]:
+    """Moshi and its kin in the words of their own code, whose pairs are neighbours (not so transformers' weights)."""
+    window, fused = config.get("context"), config.get("fuser")
+    notes = () if window is None else (f"attention sees the last {window} steps (context), however long the text",)
+    if isinstance(fused, Mapping) and fused.get("cross_attention_pos_emb"):
+        notes = (*notes, "not read: fuser.cross_attention_pos_emb: sinusoids are added to what the text attends to")
+    period, kind = config.get("max_period"), str(config.get("positional_embedding", "sin"))
+    rotation = _kyutai_encoding("", kind, head_dim(config), period)
+    found: list[Found] = [("", all_layers(config), rotation, None, notes)]
+    if config.get("dep_q", 1) != 0:
+        steps = {key.removeprefix("depformer_"): value for key, value in config.items() if key.startswith("depformer_")}
+        for key in steps:
+            config.get(f"depformer_{key}")
+        inherited = {key: config.get(key) for key in ("num_heads", "num_layers", "max_period")}
+        steps = {**inherited, **{key: value for key, value in steps.items() if value is not None}}
+        encoding = _kyutai_encoding(
+            "depformer_", str(steps.get("pos_emb", "sin")), head_dim(steps), steps.get("max_period")
+        )
+        note = "counts the codebooks of one step" if not isinstance(encoding, NoPE) else "each codebook has own weights"
+        found.append(("depformer", all_layers(steps), encoding, None, (note,)))
+    return found
+
+
+def _kyutai_encoding(prefix: str, kind: str, width: int, period: Any) -> Encoding:
+    if kind == "none":
+        return NoPE()
+    if kind not in ("rope", "rope_concat"):
+        key = f"{prefix}pos_emb" if prefix else "positional_embedding"
+        raise ValueError(
+            f"describe: {key} is {kind!r}, expected 'rope', 'rope_concat' or 'none', which all released models have; "
+            "posenc has no sinusoids in the order of that code."
+        )
+    base = 10_000.0 if period is None else float(period)
+    return RoPE(width, frequencies=Geometric(base), pairing="interleaved" if kind == "rope" else "half")
+
+
+def _traditional(config: Mapping[str, Any]) -> list[Found]:
+    """Lille-130M and AFM-7B as mlx-lm has them, whose pairs are neighbours."""
+    lille = config.get("model_type") == "lille-130m"
+    parameters = config.get("rope_parameters")
+    inside = parameters.get("rope_theta") if isinstance(parameters, Mapping) else None
+    base = inside if inside is not None else config.get("rope_theta")
+    base = need_key(config, "rope_theta") if lille and base is None else 50_000.0 if base is None else base
+    width = int(need_key(config, "n_embd" if lille else "hidden_dim")) // int(need(config, "num_heads"))
+    rope = RoPE(width, frequencies=Geometric(float(base)), pairing="interleaved")
+    notes = () if lille else ("queries and keys are normalised after the rotation, with a weight for each channel",)
+    return [("", all_layers(config), rope, config.get("block_size") if lille else None, notes)]
 
 
 def _moonvit(config: Mapping[str, Any]) -> list[Found]:
@@ -307,6 +369,8 @@ READERS: dict[str, Reader] = {
     "stablelm_alpha": _stablelm_alpha,
     "xverse": _xverse,
     "neobert": _neobert,
+    KYUTAI: _kyutai,
+    **dict.fromkeys(("afm7", "lille-130m"), _traditional),
     "replit_lm": _replit,
     **dict.fromkeys(("evo2", "stripedhyena", "stripedhyena2"), _hyena),
     "telechat": _telechat,
