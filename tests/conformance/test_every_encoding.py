@@ -419,6 +419,10 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
         posenc.ALiBi(num_heads=12, max_bias=16.0, strength=0.125),
         biased(alibi.bias, num_heads=12, max_bias=16.0, strength=0.125),
     ),
+    "alibi of given slopes": (
+        posenc.ALiBi(num_heads=3, rule=(0.5, 0.0, 0.125), strength=0.5),
+        biased(alibi.bias, num_heads=3, rule=(0.5, 0.0, 0.125), strength=0.5),
+    ),
     "alibi, geometric": (
         posenc.ALiBi(num_heads=12, rule="geometric"),
         biased(alibi.bias, num_heads=12, rule="geometric"),

@@ -146,3 +146,43 @@ def test_a_model_gives_the_same_logits_with_its_attention_replaced(model: str, r
 def test_another_rule_is_refused() -> None:
     with pytest.raises(ValueError, match="got rule 'paper', expected one of"):
         posenc.ALiBi(num_heads=4, rule="paper")
+
+
+def test_given_slopes_are_the_slopes() -> None:
+    slopes = (0.5, 0.0, 0.125)
+    alibi = posenc.ALiBi(num_heads=3, rule=slopes)
+    assert alibi.slopes == slopes
+    assert posenc.ALiBi(num_heads=3, rule=torch.tensor(slopes), strength=0.5).slopes == (0.25, 0.0, 0.0625)  # type: ignore[arg-type]
+    assert posenc.ALiBi.from_dict(alibi.to_dict()).slopes == slopes  # type: ignore[attr-defined]
+    assert "rule=(0.5, 0.0, 0.125)" in repr(alibi)
+    bias = alibi.bias(torch.tensor([4]), torch.arange(5))
+    assert torch.equal(bias[:, 0, 0], torch.tensor([-2.0, 0.0, -0.5]))
+
+
+@pytest.mark.parametrize(
+    ("slopes", "message"),
+    [
+        ((0.5,), "got 1 slopes as rule, expected one for each of the 2 heads"),
+        (0.5, "got 0.5 as rule, expected one for each of the 2 heads"),
+        (((0.5, 0.25), (0.5, 0.25)), "got slope"),
+        ((0.5, -0.25), "got slope -0.25, expected 0 or above"),
+        ((0.5, float("nan")), "got slope nan, expected a finite number"),
+        ((0.5, True), "got slope True, expected a finite number"),
+    ],
+)
+def test_slopes_that_do_not_fit_are_refused(slopes: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        posenc.ALiBi(num_heads=2, rule=slopes)  # type: ignore[arg-type]
+
+
+def test_a_largest_bias_beside_slopes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"got max_bias 16\.0 beside slopes, expected one of the two"):
+        posenc.ALiBi(num_heads=2, rule=(0.5, 0.25), max_bias=16.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("slopes", "rule"), ("alibi_slopes", "rule"), ("alibi_bias_max", "max_bias")]
+)
+def test_other_libraries_names_are_answered(name: str, ours: str) -> None:
+    with pytest.raises(TypeError, match=f"expected {ours}"):
+        posenc.ALiBi(num_heads=2, **{name: 8.0})  # type: ignore[arg-type]

@@ -45,6 +45,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("relative_attention_num_buckets", "num_relative_buckets"), ("num_buckets",)),
     **dict.fromkeys(("relative_attention_max_distance",), ("max_distance",)),
     "mrope_section": ("sections",),
+    **dict.fromkeys(("slopes", "alibi_slopes"), ("rule",)),
+    **dict.fromkeys(("alibi_bias_max", "max_alibi_bias"), ("max_bias",)),
 }
 
 #: What to write, where another value goes under the name too.
@@ -53,6 +55,7 @@ _HOW = {
     "pairing": 'give pairing="interleaved" or pairing="half"',
     "rotary_dim": "give rotary_dim=..., the number of rotated channels",
     "direction": 'give direction="both" or direction="causal"',
+    "rule": "give rule=(0.5, 0.25, ...), one slope for each head",
 }
 
 

@@ -1,6 +1,7 @@
 """Attention with linear biases."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, final, get_args
 
 import torch
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posenc.encoding import ScoreEncoding
+from posenc.frequencies.arguments import check_number
 from posenc.kernels.precision import as_float64
 
 Rule = Literal["authors", "mpt", "geometric"]
@@ -29,7 +31,9 @@ class ALiBi(ScoreEncoding):
         num_heads: :math:`H`, at least 1.
         rule: "authors": the slopes of the next lower power of two, then every second slope of the next higher one
             (the authors' code; BLOOM, Falcon). "mpt": the slopes of the next higher power of two, first the second,
-            fourth, ... and then the first, third, ... (MPT). "geometric": :math:`2^{-Bh/H}` in this case too.
+            fourth, ... and then the first, third, ... (MPT). "geometric": :math:`2^{-Bh/H}` in this case too. Or the
+            slopes themselves, one number for each head, 0 or above, in 1/token, which :math:`c` multiplies: for some
+            heads of a larger model (tensor parallelism; see the example), or with 0 for a head without a bias.
         max_bias: :math:`B`, above 0: the slope of the last head is :math:`2^{-B}`. MPT's ``alibi_bias_max``,
             llama.cpp's ``max_alibi_bias``; MPT-7B-StoryWriter has 16.
         strength: :math:`c`, above 0. Falcon divides dot products and biases together by sqrt(head_dim), so its models
@@ -43,11 +47,17 @@ class ALiBi(ScoreEncoding):
     footnote).
 
     Raises:
-        ValueError: ``num_heads`` below 1, an unknown rule, or a ``max_bias`` or ``strength`` that is not above 0.
+        ValueError: ``num_heads`` below 1, an unknown rule, slopes that are not one number of 0 or above for each head,
+            a ``max_bias`` beside slopes, or a ``max_bias`` or ``strength`` that is not above 0.
 
     Example:
         >>> ALiBi(num_heads=2).bias(torch.arange(3), torch.arange(3))[0, 2]
         tensor([-0.1250, -0.0625, -0.0000])
+
+        Heads 4 to 7 of a model of 8 heads, for the second of two processes that share the heads:
+
+        >>> ALiBi(num_heads=4, rule=ALiBi(num_heads=8).slopes[4:]).slopes
+        (0.03125, 0.015625, 0.0078125, 0.00390625)
 
     Differs from the paper: the paper's ALiBi is causal; this one uses the absolute distance, so that an encoder can use
     it too.
@@ -62,23 +72,35 @@ class ALiBi(ScoreEncoding):
     factors_are_causal = True
     bias_is_pure = True
 
-    def __init__(self, num_heads: int, *, rule: Rule = "authors", max_bias: float = 8.0, strength: float = 1.0) -> None:
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        rule: Rule | Sequence[float] = "authors",
+        max_bias: float = 8.0,
+        strength: float = 1.0,
+    ) -> None:
         super().__init__()
         if num_heads < 1:
             raise ValueError(f"ALiBi: got num_heads {num_heads}, expected at least 1.")
-        if rule not in get_args(Rule):
-            raise ValueError(f"ALiBi: got rule {rule!r}, expected one of {get_args(Rule)}.")
         for name, value in (("max_bias", max_bias), ("strength", strength)):
             if not 0 < value < math.inf:
                 raise ValueError(f"ALiBi: got {name} {value}, expected a finite number above 0.")
         self.num_heads = num_heads
-        self.rule = rule
+        self.rule = rule if isinstance(rule, str) else _given(rule, num_heads, max_bias)
+        if isinstance(rule, str) and rule not in get_args(Rule):
+            raise ValueError(
+                f"ALiBi: got rule {rule!r}, expected one of {get_args(Rule)}, or one slope for each head, such as "
+                "rule=(0.5, 0.25)."
+            )
         self.max_bias = max_bias
         self.strength = strength
 
     @property
     def slopes(self) -> tuple[float, ...]:
         """m_h for each head, in 1/token."""
+        if not isinstance(self.rule, str):
+            return tuple(self.strength * slope for slope in self.rule)
         heads = self.num_heads
         lower = 2 ** int(math.log2(heads))
         if self.rule == "geometric" or lower == heads:
@@ -103,3 +125,24 @@ class ALiBi(ScoreEncoding):
         distance = (as_float64(q_positions)[..., :, None] - as_float64(k_positions)[..., None, :]).abs()
         slopes = torch.tensor(self.slopes, dtype=torch.float32, device=q_positions.device)
         return -slopes[:, None, None] * distance.to(torch.float32).to(q_positions.device)[..., None, :, :]
+
+
+def _given(slopes: Sequence[float], num_heads: int, max_bias: float) -> tuple[float, ...]:
+    """The slopes that a caller gives, checked. A tensor or an array of one dimension is taken too."""
+    found = slopes.tolist() if hasattr(slopes, "tolist") else slopes
+    if not isinstance(found, (list, tuple)) or len(found) != num_heads:
+        got = f"{len(found)} slopes" if isinstance(found, (list, tuple)) else f"{found!r}"
+        raise ValueError(
+            f"ALiBi: got {got} as rule, expected one for each of the {num_heads} heads: num_heads={num_heads} is the "
+            "number of heads that this object sees."
+        )
+    for slope in found:
+        check_number("ALiBi", "slope", slope)
+        if slope < 0:
+            raise ValueError(f"ALiBi: got slope {slope}, expected 0 or above: a bias that grows with the distance.")
+    if max_bias != 8.0:
+        raise ValueError(
+            f"ALiBi: got max_bias {max_bias} beside slopes, expected one of the two: max_bias takes part only where "
+            "the slopes are computed."
+        )
+    return tuple(float(slope) for slope in found)

@@ -1,16 +1,20 @@
 """ALiBi: a penalty on the scores that grows with the distance, with one slope per head."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 
 def slopes(
-    num_heads: int, *, rule: str = "authors", max_bias: float = 8.0, strength: float = 1.0
+    num_heads: int, *, rule: str | Sequence[float] = "authors", max_bias: float = 8.0, strength: float = 1.0
 ) -> npt.NDArray[np.float64]:
     """How much a score loses per token of distance, for each head.
 
         m(h) = c 2^(-B h / n)                               h = 1 .. n, n = `num_heads` a power of two,
                                                             B = `max_bias`, c = `strength`; 8 and 1 in the paper
+
+    `rule` may also be the numbers themselves, which are multiplied by c: m(h) = c rule[h].
 
     The paper stops there. For any other n there are three rules, and a model keeps the one it was trained with:
 
@@ -28,7 +32,9 @@ def slopes(
     power = 1
     while 2 * power <= num_heads:
         power = 2 * power
-    if rule == "geometric" or power == num_heads:
+    if not isinstance(rule, str):
+        m = [strength * slope for slope in rule]
+    elif rule == "geometric" or power == num_heads:
         m = of(num_heads)
     elif rule == "authors":
         m = of(power) + of(2 * power)[0::2]
@@ -45,7 +51,7 @@ def bias(
     k_positions: npt.ArrayLike,
     *,
     num_heads: int,
-    rule: str = "authors",
+    rule: str | Sequence[float] = "authors",
     max_bias: float = 8.0,
     strength: float = 1.0,
 ) -> npt.NDArray[np.float64]:
