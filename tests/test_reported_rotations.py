@@ -144,9 +144,15 @@ def test_slopes_are_the_authors_for_any_number_of_heads() -> None:
 
 
 def test_a_share_of_the_heads_is_not_given_the_slopes_of_others() -> None:
-    """flashinfer-ai/flashinfer#1606: each process of several took the slopes of its own number of heads."""
+    """flashinfer-ai/flashinfer#1606, #5101, bigscience-workshop/Megatron-DeepSpeed#227: each process of several took
+    the slopes of its own number of heads, or those of the first heads."""
     with pytest.raises(ValueError, match="heads"):
         posenc.attention(Q[:, :2], K[:, :2], V[:, :2], posenc.ALiBi(HEADS))
+    whole = posenc.attention(Q, K, V, posenc.ALiBi(HEADS), causal=True)
+    for heads in (slice(0, 2), slice(2, HEADS)):
+        alibi = posenc.ALiBi(len(Q[0, heads]), rule=posenc.ALiBi(HEADS).slopes[heads])
+        part = posenc.attention(Q[:, heads], K[:, heads], V[:, heads], alibi, causal=True)
+        torch.testing.assert_close(part, whole[:, heads])
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
 """ALiBi: a penalty on the scores that grows with the distance, with one slope per head."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 
 def slopes(
-    num_heads: int, *, rule: str | Sequence[float] = "authors", max_bias: float = 8.0, strength: float = 1.0
+    num_heads: int, *, rule: str | tuple[float, ...] = "authors", max_bias: float = 8.0, strength: float = 1.0
 ) -> npt.NDArray[np.float64]:
     """How much a score loses per token of distance, for each head.
 
@@ -51,7 +49,7 @@ def bias(
     k_positions: npt.ArrayLike,
     *,
     num_heads: int,
-    rule: str | Sequence[float] = "authors",
+    rule: str | tuple[float, ...] = "authors",
     max_bias: float = 8.0,
     strength: float = 1.0,
 ) -> npt.NDArray[np.float64]:
