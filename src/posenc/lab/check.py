@@ -4,6 +4,7 @@ import os
 import textwrap
 from typing import Any
 
+from posenc.integrations.timm.library import is_timm
 from posenc.integrations.transformers import Report
 from posenc.integrations.transformers import check as check_model
 from posenc.lab.checkpoint.find import check_digests, find
@@ -28,7 +29,13 @@ def check(source: str, *, trust_remote_code: bool = False) -> Report:
         file = place.folder / "config.json"
         if not file.is_file():
             raise RunError(f"{source}: there is no config.json in it; give the folder of a model.")
-        check_code(place.folder, read_json(file), source, trust_remote_code)
+        config = read_json(file)
+        if is_timm(config):
+            raise RunError(
+                f"{source}: this is a model of timm, whose config says nothing of its encoding that could be checked; "
+                "posenc inspect says what its modules compute."
+            )
+        check_code(place.folder, config, source, trust_remote_code)
         options["use_safetensors"] = True
     else:
         options["gguf_file"] = place.gguf.name

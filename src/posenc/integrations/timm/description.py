@@ -1,5 +1,6 @@
 """What the positional encodings of a model of timm are."""
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -17,7 +18,8 @@ def describe(source: Any) -> Description:
     no encoding for, with the reason.
 
     Args:
-        source: a model, or its name, such as "vit_base_patch16_224"; one by name is made without memory or weights.
+        source: a model; its name, such as "vit_base_patch16_224"; or its config, a dict, a ``config.json`` or the
+            folder that holds one. A model by name or config is made without memory or weights.
 
     Returns:
         A :class:`posenc.integrations.transformers.Description`. Layers are numbered by the order of their attention;
@@ -25,7 +27,8 @@ def describe(source: Any) -> Description:
 
     Raises:
         TypeError: another source.
-        ValueError: an unknown name; a model without a positional encoding that posenc knows.
+        ValueError: an unknown name; a config that timm refuses; a model without a positional encoding that posenc
+            knows.
         ImportError: a name, and timm cannot be imported.
 
     Example:
@@ -59,7 +62,7 @@ def describe(source: Any) -> Description:
             )
         note = "none of its modules adds positions; convolutions between them may tell neighbours apart"
         groups = [LayerGroup("", "", tuple(range(len(attentions))), NoPE(), notes=(note,))]
-    name = source if isinstance(source, str) else _name(model)
+    name = source if isinstance(source, str) and not Path(source).exists() else _name(model)
     return Description(name, tuple(groups), tuple(_unread(why, where) for why, where in unread.items()), _version())
 
 

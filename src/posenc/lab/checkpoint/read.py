@@ -7,15 +7,15 @@ from posenc.integrations import gguf
 from posenc.integrations.transformers import Description, describe
 from posenc.lab.checkpoint.find import find
 from posenc.lab.checkpoint.pipeline import describe_diffusers
-from posenc.lab.checkpoint.timm_library import describe_name
+from posenc.lab.checkpoint.timm_library import describe_config, describe_name
 from posenc.lab.run.errors import RunError
 
 
 def read(source: str | Path, *, pairing: Any = None) -> Description:
     """Describe a model from a folder, a config.json or params.json, a GGUF file, or an installed package.
 
-    The folder may be a pipeline or model of diffusers. A name that is not a file may be a model of timm. Both need the
-    package installed.
+    The folder may be a pipeline or model of diffusers, or a model of timm. A name that is not a file may be a model of
+    timm. Both need the package installed.
 
     Raises:
         RunError: there is no model, or there are several.
@@ -26,11 +26,14 @@ def read(source: str | Path, *, pairing: Any = None) -> Description:
         return gguf.describe(path)
     if path.suffix == ".json" or (path.is_dir() and any(path.glob("*.json"))):
         found = describe_diffusers(path, pairing=pairing)
+        found = describe_config(path) if found is None else found
         return describe(path, pairing=pairing) if found is None else found  # which may be empty, and says why
     try:
         place = find(str(source))  # a folder with a GGUF file, or a package
     except RunError as error:
-        is_name = not path.exists() and path.parent == Path() and "/" not in str(source)
+        is_name = not path.exists() and (
+            "/" not in str(source) or str(source).startswith(("timm/", "hf-hub:timm/", "hf_hub:timm/"))
+        )
         if is_name and (found := describe_name(str(source), otherwise=error)) is not None:
             return found
         raise

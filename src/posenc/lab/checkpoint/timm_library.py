@@ -4,13 +4,17 @@ import enum
 import importlib
 import importlib.machinery
 import importlib.util
+import re
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
+from posenc.integrations.json_file import load_json
 from posenc.integrations.timm import describe
+from posenc.integrations.timm.library import is_timm
 from posenc.integrations.transformers import Description
 from posenc.lab.run.errors import RunError
 
@@ -67,6 +71,26 @@ def import_timm() -> Any:
         _forget("torchvision")
 
 
+def describe_config(path: Path) -> Description | None:
+    """Describe the model of timm that a ``config.json``, or the folder that holds one, is of; None if it is not one.
+
+    Raises:
+        RunError: timm is not installed.
+        ValueError: timm refuses the config.
+    """
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        config = load_json(file)
+    except ValueError:  # which other code reports
+        return None
+    if not is_timm(config):
+        return None
+    if importlib.util.find_spec("timm") is None:
+        raise RunError(f"{path}: this is the config of a model of timm, which is not installed; pip install timm.")
+    import_timm()
+    return describe(config)
+
+
 def describe_name(name: str, *, otherwise: RunError) -> Description | None:
     """Describe a model of timm by its name; None where timm is not installed.
 
@@ -76,6 +100,7 @@ def describe_name(name: str, *, otherwise: RunError) -> Description | None:
     if importlib.util.find_spec("timm") is None:
         return None
     import_timm()
+    name = re.sub(r"^(hf[-_]hub:)?timm/", "", name)  # where timm's own weights are, under the names of their models
     try:
         return describe(name)
     except ValueError as error:

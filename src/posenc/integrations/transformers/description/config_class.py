@@ -28,6 +28,8 @@ def config_class(model_type: Any) -> Any:
     from transformers import CONFIG_MAPPING
 
     model_type = SAME_CODE.get(model_type, model_type)
+    if model_type in ("timm_backbone", "timm_wrapper"):  # they import timm, and say nothing of positions
+        return None
     found = [CONFIG_MAPPING[model_type]] if model_type in CONFIG_MAPPING else [None]
     return found[0]
 

@@ -5,6 +5,10 @@ from posenc.integrations.transformers.description.model_types import names
 #: What has no encoding of posenc: what it has instead.
 INSTEAD = {
     **dict.fromkeys(
+        names("timm_backbone timm_wrapper"),
+        "a model of timm, whose modules posenc.integrations.timm.describe reads",
+    ),
+    **dict.fromkeys(
         names("data2vec-audio hubert omniasr_audio sew sew-d unispeech unispeech-sat wav2vec2 wavlm"),
         "a convolution over the frames, num_conv_pos_embeddings wide, and no table",
     ),

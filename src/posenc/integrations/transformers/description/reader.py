@@ -134,6 +134,11 @@ def _nothing(whole: Part, unread: list[str]) -> ValueError:
 
 
 def _no_type(part: Part) -> str:
+    if isinstance(part.keys.get("architecture"), str):
+        return (
+            f"describe: this is the config of a model of timm, {part.keys['architecture']!r}; read it with "
+            "posenc.integrations.timm.describe, or posenc inspect."
+        )
     named = part.keys.get("architectures")
     known = type_of_architecture(str(named[0])) if isinstance(named, (list, tuple)) and named else None
     add = "it" if known is None or not named else f'"model_type": "{known}", which is that of {named[0]}'
