@@ -71,6 +71,7 @@ MROPE, IMROPE = "QWEN2VL PADDLEOCR", "QWEN3VL QWEN3VLMOE QWEN35 QWEN35MOE"
 #: Architectures that the pinned package gguf does not name yet.
 NEWER = of.names("""
     bailingmoe3 cohere2moe deepseek32 deepseek4 deepseek41 dflash dots3note eagle3 gemma4-assistant glm5-next
+    deepseekocr glmocr gptoss mllama olmo3 qwen25vl
     granite_swa graniteswitch hrm_text hy_v3 hy_v4 kimi-k3 laguna maple mellum minimax-01 minimax-m3 muse-glimmer
     nanbeige pockettts qwen3tts qwen4exp spark2_5 talkie
 """)
@@ -83,10 +84,10 @@ def test_pairings_are_those_of_llama_cpp() -> None:
     other = of.TABLES | of.PLAIN  # whose code adds a table, or names its own pairing, whatever that function gives
     assert norm - other == of.INTERLEAVED - NEWER
     assert neox - other == of.HALF - NEWER - of.PLAIN
-    assert {name_of[c] for c in MROPE.split()} == {arch for arch, layout in of.SECTIONS.items() if layout == "chunked"}
-    assert {name_of[c] for c in IMROPE.split()} == {
-        a for a, layout in of.SECTIONS.items() if layout == "interleaved" and a not in NEWER
-    }
+    for constants, layout in ((MROPE, "chunked"), (IMROPE, "interleaved")):
+        assert {name_of[c] for c in constants.split()} == {
+            arch for arch, own in of.SECTIONS.items() if own == layout and arch not in NEWER
+        }
     assert set(name_of.values()) >= of.KNOWN - NEWER
     every = [of.INTERLEAVED, of.HALF, of.SECTIONS.keys(), of.TABLES, of.ALIBI, of.T5, of.UNROTATED]
     assert sum(map(len, every)) == len(of.KNOWN)

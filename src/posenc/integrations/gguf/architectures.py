@@ -1,6 +1,7 @@
 """What llama.cpp's code does by architecture and no GGUF file says: pairing, windows, layers without rotation.
 
-Read from its source (``llama_model_rope_type`` and the files of the models), as it was in November 2026.
+Read from its source (``llama_model_rope_type`` and the files of the models), as it was in November 2026. So are the
+architectures that Ollama's converter alone writes, from Ollama's.
 """
 
 from typing import Literal
@@ -16,20 +17,21 @@ INTERLEAVED = names("""
     arcee arctic baichuan bailingmoe bailingmoe3 chameleon chatglm cohere2 cohere2moe command-r deci deepseek
     deepseek2 deepseek32 deepseek4 deepseek41 dots3note eagle3 ernie4_5 ernie4_5-moe glm-dsa glm4 granite granite_swa
     granitehybrid granitemoe graniteswitch hy_v4 internlm2 llada llama llama-embed llama4 maincoder minicpm mistral3
-    mistral4 muse-glimmer nanbeige neo-bert olmo plm pockettts smollm3 xverse
+    mistral4 mllama muse-glimmer nanbeige neo-bert olmo plm pockettts smollm3 xverse
 """)
 #: And for pairs (c, c + rotated channels / 2).
 HALF = names("""
-    afmoe apertus bailingmoe2 bitnet codeshell cogvlm dbrx deepseek2-ocr dflash dots1 dream eurobert exaone
-    exaone-moe exaone4 falcon falcon-h1 gemma gemma-embedding gemma2 gemma3 gemma3n gemma4 gemma4-assistant glm4moe
-    gpt-oss gptneox grok grovemoe hrm_text hunyuan-dense hunyuan-moe hunyuan_vl hy_v3 jais2 jina-bert-v3 laguna lfm2
-    lfm2moe llada-moe maple mellum mimo2 minicpm3 minimax-01 minimax-m2 minimax-m3 modern-bert nemotron nomic-bert
-    nomic-bert-moe olmo2 olmoe openelm orion pangu-embedded phi2 phi3 phimoe plamo plamo2 plamo3 qwen qwen2 qwen2moe
-    qwen3 qwen3moe qwen3next rnd1 seed_oss smallthinker spark2_5 stablelm starcoder2 step35 talkie
+    afmoe apertus bailingmoe2 bitnet codeshell cogvlm dbrx deepseek2-ocr deepseekocr dflash dots1 dream eurobert
+    exaone exaone-moe exaone4 falcon falcon-h1 gemma gemma-embedding gemma2 gemma3 gemma3n gemma4 gemma4-assistant
+    glm4moe gpt-oss gptneox gptoss grok grovemoe hrm_text hunyuan-dense hunyuan-moe hunyuan_vl hy_v3 jais2
+    jina-bert-v3 laguna lfm2 lfm2moe llada-moe maple mellum mimo2 minicpm3 minimax-01 minimax-m2 minimax-m3
+    modern-bert nemotron nomic-bert nomic-bert-moe olmo2 olmo3 olmoe openelm orion pangu-embedded phi2 phi3 phimoe
+    plamo plamo2 plamo3 qwen qwen2 qwen2moe qwen3 qwen3moe qwen3next rnd1 seed_oss smallthinker spark2_5 stablelm
+    starcoder2 step35 talkie
 """)
 #: Several coordinates: the layout of :class:`posenc.MRoPE`.
 SECTIONS = {
-    **{"qwen2vl": "chunked", "paddleocr": "chunked"},
+    **dict.fromkeys(("glmocr", "paddleocr", "qwen25vl", "qwen2vl"), "chunked"),
     **dict.fromkeys(("qwen3tts", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen4exp"), "interleaved"),
 }
 #: The same if the file gives sections, and one coordinate if not.
@@ -76,7 +78,7 @@ WINDOWS: dict[str, tuple[int, Literal["first", "last"]]] = {
     "modern-bert": (3, "first"),
 }
 #: The file has to store which.
-STORED_WINDOWS = names("dots3note gemma4 gemma4-assistant maple mimo2 spark2_5 step35")
+STORED_WINDOWS = names("dots3note gemma4 gemma4-assistant maple mimo2 olmo3 spark2_5 step35")
 #: No layer has a window in a file that has no length of it,
 WINDOWS_IF_LENGTH = names("afmoe gemma3 laguna mellum modern-bert olmo2 plamo3 smallthinker")
 #: or of another number of layers.
@@ -89,7 +91,7 @@ LOCAL_BASE = dict.fromkeys(
 #: or that of the other layers.
 UNSCALED_LOCALLY = names("laguna muse-glimmer")
 #: They have the base of the other layers, whatever is stored, and are not scaled.
-UNSCALED_AS_OTHERS = names("mellum olmo2")
+UNSCALED_AS_OTHERS = names("mellum olmo2 olmo3")
 #: They are scaled as the other layers, by the stored base where there is one.
 SCALED_LOCALLY = names("afmoe gemma2 gpt-oss llama4 maple smallthinker spark2_5")
 #: In all others with windows, they rotate as the other layers do.
@@ -127,6 +129,12 @@ INTERVALS = {**dict.fromkeys(names("qwen3next qwen35 qwen35moe qwen4exp"), 4), "
 RAISES_SCORES = names("deepseek2 deepseek32 glm-dsa mistral4")
 #: which this one does not read.
 NO_MULTIPLIER = names("glm-dsa")
+#: Scaled by YaRN where the file has the length before the extension, whatever kind of scaling it says.
+YARN_BY_LENGTH = names("gptoss olmo3")
+#: Ollama's files of Gemma 3 with these numbers of layers lack the factor of the layers without a window.
+OLLAMAS_FACTOR = {"gemma3": {34: 8.0, 48: 8.0, 62: 8.0}}
+#: And those without a base mean this one.
+OLLAMAS_BASE = {"gemma3": 1e6}
 #: YaRN has no temperature.
 NO_TEMPERATURE = names("deepseek4 deepseek41")
 #: It is mscale_all_dim itself, and divides the temperature.

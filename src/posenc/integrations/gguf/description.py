@@ -69,6 +69,11 @@ def _rotary(values: Values, arch: str, heads: int, count: int, layers: tuple[int
     stored_dim = values.whole("rope.dimension_count", head_dim)
     rotary_dim = stored_dim // 2 if arch in of.HALF_OF_STORED else stored_dim
     rule, trained, notes = rule_of(values, rotary_dim)
+    if values.header.get("rope.scaling_beta") is not None and not isinstance(rule, Geometric):
+        notes = (
+            *notes,
+            "as llama.cpp reads it; rope.scaling_beta is Ollama's, whose code divides all positions by the factor",
+        )
     layout, sections = _sections(values)
     latent = bool(values.number(of.COMPRESSED_IF_STORED[arch], 0)) if arch in of.COMPRESSED_IF_STORED else False
 
@@ -141,7 +146,9 @@ def _sections(values: Values) -> tuple[Any, list[int]]:
     arch, path = values.arch, values.header.path
     if arch not in of.SECTIONS.keys() | of.SECTIONS_IF_GIVEN.keys():
         return None, []
-    found = values.any("rope.dimension_sections")
+    # Ollama's converter has other names for the key.
+    named = [values.any(key) for key in ("rope.dimension_sections", "rope.mrope_section", "mrope_sections")]
+    found = next((each for each in named if each is not None), None)
     if found is None and arch not in of.SECTIONS:
         return None, []
     if not isinstance(found, list) or not all(is_number(each) for each in found):
@@ -176,7 +183,11 @@ def _local(values: Values, rule: Frequencies, head_dim: int, stored_dim: int) ->
 def _tempered(values: Values, encoding: Encoding) -> Encoding:
     """With the temperature by position that the file gives."""
     key = of.STORED_TEMPERATURES.get(values.arch)
-    if key is None or not (strength := values.number("attention.temperature_scale")):
+    if key is None:
+        return encoding
+    # The second is Ollama's name.
+    strength = values.number("attention.temperature_scale", values.number("rope.scaling_beta"))
+    if not strength:
         return encoding
     length = values.whole(key, values.whole("context_length") if key.startswith("rope") else None)
     if length is None:
@@ -226,6 +237,8 @@ def _windowed(values: Values, arch: str, layers: tuple[int, ...], count: int) ->
 def _kind(values: Values, arch: str, layer: int, windowed: dict[int, bool] | None, differs: bool) -> str:
     if arch in of.FINETUNED_MEANS_ROTATED and values.any("rope.scaling.finetuned") is False:
         return "unrotated"
+    if arch == "mllama" and layer in (values.any("attention.cross_attention_layers") or ()):
+        return "unrotated"  # it attends to an image
     rotated = values.any("attention.rope_pattern") if arch == "granite_swa" else None
     if isinstance(rotated, list) and layer < len(rotated) and not rotated[layer]:
         return "unrotated"

@@ -12,9 +12,15 @@ from posenc.integrations.gguf.values import Values
 Rule = tuple[Frequencies, int | None, tuple[str, ...]]
 
 
+def is_ollamas(values: Values) -> bool:
+    """Is this a file that Ollama's converter wrote, as far as its keys show it?"""
+    return any(values.header.get(f"rope.{kind}.freq_base") is not None for kind in ("local", "global"))
+
+
 def stored_base(values: Values) -> float | None:
     """The base that the file stores; Ollama's own files of Gemma 3 have another name for it."""
-    found: float | None = values.number("rope.freq_base", values.number("rope.global.freq_base"))
+    default = of.OLLAMAS_BASE.get(values.arch) if is_ollamas(values) else None
+    found: float | None = values.number("rope.freq_base", values.number("rope.global.freq_base", default))
     return found
 
 
@@ -42,6 +48,11 @@ def rule_of(values: Values, rotary_dim: int, *, base: float | None = None) -> Ru
     kind = str(values.any("rope.scaling.type", "linear" if factor != 1 else "none"))
     trained = values.whole("rope.scaling.original_context_length", longest)
     notes: tuple[str, ...] = () if stored is not None else ("no base is stored: 10000 is understood",)
+    if arch in of.YARN_BY_LENGTH and factor != 1:
+        kind = "yarn" if values.header.get("rope.scaling.original_context_length") is not None else "linear"
+    if factor == 1 and (missing := _ollamas_factor(values)) is not None:
+        kind, factor = "linear", missing
+        notes = (*notes, f"no factor is stored: {missing:g} is understood, as Ollama does, and as the model was made")
     tensors = {name: values.header.numbers(name) for name in values.header.tensors if "rope_f" in name}
     if kind not in ("none", "linear", "yarn", "longrope"):
         raise ValueError(f"{path} has rope.scaling.type {kind!r}, expected none, linear, yarn or longrope.")
@@ -69,6 +80,13 @@ def rule_of(values: Values, rotary_dim: int, *, base: float | None = None) -> Ru
     if kind == "linear" and factor != 1:
         return Linear(factor, base=base), trained, notes
     return Geometric(base), trained, notes
+
+
+def _ollamas_factor(values: Values) -> float | None:
+    window, longest = values.number("attention.sliding_window"), values.whole("context_length")
+    if not is_ollamas(values) or window is None or longest is None or window >= longest:
+        return None
+    return of.OLLAMAS_FACTOR.get(values.arch, {}).get(values.need("block_count"))
 
 
 def _divided(values: Values, base: float, stored: Any, rotary_dim: int) -> Any:
@@ -115,6 +133,13 @@ def _yarn_options(values: Values, factor: float) -> tuple[dict[str, Any], tuple[
             if found is not None and found != own
         ]
     options: dict[str, Any] = dict(zip(("beta_fast", "beta_slow"), betas, strict=True))
+    if arch == "gemma3" and is_ollamas(values):
+        blend = values.number("rope.scaling.extrapolation_factor", 1.0)
+        if blend != 1:
+            raise ValueError(f"{values.header.path} has rope.scaling.extrapolation_factor {blend:g}, expected 1.")
+        fast, slow = (values.number(f"rope.scaling.beta_{end}") for end in ("fast", "slow"))
+        options = {"beta_fast": float(fast or 64.0), "beta_slow": float(slow or 1.0), "attention_factor": 1.0}
+        return options, ()
     if arch == "grok" and (blend := values.number("rope.scaling.yarn_ext_factor", 1.0)) != 1:
         raise ValueError(f"{values.header.path} has rope.scaling.yarn_ext_factor {blend:g}, expected 1.")
 
