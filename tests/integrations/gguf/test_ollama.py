@@ -1,5 +1,6 @@
-"""GGUF files that Ollama's converter writes, as its models read them (ollama/ollama, convert and model/models): names of
-architectures that llama.cpp does not have, other names of keys, and what its code corrects in its own older files."""
+"""GGUF files that Ollama's converter writes, as its models read them (ollama/ollama, convert and model/models): names
+of architectures that llama.cpp does not have, other names of keys, and what its code corrects in its own older files.
+"""
 
 from pathlib import Path
 from typing import Any
