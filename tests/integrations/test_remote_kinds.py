@@ -323,3 +323,11 @@ def test_lille_and_afm_turn_neighbours_and_longcats_other_is_longcat() -> None:
     )
     assert_turns(one.encoding, rates(64, 1e7), pairs="neighbours", start=128)
     assert (one.encoding.to_dict(), one.layers) == (other.encoding.to_dict(), other.layers)
+
+
+def test_configs_of_tensorrt_llm_are_refused_as_such() -> None:
+    """They have an architecture, as timm's have, and sizes."""
+    own = {"architecture": "LlamaForCausalLM", "position_embedding_type": "rope_gpt_neox", **SIZES}
+    for config in (own, {"version": "0.15", "pretrained_config": own, "build_config": {"max_seq_len": 2048}}):
+        with pytest.raises(ValueError, match="a checkpoint or an engine of TensorRT-LLM; give the config.json"):
+            describe(config)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from posenc import ALiBi, Learned, RoPE
+from posenc import ALiBi, Learned, NoPE, RoPE
 from posenc.frequencies import Geometric, Linear, NTKAlpha
-from posenc.integrations.transformers import describe
+from posenc.integrations.transformers import check, describe, to_transformers
 
 EVO: dict[str, Any] = {
     **{"model_type": "stripedhyena", "hidden_size": 4096, "num_attention_heads": 32, "num_layers": 32},
@@ -143,3 +143,28 @@ def test_dory_counts_blocks_in_its_files_and_layers_in_its_class(
         assert found.reading == "the keys alone"
         with pytest.raises(ValueError, match="with attention and mlp in turn"):
             describe({**config, "layer_types": [*kinds[:-1], "full_attention"]})
+
+
+@pytest.mark.transformers_as_pinned
+@pytest.mark.parametrize("model_type", ["granite_swa", "granitemoe_swa"])
+def test_a_base_for_each_layer_stands_in_the_place_of_the_one_for_all(model_type: str) -> None:
+    """Bases that differ were refused as contradicting it, and a sound live model was accused."""
+    import transformers
+
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 64}
+    config = {**sizes, "model_type": model_type, "num_hidden_layers": 4, "layer_rope_theta": [1e4, 0, 1e4, 5e6]}
+    config |= {"layer_types": ["sliding_attention", "full_attention"] * 2, "vocab_size": 50, "pad_token_id": None}
+    config |= {"bos_token_id": 1, "eos_token_id": 2}
+    first, none, last = describe(config)
+    assert isinstance(first.encoding, RoPE)
+    assert isinstance(last.encoding, RoPE)
+    assert (first.layers, first.encoding.frequencies) == ((0, 2), Geometric(1e4))
+    assert (none.layers, isinstance(none.encoding, NoPE)) == ((1,), True)
+    assert (last.layers, last.encoding.frequencies) == ((3,), Geometric(5e6))
+    written = to_transformers(describe(config), config)
+    assert written["layer_rope_theta"] == config["layer_rope_theta"]
+    cls = transformers.CONFIG_MAPPING[model_type]
+    model = transformers.AutoModelForCausalLM.from_config(cls.from_dict(config))
+    assert check(model).findings == ()
+    model.model.rotary_embs[1].inv_freq.mul_(2)
+    assert [finding.module for finding in check(model).findings] == ["model.rotary_embs.1"]

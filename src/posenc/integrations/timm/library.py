@@ -62,8 +62,12 @@ def model_of(source: Any, function: str) -> nn.Module:
 
 
 def is_timm(config: Mapping[str, Any]) -> bool:
-    """Is this the config.json of a model of timm, as timm or transformers' wrapper of it writes it?"""
-    return isinstance(config.get("architecture"), str) and config.get("model_type") in (None, "", "timm_wrapper")
+    """Is this the config.json of a model of timm, as timm or transformers' wrapper of it writes it?
+
+    TensorRT-LLM's files have an ``architecture`` too, and say the sizes of the model.
+    """
+    named = isinstance(config.get("architecture"), str) and config.get("model_type") in (None, "", "timm_wrapper")
+    return named and "num_hidden_layers" not in config
 
 
 def _by_config(config: Mapping[str, Any], function: str) -> nn.Module:

@@ -60,6 +60,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
         ((0, 1), 2048, Geometric(base=10000.0), 'half')
     """
     raw, named = _by_architecture(read(source))
+    _check_engine(raw)
     params = isinstance(raw, Mapping) and is_params_json(raw)
     if params:
         keys, not_read, own = translated(tidy(raw), told=pairing is not None)
@@ -102,6 +103,16 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     model_type = raw.get("model_type") if isinstance(raw, Mapping) else whole.model_type
     reading = next((part.reading for part in read_parts if part.by_class), ALONE)
     return Description(NAME if params else str(model_type), tuple(groups), tuple(unread), reading)
+
+
+def _check_engine(raw: Any) -> None:
+    """Refuse a config of TensorRT-LLM, whose keys are its own."""
+    inner = raw.get("pretrained_config", raw) if isinstance(raw, Mapping) else None
+    if isinstance(inner, Mapping) and {"architecture", "position_embedding_type"} <= inner.keys():
+        raise ValueError(
+            "describe: this is the config of a checkpoint or an engine of TensorRT-LLM; give the config.json of the "
+            "model that it was made of."
+        )
 
 
 def _by_architecture(raw: Any) -> tuple[Any, str | None]:

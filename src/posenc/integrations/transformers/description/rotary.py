@@ -30,6 +30,8 @@ def encoding_of(config: Mapping[str, Any], kind: Kind, pairing: Pairing | None, 
     if not kind.rotated:
         return with_temperature(NoPE(), model_type, config, {}, rotated=False), max_positions, max_positions, ()
     parameters = _flat_parameters(config, kind.label)
+    if kind.base is not None:  # the base of this layer, in whose place the parameters have one for all
+        parameters.pop("rope_theta", None)
     latent = is_latent(model_type, config)
     width = _head_dim(model_type, config, kind, latent)
     share = _share(model_type, config, parameters, width, latent=latent, by_class=by_class)
@@ -104,7 +106,7 @@ def _flat_parameters(config: Mapping[str, Any], label: str) -> dict[str, Any]:
             )
         return dict(parameters[label])
     # transformers 4 had two bases and one scaling, that of the layers with full attention.
-    return {} if label == "sliding_attention" and "rope_local_base_freq" in config else parameters
+    return {} if label == "sliding_attention" and "rope_local_base_freq" in config else dict(parameters)
 
 
 def _outer_base(

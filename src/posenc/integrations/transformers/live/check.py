@@ -137,6 +137,15 @@ class _Check:
         own: Any = self.configs.get(id(module))
         return [group for group, config in self.groups if own is not None and (own is config or _same(own, config))]
 
+    def _turned_by(self, module: nn.Module) -> list[LayerGroup]:
+        """The groups that a rotary module serves: of several bases (``layer_rope_theta``), those of its own."""
+        own: Any = self.configs.get(id(module))
+        if not getattr(own, "layer_rope_theta", None):
+            return self._groups_of(module)
+        base = (own.rope_parameters or {}).get("rope_theta")
+        served = [group for group, config in self.groups if type(config) is type(own)]
+        return [group for group in served if getattr(rotation(group).frequencies, "base", None) == base]
+
     def _reach(self, module: nn.Module, name: str) -> tuple[float, tuple[int, ...]]:
         """The largest position that the module was trained with, and its layers."""
         groups = self._groups_of(module)
@@ -265,7 +274,7 @@ class _Check:
         for name, module in rebuild.rotary_modules(self.model).items():
             if any(finding.module == name for finding in self.findings):
                 continue
-            for group in self._groups_of(module):
+            for group in self._turned_by(module):
                 rule = rotation(group).frequencies
                 if isinstance(rule, LearnedRates) or rule.depends_on_length:
                     continue
