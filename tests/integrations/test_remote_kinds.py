@@ -329,5 +329,5 @@ def test_configs_of_tensorrt_llm_are_refused_as_such() -> None:
     """They have an architecture, as timm's have, and sizes."""
     own = {"architecture": "LlamaForCausalLM", "position_embedding_type": "rope_gpt_neox", **SIZES}
     for config in (own, {"version": "0.15", "pretrained_config": own, "build_config": {"max_seq_len": 2048}}):
-        with pytest.raises(ValueError, match="a checkpoint or an engine of TensorRT-LLM; give the config.json"):
+        with pytest.raises(ValueError, match=r"a checkpoint or an engine of TensorRT-LLM; give the config\.json"):
             describe(config)
