@@ -133,6 +133,7 @@ def test_rope_scaling_beside_rope_parameters_says_what_each_reader_takes() -> No
         describe({**llama, "rope_scaling": {"rope_type": "default"}})
 
 
+KYUTAI = {"dim": 64, "num_heads": 4, "num_layers": 2, "depformer_dim": 32, "positional_embedding": "rope"}
 ARGS = {"dim": 64, "n_layers": 4, "n_heads": 4, "use_hf_rope": True}
 MIMO = {**TINY, "model_type": "mimo_v2_flash", "hybrid_layer_pattern": [0, 1], "rope_theta": 1e4, "head_dim": 16}
 
@@ -148,11 +149,41 @@ MIMO = {**TINY, "model_type": "mimo_v2_flash", "hybrid_layer_pattern": [0, 1], "
             {**TINY, "model_type": "baichuan_m1", "rope_theta": 1e4, "sliding_window_layers": "01"},
             "sliding_window_layers is '01', expected a list of layers",
         ),
+        (
+            {**TINY, "model_type": "mimo_v2", "rope_theta": 1e4, "hybrid_layer_pattern": 3},
+            "hybrid_layer_pattern is 3, .* expected a list",
+        ),
+        ({**KYUTAI, "max_period": "long"}, "max_period is 'long', .* expected a number above 0"),
+        ({**KYUTAI, "depformer_pos_emb": "rope", "depformer_max_period": [1]}, r"depformer_max_period is \[1\]"),
+        ({**TINY, "model_type": "afm7", "hidden_dim": 64, "rope_theta": -1}, "rope_theta is -1, .* a number above 0"),
+        ({**TINY, "model_type": "afm7", "hidden_dim": [64], "rope_theta": 1e4}, r"hidden_dim is \[64\]"),
     ],
 )
 def test_what_is_no_number_or_list_is_refused_by_its_key(config: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         describe(config)
+
+
+@pytest.mark.transformers_as_pinned
+@pytest.mark.parametrize(
+    ("model_type", "key", "value", "said"),
+    [
+        ("pvt", "patch_sizes", [4, None, 2, 2], "no patch_sizes"),
+        ("pvt", "hidden_sizes", [64], r"hidden_sizes is \[64\], .* a list of whole numbers, 4 or more"),
+        ("vivit", "tubelet_size", [2, None, 16], "no tubelet_size"),
+        ("vivit", "tubelet_size", [2, 0, 16], "tubelet_size is 2 x 0 x 16, expected numbers above 0"),
+        ("videoprism_vision_model", "tubelet_size", -7, "tubelet_size is -7, .* a list of whole numbers"),
+        ("sam_vision_model", "window_size", 1 << 70, "window_size is .*, expected at most"),
+        ("clvp_encoder", "num_attention_heads", 0, "num_heads of 'clvp_encoder' is 0, expected a number above 0"),
+    ],
+)
+def test_lists_of_sizes_of_image_models_are_checked(model_type: str, key: str, value: Any, said: str) -> None:
+    """Each was an error of Python's or of torch's own."""
+    transformers = pytest.importorskip("transformers")
+    if model_type not in transformers.CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {model_type}")
+    with pytest.raises(ValueError, match=said):
+        describe({**transformers.CONFIG_MAPPING[model_type]().to_dict(), "model_type": model_type, key: value})
 
 
 @pytest.mark.transformers_as_pinned

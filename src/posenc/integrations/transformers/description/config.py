@@ -55,6 +55,7 @@ _LISTS = {
     *("layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "full_attn_idxs", "block_types"),
     *("attn_layer_indices", "mlp_layer_types", "attn_type_list", "block_configs", "compress_ratios"),
     *("short_factor", "long_factor", "mrope_section", "xdrope_section", "partial_rotary_factors"),
+    "hybrid_layer_pattern",
 }
 _OF_NUMBERS = {
     *("no_rope_layers", "layer_rope_theta", "full_attn_idxs", "attn_layer_indices", "attn_type_list"),
@@ -342,6 +343,22 @@ def need_size(config: Mapping[str, Any], key: str) -> int:
     if not abs(value) <= most:  # NaN is not either
         raise ValueError(f"describe: {key} is {value}, expected at most {most}; correct it.")
     return int(value)
+
+
+def need_number(config: Mapping[str, Any], key: str) -> float:
+    """The number above 0 of a key that must be there."""
+    value = need_key(config, key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e30:
+        raise _wrong(key, value, "a number above 0")
+    return float(value)
+
+
+def need_sizes(config: Mapping[str, Any], key: str, count: int | None = None) -> list[int]:
+    """The whole numbers of a list that must be there, one for each stage or side, that many if it is said how many."""
+    values = need_key(config, key)
+    if not isinstance(values, (list, tuple)) or len(values) < (1 if count is None else count):
+        raise _wrong(key, values, "a list of whole numbers" + ("" if count is None else f", {count} or more"))
+    return [need_size({"model_type": config.get("model_type"), key: value}, key) for value in values]
 
 
 def head_dim(config: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ import torch
 from posenc import Learned, Sinusoidal
 from posenc.embeddings import SinusoidalGrid
 from posenc.encoding import Encoding
-from posenc.integrations.transformers.description.config import need, need_key, need_size
+from posenc.integrations.transformers.description.config import need, need_key, need_size, need_sizes
 from posenc.integrations.transformers.description.layers import all_layers
 from posenc.integrations.transformers.description.model_types import names
 from posenc.integrations.transformers.description.patch_tables import (
@@ -98,7 +98,8 @@ def _seggpt(config: Mapping[str, Any]) -> list[Found]:
 
 def _decomposed(config: Mapping[str, Any], windowed: Sequence[int]) -> list[Found]:
     """Biases of rows and columns: within a window in some layers, over the whole image in the others."""
-    heads, side = int(need(config, "num_heads")), int(config.get("window_size") or 0)
+    heads = int(need(config, "num_heads"))
+    side = need_size(config, "window_size") if config.get("window_size") else 0
     found: list[Found] = []
     for label, chosen in (("window", windowed), ("whole image", [i for i in all_layers(config) if i not in windowed])):
         sizes = (side, side) if label == "window" and side else patch_grid(config)
@@ -188,13 +189,14 @@ def _levit(config: Mapping[str, Any]) -> list[Found]:
 
 def _pvt(config: Mapping[str, Any]) -> list[Found]:
     """A table at the entry of each stage, whose grid is that of its patches; the last has a class token."""
-    patches, widths = need_key(config, "patch_sizes"), need_key(config, "hidden_sizes")
     height, width = sides(config, "image_size")
     found: list[Found] = []
-    for stage, layers, _ in _by_stage(config, "num_attention_heads"):
+    stages = list(_by_stage(config, "num_attention_heads"))
+    patches, widths = (need_sizes(config, key, len(stages)) for key in ("patch_sizes", "hidden_sizes"))
+    for stage, layers, _ in stages:
         shrunk = 1 if stage == 0 else 2 ** (stage + 1)
-        grid = patch_grid({"image_size": (height // shrunk, width // shrunk), "patch_size": int(patches[stage])})
-        table = learned_grid(int(widths[stage]), grid, int(stage == len(patches) - 1))
+        grid = patch_grid({"image_size": (height // shrunk, width // shrunk), "patch_size": patches[stage]})
+        table = learned_grid(widths[stage], grid, int(stage == len(patches) - 1))
         found.append((f"stage {stage}", layers, table, None, ()))
     return found
 
@@ -235,7 +237,7 @@ def _timesformer(config: Mapping[str, Any]) -> list[Found]:
 
 
 def _videoprism(config: Mapping[str, Any]) -> list[Found]:
-    dim, (_, tall, wide) = int(need(config, "hidden_size")), need_key(config, "tubelet_size")
+    dim, (_, tall, wide) = int(need(config, "hidden_size")), need_sizes(config, "tubelet_size", 3)[:3]
     grid = patch_grid({**config, "patch_size": [tall, wide]})
     spatial, temporal = (need_size(config, f"num_{kind}_layers") for kind in ("spatial", "temporal"))
     return [
@@ -266,8 +268,12 @@ def _vivit(config: Mapping[str, Any]) -> list[Found]:
 
 def video_shape(config: Mapping[str, Any], key: str = "") -> tuple[int, int, int]:
     """Frames, rows and columns of a video's tubelets."""
-    size = need_key(config, "tubelet_size")
-    deep, tall, wide = (int(n) for n in (size if key else (size, *sides(config, "patch_size"))))
+    if key:
+        deep, tall, wide = need_sizes(config, key, 3)[:3]
+    else:
+        deep, (tall, wide) = need_size(config, "tubelet_size"), sides(config, "patch_size")
+    if min(deep, tall, wide) < 1:
+        raise ValueError(f"describe: tubelet_size is {deep} x {tall} x {wide}, expected numbers above 0; correct it.")
     height, width = sides(config, "image_size")
     return need_size(config, "num_frames") // deep, height // tall, width // wide
 

@@ -47,6 +47,9 @@ def has_base(config: Mapping[str, Any]) -> bool:
 def rotary_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """``rope_parameters``, or ``rope_scaling`` of transformers 4, or nothing."""
     new, old = config.get("rope_parameters"), config.get("rope_scaling")
+    for name, value in (("rope_parameters", new), ("rope_scaling", old)):
+        if value and not isinstance(value, Mapping):
+            raise ValueError(f"describe: {name} is {value!r}, expected an object, the keys of a rule; correct it.")
     if new and old and new != old:
         _check_alike(config, new, old)
         return {**old, **new}
@@ -119,7 +122,8 @@ def unlike(raw: Mapping[str, Any], filled: Mapping[str, Any]) -> list[str]:
         if places[0] != places[1] and len(meant) == len(actual or meant):
             found.append(f"{name}, which its class drops: it says that the layers {places[0]} have attention")
     for name in ("layer_types", "layers_block_type", "hybrid_layer_pattern"):
-        meant = list(raw.get(name) or [])[: len(actual or ())]
+        given = raw.get(name)
+        meant = list(given)[: len(actual or ())] if isinstance(given, (list, tuple)) else []
         if actual and len(meant) == len(actual) and _alike(meant) != _alike(actual):
             found.append(f"{name}, which its class does not follow: its layers are of other kinds")
     return found

@@ -11,7 +11,16 @@ from typing import Any, TypeAlias
 from posenc import ALiBi, AxialRoPE, NoPE, RoPE, XPos
 from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric, Linear, NTKAlpha
-from posenc.integrations.transformers.description.config import Keys, first, head_dim, need, need_key, need_size, size
+from posenc.integrations.transformers.description.config import (
+    Keys,
+    first,
+    head_dim,
+    need,
+    need_key,
+    need_number,
+    need_size,
+    size,
+)
 from posenc.integrations.transformers.description.layers import all_layers, with_attention
 from posenc.integrations.transformers.description.not_rotary import falcon_alibi, learned_table, mpt
 from posenc.integrations.transformers.description.own_words import KYUTAI
@@ -283,7 +292,8 @@ def _kyutai_encoding(prefix: str, kind: str, width: int, period: Any) -> Encodin
             f"describe: {key} is {kind!r}, expected 'rope', 'rope_concat' or 'none', which all released models have; "
             "posenc has no sinusoids in the order of that code."
         )
-    base = 10_000.0 if period is None else float(period)
+    key = f"{prefix}max_period"
+    base = 10_000.0 if period is None else need_number({"model_type": KYUTAI, key: period}, key)
     return RoPE(width, frequencies=Geometric(base), pairing="interleaved" if kind == "rope" else "half")
 
 
@@ -293,9 +303,9 @@ def _traditional(config: Mapping[str, Any]) -> list[Found]:
     parameters = config.get("rope_parameters")
     inside = parameters.get("rope_theta") if isinstance(parameters, Mapping) else None
     base = inside if inside is not None else config.get("rope_theta")
-    base = need_key(config, "rope_theta") if lille and base is None else 50_000.0 if base is None else base
-    width = int(need_key(config, "n_embd" if lille else "hidden_dim")) // int(need(config, "num_heads"))
-    rope = RoPE(width, frequencies=Geometric(float(base)), pairing="interleaved")
+    base = 50_000.0 if base is None and not lille else need_number({**config, "rope_theta": base}, "rope_theta")
+    width = need_size(config, "n_embd" if lille else "hidden_dim") // int(need(config, "num_heads"))
+    rope = RoPE(width, frequencies=Geometric(base), pairing="interleaved")
     notes = () if lille else ("queries and keys are normalised after the rotation, with a weight for each channel",)
     return [("", all_layers(config), rope, config.get("block_size") if lille else None, notes)]
 

@@ -122,6 +122,8 @@ def _outer_base(
             return float(found)
     names = ("rope_theta", "rotary_emb_base", "rotary_embedding_base", "rope_embedding_base", "global_rope_theta")
     found = first(config, *names)
+    if isinstance(found, (list, tuple)):
+        raise ValueError(f"describe: rope_theta is {found!r}, expected one base for these layers; correct it.")
     return None if found is None else float(found)
 
 

@@ -7,7 +7,7 @@ from posenc import AxialRoPE, Compose, MRoPE, NoPE, RoPE, Temperature
 from posenc.encoding import Encoding
 from posenc.frequencies import Custom, DynamicNTK, Geometric
 from posenc.integrations.transformers.description.config import head_dim as _head_dim
-from posenc.integrations.transformers.description.config import need, need_key, size
+from posenc.integrations.transformers.description.config import need, need_key, need_number, need_size, size
 from posenc.integrations.transformers.description.layers import all_layers as _layers
 from posenc.integrations.transformers.description.layers import with_attention
 from posenc.integrations.transformers.rules.read import read_rule
@@ -32,7 +32,7 @@ def _roformer(config: Mapping[str, Any]) -> list[Found]:
 def _clvp(config: Mapping[str, Any]) -> list[Found]:
     if not config.get("use_rotary_embedding"):
         return [("", _layers(config), NoPE(), None, ())]
-    rotary_dim = max(need_key(config, "projection_dim") // (2 * need_key(config, "num_attention_heads")), 32)
+    rotary_dim = max(need_size(config, "projection_dim") // (2 * int(need(config, "num_heads"))), 32)
     rope = RoPE(_head_dim(config), rotary_dim=rotary_dim)
     return [("", _layers(config), rope, None, ("values are rotated too", "the base is fixed in the code"))]
 
@@ -74,10 +74,12 @@ def _efficientloftr(config: Mapping[str, Any]) -> list[Found]:
 
 def _esmfold2_atoms(config: Mapping[str, Any]) -> list[Found]:
     head_dim = _head_dim(config)
-    of_axis, of_uid = need_key(config, "num_spatial_rope_pairs_per_axis"), need_key(config, "num_uid_rope_pairs")
+    of_axis, of_uid = (need_size(config, key) for key in ("num_spatial_rope_pairs_per_axis", "num_uid_rope_pairs"))
     idle = head_dim // 2 - 3 * of_axis - of_uid
-    spatial = [float(need_key(config, "spatial_rope_base_frequency")) ** (-i / of_axis) for i in range(of_axis)]
-    identity = [float(need_key(config, "uid_rope_base_frequency")) ** (-i / of_uid) for i in range(of_uid)]
+    spatial, identity = (
+        [need_number(config, key) ** (-i / count) for i in range(count)]
+        for key, count in (("spatial_rope_base_frequency", of_axis), ("uid_rope_base_frequency", of_uid))
+    )
     sections = (of_axis, of_axis, of_axis, of_uid + idle)
     rope = MRoPE(
         head_dim,

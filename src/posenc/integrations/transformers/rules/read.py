@@ -335,7 +335,10 @@ def _base(given: Mapping[str, Any], outside: float | None, where: str) -> float:
             "base; drop one of them."
         )
     if inside is None and outside is None:
-        raise ValueError(f"{where}: got no rope_theta, expected the base of the wavelengths; add rope_theta.")
+        raise ValueError(
+            f"{where}: got no rope_theta, expected the base of the wavelengths; add rope_theta. (transformers 5 keeps "
+            "it among the rotary parameters: who sets rope_scaling of a config object drops it.)"
+        )
     base = inside if inside is not None else outside
     if isinstance(base, bool) or not isinstance(base, Real):  # a number of NumPy is one
         raise ValueError(f"{where}: rope_theta is {base!r}, expected one base for these layers; correct it.")
