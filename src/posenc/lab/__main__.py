@@ -1,6 +1,8 @@
 """The entry point of the ``posenc`` command. It turns an error into one message on stderr and a nonzero exit code."""
 
+import codecs
 import errno
+import io
 import linecache
 import os
 import sys
@@ -17,8 +19,16 @@ STOPPED = 130
 """The exit code of Ctrl-C, 128 and the number of the signal."""
 
 
+#: What is printed where the encoding of a terminal or a pipe lacks a character, such as ASCII or Windows' cp1252.
+PLAIN = {
+    **dict(zip("\u00d7±…→\u00a0“”\u2013", ("x", "+-", "...", "->", " ", '"', '"', "-"), strict=True)),
+    **dict(zip("░▒▓█▁▂▃▄▅▆▇", ".+%#_.:-=+*", strict=True)),
+}
+
+
 def main() -> None:
     """Run the command line."""
+    _print_in_any_encoding()
     debug = "--debug" in sys.argv  # taken out here, so that it works before the verb and after it
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
@@ -40,6 +50,25 @@ def main() -> None:
         code = _explain(error, verb)
         _let_go_of_stdout()
         sys.exit(code)
+
+
+def _print_in_any_encoding() -> None:
+    """Make stdout and stderr print a plain character in place of one that they cannot encode, unless the user said what
+    to do (``PYTHONIOENCODING``)."""
+    codecs.register_error("posenc", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="posenc")
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The replacement of one character; a byte of a file's name that is no text stays that byte."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return PLAIN.get(character, ascii(character)[1:-1]), error.start + 1
 
 
 def _let_go_of_stdout() -> OSError | None:

@@ -19,6 +19,7 @@ from posenc.integrations.json_file import load_json
 from posenc.integrations.transformers import LayerGroup
 from posenc.integrations.transformers.rotations.signature import load
 from posenc.lab.checkpoint.read import read
+from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 from posenc.oracle import temperature as oracle_temperature
 from posenc.oracle.queries_keys import mrope as oracle_mrope
@@ -91,7 +92,7 @@ def write(source: str | Path, out: Path, positions: Sequence[int], *, pairing: A
         "left_out": left_out,
     }
     np.savez(out / NUMBERS, positions=np.array(positions, dtype=np.int64), **arrays)  # type: ignore[arg-type]
-    (out / WORDS).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    runs.write(out / WORDS, json.dumps(found, indent=2) + "\n")
     return found
 
 

@@ -21,6 +21,21 @@ def test_a_write_replaces_the_whole_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_is_no_file_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(), tmp_path):
+        with pytest.raises(IsADirectoryError):
+            runs.write(path, "text")
+
+
+def test_bytes_of_a_name_that_are_no_text_are_written_as_escapes(tmp_path: Path) -> None:
+    """A run in a folder whose name is Latin-1 ended with code 70 at its report."""
+    path = tmp_path / "file.json"
+    runs.write_json(path, {"folder": "run \udcfc \u00e4"})
+    assert runs.read_json(path) == {"folder": "run \udcfc \u00e4"}
+    assert b"\\udcfc" in path.read_bytes()
+
+
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
 def test_a_full_disk_leaves_the_old_file_whole_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str

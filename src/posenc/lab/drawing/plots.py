@@ -25,6 +25,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from posenc.lab.run import folder as runs
+
 TIMES = "\u00d7"
 INK, MUTED, GRID = "#1c1d1f", "#6a6b6d", "#d9dadb"
 
@@ -160,11 +162,14 @@ def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
             )
             names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             text = text.replace("<svg ", f"<svg {names}", 1)
-            path.write_text(text.replace(">", f"><style>{rule}</style>", 1), encoding="utf-8")
-        elif path.suffix == ".pdf":
-            figure.savefig(path, format="pdf", facecolor="white", metadata={"CreationDate": None})
+            runs.write(path, text.replace(">", f"><style>{rule}</style>", 1))
+            return
+        out = io.BytesIO()
+        if path.suffix == ".pdf":
+            figure.savefig(out, format="pdf", facecolor="white", metadata={"CreationDate": None})
         else:
-            FigureCanvasAgg(figure).print_figure(path, dpi=160, facecolor="white", format="png")
+            FigureCanvasAgg(figure).print_figure(out, dpi=160, facecolor="white", format="png")
+        runs.write(path, out.getvalue())
 
 
 def heatmap(axes: Axes, values: NDArray[np.float64], *, square: bool = False) -> None:

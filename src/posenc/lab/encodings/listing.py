@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEADINGS = {"encodings": "Encodings", "rules": "Frequency rules", "positions": "Position schemes"}
+NARROW = 60
+"""Minimum terminal columns for a table; in a narrower one each summary stands below its name."""
 _TEMPERATURES = ("temperature", "ssmax")
 _SCHEMES = (
     "sequential", "from_lengths", "from_documents", "from_mask", "grid", "augmented", "multimodal", "hunyuan_vl",
@@ -39,10 +41,18 @@ def _entry(module: Any, name: str, place: str) -> dict[str, str]:
 def show(found: Mapping[str, Sequence[Mapping[str, str]]], console: Any) -> None:
     """Print the lists."""
     from rich.markup import escape
+    from rich.padding import Padding
     from rich.table import Table
 
     for name, entries in found.items():
         console.print(f"[bold]{HEADINGS[name]}[/]", highlight=False)
+        if console.width < NARROW:  # columns would be too narrow for their words
+            for entry in entries:
+                where = f"  {escape(entry['place'])}" if name == "encodings" else ""
+                console.print(f"  [bold]{escape(entry['name'])}[/]{where}", highlight=False)
+                console.print(Padding(escape(entry["summary"]), (0, 0, 0, 4)), highlight=False)
+            console.print()
+            continue
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True, min_width=max(len(entry["name"]) for entry in entries) + 2)
         for entry in entries:

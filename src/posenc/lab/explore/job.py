@@ -18,6 +18,7 @@ from posenc.frequencies import NTK, Frequencies, Linear, Llama3
 from posenc.integrations.transformers import LayerGroup
 from posenc.lab.checkpoint.read import read
 from posenc.lab.encodings.spec import parse
+from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.schedule import seeded
 
@@ -79,7 +80,7 @@ def explore(target: str = "rope", out: Path = Path("explore.html")) -> Path:
     start = _start(target)
     page = _render(start)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
+    runs.write(out, page)
     return out
 
 

@@ -103,12 +103,17 @@ def check_free(folder: Path, checkpoint: Checkpoint | None = None) -> None:
     Raises:
         RunError: see above.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: there is a file where a new folder is needed; name another folder.")
+    if folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder}: the folder is not empty, and posenc overwrites nothing; name another folder.")
     home = next(parent for parent in folder.absolute().parents if parent.exists())
     needed = 0 if checkpoint is None else sum(part.nbytes for part in checkpoint.model.state_dict().values())
     if (free := shutil.disk_usage(home).free) < needed:
-        raise RunError(f"{folder}: the model takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there.")
+        raise RunError(
+            f"{folder}: the model takes {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there; free some "
+            "space, or name a place on another disk."
+        )
 
 
 def check_loads(checkpoint: Checkpoint) -> None:

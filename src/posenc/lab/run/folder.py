@@ -1,6 +1,7 @@
 """Run folders: a crash at any moment, even during a write, loses no finished work."""
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -27,11 +28,16 @@ RUNS = Path("runs")
 
 
 def write(path: Path, data: bytes | str) -> None:
-    """Write a file atomically: a reader sees the old or the new content, also after a crash or on a full disk."""
+    """Write a file atomically: a reader sees the old or the new content, also after a crash or on a full disk.
+
+    A byte of a file's name that is no text is written as an escape, such as ``\\udcfc``, which JSON reads back.
+    """
+    if path.is_dir():  # "." too, beside which no file can stand
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.write(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -6,6 +6,7 @@ argument of the verb. A field with a plain type can be set from Python only.
 
 import dataclasses
 import inspect
+import itertools
 import re
 import shlex
 import shutil
@@ -85,8 +86,27 @@ class Verb(_Explained, TyperCommand):
         except KeyboardInterrupt:
             raise Interrupted("stopped.", signal.SIGINT) from None
 
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first sentence, whole: the list of verbs in a narrow terminal breaks it into lines."""
+        return (self.help or "").partition("\n\n")[0]
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _refuse_empty(self.name or "", args)
         return super().parse_args(ctx, list(_with_every_text(args)))
+
+
+def _refuse_empty(verb: str, args: list[str]) -> None:
+    """Refuse ``--out ""``, which an unset variable of the shell makes: as a path it would be the present folder.
+
+    Raises:
+        ValueError: as said.
+    """
+    for before, word in itertools.pairwise(("", *args)):
+        option = before if word == "" else word.removesuffix("=") if word.endswith("=") else ""
+        if option.startswith("--") and "=" not in option:
+            raise ValueError(
+                f"{verb}: got an empty word after {option}, expected a value; is a variable of the shell not set?"
+            )
 
 
 def _with_every_text(args: list[str]) -> Iterator[str]:
