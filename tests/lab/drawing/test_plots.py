@@ -28,7 +28,7 @@ def test_ticks_are_round_numbers_in_a_narrow_range_too(low: float, high: float, 
 def test_a_full_disk_leaves_the_old_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     path = tmp_path / f"figure{suffix}"
     picture = Picture("line", "A line", "It rises.", lambda axes: axes.plot([1, 2]))
-    save([picture], path)
+    save([picture], path, heading="")
     before = path.read_bytes()
 
     def full(_: int) -> None:
