@@ -58,7 +58,11 @@ constexpr int64_t FEW = 4;  // queries that are worked on one by one
 BODIES(Portable, 16, )
 #ifdef __x86_64__
 BODIES(Avx2, 32, __attribute__((target("avx2,fma"))))
+#ifdef POSENC_EMULATE_AVX512  // by two registers of AVX2: what 16 lanes compute is tested where there is no AVX-512
+BODIES(Avx512, 64, __attribute__((target("avx2,fma"))))
+#else
 BODIES(Avx512, 64, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512"))))
+#endif
 #endif
 
 enum class Level { PORTABLE, AVX2, AVX512 };
@@ -66,6 +70,9 @@ enum class Level { PORTABLE, AVX2, AVX512 };
 Level best_level() {
 #ifdef __x86_64__
   __builtin_cpu_init();
+#ifdef POSENC_EMULATE_AVX512
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Level::AVX512;
+#endif
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
     return Level::AVX512;
