@@ -213,7 +213,7 @@ INLINE bool backward_head(const Problem& p, const Gradients& g, int64_t b, int64
       }
       const int64_t wide = cut.block(columns, L::NR);
       for (int64_t n = 0; n < columns; n += wide) {
-        add_product<L>(cut.keys_before(n + wide), std::min(wide, columns - n), value_channels, value_rows, values.row, 1,
+        L::add_product(cut.keys_before(n + wide), std::min(wide, columns - n), value_channels, value_rows, values.row, 1,
                        y_columns + t0 * value_channels + n, QUERIES, slopes + n, QUERIES);
       }
       for (int64_t u = 0; u < count; ++u) {

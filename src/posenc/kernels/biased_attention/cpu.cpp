@@ -37,22 +37,25 @@ INLINE void longest_keys(const Problem& p, int64_t b, int64_t head, int64_t key_
 
 constexpr int64_t FEW = 4;  // queries that are worked on one by one
 
-#define BODIES(name, bytes, target)                                                                                     \
-  struct name {                                                                                                         \
-    target static bool forward(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t, Scratch& s) {      \
-      return p.q_len <= FEW ? forward_row<Lanes<bytes>>(p, out, b, h, t, s)                                             \
-                            : forward_tile<Lanes<bytes>>(p, out, b, h, t, s);                                           \
-    }                                                                                                                   \
-    target __attribute__((noinline)) static void count(CountsBefore& counts, const CountsBefore::Room& room) {          \
-      counts.make<Lanes<bytes>>(room);                                                                                  \
-    }                                                                                                                   \
-    target static bool backward(const Problem& p, const Gradients& g, int64_t b, int64_t h, Scratch& s) {               \
-      return backward_head<Lanes<bytes>>(p, g, b, h, s, count);                                                         \
-    }                                                                                                                   \
-    target static void longest(const Problem& p, int64_t b, int64_t h, int64_t i, float* to, Scratch& s) {              \
-      longest_keys<Lanes<bytes>>(p, b, h, i, to, s);                                                                    \
-    }                                                                                                                   \
-    static constexpr int lanes = bytes / 4;                                                                             \
+#define BODIES(name, bytes, target)                                                                                    \
+  struct name : Lanes<bytes> {                                                                                         \
+    target __attribute__((noinline)) static void add_product(int64_t rows, int64_t columns, int64_t depth,             \
+                                                             const float* a, int64_t a_row, int64_t a_col,             \
+                                                             const float* b, int64_t b_row, float* c, int64_t c_row) { \
+      add_inlined<Lanes<bytes>>(rows, columns, depth, a, a_row, a_col, b, b_row, c, c_row);                            \
+    }                                                                                                                  \
+    target static bool forward(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t, Scratch& s) {     \
+      return p.q_len <= FEW ? forward_row<name>(p, out, b, h, t, s) : forward_tile<name>(p, out, b, h, t, s);          \
+    }                                                                                                                  \
+    target __attribute__((noinline)) static void count(CountsBefore& counts, const CountsBefore::Room& room) {         \
+      counts.make<name>(room);                                                                                         \
+    }                                                                                                                  \
+    target static bool backward(const Problem& p, const Gradients& g, int64_t b, int64_t h, Scratch& s) {              \
+      return backward_head<name>(p, g, b, h, s, count);                                                                \
+    }                                                                                                                  \
+    target static void longest(const Problem& p, int64_t b, int64_t h, int64_t i, float* to, Scratch& s) {             \
+      longest_keys<name>(p, b, h, i, to, s);                                                                           \
+    }                                                                                                                  \
   };
 
 BODIES(Portable, 16, )
@@ -93,7 +96,7 @@ struct Bodies {
 
 template <class B>
 Bodies bodies_of() {
-  return {B::forward, B::backward, B::longest, B::lanes};
+  return {B::forward, B::backward, B::longest, B::W};
 }
 
 Bodies bodies() {

@@ -37,6 +37,11 @@ INLINE bool finish_row(const Problem& p, const Output& out, int64_t row, const f
   return is_finite(sums, p.v.channels) && total < INFINITE;
 }
 
+// The n-th of some tiles of keys, if they are taken from `nearest` back to `first` and then from the one after `nearest` on.
+INLINE int64_t nearest_first(int64_t n, int64_t first, int64_t nearest) {
+  return n <= nearest - first ? nearest - n : first + n;
+}
+
 // Returns whether the result is finite.
 template <class L>
 INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t0, Scratch& scratch) {
@@ -79,7 +84,7 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
     if (p.by_count != nullptr) {
       const int64_t width = counts_row(p);
       std::fill(products, products + rows * width, 0.0f);
-      add_product<L>(rows, width, channels, q_rows, channels, 1, p.by_count, width, products, width);
+      L::add_product(rows, width, channels, q_rows, channels, 1, p.by_count, width, products, width);
       lay_out(p.counts, products, width, rows, columns, pairs);
     } else {
       lay_out(p.counts, p.counted_of(b, h, t0), p.counts, rows, columns, pairs);
@@ -157,8 +162,7 @@ INLINE bool forward_tile(const Problem& p, const Output& out, int64_t b, int64_t
   };
   const int64_t first = keys.first / KEYS, stop = (keys.stop + KEYS - 1) / KEYS;
   const int64_t nearest = std::clamp((t1 - 1 + p.offset) / KEYS, first, std::max(first, stop - 1));
-  for (int64_t i = nearest; i >= first; --i) visit(i);
-  for (int64_t i = nearest + 1; i < stop; ++i) visit(i);
+  for (int64_t n = 0; n < stop - first; ++n) visit(nearest_first(n, first, nearest));  // one call, since it is inlined
   const int64_t row = (b * p.heads + h) * p.q_len + t0;
   bool finite = true;
   for (int64_t t = 0; t < rows; ++t) finite &= finish_row(p, out, row + t, sums + t * width, most[t], totals[t]);
@@ -273,8 +277,6 @@ INLINE bool forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
   Network units;
   if (p.units != nullptr) units.read(p, h);
   const Span keys = keys_for(p, t, t + 1);
-  const int64_t first = keys.first / KEYS, stop = (keys.stop + KEYS - 1) / KEYS;
-  const int64_t nearest = std::clamp((t + p.offset) / KEYS, first, std::max(first, stop - 1));
   const auto visit = [&](int64_t tile_index) __attribute__((always_inline)) {
     const int64_t u0 = std::max(keys.first, tile_index * KEYS), u1 = std::min(keys.stop, (tile_index + 1) * KEYS);
     if (u0 >= u1) return;
@@ -349,8 +351,9 @@ INLINE bool forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
     if (p.careful) return add_weighted<L>(p, 1, width, count, scores, 0, 1, value_rows.data, value_rows.row, sums, 0);
     add_values<L>(count, scores, value_rows.data, value_rows.row, width, sums, tile_before(p, value_rows.row));
   };
-  for (int64_t i = nearest; i >= first; --i) visit(i);
-  for (int64_t i = nearest + 1; i < stop; ++i) visit(i);
+  const int64_t first = keys.first / KEYS, stop = (keys.stop + KEYS - 1) / KEYS;
+  const int64_t nearest = std::clamp((t + p.offset) / KEYS, first, std::max(first, stop - 1));
+  for (int64_t n = 0; n < stop - first; ++n) visit(nearest_first(n, first, nearest));  // one call, since it is inlined
   return finish_row(p, out, (b * p.heads + h) * p.q_len + t, sums, most, total);
 }
 

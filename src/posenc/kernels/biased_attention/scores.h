@@ -91,7 +91,7 @@ template <class L>
 INLINE void add_weighted(const Problem& p, int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row,
                          int64_t a_col, const float* b, int64_t b_row, float* c, int64_t c_row) {
   if (p.careful) return add_nonzero(rows, columns, depth, a, a_row, a_col, b, b_row, c, c_row);
-  add_product<L>(rows, columns, depth, a, a_row, a_col, b, b_row, c, c_row);
+  L::add_product(rows, columns, depth, a, a_row, a_col, b, b_row, c, c_row);
 }
 
 // The largest of each column again, after more was added.

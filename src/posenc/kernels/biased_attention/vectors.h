@@ -202,9 +202,10 @@ INLINE void add_rows(int64_t rows, const float* a, int64_t a_row, int64_t a_col,
   }
 }
 
-// C += A B for any number of rows and a number of columns that is a multiple of a vector.
+// C += A B for any number of rows and a number of columns that is a multiple of a vector. Large: the bodies in cpu.cpp
+// call one copy for each instruction set, L::add_product.
 template <class L>
-INLINE void add_product(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, int64_t a_col,
+INLINE void add_inlined(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, int64_t a_col,
                         const float* b, int64_t b_row, float* c, int64_t c_row) {
   int64_t n = 0;
   for (; n + L::NR <= columns; n += L::NR) {
