@@ -153,6 +153,10 @@ MIMO = {**TINY, "model_type": "mimo_v2_flash", "hybrid_layer_pattern": [0, 1], "
             {**TINY, "model_type": "mimo_v2", "rope_theta": 1e4, "hybrid_layer_pattern": 3},
             "hybrid_layer_pattern is 3, .* expected a list",
         ),
+        (
+            {**TINY, "model_type": "rembert", "position_embedding_type": "absolute", "input_embedding_size": {"a": 1}},
+            "input_embedding_size is .*, a dict, expected a whole number",
+        ),
         ({**KYUTAI, "max_period": "long"}, "max_period is 'long', .* expected a number above 0"),
         ({**KYUTAI, "depformer_pos_emb": "rope", "depformer_max_period": [1]}, r"depformer_max_period is \[1\]"),
         ({**TINY, "model_type": "afm7", "hidden_dim": 64, "rope_theta": -1}, "rope_theta is -1, .* a number above 0"),

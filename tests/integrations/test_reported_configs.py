@@ -107,3 +107,58 @@ def test_a_short_text_has_the_short_factors_whatever_the_cache_holds() -> None:
     plain.load_state_dict(model.state_dict())
     torch.testing.assert_close(plain(x[:, :8]), short)
     assert not torch.allclose(plain(x), model(x))
+
+
+MROPE = {"rope_type": "default", "mrope_section": [16, 24, 24]}
+STRETCHED = {**MROPE, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+BASE = {"rope_theta": 1e6}
+
+
+@pytest.mark.transformers_as_pinned
+@pytest.mark.parametrize(
+    ("beside", "text", "said"),
+    [
+        ({"rope_scaling": {**MROPE, "type": "mrope"}, "rope_theta": 1e6}, {"rope_scaling": MROPE, **BASE}, ()),
+        ({"rope_theta": 1e6}, {"rope_parameters": MROPE | BASE}, ()),
+        ({"rope_scaling": STRETCHED}, {"rope_parameters": MROPE | BASE}, ("rope_scaling",)),
+        ({"rope_parameters": STRETCHED | BASE}, {"rope_scaling": MROPE, **BASE}, ("rope_parameters",)),
+        (
+            {"rope_scaling": MROPE, "rope_theta": 5e6},
+            {"rope_scaling": STRETCHED, **BASE},
+            ("rope_scaling, rope_theta",),
+        ),
+        ({"rope_scaling": "auto"}, {"rope_scaling": MROPE, **BASE}, ("rope_scaling",)),
+    ],
+)
+def test_parameters_beside_a_text_config_are_not_its_models(
+    beside: dict[str, Any], text: dict[str, Any], said: tuple[str, ...]
+) -> None:
+    """sgl-project/sglang#27974: a server's flag set YaRN there, and nothing was stretched; files of transformers 4.5
+    have both, which say the same."""
+    whole = {**B, "model_type": "qwen2_5_vl", **beside, "text_config": {**B, "model_type": "qwen2_5_vl_text", **text}}
+    found = describe(whole)
+    alone = describe({"model_type": "qwen2_5_vl", "text_config": whole["text_config"]})
+    for group, own in zip(found, alone, strict=True):
+        assert (str(group.encoding), group.trained_length) == (str(own.encoding), own.trained_length)
+    named = [line for line in found.unread if "rope" in line]
+    assert named == [
+        f"{keys}: beside text_config, which alone its model reads; write there what is meant" for keys in said
+    ]
+
+
+@pytest.mark.transformers_as_pinned
+def test_transformers_reads_the_parameters_of_the_text_config() -> None:
+    transformers = pytest.importorskip("transformers")
+    text = {**B, "model_type": "qwen2_5_vl_text", "rope_scaling": STRETCHED, **BASE}
+    config = transformers.Qwen2_5_VLConfig(**B, rope_theta=5e6, rope_scaling=MROPE, text_config=text)
+    assert config.text_config.rope_parameters == STRETCHED | BASE
+
+
+@pytest.mark.transformers_as_pinned
+def test_a_kind_of_layer_has_what_stands_beside_too() -> None:
+    rule = {"rope_type": "linear", "factor": 8.0}
+    whole = {"model_type": "gemma3", "rope_scaling": rule, "text_config": {"model_type": "gemma3_text"}}
+    (line,) = [line for line in describe(whole).unread if "rope" in line]
+    assert line.startswith("rope_scaling: beside text_config")
+    whole["text_config"] = {"model_type": "gemma3_text", "rope_scaling": rule, "rope_theta": 1e6}
+    assert not [line for line in describe(whole).unread if "rope" in line]

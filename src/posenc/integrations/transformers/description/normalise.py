@@ -106,7 +106,8 @@ def _name_outranked(raw: Mapping[str, Any], found: list[Part]) -> None:
         if not part.by_class:
             continue
         given = at(raw, part.name)
-        for key in _CONSUMED & given.keys():
+        beside = set() if part.name else {*_beside_text(raw)}  # named already
+        for key in _CONSUMED & given.keys() - beside:
             value = given[key]
             taken = inside["rope_theta" if "theta" in key or "base" in key else "partial_rotary_factor"]
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -162,6 +163,16 @@ def _parts_of(source: Any) -> list[Part]:
         whole = full(source)
         return [Part(name, Keys(keys), version()) for name, keys in parts(whole)]
     raw = with_types_of_parts(source)
+    beside = _beside_text(raw)
+    if beside:
+        longest = raw.get("max_position_embeddings")
+        twice = ["max_position_embeddings"] if raw["text_config"].get("max_position_embeddings") == longest else []
+        found = _parts_of({key: value for key, value in raw.items() if key not in (*beside, *twice)})
+        if not _says_the_same({key: raw[key] for key in beside}, found):
+            found[0].not_read.append(
+                f"{', '.join(beside)}: beside text_config, which alone its model reads; write there what is meant"
+            )
+        return found
     try:
         checked, moved = with_text_part(_tidied(raw))
         filled, left_out = _by_class(checked)
@@ -183,6 +194,37 @@ def _parts_of(source: Any) -> list[Part]:
         part.not_read += _dropped(at(checked, part.name), {*part.keys, *elsewhere})
         part.not_read += unlike(at(checked, part.name), dict(part.keys))
     return found
+
+
+def _beside_text(raw: Mapping[str, Any]) -> list[str]:
+    """Rotary parameters beside a text_config, in a config whose class has none itself: flags of servers put them there,
+    and some versions of transformers write them twice."""
+    fields = getattr(config_class(raw.get("model_type")), "__dataclass_fields__", {})
+    if not isinstance(raw.get("text_config"), Mapping) or "text_config" not in fields or "rope_parameters" in fields:
+        return []
+    names = ("rope_scaling", "rope_parameters", "rope_theta")
+    return [key for key in names if raw.get(key) and key not in fields]
+
+
+def _says_the_same(beside: Mapping[str, Any], found: list[Part]) -> bool:
+    """Whether the parameters beside a text_config are those of its part too."""
+    text = dict(next((part for part in found if part.name == "text_config"), found[0]).keys)
+    by_kind = text.get("rope_parameters")
+    kinds = [each for each in by_kind.values() if isinstance(each, Mapping)] if isinstance(by_kind, Mapping) else []
+    given = {key: value for key, value in _flat_rotary(beside).items() if value is not None}
+    takes = [_flat_rotary({"rope_parameters": each}) for each in kinds] or [_flat_rotary(text)]
+    return any(given.items() <= taken.items() for taken in takes)
+
+
+def _flat_rotary(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's base and rotary parameters in one object, with the one name that transformers 5 has for a rule."""
+    flat: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
+    for key in ("rope_scaling", "rope_parameters"):
+        given = config.get(key) or {}
+        flat.update(given if isinstance(given, Mapping) else {key: given})
+    rule = flat.pop("type", None)
+    rule = flat.get("rope_type") or rule
+    return flat | {"rope_type": "default" if rule in (None, "mrope") else rule}
 
 
 def _tidied(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def _learned(config: Mapping[str, Any]) -> list[Found] | None:
     length = int(need(config, "max_positions"))
     dim = need(config, "hidden_size")
     if model_type not in WIDE_TABLES:
-        dim = first(config, "embedding_size", "input_embedding_size") or dim
+        key = next((key for key in ("embedding_size", "input_embedding_size") if config.get(key)), None)
+        dim = need_size(config, key) if key else dim
     offset = LEARNED[model_type]
     notes: tuple[str, ...] = ()
     if offset is None:

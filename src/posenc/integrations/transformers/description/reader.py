@@ -228,6 +228,8 @@ def _with_note(raw: Any, part: Part, groups: list[LayerGroup]) -> list[LayerGrou
     if part.name or not part.by_class or not isinstance(raw, Mapping):
         return groups
     parameters = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(parameters, Mapping):  # beside a part that has its own
+        return groups
     name = parameters.get("rope_type", parameters.get("type"))
     given = (parameters.get("original_max_position_embeddings"), raw.get("original_max_position_embeddings"))
     if name not in NEEDS_TRAINED_LENGTH or given != (None, None):

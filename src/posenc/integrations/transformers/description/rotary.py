@@ -276,7 +276,12 @@ def axial(model_type: str, config: Mapping[str, Any], parameters: Mapping[str, A
         raise ValueError(f"describe: rope_theta of {model_type!r} is {base!r}, expected one base; correct it.")
     head_dim = _axial_head_dim(config)
     axes = len(order)
-    rotary_dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
+    share = parameters.get("partial_rotary_factor", 1.0)
+    if not isinstance(share, Real):
+        raise ValueError(
+            f"describe: partial_rotary_factor of {model_type!r} is {share!r}, expected a number; correct it."
+        )
+    rotary_dim = int(head_dim * float(share))
     return AxialRoPE(
         head_dim,
         axes=axes,
