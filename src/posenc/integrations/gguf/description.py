@@ -237,8 +237,13 @@ def _windowed(values: Values, arch: str, layers: tuple[int, ...], count: int) ->
 def _kind(values: Values, arch: str, layer: int, windowed: dict[int, bool] | None, differs: bool) -> str:
     if arch in of.FINETUNED_MEANS_ROTATED and values.any("rope.scaling.finetuned") is False:
         return "unrotated"
-    if arch == "mllama" and layer in (values.any("attention.cross_attention_layers") or ()):
-        return "unrotated"  # it attends to an image
+    to_image = values.any("attention.cross_attention_layers", []) if arch == "mllama" else []
+    if not isinstance(to_image, list):
+        raise ValueError(
+            f"{values.header.path} has attention.cross_attention_layers {to_image!r}, expected a list of layers."
+        )
+    if layer in to_image:
+        return "unrotated"
     rotated = values.any("attention.rope_pattern") if arch == "granite_swa" else None
     if isinstance(rotated, list) and layer < len(rotated) and not rotated[layer]:
         return "unrotated"
