@@ -90,6 +90,20 @@ def test_rows_take_their_padding_and_their_positions_along(name: str, rows: list
     torch.testing.assert_close(found, torch.cat(expected), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("given", [3, torch.tensor([3, 4]), torch.tensor([[3, 4]]), torch.tensor([[3, 4], [0, 1]])])
+@pytest.mark.parametrize("name", ENCODINGS)
+@torch.no_grad()
+def test_rows_keep_positions_that_were_given_for_all_of_them(name: str, given: torch.Tensor | int) -> None:
+    """With as many tokens as rows, one position for each token was taken for one for each row."""
+    decoder, prompt, new = model(name), tokens(2), tokens(1, seed=3)
+    cache, plain = decoder.new_cache(), decoder.new_cache()
+    for kept in (cache, plain):
+        decoder(prompt, positions=given, cache=kept)
+    for block in cache:
+        block.reorder([1, 0])
+    torch.testing.assert_close(decoder(new.flip(0), cache=cache), decoder(new, cache=plain).flip(0))
+
+
 @torch.no_grad()
 def test_positions_behind_an_image_go_on_after_a_draft() -> None:
     """Behind a grid of 3 x 2 the next position is 3, and not 6."""

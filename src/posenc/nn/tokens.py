@@ -48,7 +48,8 @@ class Tokens(NamedTuple):
 
     def of_rows(self, rows: Tensor) -> "Tokens":
         """The same for other rows of the batch; what has one row is the same in all."""
-        kept = (t if not isinstance(t, Tensor) or len(t) == 1 else t.index_select(0, rows) for t in self[1:])
+        of_each = (self.k_positions if not isinstance(self.k_positions, Tensor) else _rows(self.k_positions), *self[2:])
+        kept = (t if not isinstance(t, Tensor) or len(t) == 1 else t.index_select(0, rows) for t in of_each)
         positions, mask, documents, following = kept
         return Tokens(0, positions, mask, documents, following)  # type: ignore[arg-type]
 
