@@ -212,3 +212,20 @@ def test_a_temperature_is_exact_at_the_edges_of_its_steps() -> None:
     out = posenc.attention(Q[:, :, :4], K, V, tuned, q_positions=where, k_positions=0)
     want = torch.cat([posenc.attention(Q[:, :, i : i + 1] * tau, K, V) for i, tau in enumerate(expected)], 2)
     torch.testing.assert_close(out, want)
+
+
+@pytest.mark.parametrize("seq_dim", [-2, -3])
+def test_code_that_turns_the_other_way_is_a_rope_of_negative_rates(seq_dim: int) -> None:
+    """karpathy/nanochat#489: it turns by -angle, as modded-nanogpt does, and its checkpoints need that."""
+    rates = posenc.Geometric(base=100_000).inv_freq(HEAD_DIM)
+    angle = torch.arange(Q.shape[2])[:, None] * torch.from_numpy(rates)
+    cos, sin = angle.cos().float(), angle.sin().float()
+    first, second = Q.chunk(2, -1)
+    theirs = torch.cat((first * cos + second * sin, second * cos - first * sin), -1)
+    other_way = posenc.RoPE(HEAD_DIM, frequencies=posenc.frequencies.Custom(-rates), seq_dim=seq_dim)
+    q = Q if seq_dim == -2 else Q.transpose(1, 2)
+    ours = other_way.on_queries_keys(q, q)[0]
+    torch.testing.assert_close(ours if seq_dim == -2 else ours.transpose(1, 2), theirs)
+    assert torch.equal(
+        ours, posenc.RoPE(HEAD_DIM, frequencies=posenc.Geometric(base=100_000), seq_dim=seq_dim).inverse(q)
+    )
