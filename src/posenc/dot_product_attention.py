@@ -16,7 +16,7 @@ from posenc.kernels.biased_attention.shapes import OTHER_ORDER, checked_shapes
 from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
 from posenc.kernels.choice import Choice, explained_by
 from posenc.kernels.inputs import check_inputs, dtype_of_plain
-from posenc.kernels.precision import compute_dtype, without_autocast
+from posenc.kernels.precision import compute_dtype, sent, without_autocast
 from posenc.positions import Positions, resolve, resolve_coordinates
 from posenc.positions._resolve import LAST_POSITION
 
@@ -260,9 +260,10 @@ def needs_an_order(name: str, encoding: Encoding) -> ValueError:
 
 def _positions(q: Tensor, k: Tensor, q_positions: Positions, k_positions: Positions) -> tuple[Tensor, Tensor]:
     q_len, k_len = q.shape[-2], k.shape[-2]
-    resolved_k = resolve(k_positions, k_len, device=k.device, name="k_positions", batch=k.shape[0])
+    device, batch = q.device, q.shape[0]
+    resolved_k = sent(resolve(k_positions, k_len, device=k.device, name="k_positions", batch=k.shape[0]), k.device)
     if q_positions is not None:
-        return resolve(q_positions, q_len, device=q.device, name="q_positions", batch=q.shape[0]), resolved_k
+        return sent(resolve(q_positions, q_len, device=device, name="q_positions", batch=batch), device), resolved_k
     if q_len > k_len:
         raise ValueError(
             f"attention: got {q_len} queries for {k_len} keys and no q_positions; give the positions of the queries "

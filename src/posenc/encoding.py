@@ -43,7 +43,7 @@ from posenc.kernels.biased_attention.content import ScoreMod as ScoreMod
 from posenc.kernels.biased_attention.score_mod import score_mod
 from posenc.kernels.biased_attention.temperature import Temperatures, combined
 from posenc.kernels.inputs import check_inputs, check_tensors
-from posenc.kernels.precision import compute_dtype, without_autocast
+from posenc.kernels.precision import compute_dtype, sent, without_autocast
 from posenc.positions import Positions, resolve, resolve_coordinates
 
 Place = Literal["embeddings", "queries_keys", "scores"]
@@ -152,8 +152,8 @@ class Encoding(nn.Module):
         q, k, the state and the scale, which is :meth:`softmax_scale` by default.
         """
         check_inputs(type(self).__name__, scores=scores)
-        i = resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions")
-        j = resolve(k_positions, scores.shape[-1], device=scores.device, name="k_positions")
+        i = sent(resolve(q_positions, scores.shape[-2], device=scores.device, name="q_positions"), scores.device)
+        j = sent(resolve(k_positions, scores.shape[-1], device=scores.device, name="k_positions"), scores.device)
         part = self.at("scores")
         bias: Tensor | None = None
         if isinstance(part, ContextualEncoding):

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.encoding import Encoding, Multiplies, check_multiplies
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import as_float64, sent
 
 Form = Literal["proportional", "affine"]
 
@@ -85,4 +85,4 @@ class SSMax(Encoding):
         tau = self.scale.to(logs)[:, None] * logs
         if self.offset is not None:
             tau = tau + self.offset.to(logs)[:, None]
-        return tau[..., None].to(q_positions.device)
+        return sent(tau[..., None], q_positions.device)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posenc.encoding import Encoding, Multiplies, check_multiplies
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import as_float64, sent
 
 Form = Literal["llama4", "mistral", "inkling", "power", "log"]
 
@@ -77,8 +77,7 @@ class Temperature(Encoding):
         self.multiplies = check_multiplies("Temperature", multiplies, "scores" if form == "inkling" else "products")
 
     def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"]:
-        tau = self._tau(as_float64(q_positions)).to(q_positions.device)
-        return tau[..., None, :, None]
+        return sent(self._tau(as_float64(q_positions)), q_positions.device)[..., None, :, None]
 
     def _tau(self, p: Tensor) -> Tensor:
         if self.strength is None:

@@ -431,7 +431,8 @@ def test_what_cannot_be_built_is_refused(options: dict[str, object], message: st
         (GRID[None, :, :1], r"got shape \(1, 35, 1\)"),
         (GRID.expand(3, 35, 2), r"got shape \(3, 35, 2\)"),
         (GRID[None].float() / 0, "NaN or infinite coordinates"),
-        (GRID, r"got shape \(35, 2\), expected \(35,\)"),
+        (GRID, r"got shape \(35, 2\), expected \(\d, 35, 2\).*Use positions\[None\]"),  # as diffusers' img_ids
+        (GRID[:, :1], r"got shape \(35, 1\), expected [^\[]*coordinates\.$"),
     ],
 )
 def test_coordinates_of_another_shape_are_refused(where: torch.Tensor, message: str) -> None:

@@ -70,7 +70,7 @@ class Learned(EmbeddingEncoding):
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:
         if may_look(positions) and positions.numel():
             self._check(positions)
-        return nn.functional.embedding(positions.long(), self.table)
+        return nn.functional.embedding(positions.long().to(self.table.device), self.table)
 
     def resized(self, length: int) -> "Learned":
         """A new encoding whose table is this one stretched or shrunk to ``length`` rows, first and last row kept.

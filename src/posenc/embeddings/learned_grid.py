@@ -133,7 +133,7 @@ class LearnedGrid(EmbeddingEncoding):
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:
         if may_look(positions) and positions.numel():
             self._check(positions)
-        return nn.functional.embedding(positions.long(), self.table)
+        return nn.functional.embedding(positions.long().to(self.table.device), self.table)
 
     def resized(
         self,

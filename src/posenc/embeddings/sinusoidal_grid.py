@@ -215,7 +215,7 @@ class SinusoidalGrid(EmbeddingEncoding):
                 f"the convention 'detr' alone, of shape (batch, {', '.join(map(str, shape))})."
             )
         if mask is not None:
-            return _counted(mask.double())
+            return _counted(as_float64(mask))
         first, step = [0.0] * len(shape), [1.0] * len(shape)
         if convention == "detr":
             first = step = [_TURN / (side + _EPSILON) for side in shape]

@@ -26,8 +26,16 @@ def float64_device(device: torch.device | str | None) -> torch.device | None:
     return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
 
 
+def sent(x: Tensor, device: torch.device | str) -> Tensor:
+    """``x`` on ``device``, and if it is float64 and the device has none, in float32."""
+    device = torch.device(device)
+    if x.dtype == torch.float64 and device.type in WITHOUT_FLOAT64:
+        return x.to(torch.float32).to(device)
+    return x.to(device)
+
+
 def as_float64(positions: Tensor) -> Tensor:
-    """Positions in float64, on the CPU where their device has none.
+    """Positions, or other numbers, in float64, on the CPU where their device has none.
 
     Raises:
         TypeError: what is no tensor, such as an int or a list.

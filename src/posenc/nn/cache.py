@@ -98,7 +98,7 @@ class Cache:
                 "number for each row of the new batch."
             )
         self._take(chosen.long())
-        self.state = None if self.state is None else self.state.index_select(0, chosen.long())
+        self.state = None if self.state is None else self.state.index_select(0, chosen.long().to(self.state.device))
         self.tokens = self.tokens.of_rows(chosen.long())
 
     def _take(self, rows: Tensor) -> None:

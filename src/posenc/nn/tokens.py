@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posenc.kernels.precision import sent
 from posenc.positions import Positions
 
 
@@ -149,7 +150,7 @@ def _positions(
     """Those of the new tokens, and the one that follows in each row."""
     batch, seq = x.shape[:2]
     if isinstance(positions, Tensor):
-        given = positions.to(x.device)
+        given = sent(positions, x.device)
         rows = _rows(given)
         if given.ndim not in (1, 2, 3) or rows.shape[1] != seq or rows.shape[0] not in (1, batch):
             raise ValueError(

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from posenc.kernels.precision import sent
+
 Array: TypeAlias = Tensor | NDArray[Any]
 A = TypeVar("A", Tensor, NDArray[Any])
 
@@ -31,10 +33,13 @@ def like(result: Tensor, given: NDArray[Any]) -> NDArray[Any]: ...
 
 
 def like(result: Tensor, given: Array | None) -> Array:
-    """The result as an array of the kind that was given: a tensor on its device, or a NumPy array."""
+    """The result as an array of the kind that was given: a tensor on its device, or a NumPy array.
+
+    On a device without float64, such as Apple's, float64 becomes float32.
+    """
     if isinstance(given, np.ndarray):
         return result.cpu().numpy()
-    return result if given is None else result.to(given.device)
+    return result if given is None else sent(result, given.device)
 
 
 def check_dim(function: str, array: Tensor, dim: int) -> None:

@@ -1,12 +1,12 @@
 """One form for the ways in which positions may be given."""
 
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from posenc.kernels.precision import may_look
+from posenc.kernels.precision import float64_device, may_look
 
 Positions: TypeAlias = Tensor | int | None
 
@@ -20,7 +20,7 @@ def resolve(
     batch: int | None = None,
     signed: bool = False,
 ) -> Tensor:
-    """Positions as a tensor ``(length,)`` or ``(batch, length)`` on ``device``.
+    """Positions as a tensor ``(length,)`` or ``(batch, length)`` on ``device``, or on the CPU if it cannot hold them.
 
     Args:
         positions: None for 0, 1, 2, ...; an int to start from; or a tensor, int8 to int64, uint8, float32 or float64,
@@ -58,7 +58,7 @@ def resolve(
         raise ValueError(f"{name}: got {positions.shape[0]} rows for a batch of {batch}; give one row for each.")
     if may_look(positions):
         _check_values(positions, name, signed=signed)
-    return positions.to(device)
+    return _placed(positions, device)
 
 
 def resolve_coordinates(
@@ -86,18 +86,26 @@ def resolve_coordinates(
         ValueError: another rank or length; infinite or NaN values, and negative ones in a text.
     """
     if not isinstance(positions, Tensor) or positions.ndim < 3:
+        if isinstance(positions, Tensor) and positions.ndim == 2 and positions.shape[-1] != length:
+            _refuse_coordinates(positions, length, coordinates, batch, name)
         text = resolve(positions, length, device=device, name=name, batch=batch, signed=signed)
         return text[..., None].expand(*text.shape, coordinates)
     positions = _checked(positions, name)
     if positions.ndim != 3 or positions.shape[1:] != (length, coordinates) or positions.shape[0] not in (1, batch):
-        raise ValueError(
-            f"{name}: got shape {tuple(positions.shape)}, expected ({batch}, {length}, {coordinates}): batch, tokens "
-            "and coordinates of each; or one position for each token, which is then used for all of its coordinates."
-        )
+        _refuse_coordinates(positions, length, coordinates, batch, name)
     looks = may_look(positions)
     if looks and positions.is_floating_point() and not bool(torch.isfinite(positions).all()):
         raise ValueError(f"{name}: got NaN or infinite coordinates; every coordinate must be a finite number.")
-    return positions.to(device)
+    return _placed(positions, device)
+
+
+def _refuse_coordinates(positions: Tensor, length: int, coordinates: int, batch: int, name: str) -> NoReturn:
+    shape = tuple(positions.shape)
+    raise ValueError(
+        f"{name}: got shape {shape}, expected ({batch}, {length}, {coordinates}): batch, tokens and coordinates of "
+        "each; or one position for each token, which is then used for all of its coordinates"
+        + (f". Use {name}[None] for the same in every row." if shape == (length, coordinates) else ".")
+    )
 
 
 def sequence_lengths(positions: Tensor) -> Tensor:
@@ -109,6 +117,11 @@ def sequence_lengths(positions: Tensor) -> Tensor:
     sequence = falls.to(torch.int64).cumsum(-1)
     last = torch.zeros_like(positions).scatter_reduce(-1, sequence, positions, "amax")
     return last.gather(-1, sequence).floor() + 1 if positions.is_floating_point() else last.gather(-1, sequence) + 1
+
+
+def _placed(positions: Tensor, device: torch.device) -> Tensor:
+    """There, or on the CPU if they are float64 and the device has none: no position is rounded."""
+    return positions.to(float64_device(device) if positions.dtype == torch.float64 else device)
 
 
 LAST_POSITION = 2**53  # float64, in which angles and distances are formed, is exact up to here

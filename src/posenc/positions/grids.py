@@ -180,7 +180,8 @@ def augmented(
                 f"augmented: got {name} {value}, expected {least} or more ({least} leaves the coordinates unchanged)."
             )
     rows, _, axes = given.shape
-    moved = given.double().cpu()
+    given = given.cpu()
+    moved = given.double()
 
     def drawn(limit: float, width: int) -> Tensor:
         return torch.empty(rows, 1, width, dtype=torch.float64).uniform_(-limit, limit, generator=generator)
@@ -194,7 +195,7 @@ def augmented(
         moved = moved * drawn(math.log(rescale), 1).exp()
     moved[:, :prefix] = given[:, :prefix]
     moved[:, given.shape[1] - suffix :] = given[:, given.shape[1] - suffix :]
-    return like(moved.to(given.device), positions)
+    return like(moved, positions)
 
 
 def _of_each(name: str, given: Any, axes: int) -> list[Any]:

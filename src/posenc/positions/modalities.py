@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from posenc.kernels.precision import float64_device
 from posenc.positions._arrays import A, Array, check_at_least, like, tensor
 
 Frames = Literal["together", "apart"]
@@ -125,6 +126,7 @@ def multimodal(
         if value not in get_args(allowed):
             raise ValueError(f"multimodal: got {name} {value!r}, expected one of {get_args(allowed)}.")
     of_token = tensor("multimodal", kinds, ndim=(1, 2))
+    of_token = of_token.to(float64_device(of_token.device))
     rows = of_token.view(-1, of_token.shape[-1])
     numbers = _documents(of_token, mask, documents).reshape(rows.shape)
     dtype = torch.float64 if times == "exact" else torch.int64

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from posenc.encoding import ContextualEncoding
 from posenc.kernels.biased_attention.content import Content
-from posenc.kernels.precision import without_autocast
+from posenc.kernels.precision import as_float64, without_autocast
 
 
 @final
@@ -90,7 +90,7 @@ class Forgetting(ContextualEncoding):
         log_gates = -torch.logaddexp(
             torch.zeros_like(logits), -logits
         )  # as logsigmoid, which DTensor cannot differentiate
-        faded = log_gates.transpose(-1, -2).double().cumsum(dim=-1)
+        faded = as_float64(log_gates).transpose(-1, -2).cumsum(dim=-1)
         return faded if state is None else torch.cat((state, state[..., -1:] + faded), dim=-1)
 
     def fades(self, state: Tensor) -> Tensor:
@@ -104,4 +104,4 @@ class Forgetting(ContextualEncoding):
                 "pass state=encoding.carry(x, state)."
             )
         faded = content.q_state[..., :, None] - content.k_state[..., None, :]
-        return faded.clamp(max=0).to(content.scores.dtype)
+        return faded.clamp(max=0).to(content.scores)
