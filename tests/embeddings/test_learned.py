@@ -60,3 +60,18 @@ def test_only_the_rows_in_use_get_a_gradient() -> None:
 def test_a_table_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="got length 0, expected at least 1 row"):
         posenc.Learned(dim=4, length=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_is_made_of_the_table_of_a_checkpoint(dtype: torch.dtype) -> None:
+    """nanoGPT: x + wpe(pos)."""
+    wpe = torch.nn.Embedding(7, 4, dtype=dtype)
+    x = torch.randn(2, 5, 4, dtype=dtype)
+    made = posenc.Learned.from_table(wpe.weight)
+    assert torch.equal(made.on_embeddings(x), x + wpe(torch.arange(5)))
+    assert torch.equal(posenc.Learned.from_table(wpe.weight[None]).table, wpe.weight)
+    assert made.table is not wpe.weight
+    assert (made.length, made.dim, made.table.dtype) == (7, 4, dtype)
+    for table in (torch.zeros(7), torch.zeros(2, 7, 4), torch.zeros(7, 4, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"expected floats of shape \(rows, dim\)"):
+            posenc.Learned.from_table(table)

@@ -63,6 +63,27 @@ class Learned(EmbeddingEncoding):
         self.table = nn.Parameter(torch.empty(length, dim))
         self.reset_parameters()
 
+    @classmethod
+    def from_table(cls, table: Tensor) -> "Learned":
+        """The encoding whose table is a copy of a checkpoint's, such as the weight of an ``nn.Embedding``.
+
+        Args:
+            table: ``(rows, dim)`` or ``(1, rows, dim)``. Cut off rows that no position has: OPT's first two, say.
+
+        Raises:
+            ValueError: another shape, or no floats.
+        """
+        rows = table[0] if table.ndim == 3 and table.shape[0] == 1 else table
+        if rows.ndim != 2 or not rows.is_floating_point():
+            raise ValueError(
+                f"Learned: got a table of {table.dtype} and shape {tuple(table.shape)}, expected floats of shape "
+                "(rows, dim) or (1, rows, dim)."
+            )
+        made = cls(rows.shape[1], length=rows.shape[0]).to(rows)
+        with torch.no_grad():
+            made.table.copy_(rows)
+        return made
+
     def reset_parameters(self) -> None:
         """Draw new random values for the table."""
         nn.init.normal_(self.table, std=self.std)
