@@ -15,7 +15,7 @@ from posenc.catalogue import CATALOGUE, Row
 
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "posenc"
-CODE = (".py", ".cpp", ".h", ".js", ".html", ".css")
+CODE = (".py", ".cpp", ".cc", ".h", ".js", ".html", ".css")
 OWN = {"lab": ("posenc.lab.",), "integrations": ("posenc.integrations.",)}
 PLACES = ("embeddings", "queries_keys", "scores")
 

@@ -36,7 +36,9 @@ def test_a_library_is_built_once_and_then_found(source: pathlib.Path, caplog: py
     caplog.set_level(logging.INFO, "posenc")
     library = _build.load(source)
     assert library.handle.posenc_answer() == 42
-    assert "compiling answer.cpp once" in caplog.text
+    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(said) == 1
+    assert "compiling the kernel of" in said[0], "whoever waits is told why"
     assert stat.S_IMODE(library.path.parent.stat().st_mode) == 0o755
     assert [p.name for p in library.path.parent.iterdir()] == [library.path.name], "no partial file is left"
     caplog.clear()
@@ -67,6 +69,22 @@ def test_another_torch_of_the_same_stable_abi_needs_no_new_library(
 
 def test_every_source_of_the_package_is_among_those_built_ahead() -> None:
     assert choosing.SOURCE in _build.sources()
+
+
+@needs_compiler
+def test_parts_are_compiled_each_with_its_own_flags_into_one_library(source: pathlib.Path) -> None:
+    source.write_text(
+        "// flags: -DTENS=40\n// with: part.cc -DONES=2\n// with: part.cc -DONES=3\n"
+        "int ones_2(); int ones_3();\n" + SOURCE.replace("42", "TENS + ones_2() * ones_3() - 4")
+    )
+    part = source.with_name("part.cc")
+    part.write_text("#define NAME(n) PASTE(ones_, n)\n#define PASTE(a, b) a##b\nint NAME(ONES)() { return ONES; }")
+    assert _build.load(source).handle.posenc_answer() == 42
+    before = _build.key(source)
+    part.write_text("this is not C++")
+    assert _build.key(source) != before, "a part is among what the library depends on"
+    _build.forget(source)
+    assert "could not compile" in _build.load(source).reason
 
 
 @needs_compiler

@@ -1,8 +1,9 @@
 """Compiled code: from a wheel that carries it, or built on first use with the machine's compiler and kept in a cache.
 
-Each C++ file beside a kernel is one library. Its key is a hash of all that it depends on: its text and the local
-headers it includes, the flags, the oldest version of PyTorch's stable ABI that it uses, processor family and system. An
-upgrade of torch is not among them, because the stable ABI is there to make that needless.
+Each C++ file beside a kernel is one library, and may name parts of it that are compiled at the same time. Its key is a
+hash of all that it depends on: its text and the local files that it names, the flags, the oldest version of PyTorch's
+stable ABI that it uses, processor family and system. An upgrade of torch is not among them, because the stable ABI is
+there to make that needless.
 """
 
 import ctypes
@@ -34,7 +35,7 @@ _TARGET = "0x020a000000000000"
 #: vectorised, because GCC 12 makes fused additions out of straight-line code whatever -ffp-contract says.
 FLAGS = (
     *("-std=c++17", "-O1", "-ftree-loop-vectorize", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
-    *("-fvisibility=hidden", "-shared", "-fPIC", f"-DTORCH_TARGET_VERSION={_TARGET}"),
+    *("-fvisibility=hidden", "-fPIC", f"-DTORCH_TARGET_VERSION={_TARGET}"),
 )
 _log = logging.getLogger("posenc")
 
@@ -111,31 +112,49 @@ def _compile(source: Path, directory: Path, name: str, extra_flags: tuple[str, .
         what = f"CXX is {named!r}, which is not a command on this machine" if named else "no C++ compiler was found"
         raise RuntimeError(f"{what}: install g++ or clang++, or name one in CXX")
     root = Path(torch.__file__).parent
-    _log.info("posenc: compiling %s once, which takes up to some minutes", source.name)
+    _log.warning(
+        "posenc: compiling the kernel of %s once, which takes up to some minutes; `posenc build` does it ahead",
+        source.parent.name,
+    )
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=directory, suffix=".partial", ignore_cleanup_errors=True) as scratch:
         made = Path(scratch) / f"{name}.so"
-        command = [
-            *compiler,
-            *FLAGS,
-            *_own_flags(source),
-            *extra_flags,
-            "-isystem",
-            str(root / "include"),
-            str(source),
-            "-o",
-            str(made),
-        ]
-        command += ["-L", str(root / "lib"), "-ltorch_cpu"]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        if done.returncode:
-            raise RuntimeError(f"{shlex.join(compiler)} could not compile {source.name}: {done.stderr.strip()[-2000:]}")
+        flags = [*FLAGS, *_own_flags(source), *extra_flags, "-isystem", str(root / "include")]
+        commands, objects = [], list[str]()
+        for text, own in (*_parts(source), (source, [])):
+            objects.append(f"{scratch}/{len(objects)}.o")
+            commands.append([*compiler, *flags, *own, "-x", "c++", "-c", str(text), "-o", objects[-1]])
+        _run(commands, source, Path(scratch))
+        link = [*compiler, *flags, "-shared", *objects, "-o", str(made), "-L", str(root / "lib"), "-ltorch_cpu"]
+        _run([link], source, Path(scratch))
         if not made.exists() or not made.stat().st_size:
             raise RuntimeError(f"{shlex.join(compiler)} made no library of {source.name}; set CXX to a C++ compiler")
         _check_loads(made, root)
         path = _cache.put(made, directory, name)
     _log.info("posenc: compiled in %.1f s to %s", time.monotonic() - started, path)
     return path
+
+
+def _run(commands: list[list[str]], source: Path, scratch: Path) -> None:
+    """Run commands, as many at once as there are cores; one that fails, or Ctrl-C, ends the others."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    waiting, running = commands[::-1], dict[subprocess.Popen[bytes], Path]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < cores:
+                said = scratch / f"{len(waiting)}.txt"
+                with said.open("wb") as file:
+                    running[subprocess.Popen(waiting.pop(), stdout=file, stderr=file)] = said
+            time.sleep(0.02)
+            for process in [process for process in running if process.poll() is not None]:
+                said = running.pop(process)
+                if process.returncode:
+                    why = said.read_text(errors="replace").strip()[-2000:]
+                    raise RuntimeError(f"{commands[0][0]} could not compile {source.name}: {why}")
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 _LOAD = "import sys; sys.path.insert(0, sys.argv[2]); import torch, ctypes; ctypes.CDLL(sys.argv[1])"
@@ -162,13 +181,22 @@ def key(source: Path, extra_flags: tuple[str, ...] = ()) -> str:
 
 
 def _own_flags(source: Path) -> list[str]:
-    """What the first line of a source asks for after ``// flags:``; it comes after FLAGS, and so prevails."""
-    first = source.read_text().partition("\n")[0]
-    return shlex.split(first.removeprefix("// flags:")) if first.startswith("// flags:") else []
+    """What a source asks for in its line ``// flags:``; it comes after FLAGS, and so prevails."""
+    return [flag for line in _asked(source, "flags") for flag in line]
+
+
+def _parts(source: Path) -> list[tuple[Path, list[str]]]:
+    """Files that a source's lines ``// with:`` name, each with flags of its own, for the same library."""
+    return [(source.with_name(name), flags) for name, *flags in _asked(source, "with")]
+
+
+def _asked(source: Path, what: str) -> list[list[str]]:
+    return [shlex.split(line) for line in re.findall(rf"^// {what}:(.+)$", source.read_text(), flags=re.MULTILINE)]
 
 
 def _local_headers(source: Path, seen: set[Path]) -> Iterator[Path]:
-    for name in re.findall(r'^\s*#\s*include\s*"([^"]+)"', source.read_text(), flags=re.MULTILINE):
+    included = re.findall(r'^\s*#\s*include\s*"([^"]+)"', source.read_text(), flags=re.MULTILINE)
+    for name in (*included, *(name for name, *_ in _asked(source, "with"))):
         header = (source.parent / name).resolve()
         if header not in seen and header.is_file():
             seen.add(header)

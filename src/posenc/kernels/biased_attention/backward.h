@@ -4,7 +4,7 @@
 
 #include "forward.h"
 
-namespace {
+namespace posenc_attention {
 
 struct Gradients {
   Operand y;         // the gradient of the output
@@ -270,4 +270,4 @@ INLINE bool backward_head(const Problem& p, const Gradients& g, int64_t b, int64
   return is_finite(q_gradient, p.q_len * width);
 }
 
-}  // namespace
+}  // namespace posenc_attention

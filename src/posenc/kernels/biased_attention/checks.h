@@ -14,6 +14,8 @@
 
 namespace {
 
+using namespace posenc_attention;
+
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 

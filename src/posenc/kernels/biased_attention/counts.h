@@ -8,7 +8,7 @@
 
 #include "scores.h"
 
-namespace {
+namespace posenc_attention {
 
 // The sigmoid of scores, and its slope. exp of what is not above 0 alone, so that nothing overflows.
 template <class L>
@@ -264,4 +264,4 @@ INLINE void add_settled_gradient(int64_t count, int64_t queries, int64_t columns
   for (int64_t t = 0; t < queries; ++t) rows[t * length + length - 1] += by_query[t];
 }
 
-}  // namespace
+}  // namespace posenc_attention

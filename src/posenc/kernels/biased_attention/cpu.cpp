@@ -1,11 +1,14 @@
 // flags: -O3 -ffp-contract=fast -Wno-psabi -falign-loops=64
+// with: level.cc -DLEVEL=2
+// with: level.cc -DLEVEL=1
+// with: level.cc -DLEVEL=0
 // (Loops at any multiple of 16 bytes cost up to 9 % more on an AMD core, by what stands before them in the library.)
 //
 // Attention with a bias of the distance on the CPU, in memory linear in the length, against PyTorch's stable ABI.
 //
 // posenc::_attention and posenc::_attention_backward are declared in fused.py, which also says what the arguments mean.
 // Every check is made before the first read or write of an element. The checks are in checks.h, the work in forward.h and
-// backward.h.
+// backward.h, compiled for each instruction set by level.cc.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -15,60 +18,15 @@
 #include <tuple>
 
 #include "backward.h"
+#include "bodies.h"
 #include "checks.h"
+
+using namespace posenc_attention;
 
 namespace {
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Instruction sets.
-
-// These return whether the result is finite.
-using ForwardBody = bool (*)(const Problem&, const Output&, int64_t, int64_t, int64_t, Scratch&);
-using BackwardBody = bool (*)(const Problem&, const Gradients&, int64_t, int64_t, Scratch&);
-using LongestBody = void (*)(const Problem&, int64_t, int64_t, int64_t, float*, Scratch&);
-
-template <class L>
-INLINE void longest_keys(const Problem& p, int64_t b, int64_t head, int64_t key_tile, float* to, Scratch& scratch) {
-  scratch.reset(KEYS * p.k.channels + 64);
-  const int64_t first = key_tile * KEYS, stop = std::min(first + KEYS, p.k_len);
-  const Rows rows = rows_of(p.k, b, head, first, stop, scratch.take(KEYS * p.k.channels), p.k.channels);
-  *to = longest<L>(rows.data, rows.row, stop - first, p.k.channels);
-}
-
-constexpr int64_t FEW = 4;  // queries that are worked on one by one
-
-#define BODIES(name, bytes, target)                                                                                    \
-  struct name : Lanes<bytes> {                                                                                         \
-    target __attribute__((noinline)) static void add_product(int64_t rows, int64_t columns, int64_t depth,             \
-                                                             const float* a, int64_t a_row, int64_t a_col,             \
-                                                             const float* b, int64_t b_row, float* c, int64_t c_row) { \
-      add_inlined<Lanes<bytes>>(rows, columns, depth, a, a_row, a_col, b, b_row, c, c_row);                            \
-    }                                                                                                                  \
-    target static bool forward(const Problem& p, const Output& out, int64_t b, int64_t h, int64_t t, Scratch& s) {     \
-      return p.q_len <= FEW ? forward_row<name>(p, out, b, h, t, s) : forward_tile<name>(p, out, b, h, t, s);          \
-    }                                                                                                                  \
-    target __attribute__((noinline)) static void count(CountsBefore& counts, const CountsBefore::Room& room) {         \
-      counts.make<name>(room);                                                                                         \
-    }                                                                                                                  \
-    target static bool backward(const Problem& p, const Gradients& g, int64_t b, int64_t h, Scratch& s) {              \
-      return backward_head<name>(p, g, b, h, s, count);                                                                \
-    }                                                                                                                  \
-    target static void longest(const Problem& p, int64_t b, int64_t h, int64_t i, float* to, Scratch& s) {             \
-      longest_keys<name>(p, b, h, i, to, s);                                                                           \
-    }                                                                                                                  \
-  };
-
-BODIES(Portable, 16, )
-#ifdef __x86_64__
-BODIES(Avx2, 32, __attribute__((target("avx2,fma"))))
-#ifdef POSENC_EMULATE_AVX512  // by two registers of AVX2: what 16 lanes compute is tested where there is no AVX-512
-BODIES(Avx512, 64, __attribute__((target("avx2,fma"))))
-#else
-BODIES(Avx512, 64, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512"))))
-#endif
-#endif
-
-enum class Level { PORTABLE, AVX2, AVX512 };
 
 Level best_level() {
 #ifdef __x86_64__
@@ -87,24 +45,12 @@ Level best_level() {
 
 Level level = best_level();
 
-struct Bodies {
-  ForwardBody forward;
-  BackwardBody backward;
-  LongestBody longest;
-  int64_t lanes;
-};
-
-template <class B>
-Bodies bodies_of() {
-  return {B::forward, B::backward, B::longest, B::W};
-}
-
 Bodies bodies() {
 #ifdef __x86_64__
-  if (level == Level::AVX512) return bodies_of<Avx512>();
-  if (level == Level::AVX2) return bodies_of<Avx2>();
+  if (level == Level::AVX512) return bodies_of<Level::AVX512>();
+  if (level == Level::AVX2) return bodies_of<Level::AVX2>();
 #endif
-  return bodies_of<Portable>();
+  return bodies_of<Level::PORTABLE>();
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 #include "counts.h"
 #include "shares.h"
 
-namespace {
+namespace posenc_attention {
 
 struct Output {
   void* y;  // (batch, heads, q_len, value channels), dense
@@ -357,4 +357,4 @@ INLINE bool forward_row(const Problem& p, const Output& out, int64_t b, int64_t 
   return finish_row(p, out, (b * p.heads + h) * p.q_len + t, sums, most, total);
 }
 
-}  // namespace
+}  // namespace posenc_attention

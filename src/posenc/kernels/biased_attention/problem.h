@@ -7,7 +7,7 @@
 
 #include "vectors.h"
 
-namespace {
+namespace posenc_attention {
 
 constexpr int64_t QUERIES = 64, KEYS = 128;  // of a tile: its scores take 32 KiB, and stay in the first or second cache
 constexpr int64_t MOST_UNITS = 128;  // of a network: what is known of each in a tile lies on the stack
@@ -356,4 +356,4 @@ struct Scratch {  // memory of a thread, kept from call to call
   }
 };
 
-}  // namespace
+}  // namespace posenc_attention

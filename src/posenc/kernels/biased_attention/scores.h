@@ -6,7 +6,7 @@
 
 #include "problem.h"
 
-namespace {
+namespace posenc_attention {
 
 // scores = keys . queries + what the diagonals add; the largest of each column into `most`.
 template <class L, int ROWS, int NV>
@@ -77,7 +77,7 @@ INLINE int64_t whole_vectors(int64_t count) {
 }
 
 // C += A B, where an A of 0 adds nothing, whatever B is. A call, because what is inlined slows the rest.
-__attribute__((noinline)) void add_nonzero(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row,
+inline __attribute__((noinline)) void add_nonzero(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row,
                                            int64_t a_col, const float* b, int64_t b_row, float* c, int64_t c_row) {
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t k = 0; k < depth; ++k) {
@@ -104,4 +104,4 @@ INLINE void largest_of_columns(int64_t count, int64_t columns, const float* scor
   }
 }
 
-}  // namespace
+}  // namespace posenc_attention

@@ -4,7 +4,7 @@
 
 #include "problem.h"
 
-namespace {
+namespace posenc_attention {
 
 struct Bounds {
   float low = INFINITE, high = -INFINITE;
@@ -165,4 +165,4 @@ INLINE void add_share_gradients(const Shares& shares, int64_t count, int64_t row
   for (int64_t i = 0; i < lines.bend_count; ++i) add(lines.bends[i].unit, alone_on[i], times_on[i]);
 }
 
-}  // namespace
+}  // namespace posenc_attention

@@ -17,7 +17,7 @@
 
 #define INLINE inline __attribute__((always_inline))
 
-namespace {
+namespace posenc_attention {
 
 constexpr float INFINITE = std::numeric_limits<float>::infinity();
 // exp(x) is taken as 0 below this, where it would soon be subnormal: 2^-126 is exp(-87.34).
@@ -220,4 +220,4 @@ INLINE void add_inlined(int64_t rows, int64_t columns, int64_t depth, const floa
   if (n < columns) add_rows<L, 1>(rows, a, a_row, a_col, b + n, b_row, depth, c + n, c_row);
 }
 
-}  // namespace
+}  // namespace posenc_attention
