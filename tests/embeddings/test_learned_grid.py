@@ -37,6 +37,22 @@ def test_a_resized_table_is_the_oracles(convention: Convention, grid: tuple[int,
     assert resized.table.requires_grad
 
 
+@pytest.mark.parametrize("convention", get_args(Convention))
+@pytest.mark.parametrize("size", [(7, 3), (4, 4)])
+def test_a_table_learns_from_images_of_several_sizes(convention: Convention, size: tuple[int, int]) -> None:
+    learned = table(2, grid=(4, 4)).double()
+    rows = learned.rows_for(*size, convention=convention)
+    assert torch.equal(rows, learned.resized(*size, convention=convention).table)
+    weights = torch.randn(rows.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad((rows * weights).sum(), learned.table)
+    moved = table(2, grid=(4, 4)).double()
+    with torch.no_grad():  # the interpolation is linear
+        moved.table.copy_(learned.table.roll(3, 0))
+        change = ((moved.rows_for(*size, convention=convention) - rows) * weights).sum()
+    torch.testing.assert_close(((moved.table - learned.table) * gradient).sum(), change)
+    assert learned.bfloat16().rows_for(*size, convention=convention).dtype == torch.bfloat16
+
+
 # Other libraries' own code
 
 

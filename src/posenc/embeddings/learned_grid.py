@@ -183,10 +183,39 @@ class LearnedGrid(EmbeddingEncoding):
         size = _pair("size", (height, width))
         other = LearnedGrid(self.dim, grid=size, prefix=self.prefix, std=self.std).to(self.table)
         with torch.no_grad():
-            before, patches = self.table.split((self.prefix, self.grid[0] * self.grid[1]))
-            other.table[: self.prefix] = before
-            other.table[self.prefix :] = patches if size == self.grid else resampled(patches, self.grid, size, how)
+            other.table.copy_(self._stretched(size, how))
         return other
+
+    def rows_for(
+        self,
+        height: int,
+        width: int,
+        *,
+        convention: Convention = "transformers",
+        mode: Mode | None = None,
+        antialias: bool | None = None,
+        align_corners: bool | None = None,
+        offset: float | None = None,
+    ) -> Float[Tensor, "tokens dim"]:
+        """The rows of :meth:`resized`, through which this table gets its gradient: for training on several sizes.
+
+        Takes the same arguments, and raises the same errors.
+
+        Example:
+            >>> vit = LearnedGrid(dim=8, grid=(14, 14))
+            >>> x = torch.zeros(2, 12 * 20, 8) + vit.rows_for(12, 20, convention="timm")
+            >>> x.sum().backward()
+            >>> vit.table.grad.shape
+            torch.Size([196, 8])
+        """
+        how = _resampling(convention, mode=mode, antialias=antialias, align_corners=align_corners, offset=offset)
+        return self._stretched(_pair("size", (height, width)), how)
+
+    def _stretched(self, size: tuple[int, int], how: Resampling) -> Tensor:
+        if size == self.grid:
+            return self.table
+        before, patches = self.table.split((self.prefix, self.grid[0] * self.grid[1]))
+        return torch.cat((before, resampled(patches, self.grid, size, how).to(before.dtype)))
 
     def _check(self, positions: Tensor) -> None:
         rows, columns = self.grid
