@@ -69,7 +69,7 @@ def test_images_and_pipelines_are_compared_too() -> None:
 
     found = compare(rotated((16, 56, 56)), rotated((44, 42, 42)))
     assert [(each.part, each.name, each.differs) for each in found.layers] == [
-        ("", "all layers", True),
+        ("", "rope, all layers", True),
         ("text_encoder", "text_encoder, layers 0-1", False),
     ]
     assert found.layers[0].others == ("axes is [16, 56, 56] in A and [44, 42, 42] in B",)
@@ -147,3 +147,12 @@ def test_the_command_shows_draws_and_says_by_its_exit_code(
     assert (code, json.loads(out)["differs"]) == (0, False)
     code, out = call("inspect", "a.json", "--to", "5")
     assert code == 1
+
+
+def test_an_encoder_and_a_decoder_are_told_apart() -> None:
+    """Two entries said "layers 0-1", and nothing told which was the decoder's."""
+    t5 = {"model_type": "t5", "d_model": 32, "d_kv": 8, "num_layers": 2, "num_heads": 4}
+    found = compare(describe(LLAMA), describe(t5))
+    assert [each.name for each in found.layers][1:] == ["encoder, layers 0-1", "decoder, layers 0-1"]
+    more = compare(describe(t5), describe({**t5, "relative_attention_num_buckets": 16}))
+    assert [each.kind for each in more.layers] == ["encoder", "decoder"]

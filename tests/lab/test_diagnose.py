@@ -282,3 +282,12 @@ def test_a_function_that_moves_position_zero_is_refused() -> None:
 )
 def test_a_sound_rule_is_no_inverted_ramp(rule: rules.Frequencies) -> None:
     assert not diagnose(RoPE(head_dim=64, frequencies=rule).rotate).faults
+
+
+def test_nan_and_a_function_that_turns_nothing_are_said_in_words() -> None:
+    """NaN differs from itself: the heads were said to get different results."""
+    with pytest.raises(ValueError, match="the result holds NaN or infinity, expected finite numbers"):
+        diagnose(lambda q, k, positions: (q * float("nan"), k))
+    still = "\n".join(diagnose(lambda q, k, positions: (q, k)).lines())
+    assert "rotated        none of 32 channels" in still
+    assert "direction      unknown" in still

@@ -56,3 +56,12 @@ def test_every_figure_is_a_file_in_three_formats(run: Path, tmp_path: Path) -> N
             assert ET.parse(path).getroot().tag.endswith("svg")
         else:
             assert path.read_bytes().startswith(starts[path.suffix])
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_columns_are_the_same_for_every_run_of_a_kind(prepare, seeds: int) -> None:
+    folder = prepare("none", name=f"run{seeds}", seeds=seeds)  # nothing of it is measured yet
+    (first, *_) = report_of(folder).rows(folder)
+    assert list(first) == [
+        *("encoding", "seed", "step", "protocol", "factor", "length", "measure", "unit", "value"),
+    ]

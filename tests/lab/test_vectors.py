@@ -149,3 +149,14 @@ def test_a_mistake_that_is_not_known_says_where_to_look(llama: Path) -> None:
     assert verdict.line().endswith(
         "none of the common mistakes gives these numbers; compare the formula with that in vectors.json"
     )
+
+
+def test_json_says_whether_it_differs_and_nan_is_named(llama: Path) -> None:
+    (wrong,) = verify(llama, lambda q, k, positions: (q * float("nan"), k))
+    assert wrong.as_data()["differs"]
+    assert wrong.line().endswith("its result holds NaN, expected finite numbers")
+    (still,) = verify(llama, lambda q, k, positions: (q, k))
+    assert still.as_data() == {
+        **{"name": "kind0", "layers": still.layers, "errors": still.errors, "allowed": still.allowed},
+        **{"reason": "it leaves q and k unrotated", "differs": True},
+    }

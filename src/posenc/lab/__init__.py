@@ -17,7 +17,8 @@ def load(run: str | os.PathLike[str]) -> Any:
     Returns:
         A pandas DataFrame if pandas is installed, otherwise a list of dicts with the same columns. The column
         "measure" names the quantity, "unit" is its unit, and "value" is the number. The other columns say what it is a
-        number of (encoding or rule, seed, length, position, ...), and are None where they do not apply.
+        number of (encoding or rule, seed, length, position, ...), and are None where they do not apply. Every run of
+        the same kind has the same columns.
 
     Raises:
         RunError, ValueError: the folder does not exist, or this version cannot read the run.
@@ -30,13 +31,11 @@ def load(run: str | os.PathLike[str]) -> Any:
 
     folder = runs.find(Path(run))
     rows = report_of(folder).rows(folder)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    rows = [{name: row.get(name) for name in columns} for row in rows]
     try:
         import pandas
     except ImportError:
         return rows
-    return pandas.DataFrame(rows, columns=columns)
+    return pandas.DataFrame(rows)
 
 
 def report_of(run: Path) -> Any:

@@ -29,6 +29,8 @@ class Difference:
 
     Attributes:
         part: the part of the model; "" for the model itself, or its text model.
+        kind: what the configs call this kind of layer ("decoder", "sliding_attention"); "" if they do not tell kinds
+            apart, or by different words.
         layers: their numbers, counted from 0.
         a: a short description of their encoding in A; "" if A has no such layers.
         b: the same in B.
@@ -39,6 +41,7 @@ class Difference:
     """
 
     part: str
+    kind: str
     layers: tuple[int, ...]
     a: str
     b: str
@@ -51,7 +54,7 @@ class Difference:
     def name(self) -> str:
         """Which layers, in words."""
         where = f"layers {ranges(self.layers, most=6)}" if self.layers else "all layers"
-        return ", ".join(word for word in (self.part, where) if word)
+        return ", ".join(word for word in (self.part, self.kind, where) if word)
 
     @property
     def differs(self) -> bool:
@@ -145,7 +148,8 @@ def _matched(a: list[LayerGroup], b: list[LayerGroup]) -> list[tuple[LayerGroup 
         return [(a[0], b[0])]
     rest, found = list(b), []
     for one in a:
-        at = next((i for i, other in enumerate(rest) if other.encoding.places == one.encoding.places), None)
+        same = [i for i, other in enumerate(rest) if other.encoding.places == one.encoding.places]
+        at = min(same, key=lambda i: rest[i].label != one.label, default=None)
         found.append((one, None if at is None else rest.pop(at)))
     return [*found, *((None, other) for other in rest)]
 
@@ -158,9 +162,11 @@ def _difference(
     positions: tuple[int, ...],
     length: int,
 ) -> Difference:
+    labels = {group.label for group in (a, b) if group is not None and group.label}
+    kind = labels.pop() if len(labels) == 1 else ""
     if a is None or b is None:
         text = f"{'A' if a is None else 'B'} has no such layers, or nothing of the kind in them"
-        return Difference(part, layers, _short(a), _short(b), None, None, (text,), ())
+        return Difference(part, kind, layers, _short(a), _short(b), None, None, (text,), ())
     others, aside = list(_others(a.encoding, b.encoding)), list(_aside(a, b))
     if a.positions != b.positions:
         others.append(f"positions are {a.positions or 'counted'} in A and {b.positions or 'counted'} in B")
@@ -175,7 +181,7 @@ def _difference(
             far: NDArray[np.float64] = np.abs(rates[0] - rates[1])
             pair = int(far.argmax())
             angles = tuple((np.array(positions) * far.max()).tolist())
-    return Difference(part, layers, _short(a), _short(b), angles, pair, tuple(others), tuple(aside))
+    return Difference(part, kind, layers, _short(a), _short(b), angles, pair, tuple(others), tuple(aside))
 
 
 def _others(a: Encoding, b: Encoding) -> Iterator[str]:
@@ -259,7 +265,7 @@ def show(found: Comparison, console: Console, *, names: tuple[str, str] | None =
     for text in found.aside:
         console.print(escape(text), style="dim", highlight=False)
     differing = [each for each in found.layers if each.differs]
-    count = len({(each.part, layer) for each in differing for layer in each.layers})
+    count = len({(each.part, each.kind, layer) for each in differing for layer in each.layers})
     verdict = (f"{count} layers differ" if count else "they differ") if differing else "the same"
     how = f"; at positions up to {found.positions[-1]}, angles within {SAME:g} rad count as equal"
     reach = how if table.row_count else ""

@@ -6,7 +6,7 @@ The oracle computes them in float64; it shares no code with posenc's encodings.
 import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,10 @@ class Verdict:
         """Whether an error is larger than float32 arithmetic causes."""
         return any(not error <= most for (_, error), most in zip(self.errors, self.allowed, strict=True))
 
+    def as_data(self) -> dict[str, Any]:
+        """The verdict as plain data, for JSON."""
+        return {**asdict(self), "differs": self.differs}
+
     def line(self) -> str:
         """The verdict as a line of text."""
         where, worst = max(self.errors, key=lambda pair: np.inf if np.isnan(pair[1]) else pair[1])
@@ -194,6 +198,8 @@ class Verdict:
         verdict = "DIFFERS" if self.differs else "agrees "
         text = f"{verdict}  {self.name}, {layers}: error {worst:.2g} at position {where}"
         unknown = f"none of the common mistakes gives these numbers; compare the formula with that in {WORDS}"
+        if np.isnan(worst):
+            unknown = "its result holds NaN, expected finite numbers"
         return f"{text}; {self.reason or unknown}" if self.differs else text
 
 

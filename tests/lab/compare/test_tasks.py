@@ -113,7 +113,14 @@ def test_a_run_of_a_users_task_is_resumed_with_equal_numbers(tmp_path: Path) -> 
     }
     errors = [row for row in report.rows(run) if row["measure"] == "error" and row["size"] == "1x"]
     assert [(row["encoding"], row["seed"]) for row in errors] == [("none", 0), ("none", 1), ("rope", 0), ("rope", 1)]
+    columns = ["encoding", "way", "trained_length", "seed", "size", "trained", "step", "measure", "unit", "value"]
+    assert all(list(row) == columns for row in report.rows(run))
+    losses = [row for row in report.rows(run) if row["measure"] == "training loss"]
+    assert {(row["encoding"], row["trained_length"]) for row in losses} == {("none", 1), ("rope", 1)}
+    assert {"format", "kind", "posenc", "config"} < json.loads(whole).keys()
     (run / "rope-seed1" / "results.json").unlink()
+    with pytest.raises(RunError, match=r"1 of 4 trials are not done; continue with: posenc compare --resume"):
+        report.write(run)
     file.write_text(OWN + "\n")
     with pytest.raises(Exception, match="has changed since this run began"):
         job.finish(run, quiet())

@@ -218,6 +218,11 @@ def test_a_run_gives_its_table_recommendation_and_page(tmp_path: Path) -> None:
         assert word in shown
     page = (run / "report.html").read_text()
     assert page.count("<svg ") == 4
+    rows = report.rows(run)
+    columns = ["rule", "first", "last", "gap", "task", "length", "depth", "measure", "unit", "value"]
+    assert all(list(row) == columns for row in rows)
+    windows = [row["value"] for row in rows if row["rule"] == "none, in windows"]
+    assert windows == found["windows"]  # as the table prints them
     for word in ("model at 2,048 tokens", "posenc extend ./model --to 2048", "yarn:2", "within the trained length"):
         assert word in page
     assert "not finished" not in page

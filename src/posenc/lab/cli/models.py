@@ -173,5 +173,8 @@ def verify(
     from posenc.lab import vectors as job
 
     verdicts = job.verify(folder, against)
-    print_json(verdicts) if as_json else print("\n".join(verdict.line() for verdict in verdicts))
+    if as_json:
+        print_json([verdict.as_data() for verdict in verdicts])
+    else:
+        print("\n".join(verdict.line() for verdict in verdicts))
     raise typer.Exit(int(any(verdict.differs for verdict in verdicts)))

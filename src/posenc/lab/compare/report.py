@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from posenc.lab.compare.find_task import find
-from posenc.lab.compare.folder import SHOWN, load_config, trials
+from posenc.lab.compare.folder import SHOWN, TrialResult, load_config, trials
 from posenc.lab.compare.results import Results, collect, known, mean, shown, sizes_of
 from posenc.lab.drawing import html, plots
-from posenc.lab.drawing.tables import print_first_that_fits
+from posenc.lab.drawing.tables import print_first_that_fits, tidy
 from posenc.lab.drawing.tables import table as empty
 from posenc.lab.run import folder as runs
+from posenc.lab.run.config import read
 from posenc.lab.run.printable import escape
 
 
@@ -69,12 +70,11 @@ def rows(run: Path) -> list[dict[str, Any]]:
             at = {"measure": row.unit, "unit": row.unit, "size": size, "trained": cell.trained}
             for seed, value in zip(results.config.seeds, cell.values, strict=True):
                 found.append({**about, **at, "seed": seed, "value": value})
-    for encoding, seeds in results.losses.items():
-        for seed, losses in zip(results.config.seeds, seeds, strict=True):
-            for step, loss in losses:
-                at = {"encoding": encoding, "seed": seed, "measure": "training loss", "unit": "", "step": step}
-                found.append({**at, "value": loss})
-    return found
+    for label, length, seed, folder in trials(run, results.config):
+        for step, loss in read(folder / runs.RESULTS, TrialResult).losses:
+            about = {"encoding": label, "trained_length": length, "seed": seed, "step": step}
+            found.append({**about, "measure": "training loss", "unit": "", "value": loss})
+    return tidy(found, ("encoding", "way", "trained_length", "seed", "size", "trained", "step"))
 
 
 def _results(run: Path) -> Results:

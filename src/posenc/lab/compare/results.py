@@ -1,6 +1,7 @@
 """The results of a task run, computed from its folder alone."""
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from posenc.lab.compare.task import Task
 from posenc.lab.drawing.words import names
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import Data, read, to_dict
+from posenc.lab.run.errors import RunError
 
 HOLDS = 0.9  # smallest share of the value at the trained size, at every other size, that counts as holding
 NEAR = 0.8  # of the best value at the trained size: who is worse has learned too little for "holds" to mean anything
@@ -53,8 +55,9 @@ class Results(msgspec.Struct, kw_only=True):
 
     def to_dict(self) -> Data:
         """As plain data, for JSON."""
-        plain: Data = msgspec.to_builtins(self)
-        return plain | {"config": to_dict(KIND, self.config)}
+        config = to_dict(KIND, self.config)
+        same = {name: config[name] for name in ("format", "kind", "posenc")}
+        return same | msgspec.to_builtins(self) | {"config": config}
 
     def of(self, unit: str, length: int | None = None) -> list[Row]:
         """The rows of one unit, optionally of one trained length."""
@@ -62,7 +65,18 @@ class Results(msgspec.Struct, kw_only=True):
 
 
 def collect(run: Path, task: Task, config: TaskConfig) -> Results:
-    """Collect all measurements of a run."""
+    """Collect all measurements of a run.
+
+    Raises:
+        RunError: a trial of the run is not done, or its result is damaged.
+    """
+    lacking = [folder for *_, folder in trials(run, config) if not (folder / runs.RESULTS).exists()]
+    if lacking:
+        every = sum(1 for _ in trials(run, config))
+        raise RunError(
+            f"{run}: {len(lacking)} of {every} trials are not done; continue with: "
+            f"{shlex.join(['posenc', 'compare', '--resume', str(run)])}"
+        )
     rows: dict[tuple[str, str], Row] = {}
     examples: dict[str, dict[str, str]] = {}
     losses: dict[str, list[list[tuple[int, float]]]] = {}

@@ -106,7 +106,8 @@ def _train(
             loss = training.take_mean_loss((training.step - 1) % config.log_every + 1)
             now = time.perf_counter()
             if loss != loss or loss == float("inf"):
-                raise RunError(f"the loss is {loss} at step {training.step}; try a smaller --learning-rate.")
+                advice = "start a new run with a smaller --learning-rate"
+                raise RunError(f"the loss is {loss} at step {training.step}; {advice}.")
             speed = (training.step - logged_step) * training.per_step / (now - logged_at)
             row = {"event": "train", "step": training.step, "loss": loss}
             metrics.append({**row, "seconds": round(now - start, 3), training.rate: round(speed, 1)})

@@ -52,11 +52,12 @@ class Diagnosis:
     def lines(self) -> list[str]:
         """The findings as lines of text."""
         start, stop = self.rotated
-        slice_ = "all" if stop - start == self.head_dim else f"{start} to {stop - 1}"
+        whole = "none" if stop == start else "all" if stop - start == self.head_dim else ""
+        slice_ = whole or f"{start} to {stop - 1}"
         found = [
             f"called as      {self.signature}",
             f"pairing        {self.pairing}",
-            f"direction      {self.direction}angle",
+            f"direction      {'unknown' if self.direction == '?' else f'{self.direction}angle'}",
             f"rotated        {slice_} of {self.head_dim} channels",
             f"scale          {self.scale:.6g}",
             f"output order   {self.output_order}",

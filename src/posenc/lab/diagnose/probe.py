@@ -79,6 +79,8 @@ class Probe:
         x = torch.randn(2, 3, 1, self.head_dim, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 5, -1)
         x = x.contiguous()
         q, _ = self.run(x, range(5))
+        if not torch.isfinite(q).all():
+            raise ValueError("the result holds NaN or infinity, expected finite numbers")
         same_heads, _ = self.run(x[:, :1].expand(-1, 3, -1, -1).contiguous(), range(5))
         if not torch.allclose(same_heads, same_heads[:, :1].expand_as(same_heads), atol=1e-6):
             raise ValueError("the heads get different results, so the sequence is along another axis")

@@ -27,7 +27,7 @@ def write_plots(pictures: Sequence[Picture], folder: Path) -> list[Path]:
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> int:
     """Write a tidy table: one number a row, in the column "value". Return the number of rows."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = list(rows[0]) if rows else []
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()

@@ -1,11 +1,19 @@
 """Tables for the terminal in which no number is cut: a table that is too wide is split into several."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+
+
+def tidy(rows: Iterable[Mapping[str, Any]], about: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows with the same columns in the same order, whatever the run has measured: ``about``, which say what a number
+    is of, then measure, unit and value. What does not apply is None."""
+    columns = (*about, "measure", "unit", "value")
+    return [{name: row.get(name) for name in columns} for row in rows]
 
 
 def table(title: str) -> Table:

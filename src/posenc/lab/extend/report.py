@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from posenc.lab.drawing.tables import tidy
 from posenc.lab.drawing.words import HELD, finite
 from posenc.lab.extend.results import Results, collect
 from posenc.lab.extend.verdict import BLOCK
@@ -55,6 +56,8 @@ def rows(run: Path) -> list[dict[str, Any]]:
         for measure, mean in (("cost", one.cost), ("gain", one.gain)):
             add(name, measure, "nats/token", None if mean is None else mean.nats)
             add(name, f"standard error of {measure}", "nats/token", None if mean is None else mean.error)
+    for (first, last), value in zip(results.bins, results.windows or (), strict=False):
+        add("none, in windows", "perplexity", "", value, first=first, last=last)
     for name, curve in results.curves.rules.items():
         for position, nats in zip(results.curves.positions, curve, strict=True):
             add(name, "loss", "nats/token", nats, first=position, last=position)
@@ -66,7 +69,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
             at = {"task": answer.task, "length": answer.length, "depth": answer.depth}
             add(rule.name, "right answer", "", int(answer.correct), **at)
     plain: list[dict[str, Any]] = finite(found)
-    return plain
+    return tidy(plain, ("rule", "first", "last", "gap", "task", "length", "depth"))
 
 
 def _page(results: Results) -> str:

@@ -101,7 +101,10 @@ class Tuning:
         self.processes.sum([total, *(p.grad for p in self.parameters.values() if p.grad is not None)])
         loss_value = total.item()
         if not math.isfinite(loss_value):
-            raise RunError(f"tune: the loss is {loss_value} at step {step + 1}; try a smaller learning rate.")
+            raise RunError(
+                f"tune: the loss is {loss_value} at step {step + 1}, expected a finite number; train in another dtype "
+                "(float32), by LoRA, or with a smaller learning_rate (tune of posenc.lab.extend.tune takes one)."
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(step, config)
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)

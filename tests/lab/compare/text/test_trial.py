@@ -181,7 +181,7 @@ def test_a_loss_that_is_no_number_fails_the_trial(prepare, finish_trial) -> None
     folder = prepare("none", train={"learning_rate": 1e30}) / "none-seed0"
     outcome = finish_trial(folder)
     assert outcome.status == "failed"
-    assert "try a smaller --learning-rate" in outcome.message
+    assert "start a new run with a smaller --learning-rate" in outcome.message
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from posenc.lab.compare.text.page import figures_of, page
 from posenc.lab.compare.text.results import collect, measured
 from posenc.lab.compare.text.table import print_results
 from posenc.lab.drawing.plots import Picture
+from posenc.lab.drawing.tables import tidy
 from posenc.lab.run import folder as runs
 
 
@@ -54,4 +55,4 @@ def rows(run: Path) -> list[dict[str, Any]]:
             add("time of a training step", "s", entry.speed.seconds_per_step)
             add("training speed relative to none", "", entry.speed.relative_to_none)
         add("parameters added", "", entry.parameters_added)
-    return found
+    return tidy(found, ("encoding", "seed", "step", "protocol", "factor", "length"))
