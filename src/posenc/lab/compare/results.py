@@ -57,7 +57,8 @@ class Results(msgspec.Struct, kw_only=True):
         """As plain data, for JSON."""
         config = to_dict(KIND, self.config)
         same = {name: config[name] for name in ("format", "kind", "posenc")}
-        return same | msgspec.to_builtins(self) | {"config": config}
+        plain: Data = msgspec.to_builtins(self)
+        return same | plain | {"config": config}
 
     def of(self, unit: str, length: int | None = None) -> list[Row]:
         """The rows of one unit, optionally of one trained length."""
