@@ -32,6 +32,20 @@ Q = torch.zeros(1, 2, 4, 64)
         (lambda: posenc.embeddings.LearnedGrid(64, grid_size=4), "call it grid"),
         (lambda: posenc.scores.SwinBias(4, window_size=7), "call it window"),
         (lambda: posenc.embeddings.FourierFeatures(64, axes=2), "call it coordinates"),
+        (lambda: posenc.RoPE(64, traditional=True), 'pairing="interleaved"'),  # MLX
+        (lambda: posenc.RoPE(64, seq_before_head_dim=True), r"seq_dim=-3 for \(batch, seq"),  # rotary-embedding-torch
+        (lambda: posenc.RoPE(64, learned_freq=True), 'LearnedRates\\(parameter="rates"\\)'),
+        (lambda: posenc.AxialRoPE(64, custom_freqs=[1.0]), r"frequencies=Custom\(rates\)"),
+        (lambda: posenc.RoPE(64, base_rescale_factor=4.0), r"frequencies=NTK\(factor\)"),  # x-transformers
+        (lambda: posenc.RoPE(64, rope_scaling={"rope_type": "llama3"}), "describe of posenc.integrations"),
+        (lambda: posenc.RoPE(64, max_position_embeddings=4096), "leave it out: no table ends"),
+        (lambda: posenc.RoPE(64, num_heads=8), "leave it out: all heads"),
+        (lambda: posenc.RoPE(64, use_xpos=True), "posenc.XPos"),
+        (lambda: posenc.ALiBi(8, max_seq_len=4096), "leave it out: no table ends"),
+        (lambda: posenc.Sinusoidal(d_model=64, dropout=0.1, max_len=5000), "call it dim"),
+        (lambda: posenc.Sinusoidal(64, max_len=5000), "leave it out: no table ends"),  # PyTorch's tutorial
+        (lambda: posenc.Sinusoidal(64, dropout=0.1), "a torch.nn.Dropout behind it"),
+        (lambda: posenc.Learned(64, length=5, device="cpu"), r"where .to\(\) moves it"),
         (lambda: posenc.make("rope", dim=64, num_heads=4, theta=5e5), r"frequencies=Geometric\(base=...\)"),
         (lambda: posenc.make("learned", dim=64, num_heads=4, context_length=512), "call it length"),
     ],
@@ -106,6 +120,8 @@ def test_a_class_or_a_string_in_an_objects_place_is_answered(call: Any, answer: 
         ("accelerate", "it is posenc.integrations.transformers.accelerate"),
         ("Shaw", "it is posenc.scores.Shaw"),
         ("Rope", "did you mean posenc.RoPE"),
+        ("apply_rotary_pos_emb", "it is posenc.RoPE here"),
+        ("RelativePositionBias", "it is posenc.T5Bias here"),
         ("yarn", "did you mean posenc.YaRN"),
     ],
 )
@@ -118,6 +134,7 @@ def test_every_home_that_is_named_has_what_it_is_said_to_have() -> None:
     for home, names in posenc._ELSEWHERE.items():
         module = importlib.import_module(home)
         assert all(hasattr(module, name) for name in names.split()), home
+    assert set(posenc._OF_OTHERS.values()) <= set(posenc.__all__)
     assert not hasattr(posenc, "no_such_name_at_all")
     public = set(frequencies.RULES) | {"Frequencies"}
     assert public <= set(posenc._ELSEWHERE["posenc.frequencies"].split()) | set(posenc.__all__)

@@ -111,6 +111,22 @@ _ELSEWHERE = {
     "posenc.lab.diagnose": "diagnose",
 }
 
+#: What other libraries have -> what it is here.
+_OF_OTHERS = {
+    **dict.fromkeys(
+        ("RotaryEmbedding", "RotaryPositionalEmbedding", "RotaryPositionalEmbeddings", "LlamaRotaryEmbedding",
+         "apply_rotary_emb", "apply_rotary_pos_emb", "apply_rope", "rotate_half"),
+        "RoPE",
+    ),
+    **dict.fromkeys(("RotaryEmbeddingCat", "get_axial_freqs", "FluxPosEmbed", "RotaryPosEmbed"), "AxialRoPE"),
+    **dict.fromkeys(("PositionalEncoding", "SinusoidalPositionalEmbedding", "SinusoidalEmbedding"), "Sinusoidal"),
+    **dict.fromkeys(("AbsolutePositionalEmbedding", "LearnedPositionalEmbedding"), "Learned"),
+    **dict.fromkeys(("AlibiPositionalBias", "build_alibi_tensor"), "ALiBi"),
+    "RelativePositionBias": "T5Bias",
+    "PolarEmbedding": "PoPE",
+    "scaled_dot_product_attention": "attention",
+}  # fmt: skip
+
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
@@ -130,6 +146,8 @@ def _hint(name: str) -> str:
         return ""
     from posenc.frequencies.arguments import nearest
 
+    if name in _OF_OTHERS:
+        return f"; it is posenc.{_OF_OTHERS[name]} here"
     homes = {each: home for home, names in _ELSEWHERE.items() for each in names.split()}
     if name in homes:
         return f"; it is {homes[name]}.{name}"

@@ -10,6 +10,13 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+_LENGTHS = (
+    *("max_position_embeddings", "max_seq_len", "max_seq_length", "max_sequence_length", "max_len", "max_length"),
+    *("max_positions", "n_positions", "num_embeddings", "num_positions", "seq_len", "block_size", "context_length"),
+    *("context_size", "max_seq_len_cached", "cache_max_seq_len"),
+)
+_HEADS = ("n_heads", "heads", "n_head", "nhead", "num_attention_heads")
+
 #: Names of other libraries -> ours, the likeliest first; the first that the class has is what is answered.
 _NAMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("theta", "rope_theta", "rotary_emb_base", "rotary_embedding_base"), ("base", "frequencies")),
@@ -17,14 +24,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("original_max_position_embeddings", "original_max_positions", "original_context_length"), ("trained_length",)
     ),
-    **dict.fromkeys(
-        (
-            *("max_position_embeddings", "max_seq_len", "max_seq_length", "max_sequence_length", "max_len"),
-            *("max_length", "max_positions", "n_positions", "num_embeddings", "num_positions", "seq_len"),
-            *("block_size", "context_length", "context_size"),
-        ),
-        ("length", "trained_length"),
-    ),
+    **dict.fromkeys(_LENGTHS, ("length", "trained_length")),
     **dict.fromkeys(("grid_size", "window_size", "num_patches"), ("grid", "window")),
     "window": ("grid",),
     "grid": ("window",),
@@ -36,11 +36,28 @@ _NAMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("d_model", "hidden_size", "embed_dim", "embedding_dim", "n_embd"), ("dim", "head_dim")),
     **dict.fromkeys(("dim", "d_head", "dim_head", "head_size"), ("head_dim",)),
     "head_dim": ("dim",),
-    **dict.fromkeys(("n_heads", "heads", "n_head", "nhead", "num_attention_heads"), ("num_heads",)),
+    **dict.fromkeys(_HEADS, ("num_heads",)),
     **dict.fromkeys(("n_kv_heads", "num_key_value_heads", "kv_heads"), ("num_kv_heads",)),
     **dict.fromkeys(("rotary_percent", "rotary_pct", "partial_rotary_factor", "rot_dim", "rope_dim"), ("rotary_dim",)),
-    **dict.fromkeys(("interleaved", "is_neox_style", "rope_interleave", "rotary_emb_interleaved"), ("pairing",)),
-    **dict.fromkeys(("freqs", "inv_freq", "scaling", "rope_scaling", "rule"), ("frequencies",)),
+    **dict.fromkeys(
+        ("interleaved", "is_neox_style", "rope_interleave", "rotary_emb_interleaved", "traditional", "rotate_half"),
+        ("pairing",),
+    ),
+    **dict.fromkeys(("seq_before_head_dim", "unsqueeze_dim", "tensor_format"), ("seq_dim",)),
+    **dict.fromkeys(("freqs", "inv_freq", "scaling", "rope_scaling", "rope_parameters", "rule"), ("frequencies",)),
+    **dict.fromkeys(
+        (
+            *(
+                "learned_freq",
+                "custom_freqs",
+                "interpolate_factor",
+                "interpolation_factor",
+                "seq_len_interpolation_factor",
+            ),
+            *("theta_rescale_factor", "base_rescale_factor", "max_freq"),
+        ),
+        ("frequencies",),
+    ),
     **dict.fromkeys(("bidirectional", "causal"), ("direction",)),
     **dict.fromkeys(("relative_attention_num_buckets", "num_relative_buckets"), ("num_buckets",)),
     **dict.fromkeys(("relative_attention_max_distance",), ("max_distance",)),
@@ -49,33 +66,66 @@ _NAMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("alibi_bias_max", "max_alibi_bias"), ("max_bias",)),
 }
 
+#: What to write for one of these names, whatever it is called here.
+_HOW_OF = {
+    **dict.fromkeys(("rope_scaling", "rope_parameters"), "describe of posenc.integrations.transformers reads a config"),
+    "learned_freq": 'pass frequencies=LearnedRates(parameter="rates") of posenc.frequencies',
+    **dict.fromkeys(("custom_freqs", "freqs", "inv_freq"), "pass frequencies=Custom(rates) of posenc.frequencies"),
+    **dict.fromkeys(
+        ("interpolate_factor", "interpolation_factor", "seq_len_interpolation_factor"),
+        "pass frequencies=Linear(factor) of posenc.frequencies",
+    ),
+    **dict.fromkeys(
+        ("theta_rescale_factor", "base_rescale_factor"), "pass frequencies=NTK(factor) of posenc.frequencies"
+    ),
+    "max_freq": "pass frequencies=Linspaced(pi, max_freq * pi / 2) of posenc.frequencies",
+}
+
 #: What to write, where another value goes under the name too.
 _HOW = {
     "frequencies": "pass a rule: frequencies=Geometric(base=...), or YaRN, Linear, ... of posenc.frequencies",
     "pairing": 'give pairing="interleaved" or pairing="half"',
+    "seq_dim": "give seq_dim=-3 for (batch, seq, heads, head_dim), -2 for (batch, heads, seq, head_dim)",
     "rotary_dim": "give rotary_dim=..., the number of rotated channels",
     "direction": 'give direction="both" or direction="causal"',
     "rule": "give rule=(0.5, 0.25, ...), one slope for each head",
 }
 
 
+#: Names of other libraries, where the class has nothing of the kind -> why.
+_LEAVE_OUT = {
+    **dict.fromkeys(_LENGTHS, "no table ends at a length"),
+    **dict.fromkeys((*_HEADS, "num_heads"), "all heads are treated alike"),
+    **dict.fromkeys(("device", "dtype"), "what it learns goes where .to() moves it, and all else follows the input"),
+    "dropout": "put a torch.nn.Dropout behind it",
+    **dict.fromkeys(("use_xpos", "xpos_scale_base"), "posenc.XPos is the encoding that has this"),
+}
+
+
 def check_names(cls: type, given: Mapping[str, object]) -> None:
-    """Answer an argument that ``cls`` does not have with the name that it has for it.
+    """Answer an argument that ``cls`` does not have with the name that it has for it, or with why it needs none.
 
     Raises:
         TypeError: as said; an unknown name that nothing is known of is left to Python.
     """
-    strange = [name for name in given if name in _NAMES]
+    strange = [name for name in given if name in _NAMES or name in _LEAVE_OUT]
     if not strange:
         return
     parameters = inspect.signature(cls).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for name in strange:
-        right = next((ours for ours in _NAMES[name] if ours in parameters), None)
-        if name not in parameters and right is not None:
-            how = _HOW.get(right, f"call it {right}")
+        if name in parameters:
+            continue
+        right = next((ours for ours in _NAMES.get(name, ()) if ours in parameters), None)
+        if right is not None:
+            how = _HOW_OF.get(name) or _HOW.get(right, f"call it {right}")
             raise TypeError(f"{cls.__name__}: got {name}={_short(given[name])}, expected {right}; {how}.")
+        if name in _LEAVE_OUT:
+            raise TypeError(
+                f"{cls.__name__}: got {name}={_short(given[name])}, expected nothing of the kind; leave it out: "
+                f"{_LEAVE_OUT[name]}."
+            )
 
 
 def check_numbers(cls: type, args: tuple[object, ...], options: Mapping[str, object], *, whole: bool = True) -> None:
