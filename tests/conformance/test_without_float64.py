@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import posenc
 from posenc.embeddings import SinusoidalGrid
+from posenc.integrations.patch import Patch
+from posenc.integrations.transformers.live.exact_tables import exact_tables
 from posenc.nn import Transformer
 from posenc.positions import augmented, grid, multimodal
 from posenc.testing.candidate import Candidate
@@ -127,3 +129,19 @@ def test_a_model_is_read_step_by_step(name: str) -> None:
         got = [t.cpu() for t in read(moved(model), x.to(AWAY))]
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_exact_tables_of_a_live_model_are_made_for_it() -> None:
+    llama = pytest.importorskip("transformers.models.llama.modeling_llama")
+    config = llama.LlamaConfig(hidden_size=32, num_attention_heads=4, num_hidden_layers=1, vocab_size=8)
+    module = llama.LlamaRotaryEmbedding(config)
+    far = torch.tensor([[3, 100_000]])
+    expected = posenc.RoPE(8, frequencies=posenc.Geometric(config.rope_parameters["rope_theta"])).phases(far)[0]
+    with Device():
+        moved(module)
+        exact_tables(Patch(module, "tables"), module, [module])
+        cos, sin = module(torch.zeros(1, 2, 32).to(AWAY), far.to(AWAY))
+        assert cos.device == sin.device == AWAY
+        cos, sin = cos.cpu(), sin.cpu()
+    for table, like in ((cos, expected.cos()), (sin, expected.sin())):
+        torch.testing.assert_close(table, torch.cat((like, like), -1).float(), rtol=0, atol=1e-7)

@@ -81,7 +81,7 @@ def _as_it_turns(rule: Frequencies, width: int, rates: torch.Tensor) -> Frequenc
     """The rule of the module's settings, or the rates that it has, if somebody gave it others."""
     if rates.is_meta:
         return rule
-    own = rates.detach().double().cpu().numpy()
+    own = rates.detach().cpu().double().numpy()
     return rule if np.allclose(rule.inv_freq(width), own, rtol=1e-4, atol=0) else Custom(own.tolist())
 
 

@@ -10,6 +10,7 @@ from posenc import MRoPE, RoPE
 from posenc.frequencies import LearnedRates
 from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.reader import describe
+from posenc.kernels.precision import as_float64
 
 
 def exact_tables(patch: Patch, model: Any, modules: list[nn.Module]) -> None:
@@ -83,7 +84,7 @@ def _exact(module: Any, rotations: dict[str | None, RoPE | MRoPE]) -> Any:
             form
             for form, made in forms.items()
             if made[0].shape == theirs[0].shape
-            and all(torch.allclose(a.double(), b, atol=tolerance) for a, b in zip(theirs, made, strict=True))
+            and all(torch.allclose(as_float64(a).to(b), b, atol=tolerance) for a, b in zip(theirs, made, strict=True))
         ]
         if not fits:
             raise ValueError(f"the tables of its {name} are not those of {turning.frequencies}")
@@ -94,7 +95,8 @@ def _exact(module: Any, rotations: dict[str | None, RoPE | MRoPE]) -> Any:
         layout, sign = written[label]
         cos, sin = tables(rotations[label], position_ids)
         dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
-        return _written(cos, layout).to(dtype), _written(sin * sign, layout).to(dtype)
+        # Made on the CPU where the device has no float64.
+        return _written(cos, layout).to(dtype).to(x.device), _written(sin * sign, layout).to(dtype).to(x.device)
 
     return torch.no_grad()(forward)
 

@@ -343,7 +343,7 @@ def _check_group(model: Any, group: LayerGroup, rule: Frequencies) -> None:
         if rates is None or rates.shape != wanted.shape:
             continue
         scaling = getattr(module, f"{prefix}attention_scaling", getattr(module, "attention_scaling", 1.0))
-        far = abs(rates.detach().double().cpu().numpy() / np.where(wanted == 0, 1, wanted) - (wanted != 0)).max()
+        far = abs(rates.detach().cpu().double().numpy() / np.where(wanted == 0, 1, wanted) - (wanted != 0)).max()
         if far < 1e-5 and np.isclose(float(scaling), factor, rtol=1e-6):
             if rebuild.is_foreign(module):
                 rebuild.check_angles(module, rule, width)

@@ -89,7 +89,7 @@ def tables_of(asked: nn.Module, positions: Tensor, width: int, **options: Any) -
     try:
         with torch.no_grad():
             found = asked(torch.zeros(1, 1, len(positions), width), positions[None], **options)
-        cos, sin = (table.double().reshape(len(positions), -1) for table in found)
+        cos, sin = (table.cpu().double().reshape(len(positions), -1) for table in found)
     except Exception:  # whatever foreign code raises when it is called in another way than its own
         return None
     return (cos, sin) if cos.shape == sin.shape and cos.shape[1] in (width // 2, width) else None
