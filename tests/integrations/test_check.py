@@ -241,6 +241,14 @@ def test_a_patched_model_is_checked_as_far_as_it_can_be() -> None:
         assert check(model).findings == ()
 
 
+@pytest.mark.transformers_as_pinned
+def test_a_module_that_pairs_otherwise_than_its_weights_are_stored_is_found() -> None:
+    """WestWaters/pollard-weights#70: a perplexity of 151 in place of 6.4. The weights are for neighbouring pairs."""
+    report = check(build("hy_v4"))
+    assert {finding.what for finding in report.findings} == {"pairing"}
+    assert "turns pairs by 'half' and +angle, and the config means 'interleaved'" in report.findings[0].text
+
+
 def test_other_things_than_models_are_refused() -> None:
     with pytest.raises(TypeError, match="expected a model of transformers"):
         check(nn.Linear(2, 2))
@@ -259,5 +267,6 @@ def test_no_model_type_of_transformers_is_accused() -> None:
         built += 1
         if findings := check(model).findings:
             accused[model_type] = [str(finding) for finding in findings]
+    assert accused.pop("hy_v4", None) is not None
     assert not accused
     assert built > 400

@@ -162,3 +162,12 @@ def test_a_kind_of_layer_has_what_stands_beside_too() -> None:
     assert line.startswith("rope_scaling: beside text_config")
     whole["text_config"] = {"model_type": "gemma3_text", "rope_scaling": rule, "rope_theta": 1e6}
     assert not [line for line in describe(whole).unread if "rope" in line]
+
+
+@pytest.mark.transformers_as_pinned
+def test_hunyuan_4_rotates_neighbouring_pairs_as_its_weights_are_stored() -> None:
+    """WestWaters/pollard-weights#70: transformers pairs halves; vLLM, SGLang and llama.cpp pair neighbours."""
+    (group,) = describe({**B, **LATENT, "model_type": "hy_v4", "rope_parameters": {"rope_theta": 1e7}})
+    assert isinstance(group.encoding, RoPE)
+    assert (group.encoding.pairing, group.encoding.rotary_start) == ("interleaved", 128)
+    assert "the module of transformers" in group.notes[0]

@@ -16,7 +16,7 @@ INTERLEAVED = names("""
     deepseek_v2 deepseek_v4 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text glm glm4 glm4v_text glm_ocr_text helium
     llama4_text moonshine moonshine_streaming openai_privacy_filter pe_audio_encoder pe_audio_video_encoder
     pe_video_encoder
-    axk2 bailing_hybrid deepseek_v32 dots3_note_text glm_moe_dsa hy_v4_vl_text longcat_flash mistral_large4_text
+    axk2 bailing_hybrid deepseek_v32 dots3_note_text glm_moe_dsa hy_v4 hy_v4_vl_text longcat_flash mistral_large4_text
 """)
 
 #: Pairs (2c, 2c + 1) if ``rope_interleave`` is true, which it is by default, and halves if not.
@@ -132,6 +132,14 @@ COORDINATES = {
         "coordinates are the centres of patches on the image's [-1, 1], times 2 pi; tokens before the patches have 0",
     ),
     "llama4_vision_model": "coordinates count from 1; the class token has 0",
+}
+
+#: What the code of transformers does otherwise than the checkpoints need, and than is said here.
+FAULTS = {
+    "hy_v4": (
+        "these are the pairs that the released weights are stored for, as vLLM, SGLang and llama.cpp rotate them; the "
+        "module of transformers, up to 5.24 at least, pairs halves of the same weights"
+    ),
 }
 
 #: The share of a head that is rotated where the config does not say it.

@@ -44,7 +44,7 @@ def encoding_of(config: Mapping[str, Any], kind: Kind, pairing: Pairing | None, 
         share=share,
         corrects_scores=model_type in models.CORRECTS_SCORES,
     )
-    notes = rule.notes
+    notes = (*rule.notes, models.FAULTS[model_type]) if model_type in models.FAULTS else rule.notes
     paired = pairing or _pairing(model_type, config)
     if latent and model_type not in models.KNOWN:
         notes = (
