@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from posenc.integrations.json_file import load_json
-from posenc.integrations.transformers.description.model_types import BY_ARCHITECTURE
+from posenc.integrations.transformers.description.model_types import BY_ARCHITECTURE, NUMBERS_NO_ROPE_LAYERS
 
 _SIZES = {
     "hidden_size": ("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "emb_dim"),
@@ -204,8 +204,15 @@ def tidy(config: Mapping[str, Any]) -> dict[str, Any]:
     count = size(checked, "num_layers")
     for name in ("no_rope_layers", "layer_rope_theta"):
         given = checked.get(name)
-        if given and count is not None and len(given) < count:
+        if not given or (name == "no_rope_layers" and checked.get("model_type") in NUMBERS_NO_ROPE_LAYERS):
+            continue
+        if count is not None and len(given) < count:
             raise ValueError(f"describe: {name} has {len(given)} entries for {count} layers; give one for each.")
+        if name == "no_rope_layers" and not set(given) <= {0, 1}:
+            raise ValueError(
+                f"describe: {name} is {list(given)}, expected for each layer 1 if it rotates and 0 if not; numbers of "
+                "layers mean something else."
+            )
     return checked
 
 

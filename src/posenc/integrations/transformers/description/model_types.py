@@ -17,13 +17,14 @@ INTERLEAVED = names("""
     llama4_text moonshine moonshine_streaming openai_privacy_filter pe_audio_encoder pe_audio_video_encoder
     pe_video_encoder
     axk2 bailing_hybrid deepseek_v32 dots3_note_text glm_moe_dsa hy_v4 hy_v4_vl_text longcat_flash mistral_large4_text
+    ernie4_5_moe_vl
 """)
 
 #: Pairs (2c, 2c + 1) if ``rope_interleave`` is true, which it is by default, and halves if not.
-ASKS_ROPE_INTERLEAVE = names("axk1 deepseek_v3 glm4_moe_lite mistral4 sarvam_mla youtu")
+ASKS_ROPE_INTERLEAVE = names("axk1 deepseek_v3 gigachat3_5 glm4_moe_lite mistral4 sarvam_mla youtu")
 
 #: Turned by -angle.
-NEGATIVE = names("nanochat")
+NEGATIVE = names("nanochat talkie")
 
 #: The plain rule honours ``partial_rotary_factor``; scaled rules do so in every model.
 PARTIAL = names("""
@@ -33,12 +34,13 @@ PARTIAL = names("""
     nemotron3_5_transcribe_word_timestamp nemotron3_diarization_audio neomme persimmon phi phi3 phi4_multimodal
     qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma sarvam_moe solar_open stablelm step3p5 zaya
     bailing_moe bailing_moe_linear bailing_moe_v2 minimax_m1 minimax_text_01 phi4mm stablelm_epoch
+    llada llada2_moe param2moe spark2_5 step5
 """)
 
 #: Multi-head latent attention: a head is ``qk_nope_head_dim`` plain channels, then ``qk_rope_head_dim`` rotated ones.
 LATENT = names("""
-    axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots3_note_text glm4_moe_lite glm_moe_dsa hy_v4
-    hy_v4_vl_text longcat_flash minicpm3 mistral4 mistral_large4_text sarvam_mla youtu
+    axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots3_note_text gigachat3_5 glm4_moe_lite glm_moe_dsa
+    hy_v4 hy_v4_vl_text longcat_flash minicpm3 mistral4 mistral_large4_text sarvam_mla youtu
 """)
 
 #: The last channels of each head are rotated, and the rest comes first.
@@ -46,16 +48,19 @@ TRAILING = LATENT | names("deepseek_v4")
 
 #: The softmax scale is multiplied by g(mscale_all_dim)^2 under YaRN.
 CORRECTS_SCORES = names("""
-    axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa hy_v4 hy_v4_vl_text
-    longcat_flash minicpm3 mistral4 mistral_large4_text sarvam_mla youtu
+    axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 gigachat3_5 glm4_moe_lite glm_moe_dsa hy_v4
+    hy_v4_vl_text longcat_flash minicpm3 mistral4 mistral_large4_text sarvam_mla youtu
 """)
 
 #: Which layers are rotated, by type and window: those with a sliding window of their own,
 ROTATED_IF_WINDOWED = names("cohere2 cohere2_moe flint")
 #: those of the type sliding_attention, whatever the window,
-ROTATED_IF_SLIDING = names("afmoe lara_mini")
+ROTATED_IF_SLIDING = names("afmoe lara_mini ricursive")
 #: or all but those of the type full_attention where others have a window.
 NOPE_WHERE_FULL = names("exaone4 exaone4_5_text exaone_moe kolibri1")
+
+#: ``no_rope_layers`` has the numbers of the layers that are not rotated, where others have 0 and 1 for each layer.
+NUMBERS_NO_ROPE_LAYERS = names("iquest_q1")
 
 #: Every n-th layer is not rotated (``no_rope_layer_interval``).
 NO_ROPE_INTERVAL = names("llama4_text smollm3")
@@ -65,7 +70,7 @@ LABELS = {"deepseek_v4": {"sliding_attention": "main", "": "compress"}}
 
 #: Types of layers that are no attention.
 NO_ATTENTION = names("""
-    linear_attention conv mamba mamba2 recurrent rwkv moe mlp short_conv lightning_attention delta kda
+    linear_attention conv mamba mamba2 recurrent rwkv moe mlp short_conv lightning_attention delta kda jet
     gated_delta_net hybrid_mamba
 """)
 
@@ -86,7 +91,7 @@ SECTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
     ),
     **dict.fromkeys(names("qwen3_5_moe_text qwen3_5_text qwen4_exp_text"), ("interleaved", (11, 11, 10))),
     "hy_v4_vl_text": ("interleaved", (12, 10, 10)),
-    "ernie4_5_vl_moe_text": ("time_last", (22, 22, 20)),
+    **dict.fromkeys(("ernie4_5_moe_vl", "ernie4_5_vl_moe_text"), ("time_last", (22, 22, 20))),
 }
 
 #: Image models: the layout of :class:`posenc.AxialRoPE` and which coordinate of (height, width) comes first.
@@ -152,7 +157,7 @@ WIDTH_IS_EMBED_DIM = names("qwen2_vl_vision")
 #: all layers (``llama_4_scaling_beta``), and learned by head.
 LLAMA4_TEMPERATURE = names("llama4_text params.json")
 POWER_TEMPERATURE = {"beam": (2048, 0.1)}
-MISTRAL_TEMPERATURE = names("ministral3 mistral4 params.json")
+MISTRAL_TEMPERATURE = names("ministral3 mistral4 nemotron_labs_diffusion params.json")
 SSMAX = names("mistral_large4_text")
 
 #: Rotary parameters of the whole that no code reads: those of the parts count.
@@ -164,9 +169,12 @@ LEARNED_RATES = names("mistral_large4_text")
 #: Published code outside of transformers that is the code of one of its model types.
 SAME_CODE = {
     "kimi_k2": "deepseek_v3",
-    "deepseek_ref": "deepseek_v4",
-    "longcat_flash_ngram": "longcat_flash",
+    **dict.fromkeys(("deepseek_ref", "deepseek_v41", "deepseek_v41.text_config"), "deepseek_v4"),
+    "interns2_mobius_text": "qwen3_5_moe_text",
+    **dict.fromkeys(("longcat_flash_ngram", "longcat_flash_sparse"), "longcat_flash"),
     "minimax_m3": "minimax_m3_vl_text",
+    "xing4_0": "deepseek_v3",
+    "youtu_llm": "youtu",
 }
 
 #: Published code outside of transformers by the architecture that its configs name. Some name no model type.
@@ -193,15 +201,17 @@ BY_ARCHITECTURE = {
 
 #: Published code outside of transformers that rotates as Llama does; what their layers are, their keys say.
 REMOTE_AS_LLAMA = names("""
-    BlueLM Klear Yi aquila bailing_moe bailing_moe_linear bailing_moe_v2 codeshell deepseek dots_ocr granite_switch
-    hunyuan internlm internlm2 internlmxcomposer2 iquestloopcoder llava_llama llava_mistral llava_qwen mimo minicpm
-    minicpmo minicpmv minimax_m1 minimax_text_01 molmo nemotron-nas new orion phi3_v phi3small phi4mm solar
-    stablelm_epoch telechat3 xverse
+    BlueLM Dream Klear PanguEmbedded TeleFLM Yi aquila bailing_moe bailing_moe_linear bailing_moe_v2 codeshell deepseek
+    domyn_edge dots_ocr granite_switch grove_moe hunyuan internlm internlm2 internlmxcomposer2 iquestloopcoder
+    jet_nemotron k2_horizon kormo llada llada2_moe llava_llama llava_mistral llava_qwen maincoder mimo minicpm
+    minicpm_sala minicpmo minicpmv minimax_m1 minimax_text_01 molmo nanbeige nemotron-nas nemotron_labs_diffusion new
+    orion ouro param2moe phi3_v phi3small phi4mm ricursive rnd1 sdar sdar_moe smallthinker solar spark2_5
+    stablelm_epoch step3_text step5 talkie telechat3 xllm xverse
 """)
 #: Those of them whose config class has the base 10000 where a config leaves it out.
 REMOTE_DEFAULT_BASE = names("""
-    BlueLM aquila codeshell deepseek granite_switch internlm2 internlmxcomposer2 llava_llama llava_mistral llava_qwen
-    minicpm minicpmo minicpmv orion solar
+    BlueLM Dream aquila codeshell deepseek granite_switch internlm2 internlmxcomposer2 llava_llama llava_mistral
+    llava_qwen minicpm minicpm_sala minicpmo minicpmv orion ouro ricursive sdar sdar_moe solar
 """)
 
 #: Of the types whose code is not in transformers, those whose code was not compared with what is said of them here.
@@ -217,13 +227,14 @@ CODE_NOT_SEEN_NOTE = (
 #: Layers differ, and the pattern may be left to the defaults of the config class. Without the class, a config of these
 #: that does not spell the pattern out is not read.
 KINDS_BY_CLASS = names("""
-    afmoe beam bit cohere2 cohere2_moe cwm deepseek_v4 diffusion_gemma_text dory dots3_note_text
+    afmoe beam bit cohere2 cohere2_moe cwm deepseek_v4 diffusion_gemma_text domyn_edge dory dots3_note_text
     embedding_gemma2_text exaone4 exaone_moe flint gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text
-    glm5_next_text gpt_oss granite_swa granitemoe_swa inkling2_loop_text inkling2_text inkling_text jamba kimi_linear
-    kolibri1 lara_mini lfm3 lfm3_vl_vision llama4_text mimo_v2_flash minimax mistral_large4_text modernbert
-    modernbert-decoder muse_glimmer_text muse_glimmer_vision muse_spark_text muse_spark_vision nemotron_h neomme olmo3
-    olmo_hybrid qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma regnet resnet rt_detr_resnet
-    smollm3 t5_gemma_module t5gemma2_decoder t5gemma2_text ultrabert vaultgemma zamba zamba2
+    gigachat3_5 glm5_next_text gpt_oss granite_swa granitemoe_swa inkling2_loop_text inkling2_text inkling_text
+    jamba jet_nemotron kimi_linear kolibri1 lara_mini lfm3 lfm3_vl_vision llama4_text mimo_v2_flash minimax
+    mistral_large4_text modernbert modernbert-decoder muse_glimmer_text muse_glimmer_vision muse_spark_text
+    muse_spark_vision nemotron_h neomme olmo3 olmo_hybrid qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text
+    recurrent_gemma regnet resnet ricursive rt_detr_resnet smollm3 spark2_5 step5 t5_gemma_module t5gemma2_decoder
+    t5gemma2_text ultrabert vaultgemma zamba zamba2
 """)
 
 #: Nothing of the above: as Llama. (Some of them leave layers out.)

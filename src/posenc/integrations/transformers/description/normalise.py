@@ -33,7 +33,7 @@ from posenc.integrations.transformers.description.layers import (
     unlike,
 )
 from posenc.integrations.transformers.description.model_types import SAME_CODE, names
-from posenc.integrations.transformers.description.own_words import mimo_by_kind, v4_by_kind
+from posenc.integrations.transformers.description.own_words import mimo_by_kind, step5_by_layer, v4_by_kind
 
 #: The reading without transformers' class.
 ALONE = "the keys alone"
@@ -337,6 +337,9 @@ def _by_type(config: dict[str, Any]) -> dict[str, Any]:
         return by_kind(config)
     if config.get("model_type") == "dory" and "mlp" in (config.get("layer_types") or []):
         return _in_layers(config)
+    if config.get("model_type") == "step5":
+        config = step5_by_layer(config)
+        bases = config.get("rope_theta")
     if not isinstance(bases, list):
         return config
     types, shares = config.get("layer_types") or [], config.get("partial_rotary_factors") or [None] * len(bases)

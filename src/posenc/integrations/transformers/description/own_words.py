@@ -191,3 +191,24 @@ def mimo_by_kind(config: dict[str, Any]) -> dict[str, Any]:
             for kind, base in bases.items()
         },
     }
+
+
+def step5_by_layer(config: dict[str, Any]) -> dict[str, Any]:
+    """Step-5's list of rotated layers in the words of others, and one base for all layers as one for each.
+
+    Its lists go on with the layers that predict further tokens.
+    """
+    count, rotated = need_size(config, "num_hidden_layers"), config.get("use_rope_layers")
+    found = {key: value for key, value in config.items() if key not in ("use_rope_layers", "layer_types_with_mtp")}
+    found["layer_types"] = config.get("layer_types_with_mtp") or config.get("layer_types")
+    if rotated:
+        if not isinstance(rotated, (list, tuple)) or len(rotated) < count:
+            raise ValueError(
+                f"describe: use_rope_layers is {rotated!r}, expected a list with one entry for each layer."
+            )
+        found["no_rope_layers"] = [int(bool(each)) for each in rotated]
+    base = config.get("rope_theta")
+    if not isinstance(base, list) and found["layer_types"]:
+        shared = not config.get("partial_rotary_factors") and not config.get("yarn_only_types")
+        found["rope_theta"] = base if shared else [500_000.0 if base is None else base] * len(found["layer_types"])
+    return found

@@ -24,6 +24,7 @@ from posenc.integrations.transformers.description.config import (
 from posenc.integrations.transformers.description.layers import all_layers, with_attention
 from posenc.integrations.transformers.description.not_rotary import falcon_alibi, learned_table, mpt
 from posenc.integrations.transformers.description.own_words import KYUTAI
+from posenc.integrations.transformers.description.recent_code import READERS as RECENT
 
 #: (kind, layers, encoding, trained length, notes)
 Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
@@ -106,7 +107,8 @@ def _openelm(config: Mapping[str, Any]) -> list[Found]:
 
 
 def _olmo(config: Mapping[str, Any]) -> list[Found] | None:
-    """OLMo in the words of its own trainer."""
+    """OLMo in the words of its own trainer, and LLaDA, whose code comes from there."""
+    config.get("rope_full_precision")  # how exactly it computes
     if config.get("alibi"):
         return _alibi(config)
     return _plain(config) if config.get("rope") else None
@@ -359,6 +361,7 @@ def _mimo_v2(config: Mapping[str, Any]) -> list[Found]:
 
 
 READERS: dict[str, Reader] = {
+    **RECENT,
     "baichuan": _baichuan,
     "baichuan_m1": _baichuan_m1,
     "mimo_v2": _mimo_v2,
@@ -368,7 +371,7 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(("mixformer-sequential", "phi-msft"), _phi),
     "phi3small": _phi3small,
     "openelm": _openelm,
-    "hf_olmo": _olmo,
+    **dict.fromkeys(("hf_olmo", "llada"), _olmo),
     **dict.fromkeys(("btlm", "jais"), _jais),
     "codeshell": _codeshell,
     **dict.fromkeys(("cogagent", "cogvlm", "cogvlm2"), _cogvlm),
