@@ -22,6 +22,7 @@ transformers.logging.set_verbosity_error()
 from tools.census.census import rows_of  # noqa: E402
 from tools.census.comparisons import _tensors  # noqa: E402
 from tools.census.configs import REPAIRS  # noqa: E402
+from transformers import CONFIG_MAPPING  # noqa: E402
 
 #: One of each reader and each way of writing a table's size; the census asks them all.
 QUICK = (
@@ -247,3 +248,37 @@ def test_a_tower_whose_config_has_no_base_has_that_of_its_code() -> None:
     assert (pe.head_dim, pe.frequencies) == (72, Geometric(base=10_000.0))
     with pytest.raises(ValueError, match="the config of 'pixtral' has no rope_theta; add it"):
         rotary.axial("pixtral", {"hidden_size": 1152, "num_heads": 16}, {})
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_vl_vision", "pixtral", "gemma4_vision", "minimax_m3_vl_vision"])
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.5, "partial_rotary_factor of '{}' is 0.5, and its code rotates whole heads and ignores the factor; remove"),
+        *((value, "partial_rotary_factor of '{}' is " + repr(value)) for value in (2, -1, 0)),
+        ("half", "partial_rotary_factor"),
+        (True, "partial_rotary_factor"),
+        (None, "partial_rotary_factor of '{}' is None, expected a number above 0 and at most 1; correct it."),
+    ],
+)
+@pytest.mark.transformers_as_pinned
+def test_a_share_of_a_head_is_refused_where_an_image_models_code_reads_none(
+    model_type: str, share: Any, said: str
+) -> None:
+    config = CONFIG_MAPPING[model_type]()
+    config.rope_parameters = {**config.rope_parameters, "partial_rotary_factor": share}
+    with pytest.raises(ValueError, match=re.escape(said.format(model_type))):
+        describe(config)
+    if share is not None:  # null says nothing in a file
+        with pytest.raises(ValueError, match="partial_rotary_factor"):
+            describe(config.to_dict())
+
+
+@pytest.mark.transformers_as_pinned
+def test_a_share_of_a_head_counts_where_an_image_models_code_reads_it() -> None:
+    shares = {group.label: group.encoding for group in describe(CONFIG_MAPPING["neomme"]())}
+    assert {
+        label: encoding.rotary_dim / encoding.head_dim
+        for label, encoding in shares.items()
+        if isinstance(encoding, AxialRoPE)
+    } == {"sliding_attention": 1.0, "full_attention": 0.25}

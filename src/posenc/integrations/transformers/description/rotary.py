@@ -277,9 +277,15 @@ def axial(model_type: str, config: Mapping[str, Any], parameters: Mapping[str, A
     head_dim = _axial_head_dim(config)
     axes = len(order)
     share = parameters.get("partial_rotary_factor", 1.0)
-    if not isinstance(share, Real):
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0 < float(share) <= 1:
         raise ValueError(
-            f"describe: partial_rotary_factor of {model_type!r} is {share!r}, expected a number; correct it."
+            f"describe: partial_rotary_factor of {model_type!r} is {share!r}, expected a number above 0 and at most 1; "
+            "correct it."
+        )
+    if share != 1 and model_type not in models.PARTIAL:
+        raise ValueError(
+            f"describe: partial_rotary_factor of {model_type!r} is {share}, and its code rotates whole heads and "
+            "ignores the factor; remove it."
         )
     rotary_dim = int(head_dim * float(share))
     return AxialRoPE(
