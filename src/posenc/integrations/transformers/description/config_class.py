@@ -124,6 +124,9 @@ def full(config: Any) -> dict[str, Any]:
     # Its own numbers count, and not those that it writes: Dory writes each half of a layer as a layer.
     if isinstance(found.get("num_hidden_layers"), int):
         found["num_hidden_layers"] = config.num_hidden_layers
+    # transformers 5.6 has a place in the cache for each of the two attentions of a layer of LongCat-Flash there.
+    if found.get("model_type") == "longcat_flash" and isinstance(found.get("num_layers"), int):
+        found.pop("num_hidden_layers", None)
     for name in ("layers_block_type", "layer_types"):
         types = getattr(config, name, None)
         free = found.get(name) or not (found.get("layer_types") or found.get("layers_block_type"))
