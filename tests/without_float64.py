@@ -69,6 +69,8 @@ def run(func: Any, args: Any, options: dict[str, Any]) -> Any:
     away = [isinstance(leaf, Held) for leaf in given]
     if any(away) and any(leaf.ndim > 0 and not isinstance(leaf, Held) for leaf in given):
         raise RuntimeError(f"{func}: expected all tensors to be on the same device")
+    if any(away) and options.get("dtype") in (torch.float64, torch.complex128):  # also on the way to the CPU
+        raise TypeError("Cannot convert a tensor to float64: the device does not support it")
     wanted = options.get("device")
     here = any(away) if wanted is None else torch.device(wanted) == AWAY
     if wanted is not None:

@@ -82,7 +82,7 @@ class SSMax(Encoding):
 
     def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"]:
         logs = as_float64(q_positions).log1p()[..., None, :]
-        tau = self.scale.to(logs)[:, None] * logs
+        tau = as_float64(self.scale).to(logs.device)[:, None] * logs
         if self.offset is not None:
-            tau = tau + self.offset.to(logs)[:, None]
+            tau = tau + as_float64(self.offset).to(logs.device)[:, None]
         return sent(tau[..., None], q_positions.device)

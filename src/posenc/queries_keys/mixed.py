@@ -121,7 +121,7 @@ class MixedRoPE(Rotation):
         exact = as_float64(positions)
         if exact.ndim == 2:
             exact = exact[None]
-        angle = torch.einsum("rsa,ahp->rhsp", exact, self.rates.to(exact))
+        angle = torch.einsum("rsa,ahp->rhsp", exact, as_float64(self.rates).to(exact.device))
         return angle, torch.ones((), dtype=torch.float64, device=angle.device)
 
 

@@ -12,7 +12,7 @@ from posenc.encoding import QueryKeyEncoding
 from posenc.frequencies import Frequencies, Geometric
 from posenc.frequencies.base import check_choice
 from posenc.kernels.inputs import check_replicates, is_distributed
-from posenc.kernels.precision import angles, compute_dtype
+from posenc.kernels.precision import angles, as_float64, compute_dtype
 from posenc.positions import Positions, resolve
 from posenc.queries_keys._checks import check_fixed, check_lengths, check_tensor, checked_groups
 from posenc.queries_keys._rows import for_tensor
@@ -143,7 +143,7 @@ class PoPE(QueryKeyEncoding):
             cos, sin = self._tables(k_positions, k, "k_positions")
         elif k.shape[0] != q.shape[0] or k.shape[2] != q.shape[2]:
             cos, sin = self._tables(positions, k, "positions")
-        delta = _limited(self.phase.to(cos))[:, None]
+        delta = _limited(as_float64(self.phase).to(cos.device))[:, None]
         if groups > 1:
             delta = delta.repeat_interleave(groups, dim=0)
         by_cos, by_sin = delta.cos(), delta.sin()  # of a sum of angles: no cos for each head and token

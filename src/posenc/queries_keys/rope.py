@@ -145,9 +145,9 @@ class RoPE(Rotation):
             return angles(positions, self._inv_freq), factor
         exact = as_float64(positions)[..., None]
         if self.frequencies.parameter == "rates":
-            return exact * self.rates.to(exact), factor
+            return exact * as_float64(self.rates).to(exact.device), factor
         start = torch.tensor(self._inv_freq, dtype=torch.float64, device=exact.device)
-        return exact * (start * self.log_scale.to(exact).exp()), factor
+        return exact * (start * as_float64(self.log_scale).to(exact.device).exp()), factor
 
     def _inv_freq_in_float32(self, device: torch.device) -> Tensor:
         """The rates by the steps, each rounded to float32, that Hugging Face's Llama takes."""
