@@ -313,6 +313,11 @@ def test_biases_by_the_root_of_the_distance_are_refused_in_words() -> None:
         ({"model_type": "limite", "rope_n_pairs": 65, "rope_base_local": 9.0}, "rope_n_pairs is 65, expected 2 to 64"),
         ({"model_type": "k2_horizon", "rope_head_dim": 33}, "rope_head_dim is 33, expected an even number"),
         ({"model_type": "step5", "use_rope_layers": [True]}, "use_rope_layers is"),
+        ({"model_type": "step5", "layer_types": [[FULL], *[FULL] * 7], "rope_theta": [1e4] * 8}, "layer_types is"),
+        ({"model_type": "step5", "layer_types": [FULL] * 8, "yarn_only_types": 3}, "yarn_only_types is 3"),
+        ({"model_type": "plamo3", "rope_parameters": {FULL: "x", SLIDING: {"rope_theta": 1e4}}}, "a kind of layers"),
+        ({"model_type": "plamo3", "rope_parameters": {FULL: {}, SLIDING: {"rope_theta": "1"}}}, "rope_theta is '1'"),
+        ({"model_type": "moondream3_text", "max_context": float("inf")}, "max_context is inf, expected at most"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_its_key(config: dict[str, Any], said: str) -> None:

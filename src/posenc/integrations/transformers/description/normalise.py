@@ -343,6 +343,9 @@ def _by_type(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(bases, list):
         return config
     types, shares = config.get("layer_types") or [], config.get("partial_rotary_factors") or [None] * len(bases)
+    for key, listed in (("layer_types", types), ("yarn_only_types", config.get("yarn_only_types") or [])):
+        if not isinstance(listed, (list, tuple)) or not all(isinstance(each, str) for each in listed):
+            raise ValueError(f"describe: {key} is {listed!r}, expected a list of kinds of layers; correct it.")
     rows = set(zip(types, bases, shares, strict=False))
     if not types or len(bases) < len(types) or len(shares) < len(types) or len(rows) != len({row[0] for row in rows}):
         raise ValueError(

@@ -138,6 +138,10 @@ def _plamo3(config: Mapping[str, Any]) -> list[Found]:
     by_kind = {kind: parameters.get(kind) or {} for kind in ("full_attention", "sliding_attention")}
     flat = {} if any(by_kind.values()) else parameters
     for each in (*by_kind.values(), flat):
+        if not isinstance(each, Mapping):
+            raise ValueError(
+                f"describe: rope_parameters of a 'plamo3' has {each!r} for a kind of layers, expected an object."
+            )
         if (name := each.get("rope_type", each.get("type", "default"))) != "default":
             raise ValueError(
                 f"describe: the rule of a 'plamo3' is {name!r}, expected 'default', which its models have."
@@ -145,8 +149,7 @@ def _plamo3(config: Mapping[str, Any]) -> list[Found]:
     config.get("rope_theta"), config.get("rope_local_theta")
     both = {**config, **{key: value for key, value in flat.items() if key == "rope_theta"}}
     base = _base_or({**both, **by_kind["full_attention"]}, "rope_theta", 1e6)
-    of_window = by_kind["sliding_attention"].get("rope_theta")
-    local = _base_or(both, "rope_local_theta", 10_000.0) if of_window is None else float(of_window)
+    local = _base_or(by_kind["sliding_attention"], "rope_theta", _base_or(both, "rope_local_theta", 10_000.0))
     return _by_base(config, layers, lambda i: types[i] == "full_attention", (base, local), head_dim=head_dim(config))
 
 
@@ -226,8 +229,8 @@ def _gigachat(config: Mapping[str, Any]) -> None:
 def _moondream(config: Mapping[str, Any]) -> list[Found]:
     base = _base_or(config, "rope_theta", 1_500_000.0)
     rope = RoPE(head_dim(config), frequencies=Geometric(base), rotary_dim=32)
-    length = config.get("max_context") or size(config, "max_positions")
-    return [("", all_layers(config), rope, length and int(length), ("32 channels, whatever the config",))]
+    length = size(config, "max_positions") if config.get("max_context") is None else need_size(config, "max_context")
+    return [("", all_layers(config), rope, length, ("32 channels, whatever the config",))]
 
 
 def _ernie_vl(config: Mapping[str, Any]) -> None:
