@@ -18,6 +18,7 @@ from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
 from posenc.integrations.transformers.live.buffers import POSITIONS, difference, fits, is_table, numbers, table_modules
 from posenc.integrations.transformers.live.findings import Finding, Report, What
+from posenc.integrations.transformers.live.lost_base import base_of_rates
 from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.live.sites import find_sites
 from posenc.integrations.transformers.rotations.recognise import recognise
@@ -67,8 +68,14 @@ def check(model: Any) -> Report:
         >>> found.module, found.what, found.text, found.angle_error
         ('model.rotary_emb', 'rates', 'inv_freq is 0.5 times what the config says', 1023.5)
     """
-    inner = pretrained(model, "check")
-    return _Check(inner).report()
+    found = _Check(pretrained(model, "check"))
+    with base_of_rates(dict(found.model.named_modules()), found.configs) as bases:
+        for name, base in bases.items():
+            text = (
+                f"the config has no rope_theta, which setting rope_scaling drops; compared with {base:g}, as it rotates"
+            )
+            found.findings.append(Finding(name, "rates", text))
+        return found.report()
 
 
 def warn_of_findings(model: nn.Module, function: str) -> None:
