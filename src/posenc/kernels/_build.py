@@ -6,6 +6,7 @@ stable ABI that it uses, processor family and system. An upgrade of torch is not
 there to make that needless.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -144,7 +145,7 @@ def _run(commands: list[list[str]], source: Path, scratch: Path) -> None:
             while waiting and len(running) < cores:
                 said = scratch / f"{len(waiting)}.txt"
                 with said.open("wb") as file:
-                    running[subprocess.Popen(waiting.pop(), stdout=file, stderr=file)] = said
+                    running[subprocess.Popen(waiting.pop(), stdout=file, stderr=file, process_group=0)] = said
             time.sleep(0.02)
             for process in [process for process in running if process.poll() is not None]:
                 said = running.pop(process)
@@ -153,7 +154,8 @@ def _run(commands: list[list[str]], source: Path, scratch: Path) -> None:
                     raise RuntimeError(f"{commands[0][0]} could not compile {source.name}: {why}")
     finally:
         for process in running:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # the compiler's own children too, which do the work
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait()
 
 

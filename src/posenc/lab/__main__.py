@@ -9,14 +9,17 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from posenc.lab.run.errors import number_of
+from posenc.lab.run.signals import ended_as_by_ctrl_c
+
 LAB_EXTRA = frozenset(
     {"filelock", "jinja2", "joblib", "matplotlib", "msgspec", "rich", "safetensors", "tokenizers", "typer"}
 )
 EXTEND_EXTRA = frozenset(["accelerate", "gguf", "peft", "transformers"])
 BUG = 70
 """The exit code of a fault of posenc, which sysexits.h calls EX_SOFTWARE."""
-STOPPED = 130
-"""The exit code of Ctrl-C, 128 and the number of the signal."""
+STOPPED = 128
+"""The exit code of a signal is this and its number: 130 for Ctrl-C."""
 
 
 #: What is printed where the encoding of a terminal or a pipe lacks a character, such as ASCII or Windows' cp1252.
@@ -33,12 +36,13 @@ def main() -> None:
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     try:
-        from posenc.lab.cli import app
+        with ended_as_by_ctrl_c():
+            from posenc.lab.cli import app
 
-        app(prog_name="posenc")
-    except KeyboardInterrupt:  # while the command is imported: a verb says it itself
+            app(prog_name="posenc")
+    except KeyboardInterrupt as stop:  # while the command is imported: a verb says it itself
         print(f"posenc {verb}: stopped." if verb else "posenc: stopped.", file=sys.stderr)
-        sys.exit(STOPPED)
+        sys.exit(STOPPED + number_of(stop))
     except SystemExit as end:
         lost = _let_go_of_stdout()
         if lost is None or end.code not in (0, None):

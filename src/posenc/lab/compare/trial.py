@@ -27,7 +27,9 @@ class Outcome:
 def run_alone(folder: str, parent: int, work: Callable[[Path, Callable[[], bool]], bool]) -> Outcome:
     """Do a trial's ``work`` in its locked folder. It can ask whether to stop, and returns whether it is done."""
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they reach all processes of a terminal; the parent handles them
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
     path = Path(folder)
     stop_file = path.parent / runs.STOP
     is_child = os.getppid() == parent

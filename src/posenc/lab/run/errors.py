@@ -21,14 +21,28 @@ class Interrupted(RunError):
         self.exit_code = 128 + signal_number
 
 
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, which unwinds a process as Ctrl-C does: files are closed, and other processes ended."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.signal_number = signal_number
+
+
+def number_of(stop: KeyboardInterrupt) -> int:
+    """The signal that stopped this process."""
+    return stop.signal_number if isinstance(stop, Stopped) else int(signal.SIGINT)
+
+
 @contextlib.contextmanager
 def resumable(again: Sequence[str]) -> Iterator[None]:
     """Add to the error of a stopped or failed run the command that continues the run."""
     command = shlex.join(again)
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; the finished work is kept; continue with: {command}", signal.SIGINT) from None
+    except KeyboardInterrupt as stop:
+        text = f"stopped; the finished work is kept; continue with: {command}"
+        raise Interrupted(text, number_of(stop)) from None
     except Interrupted as error:
         raise Interrupted(f"{error}; continue with: {command}", error.signal_number) from None
     except SystemExit:  # rich's, where nobody reads what it prints (posenc compare | head)

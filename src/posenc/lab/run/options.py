@@ -10,7 +10,6 @@ import itertools
 import re
 import shlex
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -19,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo, OptionInfo
 
-from posenc.lab.run.errors import Interrupted
+from posenc.lab.run.errors import Interrupted, number_of
 
 NOT_TEXT = (".gguf", ".json", ".py")
 WIDTH_OF_BOXES = 80
@@ -83,8 +82,8 @@ class Verb(_Explained, TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Interrupted("stopped.", signal.SIGINT) from None
+        except KeyboardInterrupt as stop:
+            raise Interrupted("stopped.", number_of(stop)) from None
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first sentence, whole: the list of verbs in a narrow terminal breaks it into lines."""

@@ -1,10 +1,13 @@
-"""The cores of this machine, and the handling of Ctrl-C as a request to stop cleanly."""
+"""The cores of this machine, and the handling of Ctrl-C, SIGTERM and SIGHUP as a request to stop cleanly."""
 
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+from posenc.lab.run.errors import Stopped
 
 
 def cores() -> int:
@@ -14,9 +17,36 @@ def cores() -> int:
     return int(joblib.cpu_count())
 
 
+def _ending() -> list[signal.Signals]:
+    """SIGTERM, and SIGHUP of a terminal that is closed, if the system has it; not what nohup or a parent ignores."""
+    named = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))
+    return [number for number in named if number is not None and signal.getsignal(number) is not signal.SIG_IGN]
+
+
+@contextlib.contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind this process as Ctrl-C does, by :class:`~posenc.lab.run.errors.Stopped`.
+
+    At their default they leave partial files, and compilers that go on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    previous = {number: signal.signal(number, handle) for number in _ending()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def listening(act: Callable[[int], object]) -> Iterator[list[int]]:
-    """Call ``act`` at the first Ctrl-C or SIGTERM, and end this process at the second.
+    """Call ``act`` at the first Ctrl-C, SIGTERM or SIGHUP, and end this process at the second.
 
     The list receives the numbers of the signals.
     """
@@ -28,7 +58,7 @@ def listening(act: Callable[[int], object]) -> Iterator[list[int]]:
         received.append(number)
         act(number)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, *_ending())}
     try:
         yield received
     finally:
