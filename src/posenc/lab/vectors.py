@@ -4,6 +4,7 @@ The oracle computes them in float64; it shares no code with posenc's encodings.
 """
 
 import inspect
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -91,7 +92,9 @@ def write(source: str | Path, out: Path, positions: Sequence[int], *, pairing: A
         "kinds": kinds,
         "left_out": left_out,
     }
-    np.savez(out / NUMBERS, positions=np.array(positions, dtype=np.int64), **arrays)  # type: ignore[arg-type]
+    archive = io.BytesIO()
+    np.savez(archive, positions=np.array(positions, dtype=np.int64), **arrays)  # type: ignore[arg-type]
+    runs.write(out / NUMBERS, archive.getvalue())
     runs.write(out / WORDS, json.dumps(found, indent=2) + "\n")
     return found
 
