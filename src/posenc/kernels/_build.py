@@ -113,10 +113,7 @@ def _compile(source: Path, directory: Path, name: str, extra_flags: tuple[str, .
         what = f"CXX is {named!r}, which is not a command on this machine" if named else "no C++ compiler was found"
         raise RuntimeError(f"{what}: install g++ or clang++, or name one in CXX")
     root = Path(torch.__file__).parent
-    _log.warning(
-        "posenc: compiling the kernel of %s once, which takes up to some minutes; `posenc build` does it ahead",
-        source.parent.name,
-    )
+    _log.warning("posenc: compiling the kernel of %s once, which takes up to some minutes", source.parent.name)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=directory, suffix=".partial", ignore_cleanup_errors=True) as scratch:
         made = Path(scratch) / f"{name}.so"
