@@ -249,6 +249,7 @@ def test_a_module_that_pairs_otherwise_than_its_weights_are_stored_is_found() ->
     assert "turns pairs by 'half' and +angle, and the config means 'interleaved'" in report.findings[0].text
 
 
+@pytest.mark.transformers_as_pinned
 @pytest.mark.filterwarnings("ignore:.*rope_scaling.* is deprecated:FutureWarning")
 def test_rope_scaling_set_on_a_config_is_compared_with_the_base_that_the_model_has() -> None:
     """The setter of transformers 5 drops the base, and the model goes on as it was built."""
