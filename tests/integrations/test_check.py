@@ -266,6 +266,36 @@ def test_rope_scaling_set_on_a_config_is_compared_with_the_base_that_the_model_h
     assert model.config.rope_parameters["rope_theta"] is None
 
 
+NOT_COMPARED = {
+    "t5": ["layers 0 to 1 (encoder): T5Bias(", "layers 0 to 1 (decoder): T5Bias("],
+    "bloom": ["layers 0 to 1: ALiBi("],
+    "swin": [f"layers {layers} (stage {stage}): SwinBias(" for stage, layers in enumerate(("0 to 1", "2 to 3"))],
+    "gpt2": ["layers 0 to 1: Learned("],
+    "clip": ["layers 0 to 1 (text_config): Learned(", "layers 0 to 1 (vision_config): LearnedGrid("],
+    "qwen2_vl": ["layers 0 to 1 (vision_config): AxialRoPE("],
+    "gptj": ["layers 0 to 1: the rates of Geometric(base=10000.0): no module keeps them"],
+    "jamba": ["NoPE"],
+    "llama": [],
+}
+
+
+@pytest.mark.parametrize("model_type", NOT_COMPARED)
+def test_each_encoding_that_was_not_compared_is_named(model_type: str) -> None:
+    """A report of T5 once said "1 agree, 0 not checked", and its bias was never looked at."""
+    report = check(build(model_type))
+    assert report.findings == ()
+    for named in NOT_COMPARED[model_type]:
+        assert any(named in line for line in report.unchecked), report.lines()
+    assert len(report.unchecked) == {"swin": 4}.get(model_type, len(NOT_COMPARED[model_type])), report.lines()
+
+
+def test_rates_that_depend_on_the_length_are_said_to_be_compared_as_tables_alone() -> None:
+    model = build("llama")
+    extend(model, posenc.frequencies.DynamicNTK(2.0, trained_length=128), length=256)
+    (line,) = check(model).unchecked
+    assert "they depend on the length of the text, so only the tables of the modules are compared" in line
+
+
 def test_other_things_than_models_are_refused() -> None:
     with pytest.raises(TypeError, match="expected a model of transformers"):
         check(nn.Linear(2, 2))

@@ -69,10 +69,15 @@ def check(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model's folder, a GGUF file, or a package that ships one.")
     ],
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's code.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that lies in the model's folder.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say whether a model, loaded by transformers, rotates as its config says. Exit code 1 if it does not.
+    """Say whether a model, loaded by transformers, rotates as its config says, and what was not compared.
+
+    Compares rates, softmax scales, pairing, and the lengths of learned tables. A bias of the scores (T5, ALiBi) and the
+    weights are not compared. Exit code 1 if there is a difference.
 
     Example:
       posenc check ./Llama-3.2-1B

@@ -17,17 +17,12 @@ from posenc.integrations.transformers.description.model_types import COORDINATES
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
 from posenc.integrations.transformers.live.buffers import POSITIONS, difference, fits, is_table, numbers, table_modules
-from posenc.integrations.transformers.live.findings import Finding, Report, What
+from posenc.integrations.transformers.live.coverage import layers_of, not_compared, rotation
+from posenc.integrations.transformers.live.findings import Finding, Report, What, what_of
 from posenc.integrations.transformers.live.lost_base import base_of_rates
 from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.live.sites import find_sites
 from posenc.integrations.transformers.rotations.recognise import recognise
-
-#: Plain attributes of modules that bear on the softmax scale, and on which layers rotate which channels.
-_SCALES = frozenset(["scaling", "softmax_scale", "scale", "attn_scale", "scale_attn", "norm_factor", "inv_norm_factor"])
-_LAYERS = frozenset(
-    ["use_rope", "rotary_dim", "rotary_ndims", "rotary_emb_dim", "layer_type", "attention_type", "sliding_window"]
-)
 
 #: Rates may differ by this share of themselves: what float32 and another machine's power function cost.
 _SHARE = 1e-5
@@ -41,7 +36,8 @@ def check(model: Any) -> Report:
     There are two references. The first is a model that transformers builds from the present config on the meta device
     and fills in as in loading: it gives the value of each buffer and each scale. The second is :func:`describe`: it
     gives the rates, factor and pairing of each layer, so ``check`` also finds code that ignores a key of its config.
-    ``check`` does not read the weights or run the model.
+    ``check`` does not read the weights or run the model, so it does not see a bias of the scores (ALiBi, T5) or the
+    numbers of a learned table. ``report.unchecked`` names every encoding of the model that was not compared.
 
     A table in bfloat16 or float16 is a finding if it changes an angle at the longest position by more than 0.05 rad:
     Llama's rates in bfloat16 are a finding (several radians at 8192 tokens); DINOv3's, whose coordinates end at 2 pi,
@@ -51,7 +47,7 @@ def check(model: Any) -> Report:
         model: a model of transformers, or one that wraps it (PEFT).
 
     Returns:
-        A :class:`Report`; ``report.findings`` is empty if the model agrees with its config.
+        A :class:`Report`; ``report.findings`` is empty if the model agrees with its config in all that was compared.
 
     Raises:
         TypeError: no model of transformers.
@@ -98,7 +94,10 @@ class _Check:
         self.findings: list[Finding] = []
         self.checked: list[str] = []
         self.unchecked: list[str] = []
-        self.groups: list[tuple[LayerGroup, Any]] = []
+        self.described: tuple[LayerGroup, ...] = ()
+        self.groups: list[tuple[LayerGroup, Any]] = []  # those that rotate, with the config of their part
+        self.rated: set[int] = set()
+        self.paired: set[int] = set()
         self.pairs_known = True
         self.configs: dict[int, Any] = {}
         for name, module in model.named_modules():  # its own, or that of the nearest module around it
@@ -118,6 +117,7 @@ class _Check:
             self._lengths(twin)
         self._rates()
         self._pairing()
+        self.unchecked += dict.fromkeys(not_compared(self.described, self.rated, self.paired))
         model_type = str(getattr(self.model.config, "model_type", ""))
         return Report(model_type, tuple(self.findings), tuple(self.checked), tuple(self.unchecked))
 
@@ -132,7 +132,8 @@ class _Check:
             except (ValueError, TypeError) as error:
                 self.unchecked.append(f"describe cannot read the config: {_line(error)}")
                 return
-        for group in described:
+        self.described = described.groups
+        for group in self.described:
             if isinstance(rotation(group), (RoPE, MRoPE)):
                 config = self.model.config
                 for name in group.part.split(".") if group.part else ():
@@ -247,7 +248,7 @@ class _Check:
             for key, right in vars(fresh).items():
                 found = vars(module).get(key, right)
                 plain = isinstance(right, (int, float, str)) and isinstance(found, (int, float, str))
-                what = _what(key)
+                what = what_of(key)
                 if what is None or not plain:
                     continue
                 scales.add(f"{type(module).__name__}.{key}")
@@ -274,12 +275,13 @@ class _Check:
                 got, right = tuple(found.shape), tuple(fresh.shape)
                 self._found(module, name, "length", f"the table has the shape {got}, and the config says {right}")
             else:
-                self.checked.append(f"{name}: a table of {fresh.shape[0]} rows")
+                self.checked.append(f"{name}: a table of the shape {tuple(fresh.shape)}")
 
     def _rates(self) -> None:
         """The rule that the config says, by describe, against what the modules keep and what they make of it."""
         for name, module in rebuild.rotary_modules(self.model).items():
             if any(finding.module == name for finding in self.findings):
+                self.rated |= {id(group) for group in self._turned_by(module)}
                 continue
             for group in self._turned_by(module):
                 rule = rotation(group).frequencies
@@ -293,6 +295,7 @@ class _Check:
                 values = np.abs(numbers(rates))
                 if isinstance(rotation(group), MRoPE):  # whose pairs may be sorted by their coordinate
                     values, wanted = np.sort(values), np.sort(wanted)
+                self.rated.add(id(group))
                 if values.shape != wanted.shape:
                     self.unchecked.append(f"{name}: {own} has {values.size} rates, describe says {wanted.size}")
                     continue
@@ -306,8 +309,8 @@ class _Check:
                     text = f"its cos and sin are not those of {rule}"
                     self._found(module, name, "tables", text)
                 else:
-                    layers = f"layers {group.layers[0]} to {group.layers[-1]}" if group.layers else "all layers"
-                    self.checked.append(f"{name}: {layers} rotate by {rule}")
+                    verb = "rotates" if len(group.layers) == 1 else "rotate"
+                    self.checked.append(f"{name}: {layers_of(group.layers)} {verb} by {rule}")
 
     def _turns(self, module: nn.Module, group: LayerGroup, reach: int) -> bool:
         """Does the module make the cosines and sines of the rule? True too if it cannot be asked."""
@@ -349,6 +352,7 @@ class _Check:
             forms = [seen[function] for _, function in site.functions if seen[function] is not None]
             if len({form.pairing for form in forms}) != 1:
                 continue  # it chooses as it runs
+            self.paired |= {id(group) for group in groups}
             form, right = forms[0], pairings.pop()
             inverse = str(getattr(self.configs[id(site.module)], "model_type", "")) in NEGATIVE
             if form.pairing != right or form.inverse != inverse:
@@ -369,17 +373,6 @@ class _Check:
         index = getattr(module, "layer_idx", None)
         layers = (index,) if isinstance(index, int) else layers
         self.findings.append(Finding(name, what, text, layers, error, reach))
-
-
-def rotation(group: LayerGroup) -> Any:
-    """The rotation of a group, whose attributes depend on its class."""
-    return group.rotation
-
-
-def _what(key: str) -> What | None:
-    if key.endswith("attention_scaling"):
-        return "factor"
-    return "scale" if key in _SCALES else "layers" if key in _LAYERS else None
 
 
 def _same(a: Any, b: Any) -> bool:

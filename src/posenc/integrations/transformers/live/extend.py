@@ -25,7 +25,8 @@ from posenc.integrations.transformers.description.description import Description
 from posenc.integrations.transformers.description.model_types import CORRECTS_SCORES, NEGATIVE
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
-from posenc.integrations.transformers.live.check import rotation, warn_of_findings
+from posenc.integrations.transformers.live.check import warn_of_findings
+from posenc.integrations.transformers.live.coverage import rotation
 from posenc.integrations.transformers.live.image_size import resize
 from posenc.integrations.transformers.live.learned_table import interpolate
 from posenc.integrations.transformers.live.pretrained import pretrained

@@ -5,6 +5,12 @@ from typing import Literal
 
 What = Literal["unset", "rates", "factor", "scale", "pairing", "layers", "length", "tables"]
 
+#: Plain attributes of modules that bear on the softmax scale, and on which layers rotate which channels.
+_SCALES = frozenset(["scaling", "softmax_scale", "scale", "attn_scale", "scale_attn", "norm_factor", "inv_norm_factor"])
+_LAYERS = frozenset(
+    ["use_rope", "rotary_dim", "rotary_ndims", "rotary_emb_dim", "layer_type", "attention_type", "sliding_window"]
+)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -58,11 +64,18 @@ class Report:
     def lines(self) -> list[str]:
         """The report as lines of text; the last line counts the findings."""
         count = len(self.findings)
-        found = f"{count} difference{'' if count == 1 else 's'}"
-        sums = f"{found}, {len(self.checked)} agree, {len(self.unchecked)} not checked"
+        agree = "1 agrees" if len(self.checked) == 1 else f"{len(self.checked)} agree"
+        sums = f"{count} difference{'' if count == 1 else 's'}, {agree}, {len(self.unchecked)} not checked"
         return [
             *(f"FOUND        {finding}" for finding in self.findings),
             *(f"agrees       {line}" for line in self.checked),
             *(f"not checked  {line}" for line in self.unchecked),
             f"{self.model_type}: {sums}",
         ]
+
+
+def what_of(attribute: str) -> What | None:
+    """Which kind of finding a plain attribute of a module gives; None if it does not bear on positions."""
+    if attribute.endswith("attention_scaling"):
+        return "factor"
+    return "scale" if attribute in _SCALES else "layers" if attribute in _LAYERS else None
