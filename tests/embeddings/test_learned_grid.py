@@ -204,8 +204,14 @@ def test_a_grid_that_is_no_pair_of_sides_is_refused(grid: Any) -> None:
 def test_a_reading_that_does_not_exist_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         table().resized(9, 9, **options)
+    with pytest.raises(ValueError, match=message):
+        table().rows_for(9, 9, **options)
     with pytest.raises(ValueError, match=r"got size \(0, 9\), expected"):
         table().resized(0, 9)
+    with pytest.raises(
+        TypeError, match=r"resized: got the arguments \['interpolation'\], expected convention or some of"
+    ):
+        table().rows_for(9, 9, interpolation="bicubic")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, TypedDict, Unpack, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,16 @@ CONVENTIONS: dict[str, Resampling] = {
     "siglip2": Resampling("bilinear", antialias=True),
     "google": Resampling("bilinear", align_corners=True),
 }
+
+
+class Changes(TypedDict, total=False):
+    """The arguments of :meth:`LearnedGrid.resized` besides the new sides."""
+
+    convention: Convention
+    mode: Mode | None
+    antialias: bool | None
+    align_corners: bool | None
+    offset: float | None
 
 
 @final
@@ -186,17 +196,7 @@ class LearnedGrid(EmbeddingEncoding):
             other.table.copy_(self._stretched(size, how))
         return other
 
-    def rows_for(
-        self,
-        height: int,
-        width: int,
-        *,
-        convention: Convention = "transformers",
-        mode: Mode | None = None,
-        antialias: bool | None = None,
-        align_corners: bool | None = None,
-        offset: float | None = None,
-    ) -> Float[Tensor, "tokens dim"]:
+    def rows_for(self, height: int, width: int, **changes: Unpack[Changes]) -> Float[Tensor, "tokens dim"]:
         """The rows of :meth:`resized`, through which this table gets its gradient: for training on several sizes.
 
         Takes the same arguments, and raises the same errors.
@@ -208,8 +208,7 @@ class LearnedGrid(EmbeddingEncoding):
             >>> vit.table.grad.shape
             torch.Size([196, 8])
         """
-        how = _resampling(convention, mode=mode, antialias=antialias, align_corners=align_corners, offset=offset)
-        return self._stretched(_pair("size", (height, width)), how)
+        return self._stretched(_pair("size", (height, width)), _resampling(**changes))
 
     def _stretched(self, size: tuple[int, int], how: Resampling) -> Tensor:
         if size == self.grid:
@@ -228,19 +227,13 @@ class LearnedGrid(EmbeddingEncoding):
             raise ValueError("LearnedGrid: got fractional positions, expected whole numbers, the rows of the table.")
 
 
-def _resampling(
-    convention: Convention,
-    *,
-    mode: Mode | None,
-    antialias: bool | None,
-    align_corners: bool | None,
-    offset: float | None,
-) -> Resampling:
+def _resampling(convention: Convention = "transformers", **changes: Any) -> Resampling:
     """The convention with what was said otherwise."""
     if convention not in CONVENTIONS:
         raise ValueError(f"resized: got convention {convention!r}, expected one of {tuple(CONVENTIONS)}.")
-    given: dict[str, Any] = {"mode": mode, "antialias": antialias, "align_corners": align_corners, "offset": offset}
-    how = CONVENTIONS[convention]._replace(**{name: value for name, value in given.items() if value is not None})
+    if unknown := sorted(changes.keys() - set(Resampling._fields)):
+        raise TypeError(f"resized: got the arguments {unknown}, expected convention or some of {Resampling._fields}.")
+    how = CONVENTIONS[convention]._replace(**{name: value for name, value in changes.items() if value is not None})
     if how.mode not in get_args(Mode):
         raise ValueError(f"resized: got mode {how.mode!r}, expected one of {get_args(Mode)}.")
     if not 0 <= how.offset < 1:

@@ -1,14 +1,14 @@
 """Image, video and audio models whose patches have a table or a bias for each offset, by model type."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from posenc import Learned, Sinusoidal
 from posenc.embeddings import SinusoidalGrid
-from posenc.encoding import Encoding
 from posenc.integrations.transformers.description.config import need, need_key, need_size, need_sizes
+from posenc.integrations.transformers.description.found import Found, Reader
 from posenc.integrations.transformers.description.layers import all_layers
 from posenc.integrations.transformers.description.model_types import names
 from posenc.integrations.transformers.description.patch_tables import (
@@ -19,10 +19,6 @@ from posenc.integrations.transformers.description.patch_tables import (
     stacked_layers,
 )
 from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
-
-#: (kind, layers, encoding, length, notes)
-Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
-Reader: TypeAlias = Callable[[Mapping[str, Any]], list[Found] | None]
 
 
 def _table(config: Mapping[str, Any]) -> list[Found] | None:

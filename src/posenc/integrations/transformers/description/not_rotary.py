@@ -1,7 +1,7 @@
 """Models that are not rotary: ALiBi, T5, Shaw, DeBERTa, learned tables, sinusoids."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -9,13 +9,10 @@ from posenc import ALiBi, Compose, Learned, NoPE, RoPE, Sinusoidal, T5Bias
 from posenc.encoding import Encoding
 from posenc.frequencies import Frequencies, Geometric, Tensor2Tensor
 from posenc.integrations.transformers.description.config import first, head_dim, need, need_key, need_size, size
+from posenc.integrations.transformers.description.found import Found, Reader
 from posenc.integrations.transformers.description.in_words import BESIDE_TABLE
 from posenc.integrations.transformers.description.model_types import names
 from posenc.scores import DeBERTa, Shaw
-
-#: (kind, layers, encoding, length, notes)
-Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
-Reader: TypeAlias = Callable[[Mapping[str, Any]], list[Found] | None]
 
 #: Tables with a row for each position, and how many rows come before that of position 0.
 LEARNED: dict[str, int | None] = {

@@ -4,10 +4,9 @@ Read from what vLLM, SGLang, mlx-lm, mlx-vlm and llama.cpp's converter do with t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from posenc import AxialRoPE, NoPE, RoPE
-from posenc.encoding import Encoding
 from posenc.frequencies import Custom, Geometric
 from posenc.integrations.transformers.description.config import (
     Keys,
@@ -18,12 +17,9 @@ from posenc.integrations.transformers.description.config import (
     need_size,
     size,
 )
+from posenc.integrations.transformers.description.found import Found, Reader
 from posenc.integrations.transformers.description.layers import all_layers, has_base, rotary_parameters, types_of
 from posenc.integrations.transformers.rules.read import read_rule
-
-#: (kind, layers, encoding, trained length, notes)
-Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
-Reader: TypeAlias = Callable[[Mapping[str, Any]], list[Found] | None]
 
 #: Bases that the code of a type has where a config leaves it out.
 _BASES = {"ernie4_5_moe_vl": 500_000.0, "smallthinker": 10_000.0, "step3_text": 500_000.0, "talkie": 1e6}

@@ -6,7 +6,7 @@ does what Llama does and says its base is a row of ``model_types`` alone.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from posenc import ALiBi, AxialRoPE, NoPE, RoPE, XPos
 from posenc.encoding import Encoding
@@ -21,14 +21,11 @@ from posenc.integrations.transformers.description.config import (
     need_size,
     size,
 )
+from posenc.integrations.transformers.description.found import Found, Reader
 from posenc.integrations.transformers.description.layers import all_layers, with_attention
 from posenc.integrations.transformers.description.not_rotary import falcon_alibi, learned_table, mpt
 from posenc.integrations.transformers.description.own_words import KYUTAI
 from posenc.integrations.transformers.description.recent_code import READERS as RECENT
-
-#: (kind, layers, encoding, trained length, notes)
-Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
-Reader: TypeAlias = Callable[[Mapping[str, Any]], list[Found] | None]
 
 _FIXED = ("the base is fixed in the code",)
 

@@ -1,20 +1,17 @@
 """Rotary models whose configs have no rotary parameters, or mean them in a way of their own, by model type."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 from posenc import AxialRoPE, Compose, MRoPE, NoPE, RoPE, Temperature
 from posenc.encoding import Encoding
 from posenc.frequencies import Custom, DynamicNTK, Geometric
 from posenc.integrations.transformers.description.config import head_dim as _head_dim
 from posenc.integrations.transformers.description.config import need, need_key, need_number, need_size, size
+from posenc.integrations.transformers.description.found import Found, Reader
 from posenc.integrations.transformers.description.layers import all_layers as _layers
 from posenc.integrations.transformers.description.layers import with_attention
 from posenc.integrations.transformers.rules.read import read_rule
-
-#: (kind, layers, encoding, trained length, notes)
-Found: TypeAlias = tuple[str, tuple[int, ...], Encoding, int | None, tuple[str, ...]]
-Reader: TypeAlias = Callable[[Mapping[str, Any]], list[Found] | None]
 
 
 def _gptj(config: Mapping[str, Any]) -> list[Found]:
