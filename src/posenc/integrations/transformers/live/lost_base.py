@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from posenc.frequencies import Geometric
+from posenc.integrations.transformers.description.layers import is_nested
 
 
 @contextmanager
@@ -22,20 +23,24 @@ def base_of_rates(modules: Mapping[str, nn.Module], configs: Mapping[int, Any]) 
         The base by the name of the rotary module that it was read from; empty where no config lacks one.
     """
     found: dict[str, float] = {}
-    changed: list[dict[str, Any]] = []
+    changed: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for name, module in modules.items():
-        parameters = getattr(configs.get(id(module)), "rope_parameters", None)
-        if not isinstance(parameters, dict) or parameters.get("rope_theta", 0) is not None:
+        config = configs.get(id(module))
+        parameters = getattr(config, "rope_parameters", None)
+        if not isinstance(parameters, dict) or not parameters or is_nested(parameters):
+            continue
+        if parameters.get("rope_theta", getattr(config, "rope_theta", None)) is not None:
             continue
         base = _base(module)
         if base is not None:
+            changed.append((parameters, dict(parameters)))
             found[name] = parameters["rope_theta"] = base
-            changed.append(parameters)
     try:
         yield found
     finally:
-        for parameters in changed:
-            parameters["rope_theta"] = None
+        for parameters, before in changed:  # transformers 5.6 has no such key then, and later ones null
+            parameters.clear()
+            parameters.update(before)
 
 
 def _base(module: nn.Module) -> float | None:
