@@ -108,6 +108,12 @@ def test_few_scores_are_made_at_once() -> None:
     )
 
 
+def test_one_query_is_never_taken_in_blocks_or_compiled_for() -> None:
+    q, k = torch.zeros(1, 1, 1, 16).expand(600, 8, -1, -1), torch.zeros(1, 1, 1, 16).expand(600, 8, 1000, -1)
+    taken = posenc.explain(posenc.attention, q, k, k, posenc.ALiBi(num_heads=8), causal=True, dropout_p=0.5)
+    assert str(taken).startswith("attention: dense, because there is one query for each head")
+
+
 @pytest.mark.parametrize(
     ("implementation", "encoding", "options", "reason"),
     [

@@ -103,6 +103,8 @@ def _choose(problem: Problem) -> tuple[str, Reason]:
         return "dense", "transforms of torch.func and tracers work with plain torch operations alone"
     if scores <= _SMALL:
         return "dense", f"{scores} scores fit in {scores * problem.q.element_size() / 2**20:.1f} MiB"
+    if problem.q_len == 1:  # FlexAttention would compile anew at each step of decoding
+        return "dense", "there is one query for each head, whose scores take less memory than the keys"
     if problem.mask is not None and problem.mask.requires_grad:
         return "dense", "the mask itself is learned"
     if problem.q.device.type == "cuda" and _suits_flex(problem):
