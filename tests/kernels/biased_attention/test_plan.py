@@ -84,6 +84,19 @@ def test_flex_attention_is_refused_where_torch_would_make_all_scores_instead(mon
         posenc.attention(SHORT, SHORT, SHORT, posenc.ALiBi(num_heads=8), causal=True, implementation="flex")
 
 
+def test_many_shapes_of_flex_attention_are_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(flex, "_shapes", set())
+    monkeypatch.setattr(flex, "_compiled", lambda q, k, v, **options: v)
+    for length in (16, 32, 48, 64, 80, 96, 112, 112, 128, 128, 144):
+        x = torch.zeros(1, 1, length, 16)
+        posenc.attention(x, x, x, posenc.ALiBi(num_heads=1), causal=True, implementation="flex")
+    assert [record.message.split(",")[0] for record in caplog.records] == [
+        "posenc: FlexAttention is compiled for the 8th shape"
+    ]
+
+
 @pytest.mark.parametrize("keys", [8, 24, 1000])
 def test_flex_attention_is_refused_where_torch_gives_garbage(keys: int) -> None:
     q, k = torch.zeros(1, 8, 8, 16), torch.zeros(1, 8, keys, 16)

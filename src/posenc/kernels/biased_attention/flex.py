@@ -1,5 +1,6 @@
 """FlexAttention: the bias as a function of two indices, fused into the kernel."""
 
+import logging
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,9 @@ from posenc.kernels.biased_attention.problem import Problem
 # Each has a graph of its own, which takes some ten seconds and stays in memory. torch.compile itself gives up after
 # eight, and from then on makes the whole matrix of scores.
 _MOST_SHAPES = 64
+_MANY_SHAPES = 8
 _shapes: set[tuple[Any, ...]] = set()
+_log = logging.getLogger("posenc")
 
 
 def run(problem: Problem) -> Tensor:
@@ -26,8 +29,15 @@ def run(problem: Problem) -> Tensor:
         "scale": problem.scale,
         "enable_gqa": q.shape[1] != k.shape[1],
     }
-    _shapes.add(_shape(problem))
     call: Any = flex_attention if torch.compiler.is_compiling() else _compiled
+    if call is _compiled and (shape := _shape(problem)) not in _shapes:
+        _shapes.add(shape)
+        if len(_shapes) == _MANY_SHAPES:
+            _log.warning(
+                "posenc: FlexAttention is compiled for the %dth shape, and each takes some ten seconds; pad the "
+                'lengths to a few, or pass implementation="blocks" to posenc.attention',
+                _MANY_SHAPES,
+            )
     if problem.sinks is None:
         y: Tensor = call(q, k, v, **options)
         return y
