@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from posenc import Compose, MRoPE, NoPE, RoPE, Temperature
+from posenc.embeddings import LearnedGrid
 from posenc.frequencies import Custom, Geometric, Llama3, YaRN
 from posenc.integrations.transformers import Description, describe
 
@@ -111,6 +112,80 @@ def test_plamo_2_has_attention_in_some_layers_and_a_base_for_those_with_a_window
     described = describe({**PLAMO, **keys})
     assert layers(described) == expected
     assert all(isinstance(g.encoding, RoPE) and g.encoding.head_dim == 128 for g in described)
+
+
+def test_alice_ai_has_the_defaults_of_qwen3_next() -> None:
+    sizes = {"model_type": "alice_ai", "hidden_size": 2048, "num_attention_heads": 16, "num_hidden_layers": 8}
+    described = describe(sizes)
+    (group,) = described
+    assert isinstance(group.encoding, RoPE)
+    assert (layers(described), described.unread) == ({(3, 7): 1e6}, ())
+    assert (group.encoding.head_dim, group.encoding.rotary_dim, group.encoding.pairing) == (256, 64, "half")
+    own = {"rope_parameters": {"rope_theta": 5e6, "partial_rotary_factor": 0.5}, "head_dim": 128}
+    (group,) = describe({**sizes, **own, "layer_types": ["full_attention", "linear_attention"] * 4})
+    assert isinstance(group.encoding, RoPE)
+    assert (group.layers, group.encoding.rotary_dim) == ((0, 2, 4, 6), 64)
+    assert group.encoding.frequencies == Geometric(5e6)
+
+
+def test_openpangu_with_learned_keys_rotates_a_part_of_each_head_in_neighbouring_pairs() -> None:
+    """As in vLLM; the whole head was said to rotate in halves, and the keys were named as not used."""
+    sinks = {"model_type": "PanguEmbedded", "param_sink_number": 4, "qk_nope_dim": 128, "qk_rope_dim": 64}
+    described = describe({**B, **sinks})
+    (group,) = described
+    assert isinstance(group.encoding, RoPE)
+    assert (group.encoding.head_dim, group.encoding.rotary_dim, group.encoding.rotary_start) == (192, 64, 0)
+    assert (group.encoding.pairing, group.encoding.frequencies) == ("interleaved", Geometric(1e6))
+    assert "4 keys are learned" in group.notes[0]
+    assert described.unread == ()
+    (halves,) = describe({**B, **sinks, "rope_interleave": False})
+    assert isinstance(halves.encoding, RoPE)
+    assert halves.encoding.pairing == "half"
+    (plain,) = describe({**B, **sinks, "param_sink_number": 0})
+    assert isinstance(plain.encoding, RoPE)
+    assert (plain.encoding.head_dim, plain.encoding.pairing) == (128, "half")
+    images = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [24, 20, 20]}
+    with pytest.raises(ValueError, match="mrope_interleaved of an openPangu"):
+        describe({**B, "model_type": "PanguEmbedded", "rope_scaling": images})
+
+
+def test_maincoder_pairs_neighbours_as_llama_cpp_rotates_its_weights() -> None:
+    """Its converter leaves the order of the channels; posenc said halves."""
+    (group,) = describe({**B, "model_type": "maincoder"})
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.pairing == "interleaved"
+    assert "its own code, which is not in transformers, was not compared" in group.notes[-1]
+
+
+def test_the_table_of_step_3s_images() -> None:
+    vision = {"model_type": "step3_vision_encoder", "hidden_size": 1792, "num_hidden_layers": 2, "patch_size": 14}
+    text = {**B, "model_type": "step3_text"}
+    described = describe(
+        {"model_type": "step3_vl", "text_config": text, "vision_config": {**vision, "image_size": 728}}
+    )
+    table = described.groups[1].encoding
+    assert isinstance(table, LearnedGrid)
+    assert (table.dim, table.grid, table.prefix) == (1792, (52, 52), 1)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "asked", "pairing"),
+    [("bailing_hybrid", False, "interleaved"), ("glm_moe_dsa", False, "interleaved"), ("qwen3", True, "half")],
+)
+def test_a_rope_interleave_that_the_code_does_not_honour_is_noted(model_type: str, asked: bool, pairing: str) -> None:
+    """SGLang honours it for Ling 3; false was passed over without a word."""
+    config = {**B, **LATENT, "model_type": model_type, "layer_group_size": 4, "rope_interleave": asked}
+    described = describe(config)
+    (group,) = described
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.pairing == pairing
+    assert f"rope_interleave is {str(asked).lower()}, and the code of {model_type!r}" in group.notes[-1]
+    other = "half" if asked is False else "interleaved"
+    (said,) = describe(config, pairing=other)  # type: ignore[arg-type]
+    assert isinstance(said.encoding, RoPE)
+    assert (said.encoding.pairing, said.notes) == (other, ())
+    (agreed,) = describe({**config, "rope_interleave": not asked})
+    assert agreed.notes == ()
 
 
 def test_llada_says_its_sizes_as_olmo_does() -> None:

@@ -71,7 +71,7 @@ MROPE, IMROPE = "QWEN2VL PADDLEOCR", "QWEN3VL QWEN3VLMOE QWEN35 QWEN35MOE"
 #: Architectures that the pinned package gguf does not name yet.
 NEWER = of.names("""
     bailingmoe3 cohere2moe deepseek32 deepseek4 deepseek41 dflash dots3note eagle3 gemma4-assistant glm5-next
-    deepseekocr glmocr gptoss mllama olmo3 qwen25vl
+    berrylm deepseekocr gigachat35 glmocr gptoss k2-horizon mllama olmo3 onyx qwen25vl
     granite_swa graniteswitch hrm_text hy_v3 hy_v4 kimi-k3 laguna maple mellum minimax-01 minimax-m3 muse-glimmer
     nanbeige pockettts qwen3tts qwen4exp spark2_5 talkie
 """)
@@ -126,6 +126,10 @@ WINDOW = {"attention__sliding_window": 1024}
         ("muse-glimmer", 4, {**WINDOW, "rope__freq_base": 5e5}, {5e5: [0, 1, 2]}),
         ("qwen3next", 5, {"nextn_predict_layers": 1}, {1e4: [3]}),  # onnxruntime/mobius#522: one layer too many
         ("minimax-01", 16, {}, {1e4: [7, 15]}),
+        ("onyx", 8, {**WINDOW, "rope__freq_base": 5e5}, {5e5: [0, 1, 2, 4, 5, 6]}),
+        ("berrylm", 4, {"attention__recurrent_layers": [True, False, True, False]}, {1e4: [1, 3]}),
+        ("gigachat35", 8, {"nextn_predict_layers": 1, "attention__key_length_mla": 192}, {1e4: [3]}),
+        ("k2-horizon", 2, {"rope__freq_base": 1e7}, {1e7: [0, 1]}),
         ("qwen3next", 3, {"attention__recurrent_layers": [True, False, True]}, {1e4: [1]}),
         ("kimi-k3", 2, {"attention__head_count_kv": [0, 4]}, {}),
     ],
@@ -152,7 +156,20 @@ def test_windows_without_scaling_of_their_own(tmp_path: Path) -> None:
     assert both.layers == (0, 1, 2, 3)
 
 
+def test_k2_horizons_ends_of_the_ramp_are_stored(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"type": "yarn", "factor": 4.0, "original_context_length": 2048, "yarn_beta_fast": 16.0}
+    stored = {f"rope__scaling__{key}": value for key, value in keys.items()}
+    (group,) = describe(gguf_file(tmp_path / "m.gguf", "k2-horizon", **stored))
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.frequencies == YaRN(4.0, trained_length=2048, beta_fast=16.0, beta_slow=1.0)
+    assert group.encoding.pairing == "half"
+
+
 def test_latent_attention_has_the_length_of_a_key_as_it_is_meant(tmp_path: Path) -> None:
+    gigachat = {"attention__key_length_mla": 192, "rope__dimension_count": 64, "full_attention_interval": 2}
+    (group,) = describe(gguf_file(tmp_path / "g.gguf", "gigachat35", **gigachat))
+    assert isinstance(group.encoding, RoPE)
+    assert (group.encoding.rotary_start, group.encoding.pairing) == (128, "interleaved")
     keys = {"attention__key_length": 576, "attention__key_length_mla": 192, "rope__dimension_count": 64}
     (group,) = describe(gguf_file(tmp_path / "m.gguf", "deepseek2", **keys))
     assert isinstance(group.encoding, RoPE)

@@ -14,20 +14,20 @@ def names(text: str) -> frozenset[str]:
 
 #: Architectures whose query and key weights are stored for pairs (2c, 2c + 1).
 INTERLEAVED = names("""
-    arcee arctic baichuan bailingmoe bailingmoe3 chameleon chatglm cohere2 cohere2moe command-r deci deepseek
-    deepseek2 deepseek32 deepseek4 deepseek41 dots3note eagle3 ernie4_5 ernie4_5-moe glm-dsa glm4 granite granite_swa
+    arcee arctic baichuan bailingmoe bailingmoe3 chameleon chatglm cohere2 cohere2moe command-r deci deepseek deepseek2
+    deepseek32 deepseek4 deepseek41 dots3note eagle3 ernie4_5 ernie4_5-moe gigachat35 glm-dsa glm4 granite granite_swa
     granitehybrid granitemoe graniteswitch hy_v4 internlm2 llada llama llama-embed llama4 maincoder minicpm mistral3
-    mistral4 mllama muse-glimmer nanbeige neo-bert olmo plm pockettts smollm3 xverse
+    mistral4 mllama muse-glimmer nanbeige neo-bert olmo onyx plm pockettts smollm3 xverse
 """)
 #: And for pairs (c, c + rotated channels / 2).
 HALF = names("""
-    afmoe apertus bailingmoe2 bitnet codeshell cogvlm dbrx deepseek2-ocr deepseekocr dflash dots1 dream eurobert
+    afmoe apertus bailingmoe2 berrylm bitnet codeshell cogvlm dbrx deepseek2-ocr deepseekocr dflash dots1 dream eurobert
     exaone exaone-moe exaone4 falcon falcon-h1 gemma gemma-embedding gemma2 gemma3 gemma3n gemma4 gemma4-assistant
-    glm4moe gpt-oss gptneox gptoss grok grovemoe hrm_text hunyuan-dense hunyuan-moe hunyuan_vl hy_v3 jais2
-    jina-bert-v3 laguna lfm2 lfm2moe llada-moe maple mellum mimo2 minicpm3 minimax-01 minimax-m2 minimax-m3
-    modern-bert nemotron nomic-bert nomic-bert-moe olmo2 olmo3 olmoe openelm orion pangu-embedded phi2 phi3 phimoe
-    plamo plamo2 plamo3 qwen qwen2 qwen2moe qwen3 qwen3moe qwen3next rnd1 seed_oss smallthinker spark2_5 stablelm
-    starcoder2 step35 talkie
+    glm4moe gpt-oss gptneox gptoss grok grovemoe hrm_text hunyuan-dense hunyuan-moe hunyuan_vl hy_v3 jais2 jina-bert-v3
+    k2-horizon laguna lfm2 lfm2moe llada-moe maple mellum mimo2 minicpm3 minimax-01 minimax-m2 minimax-m3 modern-bert
+    nemotron nomic-bert nomic-bert-moe olmo2 olmo3 olmoe openelm orion pangu-embedded phi2 phi3 phimoe plamo plamo2
+    plamo3 qwen qwen2 qwen2moe qwen3 qwen3moe qwen3next rnd1 seed_oss smallthinker spark2_5 stablelm starcoder2 step35
+    talkie
 """)
 #: Several coordinates: the layout of :class:`posenc.MRoPE`.
 SECTIONS = {
@@ -59,7 +59,7 @@ ALIBI_AT_LAYERS = {"baichuan": 40}
 
 #: The rotated channels are the last of a head (latent attention).
 TRAILING = names("""
-    bailingmoe3 deepseek2 deepseek32 deepseek4 deepseek41 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm
+    bailingmoe3 deepseek2 deepseek32 deepseek4 deepseek41 dots3note gigachat35 glm-dsa hy_v4 minicpm3 mistral4 plm
 """)
 #: All channels of a head rotate by base 10000, whatever the file says.
 PLAIN = names("deepseek2-ocr")
@@ -71,7 +71,7 @@ HALF_OF_STORED = names("step35")
 WINDOWS: dict[str, tuple[int, Literal["first", "last"]]] = {
     **dict.fromkeys(names("gemma3 gemma-embedding"), (6, "last")),
     "gemma3n": (5, "last"),
-    **dict.fromkeys(names("afmoe cohere2 exaone-moe exaone4 llama4 mellum muse-glimmer olmo2"), (4, "last")),
+    **dict.fromkeys(names("afmoe cohere2 exaone-moe exaone4 llama4 mellum muse-glimmer olmo2 onyx"), (4, "last")),
     **dict.fromkeys(names("gemma2 gpt-oss"), (2, "last")),
     "plamo3": (8, "last"),
     **dict.fromkeys(names("cohere2moe laguna smallthinker"), (4, "first")),
@@ -89,7 +89,7 @@ LOCAL_BASE = dict.fromkeys(
     10_000.0,
 )
 #: or that of the other layers.
-UNSCALED_LOCALLY = names("laguna muse-glimmer")
+UNSCALED_LOCALLY = names("laguna muse-glimmer onyx")
 #: They have the base of the other layers, whatever is stored, and are not scaled.
 UNSCALED_AS_OTHERS = names("mellum olmo2 olmo3")
 #: They are scaled as the other layers, by the stored base where there is one.
@@ -97,7 +97,7 @@ SCALED_LOCALLY = names("afmoe gemma2 gpt-oss llama4 maple smallthinker spark2_5"
 #: In all others with windows, they rotate as the other layers do.
 
 #: Only layers with a window rotate.
-ROTATED_IF_WINDOWED = names("cohere2 cohere2moe exaone-moe exaone4 maple muse-glimmer")
+ROTATED_IF_WINDOWED = names("cohere2 cohere2moe exaone-moe exaone4 maple muse-glimmer onyx")
 #: In each group of this many layers the last (or the first) does not rotate.
 NO_ROTATION_EVERY: dict[str, tuple[int, Literal["first", "last"]]] = {
     **dict.fromkeys(names("afmoe llama4 smollm3"), (4, "last")),
@@ -123,10 +123,10 @@ COMPRESSED = names("deepseek4 deepseek41")
 #: Drafts of several kinds: those with this key are blocks of DeepSeek V4, without compression.
 COMPRESSED_IF_STORED = {"dflash": "hyper_connection.count"}
 #: In each group of this many layers the last has attention, where the file does not say how many.
-INTERVALS = {**dict.fromkeys(names("qwen3next qwen35 qwen35moe qwen4exp"), 4), "minimax-01": 8}
+INTERVALS = {**dict.fromkeys(names("berrylm gigachat35 qwen3next qwen35 qwen35moe qwen4exp"), 4), "minimax-01": 8}
 #: YaRN's temperature goes to the softmax scale too, and ``rope.scaling.yarn_log_multiplier`` is a tenth of DeepSeek's
 #: mscale_all_dim,
-RAISES_SCORES = names("deepseek2 deepseek32 glm-dsa mistral4")
+RAISES_SCORES = names("deepseek2 deepseek32 gigachat35 glm-dsa mistral4")
 #: which this one does not read.
 NO_MULTIPLIER = names("glm-dsa")
 #: Scaled by YaRN where the file has the length before the extension, whatever kind of scaling it says.
@@ -141,6 +141,6 @@ NO_TEMPERATURE = names("deepseek4 deepseek41")
 DIVIDES_TEMPERATURE = names("mistral3")
 #: YaRN's ends of the ramp, by turns, where the file has no others; all others have these two, whatever it has.
 BETAS = (32.0, 1.0)
-STORED_BETAS = {"grok": (8.0, 1.0), "mistral3": BETAS}
+STORED_BETAS = {"grok": (8.0, 1.0), **dict.fromkeys(names("k2-horizon mistral3"), BETAS)}
 #: ``rope.scaling.finetuned`` says whether there is any rotation.
 FINETUNED_MEANS_ROTATED = names("granite granitehybrid granitemoe graniteswitch")

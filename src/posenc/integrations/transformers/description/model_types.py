@@ -17,7 +17,7 @@ INTERLEAVED = names("""
     llama4_text moonshine moonshine_streaming openai_privacy_filter pe_audio_encoder pe_audio_video_encoder
     pe_video_encoder
     axk2 bailing_hybrid deepseek_v32 dots3_note_text glm_moe_dsa hy_v4 hy_v4_vl_text longcat_flash mistral_large4_text
-    ernie4_5_moe_vl
+    ernie4_5_moe_vl maincoder
 """)
 
 #: Pairs (2c, 2c + 1) if ``rope_interleave`` is true, which it is by default, and halves if not.
@@ -34,7 +34,7 @@ PARTIAL = names("""
     nemotron3_5_transcribe_word_timestamp nemotron3_diarization_audio neomme persimmon phi phi3 phi4_multimodal
     qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text recurrent_gemma sarvam_moe solar_open stablelm step3p5 zaya
     bailing_moe bailing_moe_linear bailing_moe_v2 minimax_m1 minimax_text_01 phi4mm stablelm_epoch
-    llada llada2_moe param2moe spark2_5 step5
+    alice_ai llada llada2_moe param2moe spark2_5 step5
 """)
 
 #: Multi-head latent attention: a head is ``qk_nope_head_dim`` plain channels, then ``qk_rope_head_dim`` rotated ones.
@@ -201,12 +201,12 @@ BY_ARCHITECTURE = {
 
 #: Published code outside of transformers that rotates as Llama does; what their layers are, their keys say.
 REMOTE_AS_LLAMA = names("""
-    BlueLM Dream Klear PanguEmbedded TeleFLM Yi aquila bailing_moe bailing_moe_linear bailing_moe_v2 codeshell deepseek
-    domyn_edge dots_ocr granite_switch grove_moe hunyuan internlm internlm2 internlmxcomposer2 iquestloopcoder
+    BlueLM Dream Klear PanguEmbedded TeleFLM Yi alice_ai aquila bailing_moe bailing_moe_linear bailing_moe_v2 codeshell
+    deepseek domyn_edge dots_ocr granite_switch grove_moe hunyuan internlm internlm2 internlmxcomposer2 iquestloopcoder
     jet_nemotron k2_horizon kormo llada llada2_moe llava_llama llava_mistral llava_qwen maincoder mimo minicpm
     minicpm_sala minicpmo minicpmv minimax_m1 minimax_text_01 molmo nanbeige nemotron-nas nemotron_labs_diffusion new
-    orion ouro param2moe phi3_v phi3small phi4mm ricursive rnd1 sdar sdar_moe smallthinker solar spark2_5
-    stablelm_epoch step3_text step5 talkie telechat3 xllm xverse
+    orion ouro param2moe phi3_v phi3small phi4mm ricursive rnd1 sdar sdar_moe smallthinker solar spark2_5 stablelm_epoch
+    step3_text step5 talkie telechat3 xllm xverse
 """)
 #: Those of them whose config class has the base 10000 where a config leaves it out.
 REMOTE_DEFAULT_BASE = names("""
@@ -216,8 +216,8 @@ REMOTE_DEFAULT_BASE = names("""
 
 #: Of the types whose code is not in transformers, those whose code was not compared with what is said of them here.
 CODE_NOT_SEEN = names("""
-    RefinedWeb RefinedWebModel Yi btlm hf_olmo internlmxcomposer2 jais minicpmo minicpmv mixformer-sequential new orion
-    phi-msft phi3_v replit_lm solar stablelm_alpha stablelm_epoch
+    RefinedWeb RefinedWebModel Yi btlm hf_olmo internlmxcomposer2 jais maincoder minicpmo minicpmv mixformer-sequential
+    new orion phi-msft phi3_v replit_lm solar stablelm_alpha stablelm_epoch
 """)
 CODE_NOT_SEEN_NOTE = (
     "read as this type is generally known; its own code, which is not in transformers, was not compared: posenc check "

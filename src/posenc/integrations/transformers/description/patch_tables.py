@@ -142,10 +142,9 @@ TABLES: dict[str, Table] = {
             altclip_vision_model blip_2_vision_model blip_vision_model bridgetower_vision_model
             chinese_clip_vision_model clip_vision_model clipseg_vision_model dinov2 dinov2_with_registers dpt
             flava_image_model git_vision_model instructblip_vision_model instructblipvideo_vision_model intern_vit_6b
-            internvl_vision
-            kosmos_2_vision_model metaclip_2_vision_model mgp-str owlv2_vision_model owlvit_vision_model
-            qianfan_ocr_vision rf_detr_dinov2 tipsv2_vision_model unlimited_ocr_vision_encoder vit vit_msn
-            xclip_vision_model
+            internvl_vision kosmos_2_vision_model metaclip_2_vision_model mgp-str owlv2_vision_model owlvit_vision_model
+            qianfan_ocr_vision rf_detr_dinov2 step3_vision_encoder tipsv2_vision_model unlimited_ocr_vision_encoder vit
+            vit_msn xclip_vision_model
         """),
         Table(prefix=1),
     ),

@@ -275,6 +275,44 @@ def _limite(config: Mapping[str, Any]) -> list[Found]:
     return found + ([("", tuple(sorted(still)), NoPE(), length, ())] if still else [])
 
 
+def _alice_ai(config: Mapping[str, Any]) -> None:
+    """As Qwen3-Next, whose defaults its config class has, with a base of its own."""
+    if not isinstance(config, Keys):
+        return
+    if not has_base(config):
+        config["rope_theta"] = 1e6
+    if "partial_rotary_factor" not in {**config, **rotary_parameters(config)}:
+        config["partial_rotary_factor"] = 0.25
+    for key, default in (("head_dim", 256), ("full_attention_interval", 4)):
+        if config.get(key) is None:
+            config[key] = default
+
+
+def _pangu(config: Mapping[str, Any]) -> list[Found] | None:
+    """openPangu: as Llama, or with learned keys that every token sees, and then part of a head turns in other pairs."""
+    parameters = rotary_parameters(config)
+    if parameters.get("mrope_interleaved"):
+        raise ValueError(
+            "describe: mrope_interleaved of an openPangu: its code deals the pairs to time, height and width in an "
+            "order of its own, which is not read; describe the text alone without mrope_section."
+        )
+    config.get("qk_nope_dim"), config.get("qk_rope_dim")  # not read where no keys are learned
+    if not config.get("param_sink_number"):
+        return None
+    rotated, others = need_size(config, "qk_rope_dim"), need_size(config, "qk_nope_dim")
+    rule = read_rule(
+        {key: value for key, value in parameters.items() if key != "partial_rotary_factor"},
+        where="describe: openPangu",
+        base=config.get("rope_theta"),
+        max_positions=size(config, "max_positions"),
+        trained_length=config.get("original_max_position_embeddings"),
+    )
+    pairing: Any = "interleaved" if config.get("rope_interleave", True) else "half"
+    rope = RoPE(rotated + others, frequencies=rule.frequencies, pairing=pairing, rotary_dim=rotated)
+    note = f"{config['param_sink_number']} keys are learned and have no position; every token sees them"
+    return [("", all_layers(config), rope, rule.trained_length, (*rule.notes, note))]
+
+
 def _step1(config: Mapping[str, Any]) -> None:
     raise ValueError(
         "describe: 'step1' subtracts a head's slope times the square root of the distance from its scores (ALiBi with "
@@ -297,5 +335,7 @@ READERS: dict[str, Reader] = {
     "DFNRope_vision_transformer": _ernie_vision,
     "limite": _limite,
     "step1": _step1,
+    "alice_ai": _alice_ai,
+    "PanguEmbedded": _pangu,
     **dict.fromkeys(("step3_text", "talkie"), _with_base),
 }

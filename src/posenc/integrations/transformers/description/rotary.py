@@ -46,6 +46,8 @@ def encoding_of(config: Mapping[str, Any], kind: Kind, pairing: Pairing | None, 
     )
     notes = (*rule.notes, models.FAULTS[model_type]) if model_type in models.FAULTS else rule.notes
     paired = pairing or _pairing(model_type, config)
+    if pairing is None:
+        notes = (*notes, *_other_pairing(model_type, config, paired))
     if latent and model_type not in models.KNOWN:
         notes = (
             *notes,
@@ -219,6 +221,18 @@ def _pairing(model_type: str, config: Mapping[str, Any]) -> Pairing:
     if model_type in models.ASKS_ROPE_INTERLEAVE:
         return "interleaved" if config.get("rope_interleave", True) else "half"
     return "interleaved" if model_type in models.INTERLEAVED else "half"
+
+
+def _other_pairing(model_type: str, config: Mapping[str, Any], paired: Pairing) -> tuple[str, ...]:
+    """What to note where ``rope_interleave`` says other pairs than the code that is known for the type has."""
+    asked = config.get("rope_interleave")
+    if not isinstance(asked, bool) or asked == (paired == "interleaved"):
+        return ()
+    pairs = "neighbouring channels" if paired == "interleaved" else "halves"
+    return (
+        f"rope_interleave is {str(asked).lower()}, and the code of {model_type!r} that is read here pairs {pairs} all "
+        "the same; SGLang honours the key for some models: for what it does, call describe(..., pairing=...)",
+    )
 
 
 def mrope(
