@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -291,3 +292,86 @@ def test_nan_and_a_function_that_turns_nothing_are_said_in_words() -> None:
     still = "\n".join(diagnose(lambda q, k, positions: (q, k)).lines())
     assert "rotated        none of 32 channels" in still
     assert "direction      unknown" in still
+
+
+def as_in_ggml(x: Any, positions: Any, *, neox: bool, sign: int = 1, dims: int = 32, scale: float = 1.0) -> Any:
+    """ggml's loop over pairs, in numpy: (c, c + dims / 2) for NeoX, (2c, 2c + 1) for the normal order."""
+    x, theta = np.asarray(x), np.asarray(positions).astype(np.float64) * scale
+    turned = x.copy()
+    for c in range(dims // 2):
+        a, b = (c, c + dims // 2) if neox else (2 * c, 2 * c + 1)
+        cos, sin = np.cos(theta), sign * np.sin(theta)
+        turned[..., a], turned[..., b] = x[..., a] * cos - x[..., b] * sin, x[..., a] * sin + x[..., b] * cos
+        theta = theta * 10_000.0 ** (-2 / dims)
+    return turned
+
+
+@pytest.mark.parametrize("neox", [True, False])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("dims", [32, 16])
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_the_line_of_code_builds_the_same_rotation(neox: bool, sign: int, dims: int, scale: float) -> None:
+    def function(x: Any, positions: Any) -> Any:
+        return as_in_ggml(x, positions, neox=neox, sign=sign, dims=dims, scale=scale)
+
+    found = diagnose(function)
+    assert (found.faults, found.direction) == ((), "+" if sign == 1 else "-")
+    assert found.lines()[-1] == f"in posenc      {found.code}"
+    built = eval(found.code, {"posenc": posenc})
+    x, positions = torch.randn(2, 3, 40, 32), torch.arange(40)
+    torch.testing.assert_close(built.rotate(x, positions), torch.from_numpy(function(x, positions)), atol=2e-5, rtol=0)
+    if sign == 1 and scale == 1 and dims == 32:
+        assert found.code == f'posenc.RoPE(head_dim=32, pairing="{"half" if neox else "interleaved"}")'
+
+
+@pytest.mark.parametrize("minus", [False, True])
+def test_the_line_of_code_for_functions_that_are_given_angles(minus: bool) -> None:
+    modeling = pytest.importorskip("transformers.models.gptj.modeling_gptj")
+
+    def function(tensor: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
+        return modeling.apply_rotary_pos_emb(tensor, -sin if minus else sin, cos)  # type: ignore[no-any-return]
+
+    found = diagnose(function)
+    built = eval(found.code, {"posenc": posenc})
+    x, angle = torch.randn(2, 40, 3, 32), torch.arange(40)[:, None] * torch.tensor(posenc.Geometric().inv_freq(32))
+    wanted = function(x, angle.sin()[None].float(), angle.cos()[None].float())
+    torch.testing.assert_close(built.rotate(x), wanted, atol=1e-5, rtol=0)
+    assert any("write the rule of their rates" in note for note in found.notes)
+
+
+def test_a_scale_is_in_the_line_of_code() -> None:
+    built = eval(diagnose(lambda x, positions: 1.25 * half(x, positions)).code, {"posenc": posenc})
+    x, positions = torch.randn(1, 2, 9, 32), torch.arange(9)
+    torch.testing.assert_close(built.rotate(x, positions), 1.25 * half(x, positions))
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (with_one_wrong_sign, "none: it is no rotation"),
+        (that_adds_the_position, "none: it is not linear"),
+        (that_rolls_instead_of_rotating, "none: it is no rotation"),
+        (with_longer_keys, "none: keys are turned otherwise than queries"),
+        (lambda q, k, positions: (q, k), "none: it does not rotate anything"),
+        (lambda x, positions: torch.cat((half(x[..., :16], positions), half(x[..., 16:], positions)), -1), "AxialRoPE"),
+    ],
+)
+def test_where_there_is_no_line_of_code_the_last_line_has_the_reason(function: Any, reason: str) -> None:
+    found = diagnose(function)
+    assert not found.code
+    assert found.lines()[-1].startswith("in posenc      none: ")
+    assert reason in found.lines()[-1]
+
+
+def test_a_width_that_fits_by_accident_for_one_batch_is_not_taken() -> None:
+    """torchtune's module for 64 channels views its table of 5 x 32 pairs as 2 x 5 x 16: right for a batch of two."""
+    table = torch.arange(8192)[:, None] * 10_000.0 ** (-torch.arange(32) / 32)
+
+    def function(x: Tensor) -> Tensor:
+        angle = table[: x.shape[1]].view(-1, x.shape[1], 1, x.shape[3] // 2)
+        a, b = x[..., ::2], x[..., 1::2]
+        turned = (a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos())
+        return torch.stack(turned, dim=-1).flatten(-2)
+
+    found = diagnose(function)
+    assert (found.head_dim, found.pairing, found.code[-10:]) == (64, "interleaved", "eq_dim=-3)")

@@ -106,7 +106,10 @@ def diagnose(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what an unknown rotation does: pairing, direction, slice, scale, precision. Exit code 1 if it has faults.
+    """Say what an unknown rotation does (pairing, direction, slice, scale, precision), and how to write it in posenc.
+
+    The last line is the posenc code that builds the same rotation, or the reason why there is none. Exit code 1 if the
+    function has faults.
 
     Example:
       posenc diagnose mine.py:apply_rotary --expect-pairing half

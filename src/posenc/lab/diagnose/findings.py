@@ -1,13 +1,14 @@
 """Finds out what a rotation does, and its faults."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from posenc.integrations.transformers.rotations.signature import load
 from posenc.lab.diagnose.angles import direction_of, inverted_ramp, precision_of
+from posenc.lab.diagnose.code import Code, code_for
 from posenc.lab.diagnose.matrix import at_position_0, name_pairing, not_pairs, pairs_of
 from posenc.lab.diagnose.probe import probe_of
 
@@ -29,6 +30,8 @@ class Diagnosis:
         bfloat16_error: the largest error on bfloat16 input within 2048 tokens, in units of the unavoidable rounding
             error; None if the function does not take bfloat16.
         faults: sentences about the faults; empty for a correct rotation.
+        code: an expression that builds the same rotation in posenc; "" if there is none.
+        notes: what to change in ``code``, or the reason why there is none.
     """
 
     signature: str
@@ -43,6 +46,8 @@ class Diagnosis:
     errors: tuple[tuple[int, float], ...]
     bfloat16_error: float | None
     faults: tuple[str, ...]
+    code: str
+    notes: tuple[str, ...]
 
     @property
     def exit_code(self) -> int:
@@ -66,7 +71,10 @@ class Diagnosis:
         found += [f"error at {position:>7}  {error:.2e}" for position, error in self.errors]
         if self.bfloat16_error is not None:
             found.append(f"bfloat16       {self.bfloat16_error:.1f} x the rounding that it must have")
-        return found + [f"FAULT          {fault}" for fault in self.faults]
+        found += [f"FAULT          {fault}" for fault in self.faults]
+        if not self.code:
+            return [*found, f"in posenc      none: {' '.join(self.notes)}"]
+        return [*found, *(f"note           {note}" for note in self.notes), f"in posenc      {self.code}"]
 
 
 def diagnose(
@@ -78,8 +86,8 @@ def diagnose(
 ) -> Diagnosis:
     """Find out what a function that rotates queries and keys does: pairing, direction, slice, scale, precision.
 
-    The function is called with basis vectors, and its results are the columns of its matrix at each position. These
-    signatures are recognised by the names of the required arguments or, if the names do not tell, by trying them:
+    ``diagnose`` calls the function with basis vectors; its results are the columns of its matrix at each position. It
+    recognises these signatures by the names of the required arguments or, if the names do not tell, by trying them:
     ``f(q, k, cos, sin)``,
     ``f(x, cos, sin)``, ``f(x, sin, cos)``, ``f(q, k, freqs_cis)`` and ``f(x, freqs_cis)`` with complex numbers,
     ``f(x, freqs)`` with angles, ``f(x, positions)``, ``f(q, k, positions)``, ``f(x)`` and ``f(q, k)`` with positions
@@ -93,7 +101,8 @@ def diagnose(
         expect_pairing, expect_direction: a finding other than this is a fault.
 
     Returns:
-        The findings. ``exit_code`` is 0 for a correct rotation and 1 for one with faults.
+        The findings. ``code`` builds the same rotation in posenc; ``exit_code`` is 0 for a correct rotation and 1 for
+        one with faults.
 
     Raises:
         ValueError: the target cannot be found, or no known form of the call works.
@@ -120,6 +129,7 @@ def diagnose(
         )
     if fault is not None:
         faults.append(fault)
+    shifted = fault is not None
     turned = {p: moved.T @ m / scale for p, m in zip((0, 1, 2, 5, 6), matrices, strict=True)}
     pairs, channels = pairs_of(turned[1])
     pairing, rotated = name_pairing(pairs, channels)
@@ -141,19 +151,42 @@ def diagnose(
         faults.append(f"scores do not depend on the distance alone: (1, 2) and (5, 6) differ by {error:.2g}")
     if not channels:
         faults.append("it does not rotate anything")
+    other = tuple(faults[shifted:])  # those that make it another function than a rotation
     if probe.mutates():
         faults.append("it writes into the tensors that it is given")
     if (error := probe.key_error()) > 1e-5:
         faults.append(f"keys are turned otherwise than queries, by {error:.2g}")
+        other = (*other, faults[-1])
     if pairing == "other" and channels:
         faults.append(not_pairs(turned[1]))
     if pairing == "other":
         base, angles = None, "not judged: no pairs"
         errors: tuple[tuple[int, float], ...] = ()
+        code = Code("", (not_pairs(turned[1]),)) if channels else Code("", ("it rotates nothing, as posenc.NoPE().",))
     else:
         base, angles, errors, rates = precision_of(probe, pairs, direction, scale, moved)
         if base is None and (fault := inverted_ramp(rates)) is not None:
             faults.append(fault)
+        is_given = not probe.form.makes_its_angles
+        code = code_for(
+            pairing,
+            pairs,
+            rotated,
+            given[: len(pairs)] if is_given else rates,
+            turned,
+            minus=direction == "-",
+            scale=scale,
+            base=10_000.0 if is_given else base,
+            given=is_given,
+            seq_dim=-2 if probe.form.layout.startswith("(batch, heads") else -3,
+        )
+    if code.line and shifted:
+        code = replace(code, notes=(*code.notes, "The line is without the fault at position 0."))
+    if code.line and order != "kept":
+        moved_alike = f"The function also reorders channels ({order}), which scores do not see if q and k are alike."
+        code = replace(code, notes=(*code.notes, moved_alike))
+    if other:
+        code = Code("", (f"{other[0]}.",))
     if angles == "coarse":
         faults.append(f"its angles are coarse: error {errors[-1][1]:.2g} at position {errors[-1][0]}")
     bfloat16 = probe.bfloat16_error()
@@ -176,4 +209,6 @@ def diagnose(
         errors=errors,
         bfloat16_error=bfloat16,
         faults=tuple(faults),
+        code=code.line,
+        notes=code.notes,
     )

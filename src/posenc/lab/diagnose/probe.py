@@ -28,8 +28,9 @@ class Probe:
             self.form = form
             try:
                 self._check_form()
+                rotates = self._is_rotation()
                 running.append(form)
-                if self._is_rotation():
+                if rotates:
                     break
             except Exception as error:  # any error means that this is not the form of the call
                 tried.append(f"{form}: {type(error).__name__}: {error}".split("\n")[0][:160])

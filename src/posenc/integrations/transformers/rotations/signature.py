@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -160,7 +161,8 @@ def call(function: Callable[..., Any], form: Signature, arguments: list[Any]) ->
     positional = len(form.names) - len(optional)
     with torch.no_grad():
         result = function(*arguments[:positional], **dict(zip(optional, arguments[positional:], strict=True)))
-    outputs = [result] if isinstance(result, Tensor) else list(result)
+    outputs = [result] if isinstance(result, (Tensor, np.ndarray)) else list(result)
+    outputs = [torch.from_numpy(output) if isinstance(output, np.ndarray) else output for output in outputs]
     swapped = not form.layout.startswith("(batch, heads")
     rotated = [output.transpose(1, 2) if swapped else output for output in outputs[:2] if isinstance(output, Tensor)]
     given = arguments[next(i for i, role in enumerate(form.roles) if role in ("q", "k", "x"))]
