@@ -393,6 +393,16 @@ def test_biases_by_the_root_of_the_distance_are_refused_in_words() -> None:
         ({"model_type": "plamo3", "rope_parameters": {FULL: "x", SLIDING: {"rope_theta": 1e4}}}, "a kind of layers"),
         ({"model_type": "plamo3", "rope_parameters": {FULL: {}, SLIDING: {"rope_theta": "1"}}}, "rope_theta is '1'"),
         ({"model_type": "moondream3_text", "max_context": float("inf")}, "max_context is inf, expected at most"),
+        ({"model_type": "stripedhyena", "attn_layer_idxs": "12"}, "attn_layer_idxs is '12', a str, expected a list"),
+        ({"model_type": "llama", "cross_attention_layers": 1.5}, "cross_attention_layers is 1.5, a float"),
+        ({"model_type": "bert", "max_position_embeddings": 2**53}, "a table of 9007199254740992 positions by 4096"),
+        (
+            {
+                **{"model_type": "audio-spectrogram-transformer", "frequency_stride": 0, "time_stride": 8},
+                **{"patch_size": 16, "num_mel_bins": 64, "max_length": 512},
+            },
+            "frequency_stride is 0 and time_stride 8",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_its_key(config: dict[str, Any], said: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from posenc import MRoPE, RoPE
-from posenc.frequencies import Geometric, LongRoPE, YaRN
+from posenc.frequencies import Geometric, Linear, Llama3, LongRoPE, YaRN
 from posenc.integrations.transformers import describe
 from posenc.nn import Transformer
 
@@ -171,3 +171,135 @@ def test_hunyuan_4_rotates_neighbouring_pairs_as_its_weights_are_stored() -> Non
     assert isinstance(group.encoding, RoPE)
     assert (group.encoding.pairing, group.encoding.rotary_start) == ("interleaved", 128)
     assert "the module of transformers" in group.notes[0]
+
+
+def test_a_scaling_without_a_base_says_that_the_base_is_the_default_of_the_class() -> None:
+    """unslothai/unsloth#7028: a linear rule without the base, in a file of a model of base 500000."""
+    rule = {"rope_type": "linear", "factor": 2.0}
+    for base in ({}, {"rope_theta": None}):
+        (group,) = describe({**B, "model_type": "llama", "rope_parameters": {**rule, **base}})
+        assert isinstance(group.encoding, RoPE)
+        assert group.encoding.frequencies == Linear(2.0)
+        assert group.notes[-1] == "the config has no rope_theta: 10000 is the default of its class"
+    for given in ({"rope_parameters": {**rule, "rope_theta": 5e5}}, {"rope_scaling": rule, "rope_theta": 5e5}):
+        (group,) = describe({**B, "model_type": "llama", **given})
+        assert not any("rope_theta" in note for note in group.notes)
+
+
+def test_the_factor_of_llama_3_2_in_its_params_json() -> None:
+    """meta-llama/llama-models#241: the code has 8, and the models of 1B and 3B were trained with 32."""
+    file = {"n_heads": 32, "n_kv_heads": 8, "rope_theta": 500000.0, "use_scaled_rope": True, "vocab_size": 128256}
+    for dim, layers, factor in ((2048, 16, 32.0), (3072, 28, 32.0), (4096, 32, 8.0)):
+        described = describe({**file, "dim": dim, "n_layers": layers})
+        assert isinstance(described.groups[0].encoding, RoPE)
+        assert described.groups[0].encoding.frequencies == Llama3(factor, trained_length=8192)
+        assert any("rope_scaling_factor" in each for each in described.unread) == (factor == 32)
+    told = describe({**file, "dim": 2048, "n_layers": 16, "rope_scaling_factor": 16})
+    assert isinstance(told.groups[0].encoding, RoPE)
+    assert (told.groups[0].encoding.frequencies, told.unread) == (Llama3(16.0, trained_length=8192), ())
+
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+@pytest.mark.transformers_as_pinned
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        # vllm-project/speculators#649: one base was taken for both kinds of Laguna's layers, and YaRN dropped.
+        (
+            {
+                **{"model_type": "laguna", "layer_types": [FULL, SLIDING, SLIDING, SLIDING]},
+                "rope_parameters": {
+                    FULL: {
+                        **{"rope_type": "yarn", "rope_theta": 5e5, "factor": 64.0, "beta_fast": 64.0},
+                        **{"original_max_position_embeddings": 4096, "attention_factor": 1.0},
+                        "partial_rotary_factor": 0.5,
+                    },
+                    SLIDING: {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0},
+                },
+            },
+            {
+                (0,): (YaRN(64.0, trained_length=4096, base=5e5, beta_fast=64.0, attention_factor=1.0), 64),
+                (1, 2, 3): (Geometric(1e4), 128),
+            },
+        ),
+        # Blaizzy/mlx-vlm#2196: Gemma 3's base of 1000000 was taken for a model that has 10000 and YaRN in all layers.
+        (
+            {
+                **{"model_type": "gemma3_text", "rope_theta": 10000, "rope_local_base_freq": 10000},
+                **{"sliding_window": 32768, "layer_types": [FULL] * 4},
+                "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192},
+            },
+            {(0, 1, 2, 3): (YaRN(4.0, trained_length=8192), 128)},
+        ),
+        # sgl-project/sglang#26187, ml-explore/mlx-lm#908: LFM 2's rule under rope_parameters was dropped.
+        (
+            {
+                **{"model_type": "lfm2_moe", "layer_types": ["conv", FULL] * 2},
+                "rope_parameters": {
+                    **{"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e6},
+                    "original_max_position_embeddings": 16384,
+                },
+            },
+            {(1, 3): (YaRN(2.0, trained_length=16384, base=1e6), 128)},
+        ),
+        # vllm-project/vllm#52706: a base for each layer, 0 where there is no rotation.
+        (
+            {
+                **{"model_type": "granite_swa", "layer_types": [FULL, SLIDING, SLIDING, SLIDING]},
+                **{"sliding_window": 128, "layer_rope_theta": [0, 1e4, 1e4, 1e4]},
+            },
+            {(1, 2, 3): (Geometric(1e4), 128)},
+        ),
+        # NVIDIA-NeMo/Safe-Synthesizer#623: a linear rule with the base and the length beside it.
+        (
+            {
+                **{"model_type": "llama", "max_position_embeddings": 2048},
+                "rope_parameters": {
+                    **{"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0},
+                    "original_max_position_embeddings": 2048,
+                },
+            },
+            {(0, 1, 2, 3): (Linear(2.0), 128)},
+        ),
+        # vllm-project/vllm#48621: equal weights are YaRN without its temperature on cos and sin; 1.277 was taken.
+        (
+            {
+                **{"model_type": "mistral", "rope_theta": 1e6},
+                "rope_scaling": {
+                    **{"type": "yarn", "factor": 16.0, "mscale": 1.0, "mscale_all_dim": 1.0},
+                    "original_max_position_embeddings": 2048,
+                },
+            },
+            {(0, 1, 2, 3): (YaRN(16.0, trained_length=2048, base=1e6, attention_factor=1.0), 128)},
+        ),
+    ],
+)
+def test_each_layer_has_its_own_rule_and_share(config: dict[str, Any], expected: dict[Any, Any]) -> None:
+    found = {
+        group.layers: (group.encoding.frequencies, group.encoding.rotary_dim)
+        for group in describe({**B, **config})
+        if isinstance(group.encoding, RoPE)
+    }
+    assert found == expected
+
+
+def test_a_temperature_beside_the_parameters_is_named_where_the_class_does_not_read_it() -> None:
+    """vllm-project/vllm#48621: vLLM reads llama_4_scaling beside the parameters, and transformers within them."""
+    yarn = {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 2048, "rope_theta": 1e6}
+    config = {**B, "model_type": "ministral3", "rope_parameters": yarn}
+    scaling = {"beta": 0.1, "original_max_position_embeddings": 2048}
+    assert describe({**config, "llama_4_scaling": scaling}).unread == ("llama_4_scaling: not used",)
+    assert describe({**config, "rope_parameters": {**yarn, "llama_4_scaling_beta": 0.1}}).unread == ()
+
+
+def test_a_stale_base_beside_the_parameters_is_refused() -> None:
+    """THUDM/slime#1720: GLM-4.6V's 500000 stands among its parameters, and the class's 10000 was read."""
+    parameters = {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5, "mrope_section": [8, 12, 12]}
+    config = {**B, "model_type": "glm4v_moe_text", "rope_parameters": parameters}
+    (group,) = describe(config)
+    assert isinstance(group.encoding, MRoPE)
+    assert group.encoding.frequencies == Geometric(5e5)
+    with pytest.raises(ValueError, match=r"rope_theta is 500000\.0 in the rotary parameters and 10000\.0 beside them"):
+        describe({**config, "rope_theta": 10000.0})

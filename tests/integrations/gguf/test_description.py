@@ -156,6 +156,17 @@ def test_windows_without_scaling_of_their_own(tmp_path: Path) -> None:
     assert both.layers == (0, 1, 2, 3)
 
 
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_a_scaling_without_a_factor_is_noted(tmp_path: Path, kind: str) -> None:
+    """onnxruntime/mobius#458: a kind of scaling, and no factor, which llama.cpp takes for 1."""
+    (group,) = describe(gguf_file(tmp_path / "m.gguf", "llama", rope__scaling__type=kind, rope__freq_base=5e5))
+    assert isinstance(group.encoding, RoPE)
+    plain = Geometric(5e5).inv_freq(64)
+    np.testing.assert_allclose(group.encoding.frequencies.inv_freq(64), plain, rtol=1e-12)
+    assert group.encoding.frequencies.attention_factor == 1
+    assert group.notes == (f"the scaling is {kind!r}, and its factor is 1 or not stored: it scales nothing",)
+
+
 def test_k2_horizons_ends_of_the_ramp_are_stored(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"type": "yarn", "factor": 4.0, "original_context_length": 2048, "yarn_beta_fast": 16.0}
     stored = {f"rope__scaling__{key}": value for key, value in keys.items()}

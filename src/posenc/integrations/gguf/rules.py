@@ -53,6 +53,8 @@ def rule_of(values: Values, rotary_dim: int, *, base: float | None = None) -> Ru
     if factor == 1 and (missing := _ollamas_factor(values)) is not None:
         kind, factor = "linear", missing
         notes = (*notes, f"no factor is stored: {missing:g} is understood, as Ollama does, and as the model was made")
+    if kind in ("linear", "yarn") and factor == 1:
+        notes = (*notes, f"the scaling is {kind!r}, and its factor is 1 or not stored: it scales nothing")
     tensors = {name: values.header.numbers(name) for name in values.header.tensors if "rope_f" in name}
     if kind not in ("none", "linear", "yarn", "longrope"):
         raise ValueError(f"{path} has rope.scaling.type {kind!r}, expected none, linear, yarn or longrope.")

@@ -55,11 +55,12 @@ _LISTS = {
     *("layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "full_attn_idxs", "block_types"),
     *("attn_layer_indices", "mlp_layer_types", "attn_type_list", "block_configs", "compress_ratios"),
     *("short_factor", "long_factor", "mrope_section", "xdrope_section", "partial_rotary_factors"),
-    "hybrid_layer_pattern",
+    *("hybrid_layer_pattern", "attn_layer_idxs", "cross_attention_layers"),
 }
 _OF_NUMBERS = {
     *("no_rope_layers", "layer_rope_theta", "full_attn_idxs", "attn_layer_indices", "attn_type_list"),
     *("partial_rotary_factors", "short_factor", "long_factor", "mrope_section", "xdrope_section", "compress_ratios"),
+    *("attn_layer_idxs", "cross_attention_layers"),
 }
 _OF_LATENT_HEADS = {"qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "kv_lora_rank", "q_lora_rank", "use_mla"}
 _MAPPINGS = {"rope_parameters", "rope_scaling", "attn_config", "per_layer_config", "yarn", "llama_4_scaling"}
@@ -79,7 +80,9 @@ _OF_OTHERS = {
 _OLD_RULES = {"su": "longrope", "deepseek_yarn": "yarn"}
 _CLASS_RULES = ("linear", "dynamic", "yarn", "longrope", "llama3")
 
-_BEARS = re.compile(r"rope(?!rt)|rotary|alibi|position|yarn|theta|logn|ntk|dual_chunk|nope(?!_head_dim)", re.IGNORECASE)
+_BEARS = re.compile(
+    r"rope(?!rt)|rotary|alibi|position|yarn|theta|logn|ntk|dual_chunk|nope(?!_head_dim)|llama_4_scaling", re.IGNORECASE
+)
 #: Says whether there is a rotation at all.
 SWITCH = re.compile(
     r"(use_|apply_|with_|enable_)?(rope|rotary)(_?(pos_emb|(position(al)?_)?embeddings?))?", re.IGNORECASE

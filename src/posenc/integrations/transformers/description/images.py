@@ -43,8 +43,13 @@ def _spectrogram(config: Mapping[str, Any]) -> list[Found]:
 def spectrogram_grid(config: Mapping[str, Any]) -> tuple[int, int]:
     """Rows of frequency and columns of time of AST's patches."""
     patch = need_size(config, "patch_size")
-    rows = (need_size(config, "num_mel_bins") - patch) // need_size(config, "frequency_stride") + 1
-    columns = (need_size(config, "max_length") - patch) // need_size(config, "time_stride") + 1
+    down, along = need_size(config, "frequency_stride"), need_size(config, "time_stride")
+    if min(down, along) < 1:
+        raise ValueError(
+            f"describe: frequency_stride is {down} and time_stride {along}, expected 1 or more; correct it."
+        )
+    rows = (need_size(config, "num_mel_bins") - patch) // down + 1
+    columns = (need_size(config, "max_length") - patch) // along + 1
     if rows < 1 or columns < 1:
         raise ValueError(
             "describe: num_mel_bins or max_length is smaller than patch_size, so that there are no patches; correct "

@@ -31,6 +31,9 @@ _KEYS = names("""
     causal ragged_attention eagle activation ada_rms_norm_t_cond ada_rms_norm_t_cond_dim
     architectures model_type dtype torch_dtype transformers_version _name_or_path
 """)
+#: (channels, layers) of Llama 3.2's models of texts. Meta's code has the factor 8 for them too, and its files give
+#: none; they were trained with 32, which their config.json has.
+_FACTOR_32 = {(2048, 16), (3072, 28)}
 #: And those that Llama 4's code alone has.
 _LLAMA_4 = names("attention_chunk_size nope_layer_interval use_qk_norm attn_temperature_tuning moe_args ffn_exp")
 
@@ -94,13 +97,20 @@ def translated(raw: Mapping[str, Any], *, told: bool = False) -> tuple[dict[str,
         defaults = {"attn_temperature_tuning": True, "floor_scale": 8192, "attn_scale": 0.1}
         config |= {key: default if given.get(key) is None else given[key] for key, default in defaults.items()}
     found = {key: value for key, value in config.items() if value is not None}
-    return found, [f"{key}: not used" for key in given.not_read()], "interleaved"
+    said = [f"{key}: not used" for key in given.not_read()]
+    if rule.get("factor") == 32 and given.get("rope_scaling_factor") is None:
+        said.append(
+            "rope_scaling_factor: the file has none; 32 is taken, as in Llama 3.2's config.json, not 8 of Meta's code"
+        )
+    return found, said, "interleaved"
 
 
 def _llama3(given: Mapping[str, Any]) -> dict[str, Any]:
     """Meta's ``apply_scaling``, whose numbers stand in the code but for those that newer files give."""
     llama_4 = any(given.get(key) is not None for key in _LLAMA_4)
     factor, high = given.get("rope_scaling_factor"), given.get("rope_high_freq_factor")
+    if factor is None and (given.get("dim"), given.get("n_layers")) in _FACTOR_32:
+        factor = 32.0
     return {
         "rope_type": "llama3",
         "factor": (16.0 if llama_4 else 8.0) if factor is None else factor,

@@ -85,7 +85,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
             troubles.append(trouble)
             unread.append(f"{part.name or 'the whole'}: {part.model_type}: {str(trouble).removeprefix('describe: ')}")
             continue
-        groups += _with_note(raw, part, found)
+        groups += _with_default_base(raw, part, _with_note(raw, part, found))
         prefix = f"{part.name}." if part.name else ""
         if found or not part.name:
             unread += [f"{prefix}{text}" for text in part.not_read]
@@ -235,6 +235,28 @@ def _with_note(raw: Any, part: Part, groups: list[LayerGroup]) -> list[LayerGrou
     if name not in NEEDS_TRAINED_LENGTH or given != (None, None):
         return groups
     return [replace(group, notes=(*group.notes, LENGTH_TAKEN)) for group in groups]
+
+
+def _with_default_base(raw: Any, part: Part, groups: list[LayerGroup]) -> list[LayerGroup]:
+    """Say where a config scales rates by a rule and gives no base, so that it is that of the class.
+
+    So do files that were saved after ``rope_scaling`` of a config object was set: transformers 5 drops the base then.
+    """
+    if not isinstance(raw, Mapping) or not part.by_class:
+        return groups
+    written = at(raw, part.name)
+    both = [written.get(key) for key in ("rope_parameters", "rope_scaling")]
+    if not all(each is None or isinstance(each, Mapping) for each in both) or has_base(written):
+        return groups
+    parameters = rotary_parameters(written)
+    if not parameters or is_nested(parameters) or check_keys(parameters, where="describe")[0] == "default":
+        return groups
+    noted = []
+    for group in groups:
+        base = getattr(getattr(group.rotation, "frequencies", None), "base", None)
+        note = f"the config has no rope_theta: {base:g} is the default of its class" if base is not None else None
+        noted.append(group if note is None else replace(group, notes=(*group.notes, note)))
+    return noted
 
 
 def _groups(part: Part, pairing: Pairing | None) -> list[LayerGroup]:
