@@ -9,6 +9,7 @@ import posenc
 
 OPTIONS: dict[str, dict[str, object]] = {
     **{name: {"length": 16} for name in ("learned", "normalized", "tupe")},
+    "fope": {"trained_length": 64},
     "mrope": {"sections": (2, 3, 3)},
     "temperature": {"form": "llama4", "length": 8},
 }
@@ -17,9 +18,9 @@ OPTIONS: dict[str, dict[str, object]] = {
 def test_names_follow_the_road() -> None:
     assert posenc.names() == (
         "none", "integer", "normalized", "binary", "sinusoidal", "sinusoidal_grid", "fourier", "timesteps",
-        "learned", "learned_grid", "rope", "xpos", "axial", "mrope", "mixed", "pope", "shaw", "transformer_xl", "t5",
-        "deberta", "tupe", "swin", "swin_v2", "levit", "decomposed", "alibi", "kerple", "sandwich", "fire", "cope",
-        "forgetting", "temperature", "ssmax",
+        "learned", "learned_grid", "rope", "xpos", "axial", "mrope", "mixed", "fope", "pope", "shaw",
+        "transformer_xl", "t5", "deberta", "tupe", "swin", "swin_v2", "levit", "decomposed", "alibi", "kerple",
+        "sandwich", "fire", "cope", "forgetting", "temperature", "ssmax",
     )  # fmt: skip
 
 

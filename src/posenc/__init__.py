@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from posenc.none import NoPE as NoPE
     from posenc.per_layer import PerLayer as PerLayer
     from posenc.queries_keys.axial import AxialRoPE as AxialRoPE
+    from posenc.queries_keys.fope import FoPE as FoPE
     from posenc.queries_keys.mixed import MixedRoPE as MixedRoPE
     from posenc.queries_keys.mrope import MRoPE as MRoPE
     from posenc.queries_keys.pope import PoPE as PoPE
@@ -59,6 +60,7 @@ _HOMES = {
     "EmbeddingEncoding": "encoding",
     "Encoding": "encoding",
     "FIRE": "scores.fire",
+    "FoPE": "queries_keys.fope",
     "Forgetting": "scores.forgetting",
     "Geometric": "frequencies.geometric",
     "Integer": "embeddings.integer",
@@ -123,6 +125,8 @@ _OF_OTHERS = {
     **dict.fromkeys(("AbsolutePositionalEmbedding", "LearnedPositionalEmbedding"), "Learned"),
     **dict.fromkeys(("AlibiPositionalBias", "build_alibi_tensor"), "ALiBi"),
     "RelativePositionBias": "T5Bias",
+    "FourierEmbedding": "FoPE",
+    "FourierRotaryEmbedding": "FoPE",
     "PolarEmbedding": "PoPE",
     "scaled_dot_product_attention": "attention",
 }  # fmt: skip

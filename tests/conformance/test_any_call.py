@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import posenc
 from posenc.frequencies import DynamicNTK, Frequencies, Linear, Llama3, LongRoPE, NTKMixed, Proportional
-from posenc.oracle.queries_keys import axial, mixed, mrope, xpos
+from posenc.oracle.queries_keys import axial, fope, mixed, mrope, xpos
 from posenc.oracle.queries_keys import rope as rope_oracle
 from posenc.queries_keys.axial import Layout
 
@@ -81,7 +81,7 @@ def drawn_encoding(draw: random.Random, heads: int, kv_heads: int, head_dim: int
 def drawn_rotation(draw: random.Random, heads: int, kv_heads: int, head_dim: int) -> posenc.Encoding:
     pairing = draw.choice(("half", "interleaved"))
     pairs = head_dim // 2
-    kind = draw.choice(("rope", "rope", "rope", "xpos", "axial", "mrope", "mixed"))
+    kind = draw.choice(("rope", "rope", "rope", "xpos", "axial", "mrope", "mixed", "fope"))
     if kind == "xpos":
         return posenc.XPos(head_dim, scale_base=draw.choice((64.0, 512.0)), centre=draw.choice((0, 7)), pairing=pairing)
     if kind == "axial" and pairs % 2 == 0:
@@ -95,6 +95,11 @@ def drawn_rotation(draw: random.Random, heads: int, kv_heads: int, head_dim: int
             else (((2, 1, 1), "chunked"), ((2, 1, 1), "interleaved"), ((2, 1, 1), "time_last"))
         )
         return posenc.MRoPE(head_dim, sections=sections, layout=layout, pairing=pairing)
+    if kind == "fope":
+        length, dropped = draw.choice((7, 100)), draw.choice(("turned", "still"))
+        return posenc.FoPE(
+            head_dim, num_heads=heads, num_kv_heads=kv_heads, trained_length=length, dropped=dropped, pairing=pairing
+        )
     if kind == "mixed" and pairs % 2 == 0:
         return posenc.MixedRoPE(head_dim, num_heads=heads, num_kv_heads=kv_heads, pairing=pairing)
     whole: tuple[Frequencies, ...] = (
@@ -274,6 +279,10 @@ def _row(rope: Any, x: Any, where: Any, role: str) -> Any:
         rates = rope.rates.detach().double()
         of_x = rates if role == "query" or rates.shape[1] == x.shape[0] else rates[:, : x.shape[0]]
         return mixed.rotate(x[None], where, rates=of_x.numpy(), pairing=rope.pairing)[0]
+    if isinstance(rope, posenc.FoPE):
+        found = {name: rope.get_parameter(name).detach().double().numpy() for name in ("cos_coef", "sin_coef")}
+        inv_freq = rope.frequencies.inv_freq(rope.rotary_dim)[: found["cos_coef"].shape[1]]
+        return fope.rotate(x[None], where, inv_freq=inv_freq, dropped=rope.dropped, pairing=rope.pairing, **found)[0]
     start, dim, rule = rope.rotary_start, rope.rotary_dim, rope.frequencies
     turned = x.copy()
     for length in set(sequence_lengths(where)) if rule.depends_on_length else {None}:

@@ -24,7 +24,7 @@ from posenc.oracle.embeddings import (
     sinusoidal_grid,
     timesteps,
 )
-from posenc.oracle.queries_keys import axial, mixed, mrope, pope, rope, xpos
+from posenc.oracle.queries_keys import axial, fope, mixed, mrope, pope, rope, xpos
 from posenc.oracle.scores import (
     alibi,
     cope,
@@ -79,6 +79,12 @@ def widened(encoding: posenc.PoPE, inv_freq: np.ndarray) -> SimpleNamespace:
             pope.polar(k, p, inv_freq=inv_freq, phase=phase),
         )
     )
+
+
+def summed(encoding: posenc.FoPE, inv_freq: np.ndarray, **options: str) -> SimpleNamespace:
+    """An oracle of FoPE from its coefficients."""
+    coefficients = {name: numbers(encoding.get_parameter(name)) for name in ("cos_coef", "sin_coef")}
+    return rotated(fope.rotate, inv_freq=inv_freq, **coefficients, **options)
 
 
 def heated(of: Callable[[np.ndarray], np.ndarray]) -> SimpleNamespace:
@@ -266,6 +272,8 @@ T2T = 10_000 ** (-np.arange(16) / 15)
 
 MIXED = posenc.MixedRoPE(head_dim=16, num_heads=4, num_kv_heads=2)
 MIXED_3 = posenc.MixedRoPE(head_dim=16, num_heads=4, num_kv_heads=2, axes=3)
+FOPE = posenc.FoPE(head_dim=16, num_heads=4, num_kv_heads=2, trained_length=64, learned=True)
+FOPE_OF_ALL = posenc.FoPE(16, num_heads=4, trained_length=9, dropped="still", per_head=False, pairing="interleaved")
 POPE = posenc.PoPE(head_dim=16, num_heads=4, num_kv_heads=2, start="uniform")
 LEARNED_RATES = posenc.RoPE(head_dim=16, frequencies=LearnedRates(parameter="rates"))
 SSMAX = posenc.SSMax(num_heads=4, form="affine")
@@ -390,6 +398,8 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     ),
     "mixed": (MIXED, rotated(mixed.rotate, coordinates=2, rates=MIXED.rates.detach().double().numpy())),
     "mixed of three": (MIXED_3, rotated(mixed.rotate, coordinates=3, rates=MIXED_3.rates.detach().double().numpy())),
+    "fope": (FOPE, summed(FOPE, rates(16)[:3])),
+    "fope of all heads": (FOPE_OF_ALL, summed(FOPE_OF_ALL, rates(16)[:1], dropped="still", pairing="interleaved")),
     "pope": (POPE, widened(POPE, rates(32))),
     "pope and alibi": (posenc.Compose(POPE, posenc.ALiBi(num_heads=4)), None),
     **{

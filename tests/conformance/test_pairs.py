@@ -18,6 +18,7 @@ DIM, HEADS = 32, 4
 OPTIONS: dict[str, dict[str, object]] = {
     "normalized": {"length": 64},
     "learned": {"length": 80},
+    "fope": {"trained_length": 64},
     "mrope": {"sections": (1, 1, 2)},
     "swin": {"window": (5, 5)},
     "swin_v2": {"window": (5, 5), "width": 8},

@@ -19,6 +19,7 @@ CUT: dict[str, dict[str, int]] = {
     "swin_v2": {"out.weight": 0},
     "forgetting": {"gate.weight": 0, "gate.bias": 0},
     "mixed": {"rates": 1},
+    "fope": {"cos_coef": 0, "sin_coef": 0},
     "pope": {"phase": 0},
     "alibi": {},
 }

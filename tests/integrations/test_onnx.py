@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     **{"normalized": {"length": 40}, "learned": {"length": 40}, "tupe": {"length": 40}},
     **{"swin": {"window": (2, 20)}, "swin_v2": {"window": (2, 20), "width": 4}, "learned_grid": {"grid": (5, 8)}},
     **{"cope": {"length": 8}, "fire": {"width": 4}, "mrope": {"sections": (2, 1, 1)}},
+    "fope": {"trained_length": 40},
     **{"temperature": {"form": "log", "length": 4}, "levit": {"window": (2, 20)}, "decomposed": {"window": (2, 20)}},
 }
 ROTATIONS: dict[str, tuple[posenc.Encoding, int]] = {  # and how many nodes RotaryEmbedding turn q and k

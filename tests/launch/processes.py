@@ -36,6 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     **{"learned": {"length": TOKENS}, "learned_grid": {"grid": (2, 4)}, "tupe": {"length": TOKENS}},
     **{"swin": {"window": (2, 4)}, "swin_v2": {"window": (2, 4), "width": 4}, "levit": {"window": (2, 4)}},
     **{"decomposed": {"window": (2, 4)}, "cope": {"length": 4}, "fire": {"width": 4}, "mrope": {"sections": (2, 0, 0)}},
+    "fope": {"trained_length": TOKENS, "learned": True},
     **{"normalized": {"length": TOKENS}, "temperature": {"form": "log", "length": 4}},
 }
 

@@ -17,6 +17,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     **{"normalized": {"length": LENGTH}, "learned": {"length": LENGTH}, "tupe": {"length": LENGTH}},
     **{"swin": {"window": (2, 20)}, "swin_v2": {"window": (2, 20), "width": 4}, "learned_grid": {"grid": (5, 8)}},
     **{"cope": {"length": 8}, "fire": {"width": 4}, "mrope": {"sections": (2, 0, 0)}},
+    "fope": {"trained_length": 7},
     **{"temperature": {"form": "log", "length": 4}},
 }
 MORE: dict[str, Callable[[], posenc.Encoding | posenc.PerLayer]] = {

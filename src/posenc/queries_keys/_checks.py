@@ -6,6 +6,8 @@ from posenc.frequencies import Frequencies, LearnedRates
 from posenc.kernels.inputs import check_tensors
 from posenc.queries_keys._rows import TABLE_DTYPES, tokens_at
 
+NO_KERNEL = "there is no kernel for this layout of tokens, blocks and heads"
+
 
 def check_layout(cls: str, head_dim: int, rotary_dim: int, rotary_start: int, seq_dim: int) -> None:
     """Refuse a slice that does not fit into a head, and a dimension that cannot be that of the tokens."""
@@ -76,6 +78,15 @@ def checked_groups(cls: str, x: Tensor, seq_dim: int, kv_heads: int) -> int:
             "encoding has parameters; build the encoding for the key heads of k."
         )
     return int(heads // kv_heads)
+
+
+def check_plain(cls: str, implementation: str, x: Tensor, seq_dim: int) -> None:
+    """Refuse a kernel that was asked for by name where only plain torch can rotate."""
+    if implementation not in ("auto", "eager"):
+        raise ValueError(
+            f"{cls}: got implementation {implementation!r} and a tensor of {x.ndim} dimensions with seq_dim {seq_dim}, "
+            f'expected "auto" or "eager", because {NO_KERNEL}.'
+        )
 
 
 def check_lengths(cls: str, q: Tensor, k: Tensor, seq_dim: int, *, one_layout: bool = False) -> None:

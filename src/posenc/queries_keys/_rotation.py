@@ -19,7 +19,7 @@ from posenc.kernels.rotate.choosing import is_plain
 from posenc.kernels.rotate.eager import Pairing, rows_of_tokens
 from posenc.kernels.rotate.tables import Tables
 from posenc.positions import Positions, resolve, resolve_coordinates
-from posenc.queries_keys._checks import check_layout, check_lengths, check_tensor, checked_groups
+from posenc.queries_keys import _checks
 from posenc.queries_keys._rows import (
     TABLE_DTYPES,
     Rows,
@@ -29,6 +29,7 @@ from posenc.queries_keys._rows import (
     lowered,
     of_table,
     plainly,
+    polar,
     tokens_and_rows,
     tokens_at,
 )
@@ -39,7 +40,6 @@ Length: TypeAlias = int | Tensor | None
 Turn: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
 _CPU = torch.device("cpu")
 _WHOLE = (torch.int64, torch.int32)
-_NO_KERNEL = "there is no kernel for this layout of tokens, blocks and heads"
 
 
 class Rotation(QueryKeyEncoding, ABC):
@@ -77,7 +77,7 @@ class Rotation(QueryKeyEncoding, ABC):
         self.rotary_dim = head_dim - rotary_start if rotary_dim is None else rotary_dim
         self.rotary_start = rotary_start
         self.seq_dim = seq_dim
-        check_layout(type(self).__name__, head_dim, self.rotary_dim, rotary_start, seq_dim)
+        _checks.check_layout(type(self).__name__, head_dim, self.rotary_dim, rotary_start, seq_dim)
         check_choice(type(self).__name__, "pairing", pairing, get_args(Pairing))
         self._last = LastResult()
         # The axis of the tokens in four dimensions, where the fused operation can count along it.
@@ -96,6 +96,10 @@ class Rotation(QueryKeyEncoding, ABC):
             ``(seq, pairs)``, ``(rows, seq, pairs)`` or, if heads differ, ``(rows, heads, seq, pairs)``; magnitudes may
             be broadcast.
         """
+
+    def waves(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
+        """The cos and sin of :meth:`phases`, times the magnitude: by what a pair is multiplied, as a complex number."""
+        return polar(*self.phases(positions, role=role, length=length))
 
     def _explain(
         self,
@@ -128,8 +132,8 @@ class Rotation(QueryKeyEncoding, ABC):
     def _explain_rows(self, q: Tensor, k: Tensor | None, rows: Rows) -> Choice:
         """What :meth:`_turn` takes for the same arguments."""
         if not self._is_fused(q, rows):
-            self._check_plain(q)
-            return Choice("rotate", "eager", _NO_KERNEL)
+            _checks.check_plain(type(self).__name__, self.implementation, q, self.seq_dim)
+            return Choice("rotate", "eager", _checks.NO_KERNEL)
         return op.explain(q, q if k is None else k, rows.cos, implementation=self.implementation)
 
     @explained_by(_explain)
@@ -192,7 +196,7 @@ class Rotation(QueryKeyEncoding, ABC):
                 at it, and find it from the positions by default.
             name: what an error calls ``x``.
         """
-        check_tensor(type(self).__name__, name, x, self.head_dim, self.seq_dim)
+        _checks.check_tensor(type(self).__name__, name, x, self.head_dim, self.seq_dim)
         return self._turn(x, None, self._rows(positions, x, role=role, length=length))[0]
 
     def inverse(
@@ -204,18 +208,17 @@ class Rotation(QueryKeyEncoding, ABC):
         length: Length = None,
     ) -> Tensor:
         """The inverse of :meth:`rotate` with the same arguments: it turns ``x`` back, and undoes the magnitude too."""
-        check_tensor(type(self).__name__, "x", x, self.head_dim, self.seq_dim)
+        _checks.check_tensor(type(self).__name__, "x", x, self.head_dim, self.seq_dim)
         return self._turn(x, None, self._made_rows(positions, x, role=role, length=length, inverse=True))[0]
 
     def rotate_by(self, x: Float[Tensor, "*heads seq head_dim"], angle: Tensor, magnitude: Tensor) -> Tensor:
         """``x`` turned by angles in radians and multiplied by magnitudes, in the shapes that :meth:`phases` gives."""
-        return self._turn(x, None, self._rounded(angle, magnitude, x))[0]
+        return self._turn(x, None, self._rounded(*polar(angle, magnitude), x))[0]
 
     def matrix(self, positions: Tensor) -> Float[Tensor, "*positions head_dim head_dim"]:
         """R(p) for each position, as float64 matrices: for reading and testing, :meth:`rotate` does not build them."""
-        angle, magnitude = self.phases(positions)
-        cos, sin = (angle.cos() * magnitude)[..., None, :], (angle.sin() * magnitude)[..., None, :]
-        columns = torch.eye(self.head_dim, dtype=torch.float64).expand(*angle.shape[:-1], -1, -1)
+        cos, sin = (wave[..., None, :] for wave in self.waves(positions))
+        columns = torch.eye(self.head_dim, dtype=torch.float64).expand(*cos.shape[:-2], -1, -1)
         return plainly(columns, cos, sin, self.pairing, self.rotary_start, self.blocks).mT
 
     def check_range(self, positions: Tensor, dtype: torch.dtype) -> None:
@@ -283,18 +286,11 @@ class Rotation(QueryKeyEncoding, ABC):
 
     def _plainly(self, x: Tensor, rows: Rows) -> Tensor:
         """In plain torch, which takes every layout."""
-        self._check_plain(x)
+        _checks.check_plain(type(self).__name__, self.implementation, x, self.seq_dim)
         index = tokens_at(x, self.seq_dim)
         tables = (rows_of_tokens(table, rows.ids, rows.first, x.shape[index]) for table in (rows.cos, rows.sin))
         cos, sin = (for_tensor(align(table, x.ndim, index), x) for table in tables)
         return plainly(x, cos, sin, self.pairing, self.rotary_start, self.blocks)
-
-    def _check_plain(self, x: Tensor) -> None:
-        if self.implementation not in ("auto", "eager"):
-            raise ValueError(
-                f"{type(self).__name__}: got implementation {self.implementation!r} and a tensor of {x.ndim} "
-                f'dimensions with seq_dim {self.seq_dim}, expected "auto" or "eager", because {_NO_KERNEL}.'
-            )
 
     def _is_fused(self, x: Tensor, rows: Rows) -> bool:
         """Whether the fused operation can turn x: one slice, and the same tables for all heads."""
@@ -336,8 +332,8 @@ class Rotation(QueryKeyEncoding, ABC):
         return self._made_rows(positions, x, role=role, length=length)
 
     def _rows_in_place(self, q: Tensor, k: Tensor, positions: Positions, length: Length) -> Rows:
-        check_tensor(type(self).__name__, "q", q, self.head_dim, self.seq_dim)
-        check_tensor(type(self).__name__, "k", k, self.head_dim, self.seq_dim)
+        _checks.check_tensor(type(self).__name__, "q", q, self.head_dim, self.seq_dim)
+        _checks.check_tensor(type(self).__name__, "k", k, self.head_dim, self.seq_dim)
         if self._common_tokens(q, k) is not None:
             rows = self._rows(positions, q, length=length)
             if self._is_fused(q, rows):
@@ -350,10 +346,10 @@ class Rotation(QueryKeyEncoding, ABC):
 
     def _check(self, q: Tensor, k: Tensor, positions: Positions, k_positions: Positions) -> None:
         cls = type(self).__name__
-        check_tensor(cls, "q", q, self.head_dim, self.seq_dim)
-        check_tensor(cls, "k", k, self.head_dim, self.seq_dim)
+        _checks.check_tensor(cls, "q", q, self.head_dim, self.seq_dim)
+        _checks.check_tensor(cls, "k", k, self.head_dim, self.seq_dim)
         if k_positions is None and not isinstance(positions, Tensor):
-            check_lengths(cls, q, k, self.seq_dim)
+            _checks.check_lengths(cls, q, k, self.seq_dim)
 
     def _made_rows(
         self, positions: Positions, x: Tensor, *, role: Role = "query", length: Length = None, inverse: bool = False
@@ -361,8 +357,11 @@ class Rotation(QueryKeyEncoding, ABC):
         """Rows made for these tokens, or those of the last call if they are the same."""
 
         def make() -> Rows:
-            angle, magnitude = self.phases(self.resolve(positions, x), role=role, length=length)
-            return self._rounded(-angle if inverse else angle, 1 / magnitude if inverse else magnitude, x)
+            where = self.resolve(positions, x)
+            if not inverse:
+                return self._rounded(*self.waves(where, role=role, length=length), x)
+            angle, magnitude = self.phases(where, role=role, length=length)
+            return self._rounded(*polar(-angle, 1 / magnitude), x)
 
         learned = next(self.parameters(), None)
         if isinstance(length, Tensor) or learned is not None:
@@ -387,14 +386,14 @@ class Rotation(QueryKeyEncoding, ABC):
             self.check_range(resolved, x.dtype)
         return resolved
 
-    def _rounded(self, angle: Tensor, magnitude: Tensor, x: Tensor) -> Rows:
-        """cos and sin times the magnitude, rounded once, ``([rows, [heads,]] seq, pairs)``."""
+    def _rounded(self, cos: Tensor, sin: Tensor, x: Tensor) -> Rows:
+        """Both rounded once, ``([rows, [heads,]] seq, pairs)``."""
         rounded = x.dtype if self.numerics == "transformers" else compute_dtype(x.dtype)
 
         def made(table: Tensor) -> Tensor:
             if table.ndim == 4:  # heads differ, and a group of query heads has the rates of its key head
-                groups = checked_groups(type(self).__name__, x, self.seq_dim, table.shape[1])
+                groups = _checks.checked_groups(type(self).__name__, x, self.seq_dim, table.shape[1])
                 table = table.repeat_interleave(groups, dim=1)
             return table.to(rounded).to(x.device)
 
-        return Rows(made(angle.cos() * magnitude), made(angle.sin() * magnitude))
+        return Rows(made(cos), made(sin))

@@ -68,6 +68,11 @@ def tokens_and_rows(x: Tensor, seq_dim: int) -> tuple[int, int]:
     return x.shape[index], x.shape[0] if x.ndim == 3 and index == 1 else 1
 
 
+def polar(angle: Tensor, magnitude: Tensor) -> tuple[Tensor, Tensor]:
+    """The real and the imaginary part of numbers by which pairs are multiplied."""
+    return angle.cos() * magnitude, angle.sin() * magnitude
+
+
 def plainly(x: Tensor, cos: Tensor, sin: Tensor, pairing: Pairing, start: int, blocks: tuple[int, ...]) -> Tensor:
     """The rotation of a slice in plain torch, by tables that broadcast with x; in blocks of pairs, paired each."""
     if not blocks:

@@ -55,14 +55,15 @@ class Spec:
     def build(self, *, dim: int, num_heads: int, length: int, causal: bool = True) -> "Encoding":
         """Build the encoding for a model of these sizes, trained at ``length`` tokens.
 
-        A constructor with a parameter ``length`` gets the trained length, unless the spec gives one; one with a
-        ``direction``, such as T5's, distinguishes both sides in a model that is not causal.
+        A constructor with a parameter ``length`` or ``trained_length`` gets the trained length, unless the spec gives
+        one; one with a ``direction``, such as T5's, distinguishes both sides in a model that is not causal.
         """
         cls = self.load()
         options = dict(self.options)
         parameters = inspect.signature(cls).parameters
-        if "length" in parameters:
-            options.setdefault("length", length)
+        for name in ("length", "trained_length"):
+            if name in parameters:
+                options.setdefault(name, length)
         if "direction" in parameters and not causal:
             options.setdefault("direction", "both")
         return catalogue.build(cls, dim=dim, num_heads=num_heads, **options)
