@@ -101,6 +101,11 @@ def test_rope_scaling_of_transformers_4_is_read(scaling: Any, expected: Any) -> 
         ({"rope_scaling": {"type": "yarn", **YARN, "beta_fst": 32}}, "did you mean 'beta_fast'"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0, "beta_fast": 32}}, "it belongs to 'yarn'"),
         ({"rope_scaling": {"type": "default", "factor": 2.0}}, "has no key 'factor'"),
+        (
+            {"rope_scaling": {"rope_type": "default", "fope_init_factor": 0.5, "fope_sep_head": True}},
+            r"got fope_init_factor, fope_sep_head, which say that the model has FoPE.* build posenc\.FoPE",
+        ),
+        ({"rope_scaling": {"rope_type": "default", "num_inv_freq": 40}}, "got num_inv_freq, .* FoPE"),
         ({"rope_scaling": {"type": "yarn", **YARN, "original_max_position_embeddings": 16_384}}, "the longer one"),
         (
             {"rope_scaling": {"type": "longrope", **LONG, "long_factor": [1.0] * 8}},

@@ -187,7 +187,7 @@ def test_what_a_run_has_trained_is_drawn(prepare, finish_trial) -> None:
     assert finish_trial(run / "learned-seed0").status == "done"
     before, after = shown("learned", dim=16, heads=2, length=8), shown("learned", width=300, run=run)
     assert "before any training" in before
-    assert f"its 128 learned parameters are those of {run}" in after
+    assert f"its 128 parameters are those of {run}" in after
     assert before.splitlines()[-3:] != after.splitlines()[-3:]
     with pytest.raises(ValueError, match="has not trained 'alibi', expected one of learned; train it"):
         shown("alibi", run=run)

@@ -78,12 +78,12 @@ def show(
     }
     numbers = sum(parameter.numel() for parameter in encoding.parameters())
     if run is not None:
-        facts["trained"] = f"its {numbers:,} learned parameters are those of {run}" if numbers else "it learns nothing"
+        facts["trained"] = f"its {numbers:,} parameters are those of {run}" if numbers else "it learns nothing"
     elif numbers and (drawn := visible(encoding)) is not encoding:
         encoding = drawn
-        facts["untrained"] = f"its {numbers:,} learned parameters start at zero; the drawing uses random values"
+        facts["untrained"] = f"its {numbers:,} parameters start at zero; the drawing uses random values"
     elif numbers:
-        facts["untrained"] = f"its {numbers:,} learned parameters have their initial values, before any training"
+        facts["untrained"] = f"its {numbers:,} parameters have their initial values, before any training"
     shown = length if limit is None else min(length, limit)
     if encoding.places:  # before anything is printed, because it may need too much memory
         with torch.no_grad():

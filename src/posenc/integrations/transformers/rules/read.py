@@ -65,6 +65,8 @@ _NEEDED = {
 }
 _MEANT = {"attn_factor": "attention_factor", "theta": "rope_theta", "base": "rope_theta", "scale": "factor"}
 
+_OF_FOPE = frozenset({"fope_init_factor", "fope_sep_head", "num_inv_freq", "use_fope"})
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -175,6 +177,12 @@ def check_keys(parameters: Mapping[str, Any], *, where: str) -> tuple[str, list[
         ValueError: an unknown rule; a key that is missing, or that looks like a mistake.
     """
     given = {key: value for key, value in parameters.items() if value is not None}
+    if of_fope := sorted(_OF_FOPE & given.keys()):
+        raise ValueError(
+            f"{where}: got {', '.join(of_fope)}, which say that the model has FoPE, whose coefficients lie in its "
+            "weights and not in its config; build posenc.FoPE(head_dim, num_heads=..., num_kv_heads=..., "
+            "trained_length=...) and load cos_coef and sin_coef of a layer into it."
+        )
     name = _name(given, where)
     alpha = name == "dynamic" and "alpha" in given
     allowed = _EVERY_RULE | (_ALPHA if alpha else _KEYS[name])
