@@ -26,8 +26,8 @@ def bench(
         Literal["all", "rotate", "attention", "model", "blocks"],
         typer.Argument(
             metavar="all|rotate|attention|model|blocks",
-            help="The rotation, or attention with a bias, against other libraries; a whole small model; all three; or "
-            "blocks of Flux and Wan, on the CPU.",
+            help="What to time: the rotation; attention with a bias; a whole small model; all three; or blocks of Flux "
+            "and Wan, on the CPU.",
         ),
     ] = "all",
     device: Annotated[Literal["cpu", "cuda"], typer.Option(metavar="cpu|cuda", help="Where it runs.")] = "cpu",
@@ -35,19 +35,24 @@ def bench(
         int | None,
         typer.Option(
             metavar="N",
-            help="How often each library takes its turn.",
+            help="How often each library is timed, in turns.",
             show_default="60; 5 for a model, 15 for blocks and attention",
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(metavar="N", help="Threads of the CPU.")] = 2,
-    only: Annotated[str, typer.Option(metavar="WORD", help="Only cases whose name contains this.")] = "",
+    threads: Annotated[int, typer.Option(metavar="N", help="Number of threads of the CPU.")] = 2,
+    only: Annotated[str, typer.Option(metavar="WORD", help="Time only the cases whose name contains WORD.")] = "",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the figures as JSON lines.", show_default=False)
     ] = None,
 ) -> None:
-    """Time posenc against other libraries. No figure is shown before the outputs agree.
+    """Time posenc against other libraries, in milliseconds, after a check that all give the same output.
 
-    What is not installed is left out and named. With `all`, FILE gets the word of each part before its ending.
+    Libraries that are not installed are named and left out. [bold]all[/] writes one file for each part: gpu.jsonl
+    becomes gpu-rotate.jsonl, gpu-attention.jsonl and gpu-model.jsonl.
+
+    Examples:
+      posenc bench rotate --rounds 20 --threads 2
+      posenc bench --device cuda --out gpu.jsonl
     """
     import torch
     from rich.console import Console

@@ -4,6 +4,7 @@ Each line of ``benchmarks/results/<name>.jsonl`` is one contestant in one case; 
 """
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from benchmarks import gate, timing
 from benchmarks.registry import CPU_CASES, GPU_CASES, LIMITS, Bench, Case, Microseconds
+from posenc.lab.run import folder
 from posenc.lab.run.environment import describe
 from posenc.lab.run.progress import Stages
 
@@ -78,7 +80,7 @@ def run(
 def write(output: Path, kept: list[dict[str, Any]], console: Console) -> None:
     """JSON lines; the first says where the others were measured."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    folder.write(output, "".join(json.dumps(line) + "\n" for line in kept))
     console.print(f"Written to {output}")
 
 
@@ -212,7 +214,9 @@ def draw(points: dict[str, list[tuple[int, float]]], path: Path) -> None:
     axes.set_title("Rotating q (32 heads) and k (8 heads) of 128 channels, float32")
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="svg")
+    folder.write(path, picture.getvalue())
 
 
 def main(arguments: list[str] | None = None) -> int:

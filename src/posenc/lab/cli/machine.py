@@ -12,9 +12,16 @@ from posenc.lab.run.options import Verb, option
 
 @app.command(cls=Verb)
 def build(
-    into: Annotated[Path | None, option("Where to put the library.", "FOLDER", "the cache of this user")] = None,
+    into: Annotated[Path | None, option("The folder for the compiled libraries.", "FOLDER", "~/.cache/posenc")] = None,
 ) -> None:
-    """Compile the CPU kernel now, with this machine's compiler, instead of at the first call."""
+    """Compile the kernels for the CPU now, with this machine's C++ compiler, instead of at the first call.
+
+    Needs no compiler later, for example in an image for a container. [bold]CXX[/] names the compiler, and
+    [bold]POSENC_CACHE[/] the cache of this user.
+
+    Example:
+      posenc build
+    """
     from posenc.lab import build as job
 
     job.build(into=into, console=console_for())
@@ -22,15 +29,15 @@ def build(
 
 @app.command(cls=Verb, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(ctx: typer.Context) -> None:
-    """Time the rotation, attention and a whole model against other libraries, in a checkout of the repository.
+    """Time the rotation, attention and a whole model against other libraries. Needs a checkout of the repository.
 
-    Passes all its arguments to benchmarks/command.py: [bold]posenc bench -- --help[/] shows its options.
+    [bold]posenc bench -- --help[/] shows its options: posenc bench passes all its arguments to benchmarks/command.py.
 
     Examples:
       posenc bench rotate --rounds 20 --threads 2
       posenc bench --device cuda --out gpu.jsonl
     """
-    import subprocess
+    import runpy
 
     from posenc.lab.run.errors import RunError
 
@@ -39,6 +46,9 @@ def bench(ctx: typer.Context) -> None:
     if root is None:
         raise RunError(
             "posenc bench: the installed package does not contain the benchmarks; clone the repository and run posenc "
-            "bench in its root"
+            "bench in its root."
         )
-    raise typer.Exit(subprocess.run([sys.executable, "-m", "benchmarks.command", *ctx.args], cwd=root).returncode)
+    # In this process, so that a signal reaches it and that it ends in its own time, in the folder of the caller.
+    sys.path.insert(0, str(root))
+    sys.argv[1:] = ctx.args
+    runpy.run_module("benchmarks.command", run_name="__main__", alter_sys=True)
