@@ -260,10 +260,78 @@ def test_positions_that_nothing_reads_are_refused_too(encoding, positions):
 @pytest.mark.parametrize("implementation", ["cpu", "eager"])
 def test_rows_and_columns_are_sent_to_an_encoding_that_reads_them(implementation):
     where, x = posenc.positions.grid(2, 3), torch.randn(1, 2, 6, 16)
-    with pytest.raises(ValueError, match="for rows and columns take AxialRoPE, MRoPE or MixedRoPE"):
+    with pytest.raises(ValueError, match="such as AxialRoPE or SinusoidalGrid"):
         posenc.RoPE(16, implementation=implementation).rotate(x, where)
     for encoding in (posenc.ALiBi(num_heads=2), posenc.T5Bias(num_heads=2)):
         with pytest.raises(ValueError, match="such as AxialRoPE or SinusoidalGrid"):
             posenc.attention(x, x, x, encoding, q_positions=where, k_positions=where)
     with pytest.raises(ValueError, match="such as AxialRoPE or SinusoidalGrid"):
         posenc.Learned(16, length=9).on_embeddings(x[:, 0], where)
+
+
+@pytest.mark.parametrize("make", [posenc.RoPE, posenc.XPos, posenc.AxialRoPE])
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (2, 5)])
+def test_positions_as_many_as_the_other_axis_name_seq_dim(make, shape):
+    """q and k of (batch, seq, heads, head_dim): without positions nothing tells heads from tokens."""
+    q, where = torch.randn(2, 5, 3, 8), torch.zeros(shape, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"got 5 positions for x of shape \(2, 5, 3, 8\), expected 3.*seq_dim=-3\."):
+        make(8).on_queries_keys(q, q, where)
+    if make is not posenc.XPos:
+        right = make(8, seq_dim=-3)
+        right.on_queries_keys(q, q, where)
+        with pytest.raises(ValueError, match=r"got 5 positions .*expected 3.*seq_dim=-2\."):
+            right.on_queries_keys(q.transpose(1, 2), q.transpose(1, 2), where)
+
+
+def test_coordinates_as_many_as_the_other_axis_name_seq_dim():
+    q, where = torch.randn(2, 6, 3, 8), posenc.positions.grid(2, 3)
+    with pytest.raises(ValueError, match=r"got 6 positions .*seq_dim=-3\."):
+        posenc.AxialRoPE(8).on_queries_keys(q, q, where)
+    q = torch.randn(1, 2, 6, 8)  # two heads, and two coordinates of each token without a batch
+    with pytest.raises(ValueError, match=r"Use positions\[None\]"):
+        posenc.AxialRoPE(8).on_queries_keys(q, q, where[0])
+
+
+def test_as_many_tokens_as_coordinates_are_a_text_only_where_the_rows_are_those_of_the_batch():
+    where, axial = torch.arange(9).view(3, 3), posenc.AxialRoPE(12, axes=3)
+    one, three = torch.randn(1, 2, 3, 12), torch.randn(3, 2, 3, 12)
+    with pytest.raises(ValueError, match=r"Use positions\[None\] for the same in every row"):
+        axial.rotate(one, where)
+    text = where[..., None].expand(-1, -1, 3)
+    torch.testing.assert_close(axial.rotate(three, where), axial.rotate(three, text), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("encoding", [posenc.ALiBi(num_heads=4), posenc.RoPE(16)])
+def test_positions_of_each_head_are_refused_as_such(encoding):
+    where = torch.zeros(1, 4, 5, dtype=torch.long)
+    at = encoding.places[0]
+    with pytest.raises(ValueError, match="the same in all heads; for positions of each head rotate one head at a time"):
+        encoding.on_queries_keys(Q, Q, where) if at == "queries_keys" else encoding.on_scores(Q @ Q.mT, where, where)
+
+
+META = {"device": "meta"}
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: posenc.attention(Q, Q.to(**META), Q), "attention: got q on cpu, k on meta, v on cpu, expected all"),
+        (lambda: posenc.attention(Q, Q, Q.to(**META), posenc.ALiBi(4)), "got q on cpu, k on cpu, v on meta"),
+        (lambda: posenc.attention(Q, Q, Q, mask=torch.ones(5, 5, **META).bool()), "got a mask on meta for q on cpu"),
+        (lambda: posenc.RoPE(16).rotate(Q, torch.arange(5, **META)), "positions: got positions on the meta device"),
+        (lambda: posenc.Learned(16, length=8).on_embeddings(Q[0], torch.arange(5, **META)), "on the meta device"),
+        (lambda: posenc.attention(*3 * [Q.to_sparse()]), "got q of torch.sparse_coo, expected a dense tensor"),
+        (lambda: posenc.attention(*3 * [Q.to_sparse()], posenc.ALiBi(4), causal=True), "got q of torch.sparse_coo"),
+        (lambda: posenc.Sinusoidal(16).on_embeddings(Q[0].to_sparse()), r"Sinusoidal: .* give x\.to_dense\(\)"),
+        (lambda: posenc.XPos(16).on_queries_keys(Q.to_sparse(), Q), r"XPos: .* give q\.to_dense\(\)"),
+    ],
+)
+def test_devices_and_layouts_that_do_not_go_together(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+@pytest.mark.parametrize("encoding", [posenc.Learned(16, length=8), posenc.Sinusoidal(16)])
+def test_a_code_without_embeddings_is_named_where_an_encoding_is_called_as_a_layer(encoding):
+    with pytest.raises(TypeError, match=r"encoding\.codes\(positions\) are the codes without x"):
+        encoding(torch.arange(5))

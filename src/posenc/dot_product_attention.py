@@ -321,6 +321,8 @@ def _check_masks(
         raise ValueError(f"attention: got sinks of shape {tuple(sinks.shape)}, expected ({heads},): one for each head.")
     if mask is None:
         return
+    if mask.device != q.device:
+        raise ValueError(f"attention: got a mask on {mask.device} for q on {q.device}, expected one device for both.")
     if not (mask.dtype == torch.bool or mask.is_floating_point()):
         raise ValueError(
             f"attention: got a mask of {mask.dtype}, expected bool (True where a query may attend to a key) or "

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 _HOOKS = {
-    "embeddings": "x = encoding.on_embeddings(x, positions), once before the first layer",
+    "embeddings": "x = encoding.on_embeddings(x, positions), once before the first layer (encoding.codes(positions) "
+    "are the codes without x)",
     "queries_keys": "q, k = encoding.on_queries_keys(q, k, positions), in each layer before the cache",
     "scores": "posenc.attention(q, k, v, encoding), in place of the product, softmax and sum of each layer",
 }

@@ -22,6 +22,7 @@ CUT: dict[str, dict[str, int]] = {
     "fope": {"cos_coef": 0, "sin_coef": 0},
     "pope": {"phase": 0},
     "alibi": {},
+    "sandwich": {},
 }
 
 
@@ -42,6 +43,8 @@ def test_half_of_the_heads_give_half_of_the_output(name: str) -> None:
         sizes = {"dim": DIM // HEADS * half, "num_heads": half}
         if isinstance(whole, posenc.ALiBi):
             options["rule"] = whole.slopes[mine]
+        if isinstance(whole, posenc.scores.Sandwich):
+            options["rule"] = whole.strengths[mine]
         if name == "forgetting":
             sizes["dim"] = DIM  # its gate reads the input of the layer, not the heads
         part = posenc.make(name, **sizes, **options).double()
@@ -53,6 +56,7 @@ def test_half_of_the_heads_give_half_of_the_output(name: str) -> None:
         torch.testing.assert_close(output(part, mine), expected[:, mine])
 
 
-def test_alibi_for_fewer_heads_has_other_slopes() -> None:
-    """Why ``rule`` takes slopes."""
+def test_fewer_heads_have_other_numbers() -> None:
+    """Why ``rule`` takes slopes and strengths."""
     assert posenc.ALiBi(num_heads=4).slopes != posenc.ALiBi(num_heads=8).slopes[:4]
+    assert posenc.scores.Sandwich(num_heads=4).strengths != posenc.scores.Sandwich(num_heads=8).strengths[:4]

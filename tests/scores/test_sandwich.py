@@ -28,3 +28,27 @@ def test_the_factors_make_the_bias_up_to_a_constant_for_each_head() -> None:
 def test_an_odd_code_is_refused() -> None:
     with pytest.raises(ValueError, match="got code_dim 15, expected an even number"):
         posenc.scores.Sandwich(num_heads=2, code_dim=15)
+
+
+def test_given_strengths_are_the_strengths() -> None:
+    given = posenc.scores.Sandwich(num_heads=3, code_dim=16, rule=(0.5, 0.0, 0.125))
+    assert given.strengths == (0.5, 0.0, 0.125)
+    again = posenc.from_dict(given.to_dict())
+    assert isinstance(again, posenc.scores.Sandwich)
+    assert again.strengths == given.strengths
+    where = torch.arange(9)
+    plain = posenc.scores.Sandwich(num_heads=1, code_dim=16).bias(where, where)[0] * 8  # whose strength is 1 / 8
+    torch.testing.assert_close(given.bias(where, where), torch.stack((plain / 2, plain * 0, plain / 8)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("paper", "got rule 'paper', expected \"nemo\", or one strength for each head"),
+        ((0.5,), "got 1 strengths as rule, expected one for each of the 2 heads"),
+        ((0.5, -0.25), "got strength -0.25, expected 0 or above"),
+    ],
+)
+def test_strengths_that_do_not_fit_are_refused(rule: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        posenc.scores.Sandwich(num_heads=2, rule=rule)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ def dtype_of_plain(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype | None:
         and (k.dtype is dtype and v.dtype is dtype)
         and (q.is_cpu and k.is_cpu and v.is_cpu)
         and not (q.is_nested or k.is_nested or v.is_nested)
+        and q.layout is k.layout is v.layout is torch.strided
     )
     return dtype if plain else None
 
@@ -39,18 +40,34 @@ def check_tensors(who: str, **values: object) -> None:
             raise TypeError(f"{who}: got {given} for {name}, expected a tensor{advice}.")
 
 
+def check_dense(who: str, **tensors: Tensor) -> None:
+    """Refuse sparse tensors, by the name of the argument.
+
+    Raises:
+        ValueError: a sparse layout.
+    """
+    for name, x in tensors.items():
+        if x.layout is not torch.strided and not x.is_nested:
+            raise ValueError(f"{who}: got {name} of {x.layout}, expected a dense tensor; give {name}.to_dense().")
+
+
 def check_inputs(who: str, **tensors: Tensor) -> None:
     """Refuse, by the name of the argument, what the arithmetic is not for.
 
     Raises:
         TypeError: a nested tensor; no tensor at all.
-        ValueError: a dtype that is not float64, float32, float16 or bfloat16; a DTensor outside of
-            ``implicit_replication``.
+        ValueError: a dtype that is not float64, float32, float16 or bfloat16; a sparse tensor; tensors on several
+            devices; a DTensor outside of ``implicit_replication``.
     """
     check_tensors(who, **tensors)
-    plain = True  # this runs in every step of decoding: what plain tensors need not be asked is not asked
+    check_dense(who, **tensors)
+    plain, device = True, None  # this runs in every step of decoding: plain tensors are asked no more than they need
     for name, x in tensors.items():
         plain = plain and type(x) is Tensor
+        if device is not None and x.device != device:
+            on = ", ".join(f"{each} on {tensor.device}" for each, tensor in tensors.items())
+            raise ValueError(f"{who}: got {on}, expected all of them on one device; move them with .to(device).")
+        device = x.device
         if x.is_nested:
             raise TypeError(
                 f"{who}: got a nested tensor for {name}, expected a dense one, because each of its sequences has "

@@ -47,18 +47,13 @@ def resolve(
     if positions.ndim not in (1, 2) or positions.shape[-1] != length:
         raise ValueError(
             f"{name}: got shape {tuple(positions.shape)}, expected ({length},) or (batch, {length}): one position for "
-            "each token"
-            + (
-                "; for rows and columns use an encoding of several coordinates, such as AxialRoPE or SinusoidalGrid."
-                if positions.ndim == 3
-                else "."
-            )
+            f"each token{_advice(positions, length)}."
         )
     if batch is not None and positions.ndim == 2 and positions.shape[0] not in (1, batch):
         raise ValueError(f"{name}: got {positions.shape[0]} rows for a batch of {batch}; give one row for each.")
     if may_look(positions):
         _check_values(positions, name, signed=signed)
-    return _placed(positions, device)
+    return _placed(positions, device, name)
 
 
 def resolve_coordinates(
@@ -75,7 +70,9 @@ def resolve_coordinates(
 
     Args:
         positions: ``(batch, length, coordinates)``, or ``(1, length, coordinates)`` for the same in every row; values
-            may be negative. What :func:`resolve` takes is a text: all coordinates of a token are its position.
+            may be negative. What :func:`resolve` takes is a text: all coordinates of a token are its position. A
+            tensor of two dimensions is ``(batch, length)``, also where as many tokens as coordinates would make it
+            ``(length, coordinates)``; those are ``positions[None]``.
         length, coordinates, batch: what the shape must be.
         device: where the tokens are.
         name: what an error calls the argument.
@@ -86,7 +83,11 @@ def resolve_coordinates(
         ValueError: another rank or length; infinite or NaN values, and negative ones in a text.
     """
     if not isinstance(positions, Tensor) or positions.ndim < 3:
-        if isinstance(positions, Tensor) and positions.ndim == 2 and positions.shape[-1] != length:
+        if (
+            isinstance(positions, Tensor)
+            and positions.ndim == 2
+            and not _is_text(positions, length, coordinates, batch)
+        ):
             _refuse_coordinates(positions, length, coordinates, batch, name)
         text = resolve(positions, length, device=device, name=name, batch=batch, signed=signed)
         return text[..., None].expand(*text.shape, coordinates)
@@ -96,7 +97,25 @@ def resolve_coordinates(
     looks = may_look(positions)
     if looks and positions.is_floating_point() and not bool(torch.isfinite(positions).all()):
         raise ValueError(f"{name}: got NaN or infinite coordinates; every coordinate must be a finite number.")
-    return _placed(positions, device)
+    return _placed(positions, device, name)
+
+
+def _advice(positions: Tensor, length: int) -> str:
+    """What to do with positions of three dimensions where a token has one."""
+    if positions.ndim != 3:
+        return ""
+    if positions.shape[-1] == length:
+        return (
+            ", the same in all heads; for positions of each head rotate one head at a time, and give posenc.attention "
+            "a bias as a floating point mask of (batch, heads, queries, keys)"
+        )
+    return "; for rows and columns use an encoding of several coordinates, such as AxialRoPE or SinusoidalGrid"
+
+
+def _is_text(positions: Tensor, length: int, coordinates: int, batch: int) -> bool:
+    """Whether positions of two dimensions can be ``(batch, length)``, which they are taken for if they can be both."""
+    rows, last = positions.shape
+    return last == length and (length != coordinates or rows != length or rows == batch)
 
 
 def _refuse_coordinates(positions: Tensor, length: int, coordinates: int, batch: int, name: str) -> NoReturn:
@@ -119,8 +138,13 @@ def sequence_lengths(positions: Tensor) -> Tensor:
     return last.gather(-1, sequence).floor() + 1 if positions.is_floating_point() else last.gather(-1, sequence) + 1
 
 
-def _placed(positions: Tensor, device: torch.device) -> Tensor:
+def _placed(positions: Tensor, device: torch.device, name: str) -> Tensor:
     """There, or on the CPU if they are float64 and the device has none: no position is rounded."""
+    if positions.is_meta and device.type != "meta":
+        raise ValueError(
+            f"{name}: got positions on the meta device, which have no values, for tokens on {device}; make them on "
+            f'{device}, outside of torch.device("meta").'
+        )
     return positions.to(float64_device(device) if positions.dtype == torch.float64 else device)
 
 

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from posenc.frequencies import Frequencies, LearnedRates
-from posenc.kernels.inputs import check_tensors
+from posenc.kernels.inputs import check_dense, check_tensors
+from posenc.positions import Positions
 from posenc.queries_keys._rows import TABLE_DTYPES, tokens_at
 
 NO_KERNEL = "there is no kernel for this layout of tokens, blocks and heads"
@@ -36,6 +37,7 @@ def check_tensor(cls: str, name: str, x: Tensor, head_dim: int, seq_dim: int, *,
     With ``one_layout`` the class has no ``rotary_dim`` and no ``seq_dim`` that an error could name.
     """
     check_tensors(cls, **{name: x})
+    check_dense(cls, **{name: x})
     if x.is_nested:
         raise TypeError(
             f"{cls}: got a nested tensor for {name}, expected a dense one, because each of its sequences has "
@@ -97,6 +99,23 @@ def check_lengths(cls: str, q: Tensor, k: Tensor, seq_dim: int, *, one_layout: b
             f"{cls}: got q of {q_tokens} tokens and k of {k_tokens} without k_positions, expected the same number of "
             "tokens in both; give positions and k_positions (cross-attention), or, if the shapes are (batch, seq, "
             "heads, head_dim), " + ("transpose(1, 2) each." if one_layout else "build it with seq_dim=-3.")
+        )
+
+
+def check_axis(cls: str, positions: Positions, x: Tensor, seq_dim: int, *, several: bool) -> None:
+    """Refuse positions that are as many as x has heads and not tokens, if the axes are those of another layout."""
+    index = tokens_at(x, seq_dim)
+    if not isinstance(positions, Tensor) or x.ndim != 4 or index not in (1, 2) or not 0 < positions.ndim < 4:
+        return
+    heads, tokens = x.shape[3 - index], x.shape[index]
+    rows = positions.shape[:-2] if several and positions.ndim == 3 else positions.shape[:-1]
+    given = positions.shape[len(rows)]
+    if given == heads != tokens and tuple(rows) in ((), (1,), (x.shape[0],)):
+        order, other = ("(batch, heads, seq, head_dim)", "(batch, seq, heads, head_dim)")[:: 1 if index == 2 else -1]
+        meant = -3 if index == 2 else -2
+        raise ValueError(
+            f"{cls}: got {given} positions for x of shape {tuple(x.shape)}, expected {tokens}, because "
+            f"seq_dim={seq_dim} is the layout {order}; if x is {other}, build it with seq_dim={meant}."
         )
 
 

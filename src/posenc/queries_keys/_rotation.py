@@ -80,8 +80,7 @@ class Rotation(QueryKeyEncoding, ABC):
         _checks.check_layout(type(self).__name__, head_dim, self.rotary_dim, rotary_start, seq_dim)
         check_choice(type(self).__name__, "pairing", pairing, get_args(Pairing))
         self._last = LastResult()
-        # The axis of the tokens in four dimensions, where the fused operation can count along it.
-        self._token_axis = {-2: 2, 2: 2, -3: 1, 1: 1}.get(seq_dim)
+        self._token_axis = {-2: 2, 2: 2, -3: 1, 1: 1}.get(seq_dim)  # in four dimensions, if the fused operation has it
 
     @abstractmethod
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
@@ -324,12 +323,10 @@ class Rotation(QueryKeyEncoding, ABC):
 
     def _rows(self, positions: Positions, x: Tensor, *, role: Role = "query", length: Length = None) -> Rows:
         """cos, sin, and which of their rows the tokens of ``x`` have."""
-        by_shape = x.ndim == 4 and self._token_axis is not None  # so the operation can name positions that do not fit
-        if self._shared is not None and may_keep() and (by_shape or (x.ndim < 4 and not isinstance(positions, Tensor))):
-            rows = of_table(self._shared, positions, x, x.shape[tokens_at(x, self.seq_dim)])
-            if rows is not None:
-                return rows
-        return self._made_rows(positions, x, role=role, length=length)
+        rows = None
+        if self._shared is not None and (x.ndim < 4 or (x.ndim == 4 and self._token_axis is not None)) and may_keep():
+            rows = of_table(self._shared, positions, x, self.seq_dim)
+        return self._made_rows(positions, x, role=role, length=length) if rows is None else rows
 
     def _rows_in_place(self, q: Tensor, k: Tensor, positions: Positions, length: Length) -> Rows:
         _checks.check_tensor(type(self).__name__, "q", q, self.head_dim, self.seq_dim)
@@ -376,6 +373,7 @@ class Rotation(QueryKeyEncoding, ABC):
     def resolve(self, positions: Positions, x: Tensor, *, name: str = "positions") -> Tensor:
         """Positions of the tokens of x as a tensor, checked."""
         tokens, rows = tokens_and_rows(x, self.seq_dim)
+        _checks.check_axis(type(self).__name__, positions, x, self.seq_dim, several=self.coordinates is not None)
         if self.coordinates is None:
             resolved = resolve(positions, tokens, device=x.device, batch=rows, name=name)
         else:

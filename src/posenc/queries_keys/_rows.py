@@ -28,24 +28,24 @@ class Rows(NamedTuple):
     ids: Tensor | None = None
 
 
-def of_table(tables: Tables, positions: Positions, x: Tensor, tokens: int) -> Rows | None:
-    """Rows of a table that equal encodings share, for ``tokens`` tokens; None if these positions are none of them."""
+def of_table(tables: Tables, positions: Positions, x: Tensor, seq_dim: int) -> Rows | None:
+    """Rows of a table that equal encodings share, for the tokens of x; None if these positions are none of them."""
     if (dtype := TABLE_DTYPES.get(x.dtype)) is None:
         return None
+    tokens, batch = tokens_and_rows(x, seq_dim)
     needed, first, ids = tokens, 0, None
     if type(positions) is int:
         if positions < 0:
             return None
         needed, first = tokens + positions, positions
     elif positions is not None:
-        if type(positions) is not Tensor or not (positions.is_cpu and x.is_cpu):
+        if type(positions) is not Tensor or not (positions.is_cpu and x.is_cpu) or x.ndim < 4:
             return None
         if positions.dtype is not torch.int64 and positions.dtype is not torch.int32:
             return None
         count = positions.numel()
-        if not count:
+        if not count or tuple(positions.shape) not in ((tokens,), (batch, tokens), (1, tokens)):
             return None
-        # All else about them is checked by the operation.
         needed, ids = int(positions.item() if count == 1 else positions.max()) + 1, positions
         if needed < 1:
             return None

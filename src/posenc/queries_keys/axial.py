@@ -103,7 +103,8 @@ class AxialRoPE(Rotation):
     Shape:
         q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
         positions ``(batch, seq, A)`` or ``(1, seq, A)``, as ``posenc.positions.grid`` gives them; ``(seq,)`` or
-        ``(batch, seq)`` are taken for all coordinates alike. All may be integer or float, and negative.
+        ``(batch, seq)`` are taken for all coordinates alike, also where (3, 3) could be three coordinates of three
+        tokens: those are ``positions[None]``. All may be integer or float, and negative.
 
     Precision: angles in float64; cos and sin rounded once to float32; the rotation in float32, rounded once to the
         dtype of q and k; float64 throughout for float64.

@@ -40,7 +40,9 @@ class RoPE(Rotation):
         rotary_start: the first rotated channel: 0 for a leading slice, head_dim - rotary_dim for a trailing one
             (DeepSeek-V4), or in between.
         seq_dim: the dimension of the tokens: -2 for ``(batch, heads, seq, head_dim)``, -3 for ``(batch, seq, heads,
-            head_dim)`` and, packed, ``(tokens, heads, head_dim)``, -4 for ``(seq, batch, heads, head_dim)``.
+            head_dim)`` and, packed, ``(tokens, heads, head_dim)``, -4 for ``(seq, batch, heads, head_dim)``. With a
+            wrong one heads count as tokens. That is refused where the number of positions or the lengths of q and k
+            show it; without positions, or with an offset, nothing shows it.
         numerics: "exact", or "transformers" to round as Hugging Face's Llama does, bit for bit.
         implementation: "auto" for the fastest available, "eager" (plain torch), "cpu" (compiled C++) or "triton"; all
             give the same bits on CPU. :func:`posenc.explain` says which a call takes.

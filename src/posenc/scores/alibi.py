@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posenc.encoding import ScoreEncoding
-from posenc.frequencies.arguments import check_number
 from posenc.kernels.precision import as_float64
+from posenc.scores._heads import given_for_heads
 
 Rule = Literal["authors", "mpt", "geometric"]
 
@@ -87,7 +87,12 @@ class ALiBi(ScoreEncoding):
             if not 0 < value < math.inf:
                 raise ValueError(f"ALiBi: got {name} {value}, expected a finite number above 0.")
         self.num_heads = num_heads
-        self.rule = rule if isinstance(rule, str) else _given(rule, num_heads, max_bias)
+        self.rule = rule if isinstance(rule, str) else given_for_heads("ALiBi", "slope", rule, num_heads)
+        if not isinstance(rule, str) and max_bias != 8.0:
+            raise ValueError(
+                f"ALiBi: got max_bias {max_bias} beside slopes, expected one of the two: max_bias takes part only "
+                "where the slopes are computed."
+            )
         if isinstance(rule, str) and rule not in get_args(Rule):
             raise ValueError(
                 f"ALiBi: got rule {rule!r}, expected one of {get_args(Rule)}, or one slope for each head, such as "
@@ -125,24 +130,3 @@ class ALiBi(ScoreEncoding):
         distance = (as_float64(q_positions)[..., :, None] - as_float64(k_positions)[..., None, :]).abs()
         slopes = torch.tensor(self.slopes, dtype=torch.float32, device=q_positions.device)
         return -slopes[:, None, None] * distance.to(torch.float32).to(q_positions.device)[..., None, :, :]
-
-
-def _given(slopes: Sequence[float], num_heads: int, max_bias: float) -> tuple[float, ...]:
-    """The slopes that a caller gives, checked. A tensor or an array of one dimension is taken too."""
-    found = slopes.tolist() if hasattr(slopes, "tolist") else slopes
-    if not isinstance(found, (list, tuple)) or len(found) != num_heads:
-        got = f"{len(found)} slopes" if isinstance(found, (list, tuple)) else f"{found!r}"
-        raise ValueError(
-            f"ALiBi: got {got} as rule, expected one for each of the {num_heads} heads: num_heads={num_heads} is the "
-            "number of heads that this object sees."
-        )
-    for slope in found:
-        check_number("ALiBi", "slope", slope)
-        if slope < 0:
-            raise ValueError(f"ALiBi: got slope {slope}, expected 0 or above: a bias that grows with the distance.")
-    if max_bias != 8.0:
-        raise ValueError(
-            f"ALiBi: got max_bias {max_bias} beside slopes, expected one of the two: max_bias takes part only where "
-            "the slopes are computed."
-        )
-    return tuple(float(slope) for slope in found)

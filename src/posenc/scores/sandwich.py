@@ -1,6 +1,7 @@
 """Sandwich: sinusoids on both sides of the scores."""
 
-from typing import final
+from collections.abc import Sequence
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from torch import Tensor
 from posenc.encoding import ScoreEncoding
 from posenc.kernels.precision import as_float64
 from posenc.scores._distance import distance
+from posenc.scores._heads import given_for_heads
 
 
 @final
@@ -17,16 +19,19 @@ class Sandwich(ScoreEncoding):
 
     Place: scores. Learned: nothing. Relative: yes. Keys may be cached: yes.
 
-    .. math::  s_{hij} \leftarrow s_{hij} + \frac{H}{8h} \Big( \sum_{c=1}^{D/2}
-        \cos\big((i - j)\,\theta_c\big) - \frac{D}{2} \Big), \qquad \theta_c = 10\,000^{-2c/D}, \quad h = 1, \dots, H
+    .. math::  s_{hij} \leftarrow s_{hij} + m_h \Big( \sum_{c=1}^{D/2}
+        \cos\big((i - j)\,\theta_c\big) - \frac{D}{2} \Big), \qquad \theta_c = 10\,000^{-2c/D}, \quad
+        m_h = \frac{H}{8h}, \quad h = 1, \dots, H
 
     Here :math:`i, j` are the positions of query and key in tokens, :math:`H` is ``num_heads``, :math:`D` is
-    ``code_dim`` and :math:`\theta_c` is in radians per token. The sum is :math:`\langle p(i), p(j) \rangle` of
-    sinusoidal codes and falls about as the logarithm of the distance.
+    ``code_dim``, :math:`m_h` is the strength of a head and :math:`\theta_c` is in radians per token. The sum is
+    :math:`\langle p(i), p(j) \rangle` of sinusoidal codes and falls about as the logarithm of the distance.
 
     Args:
         num_heads: :math:`H`.
         code_dim: :math:`D`, even; 128 in the paper.
+        rule: "nemo": :math:`m_h = H / (8h)`. Or the strengths themselves, one number for each head, 0 or above: for
+            some heads of a larger model (tensor parallelism; see the example), or with 0 for a head without a bias.
 
     Shape:
         bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``
@@ -34,11 +39,17 @@ class Sandwich(ScoreEncoding):
     Precision: computed in float64 and rounded once to float32.
 
     Raises:
-        ValueError: ``num_heads`` below 1, ``code_dim`` odd or below 2.
+        ValueError: ``num_heads`` below 1, ``code_dim`` odd or below 2, an unknown rule, strengths that are not one
+            number of 0 or above for each head.
 
     Example:
         >>> Sandwich(num_heads=2).bias(torch.tensor([1]), torch.arange(2))[0].round(decimals=3)
         tensor([[-0.3620, 0.0000]])
+
+        Heads 4 to 7 of a model of 8 heads, for the second of two processes that share the heads:
+
+        >>> Sandwich(num_heads=4, rule=Sandwich(num_heads=8).strengths[4:]).strengths
+        (0.2, 0.16666666666666666, 0.14285714285714285, 0.125)
 
     Differs from the paper: the paper's compression of the heads is a range of ratios; the factor 8h/H is that of
     NVIDIA NeMo. Frequencies start at c = 1, not 0, there and here.
@@ -51,7 +62,9 @@ class Sandwich(ScoreEncoding):
     relative = True
     bias_is_pure = True
 
-    def __init__(self, num_heads: int, *, code_dim: int = 128) -> None:
+    def __init__(
+        self, num_heads: int, *, code_dim: int = 128, rule: Literal["nemo"] | Sequence[float] = "nemo"
+    ) -> None:
         super().__init__()
         if num_heads < 1:
             raise ValueError(f"Sandwich: got num_heads {num_heads}, expected at least 1.")
@@ -59,6 +72,12 @@ class Sandwich(ScoreEncoding):
             raise ValueError(f"Sandwich: got code_dim {code_dim}, expected an even number of at least 2.")
         self.num_heads = num_heads
         self.code_dim = code_dim
+        if isinstance(rule, str) and rule != "nemo":
+            raise ValueError(
+                f'Sandwich: got rule {rule!r}, expected "nemo", or one strength for each head, such as '
+                "rule=(0.5, 0.25)."
+            )
+        self.rule = rule if isinstance(rule, str) else given_for_heads("Sandwich", "strength", rule, num_heads)
 
     @property
     def inv_freq(self) -> tuple[float, ...]:
@@ -67,7 +86,9 @@ class Sandwich(ScoreEncoding):
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        """H / (8h) for each head."""
+        """m_h for each head."""
+        if not isinstance(self.rule, str):
+            return self.rule
         return tuple(self.num_heads / (8 * h) for h in range(1, self.num_heads + 1))
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:

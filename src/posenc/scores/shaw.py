@@ -25,8 +25,8 @@ class Shaw(ContextualEncoding):
 
     Here :math:`i, j` are the positions of query and key in tokens, :math:`R` is ``reach`` in tokens, :math:`s` the
     scale, :math:`\alpha` the attention weights, :math:`a^K` is ``keys`` and :math:`a^V` is ``values_table``, one row
-    for each of 2R + 1 distances, shared by the heads. No sum is formed for each pair: the product of a query with
-    the 2R + 1 rows is computed once.
+    for each of 2R + 1 distances, shared by the heads: row :math:`R + r`. No sum is formed for each pair: the product of
+    a query with the 2R + 1 rows is computed once.
 
     Args:
         num_heads: number of heads.

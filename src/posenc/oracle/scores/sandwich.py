@@ -5,14 +5,21 @@ import numpy.typing as npt
 
 
 def bias(
-    q_positions: npt.ArrayLike, k_positions: npt.ArrayLike, *, num_heads: int, code_dim: int, base: float = 10_000.0
+    q_positions: npt.ArrayLike,
+    k_positions: npt.ArrayLike,
+    *,
+    num_heads: int,
+    code_dim: int,
+    rule: str | tuple[float, ...] = "nemo",
+    base: float = 10_000.0,
 ) -> npt.NDArray[np.float64]:
     """What each head takes from the score of each query and key.
 
-        b(h, i, j) = (sum over c of cos((i - j) base^(-2 c / D)) - D / 2) n / (8 h)         c = 1 .. D / 2
+        b(h, i, j) = (sum over c of cos((i - j) base^(-2 c / D)) - D / 2) m(h)              c = 1 .. D / 2
 
-    D is `code_dim`, n is `num_heads` and h = 1 .. n. The sum is <p(i), p(j)> of sinusoidal codes, and D / 2 is its
-    value at i = j, so that no key is favoured over the query's own.
+    D is `code_dim`, n is `num_heads`, h = 1 .. n, and m(h) is n / (8 h) with the rule "nemo", or number h of the rule.
+    The sum is <p(i), p(j)> of sinusoidal codes, and D / 2 is its value at i = j, so that no key is favoured over the
+    query's own.
 
     Reference: Chi et al., arXiv 2212.10356, section 5; the constant 8 h / n as in NVIDIA NeMo's
     SandwichRelativePositionEmbedding.
@@ -24,5 +31,5 @@ def bias(
         total = total + np.cos((i - j) * base ** (-2 * c / code_dim))
     b = np.empty((*total.shape[:-2], num_heads, *total.shape[-2:]))
     for h in range(1, num_heads + 1):
-        b[..., h - 1, :, :] = (total - code_dim / 2) * num_heads / (8 * h)
+        b[..., h - 1, :, :] = (total - code_dim / 2) * (num_heads / (8 * h) if rule == "nemo" else float(rule[h - 1]))
     return b
