@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from posenc.integrations.transformers import describe, extend
-from posenc.lab.extend import passes
+from posenc.lab.checkpoint import memory
 from posenc.lab.extend.candidates import candidates, longrope
 from posenc.lab.extend.passes import full_pass, position_bins
 
@@ -119,7 +119,7 @@ def test_searched_factors_given_twice_do_not_change() -> None:
 def test_no_more_than_a_chunk_of_logits_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sizes = make("Llama"), []
     model.lm_head.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[1]))
-    monkeypatch.setattr(passes, "LOGIT_BYTES", 4 * 97 * 20)
+    monkeypatch.setattr(memory, "LOGIT_BYTES", 4 * 97 * 20)
     full_pass(model, TEXT, chunk=64)
     assert max(sizes) == 20
     assert sum(sizes) == 150

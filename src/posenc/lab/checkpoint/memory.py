@@ -17,8 +17,15 @@ PROGRAM = 700 * 2**20
 CONTEXT = 512 * 2**20
 """Bytes of the CUDA context and libraries."""
 
-_ROWS = 64  # of float32 logits at a time
-_LOGITS = 2**28  # bytes of logits at most, for which a chunk is made smaller
+ROWS = 64
+"""Tokens whose logits are in float32 at a time."""
+
+LOGIT_BYTES = 2**28  # bytes of one chunk: what a vocabulary of 131 072 needs for 512 tokens in float32
+
+
+def chunk_of(tokens: int, vocab_size: int) -> int:
+    """Tokens of a chunk: as wanted, or fewer if their logits would take more than 256 MiB."""
+    return min(tokens, max(1, LOGIT_BYTES // (4 * vocab_size)))
 
 
 def needed_memory(preview: Preview, length: int, *, chunk: int, dtype: str = "auto", device: str = "cpu") -> int:
@@ -85,8 +92,8 @@ def _parts(preview: Preview, chunk: int, dtype: str, device: str) -> _Parts:
     # Besides the weights: the file that they are converted from; for a GGUF file, two copies of one unpacked tensor.
     loading = 0 if preview.stored == str(kind).removeprefix("torch.") else preview.weight_bytes
     unpacked = 8 * preview.vocab_size * preview.hidden_size if preview.gguf is not None else 0
-    chunk = min(chunk, max(1, _LOGITS // (4 * preview.vocab_size)))
-    logits = (chunk * width + 3 * _ROWS * 4) * preview.vocab_size
+    chunk = chunk_of(chunk, preview.vocab_size)
+    logits = (chunk * width + 3 * ROWS * 4) * preview.vocab_size
     channels = 10 * preview.hidden_size + 4 * preview.mlp_size + 4 * preview.heads * preview.head_dim
     # The cache, and for one block a second copy of its keys and values: with the new ones, repeated for all heads.
     cached = 2 * preview.kv_heads * preview.head_dim * width

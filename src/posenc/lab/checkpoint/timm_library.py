@@ -59,7 +59,7 @@ def import_timm() -> Any:
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError):
-        _forget("torchvision")
+        _forget_torchvision()
     else:
         return importlib.import_module("timm")
     finder: Any = _Finder()
@@ -68,7 +68,7 @@ def import_timm() -> Any:
         return importlib.import_module("timm")
     finally:
         sys.meta_path.remove(finder)
-        _forget("torchvision")
+        _forget_torchvision()
 
 
 def describe_config(path: Path) -> Description | None:
@@ -109,6 +109,6 @@ def describe_name(name: str, *, otherwise: RunError) -> Description | None:
         raise RunError(f"{otherwise} And {str(error).removeprefix('describe: ')}") from error
 
 
-def _forget(package: str) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+def _forget_torchvision() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]

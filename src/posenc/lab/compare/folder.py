@@ -70,4 +70,4 @@ def trials(run: Path, config: TaskConfig) -> Iterator[tuple[str, int, int, Path]
         for length in config.lengths:
             for label in config.encodings:
                 among = f"-length{length}" if len(config.lengths) > 1 else ""
-                yield label, length, seed, run / f"{label}{among}-seed{seed}"
+                yield label, length, seed, runs.of_trial(run, f"{label}{among}", seed)

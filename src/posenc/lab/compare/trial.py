@@ -124,13 +124,8 @@ def _begin_or_resume(
 ) -> tuple[runs.Metrics, float]:
     """Return the metrics of a trial and its seconds so far; restore the checkpoint if there is one."""
     if checkpoint.exists():
-        before = runs.read_json(folder / runs.ENVIRONMENT)
-        for package in ("torch", "posenc"):  # with other versions the numbers could differ
-            if before.get(package) != here[package]:
-                raise RunError(
-                    f"the trial began with {package} {before.get(package)} and would continue with {here[package]}, "
-                    "which may compute other numbers; install that version, or start a new run."
-                )
+        versions = {package: here[package] for package in ("torch", "posenc")}
+        environment.check_versions("trial", runs.read_json(folder / runs.ENVIRONMENT), versions)
     runs.write_json(folder / runs.ENVIRONMENT, here)
     metrics = runs.Metrics(folder / runs.METRICS)
     if checkpoint.exists():

@@ -245,7 +245,7 @@ def _score_heatmap(bias: FloatArray) -> Picture:
 
 
 def decay_curves(
-    encoding: posenc.Encoding, *, dim: int, num_heads: int, reach: int = 512, samples: int = 256, seed: int = 0
+    encoding: posenc.Encoding, *, dim: int, num_heads: int, reach: int = 512, samples: int = 256
 ) -> dict[str, FloatArray]:
     """Three curves that are all called RoPE's decay, by distance 0 .. reach, each 1 at distance 0 if it is aligned.
 
@@ -268,7 +268,7 @@ def decay_curves(
 
     ones = torch.ones(1, 1, 1, head_dim, dtype=torch.float64)
     aligned = scores(ones, ones)[0]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, samples, 1, 1, head_dim, dtype=torch.float64, generator=generator)
     gaussian = scores(q, k)
     gaussian /= head_dim**0.5 if encoding.widening == 1 else np.sqrt((gaussian[:, 0] ** 2).mean())

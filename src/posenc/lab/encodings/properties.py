@@ -28,6 +28,8 @@ import posenc
 from posenc.lab.run.schedule import seeded
 
 WORDS = ("the", "quick", "brown", "fox")
+SHIFTS, GRID_SHIFT = (1, 16), (3, 5)
+"""The steps k of property 2, and the step along x and y on a grid."""
 EXACT = 1e-6
 """A residual below this is rounding of an exact map; all other residuals are above 1e-2."""
 
@@ -121,42 +123,31 @@ def measure(
         True
     """
     reasons: dict[str, str] = {}
-    limit = encoding.max_positions
-    searched = positions if limit is None else min(positions, limit)
-    unique: dict[str, Unique] | None = None
-    linear_map: LinearMap | None = None
-    grid: Grid | None = None
+    found: dict[str, Any] = {"unique": None, "linear_map": None, "grid": None}
+    searched = torch.arange(min(positions, encoding.max_positions or positions))
+    sizes: Any = {"dim": dim, "num_heads": num_heads}
     width = 0
     with torch.no_grad():
         if not encoding.places:
-            reasons |= dict.fromkeys(
-                ("unique", "linear_map", "grid"), "no code: the encoding does not use the position"
-            )
+            reasons |= dict.fromkeys(found, "no code: the encoding does not use the position")
         elif isinstance(encoding.at("scores"), posenc.ContextualEncoding):
-            reasons |= dict.fromkeys(
-                ("unique", "linear_map", "grid"), "no code: the bias depends on the content of the tokens"
-            )
+            reasons |= dict.fromkeys(found, "no code: the bias depends on the content of the tokens")
         else:
-            width = codes_of(encoding, torch.arange(1), dim=dim, num_heads=num_heads).shape[-1]
-            unique = {
-                name: unique_codes(
-                    codes_of(encoding, torch.arange(searched), dim=dim, num_heads=num_heads, dtype=dtype)
-                )
-                for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+            width = codes_of(encoding, torch.arange(1), **sizes).shape[-1]
+            found["unique"] = {
+                name: unique_codes(codes_of(encoding, searched, **sizes, dtype=getattr(torch, name)))
+                for name in ("float32", "bfloat16")
             }
-            try:
-                linear_map = best_linear_map(encoding, dim=dim, num_heads=num_heads, seed=seed)
-            except _DoesNotApply as why:
-                reasons["linear_map"] = str(why)
-            try:
-                grid = on_a_grid(encoding, dim=dim, num_heads=num_heads, seed=seed)
-            except _DoesNotApply as why:
-                reasons["grid"] = str(why)
-        cost = _cost(encoding, dim=dim, num_heads=num_heads)
+            for name, measured in (("linear_map", best_linear_map), ("grid", on_a_grid)):
+                try:
+                    found[name] = measured(encoding, **sizes, seed=seed)
+                except _DoesNotApply as why:
+                    reasons[name] = str(why)
+        cost = _cost(encoding, **sizes)
         if cost.deterministic is None:
             reasons["deterministic"] = "from_dict(to_dict()) does not rebuild the encoding"
-        order = order_test(encoding, dim=dim, num_heads=num_heads, seed=seed)
-    return Properties(encoding.places, width, unique, linear_map, cost, grid, order, reasons)
+        order = order_test(encoding, **sizes, seed=seed)
+    return Properties(encoding.places, width, cost=cost, order=order, reasons=reasons, **found)
 
 
 def codes_of(
@@ -242,18 +233,16 @@ class _DoesNotApply(Exception):
     """A property cannot be measured for this encoding; the message says why."""
 
 
-def best_linear_map(
-    encoding: posenc.Encoding, *, dim: int, num_heads: int, shifts: Sequence[int] = (1, 16), seed: int = 0
-) -> LinearMap:
+def best_linear_map(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed: int = 0) -> LinearMap:
     """Fit one matrix for each shift k, from the code at i to the code at i + k."""
     width = codes_of(encoding, torch.arange(1), dim=dim, num_heads=num_heads).shape[-1]
-    wanted = max(512, 4 * width) + max(shifts)
+    wanted = max(512, 4 * width) + max(SHIFTS)
     limit = wanted if encoding.max_positions is None else min(wanted, encoding.max_positions)
-    if limit < 4 + max(shifts):
+    if limit < 4 + max(SHIFTS):
         raise _DoesNotApply(f"only {limit} positions, too few to fit a map")
     codes = codes_of(encoding, torch.arange(limit), dim=dim, num_heads=num_heads).numpy()
     fit = _half(limit, np.random.default_rng(seed))
-    return LinearMap(limit, {k: _residual(codes[:-k], codes[k:], fit[:-k], ~fit[:-k]) for k in shifts})
+    return LinearMap(limit, {k: _residual(codes[:-k], codes[k:], fit[:-k], ~fit[:-k]) for k in SHIFTS})
 
 
 def _residual(
@@ -269,29 +258,27 @@ def _half(count: int, random: np.random.Generator) -> NDArray[np.bool_]:
     return random.permutation(count) < count // 2
 
 
-def on_a_grid(
-    encoding: posenc.Encoding, *, dim: int, num_heads: int, shift: tuple[int, int] = (3, 5), seed: int = 0
-) -> Grid:
+def on_a_grid(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed: int = 0) -> Grid:
     """The encoding for two axes: one of half the width for x and one for y, with concatenated codes."""
     half = _of_half_the_width(encoding, seed=seed)
     heads = num_heads // 2 if "scores" in encoding.places else num_heads
     width = codes_of(half, torch.arange(1), dim=dim // 2, num_heads=heads).shape[-1]
     side = max(64, 4 * width)
     side = side if half.max_positions is None else min(side, half.max_positions)
-    if side < 4 + 2 * max(shift):
-        raise _DoesNotApply(f"only {side} positions on an axis, too few for a shift of {shift}")
+    if side < 4 + 2 * max(GRID_SHIFT):
+        raise _DoesNotApply(f"only {side} positions on an axis, too few for a shift of {GRID_SHIFT}")
     axis = codes_of(half, torch.arange(side), dim=dim // 2, num_heads=heads)
     # The map is tested at x and y that it was not fitted on. A few points for each unknown are enough.
     random = np.random.default_rng(seed)
-    x, y = (random.integers(0, side - k, size=64 + 32 * width) for k in shift)
+    x, y = (random.integers(0, side - k, size=64 + 32 * width) for k in GRID_SHIFT)
     fit_x, fit_y = (_half(side, random)[index] for index in (x, y))
     codes = axis.numpy()
     source = np.concatenate((codes[x], codes[y]), axis=1)
-    target = np.concatenate((codes[x + shift[0]], codes[y + shift[1]]), axis=1)
+    target = np.concatenate((codes[x + GRID_SHIFT[0]], codes[y + GRID_SHIFT[1]]), axis=1)
     residual = _residual(source, target, fit_x & fit_y, ~fit_x & ~fit_y)
     # The nearest point to (x, y) shares x or y with it, because squared distances add up over the axes.
     distance, _ = smallest_distance(axis)
-    return Grid(side, distance, shift, residual)
+    return Grid(side, distance, GRID_SHIFT, residual)
 
 
 def _of_half_the_width(encoding: posenc.Encoding, *, seed: int) -> posenc.Encoding:

@@ -153,7 +153,7 @@ def _work(
 ) -> None:
     trusted = config.trust_remote_code
     check_same(checkpoint.preview if checkpoint else look(config.model, trust_remote_code=trusted), dict(config.files))
-    _check_versions(config)
+    environment.check_versions("run", config.versions, _versions())
     if ending.save is not None:
         check_free(ending.save)
     torch.set_num_threads(config.threads)
@@ -300,12 +300,3 @@ def _versions() -> dict[str, str]:
     import transformers
 
     return {"posenc": posenc.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
-
-
-def _check_versions(config: ExtendConfig) -> None:
-    for package, here in _versions().items():
-        if (before := config.versions.get(package)) != here:
-            raise RunError(
-                f"the run began with {package} {before} and would continue with {here}, which may compute other "
-                "numbers; install that version, or start a new run."
-            )

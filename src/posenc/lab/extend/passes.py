@@ -15,9 +15,7 @@ from torch.nn import functional as F
 
 from posenc import Learned
 from posenc.integrations.transformers import describe
-
-LOGIT_BYTES = 2**28  # of one chunk: what a vocabulary of 131 072 needs for 512 tokens in float32
-ROWS = 64  # of float32 logits at a time
+from posenc.lab.checkpoint.memory import ROWS, chunk_of
 
 
 @torch.no_grad()
@@ -52,7 +50,7 @@ def full_pass(
     check_fixed_rotation("full_pass", model, count)
     losses = np.full(count - 1, np.nan, dtype=np.float32)
     reach = min(count, positions_of(model) or count)
-    step = min(chunk, max(1, LOGIT_BYTES // (4 * model.config.get_text_config().vocab_size)))
+    step = chunk_of(chunk, model.config.get_text_config().vocab_size)
     cache = new_cache(model)
     for start in range(0, reach, step):
         stop = min(start + step, reach)

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from posenc.lab.run.options import option
+
 WHERE = "Where and how"
 ENDING = "What to do with the rule"
+SHORT = "512, or an eighth of a trained length below 4096"
+APPLY = "all that apply"
 RULES = "linear, ntk, dynamic, yarn, yarn-paper, llama3, base, interpolate"
 
 Model = Annotated[
@@ -21,43 +25,16 @@ Model = Annotated[
 ]
 Rules = Annotated[
     list[str],
-    typer.Option(
-        metavar="A,B,...",
-        help=f"Only these rules: [bold]{RULES}[/], with a number ([bold]yarn:2[/]) or without.",
-        show_default="all that apply",
-    ),
+    option(f"Only these rules: [bold]{RULES}[/], with a number ([bold]yarn:2[/]) or without.", "A,B,...", APPLY),
 ]
-Texts = Annotated[
-    list[Path],
-    typer.Option(
-        "--text",
-        metavar="FILE...",
-        help="Your own text, read from its start.",
-        show_default="novels that ship",
-    ),
-]
+Texts = Annotated[list[Path], option("Your own text, read from its start.", "FILE...", "novels that ship", "--text")]
 Dtype = Annotated[
-    str,
-    typer.Option(
-        metavar="DTYPE",
-        help="The dtype that the model computes in: auto, float32, bfloat16 or float16.",
-        rich_help_panel=WHERE,
-    ),
+    str, option("The dtype that the model computes in: auto, float32, bfloat16 or float16.", "DTYPE", where=WHERE)
 ]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", min=1, help="Threads of the CPU.", rich_help_panel=WHERE, show_default="one for each core"
-    ),
-]
+Threads = Annotated[int | None, option("Threads of the CPU.", "N", "one for each core", where=WHERE, min=1)]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that the model's folder holds.", rich_help_panel=WHERE)
 ]
-
-
-def _ending(said: str, metavar: str, **more: Any) -> Any:
-    """An option for saving or training with the rule."""
-    return typer.Option(metavar=metavar, help=said, rich_help_panel=ENDING, **more)
 
 
 @dataclass(frozen=True)
@@ -65,38 +42,21 @@ class Request:
     """A run of ``posenc extend``."""
 
     model: Model = None
-    length: Annotated[
-        int | None,
-        typer.Option("--to", metavar="N", help="The number of tokens to read. Required.", show_default=False),
-    ] = None
+    length: Annotated[int | None, option("The number of tokens to read. Required.", "N", False, "--to")] = None
     texts: Texts = field(default_factory=list)
     rules: Rules = field(default_factory=list)
-    search: Annotated[
-        int,
-        typer.Option(min=0, metavar="N", help="Search for LongRoPE factors too, with N lists that are probed."),
-    ] = 0
-    full: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Make the full pass with the N best rules of the probe.")
-    ] = 3
+    search: Annotated[int, option("Search for LongRoPE factors too, with N lists that are probed.", "N", min=0)] = 0
+    full: Annotated[int, option("Make the full pass with the N best rules of the probe.", "N", min=1)] = 3
     retrieval: Annotated[
         bool,
         typer.Option("--retrieval/--no-retrieval", help="Also ask the model for a passkey and a needle in the text."),
     ] = True
     dtype: Dtype = "auto"
     threads: Threads = None
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Seed of retrieval, search and training.", rich_help_panel=WHERE)
-    ] = 0
+    seed: Annotated[int, option("Seed of retrieval, search and training.", "N", where=WHERE)] = 0
     trust_remote_code: Trust = False
     folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="RUN",
-            help="The folder of the run.",
-            rich_help_panel=WHERE,
-            show_default="runs/<date-time>-<model>-<N>",
-        ),
+        Path | None, option("The folder of the run.", "RUN", "runs/<date-time>-<model>-<N>", "--out", where=WHERE)
     ] = None
 
 
@@ -105,30 +65,28 @@ class Ending:
     """What to do with the recommended rule. A continued run may change it."""
 
     save: Annotated[
-        Path | None,
-        _ending("Write the model with the rule, as transformers loads it.", "DIR", show_default=False),
+        Path | None, option("Write the model with the rule, as transformers loads it.", "DIR", False, where=ENDING)
     ] = None
-    tune: Annotated[int, _ending("Train with the rule for this many steps, then measure again.", "STEPS", min=0)] = 0
+    tune: Annotated[
+        int, option("Train with the rule for this many steps, then measure again.", "STEPS", where=ENDING, min=0)
+    ] = 0
     method: Annotated[
-        str, _ending("lora trains small matrices beside the weights; full trains the weights.", "lora|full")
+        str,
+        option("lora trains small matrices beside the weights; full trains the weights.", "lora|full", where=ENDING),
     ] = "lora"
     positions: Annotated[
         str | None,
-        _ending(
+        option(
             "skipwise trains on short windows whose positions span the new length; whole trains on windows of that "
             "length.",
             "skipwise|whole",
-            show_default="skipwise on a CPU, whole on a GPU",
+            "skipwise on a CPU, whole on a GPU",
+            where=ENDING,
         ),
     ] = None
-    window: Annotated[
-        int | None,
-        _ending(
-            "Tokens of a short window.", "N", min=2, show_default="512, or an eighth of a trained length below 4096"
-        ),
-    ] = None
+    window: Annotated[int | None, option("Tokens of a short window.", "N", SHORT, where=ENDING, min=2)] = None
     batch: Annotated[
-        int | None, _ending("Windows of a training step.", "N", min=1, show_default="2, or one for each process")
+        int | None, option("Windows of a training step.", "N", "2, or one for each process", where=ENDING, min=1)
     ] = None
 
 
@@ -137,21 +95,15 @@ class ProbeRequest:
     """A call of ``posenc probe``."""
 
     model: Model = None
-    length: Annotated[
-        int | None,
-        typer.Option(
-            "--to", metavar="N", help="The number of tokens to read.", show_default="twice the trained length"
-        ),
-    ] = None
+    length: Annotated[int | None, option("The number of tokens to read.", "N", "twice the trained length", "--to")] = (
+        None
+    )
     rules: Rules = field(default_factory=list)
     texts: Texts = field(default_factory=list)
     quick: Annotated[
         bool, typer.Option("--quick", help="One place in the text and three distances: a third of the time.")
     ] = False
-    output: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Write the heatmap as .png, .svg or .json.", show_default=False),
-    ] = None
+    output: Annotated[Path | None, option("Write the heatmap as .png, .svg or .json.", "FILE", False, "--out")] = None
     dtype: Dtype = "auto"
     threads: Threads = None
     trust_remote_code: Trust = False

@@ -3,8 +3,11 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from posenc.lab.run.errors import RunError
 
 
 def describe(*, threads: int, device: str) -> dict[str, Any]:
@@ -30,6 +33,20 @@ def describe(*, threads: int, device: str) -> dict[str, Any]:
     if commit := _commit():
         described["commit"] = commit
     return described
+
+
+def check_versions(what: str, before: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse to continue with other versions of the packages in ``here``, because the numbers could differ.
+
+    Raises:
+        RunError: a version differs from the one ``before``.
+    """
+    for package, version in here.items():
+        if before.get(package) != version:
+            raise RunError(
+                f"the {what} began with {package} {before.get(package)} and would continue with {version}, which may "
+                "compute other numbers; install that version, or start a new run."
+            )
 
 
 def _cpu_name() -> str:

@@ -210,6 +210,11 @@ def find(folder: Path | None) -> Path:
     return folder
 
 
+def of_trial(run: Path, label: str, seed: int) -> Path:
+    """The folder of a trial: one encoding with one seed."""
+    return run / f"{label}-seed{seed}"
+
+
 def kind(run: Path) -> str | None:
     """The job of a run, "compare" or "extend"; None if its config does not say."""
     path = run / CONFIG

@@ -129,10 +129,10 @@ class Stage:
         """A version of :meth:`at` for a later part of the work that counts from 0."""
         return lambda done: self.at(before + done)
 
-    def done(self, *, loss: float | None = None, note: str = "done") -> None:
+    def done(self, *, loss: float | None = None) -> None:
         """Mark all of the work as done."""
         loss = self.row.loss if loss is None else loss
-        self.row = dataclasses.replace(self.row, completed=self.row.total, loss=loss, left=note, phase="done")
+        self.row = dataclasses.replace(self.row, completed=self.row.total, loss=loss, left="done", phase="done")
         self._stages.look()
 
 

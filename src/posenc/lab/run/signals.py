@@ -36,12 +36,8 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
-    previous = {number: signal.signal(number, handle) for number in _ending()}
-    try:
+    with _handled(_ending(), handle):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -58,9 +54,16 @@ def listening(act: Callable[[int], object]) -> Iterator[list[int]]:
         received.append(number)
         act(number)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, *_ending())}
-    try:
+    with _handled([signal.SIGINT, *_ending()], handle):
         yield received
+
+
+@contextlib.contextmanager
+def _handled(numbers: list[signal.Signals], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle these signals; afterwards as before."""
+    previous = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -101,12 +101,11 @@ class Generation(OfDigits):
     )
 
     def loss(self, model: DiT, sizes: Sizes, generator: np.random.Generator) -> Tensor:
-        (images, labels), _ = patches.split()
-        chosen = torch.from_numpy(generator.integers(0, len(images), sizes.batch))
+        images, labels = patches.drawn(sizes.batch, generator)
         noise = torch.from_numpy(generator.standard_normal((sizes.batch, SIDE, SIDE), dtype=np.float32))
         t = torch.from_numpy(generator.random(sizes.batch, dtype=np.float32))
-        between = (1 - t[:, None, None]) * noise + t[:, None, None] * images[chosen]
-        return F.mse_loss(model(between, t, labels[chosen]), images[chosen] - noise)
+        between = (1 - t[:, None, None]) * noise + t[:, None, None] * images
+        return F.mse_loss(model(between, t, labels), images - noise)
 
     def measure(self, model: DiT, spec: str, sizes: Sizes) -> Iterator[Measurement]:
         _, (real, _) = patches.split()

@@ -52,9 +52,8 @@ class Images(OfDigits):
     )
 
     def loss(self, model: ViT, sizes: Sizes, generator: np.random.Generator) -> Tensor:
-        (images, labels), _ = patches.split()
-        chosen = torch.from_numpy(generator.integers(0, len(images), sizes.batch))
-        return F.cross_entropy(model(images[chosen]), labels[chosen])
+        images, labels = patches.drawn(sizes.batch, generator)
+        return F.cross_entropy(model(images), labels)
 
     def measure(self, model: ViT, spec: str, sizes: Sizes) -> Iterator[Measurement]:
         _, (images, labels) = patches.split()

@@ -4,11 +4,10 @@ import functools
 from collections.abc import Iterator
 
 from posenc.lab.compare.task import Sizes
-from posenc.lab.compare.tasks.shared.sequences import Pairs, Pieces, TextToText, table
+from posenc.lab.compare.tasks.shared.sequences import Pairs, Pieces, TextToText, prepared, table
 from posenc.lab.compare.tasks.shared.text_scores import rouge_l
 
 HELD_OUT = 192  # the last rows
-PIECES = 2000
 FACTORS = (1, 2, 4)
 
 
@@ -16,10 +15,7 @@ FACTORS = (1, 2, 4)
 def docstrings() -> tuple[Pieces, Pairs, Pairs]:
     """The tokenizer, the training docstrings, and the docstrings of held-out files."""
     rows = table("docstrings.tsv.gz")
-    pieces = Pieces([text for _, *texts in rows[:-HELD_OUT] for text in texts], PIECES)
-    sides = (rows[:-HELD_OUT], rows[-HELD_OUT:])
-    train, held = (pieces.pairs([(text, line) for _, line, text in side]) for side in sides)
-    return pieces, train, held
+    return prepared(rows[:-HELD_OUT], rows[-HELD_OUT:], source=2, target=1)
 
 
 @functools.cache

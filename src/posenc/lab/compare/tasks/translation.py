@@ -8,22 +8,19 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from posenc.lab.compare.task import Sizes
-from posenc.lab.compare.tasks.shared.sequences import EncoderDecoder, Pairs, Pieces, TextToText, table
+from posenc.lab.compare.tasks.shared.sequences import EncoderDecoder, Pairs, Pieces, TextToText, prepared, table
 from posenc.lab.compare.tasks.shared.text_scores import chrf
 from posenc.lab.drawing.plots import DIVERGING, Picture
 
 HELD_OUT = ("2Sam", "Ruth")  # books
-PIECES = 2000
 
 
 @functools.cache
 def verses() -> tuple[Pieces, Pairs, Pairs]:
     """The tokenizer of both languages, the training verses, and the verses of held-out books."""
     rows = table("verses.tsv.gz")
-    pieces = Pieces([text for book, *texts in rows if book not in HELD_OUT for text in texts], PIECES)
-    sides = ([row for row in rows if (row[0] in HELD_OUT) == held] for held in (False, True))
-    train, held = (pieces.pairs([(en, es) for _, en, es in side]) for side in sides)
-    return pieces, train, held
+    train, held = ([row for row in rows if (row[0] in HELD_OUT) == held] for held in (False, True))
+    return prepared(train, held, source=1, target=2)
 
 
 @functools.cache

@@ -113,11 +113,6 @@ class TrialConfig:
     device: Device
     precision: Precision
 
-    @property
-    def name(self) -> str:
-        """The name of the trial's folder within the run's folder."""
-        return f"{self.label}-seed{self.seed}"
-
 
 def load_config(run: Path) -> RunConfig:
     return read_config(run / runs.CONFIG, RunConfig, "compare")

@@ -125,7 +125,7 @@ def _encoding(run: Path, given: Given, config: RunConfig) -> posenc.Encoding | s
     try:
         with seeded(0):  # an encoding that is not trained yet looks the same in every report
             encoding = parse(given.spec).build(dim=model.dim, num_heads=model.num_heads, length=config.train.length)
-        weights = run / f"{given.label}-seed{config.seeds[0]}" / runs.MODEL
+        weights = runs.of_trial(run, given.label, config.seeds[0]) / runs.MODEL
         if list(encoding.parameters()) and weights.exists():
             encoding.load_state_dict(runs.load_tensors(weights, below="encoding."))
     except (ValueError, TypeError, OSError, RuntimeError, RunError) as error:

@@ -64,7 +64,8 @@ def prepare(request: Request) -> Path:
         runs.save_tensors(run / runs.TOKENS, {name: torch.from_numpy(array.copy()) for name, array in tokens.items()})
         if vocabulary.tokenizer is not None:
             runs.write(run / runs.TOKENIZER, vocabulary.tokenizer)
-        write_configs(run, config.to_dict(), {run / trial.name: to_dict("trial", trial) for trial in trials})
+        every = {runs.of_trial(run, trial.label, trial.seed): to_dict("trial", trial) for trial in trials}
+        write_configs(run, config.to_dict(), every)
     return run
 
 
@@ -72,7 +73,7 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
     """Do the unfinished work of a run: trials, timing, report. In a new run, this is all of it."""
     config = load_config(run)
     config = dataclasses.replace(config, jobs=jobs or config.jobs, backend=backend or config.backend)
-    folders = [run / f"{entry.label}-seed{seed}" for seed in config.seeds for entry in config.encodings]
+    folders = [runs.of_trial(run, entry.label, seed) for seed in config.seeds for entry in config.encodings]
 
     def work() -> None:
         how = {name: getattr(config, name) for name in ("jobs", "threads", "backend", "device")}

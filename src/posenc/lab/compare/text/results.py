@@ -119,8 +119,8 @@ def measured(run: Path) -> Results:
     """The measured results: perplexity, loss, speed, parameters."""
     config, written = read_config(run)
     speeds = read(run / runs.SPEED, dict[str, Speed]) if (run / runs.SPEED).exists() else {}
-    names = [f"{given.label}-seed{seed}" for given in config.encodings for seed in config.seeds]
-    environments = [path for name in names if (path := run / name / runs.ENVIRONMENT).exists()]
+    folders = [runs.of_trial(run, given.label, seed) for given in config.encodings for seed in config.seeds]
+    environments = [path for folder in folders if (path := folder / runs.ENVIRONMENT).exists()]
     encodings = [_entry(run, given, config, speeds.get(given.label)) for given in config.encodings]
     results = Results(
         run=run.resolve().name,
@@ -136,7 +136,7 @@ def measured(run: Path) -> Results:
 
 
 def _entry(run: Path, given: Given, config: RunConfig, speed: Speed | None) -> Entry:
-    trials = [read_trial(run / f"{given.label}-seed{seed}", seed, config) for seed in config.seeds]
+    trials = [read_trial(runs.of_trial(run, given.label, seed), seed, config) for seed in config.seeds]
     seeds, written = [seed for seed, _ in trials], trials[0][1]
     return Entry(
         label=given.label,

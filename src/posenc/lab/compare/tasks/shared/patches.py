@@ -38,6 +38,13 @@ def split() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return (images[~tested], labels[~tested]), (images[tested], labels[tested])
 
 
+def drawn(count: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Training images and digits, drawn at random."""
+    (images, labels), _ = split()
+    chosen = torch.from_numpy(generator.integers(0, len(images), count))
+    return images[chosen], labels[chosen]
+
+
 def resized(images: Tensor, height: int, width: int) -> Tensor:
     """``(count, rows, columns)`` resized to another size, bicubically."""
     if images.shape[1:] == (height, width):

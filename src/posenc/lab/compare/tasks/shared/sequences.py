@@ -17,7 +17,9 @@ from posenc.lab.run.text import byte_pairs
 from posenc.nn import Transformer
 
 PADDING, END = 0, 1
+PIECES = 2000
 Rows = Sequence[Sequence[int]]
+Table = Sequence[Sequence[str]]
 
 
 def table(name: str) -> list[list[str]]:
@@ -29,8 +31,8 @@ def table(name: str) -> list[list[str]]:
 class Pieces:
     """A byte-pair tokenizer learned from texts; its first tokens are for padding and for the end."""
 
-    def __init__(self, texts: Sequence[str], size: int) -> None:
-        self.tokenizer = byte_pairs(texts, size, special=("<padding>", "<end>"), space_first=True)
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.tokenizer = byte_pairs(texts, PIECES, special=("<padding>", "<end>"), space_first=True)
         self.size: int = self.tokenizer.get_vocab_size()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -61,6 +63,13 @@ class Pairs(NamedTuple):
             [self.targets[i] for i in indices],
             [self.texts[i] for i in indices],
         )
+
+
+def prepared(train: Table, held: Table, *, source: int, target: int) -> tuple[Pieces, Pairs, Pairs]:
+    """A tokenizer learned from the training rows, and the pairs of both, from two of the columns after the first."""
+    pieces = Pieces([text for _, *texts in train for text in texts])
+    pairs = [pieces.pairs([(row[source], row[target]) for row in side]) for side in (train, held)]
+    return pieces, pairs[0], pairs[1]
 
 
 def padded(rows: Rows) -> tuple[Tensor, Tensor]:
