@@ -290,6 +290,12 @@ def test_results_can_be_had_as_json(call, verb: str) -> None:
     assert "--json" in call(verb, "--help")[1]
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_help_has_an_example_that_begins_with_the_verb(call, verb: str) -> None:
+    _, _, examples = call(verb, "--help")[1].partition("Example")
+    assert examples.splitlines()[1].strip().startswith(f"posenc {verb}")
+
+
 def test_help_shows_defaults_and_no_type_of_a_flag(call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     for verb in ("compare", "extend", "probe"):

@@ -146,6 +146,16 @@ def begin(tmp_path: Path, tiny):
         process.wait()
 
 
+def test_a_terminal_that_is_closed_ends_a_run_of_several_jobs_in_one_line(begin, tiny, tmp_path: Path) -> None:
+    """SIGHUP ended joblib's resource tracker too; the next one printed a traceback for each name new to it."""
+    process = begin("none", "rope", *tiny, "--steps=100000", "--jobs=2", "--threads=1", "--out=run")
+    wait_for(lambda: any(step > 0 for step in steps_done(tmp_path / "run")))
+    os.killpg(process.pid, signal.SIGHUP)
+    assert process.wait(timeout=60) == 129
+    said = "posenc compare: stopped; the finished work is kept; continue with: posenc compare --resume run\n"
+    assert (tmp_path / "stderr.txt").read_text() == said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["ctrl-c", "kill -9"])
 def test_a_run_that_is_cut_off_and_resumed_has_the_numbers_of_an_unbroken_one(

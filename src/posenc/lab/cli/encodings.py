@@ -17,7 +17,11 @@ def list_names(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the encodings, the frequency rules and the position schemes, with one line on each."""
+    """List the encodings, the frequency rules and the position schemes, with one line on each.
+
+    Example:
+      posenc list rules
+    """
     from posenc.lab.encodings import listing as job
 
     lists = job.lists(what)

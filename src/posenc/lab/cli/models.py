@@ -96,7 +96,7 @@ def diagnose(
         typer.Argument(metavar="TARGET", help="[bold]module:function[/] or [bold]file.py:function[/]."),
     ],
     head_dim: Annotated[
-        int | None, option("Channels of a head.", "N", "the first usual number that the function takes")
+        int | None, option("Channels of a head.", "N", "the first of 32, 64, 128, 16, 96, 80, 256 that works")
     ] = None,
     expect_pairing: Annotated[
         str | None, option("The expected pairing; any other is a fault.", "half|interleaved", False)

@@ -124,12 +124,12 @@ def report(
     plots: Annotated[
         Path | None, option("Write each figure into this folder as SVG, PDF and PNG.", "DIR", False)
     ] = None,
-    csv: Annotated[Path | None, option("Write every number of the run, one a row.", "FILE", False)] = None,
+    csv: Annotated[Path | None, option("Write every number of the run as CSV, one in each row.", "FILE", False)] = None,
     as_json: Json = False,
 ) -> None:
     """Write the report of a run again, from its folder alone; on request also its figures and numbers as files.
 
-    Examples:
+    Example:
       posenc report runs/latest --plots figures --csv numbers.csv
     """
     from posenc.lab import report_of

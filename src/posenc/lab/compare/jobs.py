@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -104,6 +105,8 @@ def run_trials(
 
     worker = threading.Thread(target=work, daemon=True)
     with listening(lambda number: stop_file.touch()) as received:
+        if backend == "loky":
+            _start_tracker()
         worker.start()
         try:
             while worker.is_alive():
@@ -138,6 +141,24 @@ def _parallel(backend: Backend, jobs: int, threads: int) -> Iterator[None]:
         _start_dask()
     with joblib.parallel_config(backend=backend, n_jobs=jobs, **options):
         yield
+
+
+def _start_tracker() -> None:
+    """Start joblib's process that removes what workers leave, deaf to SIGHUP, as joblib makes it to SIGTERM.
+
+    A terminal that is closed sends SIGHUP to it too; another one would start, and print a traceback for each name that
+    it does not know.
+    """
+    from joblib.externals.loky.backend import resource_tracker
+
+    number = getattr(signal, "SIGHUP", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.signal(number, signal.SIG_IGN)  # which a process that starts now inherits
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.signal(number, before)
 
 
 def _start_ray(cpus: int) -> None:

@@ -71,14 +71,20 @@ class Request:
     lengths: Annotated[
         str | None, _size("Several trained lengths; trains each encoding at each length; not for text.", "N,N,...")
     ] = None
-    batch: Annotated[int | None, _size("Windows in a step.", default="batch")] = None
+    batch: Annotated[int | None, _size("Windows of text, or examples, in a training step.", default="batch")] = None
     learning_rate: Annotated[float | None, _size("The highest learning rate.", "X", default="learning_rate")] = None
     dim: Annotated[int | None, _size("Channels of the model.", section="model", default="dim")] = None
-    layers: Annotated[int | None, _size("Layers.", section="model", default="num_layers")] = None
-    heads: Annotated[int | None, _size("Heads.", section="model", default="num_heads")] = None
-    warmup: Annotated[int | None, _size("Steps in which the learning rate rises.")] = None
-    weight_decay: Annotated[float | None, _size("Weight decay of AdamW.", "X")] = None
-    dropout: Annotated[float | None, _size("Dropout in training; not for text.", "X")] = None
+    layers: Annotated[int | None, _size("Number of layers.", section="model", default="num_layers")] = None
+    heads: Annotated[int | None, _size("Number of attention heads.", section="model", default="num_heads")] = None
+    warmup: Annotated[
+        int | None, _size("Steps in which the learning rate rises; by default 50 for text; other tasks have their own.")
+    ] = None
+    weight_decay: Annotated[
+        float | None, _size("Weight decay of AdamW; by default 0.1 for text, 0.01 for other tasks.", "X")
+    ] = None
+    dropout: Annotated[float | None, _size("Probability of dropout in training; by default 0; not for text.", "X")] = (
+        None
+    )
     task: Annotated[
         str,
         option(
@@ -88,7 +94,8 @@ class Request:
         ),
     ] = "text"
     jobs: Annotated[
-        int | None, option("Trials side by side.", "N", "one for each core, or GPU", where=WHERE, min=1)
+        int | None,
+        option("Number of trials that run at the same time.", "N", "one for each core, or GPU", where=WHERE, min=1),
     ] = None
     threads: Annotated[
         int | None,
