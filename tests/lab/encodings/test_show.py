@@ -233,3 +233,11 @@ def test_a_video_is_drawn_by_its_first_frame() -> None:
     assert codes is not None
     assert codes.shape == (16, 16, 64)
     assert not codes[..., :8].any()  # the sines of time 0
+
+
+def test_pairs_that_turn_at_many_rates_have_no_wavelength_drawn() -> None:
+    fope = posenc.FoPE(head_dim=16, num_heads=2, trained_length=64)
+    assert pictures.rates(fope) is None
+    assert pictures.rates(posenc.RoPE(16)) is not None
+    titles = [picture.title for picture in pictures.pictures_of(fope, dim=32, num_heads=2, length=64)]
+    assert not any("Wavelengths" in title or "Rotation" in title for title in titles), titles

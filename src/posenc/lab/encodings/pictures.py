@@ -72,7 +72,7 @@ def rates(encoding: posenc.Encoding) -> FloatArray | None:
     """Radians per token of each pair of channels, for an encoding with a frequency rule."""
     frequencies = getattr(encoding, "frequencies", None)
     width = getattr(encoding, "rotary_dim", getattr(encoding, "dim", None))
-    if frequencies is None or width is None:
+    if frequencies is None or width is None or isinstance(encoding, posenc.FoPE):  # whose pairs have many rates each
         return None
     axes = getattr(encoding, "axes", 1)  # each coordinate of a grid rotates a share of the pairs, with the same rates
     width = width // axes if isinstance(axes, int) else axes[0]
