@@ -16,8 +16,8 @@ def build(
 ) -> None:
     """Compile the kernels for the CPU now, with this machine's C++ compiler, instead of at the first call.
 
-    Needs no compiler later, for example in an image for a container. [bold]CXX[/] names the compiler, and
-    [bold]POSENC_CACHE[/] the cache of this user.
+    posenc then runs without a compiler, for example in a container. The environment variable [bold]CXX[/] names the
+    compiler, and [bold]POSENC_CACHE[/] names the folder that posenc uses in place of ~/.cache/posenc.
 
     Example:
       posenc build

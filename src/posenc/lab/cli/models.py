@@ -74,7 +74,7 @@ def check(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say whether a model, loaded by transformers, rotates as its config says, and what was not compared.
+    """Say whether a model, loaded by transformers, rotates as its config says, and name what was not compared.
 
     Compares rates, softmax scales, pairing, and the lengths of learned tables. A bias of the scores (T5, ALiBi) and the
     weights are not compared. Exit code 1 if there is a difference.

@@ -38,7 +38,12 @@ def _pairing(value: str | None) -> str | None:
 
 Pairing = Annotated[
     str | None,
-    option("The pairing of a model type that posenc does not know.", "half|interleaved", False, callback=_pairing),
+    option(
+        "Which channels form a pair, for a model type that posenc does not know.",
+        "half|interleaved",
+        False,
+        callback=_pairing,
+    ),
 ]
 
 
