@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import runpy
 import subprocess
 import sys
@@ -345,6 +346,16 @@ def test_a_docstring_has_its_headings_in_order(entry: Row) -> None:
     assert -1 not in found, dict(zip(headings, found, strict=True))
     assert found == sorted(found)
     assert f"Place: {entry.place}." in doc
+
+
+def test_a_heading_with_text_behind_it_goes_on_below_it() -> None:
+    """The site shows text that is indented there as a box, with the first line as its title."""
+    found = [
+        (str(path), match[0])
+        for path in SRC.rglob("*.py")
+        for match in re.finditer(r"^( +)Precision: \S.*\n\1 +\S.*", path.read_text(encoding="utf-8"), re.M)
+    ]
+    assert not found
 
 
 @pytest.mark.parametrize("name", [n for n in posenc.__all__ if n != "testing"])

@@ -46,7 +46,7 @@ def rerotate(
         new_length: tokens of the sequence now.
 
     Precision: angles in float64, the rotation in float32, rounded once to the dtype of k; float64 throughout for
-        float64. A key in bfloat16 has then been rounded twice in all.
+    float64. A key in bfloat16 has then been rounded twice in all.
 
     Raises:
         TypeError: an encoding without a rotation.

@@ -49,7 +49,7 @@ class Timesteps(EmbeddingEncoding):
         same, the positions being times.
 
     Precision: angles in float64, rounded once at the end; diffusers forms them in float32, which at t = 1000 is off by
-        up to 6e-5 rad.
+    up to 6e-5 rad.
 
     Raises:
         ValueError: ``dim`` below 2; a shift of n or more; a ``max_period`` that is not above 0; an unknown order; x of

@@ -107,7 +107,7 @@ class AxialRoPE(Rotation):
         tokens: those are ``positions[None]``. All may be integer or float, and negative.
 
     Precision: angles in float64; cos and sin rounded once to float32; the rotation in float32, rounded once to the
-        dtype of q and k; float64 throughout for float64.
+    dtype of q and k; float64 throughout for float64.
 
     Raises:
         ValueError: widths that are odd or do not sum to the rotated channels; widths or rules that differ in a layout

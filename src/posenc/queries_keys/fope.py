@@ -60,8 +60,8 @@ class FoPE(Rotation):
         ``cos_coef``, ``sin_coef``: ``(num_kv_heads, rates, pairs)``, or 1 in front.
 
     Precision: angles and sums in float64 from the stored coefficients, rounded once to float32; the rotation in
-        float32, rounded once to the dtype of q and k; float64 throughout for float64. :meth:`inverse` and
-        :func:`posenc.rerotate` divide by the length of (C, S), which can be small.
+    float32, rounded once to the dtype of q and k; float64 throughout for float64. :meth:`inverse` and
+    :func:`posenc.rerotate` divide by the length of (C, S), which can be small.
 
     Raises:
         ValueError: a length in which no rate makes a turn; heads, channels or numbers that do not fit; frequencies

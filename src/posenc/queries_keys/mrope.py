@@ -52,7 +52,7 @@ class MRoPE(Rotation):
         positions ``(batch, seq, 3)``, or ``(seq,)`` or ``(batch, seq)`` for a text.
 
     Precision: angles in float64; cos and sin rounded once to float32; the rotation in float32, rounded once to the
-        dtype of q and k; float64 throughout for float64.
+    dtype of q and k; float64 throughout for float64.
 
     Raises:
         ValueError: sections that do not sum to the number of pairs, or that the layout cannot place; more key heads in

@@ -54,7 +54,7 @@ class PoPE(QueryKeyEncoding):
         q ``(batch, heads, q_len, head_dim)`` -> ``(batch, heads, q_len, 2 * head_dim)``; k likewise
 
     Precision: angles in float64; cos and sin rounded once to float32; magnitudes and products in float32, rounded once
-        to the dtype of q and k; float64 throughout for float64.
+    to the dtype of q and k; float64 throughout for float64.
 
     Raises:
         ValueError: heads that do not fit; frequencies without fixed rates; q or k of another ``head_dim`` or other

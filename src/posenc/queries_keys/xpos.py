@@ -47,8 +47,8 @@ class XPos(Rotation):
         q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
 
     Precision: as :class:`posenc.RoPE`; powers in float64. The scale of a token leaves the range of float32 (and of
-        bfloat16) ``max_positions - centre`` tokens from the centre, and positions from there on are refused; float16
-        has an eighth of that range, and is refused beyond it.
+    bfloat16) ``max_positions - centre`` tokens from the centre, and positions from there on are refused; float16
+    has an eighth of that range, and is refused beyond it.
 
     Raises:
         ValueError: an odd or too large ``rotary_dim``; ``gamma`` or ``scale_base`` of 0 or below; a negative centre;
