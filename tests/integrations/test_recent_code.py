@@ -395,6 +395,13 @@ def test_biases_by_the_root_of_the_distance_are_refused_in_words() -> None:
         ({"model_type": "moondream3_text", "max_context": float("inf")}, "max_context is inf, expected at most"),
         ({"model_type": "stripedhyena", "attn_layer_idxs": "12"}, "attn_layer_idxs is '12', a str, expected a list"),
         ({"model_type": "llama", "cross_attention_layers": 1.5}, "cross_attention_layers is 1.5, a float"),
+        (
+            {
+                **{"model_type": "gemma4_unified_text", "layer_types": [SLIDING, FULL] * 4},
+                "per_layer_config": {"1": {"head_dim": 512001536}},
+            },
+            "head_dim is 512001536, expected at most",
+        ),
         ({"model_type": "bert", "max_position_embeddings": 2**53}, "a table of 9007199254740992 positions by 4096"),
         (
             {
@@ -408,3 +415,12 @@ def test_biases_by_the_root_of_the_distance_are_refused_in_words() -> None:
 def test_what_does_not_fit_is_refused_by_its_key(config: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         describe(B | config)
+
+
+@pytest.mark.transformers_as_pinned
+def test_a_part_within_a_part_with_too_many_layers_is_named() -> None:
+    """Fuzz: an OverflowError of Python's own."""
+    text = {**B, "model_type": "qwen3_vl_text", "num_hidden_layers": 10**20}
+    vision = {"model_type": "qwen3_vl", "depth": 2, "hidden_size": 1152, "num_heads": 16}
+    described = describe({"model_type": "qwen3_vl", "text_config": {"x": text}, "vision_config": vision})
+    assert any("num_layers of 'qwen3_vl_text' is 1" in each for each in described.unread)

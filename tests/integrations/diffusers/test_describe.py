@@ -222,6 +222,12 @@ def test_bad_configs(tmp_path: Path) -> None:
         describe({"_class_name": "WanTransformer3DModel", "rope_max_seq_len": 10**10})
     with pytest.raises(ValueError, match="sizes with which no rotation can be built"):
         describe({"_class_name": "FluxTransformer2DModel", "axes_dims_rope": "wide"})
+    for name, key, value, said in (
+        ("OvisImageTransformer2DModel", "axes_dims_rope", {"a": 1}, r"got widths \{'a': 1\}, expected a list"),
+        ("BriaTransformer2DModel", "rope_theta", [[1]], r"got base \[\[1\]\], expected one number"),
+    ):
+        with pytest.raises(ValueError, match=f"sizes with which no rotation can be built: {said}"):
+            describe({"_class_name": name, key: value})
     with pytest.raises(ValueError, match="cannot build"):
         describe({"_class_name": "FluxTransformer2DModel", "num_attention_heads": "many"})
 

@@ -97,6 +97,10 @@ def _cos_sin(encoding: Turning, coordinates: Tensor, as_angles: bool) -> Pair:
 
 def axial(widths: Sequence[int], base: float | Sequence[Frequencies], *, layout: str = "interleaved") -> AxialRoPE:
     """An axis after another, each with its width; an axis of width 0 turns nothing."""
+    if not isinstance(widths, (list, tuple)):
+        raise TypeError(f"got widths {widths!r}, expected a list of numbers of channels, one for each coordinate.")
+    if not isinstance(base, (int, float)) and (not isinstance(base, (list, tuple)) or len(base) != len(widths)):
+        raise TypeError(f"got base {base!r}, expected one number.")
     used = [axis for axis, width in enumerate(widths) if width]
     rules = Geometric(float(base)) if isinstance(base, (int, float)) else tuple(base[axis] for axis in used)
     kept = tuple(int(widths[axis]) for axis in used)

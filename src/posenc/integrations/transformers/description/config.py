@@ -330,9 +330,11 @@ def need(config: Mapping[str, Any], name: str) -> Any:
             "config.json may leave out what transformers has defaults for; they are filled in if transformers is "
             "installed and knows the model type.)"
         )
-    if not found > 0:
+    most = _MOST_LAYERS if name == "num_layers" else _LONGEST
+    if not 0 < found <= most:
+        expected = "a number above 0" if not found > 0 else f"at most {most}"
         raise ValueError(
-            f"describe: {name} of {config.get('model_type')!r} is {found}, expected a number above 0; correct it."
+            f"describe: {name} of {config.get('model_type')!r} is {found}, expected {expected}; correct it."
         )
     return found
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posenc.integrations.transformers.description import model_types as models
-from posenc.integrations.transformers.description.config import need, size
+from posenc.integrations.transformers.description.config import need, size, tidy
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def kinds(model_type: str, config: Mapping[str, Any], *, by_class: bool) -> dict
             raise ValueError(f"describe: {name} has {len(given)} entries for {len(layers)} layers; give one for each.")
     # The layers are written as "5" or "05", by how many there are.
     own_keys = {
-        int(index): dict(keys)
+        int(index): tidy(keys)
         for index, keys in (config.get("per_layer_config") or {}).items()
         if str(index).isdecimal() and isinstance(keys, Mapping)
     }
