@@ -279,6 +279,7 @@ NOT_COMPARED = {
 }
 
 
+@pytest.mark.transformers_as_pinned
 @pytest.mark.parametrize("model_type", NOT_COMPARED)
 def test_each_encoding_that_was_not_compared_is_named(model_type: str) -> None:
     """A report of T5 once said "1 agree, 0 not checked", and its bias was never looked at."""

@@ -3,10 +3,7 @@
 import io
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
@@ -147,32 +144,6 @@ def test_ctrl_c_keeps_the_cases_that_are_done(
     _, *kept = [json.loads(line) for line in output.read_text().splitlines()]
     assert {line["case"] for line in kept} == {"decode"}
     assert f"Written to {output}" in said.getvalue()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_stopped_command_keeps_its_results_where_it_was_started(tmp_path: Path, number: signal.Signals) -> None:
-    """A relative FILE was written into the repository, and a child was killed 0.25 s after Ctrl-C."""
-    command = [sys.executable, "-m", "posenc", "bench", "rotate", "--only", "decode", "--rounds", "100000"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(
-            [*command, "--threads", "1", "--out", "kept/here.jsonl"],
-            cwd=tmp_path, env=environment, stdout=said, stderr=said,
-        )  # fmt: skip
-        try:
-            deadline = time.monotonic() + 120
-            while "rotation" not in (tmp_path / "said").read_text() and time.monotonic() < deadline:
-                time.sleep(0.1)
-            time.sleep(1)
-            process.send_signal(number)
-            code = process.wait(60)
-        finally:
-            process.kill()
-    text = (tmp_path / "said").read_text()
-    assert code == 128 + number, text
-    assert text.splitlines()[-1] == "posenc bench: stopped."
-    assert "Traceback" not in text
-    assert json.loads((tmp_path / "kept" / "here.jsonl").read_text().splitlines()[0])["threads"] == 1
 
 
 def test_results_are_written_whole_or_not_at_all(
