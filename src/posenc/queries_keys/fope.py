@@ -46,7 +46,7 @@ class FoPE(Rotation):
         kept: keep this many rates, the fastest, whatever ``trained_length`` says.
         dropped: what becomes of the pairs whose rate was dropped. "turned": C = S = 1 at every position, which turns
             them by 45 degrees and makes them longer by a factor of sqrt(2), as the authors' code and SGLang do.
-            "still": C = 1 and S = 0, as vLLM does since its pull request 55243.
+            "still": C = 1 and S = 0, as in vLLM with its pull request 55243.
         per_head: False for one set of coefficients for all heads.
         gain: of the normal distribution from which the coefficients are drawn, beside the identity.
         learned: whether the coefficients are trained.
@@ -72,8 +72,8 @@ class FoPE(Rotation):
         >>> fope.cos_coef.shape  # heads, rates, pairs: of eight rates, three make a turn within 64 tokens
         torch.Size([2, 3, 3])
 
-    Differs from the authors' code: there at most head_dim / 4 pairs have a series; here, as in SGLang, vLLM and
-    LMDeploy, every pair whose rate is kept.
+    Differs from the authors' code: there at most head_dim / 4 pairs have a series; here, as in SGLang and vLLM,
+    every pair whose rate is kept.
 
     References:
         Hua et al. Fourier Position Embedding: Enhancing Attention's Periodic Extension for Length Generalization. 2024.
