@@ -70,6 +70,17 @@ def check_tensor(cls: str, name: str, x: Tensor, head_dim: int, seq_dim: int, *,
         )
 
 
+def checked_kv_heads(cls: str, num_heads: int, num_kv_heads: int | None) -> int:
+    """How many heads k has: as many as q by default."""
+    found = num_heads if num_kv_heads is None else num_kv_heads
+    if num_heads < 1 or found < 1 or num_heads % found:
+        raise ValueError(
+            f"{cls}: got num_heads {num_heads} and num_kv_heads {found}, expected num_heads to be a multiple of "
+            "num_kv_heads."
+        )
+    return found
+
+
 def checked_groups(cls: str, x: Tensor, seq_dim: int, kv_heads: int) -> int:
     """How many heads of x share the rates of one key head."""
     index = tokens_at(x, seq_dim)

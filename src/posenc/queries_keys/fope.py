@@ -10,7 +10,7 @@ from posenc.frequencies import Frequencies, Geometric
 from posenc.frequencies.base import check_choice
 from posenc.kernels.precision import angles, as_float64
 from posenc.kernels.rotate.eager import Pairing
-from posenc.queries_keys._checks import check_fixed
+from posenc.queries_keys._checks import check_fixed, checked_kv_heads
 from posenc.queries_keys._rotation import Length, Role, Rotation
 
 Dropped = Literal["turned", "still"]
@@ -101,7 +101,7 @@ class FoPE(Rotation):
     ) -> None:
         super().__init__(head_dim, pairing=pairing, rotary_dim=rotary_dim, rotary_start=rotary_start, seq_dim=seq_dim)
         self.num_heads = num_heads
-        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        self.num_kv_heads = checked_kv_heads("FoPE", num_heads, num_kv_heads)
         self.trained_length = trained_length
         self.frequencies = Geometric() if frequencies is None else frequencies
         self.kept = kept
@@ -110,11 +110,6 @@ class FoPE(Rotation):
         self.gain = gain
         self.learned = learned
         self.heads_differ = per_head
-        if num_heads < 1 or self.num_kv_heads < 1 or num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"FoPE: got num_heads {num_heads} and num_kv_heads {self.num_kv_heads}, expected num_heads to be a "
-                "multiple of num_kv_heads."
-            )
         check_choice("FoPE", "dropped", dropped, get_args(Dropped))
         check_fixed("FoPE", self.frequencies)
         if not gain >= 0:

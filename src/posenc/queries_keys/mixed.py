@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from posenc.kernels.precision import as_float64
 from posenc.kernels.rotate.eager import Pairing
+from posenc.queries_keys._checks import checked_kv_heads
 from posenc.queries_keys._rotation import Length, Role, Rotation
 
 
@@ -94,12 +95,7 @@ class MixedRoPE(Rotation):
                 f"rotary_dim={self.rotary_dim // 4 * 4}."
             )
         self.num_heads = num_heads
-        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if num_heads < 1 or self.num_kv_heads < 1 or num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"MixedRoPE: got num_heads {num_heads} and num_kv_heads {self.num_kv_heads}, expected num_heads to be "
-                "a multiple of num_kv_heads."
-            )
+        self.num_kv_heads = checked_kv_heads("MixedRoPE", num_heads, num_kv_heads)
         if not base > 1:
             raise ValueError(f"MixedRoPE: got base {base}, expected more than 1, such as 10.")
         self.base = base

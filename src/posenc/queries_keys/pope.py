@@ -14,7 +14,7 @@ from posenc.frequencies.base import check_choice
 from posenc.kernels.inputs import check_replicates, is_distributed
 from posenc.kernels.precision import angles, as_float64, compute_dtype
 from posenc.positions import Positions, resolve
-from posenc.queries_keys._checks import check_fixed, check_lengths, check_tensor, checked_groups
+from posenc.queries_keys._checks import check_fixed, check_lengths, check_tensor, checked_groups, checked_kv_heads
 from posenc.queries_keys._rows import for_tensor
 
 Start = Literal["zero", "uniform"]
@@ -91,16 +91,11 @@ class PoPE(QueryKeyEncoding):
         super().__init__()
         self.head_dim = head_dim
         self.num_heads = num_heads
-        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        self.num_kv_heads = checked_kv_heads("PoPE", num_heads, num_kv_heads)
         self.frequencies = Geometric() if frequencies is None else frequencies
         self.start = start
         if head_dim < 1:
             raise ValueError(f"PoPE: got head_dim {head_dim}, expected at least 1.")
-        if num_heads < 1 or self.num_kv_heads < 1 or num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"PoPE: got num_heads {num_heads} and num_kv_heads {self.num_kv_heads}, expected num_heads to be a "
-                "multiple of num_kv_heads."
-            )
         check_choice("PoPE", "start", start, get_args(Start))
         check_fixed("PoPE", self.frequencies)
         self.rotary_dim = 2 * head_dim
