@@ -111,6 +111,6 @@ def _settle(model: nn.Module, inputs: Mapping[str, Any], rotations: dict[Any, Ro
             module.training = was
     for rotation in rotations.values():
         if rotation.left:
-            raise ValueError(f"{rotation.name} was called with  {rotation.left[0]}")
+            raise ValueError(f"{rotation.name} was called with {rotation.left[0]}")
     if not any(rotation.settled for rotation in rotations.values()):
         raise ValueError("the forward pass with these inputs does not call its rotation")
