@@ -182,7 +182,7 @@ MUTANTS = [
         "kernels/biased_attention/test_shares.py",
     ),
     ("scores/forgetting.py", "return state\n", "return state.float()\n", "kernels/biased_attention/test_fading.py"),
-    ("dot_product_attention.py", "k_len - q_len :]", ":q_len]", "test_dot_product_attention.py"),
+    ("dot_product_attention.py", "k_len - q_len :]", ":q_len]", "test_temperature.py"),
     (
         "positions/_resolve.py",
         "torch.arange(offset, offset + length,",
@@ -244,7 +244,10 @@ EXAM = {
         "/ positions.shape[-1])",
         "normalized",
     ),
-    "decodes_step_by_step_as_in_a_full_forward": ("scores/cope.py", "queries + content.offset", "queries", "cope"),
+    "decodes_step_by_step_as_in_a_full_forward": (
+        *("queries_keys/_rotation.py", "first: object = 0 if positions is None else positions", "first: object = 0"),
+        "rope",
+    ),
     "gives_packed_documents_what_it_gives_separate_ones": (
         "encoding.py",
         "resolve(positions, x.shape[-2], device",

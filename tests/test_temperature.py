@@ -35,6 +35,13 @@ def test_is_that_of_inkling() -> None:
     torch.testing.assert_close(ours[0, :, 0], expected)
 
 
+def test_fewer_queries_than_keys_are_the_last_tokens() -> None:
+    warm = posenc.Temperature("log", length=4)
+    q, k, v = torch.randn(3, 1, 2, 30, 16)
+    whole = posenc.attention(q, k, v, warm, causal=True)
+    torch.testing.assert_close(posenc.attention(q[:, :, -3:], k, v, warm, causal=True), whole[:, :, -3:])
+
+
 def test_log_n_begins_at_the_trained_length() -> None:
     tau = posenc.Temperature("log", length=512).temperature(torch.tensor([0, 511, 512 * 512 - 1]))
     torch.testing.assert_close(tau[0, :, 0], torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64))
