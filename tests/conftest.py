@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-# A shell starts a command with "&" or "nohup" so that it ignores these; the commands that a test stops would inherit that.
+# A shell starts a command with "&" or "nohup" so that it ignores these; what a test stops would inherit that.
 for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, _handler)
