@@ -108,7 +108,7 @@ def test_the_installed_command_is_this_one() -> None:
         (["extend", "--resume", "nowhere"], "there is no such run folder"),
         (["extend", "--resume", "--to", "5"], "a run continues with the options that it began with"),
         (["probe", "nowhere"], "nowhere: there is no such folder or file"),
-        (["probe", "nowhere", "--out", "heat.gif"], "expected a name that ends in .png, .svg or .json"),
+        (["probe", "nowhere", "--out", "heat.gif"], "expected a name that ends in .png, .svg, .pdf or .json"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -111,11 +111,13 @@ def test_what_released_checkpoints_have_is_not_warned_of(scaling: dict[str, Any]
     assert not [text for text in found if "temperature" in text or "squeezes" in text or "fails" in text]
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_the_wavelengths_are_drawn(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<svg"), (".SVG", b"<svg"), (".Pdf", b"%PDF")]
+)
+def test_the_wavelengths_are_drawn(tmp_path: Path, suffix: str, start: bytes) -> None:
     path = tmp_path / f"drawn{suffix}"
     printed(tmp_path, LLAMA_YARN, plot=path)
-    assert path.read_bytes()[:4] == (b"\x89PNG" if suffix == ".png" else b"<svg")
+    assert path.read_bytes()[:4] == start
 
 
 def test_a_drawing_of_another_kind_or_of_nothing_is_refused(tmp_path: Path) -> None:

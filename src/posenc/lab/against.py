@@ -15,6 +15,7 @@ from posenc.encoding import Encoding
 from posenc.integrations.transformers import Description, LayerGroup
 from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.words import ranges
+from posenc.lab.run.folder import check_suffix
 from posenc.lab.run.printable import escape, printable
 
 #: Smaller angle differences, in radians, count as equal: rates stored in float32 differ by as much.
@@ -283,7 +284,7 @@ def as_data(found: Comparison) -> dict[str, Any]:
 
 
 def draw(found: Comparison, path: Path) -> None:
-    """Draw the largest angle difference by position into a .png or .svg.
+    """Draw the largest angle difference by position into a .png, .svg or .pdf.
 
     Raises:
         ValueError: another suffix; no layers whose angles can be compared.
@@ -292,8 +293,7 @@ def draw(found: Comparison, path: Path) -> None:
 
     from posenc.lab.drawing.plots import MUTED, Picture, in_turn, save
 
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise ValueError(f"inspect: got plot {path}, expected a name that ends in .png or .svg.")
+    check_suffix("inspect --plot", path)
     turning = [(each.name, each.angles) for each in found.layers if each.angles is not None]
     if not turning:
         raise ValueError("inspect --against: there are no angles to compare, so there is nothing to draw.")

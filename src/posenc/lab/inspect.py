@@ -29,6 +29,7 @@ from posenc.integrations.transformers.rules.read import NO_TEMPERATURE
 from posenc.lab.checkpoint.read import read
 from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.words import ranges
+from posenc.lab.run.folder import check_suffix
 from posenc.lab.run.printable import escape, printable
 from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
 
@@ -139,7 +140,7 @@ def inspect(
         path: a folder with a ``config.json``, such a file, a GGUF file (with the package ``gguf``), the name of an
             installed package that ships one of them, the folder of a pipeline or model of diffusers, or the name of a
             model of timm, where those are installed.
-        plot: a .png or .svg file for a plot of the wavelengths.
+        plot: a .png, .svg or .pdf file for a plot of the wavelengths.
         pairing: the pairing of a model type that posenc does not know.
         console: the console to print on; the terminal by default.
 
@@ -150,8 +151,8 @@ def inspect(
         ValueError: the file does not exist, posenc knows no encoding in it, its keys contradict each other, or ``plot``
             has another suffix.
     """
-    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
-        raise ValueError(f"inspect: got plot {plot}, expected a name that ends in .png or .svg.")
+    if plot is not None:
+        check_suffix("inspect --plot", plot)
     found = read(path, pairing=pairing)
     console = Console() if console is None else console
     console.print(f"[bold]{escape(str(path))}[/]  {escape(found.model_type)}", highlight=False, soft_wrap=True)

@@ -53,7 +53,7 @@ def test_a_learned_table_has_no_cells_past_its_end(tiny_model) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"output": Path("heat.gif")}, "expected a name that ends in .png, .svg or .json"),
+        ({"output": Path("heat.gif")}, "expected a name that ends in .png, .svg, .pdf or .json"),
         ({"length": 100}, "expected more than the 256 tokens of training"),
         ({"rules": ["yarm"]}, "did you mean 'yarn'"),
     ],

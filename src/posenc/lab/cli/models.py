@@ -24,7 +24,7 @@ def inspect(
     to: Annotated[int | None, option("With --against: compare at positions up to N.", "N", LONGEST)] = None,
     plot: Annotated[
         Path | None,
-        option("Draw the wavelengths, or the difference of the angles, into this .png or .svg.", "FILE", False),
+        option("Draw the wavelengths, or the difference of the angles, into this .png, .svg or .pdf.", "FILE", False),
     ] = None,
     pairing: Pairing = None,
     as_json: Json = False,

@@ -9,8 +9,6 @@ from typing import Any
 from posenc.lab.drawing.plots import Picture, save
 from posenc.lab.run import folder as runs
 
-SUFFIXES = (".svg", ".pdf", ".png")
-
 
 def write_plots(pictures: Sequence[Picture], folder: Path) -> list[Path]:
     """Write each picture in each format, as ``folder/<name>.<suffix>``."""
@@ -18,7 +16,7 @@ def write_plots(pictures: Sequence[Picture], folder: Path) -> list[Path]:
     written = []
     for picture in pictures:
         name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in picture.name).strip("-")
-        for suffix in SUFFIXES:
+        for suffix in runs.PICTURES:
             path = folder / f"{name}{suffix}"
             save([picture], path, heading="")
             written.append(path)

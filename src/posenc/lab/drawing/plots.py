@@ -153,7 +153,7 @@ def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
             picture.draw(axes)
             wrapped = textwrap.fill(picture.title, 44, break_long_words=False, break_on_hyphens=False)
             axes.set_title(wrapped, loc="left")
-        if path.suffix == ".svg":
+        if path.suffix.lower() == ".svg":
             text = _themed(figure)
             dark = "".join(f"--{name}:{on_black};" for name, (_, on_black) in HUES.items())
             rule = (
@@ -165,7 +165,7 @@ def save(pictures: Sequence[Picture], path: Path, *, heading: str) -> None:
             runs.write(path, text.replace(">", f"><style>{rule}</style>", 1))
             return
         out = io.BytesIO()
-        if path.suffix == ".pdf":
+        if path.suffix.lower() == ".pdf":
             figure.savefig(out, format="pdf", facecolor="white", metadata={"CreationDate": None})
         else:
             FigureCanvasAgg(figure).print_figure(out, dpi=160, facecolor="white", format="png")

@@ -17,7 +17,6 @@ from posenc.lab.encodings.spec import parse
 from posenc.lab.run import folder as runs
 from posenc.lab.run.printable import escape
 
-SUFFIXES = (".png", ".svg", ".pdf")
 _SHADES = " ░▒▓█"
 _PLACES = {
     "embeddings": "embeddings, once before the first block",
@@ -53,8 +52,8 @@ def show(
             a run that has not trained this encoding.
         RunError: no such run.
     """
-    if output is not None and output.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"show: got output {output}, expected a name that ends in .png, .svg or .pdf.")
+    if output is not None:
+        runs.check_suffix("show --out", output)
     if length < 2:
         raise ValueError(f"show: got length {length}, expected at least 2 positions to draw.")
     for name, size in (("dim", dim), ("heads", heads)):

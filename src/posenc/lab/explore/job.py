@@ -75,8 +75,7 @@ def explore(target: str = "rope", out: Path = Path("explore.html")) -> Path:
     Raises:
         ValueError: an unknown name, a model without rotary layers, or an output with another suffix.
     """
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"explore: got output {out}, expected a name that ends in .html.")
+    runs.check_suffix("explore", out, (".html", ".htm"))
     start = _start(target)
     page = _render(start)
     out.parent.mkdir(parents=True, exist_ok=True)

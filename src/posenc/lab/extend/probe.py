@@ -27,7 +27,6 @@ from posenc.lab.run.printable import escape
 from posenc.lab.run.progress import Stages
 from posenc.lab.run.signals import cores
 
-SUFFIXES = (".png", ".svg", ".json")
 READ = 32_768
 """Tokens of the text from which the probe takes its places."""
 
@@ -44,8 +43,8 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
     """
     output = request.output
     console = Console() if console is None else console
-    if output is not None and output.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"probe: got --out {output}, expected a name that ends in .png, .svg or .json.")
+    if output is not None:
+        runs.check_suffix("probe --out", output, (*runs.PICTURES, ".json"))
     preview = looked_at("probe", request)
     trained = preview.trained_length
     length = 2 * trained if request.length is None else request.length

@@ -103,7 +103,9 @@ class ProbeRequest:
     quick: Annotated[
         bool, typer.Option("--quick", help="One place in the text and three distances: a third of the time.")
     ] = False
-    output: Annotated[Path | None, option("Write the heatmap as .png, .svg or .json.", "FILE", False, "--out")] = None
+    output: Annotated[Path | None, option("Write the heatmap: .png, .svg, .pdf or .json.", "FILE", False, "--out")] = (
+        None
+    )
     dtype: Dtype = "auto"
     threads: Threads = None
     trust_remote_code: Trust = False

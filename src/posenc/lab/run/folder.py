@@ -25,6 +25,14 @@ STOP = "stop"
 LOCK = ".lock"
 
 RUNS = Path("runs")
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def check_suffix(option: str, path: Path, suffixes: tuple[str, ...] = PICTURES) -> None:
+    """Refuse the name of a file that ``option`` cannot write; ``.PNG`` is the same as ``.png``."""
+    if path.suffix.lower() not in suffixes:
+        *first, last = suffixes
+        raise ValueError(f"{option}: got {path}, expected a name that ends in {', '.join(first)} or {last}.")
 
 
 def write(path: Path, data: bytes | str) -> None:
