@@ -235,7 +235,7 @@ def test_half_a_training_is_not_saved(
     again = "--tune 3 --method lora --positions skipwise --window 32 --batch 2"
     with pytest.raises(
         RunError,
-        match=f"and posenc does not save half-trained weights; continue with {again}, or remove",
+        match=f"and posenc saves no half-trained weights; continue with {again}, or remove",
     ):
         extend.resume(run, extend.Ending(save=saved), quiet())
     assert not saved.exists()

@@ -3,7 +3,7 @@
 import contextlib
 import shlex
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -130,7 +130,7 @@ def _finish(
     alone = runs.locked(run, patience=1.0) if processes.is_first else contextlib.nullcontext()
     with listening(_stop) as received, alone:
         try:
-            _work(run, load_config(run), ending, console, processes, checkpoint)
+            _Job.begun(run, load_config(run), ending, console, processes, checkpoint).finish()
         except (KeyboardInterrupt, SystemExit) as end:  # the second is rich's, where nobody reads what it prints
             again = shlex.join(["posenc", "extend", "--resume", str(run), *words_of(ending)])
             if isinstance(end, SystemExit) and not received:
@@ -143,157 +143,171 @@ def _stop(number: int) -> None:
     raise KeyboardInterrupt  # which no code on the way catches as its own error
 
 
-def _work(
-    run: Path,
-    config: ExtendConfig,
-    ending: Ending,
-    console: Console,
-    processes: Processes,
-    checkpoint: Checkpoint | None,
-) -> None:
-    trusted = config.trust_remote_code
-    check_same(checkpoint.preview if checkpoint else look(config.model, trust_remote_code=trusted), dict(config.files))
-    environment.check_versions("run", config.versions, _versions())
-    if ending.save is not None:
-        check_free(ending.save)
-    torch.set_num_threads(config.threads)
-    read = runs.load_tensors(run / runs.TOKENS)["tokens"]
-    checkpoint = checkpoint or opened(config.model, config.dtype, trusted)
-    if ending.save is not None:
-        check_loads(checkpoint)
-    if processes.is_first:
-        for folder in (run, *run.glob(f"{files.RULES}/*")):
-            runs.clear_partial_writes(folder)
-        _measure(run, config, checkpoint, read, console)
-    name: str = processes.share(Measured.read(run, config).chosen() if processes.is_first else None)
-    if ending.save is not None and not ending.tune:
-        ending = processes.share(_as_trained(run, name, ending) if processes.is_first else ending)
-    if ending.tune:
-        _tune(run, config, name, ending, checkpoint, read, console, processes)
-    if processes.is_first:
-        _report(run, config, name, ending, checkpoint, console)
+@dataclass(frozen=True)
+class _Job:
+    """A run whose folder was made: what is left to do of it, in this process."""
 
+    run: Path
+    config: ExtendConfig
+    ending: Ending
+    console: Console
+    processes: Processes
+    checkpoint: Checkpoint
+    read: Tensor  # the tokens of the measured text
 
-def _measure(run: Path, config: ExtendConfig, checkpoint: Checkpoint, read: Tensor, console: Console) -> None:
-    introduce(run, config, checkpoint, console)
-    if not (run / runs.ENVIRONMENT).exists():
-        runs.write_json(run / runs.ENVIRONMENT, environment.describe(threads=config.threads, device=config.device))
-    lacking = _lacking(run, config)
-    if not lacking:
-        return
-    if (rule_folder(run, "none") / files.PROBE).exists():
-        console.print(f"[dim]next    [/] {escape(lacking[0])}: what comes before it is done", highlight=False)
-    time = estimate(run, config, measure(checkpoint, read))
-    console.print(f"[dim]time    [/] {time}\n", highlight=False, soft_wrap=True)
-    with Stages(console) as stages:
-        work = Work(run, config, checkpoint, read, stages)
-        work.probe(list(config.rules))
-        if config.search:
-            work.search()
-            work.probe(["longrope"])
-        work.full("none")
-        work.windows()
-        for name in Measured.read(run, config).finalists():
-            work.full(name)
-        if config.retrieval:
-            for name in dict.fromkeys(("none", Measured.read(run, config).chosen())):
-                work.retrieve(name)
+    @classmethod
+    def begun(
+        cls,
+        run: Path,
+        config: ExtendConfig,
+        ending: Ending,
+        console: Console,
+        processes: Processes,
+        checkpoint: Checkpoint | None,
+    ) -> "_Job":
+        """Check that the model and the versions are those of the run, and load what it needs."""
+        trusted = config.trust_remote_code
+        preview = checkpoint.preview if checkpoint else look(config.model, trust_remote_code=trusted)
+        check_same(preview, dict(config.files))
+        environment.check_versions("run", config.versions, _versions())
+        if ending.save is not None:
+            check_free(ending.save)
+        torch.set_num_threads(config.threads)
+        read = runs.load_tensors(run / runs.TOKENS)["tokens"]
+        checkpoint = checkpoint or opened(config.model, config.dtype, trusted)
+        if ending.save is not None:
+            check_loads(checkpoint)
+        return cls(run, config, ending, console, processes, checkpoint, read)
 
+    def finish(self) -> None:
+        if self.processes.is_first:
+            for folder in (self.run, *self.run.glob(f"{files.RULES}/*")):
+                runs.clear_partial_writes(folder)
+            self._measure()
+        name: str = self.processes.share(self._measured().chosen() if self.processes.is_first else None)
+        ending = self.ending
+        if ending.save is not None and not ending.tune:
+            ending = self.processes.share(self._as_trained(name) if self.processes.is_first else ending)
+        if ending.tune:
+            self._tune(name, ending)
+        if self.processes.is_first:
+            self._report(name, ending)
 
-def _lacking(run: Path, config: ExtendConfig) -> list[str]:
-    measured = Measured.read(run, config)
-    lacking = measured.lacks()
-    if config.retrieval and not lacking:
-        asked = dict.fromkeys(("none", measured.chosen()))
-        lacking = [f"retrieval with {name}" for name in asked if unasked(run, name)]
-    return lacking
+    def _measured(self) -> Measured:
+        return Measured.read(self.run, self.config)
 
+    def _measure(self) -> None:
+        introduce(self.run, self.config, self.checkpoint, self.console)
+        if not (self.run / runs.ENVIRONMENT).exists():
+            here = environment.describe(threads=self.config.threads, device=self.config.device)
+            runs.write_json(self.run / runs.ENVIRONMENT, here)
+        lacking = self._lacking()
+        if not lacking:
+            return
+        if (rule_folder(self.run, "none") / files.PROBE).exists():
+            self.console.print(f"[dim]next    [/] {escape(lacking[0])}: what comes before it is done", highlight=False)
+        time = estimate(self.run, self.config, measure(self.checkpoint, self.read))
+        self.console.print(f"[dim]time    [/] {time}\n", highlight=False, soft_wrap=True)
+        with Stages(self.console) as stages:
+            work = Work(self.run, self.config, self.checkpoint, self.read, stages)
+            work.probe(list(self.config.rules))
+            if self.config.search:
+                work.search()
+                work.probe(["longrope"])
+            work.full("none")
+            work.windows()
+            for name in self._measured().finalists():
+                work.full(name)
+            if self.config.retrieval:
+                for name in dict.fromkeys(("none", self._measured().chosen())):
+                    work.retrieve(name)
 
-def _as_trained(run: Path, name: str, ending: Ending) -> Ending:
-    """Save a run as it is: take over its finished training, without further steps."""
-    folder = rule_folder(run, name) / files.TUNED
-    if not (folder / files.TUNING).exists():
-        return ending
-    told = runs.read_json(folder / files.TUNING)
-    method, positions, window, batch = (told[name] for name in ("method", "positions", "window", "batch"))
-    if not (folder / files.TUNE_REPORT).exists():
-        shown = f"--tune {told['steps']} --method {method} --positions {positions} --window {window} --batch {batch}"
-        raise RunError(
-            "--save: the training of this run stopped before its end, and posenc does not save half-trained weights; "
-            f"continue with {shown}, or remove {folder} to save the weights as they were before the training."
-        )
-    return Ending(ending.save, told["steps"], method, positions, window, batch)
+    def _lacking(self) -> list[str]:
+        measured = self._measured()
+        lacking = measured.lacks()
+        if self.config.retrieval and not lacking:
+            asked = dict.fromkeys(("none", measured.chosen()))
+            lacking = [f"retrieval with {name}" for name in asked if unasked(self.run, name)]
+        return lacking
 
-
-def _tune(
-    run: Path,
-    config: ExtendConfig,
-    name: str,
-    ending: Ending,
-    checkpoint: Checkpoint,
-    read: Tensor,
-    console: Console,
-    processes: Processes,
-) -> None:
-    from posenc.lab.extend.tune import tune
-
-    rule = rule_of(run, name)
-    folder = rule_folder(run, name) / files.TUNED
-    positions = ending.positions or ("whole" if config.device == "cuda" else "skipwise")
-    window = config.length if positions == "whole" else ending.window or min(512, max(16, config.trained_length // 8))
-    if processes.is_first and (checkpoint_file := folder / runs.CHECKPOINT).exists():
-        steps_done = len(runs.load_tensors(checkpoint_file).get("progress.losses", ()))
-        console.print(f"The training continues after step {steps_done} of {ending.tune}.", highlight=False)
-    with Stages(console) as stages:
-        stage = stages.begin(f"{name}, training", ending.tune, unit="step")
-        stage.at(0)
-        done = tune(
-            checkpoint,
-            rule,
-            training_text(config, checkpoint.tokenizer, read, window),
-            length=config.length,
-            steps=ending.tune,
-            window=window,
-            batch=ending.batch or max(2, processes.size),
-            method=ending.method,  # type: ignore[arg-type]  # the command line has checked it
-            positions=positions,  # type: ignore[arg-type]
-            seed=config.seed,
-            folder=folder,
-            on_progress=lambda step: stage.at(step.step, loss=step.loss),
-        )
-        stage.done()
-        if processes.is_first and not (folder / files.PASS).exists():
-            runs.write_json(folder / files.TUNE_REPORT, done.to_dict())
-            work = Work(run, config, checkpoint, read, stages)
-            with applied(checkpoint, Candidate(name, rule, checkpoint.frequencies), config.length) as model:
-                work.read(model, folder / files.PASS, title=f"{name} tuned")
-
-
-def _report(
-    run: Path, config: ExtendConfig, name: str, ending: Ending, checkpoint: Checkpoint, console: Console
-) -> None:
-    with console.status("Writing the report"):
-        found = collect(run)
-        page = report.write(run, found)
-    report.print_table(run, console, found)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
-    if ending.save is not None:
-        if found.verdict.kind == "none of them" and not config.chosen and not ending.tune:
-            raise RunError(
-                "--save: no rule holds, so nothing is saved; to save the model nevertheless, name a rule: --rules "
-                f"{name}."
+    def _as_trained(self, name: str) -> Ending:
+        """Save a run as it is: take over its finished training, without further steps."""
+        folder = rule_folder(self.run, name) / files.TUNED
+        if not (folder / files.TUNING).exists():
+            return self.ending
+        told = runs.read_json(folder / files.TUNING)
+        method, positions, window, batch = (told[name] for name in ("method", "positions", "window", "batch"))
+        if not (folder / files.TUNE_REPORT).exists():
+            shown = (
+                f"--tune {told['steps']} --method {method} --positions {positions} --window {window} --batch {batch}"
             )
-        rule = rule_of(run, name)
-        save(
-            checkpoint,
-            checkpoint.frequencies if rule is None else rule,  # none: its own rule, with the new length in the config
-            ending.save,
-            length=config.length,
-            name=name,
-            tuned=bool(ending.tune),
-            perplexities=for_card(found),
-        )
-        console.print(f"Saved: {ending.save}, {config.label} with {name}", highlight=False, soft_wrap=True)
+            raise RunError(
+                "--save: the training of this run stopped before its end, and posenc saves no half-trained weights; "
+                f"continue with {shown}, or remove {folder} to save the weights as they were before the training."
+            )
+        return Ending(self.ending.save, told["steps"], method, positions, window, batch)
+
+    def _tune(self, name: str, ending: Ending) -> None:
+        from posenc.lab.extend.tune import tune
+
+        rule = rule_of(self.run, name)
+        folder = rule_folder(self.run, name) / files.TUNED
+        positions = ending.positions or ("whole" if self.config.device == "cuda" else "skipwise")
+        short = ending.window or min(512, max(16, self.config.trained_length // 8))
+        window = self.config.length if positions == "whole" else short
+        if self.processes.is_first and (checkpoint_file := folder / runs.CHECKPOINT).exists():
+            steps_done = len(runs.load_tensors(checkpoint_file).get("progress.losses", ()))
+            self.console.print(f"The training continues after step {steps_done} of {ending.tune}.", highlight=False)
+        with Stages(self.console) as stages:
+            stage = stages.begin(f"{name}, training", ending.tune, unit="step")
+            stage.at(0)
+            done = tune(
+                self.checkpoint,
+                rule,
+                training_text(self.config, self.checkpoint.tokenizer, self.read, window),
+                length=self.config.length,
+                steps=ending.tune,
+                window=window,
+                batch=ending.batch or max(2, self.processes.size),
+                method=ending.method,  # type: ignore[arg-type]  # the command line has checked it
+                positions=positions,  # type: ignore[arg-type]
+                seed=self.config.seed,
+                folder=folder,
+                on_progress=lambda step: stage.at(step.step, loss=step.loss),
+            )
+            stage.done()
+            if self.processes.is_first and not (folder / files.PASS).exists():
+                runs.write_json(folder / files.TUNE_REPORT, done.to_dict())
+                work = Work(self.run, self.config, self.checkpoint, self.read, stages)
+                candidate = Candidate(name, rule, self.checkpoint.frequencies)
+                with applied(self.checkpoint, candidate, self.config.length) as model:
+                    work.read(model, folder / files.PASS, title=f"{name} tuned")
+
+    def _report(self, name: str, ending: Ending) -> None:
+        with self.console.status("Writing the report"):
+            found = collect(self.run)
+            page = report.write(self.run, found)
+        report.print_table(self.run, self.console, found)
+        self.console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+        if ending.save is not None:
+            if found.verdict.kind == "none of them" and not self.config.chosen and not ending.tune:
+                raise RunError(
+                    "--save: no rule holds, so nothing is saved; to save the model nevertheless, name a rule: --rules "
+                    f"{name}."
+                )
+            rule = rule_of(self.run, name)
+            save(
+                self.checkpoint,
+                rule or self.checkpoint.frequencies,  # its own rule, with the new length in the config
+                ending.save,
+                length=self.config.length,
+                name=name,
+                tuned=bool(ending.tune),
+                perplexities=for_card(found),
+            )
+            self.console.print(
+                f"Saved: {ending.save}, {self.config.label} with {name}", highlight=False, soft_wrap=True
+            )
 
 
 def _versions() -> dict[str, str]:
