@@ -72,30 +72,31 @@ def attention(
             tokens see their own document only. The queries are the last q_len of the keys.
         mask: one more restriction, broadcast to ``(batch, heads, q_len, k_len)``: True where a query may see a key
             (bool), or numbers that are added to the scores (float).
-        sinks: one score for each head: it takes its share of the softmax and has no value.
+        sinks: one extra score for each head: it takes part in the softmax and has no value.
         state: what ``encoding.carry`` made of the layer's input, for an encoding that has a state.
         scale: :math:`s`; by default the encoding's own, which is 1 / sqrt(head_dim) for almost all. The bias is not
             multiplied by it. The encoding's temperatures, where it has any, are :math:`\tau^p`, which leaves the bias
             alone, and :math:`\tau^s`, which multiplies it too.
         dropout_p: dropout on the weights; pass 0.0 outside training.
-        implementation: "auto" takes the fastest exact one (:func:`posenc.explain` says which). One that is named runs,
-            or the call is refused. "cpu": compiled code, for no bias or one of the distance. "sdpa": PyTorch's own,
-            without a bias. "blocks": blocks of queries, each with its bias, which is made again in the backward.
-            "flex": FlexAttention; no backward on the CPU. "channels": a bias that separates, as extra channels of q and
-            k. "dense": all scores at once, the reference.
+        implementation: "auto" chooses the fastest exact one (:func:`posenc.explain` says which). If you name one, it is
+            used, or the call raises an error. "cpu": compiled code, for no bias or a bias of the distance, and some
+            others. "sdpa": PyTorch's own, without a bias. "blocks": one block of queries at a time, whose bias is
+            computed again in the backward. "flex": FlexAttention; no backward on the CPU. "channels": a bias that is
+            a dot product, as extra channels of q and k. "dense": all scores at once, the reference.
 
     Returns:
         ``(batch, heads, q_len, value_dim)``, in the dtype of q. A query that may see nothing gets zeros.
 
-    Precision: exact for float64 and float32, up to rounding; "cpu" takes a weight below exp(-87) of the largest of its
-    query for 0, and rounds half precision once, on the way out. With a bias, half precision inputs are worked on in
-    float32, because a bias of some hundreds has no fraction left in bfloat16. "channels" rounds the bias with the dot
-    product: its error grows with the position. If q, k and v have different dtypes, all are cast to the widest first.
+    Precision: exact for float64 and float32, up to rounding; "cpu" sets weights below exp(-87) of the largest of
+    the query to 0, and rounds float16 and bfloat16 once, in the result. With a bias, the arithmetic of float16 and
+    bfloat16 is float32, because a bias of some hundreds has no fraction left in bfloat16. "channels" rounds the bias
+    with the dot product: its error grows with the position. If q, k and v have different dtypes, all are cast to the
+    widest first.
 
     Raises:
         ValueError: heads, lengths, masks, dtypes or positions that do not fit; more queries than keys with ``causal``
             or ``window``; a scale that is not finite; keys after a query for an encoding that is ``causal_only``; an
-            implementation that cannot take the call.
+            implementation that cannot compute the call.
         TypeError: nested tensors.
 
     Example:

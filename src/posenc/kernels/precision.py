@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which tensors of ``dtype`` are worked on: float64 for itself, float32 for all narrower ones."""
+    """The dtype in which tensors of ``dtype`` are computed: float64 for float64, float32 for all narrower ones."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

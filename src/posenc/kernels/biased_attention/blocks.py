@@ -50,7 +50,7 @@ def distances(problem: Problem) -> Tensor | None:
 
 @dataclass(frozen=True)
 class _Layout:
-    """The order in which queries are worked on, and the blocks of that order.
+    """The order in which queries are computed, and the blocks of that order.
 
     With a table of distances the last query comes first, because then a block of the bias is a view of the table.
     """
