@@ -1,5 +1,7 @@
 """A stack of blocks that is given another encoding."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -39,3 +41,41 @@ def test_a_table_for_larger_images_is_given_to_the_model_that_learned_a_smaller_
     assert {block.self_attn.encoding for block in model.layers} == {model.encoding}
     assert model(inputs(seq=12)).shape == (2, 12, DIM)
     assert len([name for name, _ in model.named_parameters() if name.endswith("table")]) == 1
+
+
+ENCODINGS = {
+    "none": posenc.NoPE(),
+    "learned": posenc.Learned(16, length=8),
+    "rope": posenc.RoPE(8),
+    "t5": posenc.T5Bias(2),
+    "fire": posenc.FIRE(2),
+    "cope": posenc.CoPE(2, 8, length=4),
+    "shaw": posenc.scores.Shaw(2, 8, reach=4),
+    "deberta": posenc.scores.DeBERTa(16, 2),
+    "forgetting": posenc.Forgetting(16, 2),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
+@pytest.mark.parametrize("shape", [(0, 5, 16), (2, 0, 16), (0, 0, 16)], ids=str)
+def test_no_rows_and_no_tokens_give_an_empty_result(encoding: posenc.Encoding, shape: tuple[int, int, int]) -> None:
+    decoder = Transformer(16, 2, 1, copy.deepcopy(encoding), causal=True)
+    ones = torch.ones(shape[:2], dtype=torch.long)
+    for options in ({}, {"attention_mask": ones}, {"documents": ones}, {"cache": decoder.new_cache()}):
+        x = torch.randn(shape, requires_grad="cache" not in options)
+        y = decoder(x, **options)
+        assert y.shape == shape
+        if x.requires_grad:
+            y.sum().backward()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
+def test_a_step_without_tokens_changes_nothing(encoding: posenc.Encoding) -> None:
+    decoder = Transformer(16, 2, 1, copy.deepcopy(encoding), causal=True).eval()
+    x, real = torch.randn(2, 7, 16), torch.tensor([[1] * 7, [0, 0] + [1] * 5])
+    with torch.no_grad():
+        whole, cache = decoder(x, attention_mask=real), decoder.new_cache()
+        parts = [
+            decoder(x[:, rows], attention_mask=real[:, rows], cache=cache) for rows in (slice(3), slice(0), slice(3, 7))
+        ]
+    torch.testing.assert_close(torch.cat(parts, dim=1)[real.bool()], whole[real.bool()])

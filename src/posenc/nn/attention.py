@@ -305,7 +305,7 @@ class Attention(nn.Module):
 
     def _heads(self, flat: Tensor, norm: nn.Module | None) -> Tensor:
         """``(batch, seq, heads * head_dim)`` -> ``(batch, heads, seq, head_dim)``, each head normalised."""
-        heads = flat.view(*flat.shape[:2], -1, self.head_dim)
+        heads = flat.view(*flat.shape[:2], flat.shape[2] // self.head_dim, self.head_dim)
         if norm is not None:
             heads = norm(heads)
         by_head: Tensor = heads.transpose(1, 2)

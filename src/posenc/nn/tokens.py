@@ -162,7 +162,7 @@ def _positions(
     if positions is not None and type(positions) is not int:
         raise TypeError(f"{name}: got positions as a {type(positions).__name__}, expected None, an int or a tensor.")
     start = kept.next_position if positions is None else torch.full_like(kept.next_position, positions)
-    if mask is None and documents is None:
+    if not seq or (mask is None and documents is None):
         new = start + torch.arange(seq, device=x.device)
         return new[0] if len(new) == 1 else new, start + seq
     real = torch.ones(1, seq, dtype=torch.int64, device=x.device) if mask is None else mask.long()

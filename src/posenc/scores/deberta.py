@@ -102,7 +102,7 @@ class DeBERTa(ContextualEncoding):
             )
         k = k if k.shape[1] == self.num_heads else k.repeat_interleave(self.num_heads // k.shape[1], dim=1)
         rows = self.rows(content.q_positions, content.k_positions)
-        rows = rows.reshape(-1, 1, *rows.shape[-2:]).expand(*q.shape[:3], -1)
+        rows = rows.unsqueeze(-3).expand(*q.shape[:3], -1)
         by_query = (q @ self._rows_of(self.k_proj, q.dtype)).gather(-1, rows)
         by_key = (k @ self._rows_of(self.q_proj, q.dtype)).gather(-1, rows.transpose(-1, -2)).transpose(-1, -2)
         return content.scale * (by_query + by_key)

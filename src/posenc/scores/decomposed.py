@@ -103,11 +103,11 @@ class DecomposedBias(ContextualEncoding):
         bias = self._met(q, self.rows, dy) + self._met(q, self.columns, dx)
         if self.prefix:
             inside = (i >= self.prefix)[..., :, None] & (j >= self.prefix)[..., None, :]
-            bias = bias * inside.reshape(-1, 1, *inside.shape[-2:]).to(q.device)
+            bias = bias * inside.unsqueeze(-3).to(q.device)
         return bias
 
     def _met(self, q: Tensor, table: Tensor, distance: Tensor) -> Tensor:
         """The products of the queries with the vector of each distance, ``(batch, heads, q_len, k_len)``."""
         by_row = q @ table.to(q.dtype).T
-        rows = distance.to(q.device).reshape(-1, 1, *distance.shape[-2:]) + len(table) // 2
+        rows = distance.to(q.device).unsqueeze(-3) + len(table) // 2
         return by_row.gather(-1, rows.clamp(0, len(table) - 1).expand(*q.shape[:3], -1))

@@ -110,8 +110,8 @@ class Shaw(ContextualEncoding):
         return by_row @ self.values_table.to(weights.dtype)
 
     def _rows(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The row of each pair, ``(batch or 1, 1, q_len, k_len)``, and where there is one."""
+        """The row of each pair, ``([batch,] 1, q_len, k_len)``, and where there is one."""
         ahead = -distance(q_positions, k_positions).round().long().to(q_positions.device)
-        ahead = ahead.reshape(-1, 1, *ahead.shape[-2:])
+        ahead = ahead.unsqueeze(-3)
         rows = ahead.clamp(-self.reach, self.reach) + self.reach
         return rows, ahead.abs() <= self.reach if self.beyond == "nothing" else None

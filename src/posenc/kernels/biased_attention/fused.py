@@ -79,6 +79,8 @@ def refusal(problem: Problem) -> str | None:
         return _not_plain(problem.q, problem.k, problem.v)
     if problem.dropout_p:
         return "it has no dropout"
+    if not problem.q.numel():
+        return "there are no queries"
     if torch.compiler.is_compiling():
         return "torch.compile cannot see through it"
     if is_transformed():

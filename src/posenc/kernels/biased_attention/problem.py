@@ -109,7 +109,7 @@ class Problem:
                 far = ((t - u) >= window) | ((u - t) >= window)
                 hidden = far if hidden is None else hidden | far
         if self.documents is not None:
-            documents = self.documents.reshape(-1, 1, self.k_len)
+            documents = torch.atleast_2d(self.documents)[:, None]
             own = documents[..., self.offset + rows.start : self.offset + rows.stop]
             other = own[..., :, None] != documents[..., None, keys]
             hidden = other if hidden is None else hidden | other
