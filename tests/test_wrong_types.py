@@ -91,3 +91,32 @@ def test_numbers_of_numpy_are_written_as_json(made: posenc.Encoding) -> None:
     data = json.loads(json.dumps(made.to_dict()))
     again = type(made).from_dict(data)
     assert again.to_dict() == made.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("built", "name", "value"),
+    [
+        (posenc.RoPE(16), "frequencies", posenc.YaRN(4, trained_length=32)),
+        (posenc.RoPE(16), "pairing", "interleaved"),
+        (posenc.RoPE(16), "seq_dim", -3),
+        (posenc.AxialRoPE(16), "frequencies", posenc.Geometric(base=100)),
+        (posenc.FoPE(16, num_heads=2, trained_length=64), "trained_length", 128),
+        (posenc.Sinusoidal(16), "frequencies", posenc.Geometric(base=100)),
+        (posenc.embeddings.SinusoidalGrid(16), "frequencies", posenc.Geometric(base=100)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, posenc.Encoding) else str(value),
+)
+def test_a_setting_that_was_read_when_it_was_built_cannot_be_assigned(
+    built: posenc.Encoding, name: str, value: object
+) -> None:
+    """The tables stayed as they were, and nothing said so."""
+    before = repr(built)
+    with pytest.raises(AttributeError, match=rf"got another {name} for an encoding that is built.*with {name}=\.\.\."):
+        setattr(built, name, value)
+    assert repr(built) == before
+
+
+def test_the_implementation_can_be_assigned() -> None:
+    rope = posenc.RoPE(16)
+    rope.implementation = "eager"
+    assert posenc.explain(rope.on_queries_keys, Q, Q).implementation == "eager"

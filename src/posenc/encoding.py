@@ -28,7 +28,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.frequencies import Frequencies
-from posenc.frequencies.arguments import check_instance, check_keys, check_names, check_numbers
+from posenc.frequencies.arguments import check_instance, check_keys, check_names, check_numbers, refuse_change
 from posenc.hooks import refuse_call
 from posenc.kernels.biased_attention.content import Content as Content
 from posenc.kernels.biased_attention.content import ScoreMod as ScoreMod
@@ -68,6 +68,7 @@ class Encoding(nn.Module):
         scales_scores: True if :meth:`temperature` returns a factor.
         multiplies: what the temperature multiplies: the scaled dot products alone ("products"), or the scores, which
             are these plus the bias ("scores").
+        settled: True if settings cannot be assigned once it is built, because numbers were computed from them.
         takes_several_rules: True if ``frequencies`` may be a list of rules, one for each coordinate.
         widening: the factor by which ``on_queries_keys`` multiplies the channels of q and k, 1 for almost all. If above
             1, ``softmax_scale`` must use the original number of channels.
@@ -80,6 +81,7 @@ class Encoding(nn.Module):
     causal_only: bool = False
     scales_scores: bool = False
     multiplies: Multiplies = "products"
+    settled: ClassVar[bool] = False
     takes_several_rules: ClassVar[bool] = False
     widening: int = 1
 
@@ -91,6 +93,11 @@ class Encoding(nn.Module):
             for each in rule if cls.takes_several_rules and isinstance(rule, (list, tuple)) else (rule,):
                 check_instance(cls.__name__, "frequencies", each, Frequencies, "Geometric(base=500_000)")
         return super().__new__(cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self.settled and name in vars(self) and name in _parameters(type(self)) and name != "implementation":
+            refuse_change(self, name)
+        super().__setattr__(name, value)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Refused: an encoding is no layer, and a model calls its hooks."""
@@ -375,21 +382,13 @@ def _narrowed(total: Tensor, dtype: torch.dtype) -> Tensor:
     return total.to(dtype)
 
 
-def check_multiplies(cls: str, multiplies: Multiplies | None, default: Multiplies) -> Multiplies:
-    """What a temperature multiplies, the default if it is not said; another name is refused."""
-    if multiplies is not None and multiplies not in get_args(Multiplies):
-        raise ValueError(f"{cls}: got multiplies {multiplies!r}, expected one of {get_args(Multiplies)}.")
-    return default if multiplies is None else multiplies
-
-
-def _parameters(cls: type[nn.Module]) -> list[str]:
-    # One without a constructor of its own has no arguments.
-    return [] if cls.__init__ is nn.Module.__init__ else list(inspect.signature(cls).parameters)
+def _parameters(cls: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
+    """The arguments of the constructor; none if a class has none of its own."""
+    return {} if cls.__init__ is nn.Module.__init__ else inspect.signature(cls).parameters
 
 
 def _required(cls: type[nn.Module]) -> set[str]:
-    parameters = inspect.signature(cls).parameters
-    return {name for name in _parameters(cls) if parameters[name].default is inspect.Parameter.empty}
+    return {name for name, parameter in _parameters(cls).items() if parameter.default is inspect.Parameter.empty}
 
 
 def _plain(value: Any) -> Any:

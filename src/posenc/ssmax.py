@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from posenc.encoding import Encoding, Multiplies, check_multiplies
+from posenc.encoding import Encoding, Multiplies
+from posenc.frequencies.base import check_choice
 from posenc.kernels.precision import as_float64, sent
 
 Form = Literal["proportional", "affine"]
@@ -69,7 +70,8 @@ class SSMax(Encoding):
         self.num_heads = num_heads
         self.form = form
         self.start = (0.43 if form == "proportional" else 0.0) if start is None else start
-        self.multiplies = check_multiplies("SSMax", multiplies, "scores")
+        self.multiplies = multiplies
+        check_choice("SSMax", "multiplies", multiplies, get_args(Multiplies))
         self.scale = nn.Parameter(torch.empty(num_heads))
         self.offset = nn.Parameter(torch.empty(num_heads)) if form == "affine" else None
         self.reset_parameters()

@@ -6,7 +6,8 @@ from typing import Literal, final, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from posenc.encoding import Encoding, Multiplies, check_multiplies
+from posenc.encoding import Encoding, Multiplies
+from posenc.frequencies.base import check_choice
 from posenc.kernels.precision import as_float64, sent
 
 Form = Literal["llama4", "mistral", "inkling", "power", "log"]
@@ -74,7 +75,9 @@ class Temperature(Encoding):
         self.form = form
         self.length = length
         self.strength = 0.1 if strength is None and form != "log" else strength
-        self.multiplies = check_multiplies("Temperature", multiplies, "scores" if form == "inkling" else "products")
+        usual: Multiplies = "scores" if form == "inkling" else "products"
+        self.multiplies = usual if multiplies is None else multiplies
+        check_choice("Temperature", "multiplies", self.multiplies, get_args(Multiplies))
 
     def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"]:
         return sent(self._tau(as_float64(q_positions)), q_positions.device)[..., None, :, None]

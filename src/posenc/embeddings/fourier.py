@@ -60,6 +60,8 @@ class FourierFeatures(EmbeddingEncoding):
         arXiv:2006.10739, section 6.
     """
 
+    settled = True
+
     def __init__(
         self,
         dim: int,

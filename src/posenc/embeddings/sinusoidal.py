@@ -54,6 +54,8 @@ class Sinusoidal(EmbeddingEncoding):
         Vaswani et al. Attention Is All You Need. 2017. arXiv:1706.03762, section 3.5.
     """
 
+    settled = True
+
     def __init__(self, dim: int, *, frequencies: Frequencies | None = None, order: Order = "interleaved") -> None:
         super().__init__()
         if dim < 2 or dim % 2:

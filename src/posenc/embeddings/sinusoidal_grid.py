@@ -98,6 +98,7 @@ class SinusoidalGrid(EmbeddingEncoding):
         Peebles and Xie. Scalable Diffusion Models with Transformers. 2022. arXiv:2212.09748, section 3.2.
     """
 
+    settled = True
     takes_several_rules = True
 
     def __init__(

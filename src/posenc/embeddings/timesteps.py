@@ -69,6 +69,8 @@ class Timesteps(EmbeddingEncoding):
         hojonathanho/diffusion, diffusion_tf/nn.py.
     """
 
+    settled = True
+
     def __init__(
         self,
         dim: int,

@@ -8,7 +8,7 @@ import numbers
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 _LENGTHS = (
     *("max_position_embeddings", "max_seq_len", "max_seq_length", "max_sequence_length", "max_len", "max_length"),
@@ -199,6 +199,19 @@ def check_instance(who: str, name: str, value: object, kind: type, example: str)
     else:
         got, do = f"a value of type {type(value).__name__}", f"give an object, such as {example}"
     raise TypeError(f"{who}: got {got} as {name}, expected an instance of {kind.__name__}; {do}.")
+
+
+def refuse_change(built: object, name: str) -> NoReturn:
+    """Say that a setting cannot be assigned any more.
+
+    Raises:
+        AttributeError: always.
+    """
+    cls = type(built).__name__
+    raise AttributeError(
+        f"{cls}: got another {name} for an encoding that is built, expected none, because its tables would not follow; "
+        f"build another {cls} with {name}=..., and give that to the model."
+    )
 
 
 def nearest(name: str, known: Mapping[str, str]) -> str | None:

@@ -66,6 +66,7 @@ class Rotation(QueryKeyEncoding, ABC):
     roles_differ: ClassVar[bool] = False
     heads_differ: bool = False
     signed: ClassVar[bool] = False
+    settled = True
     _shared: Tables | None = None  # rows for the positions 0, 1, 2, ..., where rates are fixed
 
     def __init__(
