@@ -52,6 +52,9 @@ ENCODINGS = {
     "cope": posenc.CoPE(2, 8, length=4),
     "shaw": posenc.scores.Shaw(2, 8, reach=4),
     "deberta": posenc.scores.DeBERTa(16, 2),
+    "transformer-xl": posenc.scores.TransformerXL(16, 2),
+    "tupe": posenc.scores.TUPE(16, 2, length=8),
+    "swin": posenc.scores.SwinBias(2, window=(1, 8)),
     "forgetting": posenc.Forgetting(16, 2),
 }
 

@@ -95,7 +95,7 @@ class TransformerXL(ContextualEncoding):
         return content.scale * (by_distance + by_key)
 
     def _waves(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """sin and cos, ``(batch or 1, 1, seq, dim / 2)``."""
+        """sin and cos, ``([batch,] 1, seq, dim / 2)``."""
         angle = angles(positions, [self.base ** (-2 * c / self.dim) for c in range(self.dim // 2)])
-        angle = angle.reshape(-1, 1, *angle.shape[-2:])
+        angle = angle.unsqueeze(-3)
         return angle.sin().to(dtype).to(positions.device), angle.cos().to(dtype).to(positions.device)
