@@ -184,6 +184,10 @@ MUTANTS = [
     ("scores/forgetting.py", "return state\n", "return state.float()\n", "kernels/biased_attention/test_fading.py"),
     ("dot_product_attention.py", "k_len - q_len :]", ":q_len]", "test_temperature.py"),
     (
+        *("scores/cope.py", "queries + content.offset", "queries"),
+        "conformance/test_every_encoding.py::test_the_exam[cope-gives_attention_what_it_gives_the_scores]",
+    ),
+    (
         "positions/_resolve.py",
         "torch.arange(offset, offset + length,",
         "torch.arange(offset, offset + length + 1,",

@@ -28,7 +28,7 @@ from posenc.lab.run.progress import Stages
 from posenc.lab.run.signals import cores
 
 READ = 32_768
-"""Tokens of the text in which the probe measures its places."""
+"""Tokens that the probe reads beyond those that its gaps need, if the text has them."""
 
 
 def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, Any]:
