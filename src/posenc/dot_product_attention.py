@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -188,6 +189,7 @@ def _problem(
     if restricted:
         if mask is not None and mask.ndim < 4:  # sdpa takes no mask of one dimension
             mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+        window = int(window) if isinstance(window, np.integer) else window
         problem.window, problem.documents, problem.mask, problem.sinks = window, documents, mask, sinks
     if part is None:
         _check_unread(q, "q_positions", q_positions)
@@ -297,7 +299,7 @@ def _check_masks(
 ) -> None:
     batch, heads, q_len = q.shape[:3]
     k_len = k.shape[-2]
-    if window is not None and (isinstance(window, bool) or not isinstance(window, int)):
+    if window is not None and (isinstance(window, bool) or not isinstance(window, (int, np.integer))):
         raise TypeError(f"attention: got window {window!r}, expected a whole number of tokens.")
     if window is not None and q_len > k_len:
         raise ValueError(

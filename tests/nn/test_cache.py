@@ -8,6 +8,7 @@ spiritbuun/buun-llama-cpp#58: positions behind an image are not a number of toke
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -191,3 +192,67 @@ def test_what_is_no_number_of_tokens_and_no_row_is_refused(cache: Cache) -> None
         with pytest.raises(ValueError, match="expected whole numbers from 0 to 1"):
             cache.reorder(rows)  # type: ignore[arg-type]
     assert cache.length == 2
+
+
+def test_a_static_cache_that_was_emptied_takes_another_batch() -> None:
+    layer, cache = Attention(DIM, HEADS, posenc.RoPE(16), causal=True).eval(), StaticCache(8)
+    x = torch.randn(3, 4, DIM)
+    with torch.no_grad():
+        layer(x, cache=cache)
+        cache.drop(4)
+        assert torch.equal(layer(x[:2], cache=cache), layer(x[:2]))
+
+
+def test_a_static_cache_refuses_a_step_of_another_batch_and_keeps_what_it_has() -> None:
+    layer, cache = Attention(DIM, HEADS, posenc.RoPE(16), causal=True).eval(), StaticCache(8)
+    x = torch.randn(2, 6, DIM)
+    with torch.no_grad():
+        layer(x[:, :5], cache=cache)
+        with pytest.raises(ValueError, match="keys of 1 rows for a cache of 2 rows"):
+            layer(torch.randn(1, 1, DIM), cache=cache)
+        assert torch.allclose(layer(x[:, 5:], cache=cache), layer(x)[:, 5:], atol=1e-6)
+
+
+def test_a_copy_of_a_static_cache_has_memory_of_its_own() -> None:
+    layer, cache = Attention(DIM, HEADS, posenc.RoPE(16), causal=True).eval(), StaticCache(8)
+    x, other = torch.randn(2, 7, DIM), torch.randn(2, 2, DIM)
+    with torch.no_grad():
+        layer(x[:, :4], cache=cache)
+        branch = copy.copy(cache)
+        layer(other[:, :1], cache=branch)
+        assert torch.allclose(layer(x[:, 4:], cache=cache), layer(x)[:, 4:], atol=1e-6)
+        expected = layer(torch.cat((x[:, :4], other), dim=1))[:, -1:]
+        assert torch.allclose(layer(other[:, 1:], cache=branch), expected, atol=1e-6)
+    assert copy.copy(StaticCache(8)).keys is None
+
+
+@pytest.mark.parametrize("rows", [[1, 0], [1, 0, 1]])
+def test_a_static_cache_that_was_begun_in_inference_mode_goes_on_outside_of_it(rows: list[int]) -> None:
+    layer, cache = Attention(DIM, HEADS, posenc.RoPE(16), causal=True).eval(), StaticCache(8)
+    x = torch.randn(2, 7, DIM)
+    with torch.inference_mode():
+        layer(x[:, :5], cache=cache)
+    with torch.no_grad():
+        assert torch.allclose(layer(x[:, 5:6], cache=cache), layer(x)[:, 5:6], atol=1e-6)
+        cache.reorder(rows)
+        assert torch.allclose(layer(x[rows, 6:], cache=cache), layer(x)[rows, 6:], atol=1e-6)
+
+
+def test_all_queries_of_cross_attention_taken_back_leave_the_keys_of_the_context() -> None:
+    layer = Attention(DIM, HEADS, posenc.RoPE(16)).eval()
+    cache, x, context = layer.new_cache(), torch.randn(2, 3, DIM), torch.randn(2, 6, DIM)
+    with torch.no_grad():
+        layer(x, context, cache=cache)
+        cache.drop(3)
+        with pytest.raises(ValueError, match="got count 1, expected 0 to 0"):
+            cache.drop(1)
+        assert torch.allclose(layer(x, context, cache=cache), layer(x, context), atol=1e-6)
+
+
+def test_a_count_of_tokens_may_be_an_integer_of_numpy() -> None:
+    layer = Attention(DIM, HEADS, posenc.RoPE(16), causal=True).eval()
+    cache, x = layer.new_cache(), torch.randn(1, 5, DIM)
+    with torch.no_grad():
+        layer(x, cache=cache)
+        cache.drop(np.int64(2))  # type: ignore[arg-type]
+        assert torch.allclose(layer(x[:, 3:], cache=cache), layer(x)[:, 3:], atol=1e-6)

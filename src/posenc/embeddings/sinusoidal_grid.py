@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, final, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -113,7 +114,7 @@ class SinusoidalGrid(EmbeddingEncoding):
         super().__init__()
         self.dim = dim
         self.widths = _widths(dim, axes)
-        self.axes = axes if isinstance(axes, int) else self.widths
+        self.axes = int(axes) if isinstance(axes, (int, np.integer)) else self.widths
         self.coordinates = len(self.widths)
         given = Geometric() if frequencies is None else frequencies
         self.frequencies = given if isinstance(given, Frequencies) else tuple(given)
@@ -271,7 +272,7 @@ def _plan(convention: Convention) -> _Plan:
 
 def _widths(dim: int, axes: int | Sequence[int]) -> tuple[int, ...]:
     """The channels of each coordinate."""
-    if isinstance(axes, int) and not isinstance(axes, bool):
+    if isinstance(axes, (int, np.integer)) and not isinstance(axes, bool):
         if axes < 1 or dim < 1 or dim % (2 * axes):
             raise ValueError(
                 f"SinusoidalGrid: got dim {dim} for {axes} axes, expected a multiple of {2 * max(axes, 1)}, so that "
@@ -280,7 +281,7 @@ def _widths(dim: int, axes: int | Sequence[int]) -> tuple[int, ...]:
             )
         return (dim // axes,) * axes
     widths = tuple(axes) if isinstance(axes, Sequence) and not isinstance(axes, str) else (axes,)
-    whole = all(isinstance(width, int) and not isinstance(width, bool) for width in widths)
+    whole = all(isinstance(width, (int, np.integer)) and not isinstance(width, bool) for width in widths)
     if not widths or not whole or any(width < 2 or width % 2 for width in widths) or sum(widths) != dim:
         raise ValueError(
             f"SinusoidalGrid: got axes {axes!r} for dim {dim}, expected the number of coordinates, or a tuple with an "

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from posenc.dot_product_attention import attention, needs_an_order
 from posenc.encoding import Encoding
+from posenc.nn._checks import check_layout, check_sizes, checked_window, wrong_input
 from posenc.nn.cache import Cache, SlidingCache, StaticCache
 from posenc.nn.tokens import START, Tokens, after, count_up
 from posenc.positions import Positions
@@ -84,9 +85,9 @@ class Attention(nn.Module):
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         context_dim = dim if context_dim is None else context_dim
-        _check_sizes(dim, num_heads, num_kv_heads, head_dim, context_dim)
-        if window is not None and window < 1:
-            raise ValueError(f"Attention: got window {window}, expected at least 1: a query sees its own key.")
+        check_sizes(dim, num_heads, num_kv_heads, head_dim, context_dim)
+        window = checked_window(window)
+        check_layout(encoding)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"Attention: got dropout {dropout}, expected at least 0 and less than 1.")
         for name, value, allowed in (("qk_norm", qk_norm, QKNorm), ("sinks", sinks, Sinks)):
@@ -154,7 +155,7 @@ class Attention(nn.Module):
             ``(batch, seq, dim)``, in the dtype of x. Outputs at padding have no meaning.
         """
         if x.ndim != 3 or x.shape[-1] != self.dim:
-            raise ValueError(_wrong_input("x", x, self.dim, self.num_heads, self.head_dim))
+            raise ValueError(wrong_input("x", x, self.dim, self.num_heads, self.head_dim))
         q = self._heads(self.q_proj(x), self.q_norm)
         if context is None:
             y = self._attend_to_itself(x, q, positions, context_positions, attention_mask, documents, mask, cache)
@@ -225,7 +226,7 @@ class Attention(nn.Module):
         encoding = self.encoding
         start: Positions = 0 if positions is None else positions
         if cache is not None and positions is None:
-            start = cache.queries
+            start = cache.queries or 0
         if cache is not None and cache.keys is not None and cache.values is not None:
             k, v, tokens = cache.keys, cache.values, cache.tokens
             self._check_same_context(context, k)
@@ -247,7 +248,7 @@ class Attention(nn.Module):
             if cache is not None:
                 cache.append(k, v, tokens, None)
         if cache is not None:
-            cache.queries += q.shape[2]
+            cache.queries = (cache.queries or 0) + q.shape[2]
         return attention(
             q, k, v, encoding, q_positions=start, k_positions=tokens.k_positions, mask=_combined(mask, tokens),
             sinks=self.sinks, dropout_p=self.dropout if self.training else 0.0,
@@ -369,32 +370,4 @@ def _check_padding(attention_mask: Tensor, encoding: Encoding) -> None:
         raise ValueError(
             f"Attention: got padding after a token with a cache and {type(encoding).__name__}, whose state runs along "
             "all tokens, expected padding on the left only; move the padding to the left."
-        )
-
-
-def _wrong_input(name: str, x: Tensor, dim: int, num_heads: int, head_dim: int) -> str:
-    hint = "."
-    if x.ndim == 4 and x.shape[-1] == head_dim and num_heads in x.shape[1:3]:
-        hint = "; this layer projects its own heads: flatten them into the last dimension."
-    elif x.ndim == 3 and x.shape[1] == dim:
-        hint = "; transpose the last two dimensions."
-    elif x.ndim == 2:
-        hint = "; unsqueeze the batch."
-    return f"Attention: got {name} of shape {tuple(x.shape)}, expected (batch, seq, {dim}){hint}"
-
-
-def _check_sizes(dim: int, num_heads: int, num_kv_heads: int, head_dim: int | None, context_dim: int) -> None:
-    sizes = {"dim": dim, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "context_dim": context_dim}
-    if head_dim is not None:
-        sizes["head_dim"] = head_dim
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"Attention: got {name} {size}, expected at least 1.")
-    if head_dim is None and dim % num_heads:
-        raise ValueError(
-            f"Attention: got dim {dim} for {num_heads} heads, expected a multiple of the heads, or head_dim=."
-        )
-    if num_heads % num_kv_heads:
-        raise ValueError(
-            f"Attention: got {num_heads} query heads for {num_kv_heads} key heads, expected a multiple of them."
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ class Cache:
             made them, of ``widening`` times the channels, or before it if the encoding has ``keys_cacheable = False``.
         state: what ``encoding.carry`` made of the tokens, or None.
         tokens: positions, padding and documents of the kept keys.
-        queries: in cross-attention, the number of queries so far.
+        queries: in cross-attention, the number of queries so far; None in self-attention.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class Cache:
         self.values: Tensor | None = None
         self.state: Tensor | None = None
         self.tokens: Tokens = START
-        self.queries = 0
+        self.queries: int | None = None
 
     @property
     def length(self) -> int:
@@ -53,16 +54,16 @@ class Cache:
             ValueError: fewer than ``count`` tokens; a :class:`SlidingCache` that no longer holds the keys before its
                 window.
         """
-        length = self.queries or self.length
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= length:
+        length = self.length if self.queries is None else self.queries
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 0 <= count <= length:
             raise ValueError(
-                f"{type(self).__name__}: drop got count {count}, expected 0 to {length}, the number of tokens in the "
-                "cache."
+                f"{type(self).__name__}: drop got count {count!r}, expected 0 to {length}, the "
+                "number of tokens in the cache."
             )
-        if self.queries:
-            self.queries -= count
+        if self.queries is not None:
+            self.queries -= int(count)
         elif count:
-            self._keep(length - count)
+            self._keep(length - int(count))
 
     def _keep(self, length: int) -> None:
         """Forget all but the first ``length`` keys."""
@@ -176,21 +177,43 @@ class StaticCache(Cache):
                 "StaticCache: got keys or values that require a gradient, expected none; decode under torch.no_grad(), "
                 "or use Cache."
             )
-        if self._rooms is None:
-            self._rooms = tuple(t.new_empty(*t.shape[:2], self.max_length, t.shape[3]) for t in (k, v))  # type: ignore[assignment]
-        keys, values = self._rooms  # type: ignore[misc]
+        if self._rooms is None or self._rooms[0].shape[0] != k.shape[0]:
+            if before:
+                raise ValueError(
+                    f"StaticCache: got keys of {k.shape[0]} rows for a cache of {self._rooms[0].shape[0]} rows, "  # type: ignore[index]
+                    "expected the same batch in each step; call reorder first, or start another cache."
+                )
+            self._rooms = self._room(k), self._room(v)
+        keys, values = self._rooms
         keys[:, :, before:after], values[:, :, before:after] = k, v
         self.keys, self.values, self.tokens, self.state = keys[:, :, :after], values[:, :, :after], tokens, state
         return self.keys, self.values
+
+    def __copy__(self) -> "StaticCache":
+        """Another cache with memory of its own: each may be continued."""
+        other = StaticCache(self.max_length)
+        vars(other).update(vars(self))
+        if self._rooms is not None:
+            rooms = self._room(self._rooms[0]), self._room(self._rooms[1])
+            for room, old in zip(rooms, self._rooms, strict=True):
+                room[:, :, : self.length] = old[:, :, : self.length]
+            other._rooms = rooms
+            if self.keys is not None:
+                other.keys, other.values = (room[:, :, : self.length] for room in rooms)
+        return other
+
+    def _room(self, like: Tensor) -> Tensor:
+        """Memory for ``max_length`` tokens, which may be written to in and out of inference mode."""
+        with torch.inference_mode(False):
+            return like.new_empty(*like.shape[:2], self.max_length, like.shape[3])
 
     def _take(self, rows: Tensor) -> None:
         length = self.length
         if self._rooms is None or self.keys is None or len(rows) != len(self.keys):
             super()._take(rows)
             if self.keys is not None and self.values is not None:
-                old = self.keys, self.values
-                self._rooms = tuple(t.new_empty(*t.shape[:2], self.max_length, t.shape[3]) for t in old)  # type: ignore[assignment]
-                for room, kept in zip(self._rooms or (), old, strict=True):
+                self._rooms = self._room(self.keys), self._room(self.values)
+                for room, kept in zip(self._rooms, (self.keys, self.values), strict=True):
                     room[:, :, :length] = kept
         else:  # in the memory that it has
             for room in self._rooms:

@@ -44,7 +44,7 @@ def like(result: Tensor, given: Array | None) -> Array:
 
 def check_dim(function: str, array: Tensor, dim: int) -> None:
     """Refuse a dimension that the array does not have."""
-    if isinstance(dim, bool) or not isinstance(dim, int) or not -array.ndim <= dim < array.ndim:
+    if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not -array.ndim <= dim < array.ndim:
         raise ValueError(
             f"{function}: got dim {dim!r} for an array of shape {tuple(array.shape)}, expected {-array.ndim} to "
             f"{array.ndim - 1}."
@@ -54,5 +54,5 @@ def check_dim(function: str, array: Tensor, dim: int) -> None:
 def check_at_least(function: str, **numbers: tuple[int, int]) -> None:
     """Refuse whole numbers below their least value: name=(number, least)."""
     for name, (number, least) in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
             raise ValueError(f"{function}: got {name} {number!r}, expected a whole number of at least {least}.")
