@@ -47,6 +47,22 @@ def test_attention_of_what_is_no_tensor(place: int, kind: str) -> None:
             posenc.attention(*inputs, encoding, causal=True)
 
 
+@pytest.mark.parametrize("name", ["mask", "documents", "sinks"])
+@pytest.mark.parametrize("given", [[0, 1], np.zeros(4)], ids=["list", "ndarray"])
+def test_what_restricts_attention_and_is_no_tensor(name: str, given: Any) -> None:
+    with pytest.raises(TypeError, match=f"attention: got a {type(given).__name__} for {name}, expected a tensor"):
+        posenc.attention(Q, Q, Q, **{name: given})
+
+
+def test_causal_is_true_or_false() -> None:
+    for given in ("no", 1, None, torch.tensor(True)):
+        with pytest.raises(TypeError, match=r"attention: got causal .*, expected True or False"):
+            posenc.attention(Q, Q, Q, causal=given)  # type: ignore[arg-type]
+    for encoding in (None, posenc.ALiBi(4)):
+        expected = posenc.attention(Q, Q, Q, encoding, causal=True)
+        assert torch.equal(posenc.attention(Q, Q, Q, encoding, causal=np.bool_(True)), expected)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_embeddings_that_are_no_tensor(kind: str) -> None:
     for encoding in (posenc.Sinusoidal(64), posenc.Learned(64, length=8)):

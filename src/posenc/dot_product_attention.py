@@ -9,14 +9,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from posenc.encoding import ContextualEncoding, Encoding
-from posenc.frequencies.arguments import check_instance, check_number
+from posenc.frequencies.arguments import check_flag, check_instance, check_number
 from posenc.kernels.biased_attention import again, fused, plan
 from posenc.kernels.biased_attention.plan import Implementation
 from posenc.kernels.biased_attention.problem import Problem
 from posenc.kernels.biased_attention.shapes import OTHER_ORDER, checked_shapes
 from posenc.kernels.biased_attention.temperature import WithTemperature, scaled
 from posenc.kernels.choice import Choice, explained_by
-from posenc.kernels.inputs import check_inputs, dtype_of_plain
+from posenc.kernels.inputs import check_inputs, check_tensors, dtype_of_plain
 from posenc.kernels.precision import compute_dtype, sent, without_autocast
 from posenc.positions import Positions, resolve, resolve_coordinates
 from posenc.positions._resolve import LAST_POSITION
@@ -98,7 +98,7 @@ def attention(
         ValueError: heads, lengths, masks, dtypes or positions that do not fit; more queries than keys with ``causal``
             or ``window``; a scale that is not finite; keys after a query for an encoding that is ``causal_only``; an
             implementation that cannot compute the call.
-        TypeError: nested tensors.
+        TypeError: nested tensors; what is no tensor, or, for ``causal``, neither True nor False.
 
     Example:
         >>> import posenc
@@ -150,6 +150,9 @@ def _problem(
     dtype = dtype_of_plain(q, k, v)
     if dtype is None:
         check_inputs("attention", q=q, k=k, v=v)
+    if causal is not True and causal is not False:
+        check_flag("attention", "causal", causal)
+        causal = bool(causal)
     heads, q_len, head_dim, k_len = checked_shapes(q, k, v, causal)
     restricted = not (window is None and documents is None and mask is None and sinks is None)
     if restricted:
@@ -297,6 +300,8 @@ def _check_dropout(dropout_p: float) -> None:
 def _check_masks(
     q: Tensor, k: Tensor, *, window: int | None, documents: Tensor | None, mask: Tensor | None, sinks: Tensor | None
 ) -> None:
+    given = {"documents": documents, "mask": mask, "sinks": sinks}
+    check_tensors("attention", **{name: value for name, value in given.items() if value is not None})
     batch, heads, q_len = q.shape[:3]
     k_len = k.shape[-2]
     if window is not None and (isinstance(window, bool) or not isinstance(window, (int, np.integer))):

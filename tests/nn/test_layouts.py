@@ -58,3 +58,25 @@ def test_sizes_of_grids_may_be_integers_of_numpy() -> None:
     for axes in (np.int64(2), (np.int64(16), np.int64(16))):
         made = posenc.embeddings.SinusoidalGrid(32, axes=axes)  # type: ignore[arg-type]
         assert torch.equal(made.codes(grid(3, 3)), posenc.embeddings.SinusoidalGrid(32).codes(grid(3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"causal": "no"}, "got causal 'no', expected True or False"),
+        ({"encoding": "rope"}, "got 'rope' as encoding, expected an instance of Encoding"),
+    ],
+)
+def test_a_layer_refuses_what_is_of_another_type(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=rf"^Attention: {message}"):
+        Attention(32, 4, **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("num_heads", 4.0, "a whole number"), ("head_dim", "8", "a whole number"), ("dropout", "0.1", "a finite number")],
+)
+def test_a_layer_refuses_sizes_that_are_no_numbers(name: str, value: Any, expected: str) -> None:
+    sizes: dict[str, Any] = {"num_heads": 4, name: value}
+    with pytest.raises(ValueError, match=rf"^Attention: got {name} {value!r}, expected {expected}"):
+        Attention(32, **sizes)

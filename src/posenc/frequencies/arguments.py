@@ -10,6 +10,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import numpy as np
+
 _LENGTHS = (
     *("max_position_embeddings", "max_seq_len", "max_seq_length", "max_sequence_length", "max_len", "max_length"),
     *("max_positions", "n_positions", "num_embeddings", "num_positions", "seq_len", "block_size", "context_length"),
@@ -154,6 +156,16 @@ def check_number(who: str, name: str, value: object, *, whole: bool = False) -> 
     if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
         expected = EXPECTED.get(name, "a whole number" if whole else "a finite number")
         raise ValueError(f"{who}: got {name} {_short(value)}, expected {expected}.")
+
+
+def check_flag(who: str, name: str, value: object) -> None:
+    """Refuse what is neither True nor False: any text, "no" as well, would count as True.
+
+    Raises:
+        TypeError: as said.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{who}: got {name} {_short(value)}, expected True or False.")
 
 
 #: What a number is, where its name says too little.

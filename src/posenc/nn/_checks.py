@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from posenc.encoding import Encoding
-from posenc.frequencies.arguments import check_number
+from posenc.frequencies.arguments import check_instance, check_number
 
 
 def checked_window(window: int | None) -> int | None:
@@ -18,7 +18,10 @@ def checked_window(window: int | None) -> int | None:
 
 def check_layout(encoding: Encoding | None) -> None:
     """Refuse a rotation that would take the heads or the batch for tokens, which shapes do not show."""
-    rotation = encoding.at("queries_keys") if isinstance(encoding, Encoding) else None
+    if encoding is None:
+        return
+    check_instance("Attention", "encoding", encoding, Encoding, "RoPE(head_dim=64)")
+    rotation = encoding.at("queries_keys")
     seq_dim = getattr(rotation, "seq_dim", -2)
     if seq_dim not in (-2, 2):
         raise ValueError(
@@ -43,6 +46,7 @@ def check_sizes(dim: int, num_heads: int, num_kv_heads: int, head_dim: int | Non
     if head_dim is not None:
         sizes["head_dim"] = head_dim
     for name, size in sizes.items():
+        check_number("Attention", name, size, whole=True)
         if size < 1:
             raise ValueError(f"Attention: got {name} {size}, expected at least 1.")
     if head_dim is None and dim % num_heads:

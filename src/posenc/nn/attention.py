@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from posenc.dot_product_attention import attention, needs_an_order
 from posenc.encoding import Encoding
+from posenc.frequencies.arguments import check_flag, check_number
 from posenc.nn._checks import check_layout, check_sizes, checked_window, wrong_input
 from posenc.nn.cache import Cache, SlidingCache, StaticCache
 from posenc.nn.tokens import START, Tokens, after, count_up
@@ -88,6 +89,8 @@ class Attention(nn.Module):
         check_sizes(dim, num_heads, num_kv_heads, head_dim, context_dim)
         window = checked_window(window)
         check_layout(encoding)
+        check_flag("Attention", "causal", causal)
+        check_number("Attention", "dropout", dropout)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"Attention: got dropout {dropout}, expected at least 0 and less than 1.")
         for name, value, allowed in (("qk_norm", qk_norm, QKNorm), ("sinks", sinks, Sinks)):
@@ -98,7 +101,7 @@ class Attention(nn.Module):
         self.num_kv_heads = num_kv_heads
         self.head_dim = dim // num_heads if head_dim is None else head_dim
         self.context_dim = context_dim
-        self.causal = causal
+        self.causal = bool(causal)
         self.window = window
         self.dropout = dropout
         width, kv_width = num_heads * self.head_dim, num_kv_heads * self.head_dim
