@@ -17,7 +17,7 @@ def list_names(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the encodings, the frequency rules and the position schemes, with one line on each.
+    """List the encodings, the frequency rules and the position schemes, each in one line.
 
     Example:
       posenc list rules
@@ -33,14 +33,14 @@ def list_names(
 
 @app.command(cls=Verb)
 def show(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="An encoding, as [bold]posenc compare[/] takes it.")],
-    out: Annotated[Path | None, option("Draw it into this .png, .svg or .pdf.", "FILE", False)] = None,
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="An encoding, written as for [bold]posenc compare[/].")],
+    out: Annotated[Path | None, option("Draw the encoding into this .png, .svg or .pdf.", "FILE", False)] = None,
     dim: Annotated[int, option("Channels of the model.", "N")] = 128,
     heads: Annotated[int, option("Query heads of the model.", "N")] = 4,
-    length: Annotated[int, option("Positions to draw.", "N")] = 128,
-    run: Annotated[Path | None, option("Use the weights of a run of posenc compare.", "RUN", False)] = None,
+    length: Annotated[int, option("Number of positions to draw.", "N")] = 128,
+    run: Annotated[Path | None, option("Use the weights from this run of posenc compare.", "RUN", False)] = None,
 ) -> None:
-    """Draw one encoding: roughly in the terminal, and as pictures in a file.
+    """Draw one encoding, in the terminal and, with --out, into a file.
 
     Examples:
       posenc show rope --out rope.svg

@@ -14,10 +14,10 @@ from posenc.lab.run.options import Verb, option
 def build(
     into: Annotated[Path | None, option("The folder for the compiled libraries.", "FOLDER", "~/.cache/posenc")] = None,
 ) -> None:
-    """Compile the kernels for the CPU now, with this machine's C++ compiler, instead of at the first call.
+    """Compile the kernels for the CPU now, with this machine's C++ compiler, instead of at their first call.
 
-    posenc then runs without a compiler, for example in a container. The environment variable [bold]CXX[/] names the
-    compiler, and [bold]POSENC_CACHE[/] names the folder that posenc uses in place of ~/.cache/posenc.
+    After that posenc needs no compiler, for example in a container. The environment variable [bold]CXX[/] names the
+    compiler, and [bold]POSENC_CACHE[/] names the folder that posenc uses instead of ~/.cache/posenc.
 
     Example:
       posenc build
@@ -29,9 +29,9 @@ def build(
 
 @app.command(cls=Verb, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(ctx: typer.Context) -> None:
-    """Time the rotation, attention and a whole model against other libraries. Needs a checkout of the repository.
+    """Measure the speed of the rotation, of attention and of a whole model, and of other libraries.
 
-    [bold]posenc bench -- --help[/] shows its options: posenc bench passes all its arguments to benchmarks/command.py.
+    Needs a checkout of the repository. [bold]posenc bench -- --help[/] shows its options.
 
     Examples:
       posenc bench rotate --rounds 20 --threads 2

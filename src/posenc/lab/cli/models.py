@@ -20,7 +20,7 @@ def inspect(
             help="A model's or pipeline's folder, a config.json, a GGUF file, or a package that ships one.",
         ),
     ],
-    against: Annotated[str | None, option("Another model: say where the two differ.", "MODEL", False)] = None,
+    against: Annotated[str | None, option("Another model, to compare with the first.", "MODEL", False)] = None,
     to: Annotated[int | None, option("With --against: compare at positions up to N.", "N", LONGEST)] = None,
     plot: Annotated[
         Path | None,
@@ -29,11 +29,11 @@ def inspect(
     pairing: Pairing = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a model's positional encoding is, layer by layer, and warn of settings known to be wrong.
+    """Print the positional encoding of each layer of a model, and warn about settings known to be wrong.
 
     With --against, compare two checkpoints, such as a draft model and its target or a model before and after a
-    conversion: which settings differ, and the largest angle difference, in radians. Exit code 1 if they differ. Works
-    offline and reads no weights.
+    conversion: print which settings differ, and the largest difference of the angles, in radians. Exit code 1 if they
+    differ. Needs no network and reads no weights.
 
     Examples:
       posenc inspect Llama-3.2-1B/config.json --plot wavelengths.svg
@@ -70,14 +70,14 @@ def check(
         str, typer.Argument(metavar="MODEL", help="A model's folder, a GGUF file, or a package that ships one.")
     ],
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that lies in the model's folder.")
+        bool, typer.Option("--trust-remote-code", help="Run the Python code in the model's folder.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say whether a model, loaded by transformers, rotates as its config says, and name what was not compared.
+    """Load a model with transformers, and compare its positional encoding with what its config says.
 
-    Compares rates, softmax scales, pairing, and the lengths of learned tables. A bias of the scores (T5, ALiBi) and the
-    weights are not compared. Exit code 1 if there is a difference.
+    Compares rates, softmax scales, pairing, and the lengths of learned tables, and prints what it did not compare, such
+    as a bias of the scores (T5, ALiBi). Exit code 1 if there is a difference.
 
     Example:
       posenc check ./Llama-3.2-1B
@@ -106,7 +106,7 @@ def diagnose(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what an unknown rotation does (pairing, direction, slice, scale, precision), and how to write it in posenc.
+    """Call an unknown rotation, and print its pairing, direction, slice, scale and precision.
 
     The last line is the posenc code that builds the same rotation, or the reason why there is none. Exit code 1 if the
     function has faults.
@@ -144,9 +144,9 @@ def vectors(
     positions: Annotated[str, option("Positions of the tokens of q and k.", "P,P,...")] = "0,1,4095,131071",
     pairing: Pairing = None,
 ) -> None:
-    """Write golden vectors that test a port of the model to other code: rates, cos and sin, q and k before and after.
+    """Write reference numbers that test other code for a model: rates, cos and sin, q and k before and after rotation.
 
-    For each kind of layer, with its temperature and factors, in float64; vectors.json describes the formulas in words.
+    They are in float64, for each kind of layer, with its temperature and factors. vectors.json explains the formulas.
 
     Example:
       posenc vectors Llama-3.2-1B/config.json --positions 0,1,4095,131071 --out golden
@@ -169,11 +169,13 @@ def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that [bold]posenc vectors[/] wrote.")],
     against: Annotated[
         str,
-        option("[bold]module:function[/] or [bold]file.py:function[/]: f(q, k, positions[, layer]).", "TARGET"),
+        option(
+            "[bold]module:function[/] or [bold]file.py:function[/], called as f(q, k, positions[, layer]).", "TARGET"
+        ),
     ],
     as_json: Json = False,
 ) -> None:
-    """Compare a function with golden vectors, and say what it does wrong. Exit code 1 if it differs.
+    """Compare a function with the numbers of posenc vectors, and print what it does wrong. Exit code 1 if it differs.
 
     Example:
       posenc verify golden --against port.py:rotate

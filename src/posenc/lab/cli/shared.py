@@ -9,9 +9,9 @@ import posenc
 from posenc.lab.run.options import Verbs, option
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 refused or failed, with the reason on stderr, or a difference was found; 2 wrong command "
-    "line: an unknown verb or option, a missing or malformed argument; 70 a fault of posenc; 130 stopped by Ctrl-C, "
-    "143 by SIGTERM, 129 by SIGHUP: a stopped run keeps what it has done."
+    "Exit codes: 0: done. 1: posenc refused or failed, with the reason on stderr, or found a difference. 2: wrong "
+    "command line: an unknown verb or option, a missing or malformed argument. 70: a bug in posenc. 130: stopped by "
+    "Ctrl-C, 143: by SIGTERM, 129: by SIGHUP; a stopped run keeps the work that it has done."
 )
 
 app = typer.Typer(

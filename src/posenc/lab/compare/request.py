@@ -12,7 +12,7 @@ from posenc.lab.run.config import Backend, check_choice
 from posenc.lab.run.options import command_of, option
 from posenc.lab.run.signals import cores
 
-SIZES = "Sizes, where they differ from the preset's"
+SIZES = "Sizes that replace those of the preset"
 WHERE = "Where and how"
 SEEDS = ", ".join(f"{preset.seeds} for {name}" for name, preset in PRESETS.items())
 
@@ -50,9 +50,7 @@ class Request:
     ] = field(default_factory=list)
     preset: Annotated[
         str,
-        option(
-            "[bold]quick[/] takes minutes on 2 cores; [bold]standard[/] up to an hour, with 3 seeds.", "|".join(PRESETS)
-        ),
+        option("[bold]quick[/] takes minutes on 2 cores; [bold]standard[/] takes up to an hour.", "|".join(PRESETS)),
     ] = "quick"
     texts: Annotated[
         list[Path],
@@ -60,7 +58,7 @@ class Request:
     ] = field(default_factory=list)
     vocabulary: Annotated[
         str | None,
-        option("Bytes, or a vocabulary of N byte pairs that is learned from the text.", "bytes|N", "bytes"),
+        option("Tokens: bytes, or a byte-pair vocabulary of N tokens learned from the text.", "bytes|N", "bytes"),
     ] = None
     seeds: Annotated[
         int | None,
@@ -69,15 +67,18 @@ class Request:
     steps: Annotated[int | None, _size("Training steps.", default="steps")] = None
     length: Annotated[int | None, _size("Trained length in tokens.", default="length")] = None
     lengths: Annotated[
-        str | None, _size("Several trained lengths; trains each encoding at each length; not for text.", "N,N,...")
+        str | None, _size("Several trained lengths: each encoding is trained at each of them; not for text.", "N,N,...")
     ] = None
-    batch: Annotated[int | None, _size("Windows of text, or examples, in a training step.", default="batch")] = None
+    batch: Annotated[
+        int | None, _size("Number of windows of text, or of examples, in a training step.", default="batch")
+    ] = None
     learning_rate: Annotated[float | None, _size("The highest learning rate.", "X", default="learning_rate")] = None
     dim: Annotated[int | None, _size("Channels of the model.", section="model", default="dim")] = None
     layers: Annotated[int | None, _size("Number of layers.", section="model", default="num_layers")] = None
     heads: Annotated[int | None, _size("Number of attention heads.", section="model", default="num_heads")] = None
     warmup: Annotated[
-        int | None, _size("Steps in which the learning rate rises; by default 50 for text; other tasks have their own.")
+        int | None,
+        _size("Steps in which the learning rate rises; by default 50 for text; each other task has a default."),
     ] = None
     weight_decay: Annotated[
         float | None, _size("Weight decay of AdamW; by default 0.1 for text, 0.01 for other tasks.", "X")
@@ -88,8 +89,8 @@ class Request:
     task: Annotated[
         str,
         option(
-            "What is learned: text, translation, summarisation, retrieval, arithmetic, images, generation, video, or "
-            "your own.",
+            "What the models learn: text, translation, summarisation, retrieval, arithmetic, images, generation, "
+            "video, or your own task.",
             "NAME|FILE.py:Class",
         ),
     ] = "text"
@@ -110,8 +111,8 @@ class Request:
     backend: Annotated[
         str,
         option(
-            "Local processes (loky), or a cluster: Ray by RAY_ADDRESS, Dask by DASK_SCHEDULER_ADDRESS. The run folder "
-            "must be on a disk that all machines share.",
+            "Local processes (loky), or the cluster of Ray at RAY_ADDRESS or of Dask at DASK_SCHEDULER_ADDRESS. All "
+            "machines of a cluster must share the disk of the run folder.",
             "loky|ray|dask",
             where=WHERE,
         ),

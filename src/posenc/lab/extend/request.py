@@ -31,9 +31,9 @@ Texts = Annotated[list[Path], option("Your own text, read from its start.", "FIL
 Dtype = Annotated[
     str, option("The dtype that the model computes in: auto, float32, bfloat16 or float16.", "DTYPE", where=WHERE)
 ]
-Threads = Annotated[int | None, option("Threads of the CPU.", "N", "one for each core", where=WHERE, min=1)]
+Threads = Annotated[int | None, option("Number of CPU threads.", "N", "one for each core", where=WHERE, min=1)]
 Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that the model's folder holds.", rich_help_panel=WHERE)
+    bool, typer.Option("--trust-remote-code", help="Run the Python code in the model's folder.", rich_help_panel=WHERE)
 ]
 
 
@@ -45,15 +45,15 @@ class Request:
     length: Annotated[int | None, option("The number of tokens to read. Required.", "N", False, "--to")] = None
     texts: Texts = field(default_factory=list)
     rules: Rules = field(default_factory=list)
-    search: Annotated[int, option("Search for LongRoPE factors too, with N lists that are probed.", "N", min=0)] = 0
+    search: Annotated[int, option("Also search for LongRoPE factors, by probing N lists of factors.", "N", min=0)] = 0
     full: Annotated[int, option("Make the full pass with the N best rules of the probe.", "N", min=1)] = 3
     retrieval: Annotated[
         bool,
-        typer.Option("--retrieval/--no-retrieval", help="Also ask the model for a passkey and a needle in the text."),
+        typer.Option("--retrieval/--no-retrieval", help="Also test whether the model finds numbers hidden in a text."),
     ] = True
     dtype: Dtype = "auto"
     threads: Threads = None
-    seed: Annotated[int, option("Seed of retrieval, search and training.", "N", where=WHERE)] = 0
+    seed: Annotated[int, option("Random seed of retrieval, search and training.", "N", where=WHERE)] = 0
     trust_remote_code: Trust = False
     folder: Annotated[
         Path | None, option("The folder of the run.", "RUN", "runs/<date-time>-<model>-<N>", "--out", where=WHERE)
@@ -65,7 +65,8 @@ class Ending:
     """What to do with the recommended rule. A continued run may change it."""
 
     save: Annotated[
-        Path | None, option("Write the model with the rule, as transformers loads it.", "DIR", False, where=ENDING)
+        Path | None,
+        option("Write the model with the rule to this folder, for transformers.", "DIR", False, where=ENDING),
     ] = None
     tune: Annotated[
         int, option("Train with the rule for this many steps, then measure again.", "STEPS", where=ENDING, min=0)
@@ -84,9 +85,10 @@ class Ending:
             where=ENDING,
         ),
     ] = None
-    window: Annotated[int | None, option("Tokens of a short window.", "N", SHORT, where=ENDING, min=2)] = None
+    window: Annotated[int | None, option("Tokens in a window of skipwise.", "N", SHORT, where=ENDING, min=2)] = None
     batch: Annotated[
-        int | None, option("Windows of a training step.", "N", "2, or one for each process", where=ENDING, min=1)
+        int | None,
+        option("Number of windows in a training step.", "N", "2, or one for each process", where=ENDING, min=1),
     ] = None
 
 
@@ -101,7 +103,8 @@ class ProbeRequest:
     rules: Rules = field(default_factory=list)
     texts: Texts = field(default_factory=list)
     quick: Annotated[
-        bool, typer.Option("--quick", help="One place in the text and three distances: a third of the time.")
+        bool,
+        typer.Option("--quick", help="Probe only one place in the text and three distances, in a third of the time."),
     ] = False
     output: Annotated[Path | None, option("Write the heatmap: .png, .svg, .pdf or .json.", "FILE", False, "--out")] = (
         None
