@@ -1,16 +1,17 @@
 """`posenc check`: does a model, loaded by transformers, rotate as its config says?"""
 
-import os
 import textwrap
-from typing import Any
 
 from posenc.integrations.timm.library import is_timm
 from posenc.integrations.transformers import Report
 from posenc.integrations.transformers import check as check_model
 from posenc.lab.checkpoint.find import check_digests, find
+from posenc.lab.checkpoint.open import quietly
 from posenc.lab.checkpoint.preview import check_code
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.folder import read_json
+
+KINDS = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForSpeechSeq2Seq", "AutoModel")
 
 
 def check(source: str, *, trust_remote_code: bool = False) -> Report:
@@ -24,37 +25,28 @@ def check(source: str, *, trust_remote_code: bool = False) -> Report:
         RunError: there is no model, its own code is not trusted, or transformers cannot load it.
     """
     place = find(source)
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code, "dtype": "auto"}
     if place.gguf is None:
-        file = place.folder / "config.json"
-        if not file.is_file():
-            raise RunError(f"{source}: there is no config.json in it; give the folder of a model.")
-        config = read_json(file)
+        config = read_json(place.folder / "config.json")
         if is_timm(config):
             raise RunError(
                 f"{source}: this is a model of timm, whose config says nothing of its encoding that could be checked; "
                 "posenc inspect says what its modules compute."
             )
         check_code(place.folder, config, source, trust_remote_code)
-        options["use_safetensors"] = True
-    else:
-        options["gguf_file"] = place.gguf.name
     check_digests(place)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing is ever downloaded
-    import transformers
+    reason = ""
+    with quietly():
+        import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    kinds = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForSpeechSeq2Seq", "AutoModel")
-    reasons: list[str] = []
-    for kind in kinds:
-        try:
-            model = getattr(transformers, kind).from_pretrained(place.folder, **options)
-        except Exception as error:  # another kind of model, or whatever loading raises
-            reasons.append(_first_sentence(str(error)) or type(error).__name__)
-            continue
-        return check_model(model)
-    raise RunError(f"{source}: transformers cannot load this model: {reasons[-1]}")
+        for kind in KINDS:
+            load = getattr(transformers, kind).from_pretrained
+            try:
+                model = load(place.folder, dtype="auto", use_safetensors=True, **place.options(trust_remote_code))
+            except Exception as error:  # another kind of model, or whatever loading raises
+                reason = _first_sentence(str(error)) or type(error).__name__
+                continue
+            return check_model(model)
+    raise RunError(f"{source}: transformers cannot load this model: {reason}")
 
 
 def _first_sentence(text: str) -> str:

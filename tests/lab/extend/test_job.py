@@ -362,7 +362,8 @@ def test_what_cannot_run_is_refused_before_there_is_a_folder(
     full = tmp_path / "full"
     full.mkdir()
     (full / "config.json").write_text("{}")
-    refused(model, r"--to: got 256, expected more than the 256 tokens that tiny was trained with", length=256)
+    refused(model, r"--to: got 257, expected at least 258: the model was trained with 256 tokens", length=257)
+    refused(model, r"--rules: got '', expected one of", rules=[","])
     refused(model, r"--text: the text has 260 bytes, expected at least 640 tokens", texts=[short])
     refused(model, "No such file", texts=[tmp_path / "nowhere.txt"])
     refused(model, r"did you mean 'yarn'", rules=["yarm:2"])

@@ -54,7 +54,7 @@ def test_a_learned_table_has_no_cells_past_its_end(tiny_model) -> None:
     ("options", "message"),
     [
         ({"output": Path("heat.gif")}, "expected a name that ends in .png, .svg, .pdf or .json"),
-        ({"length": 100}, "expected more than the 256 tokens of training"),
+        ({"length": 100}, "--to: got 100, expected at least 258"),
         ({"rules": ["yarm"]}, "did you mean 'yarn'"),
     ],
     ids=["suffix", "length", "rule"],

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ class Place:
     label: str
     digests: Mapping[Path, Any]  # of files that an installed package vouches for
 
+    def options(self, trusted: bool) -> dict[str, Any]:
+        """How transformers reads these files, without the network."""
+        gguf = {} if self.gguf is None else {"gguf_file": self.gguf.name}
+        return {"local_files_only": True, "trust_remote_code": trusted, **gguf}
+
 
 def find(source: str) -> Place:
     """Find a model's files, without reading them.
@@ -31,7 +37,7 @@ def find(source: str) -> Place:
     Raises:
         RunError: there is no model, or there are several.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # Path.expanduser fails at a user that does not exist
     if path.is_dir():
         return _in_folder(path, _label(path.absolute()), {})
     if path.is_file():

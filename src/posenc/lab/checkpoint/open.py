@@ -83,7 +83,6 @@ def open_checkpoint(
     place = find(str(source))
     seen = preview(str(source), place, trust_remote_code)
     check_digests(place)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing is ever downloaded
     with quietly(), _parsed_once(place.gguf):
         model = _load_model(seen, place, dtype_of(dtype, seen.stored, device), trust_remote_code)
         tokenizer = _load_tokenizer(seen, place, trust_remote_code)
@@ -159,7 +158,8 @@ def _parsed_once(path: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Silence transformers' progress bars and notes; failures still raise errors."""
+    """Silence transformers' progress bars and notes, and download nothing; failures still raise errors."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -177,11 +177,9 @@ def quietly() -> Iterator[None]:
 def _load_model(seen: Preview, place: Place, dtype: torch.dtype, trusted: bool) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trusted}
-    if place.gguf is not None:
-        if importlib.util.find_spec("accelerate") is None:
-            raise RunError(f"{seen.source}: transformers needs accelerate for GGUF files; pip install accelerate.")
-        options["gguf_file"] = place.gguf.name
+    options = place.options(trusted)
+    if place.gguf is not None and importlib.util.find_spec("accelerate") is None:
+        raise RunError(f"{seen.source}: transformers needs accelerate for GGUF files; pip install accelerate.")
     with _explained(seen.source):
         config = AutoConfig.from_pretrained(place.folder, **options)
         _check_causal(config, seen.source)
@@ -260,9 +258,8 @@ def _with_rule_of(path: Path, config: Any) -> Any:
 def _load_tokenizer(seen: Preview, place: Place, trusted: bool) -> Any:
     from transformers import AutoTokenizer
 
-    options: dict[str, Any] = {} if place.gguf is None else {"gguf_file": place.gguf.name}
     with _explained(f"{seen.source}, its tokenizer"):
-        return AutoTokenizer.from_pretrained(place.folder, local_files_only=True, trust_remote_code=trusted, **options)
+        return AutoTokenizer.from_pretrained(place.folder, **place.options(trusted))
 
 
 @contextlib.contextmanager

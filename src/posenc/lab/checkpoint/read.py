@@ -1,5 +1,6 @@
 """Reads the description of a model in any supported form; used by every verb that reads no weights."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def read(source: str | Path, *, pairing: Any = None) -> Description:
         RunError: there is no model, or there are several.
         ValueError: the GGUF file is damaged, posenc knows no encoding in it, or the folder holds an adapter.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.suffix == ".gguf":
         return gguf.describe(path)
     if path.suffix == ".json" or (path.is_dir() and any(path.glob("*.json"))):

@@ -110,8 +110,9 @@ def candidates(
         Each rule once, in the order of ``wanted``; without a default factor that the model already has.
 
     Raises:
-        ValueError: a length within the trained length; an unknown name; a number for a rule without one, or one that
-            the rule refuses; a rule that does not apply to the model; "longrope", which :func:`longrope` makes.
+        ValueError: a length with no loss beyond the trained length; an unknown name; a number for a rule without one,
+            or one that the rule refuses; a rule that does not apply to the model; "longrope", which :func:`longrope`
+            makes.
 
     Example:
         >>> tried = candidates(present=Geometric(100_000.0), trained_length=8192, length=12288)
@@ -120,10 +121,10 @@ def candidates(
         >>> candidates(present=Geometric(), trained_length=4096, length=8192, wanted=["linear"])[0].rule
         Linear(factor=2, base=10000.0)
     """
-    if length <= trained_length:
+    if length < trained_length + 2:  # the last token has no loss
         raise ValueError(
-            f"--to: got length {length}, expected more than the {trained_length} tokens that the model was trained "
-            "on; within the trained length no rule is needed."
+            f"--to: got {length}, expected at least {trained_length + 2}: the model was trained with {trained_length} "
+            "tokens, and needs no rule to read as many."
         )
     makers = _makers(present, trained_length)
     numbers = _numbers(present, trained_length, length)

@@ -64,11 +64,7 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, C
         )
     preview = looked_at("extend", request)
     trained, length = preview.trained_length, request.length or 0
-    if length <= trained:
-        raise ValueError(
-            f"--to: got {length}, expected more than the {trained:,} tokens that {preview.label} was trained with; "
-            "within the trained length the model needs no rule."
-        )
+    wanted = candidates_for(preview, length, request.rules)
     if request.full < 1:
         raise ValueError(f"--full: got {request.full}, expected at least 1.")
     if request.retrieval and length < SHORTEST:
@@ -78,7 +74,6 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, C
         )
     if ending.save is not None:
         check_free(ending.save)
-    wanted = candidates_for(preview, length, request.rules)
     if request.search:
         base_of(preview.frequencies)
     texts, described = documents(request.texts)

@@ -47,9 +47,9 @@ def candidates_for(preview: Preview, length: int, rules: Sequence[str]) -> list[
         rules: names separated by commas; empty for all rules that apply.
 
     Raises:
-        ValueError: a name is unknown, or the rule does not apply to the model.
+        ValueError: a name is unknown, or the rule does not apply to the model; a length within the trained one.
     """
-    names = [name.strip() for some in rules for name in some.split(",") if name.strip()]
+    names = [name.strip() for some in rules for name in some.split(",")]
     wanted = ["none", *names] if names else None
     return candidates(present=preview.frequencies, trained_length=preview.trained_length, length=length, wanted=wanted)
 

@@ -48,8 +48,6 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
     preview = looked_at("probe", request)
     trained = preview.trained_length
     length = 2 * trained if request.length is None else request.length
-    if length <= trained:
-        raise ValueError(f"--to: got {length}, expected more than the {trained:,} tokens of training.")
     wanted = candidates_for(preview, length, request.rules)
     gaps = _plan(trained, length, quick=request.quick)
     texts, described = documents(request.texts)
