@@ -198,7 +198,7 @@ def test_a_run_gives_its_table_recommendation_and_page(tmp_path: Path) -> None:
     assert found["verdict"]["kind"] == "rule"
     sentence = found["verdict"]["sentence"]
     assert sentence.startswith("yarn:2: perplexity ")
-    assert re.search(r" up to 2,048 tokens, and \d+ where the untouched model has \d+; ", sentence)
+    assert re.search(r" up to 2,048 tokens, and [\d.]+ where the untouched model has [\d.]+; ", sentence)
     assert sentence.endswith("; its cost within the first 1,024 tokens is +0.03 nats per token.")
     yarn = next(rule for rule in found["rules"] if rule["name"] == "yarn:2")["pass"]
     assert yarn["cost"]["nats"] == pytest.approx(0.03, abs=0.01)

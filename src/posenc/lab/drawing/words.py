@@ -10,16 +10,14 @@ HELD, BROKE = 1.10, 1.50
 
 def times(ratio: float) -> str:
     """A ratio in words: 0.95 times, 12.3 times."""
-    if not math.isfinite(ratio):
-        return "diverged"
-    return (f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}") + "\u00d7"
+    return number(ratio, 2 if ratio < 10 else 1) + "\u00d7" * math.isfinite(ratio)
 
 
-def number(value: float | None) -> str:
-    """A number of a table: two decimals up to a thousand, then whole, then in powers of ten."""
+def number(value: float | None, decimals: int) -> str:
+    """A number for reading: with decimals up to a hundred, then whole, from a million on in powers of ten."""
     if value is None or not math.isfinite(value):
         return "diverged"
-    return f"{value:.2f}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.1e}"
+    return f"{value:.{decimals}f}" if abs(value) < 100 else f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.1e}"
 
 
 def counted(count: int, what: str) -> str:

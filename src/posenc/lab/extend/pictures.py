@@ -21,10 +21,10 @@ from posenc.lab.drawing.plots import (
     mark_trained_length,
     round_values,
 )
-from posenc.lab.drawing.words import HELD
+from posenc.lab.drawing.words import HELD, number
 from posenc.lab.extend.folder import Probed
 from posenc.lab.extend.results import Results
-from posenc.lab.extend.table import short
+from posenc.lab.extend.verdict import perplexity
 
 FloatArray = NDArray[np.float64]
 
@@ -173,8 +173,7 @@ def heatmap(probed: Probed) -> Picture:
         axes.imshow(above, cmap=_HEAT, norm=Normalize(-0.5, 1.5), aspect="auto", interpolation="none")
         for row, column in np.ndindex(*nats.shape):
             value = float(nats[row, column])
-            said = short(math.exp(min(value, 700.0))) if math.isfinite(value) else "inf"
-            said = "no code" if math.isnan(value) else said
+            said = "no code" if math.isnan(value) else number(perplexity(value), 1)
             axes.text(column, row, said, ha="center", va="center", fontsize=8)
         axes.set_xticks(range(len(gaps)), [f"{gap:,}" for gap in gaps])
         axes.set_yticks(range(len(found)), [name for name, _ in found])

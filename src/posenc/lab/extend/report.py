@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posenc.lab.drawing.tables import tidy
-from posenc.lab.drawing.words import HELD, finite
+from posenc.lab.drawing.words import HELD, finite, number
 from posenc.lab.extend.results import Results, collect
 from posenc.lab.extend.verdict import BLOCK
 from posenc.lab.run import folder as runs
@@ -98,6 +98,6 @@ def _page(results: Results) -> str:
         block=BLOCK,
         bin_name=table.bin_name,
         nats_text=table.nats_text,
-        short=table.short,
+        rounded=number,
         value_text=table.value_text,
     )

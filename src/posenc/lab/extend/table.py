@@ -8,11 +8,11 @@ from rich.table import Table
 
 from posenc.lab.drawing.tables import print_first_that_fits
 from posenc.lab.drawing.tables import table as empty
-from posenc.lab.drawing.words import BROKE, HELD
+from posenc.lab.drawing.words import BROKE, HELD, number
 from posenc.lab.extend.folder import Probed
 from posenc.lab.extend.results import Results
 from posenc.lab.extend.retrieval import Form, Task
-from posenc.lab.extend.verdict import Mean
+from posenc.lab.extend.verdict import Mean, perplexity
 from posenc.lab.run.printable import escape
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _coloured(nats: float | None, baseline: float | None) -> str:
     """A perplexity, with its excess over the baseline as a mark and, in a terminal with colours, as a colour."""
     if nats is None:
         return " - "
-    said = f" {short(math.exp(min(nats, 700.0)))}"
+    said = f" {number(perplexity(nats), 1)}"
     if baseline is None:
         return f"{said} "
     above = nats - baseline
@@ -71,13 +71,6 @@ def _coloured(nats: float | None, baseline: float | None) -> str:
     if above < math.log(BROKE):
         return f"[black on yellow]{said}~[/]"
     return f"[white on red]{said}![/]"
-
-
-def short(value: float | None) -> str:
-    """A perplexity in three digits."""
-    if value is None or not math.isfinite(value):
-        return "diverged"
-    return f"{value:.1f}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.0e}"
 
 
 def bin_name(one: Sequence[int]) -> str:
@@ -114,7 +107,7 @@ def value_text(results: Results, name: str, at: int, value: float | None) -> str
     """A perplexity of the table, or the reason why there is none."""
     if value is None and name == "none" and results.config.positions == "learned":
         return "no code" if results.bins[at][0] >= results.config.trained_length else "-"
-    return short(value)
+    return number(value, 1)
 
 
 def nats_text(found: Mean | None) -> str:
@@ -139,9 +132,8 @@ def _print_curves(results: Results, console: "Console") -> None:
     low = min(known)
     high = min(max(known), low + math.log(60))  # one very large value must not flatten all other lines
     cut = sum(1 for position in curves.positions if position < results.config.trained_length)
-    console.print(
-        f"Perplexity by position, from {short(math.exp(low))} to {short(math.exp(high))}; | is the trained length"
-    )
+    ends = " to ".join(number(perplexity(nats), 1) for nats in (low, high))
+    console.print(f"Perplexity by position, from {ends}; | is the trained length")
     for name, values in curves.rules.items():
         blocks = [_block(value, low, high) for value in values]
         line = "".join(blocks[:cut]) + "[dim]|[/]" + "".join(blocks[cut:])
@@ -192,7 +184,7 @@ def _table(results: Results, title: str, bins: Sequence[int], *, costs: bool) ->
             row += [nats_text(one.cost), nats_text(one.gain), {True: "yes", False: "no", None: "-"}[one.holds]]
         table.add_row(*row)
     if bins and results.windows:
-        table.add_row("[dim]none, in windows[/]", *[f"[dim]{short(results.windows[at])} [/]" for at in bins])
+        table.add_row("[dim]none, in windows[/]", *[f"[dim]{number(results.windows[at], 1)} [/]" for at in bins])
     return table
 
 

@@ -48,10 +48,15 @@ def mean(values: Nats) -> Mean | None:
     return Mean(float(values.mean()), error)
 
 
+def perplexity(nats: float) -> float:
+    """The perplexity of a mean loss; infinite if it overflows."""
+    return math.exp(nats) if nats < 700 else math.inf
+
+
 def perplexities(losses: Nats, bins: Bins) -> list[float | None]:
-    """The perplexity of each bin; infinite if it overflows, None if a loss is missing."""
+    """The perplexity of each bin; None if a loss is missing."""
     found = [mean(losses[first:last]) for first, last in bins]
-    return [None if one is None else math.exp(one.nats) if one.nats < 700 else math.inf for one in found]
+    return [None if one is None else perplexity(one.nats) for one in found]
 
 
 def difference(losses: Nats, others: Nats) -> Mean | None:

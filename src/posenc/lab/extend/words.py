@@ -2,7 +2,7 @@
 
 import math
 
-from posenc.lab.drawing.words import HELD
+from posenc.lab.drawing.words import HELD, number
 from posenc.lab.extend.folder import Losses, Measured
 from posenc.lab.extend.verdict import Bins, Verdict, difference, excess, perplexities, worst
 
@@ -57,19 +57,13 @@ def _elsewhere(name: str, measured: Measured) -> str:
     if not pairs:
         return f"where the untouched model has no position past {trained:,}"
     _, own, theirs = max(pairs)
-    return f"and {_round(own)} where the untouched model has {_round(theirs)}"
+    return f"and {number(own, 1)} where the untouched model has {number(theirs, 1)}"
 
 
 def _spans(losses: Losses, bins: Bins) -> str:
     known = [value for value in perplexities(losses, bins) if value is not None]
-    low, high = _round(min(known)), _round(max(known))
+    low, high = number(min(known), 1), number(max(known), 1)
     return f"perplexity of {low}" if low == high else f"perplexity of {low} to {high}"
-
-
-def _round(value: float) -> str:
-    if not math.isfinite(value):
-        return "more than any number"
-    return f"{value:.0f}" if 10 <= value < 1000 else f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 def _percent(nats: float) -> str:

@@ -366,8 +366,9 @@ def test_an_encoding_has_the_same_hue_in_every_run_and_no_two_share_one() -> Non
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(8.456, "8.46"), (999.9, "999.90"), (12345.6, "12,346"), (3e7, "3.0e+07"), (None, "diverged")]
+    ("value", "text"),
+    [(8.456, "8.46"), (99.9, "99.90"), (999.9, "1,000"), (12345.6, "12,346"), (3e7, "3.0e+07"), (None, "diverged")],
 )
 def test_numbers_are_rounded_for_reading(value: float | None, text: str) -> None:
-    assert words.number(value) == text
+    assert words.number(value, 2) == text
     assert table.cell_text(results.Cell(64, [], mean=math.inf if value is None else value)) == text

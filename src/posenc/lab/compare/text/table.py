@@ -72,4 +72,4 @@ def cell_text(cell: Cell | None) -> str:
         return "no code"
     if cell is None or cell.mean is UNSET:
         return "-"
-    return number(cell.mean) + (f" ±{number(cell.spread)}" if isinstance(cell.spread, float) else "")
+    return number(cell.mean, 2) + (f" ±{number(cell.spread, 2)}" if isinstance(cell.spread, float) else "")
