@@ -179,7 +179,7 @@ ALL = {
 }
 
 
-def printed(run: Path, width: int = 160) -> str:
+def printed(run: Path, width: int = 180) -> str:
     console = Console(file=io.StringIO(), width=width)
     report.print_table(run, console)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
