@@ -273,7 +273,7 @@ def test_what_is_particular_to_one_architecture(tmp_path: Path) -> None:
         ("llama", YARN, factors, "rope_freqs.weight and YaRN"),
         ("phi3", {"rope__scaling__type": "longrope"}, None, "no lists of factors"),
         ("qwen2vl", {"rope__dimension_sections": [8, 8, 8, 8]}, None, "expected three numbers, or a fourth that is 0"),
-        ("glm4", {"rope__dimension_sections": 8}, None, "expected a list of widths"),
+        ("glm4", {"rope__dimension_sections": 8}, None, "expected a list of whole numbers"),
         ("mimo2", WINDOW, None, "expected a list that says for each layer"),
         ("mistral4", {"attention__temperature_scale": 0.1}, None, "no attention.temperature_length"),
     )
@@ -301,7 +301,7 @@ def test_what_is_not_used_is_named_and_what_is_altered_is_refused(tmp_path: Path
     for keys, words in (
         ({"rope__freq_base": "much"}, "rope.freq_base is 'much', expected a number"),
         ({"rope__dimension_count": 0}, "rope.dimension_count is 0, expected a whole number above 0"),
-        ({"attention__max_alibi_bias": -4.0}, "max_alibi_bias is -4, expected a number above 0"),
+        ({"attention__max_alibi_bias": -4.0}, "max_alibi_bias is -4.0, expected a number of at least 0"),
     ):
         arch = "bloom" if "attention__max_alibi_bias" in keys else "llama"
         with pytest.raises(ValueError, match=words):

@@ -82,7 +82,7 @@ def test_mllamas_layers_that_attend_to_an_image_do_not_rotate(tmp_path: Path) ->
     assert isinstance(text.encoding.frequencies, Custom)
     assert (text.layers, text.encoding.pairing) == ((0, 2, 4), "interleaved")
     assert (image.layers, isinstance(image.encoding, NoPE)) == ((1, 3), True)
-    with pytest.raises(ValueError, match=r"cross_attention_layers 3, expected a list of layers"):
+    with pytest.raises(ValueError, match=r"cross_attention_layers is 3, expected a list of whole numbers"):
         describe(gguf_file(tmp_path / "n.gguf", "mllama", tensors, block_count=5, attention__cross_attention_layers=3))
 
 

@@ -12,7 +12,7 @@ from posenc.frequencies import Frequencies, Geometric
 from posenc.integrations.gguf import architectures as of
 from posenc.integrations.gguf.header import read_header
 from posenc.integrations.gguf.rules import rule_of, stored_base, stored_local_base
-from posenc.integrations.gguf.values import Values, is_number
+from posenc.integrations.gguf.values import Values
 from posenc.integrations.transformers import Description, LayerGroup
 
 #: How it was read, in the words of a description.
@@ -124,7 +124,7 @@ def _by_ratio(
     """DeepSeek V4: the layers that compress their keys have a base of their own, and they alone are scaled."""
     path, longest = values.header.path, values.whole("context_length")
     ratios = values.any("attention.compress_ratios", [0] * len(layers) if values.arch not in of.COMPRESSED else None)
-    if not isinstance(ratios, list) or len(ratios) < len(layers) or not all(is_number(each) for each in ratios):
+    if not isinstance(ratios, list) or len(ratios) < len(layers):
         raise ValueError(f"{path} has attention.compress_ratios {ratios!r}, expected a number for each block.")
     base = values.number("attention.compress_rope_freq_base")
     compressed = tuple(i for i in layers if ratios[i])
@@ -151,8 +151,8 @@ def _sections(values: Values) -> tuple[Any, list[int]]:
     found = next((each for each in named if each is not None), None)
     if found is None and arch not in of.SECTIONS:
         return None, []
-    if not isinstance(found, list) or not all(is_number(each) for each in found):
-        raise ValueError(f"{path} has rope.dimension_sections {found!r}, expected a list of widths.")
+    if found is None:
+        raise ValueError(f"{path} has no rope.dimension_sections, expected a list of widths.")
     if any(found[3:]):
         raise ValueError(f"{path} has rope.dimension_sections {found}, expected three numbers, or a fourth that is 0.")
     if arch not in of.SECTIONS and not all(found[:2]):
@@ -198,10 +198,10 @@ def _tempered(values: Values, encoding: Encoding) -> Encoding:
 
 def _with_attention(values: Values, arch: str, count: int) -> tuple[int, ...]:
     """The layers that have attention: not those with no key heads, nor those between full attention."""
-    recurrent = values.any("attention.recurrent_layers") if arch in of.INTERVALS else None
+    recurrent = values.by_layer("attention.recurrent_layers", count) if arch in of.INTERVALS else None
     if isinstance(recurrent, list):
         return tuple(i for i, other in enumerate(recurrent[:count]) if not other)
-    key_heads = values.any("attention.head_count_kv")
+    key_heads = values.by_layer("attention.head_count_kv", count)
     if isinstance(key_heads, list):
         return tuple(i for i, heads in enumerate(key_heads[:count]) if heads)
     if arch in of.INTERVALS:
@@ -212,7 +212,7 @@ def _with_attention(values: Values, arch: str, count: int) -> tuple[int, ...]:
 
 def _windowed(values: Values, arch: str, layers: tuple[int, ...], count: int) -> dict[int, bool] | None:
     """Which layers have a sliding window; None if none has, or it is not known."""
-    stored = values.any("attention.sliding_window_pattern")
+    stored = values.by_layer("attention.sliding_window_pattern", count)
     window = values.number("attention.sliding_window")
     if window == 0 or (arch in of.WINDOWS_IF_LENGTH and window is None):
         return None
@@ -221,7 +221,7 @@ def _windowed(values: Values, arch: str, layers: tuple[int, ...], count: int) ->
     if isinstance(stored, bool) and arch in of.STORED_WINDOWS:
         return dict.fromkeys(layers, stored)
     if isinstance(stored, list) and arch in of.WINDOWS.keys() | of.STORED_WINDOWS:
-        return {i: bool(stored[i]) for i in layers if i < len(stored)}
+        return {i: bool(stored[i]) for i in layers}
     if arch in of.STORED_WINDOWS:
         raise ValueError(
             f"{values.header.path} has attention.sliding_window_pattern {stored!r}, expected a list that says for "
@@ -230,7 +230,14 @@ def _windowed(values: Values, arch: str, layers: tuple[int, ...], count: int) ->
     if arch not in of.WINDOWS:
         return None
     every, full = of.WINDOWS[arch]
-    every = int(stored) if isinstance(stored, int) and stored > 0 else every
+    if isinstance(stored, bool):
+        raise ValueError(
+            f"{values.header.path} has attention.sliding_window_pattern {stored!r}, expected the number of layers in a "
+            "group, or a list that says for each layer whether it has a sliding window."
+        )
+    every = every if stored is None else int(stored)
+    if every == 0:  # llama.cpp's set_swa_pattern
+        return dict.fromkeys(layers, True)
     return {i: i % every != (0 if full == "first" else every - 1) for i in layers}
 
 
@@ -238,10 +245,6 @@ def _kind(values: Values, arch: str, layer: int, windowed: dict[int, bool] | Non
     if arch in of.FINETUNED_MEANS_ROTATED and values.any("rope.scaling.finetuned") is False:
         return "unrotated"
     to_image = values.any("attention.cross_attention_layers", []) if arch == "mllama" else []
-    if not isinstance(to_image, list):
-        raise ValueError(
-            f"{values.header.path} has attention.cross_attention_layers {to_image!r}, expected a list of layers."
-        )
     if layer in to_image:
         return "unrotated"
     rotated = values.any("attention.rope_pattern") if arch == "granite_swa" else None

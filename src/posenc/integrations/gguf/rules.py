@@ -1,6 +1,7 @@
 """The rule of the rates in a GGUF file, as llama.cpp computes it."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,24 @@ def rule_of(values: Values, rotary_dim: int, *, base: float | None = None) -> Ru
     Raises:
         ValueError: factors or a kind of scaling that no rule has; no trained length where the rule needs one.
     """
+    rule, trained, notes = _rule(values, rotary_dim, base)
+    attention_factor = round(float(values.number("rope.scaling.attn_factor", 1.0)), 7)  # stored in float32
+    if attention_factor == 1 or isinstance(rule, LongRoPE):  # which has it already
+        return rule, trained, notes
+    if values.arch in of.RAISES_SCORES | of.NO_TEMPERATURE | of.LOCAL_BASE.keys():
+        raise ValueError(
+            f"{values.header.path} has rope.scaling.attn_factor {attention_factor:g}, expected 1, as all files of the "
+            f"architecture {values.arch!r} have it: what the factor does to its scores is not read."
+        )
+    if isinstance(rule, YaRN):
+        notes = (*notes, f"attn_factor {attention_factor:g} multiplies cos and sin besides YaRN's own factor")
+        return replace(rule, attention_factor=rule.attention_factor * attention_factor), trained, notes
+    notes = (*notes, f"the rates of {rule}, and cos and sin times attn_factor {attention_factor:g}")
+    return Custom(rule.inv_freq(rotary_dim).tolist(), attention_factor=attention_factor), trained, notes
+
+
+def _rule(values: Values, rotary_dim: int, base: float | None) -> Rule:
+    """The rule as it is without ``attn_factor``, but for LongRoPE's."""
     arch, path, longest = values.arch, values.header.path, values.whole("context_length")
     stored = stored_base(values) if base is None else base
     base = float(10_000.0 if stored is None else stored)
