@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from posenc import YaRN
-from posenc.lab.extend.tune import TuneReport, TuneStep, tune
+from posenc.lab.extend.tune import TuneReport, tune
 from posenc.lab.extend.tuning_config import TuneConfig
 from posenc.lab.extend.tuning_steps import positions_at
 from posenc.lab.run import folder as runs
@@ -105,7 +105,6 @@ def test_the_loss_goes_down(tokens: Tensor, tmp_path: Path, method: str, positio
     report = tuned(
         checkpoint, tokens, tmp_path, method=method, positions=positions, window=window, steps=20, batch=4, **options
     )
-    assert report.finished
     assert np.mean(report.losses[-5:]) < np.mean(report.losses[:5]) - 0.05
     after = weights(checkpoint)
     assert after.keys() == before.keys()
@@ -117,11 +116,10 @@ def test_the_loss_goes_down(tokens: Tensor, tmp_path: Path, method: str, positio
 
 def test_the_report_says_what_was_done(tokens: Tensor, tmp_path: Path) -> None:
     checkpoint = tiny()
-    seen: list[TuneStep] = []
-    report = tuned(checkpoint, tokens, tmp_path, on_progress=seen.append)
-    assert [(step.step, step.steps) for step in seen] == [(step, 6) for step in range(1, 7)]
-    assert all(isinstance(step, TuneStep) for step in seen)
-    assert report.losses == tuple(step.loss for step in seen)
+    seen: list[tuple[int, float]] = []
+    report = tuned(checkpoint, tokens, tmp_path, on_progress=lambda step, loss: seen.append((step, loss)))
+    assert seen == list(enumerate(report.losses, 1))
+    assert len(seen) == 6
     assert report.tokens == 6 * 2 * WINDOW
     assert report.trained == report.parameters == sum(p.numel() for p in checkpoint.model.parameters())
     assert json.loads(json.dumps(report.to_dict()))["config"]["length"] == LENGTH
@@ -149,7 +147,7 @@ def test_the_rule_is_set_while_it_learns_and_gone_afterwards(tokens: Tensor, tmp
     rates = checkpoint.model.model.rotary_emb.inv_freq.clone()
     seen = []
 
-    def look(step: TuneStep) -> None:
+    def look(step: int, loss: float) -> None:
         seen.append(checkpoint.model.model.rotary_emb.inv_freq.clone())
 
     rule = YaRN(2, trained_length=64)
@@ -235,6 +233,18 @@ def test_of_long_windows_a_part_is_scored(tokens: Tensor, tmp_path: Path, monkey
 # Cut off and gone on
 
 
+def interrupted(checkpoint: Any, tokens: Tensor, folder: Path, *, at: int = 3, **options: Any) -> None:
+    """A training that Ctrl-C ends after a step; the last checkpoint is that of the last even step."""
+
+    def interrupt(step: int, loss: float) -> None:
+        if step == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tuned(checkpoint, tokens, folder, on_progress=interrupt, **options)
+    assert len(runs.load_tensors(folder / runs.CHECKPOINT)["progress.losses"]) == at // 2 * 2
+
+
 @pytest.mark.parametrize("method", methods("lora", "full"))
 def test_stopped_and_resumed_equals_unbroken(tokens: Tensor, tmp_path: Path, method: str) -> None:
     """Bit for bit, with dropout: what a step draws hangs on the seed and its number alone."""
@@ -242,12 +252,10 @@ def test_stopped_and_resumed_equals_unbroken(tokens: Tensor, tmp_path: Path, met
     torch.set_num_threads(1)
     try:
         whole, parts = tiny(attention_dropout=0.1), tiny(attention_dropout=0.1)
-        untouched = weights(parts)
+        untouched, modules = weights(parts), [type(module) for module in parts.model.modules()]
         unbroken = tuned(whole, tokens, tmp_path / "whole", method=method)
-        asked = iter([False] * 3 + [True])
-        first = tuned(parts, tokens, tmp_path / "parts", method=method, should_stop=lambda: next(asked))
-        assert not first.finished
-        assert len(first.losses) == 3
+        interrupted(parts, tokens, tmp_path / "parts", at=5, method=method)
+        assert [type(module) for module in parts.model.modules()] == modules
         if method == "lora":
             assert_same(weights(parts), untouched)
         torch.rand(3)  # other random numbers in between change nothing
@@ -259,26 +267,10 @@ def test_stopped_and_resumed_equals_unbroken(tokens: Tensor, tmp_path: Path, met
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("method", methods("lora", "full"))
-def test_ctrl_c_keeps_the_last_checkpoint(tokens: Tensor, tmp_path: Path, method: str) -> None:
-    def interrupt(step: TuneStep) -> None:
-        if step.step == 5:
-            raise KeyboardInterrupt
-
-    checkpoint = tiny()
-    modules = [type(module) for module in checkpoint.model.modules()]
-    with pytest.raises(KeyboardInterrupt):
-        tuned(checkpoint, tokens, tmp_path, method=method, on_progress=interrupt)
-    assert len(runs.load_tensors(tmp_path / runs.CHECKPOINT)["progress.losses"]) == 4
-    assert [type(module) for module in checkpoint.model.modules()] == modules
-    unbroken = tuned(tiny(), tokens, tmp_path / "unbroken", method=method)
-    assert tuned(tiny(), tokens, tmp_path, method=method).losses == pytest.approx(unbroken.losses, rel=1e-6)
-
-
 def test_a_finished_tuning_is_taken_over_without_a_step(tokens: Tensor, tmp_path: Path) -> None:
     first, again = tiny(), tiny()
     report = tuned(first, tokens, tmp_path)
-    taken = tuned(again, tokens, tmp_path, on_progress=lambda step: pytest.fail("a step was done again"))
+    taken = tuned(again, tokens, tmp_path, on_progress=lambda step, loss: pytest.fail("a step was done again"))
     assert taken.losses == report.losses
     assert taken.seconds == report.seconds
     assert_same(weights(again), weights(first))
@@ -288,14 +280,12 @@ def test_a_finished_tuning_is_taken_over_without_a_step(tokens: Tensor, tmp_path
 def test_a_checkpoint_killed_in_the_middle_of_its_writing_is_not_taken_for_whole(
     tokens: Tensor, tmp_path: Path
 ) -> None:
-    asked = iter([False] * 3 + [True])
-    tuned(tiny(), tokens, tmp_path, should_stop=lambda: next(asked))
+    interrupted(tiny(), tokens, tmp_path)
     path = tmp_path / runs.CHECKPOINT
     data = path.read_bytes()
     partial = tmp_path / f".{runs.CHECKPOINT}.4711.partial"  # what a kill leaves
     partial.write_bytes(data[: len(data) // 2])
-    report = tuned(tiny(), tokens, tmp_path)
-    assert report.finished
+    tuned(tiny(), tokens, tmp_path)
     assert not partial.exists()
     path.write_bytes(data[: len(data) // 2])  # what a broken disk leaves
     with pytest.raises(RunError, match="the file is damaged"):
@@ -320,7 +310,7 @@ def test_merged_matrices_give_the_same_logits(tokens: Tensor, tmp_path: Path) ->
     checkpoint, seen = tiny(), []
     read = tokens[None, :50]
 
-    def look(step: TuneStep) -> None:
+    def look(step: int, loss: float) -> None:
         checkpoint.model.eval()
         with torch.no_grad():
             seen.append(checkpoint.model(read).logits)
@@ -427,7 +417,7 @@ SCRIPT = """
     slow = float(sys.argv[2])
     import time
     report = tuned(checkpoint, tokens, folder / "run", batch=4, steps=int(sys.argv[3]), checkpoint_every=1,
-                   on_progress=lambda step: time.sleep(slow))
+                   on_progress=lambda step, loss: time.sleep(slow))
     import os
     rank = os.environ.get("RANK", "0")
     save_file(weights(checkpoint), folder / f"weights-{{rank}}.safetensors")

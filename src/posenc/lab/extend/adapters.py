@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -13,23 +12,15 @@ from posenc.lab.run.schedule import seeded
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
-
-@dataclass
-class Adapted:
-    """A model that is being trained.
-
-    Attributes:
-        parameters: the trained parameters, by name.
-        keep: whether to keep the result in the weights.
-    """
-
-    parameters: dict[str, nn.Parameter]
-    keep: bool = False
+Parameters = dict[str, nn.Parameter]
+"""The trained parameters, by name."""
 
 
 @contextlib.contextmanager
-def trainable(model: Any, wanted: TuneConfig, frozen: Set[str]) -> Iterator[Adapted]:
+def trainable(model: Any, wanted: TuneConfig, frozen: Set[str]) -> Iterator[Parameters]:
     """Make only the selected parameters trainable; afterwards the model has the same modules as before.
+
+    LoRA's matrices are merged into the weights at the end, and dropped if an error or Ctrl-C ends the training.
 
     Args:
         model: the model.
@@ -38,8 +29,8 @@ def trainable(model: Any, wanted: TuneConfig, frozen: Set[str]) -> Iterator[Adap
     """
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
-        with _lora(model, wanted) if wanted.method == "lora" else _all_weights(model, frozen) as adapted:
-            yield adapted
+        with _lora(model, wanted) if wanted.method == "lora" else _all_weights(model, frozen) as parameters:
+            yield parameters
     finally:
         for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
@@ -47,7 +38,7 @@ def trainable(model: Any, wanted: TuneConfig, frozen: Set[str]) -> Iterator[Adap
 
 
 @contextlib.contextmanager
-def _lora(model: Any, wanted: TuneConfig) -> Iterator[Adapted]:
+def _lora(model: Any, wanted: TuneConfig) -> Iterator[Parameters]:
     try:
         from peft import LoraConfig, LoraModel
     except ImportError as error:
@@ -69,14 +60,12 @@ def _lora(model: Any, wanted: TuneConfig) -> Iterator[Adapted]:
             raise RunError(
                 f"tune: peft finds no layers for LoRA ({error}); name some of {', '.join(_linear(model))} as targets."
             ) from error
-    adapted = Adapted({name: p for name, p in model.named_parameters() if p.requires_grad})
     try:
-        yield adapted
-    finally:
-        if adapted.keep:
-            tuner.merge_and_unload()
-        else:
-            tuner.unload()
+        yield _trained(model)
+    except BaseException:
+        tuner.unload()
+        raise
+    tuner.merge_and_unload()
 
 
 def _targets(model: Any, given: tuple[str, ...] | None) -> list[str] | None:
@@ -98,14 +87,18 @@ def _linear(model: Any) -> list[str]:
 
 
 @contextlib.contextmanager
-def _all_weights(model: Any, frozen: Set[str]) -> Iterator[Adapted]:
+def _all_weights(model: Any, frozen: Set[str]) -> Iterator[Parameters]:
     """Train all weights, in float32 for the time of training, because bfloat16 would round small steps away."""
     dtypes = {parameter: parameter.dtype for parameter in model.parameters()}
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.float()
         parameter.requires_grad_(name not in frozen)
     try:
-        yield Adapted({name: p for name, p in model.named_parameters() if p.requires_grad})
+        yield _trained(model)
     finally:
         for parameter, dtype in dtypes.items():
             parameter.data = parameter.data.to(dtype)
+
+
+def _trained(model: Any) -> Parameters:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

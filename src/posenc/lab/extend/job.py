@@ -2,7 +2,6 @@
 
 import contextlib
 import shlex
-import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,9 +31,11 @@ from posenc.lab.extend.request import Request as Request
 from posenc.lab.extend.results import collect
 from posenc.lab.extend.save import check_free, check_loads, save
 from posenc.lab.extend.table import for_card
+from posenc.lab.extend.tuning_config import TuneConfig
 from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
-from posenc.lab.run.errors import Interrupted, RunError
+from posenc.lab.run.config import read
+from posenc.lab.run.errors import Stopped, resumable
 from posenc.lab.run.options import command_of, words_of
 from posenc.lab.run.printable import escape
 from posenc.lab.run.progress import Stages
@@ -122,20 +123,14 @@ def _finish(
     run: Path, ending: Ending, console: Console, processes: Processes, checkpoint: Checkpoint | None = None
 ) -> None:
     """Do the unfinished work of a run, write its report, then train and save if requested."""
+    config = load_config(run)
     alone = runs.locked(run, patience=1.0) if processes.is_first else contextlib.nullcontext()
-    with listening(_stop) as received, alone:
-        try:
-            _Job.begun(run, load_config(run), ending, console, processes, checkpoint).finish()
-        except (KeyboardInterrupt, SystemExit) as end:  # the second is rich's, where nobody reads what it prints
-            again = shlex.join(["posenc", "extend", "--resume", str(run), *words_of(ending)])
-            if isinstance(end, SystemExit) and not received:
-                raise RunError(f"stdout was closed; the finished work is kept; continue with: {again}") from None
-            number = received[0] if received else signal.SIGINT
-            raise Interrupted(f"stopped; the finished work is kept; continue with: {again}", number) from None
+    with alone, resumable(["posenc", "extend", "--resume", str(run), *words_of(ending)]), listening(_stop):
+        _Job.begun(run, config, ending, console, processes, checkpoint).finish()
 
 
 def _stop(number: int) -> None:
-    raise KeyboardInterrupt  # which no code on the way catches as its own error
+    raise Stopped(number)
 
 
 @dataclass(frozen=True)
@@ -230,17 +225,15 @@ class _Job:
         folder = rule_folder(self.run, name) / files.TUNED
         if not (folder / files.TUNING).exists():
             return self.ending
-        told = runs.read_json(folder / files.TUNING)
-        method, positions, window, batch = (told[name] for name in ("method", "positions", "window", "batch"))
+        told = read(folder / files.TUNING, TuneConfig)
+        ending = Ending(self.ending.save, told.steps, told.method, told.positions, told.window, told.batch)
         if not (folder / files.TUNE_REPORT).exists():
-            shown = (
-                f"--tune {told['steps']} --method {method} --positions {positions} --window {window} --batch {batch}"
-            )
-            raise RunError(
+            raise ValueError(  # as this error says how the run goes on
                 "--save: the training of this run stopped before its end, and posenc saves no half-trained weights; "
-                f"continue with {shown}, or remove {folder} to save the weights as they were before the training."
+                f"continue with {shlex.join(words_of(ending))}, or remove {folder} to save the weights as they were "
+                "before the training."
             )
-        return Ending(self.ending.save, told["steps"], method, positions, window, batch)
+        return ending
 
     def _tune(self, name: str, ending: Ending) -> None:
         from posenc.lab.extend.tune import tune
@@ -268,7 +261,7 @@ class _Job:
                 positions=positions,  # type: ignore[arg-type]
                 seed=self.config.seed,
                 folder=folder,
-                on_progress=lambda step: stage.at(step.step, loss=step.loss),
+                on_progress=lambda step, loss: stage.at(step, loss=loss),
             )
             stage.done()
             if self.processes.is_first and not (folder / files.PASS).exists():
@@ -286,7 +279,7 @@ class _Job:
         self.console.print(f"Report: {page}", highlight=False, soft_wrap=True)
         if ending.save is not None:
             if found.verdict.kind == "none of them" and not self.config.chosen and not ending.tune:
-                raise RunError(
+                raise ValueError(
                     "--save: no rule holds, so nothing is saved; to save the model nevertheless, name a rule: --rules "
                     f"{name}."
                 )

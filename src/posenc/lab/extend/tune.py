@@ -19,7 +19,6 @@ from posenc.lab.extend.measure import ruled
 from posenc.lab.extend.processes import Processes, joined
 from posenc.lab.extend.tuning_config import Method, Positions, TuneConfig, check
 from posenc.lab.extend.tuning_config import TuneReport as TuneReport
-from posenc.lab.extend.tuning_config import TuneStep as TuneStep
 from posenc.lab.extend.tuning_steps import Tuning
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
@@ -47,8 +46,7 @@ def tune(
     targets: Sequence[str] | None = None,
     checkpoint_every: int = 10,
     gradient_checkpointing: bool = True,
-    on_progress: Callable[[TuneStep], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[int, float], None] | None = None,
 ) -> TuneReport:
     """Fine-tune a model for a new length with a rule. Afterwards the rule is removed, and the weights are kept.
 
@@ -77,11 +75,11 @@ def tune(
             layers that peft lists for models with other names.
         checkpoint_every: steps between two checkpoints.
         gradient_checkpointing: whether to recompute activations in the backward pass instead of storing them.
-        on_progress: called after each step, in the first process.
-        should_stop: called before each step; True writes a checkpoint and stops. Ctrl-C stops without a checkpoint.
+        on_progress: called in the first process after each step, with its number and its loss.
 
     Returns:
-        The report. If ``finished`` is False, "lora" leaves the model unchanged; after "full" it must be opened again.
+        The report. If an error or Ctrl-C ends the training, "lora" leaves the model unchanged; after "full" it must be
+        opened again.
 
     Raises:
         RunError: impossible settings, a text that is too short, another training in the folder, a damaged checkpoint,
@@ -120,15 +118,13 @@ def tune(
         with ruled(model, rule, length), _training_mode(model, gradient_checkpointing):
             # A table that the rule has resized is removed with the rule, so training it would be useless.
             frozen = {name for name, parameter in model.named_parameters() if id(parameter) not in before}
-            with trainable(model, config, frozen) as adapted:
-                tuning = Tuning(model, adapted.parameters, tokens, config, processes, in_bfloat16=in_bfloat16)
-                tuning.run(folder / runs.CHECKPOINT, checkpoint_every, on_progress, should_stop or (lambda: False))
-                adapted.keep = tuning.is_finished
+            with trainable(model, config, frozen) as parameters:
+                tuning = Tuning(model, parameters, tokens, config, processes, in_bfloat16=in_bfloat16)
+                tuning.run(folder / runs.CHECKPOINT, checkpoint_every, on_progress)
     return TuneReport(
         config=config,
-        finished=tuning.is_finished,
         losses=tuple(tuning.losses),
-        trained=sum(parameter.numel() for parameter in adapted.parameters.values()),
+        trained=sum(parameter.numel() for parameter in parameters.values()),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         seconds=tuning.seconds,
         processes=processes.size,

@@ -1,4 +1,4 @@
-"""The configuration, progress and report of a training at the new length."""
+"""The configuration and report of a training at the new length."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,29 +52,11 @@ class TuneConfig:
 
 
 @dataclass(frozen=True)
-class TuneStep:
-    """The progress of a training.
-
-    Attributes:
-        step: the number of finished steps.
-        steps: the number of all steps.
-        loss: the loss of this step, in nats per token.
-        seconds: since the beginning, without pauses.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    seconds: float
-
-
-@dataclass(frozen=True)
 class TuneReport:
-    """The report of a training. The losses are those of its own windows; only a full pass measures the gain.
+    """The report of a finished training. The losses are those of its own windows; only a full pass measures the gain.
 
     Attributes:
         config: the configuration.
-        finished: whether all steps are done. Only then does the model have the new weights.
         losses: the loss of each step, in nats per token.
         trained: the number of trained parameters.
         parameters: the number of all parameters.
@@ -83,7 +65,6 @@ class TuneReport:
     """
 
     config: TuneConfig
-    finished: bool
     losses: tuple[float, ...]
     trained: int
     parameters: int

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posenc.lab.extend.processes import Processes
-from posenc.lab.extend.tuning_config import TuneConfig, TuneStep
+from posenc.lab.extend.tuning_config import TuneConfig
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 from posenc.lab.run.schedule import batch_at, learning_rate_at, load_moments, moments, seed_of, seeded
@@ -59,30 +59,18 @@ class Tuning:
     def is_finished(self) -> bool:
         return self.step >= self.config.steps
 
-    def run(
-        self,
-        path: Path,
-        checkpoint_every: int,
-        on_progress: Callable[[TuneStep], None] | None,
-        should_stop: Callable[[], bool],
-    ) -> None:
-        """Run from the checkpoint, if there is one, to the last step, or until a stop is requested."""
+    def run(self, path: Path, checkpoint_every: int, on_progress: Callable[[int, float], None] | None) -> None:
+        """Run from the checkpoint, if there is one, to the last step."""
         if self.processes.share(path.exists()):
             self.load(runs.load_tensors(path), path)
-        saved = self.step
         while not self.is_finished:
-            if self.processes.share(should_stop()):
-                break
             begun = time.perf_counter()
             self.advance()
             self.seconds += time.perf_counter() - begun
-            if self.step % checkpoint_every == 0 or self.is_finished:
-                self._save(path)
-                saved = self.step
-            if on_progress is not None and self.processes.is_first:
-                on_progress(TuneStep(self.step, self.config.steps, self.losses[-1], self.seconds))
-        if self.step > saved:
-            self._save(path)
+            if self.processes.is_first and (self.step % checkpoint_every == 0 or self.is_finished):
+                runs.save_tensors(path, self.state())
+            if self.processes.is_first and on_progress is not None:
+                on_progress(self.step, self.losses[-1])
 
     def advance(self) -> None:
         """Do one step."""
@@ -154,10 +142,6 @@ class Tuning:
                 parameter.copy_(state[f"weights.{name}"])
         if not self.is_finished:
             load_moments(self.optimizer, self.parameters, state)
-
-    def _save(self, path: Path) -> None:
-        if self.processes.is_first:
-            runs.save_tensors(path, self.state())
 
 
 def positions_at(config: TuneConfig, step: int) -> Tensor:

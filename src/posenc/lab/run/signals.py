@@ -29,9 +29,6 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
 
     At their default they leave partial files, and compilers that go on.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
@@ -60,8 +57,9 @@ def listening(act: Callable[[int], object]) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _handled(numbers: list[signal.Signals], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle these signals; afterwards as before."""
-    previous = {number: signal.signal(number, handle) for number in numbers}
+    """Handle these signals, afterwards as before; in a thread, which can set no handlers, as before throughout."""
+    here = threading.current_thread() is threading.main_thread()
+    previous = {number: signal.signal(number, handle) for number in numbers if here}
     try:
         yield
     finally:
