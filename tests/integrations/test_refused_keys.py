@@ -210,3 +210,27 @@ def test_an_error_names_the_list_of_sections_that_it_is_about() -> None:
     text = {**TINY, "model_type": "qwen3_vl_text", "head_dim": 128, "rope_theta": 1e4}
     with pytest.raises(ValueError, match=r"It comes from .*mrope_section=\[16, 24, 24\]; correct that"):
         describe({**text, "rope_scaling": {"rope_type": "default", "mrope_section": [16, 24, 24]}})
+
+
+@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize("key", ["head_dim", "num_attention_heads", "hidden_size"])
+def test_a_size_that_no_layer_has_is_refused_where_another_key_says_the_width(key: str, value: int) -> None:
+    """transformers' rates take the width from elsewhere then, and its layers fail."""
+    latent = {"qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 32, "kv_lora_rank": 32, "q_lora_rank": None}
+    for config in ({"model_type": "qwen3", "head_dim": 16}, {"model_type": "kimi_k2", **latent}):
+        with pytest.raises(ValueError, match=rf"{key}.*(is|=) ?{value}.*expected"):
+            describe({**SIZES, **config, "rope_theta": 1e4, "max_position_embeddings": 99, key: value})
+
+
+def test_zero_in_yarn_means_absent_as_in_transformers() -> None:
+    """Its code reads ``beta_fast or 32``, ``beta_slow or 1`` and the weights where both are not 0."""
+    rule = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}
+    config = {**SIZES, "model_type": "llama", "rope_theta": 5e4, "max_position_embeddings": 131072}
+
+    def read(**more: float) -> Any:
+        (group,) = describe({**config, "rope_scaling": {**rule, **more}})
+        return group.encoding.to_dict()
+
+    plain = read()
+    for zero in ({"beta_fast": 0, "beta_slow": 0.0}, {"mscale": 0.0, "mscale_all_dim": 1.0}, {"mscale_all_dim": 0}):
+        assert read(**zero) == plain

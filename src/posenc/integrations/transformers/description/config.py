@@ -280,7 +280,8 @@ def _wrong(name: str, value: Any, expected: str) -> ValueError:
     advice = "remove the quotes" if isinstance(value, str) and "number" in expected else "correct it"
     shown = repr(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return ValueError(f"describe: {name} is {shown}, a {type(value).__name__}, expected {expected}; {advice}.")
+    kind = "" if isinstance(value, int) and not isinstance(value, bool) else f", a {type(value).__name__}"
+    return ValueError(f"describe: {name} is {shown}{kind}, expected {expected}; {advice}.")
 
 
 def parts(config: Mapping[str, Any], name: str = "") -> list[tuple[str, dict[str, Any]]]:
@@ -337,6 +338,15 @@ def need(config: Mapping[str, Any], name: str) -> Any:
             f"describe: {name} of {config.get('model_type')!r} is {found}, expected {expected}; correct it."
         )
     return found
+
+
+def check_sizes(config: Mapping[str, Any]) -> None:
+    """Refuse a model without width or heads: its rotation could be described, although no layer of it can be built."""
+    for key in (name for kind in ("hidden_size", "num_heads", "head_dim") for name in _SIZES[kind]):
+        # The head_dim of latent attention is the width of its rotated channels, of which there may be none.
+        least = 0 if key == "head_dim" and config.get("qk_rope_head_dim") == 0 else 1
+        if isinstance(value := config.get(key), (int, float)) and value < least:
+            raise _wrong(key, value, "a whole number above 0")
 
 
 def need_key(config: Mapping[str, Any], key: str) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from posenc.integrations.transformers.description import model_types as models
-from posenc.integrations.transformers.description.config import Keys, not_seen, read, size, tidy
+from posenc.integrations.transformers.description.config import Keys, check_sizes, not_seen, read, size, tidy
 from posenc.integrations.transformers.description.config_class import built, config_class, type_of_architecture
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.images import READERS as IMAGES
@@ -79,6 +79,8 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
             if part.trouble is not None:
                 raise part.trouble
             found = _groups(part, pairing)
+            if found:
+                check_sizes(dict(part.keys))  # a copy: to look is not to use
         except ValueError as error:
             written = at(raw, part.name) if isinstance(raw, Mapping) else {}
             trouble = with_key(error, written, dict(part.keys))
