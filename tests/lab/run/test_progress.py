@@ -1,6 +1,7 @@
 """What a run shows while it works."""
 
 import io
+import itertools
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,13 @@ import torch
 from rich.console import Console
 
 from posenc.lab.compare.text.config import TrainConfig
-from posenc.lab.compare.watch import Standing, Watch
+from posenc.lab.compare.watch import Watch, after
 from posenc.lab.run import folder as runs
 from posenc.lab.run import progress
 
 CONFIG = TrainConfig(length=10, batch=10, steps=100, learning_rate=0.1)
 ROW = {"event": "train", "step": 40, "loss": 1.5, "seconds": 4.0, "tokens_per_second": 1000.0}
+BEFORE = progress.Row("rope", "step", 0, 100)
 
 
 def shown(folders: list[Path], *, terminal: bool, rows: list[dict[str, object]]) -> str:
@@ -37,14 +39,20 @@ def folders(tmp_path: Path) -> list[Path]:
 
 
 def test_time_left_follows_from_the_steps_and_tokens_that_are_left() -> None:
-    standing = Standing()
-    assert standing.time_left(CONFIG) == "waiting"
-    standing.update(ROW, CONFIG)
-    assert standing.time_left(CONFIG) == "0:06 left"  # 60 steps of 100 tokens at 1000 tokens/s
-    standing.update({**ROW, "step": 100}, CONFIG)
-    assert standing.time_left(CONFIG) == "evaluating"
-    standing.update({"event": "done"}, CONFIG)
-    assert standing.time_left(CONFIG) == "done"
+    events = [
+        ROW,
+        {**ROW, "step": 100},
+        {"event": "evaluate", "factor": 2},
+        {"event": "continuation"},
+        {"event": "done"},
+    ]
+    rows = itertools.accumulate(events, lambda row, event: after(row, event, CONFIG), initial=BEFORE)
+    # 60 steps of 100 tokens at 1000 tokens/s
+    said = ["", "0:06 left", "evaluating", *["evaluating, 2x is done"] * 2, "done"]
+    assert [row.left for row in rows] == said
+    assert after(BEFORE, {**ROW, "tokens_per_second": 0.0}, CONFIG).left == "training"
+    of_a_task = {"event": "train", "step": 90, "loss": 1.5, "steps_per_second": 2.0}
+    assert after(BEFORE, of_a_task, CONFIG).left == "0:05 left"
 
 
 def test_on_a_terminal_there_is_a_bar_for_each_trial(folders: list[Path]) -> None:
