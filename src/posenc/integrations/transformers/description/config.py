@@ -280,8 +280,8 @@ def _wrong(name: str, value: Any, expected: str) -> ValueError:
     advice = "remove the quotes" if isinstance(value, str) and "number" in expected else "correct it"
     shown = repr(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    kind = "" if isinstance(value, int) and not isinstance(value, bool) else f", a {type(value).__name__}"
-    return ValueError(f"describe: {name} is {shown}{kind}, expected {expected}; {advice}.")
+    kind = type(value).__name__
+    return ValueError(f"describe: {name} is {shown}, a{'n' * (kind == 'int')} {kind}, expected {expected}; {advice}.")
 
 
 def parts(config: Mapping[str, Any], name: str = "") -> list[tuple[str, dict[str, Any]]]:
