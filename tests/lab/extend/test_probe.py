@@ -28,7 +28,7 @@ def test_the_heatmap_is_printed_drawn_and_written(tiny_model, tmp_path: Path) ->
         assert (tmp_path / f"heat.{suffix}").stat().st_size > 1000
     kept = json.loads((tmp_path / "heat.json").read_text(), parse_constant=pytest.fail)
     assert kept["kind"] == "probe"
-    assert kept["probe"]["gaps"] == found["probe"]["gaps"]
+    assert kept["probe"]["gaps"] == list(found["probe"]["gaps"])
     assert kept["probe"]["gaps"][0] == 0
     assert kept["probe"]["gaps"][-1] == 512 - 2 * kept["probe"]["block"]
     none, yarn = kept["rules"]

@@ -21,6 +21,12 @@ def test_a_write_replaces_the_whole_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_is_no_finite_number_is_null(tmp_path: Path) -> None:
+    runs.write_json(tmp_path / "file.json", {"a": [1.5, float("nan")], "b": {"c": float("inf")}})
+    found = json.loads((tmp_path / "file.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"a": [1.5, None], "b": {"c": None}}
+
+
 def test_a_folder_is_no_file_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (Path(), tmp_path):

@@ -1,8 +1,7 @@
 """Formats numbers and names for reports."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 HELD, BROKE = 1.10, 1.50
 """An encoding held up to HELD times its perplexity at the trained length, and broke from BROKE times on."""
@@ -28,17 +27,6 @@ def counted(count: int, what: str) -> str:
 def names(labels: Sequence[str]) -> str:
     """Labels in a sentence: one, two and three."""
     return labels[0] if len(labels) == 1 else ", ".join(labels[:-1]) + " and " + labels[-1]
-
-
-def finite(value: Any) -> Any:
-    """The data for strict JSON: infinity and NaN become None."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return value
 
 
 def ranges(numbers: Collection[int], most: int | None = None) -> str:

@@ -301,4 +301,4 @@ class _Job:
 def _versions() -> dict[str, str]:
     import transformers
 
-    return {"posenc": posenc.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    return {"posenc": posenc.__version__, "torch": str(torch.__version__), "transformers": transformers.__version__}

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from posenc.integrations.transformers import extend
 from posenc.lab.checkpoint.open import Checkpoint
-from posenc.lab.drawing.words import finite
 from posenc.lab.extend import config as files
 from posenc.lab.extend.candidates import Candidate, Setting, base_of, longrope, plain
 from posenc.lab.extend.config import ExtendConfig, retrieval_file, rule_folder
@@ -184,7 +183,7 @@ def probed(
         with applied(checkpoint, candidate, length) as model:
             losses = gap_losses(model, tokens, plan, on_progress=stage.after(index * cells))
         seconds = time.perf_counter() - begun
-        yield candidate, {**dataclasses.asdict(plan), "losses": finite(losses.tolist()), "seconds": seconds}
+        yield candidate, {**dataclasses.asdict(plan), "losses": losses.tolist(), "seconds": seconds}
     stage.done()
 
 

@@ -10,7 +10,6 @@ from rich.console import Console
 
 import posenc
 from posenc.lab.checkpoint.memory import check_memory
-from posenc.lab.drawing.words import finite
 from posenc.lab.extend.announce import UNSET, duration
 from posenc.lab.extend.candidates import plain
 from posenc.lab.extend.costs import measure
@@ -71,28 +70,25 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
     with Stages(console) as stages:
         found = list(probed(checkpoint, tried, read, gaps, length, stages))
     probes = {candidate.name: Probe(**losses) for candidate, losses in found}
-    results: dict[str, Any] = finite(
-        {
-            "format": FORMAT,
-            "kind": "probe",
-            "posenc": posenc.__version__,
-            "config": {
-                "model": preview.source,
-                "label": preview.label,
-                "trained_length": trained,
-                "length": length,
-                "positions": checkpoint.kind,
-                "text": described,
-                "threads": torch.get_num_threads(),
-            },
-            "probe": dataclasses.asdict(gaps),
-            "rules": [
-                {"name": one.name, "rule": plain(one.rule), "probe": msgspec.to_builtins(probes[one.name])}
-                for one in tried
-            ],
-            "seconds": time.perf_counter() - begun,
-        }
-    )
+    results = {
+        "format": FORMAT,
+        "kind": "probe",
+        "posenc": posenc.__version__,
+        "config": {
+            "model": preview.source,
+            "label": preview.label,
+            "trained_length": trained,
+            "length": length,
+            "positions": checkpoint.kind,
+            "text": described,
+            "threads": torch.get_num_threads(),
+        },
+        "probe": dataclasses.asdict(gaps),
+        "rules": [
+            {"name": one.name, "rule": plain(one.rule), "probe": msgspec.to_builtins(probes[one.name])} for one in tried
+        ],
+        "seconds": time.perf_counter() - begun,
+    }
     heat = Probed(probes, trained)
     print_probe(heat, console)
     if output is not None:

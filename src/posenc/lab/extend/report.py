@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posenc.lab.drawing.tables import tidy
-from posenc.lab.drawing.words import HELD, finite, number
+from posenc.lab.drawing.words import HELD, number
 from posenc.lab.extend.results import Results, collect
 from posenc.lab.extend.verdict import BLOCK
 from posenc.lab.run import folder as runs
@@ -68,8 +68,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
         for answer in rule.retrieval or ():
             at = {"task": answer.task, "length": answer.length, "depth": answer.depth}
             add(rule.name, "right answer", "", int(answer.correct), **at)
-    plain: list[dict[str, Any]] = finite(found)
-    return tidy(plain, ("rule", "first", "last", "gap", "task", "length", "depth"))
+    return tidy(runs.finite(found), ("rule", "first", "last", "gap", "task", "length", "depth"))
 
 
 def _page(results: Results) -> str:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 import posenc
-from posenc.lab.drawing.words import HELD, finite
+from posenc.lab.drawing.words import HELD
 from posenc.lab.extend import config as files
 from posenc.lab.extend import words
 from posenc.lab.extend.config import ExtendConfig, load_config, retrieval_file, rule_folder
@@ -155,8 +155,7 @@ class Results(msgspec.Struct, kw_only=True):
 
     def to_dict(self) -> Data:
         """As plain data, for JSON."""
-        found: Data = finite({**msgspec.to_builtins(self, enc_hook=str), "config": self.config.to_dict()})
-        return found
+        return {**msgspec.to_builtins(self), "config": self.config.to_dict()}
 
 
 def collect(run: Path) -> Results:

@@ -103,7 +103,7 @@ def tune(
         seed=seed,
         text=hashlib.sha256(tokens.cpu().long().numpy().tobytes()).hexdigest(),
         model=_digest(model),
-        versions={"torch": torch.__version__, "posenc": posenc.__version__},
+        versions={"torch": str(torch.__version__), "posenc": posenc.__version__},
     )
     check(config, tokens, model)
     with joined(model.device) as processes, _alone(folder, processes):

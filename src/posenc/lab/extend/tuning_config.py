@@ -47,7 +47,7 @@ class TuneConfig:
 
     def to_dict(self) -> Data:
         """As plain data, for JSON."""
-        plain: Data = msgspec.to_builtins(self, enc_hook=str)
+        plain: Data = msgspec.to_builtins(self)
         return plain
 
 
@@ -78,7 +78,7 @@ class TuneReport:
 
     def to_dict(self) -> Data:
         """As plain data, for JSON."""
-        return {**msgspec.to_builtins(self, enc_hook=str), "tokens": self.tokens}
+        return {**msgspec.to_builtins(self), "tokens": self.tokens}
 
 
 def check(config: TuneConfig, tokens: Tensor, model: Any) -> None:

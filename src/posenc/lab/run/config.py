@@ -42,7 +42,7 @@ def to_dict(kind: str, config: Any) -> dict[str, Any]:
     """A dataclass as plain data, with the format, the kind and the version that wrote it."""
     import posenc
 
-    return {"format": FORMAT, "kind": kind, "posenc": posenc.__version__, **msgspec.to_builtins(config, enc_hook=str)}
+    return {"format": FORMAT, "kind": kind, "posenc": posenc.__version__, **msgspec.to_builtins(config)}
 
 
 def converted(data: object, cls: type[T], *, where: str) -> T:

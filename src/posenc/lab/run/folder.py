@@ -4,6 +4,7 @@ import contextlib
 import errno
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -73,8 +74,19 @@ def clear_partial_writes(folder: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def finite(value: Any) -> Any:
+    """Data for strict JSON: infinity and NaN become None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    write(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    write(path, json.dumps(finite(data), indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

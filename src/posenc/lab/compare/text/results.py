@@ -15,7 +15,7 @@ from posenc.lab.compare.results import two_errors
 from posenc.lab.compare.text.config import Given, RunConfig
 from posenc.lab.compare.text.continuation import Parts, parts
 from posenc.lab.compare.text.folder import PROTOCOLS, Protocol, Seed, encodings_of, read_config, read_trial
-from posenc.lab.drawing.words import BROKE, HELD, finite, names, times
+from posenc.lab.drawing.words import BROKE, HELD, names, times
 from posenc.lab.encodings import road
 from posenc.lab.encodings.properties import Properties, measure
 from posenc.lab.run import folder as runs
@@ -96,7 +96,7 @@ class Results(msgspec.Struct, kw_only=True):
 
     def to_dict(self) -> Data:
         """As plain data, for JSON."""
-        plain: Data = finite(msgspec.to_builtins(self, str_keys=True))
+        plain: Data = msgspec.to_builtins(self, str_keys=True)
         plain["config"] = plain.pop("written")
         return plain
 
