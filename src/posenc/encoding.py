@@ -6,17 +6,17 @@ r"""The base classes of encodings: a position enters a transformer at one of thr
                               +-> queries_keys   q,k <- R(i) q, R(j) k      in each layer, before the KV cache
                               +-> scores         s  <- s + b(i, j)          in each layer, after the KV cache
 
-:class:`Encoding` has one hook for each place, and each hook is the identity. :class:`EmbeddingEncoding`,
-:class:`QueryKeyEncoding` and :class:`ScoreEncoding` open one of them each. A model that calls all three hooks runs
-every encoding with the same code. The second place is before the cache and the third after it, which
-makes decoding step by step equal to a full forward.
+:class:`Encoding` has one hook for each place, and each hook returns its input. :class:`EmbeddingEncoding`,
+:class:`QueryKeyEncoding` and :class:`ScoreEncoding` each change the hook of one place. A model that calls all three
+hooks runs every encoding with the same code. The second place is before the cache and the third after it, so decoding
+step by step gives the same result as one full forward pass.
 
-At the third place most encodings look at positions alone, and two arguments are enough to define one. Those that look
-at what the tokens say are :class:`ContextualEncoding`; if one needs more than keys and values of earlier tokens, it has
+At the third place most encodings read only positions, and two arguments are enough to define one. An encoding that
+reads queries or keys is a :class:`ContextualEncoding`; if it needs more than keys and values of earlier tokens, it has
 an explicit state (:meth:`Encoding.carry`).
 
-Every encoding of the library is a final class, and is marked so: write another below one of these four. NoPE,
-Temperature, SSMax and Compose stand directly below :class:`Encoding`, because they add nothing at a place of their own.
+Every encoding of the library is a final class, and is marked so: derive yours from one of these four classes. NoPE,
+Temperature, SSMax and Compose derive from :class:`Encoding` itself, because they have no place of their own.
 The rotations share one more abstract class, ``Rotation``, below :class:`QueryKeyEncoding`.
 
 The scores of a query i, :math:`z_{ij} = \tau^s_i\,(\tau^p_i\, s\, q_i \cdot k_j + b_{ij})`, have two temperatures:
@@ -52,22 +52,22 @@ E = TypeVar("E", bound="Encoding")
 
 
 class Encoding(nn.Module):
-    """A positional encoding: three hooks, each the identity unless the encoding acts there.
+    """A positional encoding: three hooks, each of which returns its input unless the encoding acts at that place.
 
-    Every hook takes ``positions`` in one of these forms: ``None`` (0, 1, 2, ...), an ``int`` offset (offset,
-    offset + 1, ...), a tensor ``(seq,)``, or a tensor ``(batch, seq)``; integer or float, zero or above.
+    Every hook takes ``positions`` as ``None`` (0, 1, 2, ...), an ``int`` offset (offset, offset + 1, ...), or a tensor
+    of ints or floats from 0 on, ``(seq,)`` or ``(batch, seq)``; some also take ``(batch, seq, coordinates)``.
 
     The constructor keeps each argument as an attribute of the same name, for :meth:`to_dict` and ``repr``.
 
     Attributes:
         places: the places where it acts.
-        relative: True if the output of attention depends on differences of positions alone.
-        keys_cacheable: True if keys that went through ``on_queries_keys`` stay right as the sequence grows.
+        relative: True if the output of attention depends only on differences of positions.
+        keys_cacheable: True if keys from ``on_queries_keys`` remain valid as the sequence grows.
         max_positions: the number of different positions that it can represent, or None without a limit.
-        causal_only: True if it is made for keys at or before their query alone.
+        causal_only: True if it is defined only for keys at or before their query.
         scales_scores: True if :meth:`temperature` returns a factor.
-        multiplies: what the temperature multiplies: the scaled dot products alone ("products"), or the scores, which
-            are these plus the bias ("scores").
+        multiplies: what the temperature multiplies: only the scaled dot products ("products"), or the scores, which
+            are these products plus the bias ("scores").
         settled: True if settings cannot be assigned once it is built, because numbers were computed from them.
         takes_several_rules: True if ``frequencies`` may be a list of rules, one for each coordinate.
         widening: the factor by which ``on_queries_keys`` multiplies the channels of q and k, 1 for almost all. If above
@@ -100,11 +100,11 @@ class Encoding(nn.Module):
         super().__setattr__(name, value)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        """Refused: an encoding is no layer, and a model calls its hooks."""
+        """Raises TypeError: an encoding is not a layer; a model calls its hooks."""
         refuse_call(type(self).__name__, self.places)
 
     def on_embeddings(self, x: Float[Tensor, "*batch seq dim"], positions: Positions = None) -> Tensor:
-        """Place 1, once before the first block: ``x`` with the positions written into it, same shape and dtype."""
+        """Place 1, once before the first block: ``x`` plus the codes of the positions, same shape and dtype."""
         return x
 
     def on_queries_keys(
@@ -115,18 +115,18 @@ class Encoding(nn.Module):
         *,
         k_positions: Positions = None,
     ) -> tuple[Tensor, Tensor]:
-        """Place 2, in each layer before the KV cache: ``(q, k)``, same dtypes, and shapes but for ``widening``.
+        """Place 2, in each layer before the KV cache: ``(q, k)``, with the same dtypes; for shapes see ``widening``.
 
         ``positions`` are those of the queries and, unless ``k_positions`` are given (cross-attention), of the keys.
         """
         return q, k
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"] | None:
-        """What place 3 adds to the scaled scores, or None for nothing: :func:`posenc.attention` asks for it."""
+        """The bias that place 3 adds to the scaled dot products, or None. :func:`posenc.attention` calls this."""
         return None
 
     def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"] | float:
-        """The factor of the scaled dot products of each query; heads may be 1, for all.
+        """The factor of the scaled dot products of each query; a dimension of heads of 1 means all heads.
 
         With ``multiplies = "scores"`` the factor also multiplies the bias. :func:`posenc.attention` and
         :meth:`on_scores` apply it. If you compute scores yourself, multiply all channels of the queries by the factor,
@@ -135,7 +135,7 @@ class Encoding(nn.Module):
         return 1.0
 
     def temperatures(self, q_positions: Tensor) -> Temperatures:
-        """The temperatures of all parts, multiplied: of the dot products alone, and of the scores with their bias."""
+        """The temperatures of all parts, multiplied: for the dot products only, and for the scores with the bias."""
         of: dict[Multiplies, Tensor | float] = {"products": 1.0, "scores": 1.0}
         for part in self.parts:
             if part.scales_scores:
@@ -175,8 +175,8 @@ class Encoding(nn.Module):
     def carry(self, x: Float[Tensor, "batch seq dim"], state: Tensor | None = None) -> Tensor | None:
         """The state of place 3: what it needs from the tokens besides keys, appended to the state of earlier tokens.
 
-        ``x`` is the input of the attention layer. The state, a tensor whose last dimension runs over all keys, goes to
-        :func:`posenc.attention` and, beside the KV cache, to the next step. None for an encoding that carries nothing.
+        ``x`` is the input of the attention layer. Pass the state, a tensor whose last dimension runs over all keys, to
+        :func:`posenc.attention` and to the next step. An encoding without a state returns ``state``, usually None.
         """
         return state
 
@@ -186,7 +186,7 @@ class Encoding(nn.Module):
 
     @property
     def parts(self) -> tuple["Encoding", ...]:
-        """The encodings that this one is made of: itself alone, or the parts of a composition."""
+        """The encodings that this one consists of: itself, or the parts of a composition."""
         return (self,)
 
     def relative_below(self) -> float:
@@ -196,7 +196,7 @@ class Encoding(nn.Module):
     def at(self, place: Place) -> "Encoding | None":
         """The part that acts at that place: this encoding, a part of a composition, or None.
 
-        ``at("queries_keys")`` is the rotation, where there is one.
+        ``at("queries_keys")`` is the rotation, if there is one.
         """
         for part in self.parts:
             if place in part.places:
@@ -282,12 +282,12 @@ class QueryKeyEncoding(Encoding, ABC):
 class ScoreEncoding(Encoding, ABC):
     """Place 3: a bias is added to the scores. A subclass sets ``num_heads`` and defines :meth:`bias`.
 
-    All forms follow from :meth:`bias`: the dense bias, the bias of a block, the bias of a decoding step, and a function
-    for FlexAttention (:meth:`score_mod`). With ``relative = True`` the bias must be a function of i - j, which is then
-    evaluated once for each distance.
+    posenc makes all forms from :meth:`bias`: the dense bias, the bias of a block or of a decoding step, and a function
+    for FlexAttention (:meth:`score_mod`). With ``relative = True`` the bias must be a function of i - j; posenc then
+    evaluates it once for each distance.
 
     Attributes:
-        factors_are_causal: True if :meth:`factors` is right for keys at or before the query alone.
+        factors_are_causal: True if :meth:`factors` is right only for keys at or before the query.
         bias_is_pure: True promises that :meth:`bias` reads nothing but its arguments, the parameters and buffers, and
             public attributes; :func:`posenc.attention` then keeps the values by distance of a relative encoding from
             call to call, as long as none of these has changed.
@@ -313,7 +313,7 @@ class ScoreEncoding(Encoding, ABC):
     def score_mod(self, q_positions: Tensor, k_positions: Tensor) -> ScoreMod:
         """The bias as a ``score_mod`` for ``torch.nn.attention.flex_attention``, differentiable in parameters.
 
-        On a CPU, call this outside of the compiled function: the inductor of PyTorch 2.13 takes no table that the same
+        On a CPU, call this outside the compiled function: the inductor of PyTorch 2.13 cannot use a table that the same
         graph computes.
         """
         return score_mod(self.bias, q_positions, k_positions, heads=self.num_heads, relative=self.relative)
@@ -324,10 +324,10 @@ class ContextualEncoding(Encoding, ABC):
 
     The compiled CPU attention supports two kinds that do not change values. If the bias is min(c_i - c_j, 0) for the
     query of token i and the key of token j, define ``fades(state)``, which returns c of all tokens, ``(batch, heads,
-    k_len)``; the kernel skips faded keys. If each query has a row of biases and the count of a key selects the entry,
-    define ``length`` and ``by_count(q, scale)``, which returns the rows, ``(batch, heads, q_len, length)``; if they are
-    products with a table, name it ``count_table``. The count is the sum of the sigmoids of the scores from the key to
-    the query. Biases between counts are interpolated, higher counts get the last entry, and calls must be causal.
+    k_len)``; the kernel skips keys of weight 0. If each query has a row of biases and the count of a key selects the
+    entry, define ``length`` and ``by_count(q, scale)``, which returns the rows, ``(batch, heads, q_len, length)``; if
+    q times a table gives them, define this ``count_table``. The count is the sum of the sigmoids of the scores from the
+    key to the query. Biases between counts are interpolated, higher counts get the last entry. Calls must be causal.
 
     Attributes:
         reads_positions: False if the encoding uses the order of the sequence and ignores positions.
@@ -346,7 +346,7 @@ class ContextualEncoding(Encoding, ABC):
     def on_values(
         self, weights: Float[Tensor, "batch heads q_len k_len"], q_positions: Tensor, k_positions: Tensor
     ) -> Tensor | None:
-        """What the attention weights add to the output besides the mean of the values, or None for nothing."""
+        """The tensor to add to the output of attention, computed from its weights, or None."""
         return None
 
 

@@ -238,6 +238,11 @@ def test_channels_that_do_not_share_out_are_refused(dim: int, axes: Any, message
         (lambda: SinusoidalGrid.coordinates_as_in("mae", 4, 4, base=4), "got .*base for 'mae', expected"),
         (lambda: SinusoidalGrid.coordinates_as_in("sd3", 9, 4, base=4, table=8), "expected sides of at most 8"),
         (lambda: SinusoidalGrid.coordinates_as_in("pixart", 4, 4, base=4, scale=0), "got scale 0, expected above 0"),
+        (
+            lambda: SinusoidalGrid.coordinates_as_in("mae", 4, 4, scale=2),
+            "got scale 2 for 'mae', which does not use it",
+        ),
+        (lambda: SinusoidalGrid.coordinates_as_in("sd3", 4, 4, base=4, table=8, time_scale=2), "got time_scale 2 for"),
         (lambda: SinusoidalGrid.coordinates_as_in("pixart", 4, 4, base="4"), "got base '4', expected a finite"),  # type: ignore[arg-type]
     ],
 )

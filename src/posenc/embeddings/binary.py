@@ -19,8 +19,8 @@ class Binary(EmbeddingEncoding):
     .. math::  \mathrm{code}(p)_j = \lfloor p / 2^j \rfloor \bmod 2, \qquad j = 0, \dots, d - 1
 
     Here :math:`p` is the position in tokens and :math:`d` is ``dim``. Channel j has a wavelength of 2**(j+1) tokens.
-    Codes are bounded and unique, but they jump: neighbours may differ in one digit or in all of them, which is the
-    limit that :class:`posenc.Sinusoidal` answers.
+    Codes are bounded and unique, but they jump: neighbours may differ in one digit or in all of them. The codes of
+    :class:`posenc.Sinusoidal` do not jump.
 
     Args:
         dim: channels of the embedding. Positions from 2**dim on repeat.

@@ -24,29 +24,30 @@ class FourierFeatures(EmbeddingEncoding):
         \mathrm{code}(v) = \big[\, \cos 2\pi B v,\ \sin 2\pi B v \,\big]
 
     Here :math:`v` is a point, such as the middle of a patch from -1 to 1, and each row of :math:`B` is a direction: its
-    numbers are turns per unit of each coordinate. The paper draws them from a normal distribution and keeps them. A
-    large ``bandwidth`` distinguishes near points, a small one gives far points similar codes.
+    numbers are turns per unit of each coordinate. The paper draws them from a normal distribution and does not train
+    them. With a large ``bandwidth`` near points have different codes; with a small one far points have similar codes.
 
     Args:
         dim: channels of the embedding, even: a cosine and a sine for each direction.
         coordinates: how many numbers a point has.
-        bandwidth: standard deviation of the numbers of :math:`B`, in turns per unit; the paper's sigma. SAM has 1 on
-            points from -1 to 1.
-        seed: of the random directions. They are drawn in float64 by NumPy's RandomState, whose numbers never change,
-            so nothing has to be stored and no cast can corrupt them.
-        directions: :math:`B` itself, ``(dim / 2, coordinates)``, in place of ``bandwidth`` and ``seed``: a
-            checkpoint's, or those of :meth:`along_axes`.
+        bandwidth: standard deviation of the numbers of :math:`B`, in turns per unit; the paper's sigma. 1 by default,
+            as in SAM, whose points go from -1 to 1.
+        seed: of the random directions, 0 by default. They are drawn in float64 by NumPy's RandomState, whose numbers
+            never change, so nothing has to be stored and no cast can corrupt them.
+        directions: :math:`B` itself, ``(dim / 2, coordinates)``, such as a checkpoint's, instead of ``bandwidth`` and
+            ``seed``. :meth:`along_axes` makes others.
         order: "cos_sin" as in the paper, or "sin_cos" (SAM, Perceiver).
 
     Shape:
         x ``(batch, seq, dim)`` -> the same. Positions ``(batch, seq, coordinates)`` or ``(1, seq, coordinates)``,
-        integer or float, negative too; ``(seq,)`` or ``(batch, seq)`` are taken for all coordinates alike.
+        integer or float, also negative; ``(seq,)`` or ``(batch, seq)``, from 0 on, set all coordinates to one number.
 
     Precision: angles in float64, the sum with x in float32, rounded once to the dtype of x.
 
     Raises:
-        ValueError: an odd ``dim``; directions of another shape, or that are no numbers; directions beside a bandwidth
-            or a seed; an unknown order; x of another width; bad positions.
+        ValueError: a ``dim`` that is odd or below 2; directions of another shape, or that are no numbers; directions
+            together with a bandwidth or a seed; a seed outside 0 to 2**32 - 1; an unknown order; x of another width;
+            bad positions.
 
     Example:
         >>> from posenc.positions import grid
@@ -103,13 +104,13 @@ class FourierFeatures(EmbeddingEncoding):
 
     @classmethod
     def along_axes(cls, rates: Sequence[float], *, coordinates: int = 2, order: Order = "sin_cos") -> "FourierFeatures":
-        """Directions that run along one axis each: all rates of the first coordinate, then all of the second, ...
+        """Directions parallel to the axes: all rates of the first coordinate, then all of the second, ...
 
         Args:
             rates: turns per unit. NeRF has 1/2, 1, 2, 4, ... and Perceiver
                 ``torch.linspace(1, side / 2, bands) / 2`` for an image of ``side`` pixels, both on points from -1 to 1.
             coordinates: how many numbers a point has.
-            order: which half of the channels are sines.
+            order: "sin_cos" (sines first) or "cos_sin".
         """
         rows = [
             [rate if c == axis else 0.0 for c in range(coordinates)] for axis in range(coordinates) for rate in rates

@@ -17,8 +17,8 @@ class Integer(EmbeddingEncoding):
 
     .. math::  x_p \leftarrow x_p + p \cdot \mathbf 1
 
-    Here :math:`p` is the position in tokens. The code soon outgrows the embedding that it is added to: that is the
-    limit which :class:`posenc.Normalized` answers.
+    Here :math:`p` is the position in tokens. The code soon becomes much larger than the embedding;
+    :class:`posenc.Normalized` keeps it small.
 
     Args:
         dim: channels of the embedding.

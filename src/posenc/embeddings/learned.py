@@ -68,7 +68,7 @@ class Learned(EmbeddingEncoding):
         """The encoding whose table is a copy of a checkpoint's, such as the weight of an ``nn.Embedding``.
 
         Args:
-            table: ``(rows, dim)`` or ``(1, rows, dim)``. Cut off rows that no position has: OPT's first two, say.
+            table: ``(rows, dim)`` or ``(1, rows, dim)``. Remove rows that no position uses, such as OPT's first two.
 
         Raises:
             ValueError: another shape, or no floats.
@@ -94,7 +94,7 @@ class Learned(EmbeddingEncoding):
         return nn.functional.embedding(positions.long().to(self.table.device), self.table)
 
     def resized(self, length: int) -> "Learned":
-        """A new encoding whose table is this one stretched or shrunk to ``length`` rows, first and last row kept.
+        """A new encoding whose table is this one, interpolated to ``length`` rows; first and last row do not change.
 
         Row r of the new table is interpolated linearly at row r (old - 1) / (new - 1) of the old table: the
         one-dimensional form of what ViTs do for larger images.

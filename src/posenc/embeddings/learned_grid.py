@@ -44,8 +44,8 @@ class LearnedGrid(EmbeddingEncoding):
 
     .. math::  x_p \leftarrow x_p + W_p, \qquad p = P + yN + x
 
-    Here :math:`p` is the index of a token, :math:`P` is ``prefix``, the patch at row :math:`y` and column :math:`x` of
-    ``grid`` :math:`= (M, N)` comes after those of the rows above it and those to its left, and :math:`W` is ``table``.
+    Here :math:`p` is the index of a token, :math:`P` is ``prefix``, :math:`y` and :math:`x` are the row and column of a
+    patch in ``grid`` :math:`= (M, N)`, and :math:`W` is ``table``; patches are in row-major order.
     This is the ``pos_embed`` of ViT, DeiT, BEiT, CLIP, SigLIP and DINOv2. :meth:`resized` does what these models do for
     images of another size.
 
@@ -54,7 +54,8 @@ class LearnedGrid(EmbeddingEncoding):
         grid: rows and columns of patches; (14, 14) is an image of 224 x 224 in patches of 16.
         prefix: rows of the table for tokens before the patches: 1 for a class token, 0 for none or for one that gets
             no code.
-        std: standard deviation of the rows at the start, a normal distribution cut at two, 0.02 as in timm.
+        std: standard deviation of the normal distribution of the initial rows, which is cut at two standard
+            deviations; 0.02 as in timm.
 
     Shape:
         x ``(batch, seq, dim)`` -> the same. Positions are indices into the table, ``(seq,)`` or ``(batch, seq)``;
@@ -74,8 +75,8 @@ class LearnedGrid(EmbeddingEncoding):
         >>> vit.resized(20, 24, convention="timm").table.shape
         torch.Size([481, 8])
 
-    Differs from the paper: nothing. The paper resizes its table for larger images and does not say how; six ways that
-    are in use are the conventions of :meth:`resized`.
+    Differs from the paper: nothing. The paper resizes its table for larger images and does not say how;
+    :meth:`resized` has six ways that are in use.
 
     References:
         Dosovitskiy et al. An Image is Worth 16x16 Words. 2020. arXiv:2010.11929, equation 1 and section 3.2.
@@ -109,7 +110,8 @@ class LearnedGrid(EmbeddingEncoding):
             prefix: how many of its first rows belong to tokens before the patches.
 
         Raises:
-            ValueError: another shape; a number of rows that is no square, or not what ``grid`` and ``prefix`` say.
+            ValueError: another shape; a number of rows that does not fit ``grid`` and ``prefix``, or, without ``grid``,
+                a number of patches that is no square.
         """
         rows = table[0] if table.ndim == 3 and table.shape[0] == 1 else table
         if rows.ndim != 2 or not rows.is_floating_point():
@@ -158,7 +160,7 @@ class LearnedGrid(EmbeddingEncoding):
     ) -> "LearnedGrid":
         """A new encoding for ``height`` x ``width`` patches, whose table is interpolated from this one.
 
-        A model computes what it computed in training only if its table is interpolated as in its own code:
+        Choose the convention of the model's own code; with another one the model's outputs change:
 
         ================== ========== ========= ============= ====== =================================================
         convention         mode       antialias align_corners offset whose code it is
@@ -180,14 +182,14 @@ class LearnedGrid(EmbeddingEncoding):
             width: its columns.
             convention: a row of the table above; the other arguments change one of its entries.
             mode: "bicubic" or "bilinear".
-            antialias: whether a smaller grid takes the mean of all old rows in reach, as Pillow does. PyTorch then has
-                another cubic (a = -1/2 instead of -3/4), so that a larger grid has other numbers too.
-            align_corners: whether the corner patches stay on the corner patches, instead of edges on edges.
-            offset: added to the new sides before the steps are measured, and not to the grid.
+            antialias: whether, for a smaller grid, each new row averages all old rows that it covers, as in Pillow.
+                PyTorch then uses another cubic (a = -1/2 instead of -3/4), so that a larger grid also changes.
+            align_corners: whether to align the centres of the corner patches, instead of the outer edges.
+            offset: number of patches that is added to the new sides when the scale is computed, but not to the grid.
 
         Raises:
             ValueError: sides below 1; an unknown convention or mode; ``align_corners`` together with ``antialias`` or
-                an ``offset``, which have no such form.
+                an ``offset``.
         """
         how = _resampling(convention, mode=mode, antialias=antialias, align_corners=align_corners, offset=offset)
         size = _pair("size", (height, width))
@@ -197,7 +199,7 @@ class LearnedGrid(EmbeddingEncoding):
         return other
 
     def rows_for(self, height: int, width: int, **changes: Unpack[Changes]) -> Float[Tensor, "tokens dim"]:
-        """The rows of :meth:`resized`, through which this table gets its gradient: for training on several sizes.
+        """The rows of :meth:`resized`, differentiable in this table: for training on images of several sizes.
 
         Takes the same arguments, and raises the same errors.
 

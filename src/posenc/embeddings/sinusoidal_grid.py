@@ -65,21 +65,22 @@ class SinusoidalGrid(EmbeddingEncoding):
         dim: channels of the embedding.
         axes: how many coordinates share them evenly, or the even number of channels of each coordinate, which sum to
             ``dim``.
-        frequencies: the rule of the rates; ``Geometric(base=10_000)``. Or a rule for each coordinate:
-            ``(NTK(2), Geometric(), Geometric())`` stretches the time alone.
-        layout: one of the table's.
-        order: which coordinate comes first, second, ...; (1, 0) is "x before y" for positions (y, x).
+        frequencies: the rule of the rates; ``Geometric(base=10_000)`` by default. Or a rule for each coordinate:
+            ``(NTK(2), Geometric(), Geometric())`` stretches only the time.
+        layout: a row of the table above.
+        order: which coordinate comes first, second, ...; (1, 0) is "x before y" for positions (y, x). By default their
+            own order.
 
     Shape:
         x ``(batch, seq, dim)`` -> the same. Positions ``(batch, seq, axes)`` or ``(1, seq, axes)``, integer or float,
-        negative too, as ``posenc.positions.grid`` gives them; ``(seq,)`` or ``(batch, seq)`` are taken for all
-        coordinates alike. A class token that gets no code is put before the patches afterwards.
+        also negative, as ``posenc.positions.grid`` returns them; ``(seq,)`` or ``(batch, seq)``, from 0 on, set all
+        coordinates to one number. Put a class token without a code before the patches afterwards.
 
     Precision: angles in float64, the sum with x in float32, rounded once to the dtype of x.
 
     Raises:
-        ValueError: channels that do not share out evenly; rules that are neither one nor one for each coordinate; an
-            unknown layout; an order that is no permutation; x of another width; bad positions.
+        ValueError: channels that cannot be divided evenly; another number of rules than one, or one for each
+            coordinate; an unknown layout; an order that is no permutation; x of another width; bad positions.
 
     Example:
         >>> from posenc.positions import grid
@@ -149,14 +150,14 @@ class SinusoidalGrid(EmbeddingEncoding):
         "mae"         MAE and DiT; ViTMAE in transformers                     (row, column)
         "timm"        ``build_sincos2d_pos_embed`` of timm                    (row, column)
         "rt_detr"     RT-DETR and AIMv2 in transformers                       (row, column)
-        "detr"        DETR, MaskFormer, and all that took over their code     (row, column)
+        "detr"        DETR, MaskFormer, and models that copied their code     (row, column)
         "pixart"      PixArt's ``PatchEmbed`` in diffusers                    (row, column)
         "sd3"         Stable Diffusion 3's ``PatchEmbed`` in diffusers        (row, column)
         "cogvideox"   CogVideoX: 1/4 for time, 3/8 each for column and row    (frame, row, column)
         ============= ======================================================= ==================
 
         Raises:
-            ValueError: an unknown convention; a ``dim`` that it cannot share out.
+            ValueError: an unknown convention; a ``dim`` that it cannot divide.
         """
         layout, order, shares = _plan(convention)
         if shares is not None and dim % 16:
@@ -184,17 +185,17 @@ class SinusoidalGrid(EmbeddingEncoding):
             shape: rows and columns of patches; frames, rows and columns for "cogvideox".
             base: "pixart", "sd3": patches along a side at training, over which larger and smaller images are stretched
                 (the ``sample_size // patch_size`` of their configs).
-            scale: "pixart", "sd3", "cogvideox": what coordinates are divided by, their configs'
-                ``interpolation_scale`` (``spatial_interpolation_scale``).
+            scale: "pixart", "sd3", "cogvideox": the divisor of the coordinates (``interpolation_scale`` or
+                ``spatial_interpolation_scale`` in their configs).
             time_scale: "cogvideox": the same for frames (``temporal_interpolation_scale``).
             table: "sd3": patches along a side of its table (``pos_embed_max_size``), whose middle is cut out.
             mask: "detr": ``(batch, rows, columns)``, True where a padded image has pixels. The coordinates are then
                 those within each image, ``(batch, patches, 2)``.
 
         Raises:
-            ValueError: a shape of another number of axes; ``base`` or ``table`` missing, or given where they are
-                nothing; an image larger than the table; a scale that is not above 0; a mask of another shape, or of
-                another model.
+            ValueError: a shape of another number of axes; ``base`` or ``table`` missing; an argument that the
+                convention does not use; an image larger than the table; a scale that is not above 0; a mask of another
+                shape.
         """
         plan = _plan(convention)
         asked = {"base": base, "table": table}
@@ -206,6 +207,13 @@ class SinusoidalGrid(EmbeddingEncoding):
                 f"coordinates_as_in: got shape {shape} and {got or 'no base or table'} for {convention!r}, expected "
                 f"{len(plan.order)} sides and {expected or 'neither of them'}."
             )
+        scales = {"pixart": {"scale"}, "sd3": {"scale"}, "cogvideox": {"scale", "time_scale"}}.get(convention, set())
+        for name, divisor in {"scale": scale, "time_scale": time_scale}.items():
+            if divisor != 1 and name not in scales:
+                raise ValueError(
+                    f"coordinates_as_in: got {name} {divisor!r} for {convention!r}, which does not use it; leave it "
+                    "out."
+                )
         for name, value in {"scale": scale, "time_scale": time_scale, **asked}.items():
             if value is not None:
                 check_number("coordinates_as_in", name, value)

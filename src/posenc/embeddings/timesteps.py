@@ -22,8 +22,8 @@ class Timesteps(EmbeddingEncoding):
         \mathrm{code}(t) = \big[\, \cos s\,t\,\omega_c,\ \sin s\,t\,\omega_c \,\big]_c, \qquad
         \omega_c = T^{-c/(n - f)}, \quad c = 0, \dots, n - 1
 
-    Here :math:`t` is the time, a fraction too, :math:`n` = floor(dim / 2), :math:`s` is ``scale``, :math:`T` is
-    ``max_period`` and :math:`f` is ``shift``: with 1 the slowest rate is 1 / T, with 0 it is a step above. A model
+    Here :math:`t` is the time, which may be a fraction, :math:`n` = floor(dim / 2), :math:`s` is ``scale``, :math:`T`
+    is ``max_period`` and :math:`f` is ``shift``: with 1 the slowest rate is 1 / T, with 0 it is T^(1/n) / T. A model
     calls :meth:`codes` with one time for each image and feeds the result to two linear layers.
 
     ========================== ========= ===== ==================================================
@@ -35,7 +35,7 @@ class Timesteps(EmbeddingEncoding):
     flip False, shift 0        "sin_cos" 0     ERNIE-Image
     ========================== ========= ===== ==================================================
 
-    There they are called ``flip_sin_to_cos`` and ``downscale_freq_shift``.
+    In diffusers the names of order and shift are ``flip_sin_to_cos`` and ``downscale_freq_shift``.
 
     Args:
         dim: channels; an odd last one is 0.
@@ -46,10 +46,10 @@ class Timesteps(EmbeddingEncoding):
 
     Shape:
         codes: times of any shape ``(...)`` -> ``(..., dim)``, float64. As an encoding: x ``(batch, seq, dim)`` -> the
-        same, the positions being times.
+        same; the positions are times, from 0 on.
 
-    Precision: angles in float64, rounded once at the end; diffusers forms them in float32, which at t = 1000 is off by
-    up to 6e-5 rad.
+    Precision: angles in float64, rounded once at the end; diffusers computes them in float32, with an error of up to
+    6e-5 radians at t = 1000.
 
     Raises:
         ValueError: ``dim`` below 2; a shift of n or more; a ``max_period`` that is not above 0; an unknown order; x of

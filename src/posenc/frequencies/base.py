@@ -22,8 +22,8 @@ class Frequencies(ABC):
     most rules.
 
     Attributes:
-        depends_on_length: True if the rates change with the length of the sequence. Keys rotated by such a rule do not
-            stay right as the sequence grows.
+        depends_on_length: True if the rates change with the length of the sequence. Keys that such a rule rotated
+            become wrong as the sequence grows.
         needs_whole_head: True if the rule itself decides which channels stay unrotated, and so needs the head
             dimension.
     """

@@ -29,7 +29,9 @@ class DynamicNTK(Frequencies):
         base: :math:`b`, above 1.
 
     Raises:
-        ValueError: a factor below 1; no trained_length; base of 1 or below; an odd ``rotary_dim``, or one below 4.
+        TypeError: no trained_length.
+        ValueError: a factor below 1; a trained_length of 1 or below; base of 1 or below; an odd ``rotary_dim``, or one
+            below 4.
 
     Example:
         >>> from posenc.frequencies import NTK

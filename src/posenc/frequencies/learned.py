@@ -22,7 +22,7 @@ class LearnedRates(Frequencies):
         \omega_i = \omega^{start}_i e^{\theta_i} \;(\mathtt{"log\_scale"})
 
     Here :math:`\theta` are the parameters, one for each pair, and :math:`\omega^{start}` is what ``start`` gives, in
-    radians per token. The rule is only the recipe: :class:`posenc.RoPE` holds :math:`\theta` and its gradient.
+    radians per token. The rule itself has no parameters: :class:`posenc.RoPE` has :math:`\theta` and its gradient.
 
     Args:
         start: the rule to start from.

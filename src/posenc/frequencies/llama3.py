@@ -31,8 +31,9 @@ class Llama3(Frequencies):
         base: :math:`b`, above 1; that of Llama 3 by default.
 
     Raises:
-        ValueError: a factor below 1; no trained_length; ``high_freq_factor`` below ``low_freq_factor``; base of 1
-            or below; an odd ``rotary_dim``.
+        TypeError: no trained_length.
+        ValueError: a factor below 1; a trained_length of 1 or below; ``high_freq_factor`` below ``low_freq_factor``;
+            base of 1 or below; an odd ``rotary_dim``.
 
     Example:
         >>> rule, plain = Llama3(8, trained_length=8192), Geometric(500_000)

@@ -24,7 +24,7 @@ Switch = Literal["sequence", "short", "long"]
 
 @dataclass(frozen=True)
 class LongRoPE(Frequencies):
-    r"""LongRoPE: each rate divided by a factor of its own, found by search, from one of two lists.
+    r"""LongRoPE: each rate is divided by its own factor from one of two lists, which a search found.
 
     .. math::
         \omega_i = \frac{b^{-2i/d}}{\lambda_i}, \qquad
@@ -35,12 +35,12 @@ class LongRoPE(Frequencies):
     the sequence and :math:`L` is ``trained_length``, in tokens; :math:`s` is ``factor``, :math:`b` is ``base``,
     :math:`d` is ``rotary_dim`` and :math:`a` multiplies cos and sin. Rates are in radians per token.
 
-    Each sequence of a batch has its own length and so its own list. A sequence that grows past :math:`L` changes its
-    list for all positions: keys must be cached before rotation, unless ``switch`` fixes the list.
+    Each sequence of a batch has its own length and so its own list. When a sequence grows past :math:`L`, its list
+    changes for all positions: keys must be cached before rotation, unless ``switch`` fixes the list.
 
     Args:
         short_factors: the list within the trained length.
-        long_factors: the list beyond.
+        long_factors: the list beyond it.
         trained_length: :math:`L`. Required.
         factor: :math:`s`, 1 or more: the longest context over the trained one. Needed if ``attention_factor`` is not
             given.
@@ -48,11 +48,12 @@ class LongRoPE(Frequencies):
         switch: "sequence" as above; "long" or "short" use one list at every length, which keeps cached keys right (vLLM
             chooses the list once, from the longest context that it was started for).
         attention_factor: overrides the formula for :math:`a`.
-        long_attention_factor: :math:`a` with the long factors, if it is another one there (Phi-3.5-MoE).
+        long_attention_factor: :math:`a` with the long factors, if it differs there (Phi-3.5-MoE).
 
     Raises:
+        TypeError: no trained_length.
         ValueError: lists of different lengths, or not of rotary_dim / 2 positive numbers; neither factor nor
-            attention_factor; a factor below 1; no trained_length; an unknown switch.
+            attention_factor; a factor below 1; a trained_length of 1 or below; an unknown switch.
 
     Example:
         >>> rule = LongRoPE([1.0, 1.0], [2.0, 4.0], trained_length=4096, factor=32)

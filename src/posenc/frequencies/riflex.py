@@ -12,7 +12,7 @@ from posenc.frequencies.geometric import Geometric
 
 @dataclass(frozen=True)
 class RIFLEx(Frequencies):
-    r"""RIFLEx: the pair whose period makes longer videos repeat is slowed until the whole video takes at most one turn.
+    r"""RIFLEx: the pair whose period makes longer videos repeat is slowed to at most one turn in the whole video.
 
     .. math::
         \omega'_k = \min(\omega_k,\; 2\pi\,a / L), \qquad \omega'_j = \omega_j = b^{-2(j-1)/d} \text{ for } j \ne k
@@ -26,8 +26,8 @@ class RIFLEx(Frequencies):
         k: which pair, from 1 on: the one whose period is nearest to the frame at which the model's longer videos
             repeat, which :meth:`nearest` finds. 4 for HunyuanVideo, 2 for CogVideoX.
         length: :math:`L`, frames of the video that is to be made.
-        share: :math:`a`, which part of one turn the video fills, above 0 and at most 1: 1 is the paper's formula, 0.9
-            the authors' code.
+        share: :math:`a`, the part of one turn that the pair makes in the video, above 0 and at most 1: 1 is the
+            paper's formula, 0.9 the authors' code.
         base: :math:`b`, above 1.
 
     Raises:
@@ -42,7 +42,7 @@ class RIFLEx(Frequencies):
         array([  6.3,  12.6,  25.1,  73.3, 100.5, 201.1, 402.1, 804.2])
 
     Differs from the paper: ``share`` is 0.9, as in the authors' code, because some videos repeat in their last frames
-    at 1. A video so short that the pair would be sped up keeps its rate.
+    at 1. If the video is so short that the formula would make the pair faster, the pair keeps its rate.
 
     References:
         Zhao et al. RIFLEx: A Free Lunch for Length Extrapolation in Video Diffusion Transformers. 2025.
@@ -79,10 +79,10 @@ class RIFLEx(Frequencies):
 
     @staticmethod
     def nearest(frames: float, *, rotary_dim: int, base: float = 10_000.0) -> int:
-        """The pair, counted from 1, whose period in frames is nearest to this one.
+        """The pair, counted from 1, whose period is nearest to ``frames``.
 
         Args:
-            frames: at which frame the model's videos first repeat.
+            frames: the frame at which the model's videos first repeat.
             rotary_dim: channels of the axis of time.
             base: as for the rule.
         """

@@ -27,7 +27,7 @@ class Tensor2Tensor(Frequencies):
         array([1.  , 0.1 , 0.01])
 
     Differs from the paper: the paper's exponent is 2i/d (:class:`Geometric`), which never reaches 1/base. Fairseq,
-    Marian, Whisper and M2M inherited this one from the code.
+    Marian, Whisper and M2M have the exponent of the code.
 
     References:
         tensor2tensor, layers/common_attention.py, get_timing_signal_1d.

@@ -25,7 +25,7 @@ Clamp = Literal["channels", "pairs"]
 
 @dataclass(frozen=True)
 class YaRN(Frequencies):
-    r"""YaRN: fast pairs keep their rate, the rates of slow pairs are divided, and a ramp blends the two between.
+    r"""YaRN: fast pairs keep their rate, the rates of slow pairs are divided, and a ramp mixes both for other pairs.
 
     .. math::
         \omega'_i = (1 - \gamma_i)\,\omega_i / s + \gamma_i\,\omega_i, \qquad
@@ -42,7 +42,7 @@ class YaRN(Frequencies):
     - ``ramp="paper"``, linear in the number of turns:
       :math:`\gamma_i = \mathrm{clip}((L\omega_i/2\pi - \beta_{slow}) / (\beta_{fast} - \beta_{slow}), 0, 1)`.
 
-    The two differ by up to a factor of 3 in some rates.
+    Some rates of the two differ by a factor of 3 for :math:`s` = 16 and :math:`L` = 4096, and by more for a larger s.
 
     Args:
         factor: :math:`s`, 1 or more. 1 is :class:`Geometric`.
@@ -53,8 +53,8 @@ class YaRN(Frequencies):
         ramp: "code" or "paper".
         ends: whether the code's ramp starts and ends at whole pairs ("rounded": floor and ceiling) or between them
             ("exact": gpt-oss; ``truncate: false`` in Hugging Face configs).
-        clamp: where the code's ramp has to end at the latest: at index d - 1 ("channels": the authors, Hugging Face,
-            vLLM) or at the last pair, d/2 - 1 ("pairs": Keras, some ports).
+        clamp: the highest index at which the code's ramp may end: d - 1 ("channels": the authors, Hugging Face, vLLM)
+            or that of the last pair, d/2 - 1 ("pairs": Keras, some ports).
         mscale: DeepSeek's weight of the temperature in cos and sin.
         mscale_all_dim: DeepSeek's weight of the temperature that goes to the softmax scale instead:
             ``score_factor`` is :math:`g(\mathtt{mscale\_all\_dim})^2`. :class:`posenc.RoPE` passes it to
@@ -62,8 +62,10 @@ class YaRN(Frequencies):
         attention_factor: overrides the formula for :math:`a`. The attribute is always a number.
 
     Raises:
-        ValueError: a factor below 1; no trained_length; ``beta_fast`` below ``beta_slow``; unknown names; ``ends``
-            or ``clamp`` with the paper's ramp, which has neither; a window in which no pair turns ``beta_slow`` times.
+        TypeError: no trained_length.
+        ValueError: a factor below 1; ``beta_fast`` below ``beta_slow``; unknown names; ``ends`` or ``clamp`` with the
+            paper's ramp, which does not use them; a trained_length in which the fastest pair makes at most
+            ``beta_slow`` turns.
 
     Example:
         >>> rule = YaRN(16, trained_length=4096)
