@@ -7,7 +7,7 @@ from posenc.encoding import Encoding
 
 @final
 class NoPE(Encoding):
-    """No positional encoding: all three hooks are the identity, and order can enter by the causal mask alone.
+    """No positional encoding: all three hooks return their input.
 
     Place: none. Learned: nothing. Relative: yes. Keys may be cached: yes.
 

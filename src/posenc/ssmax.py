@@ -34,7 +34,7 @@ class SSMax(Encoding):
         form: "proportional" or "affine".
         start: the initial :math:`s`: 0.43 by default as in the paper, and 0 for "affine", whose :math:`b` starts at 1,
             so that the initial temperature is 1.
-        multiplies: "scores": the dot products and the bias, if there is one; or "products": the dot products alone.
+        multiplies: "scores": the dot products and the bias, if there is one; or "products": only the dot products.
 
     Raises:
         ValueError: no heads; an unknown form or name; bad positions.
@@ -44,8 +44,8 @@ class SSMax(Encoding):
         >>> SSMax(num_heads=2).temperature(torch.tensor([0, 9]))[0].flatten().detach()
         tensor([0.0000, 0.9901], dtype=torch.float64)
 
-    Differs from the paper: nothing. The first token of a sequence, with :math:`\ln 1 = 0`, weighs all keys alike; under
-    a causal mask it sees one.
+    Differs from the paper: nothing. The first token of a sequence, with :math:`\ln 1 = 0`, gives all keys the same
+    weight; under a causal mask it sees one.
 
     References:
         Nakanishi. Scalable-Softmax Is Superior for Attention. 2025. arXiv:2501.19399, section 3. "affine":

@@ -15,7 +15,7 @@ Form = Literal["llama4", "mistral", "inkling", "power", "log"]
 
 @final
 class Temperature(Encoding):
-    r"""A temperature by position: the later a query, the sharper its softmax, because it has more keys to choose from.
+    r"""A temperature by position: later queries, which have more keys to choose from, get a sharper softmax.
 
     Place: none. Learned: nothing. Relative: no. Keys may be cached: yes.
 
@@ -35,7 +35,7 @@ class Temperature(Encoding):
     Args:
         form: one of the above.
         length: :math:`L`, above 1.
-        strength: :math:`\alpha`, above 0; 0.1 by default where the form has one.
+        strength: :math:`\alpha`, above 0; 0.1 by default, except for "log", which has none.
         multiplies: "products" or "scores". By default "scores" for "inkling", whose model multiplies its relative
             logits too, and "products" for the others, whose models add no bias.
 

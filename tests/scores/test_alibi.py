@@ -162,8 +162,8 @@ def test_given_slopes_are_the_slopes() -> None:
 @pytest.mark.parametrize(
     ("slopes", "message"),
     [
-        ((0.5,), "got 1 slopes as rule, expected one for each of the 2 heads"),
-        (0.5, "got 0.5 as rule, expected one for each of the 2 heads"),
+        ((0.5,), "got 1 slopes as rule, expected 2, one for each head"),
+        (0.5, "got 0.5 as rule, expected 2, one for each head"),
         (((0.5, 0.25), (0.5, 0.25)), "got slope"),
         ((0.5, -0.25), "got slope -0.25, expected 0 or above"),
         ((0.5, float("nan")), "got slope nan, expected a finite number"),
@@ -176,7 +176,7 @@ def test_slopes_that_do_not_fit_are_refused(slopes: object, message: str) -> Non
 
 
 def test_a_largest_bias_beside_slopes_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"got max_bias 16\.0 beside slopes, expected one of the two"):
+    with pytest.raises(ValueError, match=r"got max_bias 16\.0 together with slopes, expected one"):
         posenc.ALiBi(num_heads=2, rule=(0.5, 0.25), max_bias=16.0)
 
 

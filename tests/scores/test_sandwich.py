@@ -45,7 +45,7 @@ def test_given_strengths_are_the_strengths() -> None:
     ("rule", "message"),
     [
         ("paper", "got rule 'paper', expected \"nemo\", or one strength for each head"),
-        ((0.5,), "got 1 strengths as rule, expected one for each of the 2 heads"),
+        ((0.5,), "got 1 strengths as rule, expected 2, one for each head"),
         ((0.5, -0.25), "got strength -0.25, expected 0 or above"),
     ],
 )

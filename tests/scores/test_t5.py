@@ -1,5 +1,8 @@
 """T5: buckets on every device alike, and T5 itself with its attention replaced."""
 
+import re
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -78,10 +81,17 @@ def test_the_scale_of_t5_is_one_and_is_honoured() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_buckets": 31}, {"num_buckets": 2, "direction": "both"}, {"max_distance": 16}, {"scale": "one"}]
+    ("options", "said"),
+    [
+        ({"num_buckets": 31}, 'expected num_buckets to be a multiple of 2 for direction="causal"'),
+        ({"num_buckets": 6, "direction": "both"}, 'expected num_buckets to be a multiple of 4 for direction="both"'),
+        ({"num_buckets": 2, "direction": "both"}, "multiple of 4"),
+        ({"max_distance": 16}, "max_distance above 16, the number of distances that have their own bucket"),
+        ({"scale": "one"}, "got direction 'causal' and scale 'one'"),
+    ],
 )
-def test_options_that_make_no_buckets_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="T5Bias: got"):
+def test_options_that_make_no_buckets_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"T5Bias: .*{re.escape(said)}"):
         posenc.T5Bias(num_heads=2, **options)
 
 

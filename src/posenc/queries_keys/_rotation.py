@@ -51,12 +51,12 @@ class Rotation(QueryKeyEncoding, ABC):
         rotary_start: the first of those.
         pairing: which two channels make a pair.
         seq_dim: the dimension of q and k along which the tokens lie.
-        blocks: the pairs of the parts of the rotated slice that are paired each for itself; none if it is one.
+        blocks: if the rotated slice has parts that are paired separately, the number of pairs of each; else empty.
         coordinates: how many numbers the position of a token has; None for one.
         roles_differ: True if queries and keys turn differently.
-        heads_differ: True if the heads do.
-        signed: True if positions may be negative in every form of a tensor, because they are no places in a text.
-        implementation: how they are turned: "auto", "eager", "cpu" or "triton".
+        heads_differ: True if heads turn differently.
+        signed: True if a tensor of positions of any shape may be negative, because they are not places in a text.
+        implementation: the code that rotates: "auto", "eager", "cpu" or "triton".
     """
 
     numerics: Numerics = "exact"
@@ -90,7 +90,7 @@ class Rotation(QueryKeyEncoding, ABC):
         Args:
             positions: ``(seq,)`` or ``(rows, seq)``, and one dimension more for several coordinates.
             role: "query" or "key", if they turn differently.
-            length: tokens of the sequence, for rules that depend on it; found from the positions by default.
+            length: tokens of the sequence, for rules that depend on it; computed from the positions by default.
 
         Returns:
             ``(seq, pairs)``, ``(rows, seq, pairs)`` or, if heads differ, ``(rows, heads, seq, pairs)``; magnitudes may
@@ -98,7 +98,7 @@ class Rotation(QueryKeyEncoding, ABC):
         """
 
     def waves(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
-        """The cos and sin of :meth:`phases`, times the magnitude: by what a pair is multiplied, as a complex number."""
+        """The cos and sin of :meth:`phases`, times the magnitude: the complex number that multiplies each pair."""
         return polar(*self.phases(positions, role=role, length=length))
 
     def _explain(
@@ -146,7 +146,7 @@ class Rotation(QueryKeyEncoding, ABC):
         k_positions: Positions = None,
         length: Length = None,
     ) -> tuple[Tensor, Tensor]:
-        """Place 2: q and k, turned. ``length`` is for frequency rules that depend on it."""
+        """Place 2: q and k, rotated. ``length`` is for frequency rules that depend on it."""
         if k_positions is None and (turned := self._at_once(q, k, positions, op.compiled)) is not None:
             return turned
         rows = self._rows_for_both(q, k, positions, k_positions, length)
@@ -191,9 +191,9 @@ class Rotation(QueryKeyEncoding, ABC):
             x: queries or keys.
             positions: None, an int offset, ``(seq,)`` or ``(batch, seq)``; ``(batch, seq, coordinates)`` for encodings
                 that have several.
-            role: "query" or "key", where they turn differently.
-            length: tokens of the sequence: an int, ``(batch,)`` or ``(batch, seq)``. Only rules that depend on it look
-                at it, and find it from the positions by default.
+            role: "query" or "key", if they turn differently.
+            length: tokens of the sequence: an int, ``(batch,)`` or ``(batch, seq)``. Only rules that depend on it use
+                it; by default it is computed from the positions.
             name: what an error calls ``x``.
         """
         _checks.check_tensor(type(self).__name__, name, x, self.head_dim, self.seq_dim)
@@ -207,7 +207,7 @@ class Rotation(QueryKeyEncoding, ABC):
         role: Role = "query",
         length: Length = None,
     ) -> Tensor:
-        """The inverse of :meth:`rotate` with the same arguments: it turns ``x`` back, and undoes the magnitude too."""
+        """The inverse of :meth:`rotate` with the same arguments: it turns ``x`` back and divides by the magnitude."""
         _checks.check_tensor(type(self).__name__, "x", x, self.head_dim, self.seq_dim)
         return self._turn(x, None, self._made_rows(positions, x, role=role, length=length, inverse=True))[0]
 
@@ -216,13 +216,13 @@ class Rotation(QueryKeyEncoding, ABC):
         return self._turn(x, None, self._rounded(*polar(angle, magnitude), x))[0]
 
     def matrix(self, positions: Tensor) -> Float[Tensor, "*positions head_dim head_dim"]:
-        """R(p) for each position, as float64 matrices: for reading and testing, :meth:`rotate` does not build them."""
+        """R(p) for each position, as float64 matrices, for reading and testing; :meth:`rotate` does not build them."""
         cos, sin = (wave[..., None, :] for wave in self.waves(positions))
         columns = torch.eye(self.head_dim, dtype=torch.float64).expand(*cos.shape[:-2], -1, -1)
         return plainly(columns, cos, sin, self.pairing, self.rotary_start, self.blocks).mT
 
     def check_range(self, positions: Tensor, dtype: torch.dtype) -> None:
-        """Refuse positions that a result of ``dtype`` cannot express; called where looking at values is free."""
+        """Refuse positions that a result of ``dtype`` cannot represent; called only where reading values is free."""
         return
 
     def _at_once(self, q: Tensor, k: Tensor, positions: Positions, operator: Turn) -> tuple[Tensor, Tensor] | None:

@@ -51,7 +51,7 @@ _PLANS: dict[str, _Plan] = {
 
 @final
 class AxialRoPE(Rotation):
-    r"""RoPE for images, videos and volumes: each coordinate of a token rotates its own share of the pairs.
+    r"""RoPE for images, videos and volumes: each coordinate of a token rotates some of the pairs.
 
     Place: queries_keys. Learned: nothing. Relative: yes. Keys may be cached: yes.
 
@@ -78,41 +78,42 @@ class AxialRoPE(Rotation):
 
     In the "dealt" layouts all coordinates take their rates in turn from one sequence; in the others each coordinate has
     its own sequence. With "half_across_heads" a sequence runs over the pairs of all heads, so heads differ: the first
-    head has the first rates. If the axes cannot share all pairs equally, the first pairs are not rotated.
+    head has the first rates. If the axes cannot share these pairs equally, the first pairs are not rotated.
 
     Args:
         head_dim: channels of each head.
         axes: the number of coordinates, which share the channels equally (2 for images, 3 for videos and volumes), or
             the number of channels of each: ``(16, 56, 56)`` is 16 for the first, 56 for the second and the third
             (Flux), and ``(44, 42, 42)`` is Wan's. Widths are even and sum to ``rotary_dim``.
-        frequencies: the rule of the rates; ``Geometric(base=10_000)``. RoPE-ViT and Gemma 4 have
+        frequencies: the rule of the rates; ``Geometric(base=10_000)`` by default. RoPE-ViT and Gemma 4 have
             ``Geometric(base=100)``. Or a rule for each coordinate: ``(Geometric(), NTK(2), NTK(2))`` stretches height
-            and width, and leaves the time as it was.
-        layout: a name from the table. Different widths need the order axis after axis.
+            and width, and does not change the time.
+        layout: a name from the table. Only "half", "half_per_axis" and "interleaved" take different widths.
         order: which coordinate comes first, second, ...; (1, 0) is "w before h" for positions (h, w). Widths and rules
             stay with their coordinates.
         rotary_dim: rotate only this many channels; by default all from ``rotary_start`` on.
         rotary_start: the first rotated channel.
         seq_dim: the dimension of the tokens, as for :class:`posenc.RoPE`.
-        num_kv_heads: the number of key heads, for "half_across_heads" alone.
+        num_kv_heads: the number of key heads, for "half_across_heads" only, which needs it.
 
     Attributes:
         widths: the channels of each coordinate.
         rules: the rule of each coordinate.
 
     Shape:
-        q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
-        positions ``(batch, seq, A)`` or ``(1, seq, A)``, as ``posenc.positions.grid`` gives them; ``(seq,)`` or
-        ``(batch, seq)`` are taken for all coordinates alike, also where (3, 3) could be three coordinates of three
-        tokens: those are ``positions[None]``. All may be integer or float, and negative.
+        q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)`` -> the same shapes.
+        positions ``(batch, seq, A)`` or ``(1, seq, A)``, as ``posenc.positions.grid`` returns them; ``(seq,)`` or
+        ``(batch, seq)`` set all coordinates to one number. So (3, 3) is never three coordinates of three tokens: pass
+        those as ``positions[None]``. All may be integer or float, and negative.
 
     Precision: angles in float64; cos and sin rounded once to float32; the rotation in float32, rounded once to the
     dtype of q and k; float64 throughout for float64.
 
     Raises:
-        ValueError: widths that are odd or do not sum to the rotated channels; widths or rules that differ in a layout
-            that deals pairs out in turn; score factors that differ; an unknown layout; an order that is no permutation;
-            frequencies that depend on the length; q or k of another ``head_dim``; bad positions.
+        ValueError: widths that are odd or do not sum to the rotated channels; different widths in a "dealt" layout or
+            one with a = c mod A; several rules in a "dealt" layout; different score factors; an unknown layout; an
+            order that is no permutation; frequencies that are learned or depend on the length; ``num_kv_heads`` missing
+            or not used; q or k of another ``head_dim``; bad positions.
 
     Example:
         >>> import torch
@@ -219,7 +220,7 @@ class AxialRoPE(Rotation):
 
     @property
     def axis_of_pair(self) -> tuple[int, ...]:
-        """The coordinate that rotates each pair; if heads differ, for one key head after the other."""
+        """The coordinate that rotates each pair; if heads differ, of all key heads in order."""
         return self._axis_of_pair
 
 

@@ -18,10 +18,10 @@ Dropped = Literal["turned", "still"]
 
 @final
 class FoPE(Rotation):
-    r"""FoPE: the cos and sin of a pair are sums over many frequencies, and the slowest frequencies are taken out.
+    r"""FoPE: the cos and sin of a pair are sums over many frequencies, and the slowest frequencies are dropped.
 
-    Place: queries_keys. Learned: ``cos_coef`` and ``sin_coef`` if ``learned``, which are else drawn once and stored.
-    Relative: no. Keys may be cached: yes.
+    Place: queries_keys. Learned: ``cos_coef`` and ``sin_coef`` if ``learned``; otherwise they are drawn once and
+    stored. Relative: no. Keys may be cached: yes.
 
     .. math::
         C_c(p) = \sum_{r<n} A_{rc} \cos p\,\omega_r, \qquad S_c(p) = \sum_{r<n} B_{rc} \sin p\,\omega_r, \qquad
@@ -41,14 +41,14 @@ class FoPE(Rotation):
         trained_length: L, in tokens: rates below 2 pi / L are dropped.
         num_kv_heads: heads of k, each with its own coefficients, which the query heads of its group share; num_heads by
             default.
-        frequencies: the rule that sets the rates; ``Geometric(base=10_000)``. Its ``attention_factor`` multiplies q and
-            k.
-        kept: keep this many rates, the fastest, whatever ``trained_length`` says.
-        dropped: what becomes of the pairs whose rate was dropped. "turned": C = S = 1 at every position, which turns
+        frequencies: the rule that sets the rates; ``Geometric(base=10_000)`` by default. Its ``attention_factor``
+            multiplies q and k.
+        kept: keep this number of rates, the fastest, instead of those that ``trained_length`` sets.
+        dropped: how the pairs whose rate was dropped rotate. "turned": C = S = 1 at every position, which turns
             them by 45 degrees and makes them longer by a factor of sqrt(2), as the authors' code and SGLang do.
             "still": C = 1 and S = 0, as in vLLM with its pull request 55243.
         per_head: False for one set of coefficients for all heads.
-        gain: of the normal distribution from which the coefficients are drawn, beside the identity.
+        gain: the gain of the Xavier normal distribution whose numbers are added to the identity.
         learned: whether the coefficients are trained.
         pairing: "half" or "interleaved".
         rotary_dim: rotate only this many channels; all from ``rotary_start`` on by default.
@@ -56,7 +56,7 @@ class FoPE(Rotation):
         seq_dim: the dimension of the tokens, as for :class:`posenc.RoPE`.
 
     Shape:
-        q ``(batch, heads, q_len, head_dim)``, k ``(batch, num_kv_heads, k_len, head_dim)``; the same on the way out.
+        q ``(batch, heads, q_len, head_dim)``, k ``(batch, num_kv_heads, k_len, head_dim)`` -> the same shapes.
         ``cos_coef``, ``sin_coef``: ``(num_kv_heads, rates, pairs)``, or 1 in front.
 
     Precision: angles and sums in float64 from the stored coefficients, rounded once to float32; the rotation in
@@ -72,8 +72,8 @@ class FoPE(Rotation):
         >>> fope.cos_coef.shape  # heads, rates, pairs: of eight rates, three make a turn within 64 tokens
         torch.Size([2, 3, 3])
 
-    Differs from the authors' code: there at most head_dim / 4 pairs have a series; here, as in SGLang and vLLM,
-    every pair whose rate is kept.
+    Differs from the authors' code: there at most head_dim / 4 pairs have a series; here, as in SGLang and vLLM, every
+    pair with a kept rate has one.
 
     References:
         Hua et al. Fourier Position Embedding: Enhancing Attention's Periodic Extension for Length Generalization. 2024.
@@ -137,7 +137,7 @@ class FoPE(Rotation):
         return found
 
     def reset_parameters(self) -> None:
-        """The identity, and normal numbers as the authors draw them: their width counts the heads, if these differ."""
+        """Set the coefficients to the identity plus Xavier normal numbers, as the authors do."""
         for coefficients in (self.cos_coef, self.sin_coef):
             nn.init.xavier_normal_(coefficients if self.per_head else coefficients[0], gain=self.gain)
             with torch.no_grad():

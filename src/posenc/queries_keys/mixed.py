@@ -35,22 +35,22 @@ class MixedRoPE(Rotation):
         base: sets the initial lengths of the directions: base^(-t / n) for t = 0, ..., n - 1 along each axis, where n
             is the number of the axis's pairs; pairs that cannot be shared equally go to the first axis.
         pairing: "interleaved" as in the authors' code, or "half".
-        rotary_dim: rotate only this many channels, a multiple of 4 if there are two axes; by default all from
+        rotary_dim: rotate only this many channels, a multiple of 4 for two axes; by default all from
             ``rotary_start`` on.
         rotary_start: the first rotated channel.
         seq_dim: the dimension of the tokens, as for :class:`posenc.RoPE`.
 
     Shape:
-        q ``(batch, heads, q_len, head_dim)``, k ``(batch, num_kv_heads, k_len, head_dim)``; the same on the way out.
+        q ``(batch, heads, q_len, head_dim)``, k ``(batch, num_kv_heads, k_len, head_dim)`` -> the same shapes.
         positions ``(batch, seq, axes)`` or ``(1, seq, axes)``, as ``posenc.positions.grid`` gives them; ``(seq,)`` or
         ``(batch, seq)`` are taken for all coordinates.
 
-    Precision: angles in float64 from the stored rates; keep the rates in float32 (with bfloat16 rates angles are off by
+    Precision: angles in float64 from the stored rates; keep the rates in float32 (bfloat16 rates make errors of up to
     one radian at 250 patches); the rotation in float32, rounded once to the dtype of q and k.
 
     Raises:
-        ValueError: channels that are no multiple of 4, or fewer than 2 for each axis; heads that do not fit; bad
-            positions.
+        ValueError: for two axes, channels that are no multiple of 4; fewer than 2 for each axis; heads that do not fit;
+            bad positions.
 
     Example:
         >>> rope = MixedRoPE(head_dim=8, num_heads=2)

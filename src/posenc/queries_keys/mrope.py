@@ -40,15 +40,15 @@ class MRoPE(Rotation):
         sections: the number of pairs of each coordinate, with the sum rotary_dim / 2; with layout "heads" the number of
             key heads of each coordinate.
         layout: "chunked", "interleaved", "time_last" or "heads", or the coordinate of each pair as a sequence.
-        frequencies: the rule of the rates; ``Geometric(base=10_000)``.
+        frequencies: the rule of the rates; ``Geometric(base=10_000)`` by default.
         pairing: "half" (Qwen, Hugging Face), or "interleaved" (GLM-4V, Ernie 4.5 VL).
         rotary_dim: rotate only this many channels of each head; by default all from ``rotary_start`` on.
         rotary_start: the first rotated channel.
         seq_dim: the dimension of the tokens, as for :class:`posenc.RoPE`.
-        num_kv_heads: key heads, for layout "heads" alone; the sum of the sections by default.
+        num_kv_heads: key heads, for layout "heads" only; the sum of the sections by default.
 
     Shape:
-        q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
+        q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)`` -> the same shapes.
         positions ``(batch, seq, 3)``, or ``(seq,)`` or ``(batch, seq)`` for a text.
 
     Precision: angles in float64; cos and sin rounded once to float32; the rotation in float32, rounded once to the

@@ -23,7 +23,7 @@ _LINEAR_FROM = 40.0  # ln(1 + e^x) is x there, in float64 too
 
 @final
 class PoPE(QueryKeyEncoding):
-    r"""Polar coordinate position embeddings: content sets the magnitude of a channel, position alone sets its angle.
+    r"""Polar coordinate position embeddings: content sets the magnitude of a channel, and position sets its angle.
 
     Place: queries_keys. Learned: ``phase``. Relative: yes. Keys may be cached: yes, with twice the channels.
 
@@ -46,8 +46,8 @@ class PoPE(QueryKeyEncoding):
         head_dim: channels of each head, before place 2.
         num_heads: heads of q.
         num_kv_heads: heads of k, each with its own phases; num_heads by default.
-        frequencies: the rule that sets the rates; ``Geometric(base=10_000)``. Its ``attention_factor`` multiplies cos
-            and sin, its ``score_factor`` reaches :func:`posenc.attention` as :meth:`temperature`.
+        frequencies: the rule that sets the rates; ``Geometric(base=10_000)`` by default. Its ``attention_factor``
+            multiplies cos and sin; :func:`posenc.attention` multiplies scores by its ``score_factor``.
         start: "zero", or "uniform" for phases drawn from the whole interval.
 
     Shape:

@@ -29,26 +29,26 @@ class RoPE(Rotation):
     Here :math:`p` is the position in tokens, :math:`\omega_c` is ``frequencies.inv_freq(rotary_dim)[c]`` in radians per
     token, and :math:`(a, b)` are the channels :math:`(c, c + r/2)` for ``pairing="half"`` or :math:`(2c, 2c + 1)` for
     ``"interleaved"``, with :math:`r` = ``rotary_dim``, counted from ``rotary_start``. Written as a block-diagonal
-    matrix :math:`R(p)` it keeps norms, and :math:`R(i)^T R(j) = R(j - i)`: a score depends on the distance alone.
+    matrix :math:`R(p)` it keeps norms, and :math:`R(i)^T R(j) = R(j - i)`: a score depends only on the distance.
 
     Args:
         head_dim: channels of each head.
-        frequencies: the rule that sets the rates; ``Geometric(base=10_000)``. Its ``attention_factor`` multiplies cos
-            and sin, its ``score_factor`` reaches :func:`posenc.attention` as :meth:`temperature`.
+        frequencies: the rule that sets the rates; ``Geometric(base=10_000)`` by default. Its ``attention_factor``
+            multiplies cos and sin; :func:`posenc.attention` multiplies scores by its ``score_factor``.
         pairing: "half" (GPT-NeoX, Hugging Face's Llama) or "interleaved" (RoFormer, GPT-J, Meta's Llama).
         rotary_dim: rotate only this many channels of each head; by default all from ``rotary_start`` on.
         rotary_start: the first rotated channel: 0 for a leading slice, head_dim - rotary_dim for a trailing one
             (DeepSeek-V4), or in between.
         seq_dim: the dimension of the tokens: -2 for ``(batch, heads, seq, head_dim)``, -3 for ``(batch, seq, heads,
-            head_dim)`` and, packed, ``(tokens, heads, head_dim)``, -4 for ``(seq, batch, heads, head_dim)``. With a
-            wrong one heads count as tokens. That is refused where the number of positions or the lengths of q and k
-            show it; without positions, or with an offset, nothing shows it.
+            head_dim)`` and, packed, ``(tokens, heads, head_dim)``, -4 for ``(seq, batch, heads, head_dim)``. A wrong
+            value makes heads count as tokens. This is refused if the number of positions or the lengths of q and k
+            show it; without positions, or with an offset, posenc cannot know.
         numerics: "exact", or "transformers" to round as Hugging Face's Llama does, bit for bit.
         implementation: "auto" for the fastest available, "eager" (plain torch), "cpu" (compiled C++) or "triton"; all
             give the same bits on CPU. :func:`posenc.explain` says which a call takes.
 
     Shape:
-        q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
+        q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)`` -> the same shapes.
 
     Precision: angles in float64; cos and sin rounded once to float32 (within 6e-8 at any position up to 2**24); the
     rotation in float32, rounded once to the dtype of q and k; float64 throughout for float64.

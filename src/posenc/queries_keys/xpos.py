@@ -28,23 +28,23 @@ class XPos(Rotation):
     ``rotary_dim``. In the score of a query at i and a key at j, pair c has the factor :math:`\zeta_c^{(i-j)/B}`:
     :math:`p_0` cancels.
 
-    Causal use only: scores of keys after their query would grow, so :func:`posenc.attention` refuses an XPos without
-    ``causal`` if it sees such keys.
+    Causal use only: scores of keys after their query would grow, so :func:`posenc.attention` refuses XPos if queries
+    see later keys.
 
     Args:
         head_dim: channels of each head.
-        frequencies: the rule that sets the rates; ``Geometric(base=10_000)``.
-        gamma: the larger, the less the fastest pair fades; 0.4.
-        scale_base: :math:`B`: the distance in tokens at which a score has the factor :math:`\zeta` once; 512.
-        centre: :math:`p_0`, the position whose channels are not scaled. It is fixed, so that cached keys stay right;
-            the middle of the longest context uses the range of numbers best.
+        frequencies: the rule that sets the rates; ``Geometric(base=10_000)`` by default.
+        gamma: the larger, the less the scores of the fastest pair decrease; 0.4 by default.
+        scale_base: :math:`B`: the distance in tokens at which a score has the factor :math:`\zeta`; 512 by default.
+        centre: :math:`p_0`, the position whose channels are not scaled. It is fixed, so that cached keys remain valid;
+            the middle of the longest context allows the longest contexts.
         pairing: "half", or "interleaved" as in the paper.
         rotary_dim: rotate only this many channels of each head; by default all from ``rotary_start`` on.
         rotary_start: the first rotated channel.
         seq_dim: the dimension of the tokens, as for :class:`posenc.RoPE`.
 
     Shape:
-        q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)``; the same on the way out.
+        q ``(batch, heads, q_len, head_dim)``, k ``(batch, kv_heads, k_len, head_dim)`` -> the same shapes.
 
     Precision: as :class:`posenc.RoPE`; powers in float64. The scale of a token leaves the range of float32 (and of
     bfloat16) ``max_positions - centre`` tokens from the centre, and positions from there on are refused; float16
@@ -52,7 +52,7 @@ class XPos(Rotation):
 
     Raises:
         ValueError: an odd or too large ``rotary_dim``; ``gamma`` or ``scale_base`` of 0 or below; a negative centre;
-            positions whose scale no number can hold; q or k of another ``head_dim``; bad positions.
+            positions whose scale the dtype cannot represent; q or k of another ``head_dim``; bad positions.
 
     Example:
         >>> import torch
@@ -64,8 +64,8 @@ class XPos(Rotation):
         1.594
         0.758
 
-    Differs from the paper: :math:`p_0` is 0 there. Other code moves it to the middle of the present sequence, which
-    makes all cached keys wrong.
+    Differs from the paper: nothing with the default :math:`p_0` = 0. Other code moves it to the middle of the current
+    sequence, which makes all cached keys wrong.
 
     References:
         Sun et al. A Length-Extrapolatable Transformer. 2022. arXiv:2212.10554, section 3.2 and algorithm 1.

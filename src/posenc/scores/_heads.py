@@ -16,11 +16,11 @@ def given_for_heads(cls: str, what: str, given: Sequence[float], num_heads: int)
     if not isinstance(found, (list, tuple)) or len(found) != num_heads:
         got = f"{len(found)} {what}s" if isinstance(found, (list, tuple)) else f"{found!r}"
         raise ValueError(
-            f"{cls}: got {got} as rule, expected one for each of the {num_heads} heads: num_heads={num_heads} is the "
-            "number of heads that this object sees."
+            f"{cls}: got {got} as rule, expected {num_heads}, one for each head; num_heads counts only the heads of "
+            "this object."
         )
     for each in found:
         check_number(cls, what, each)
         if each < 0:
-            raise ValueError(f"{cls}: got {what} {each}, expected 0 or above: a penalty that grows with the distance.")
+            raise ValueError(f"{cls}: got {what} {each}, expected 0 or above, because scores fall with the distance.")
     return tuple(float(each) for each in found)

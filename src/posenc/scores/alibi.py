@@ -48,7 +48,7 @@ class ALiBi(ScoreEncoding):
 
     Raises:
         ValueError: ``num_heads`` below 1, an unknown rule, slopes that are not one number of 0 or above for each head,
-            a ``max_bias`` beside slopes, or a ``max_bias`` or ``strength`` that is not above 0.
+            a ``max_bias`` together with slopes, or a ``max_bias`` or ``strength`` that is not above 0.
 
     Example:
         >>> ALiBi(num_heads=2).bias(torch.arange(3), torch.arange(3))[0, 2]
@@ -90,8 +90,8 @@ class ALiBi(ScoreEncoding):
         self.rule = rule if isinstance(rule, str) else given_for_heads("ALiBi", "slope", rule, num_heads)
         if not isinstance(rule, str) and max_bias != 8.0:
             raise ValueError(
-                f"ALiBi: got max_bias {max_bias} beside slopes, expected one of the two: max_bias takes part only "
-                "where the slopes are computed."
+                f"ALiBi: got max_bias {max_bias} together with slopes, expected one of the two, because max_bias is "
+                "used only to compute slopes; leave max_bias out."
             )
         if isinstance(rule, str) and rule not in get_args(Rule):
             raise ValueError(

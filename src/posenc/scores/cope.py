@@ -75,7 +75,7 @@ class CoPE(ContextualEncoding):
 
     @property
     def count_table(self) -> Tensor:
-        """What :meth:`by_count` multiplies the scaled queries by."""
+        """The matrix by which :meth:`by_count` multiplies the scaled queries."""
         return self.table
 
     def by_count(

@@ -15,7 +15,7 @@ from posenc.scores._distance import distance
 
 @final
 class DeBERTa(ContextualEncoding):
-    r"""DeBERTa: the score also has the query times a code of the distance, and the key times another such code.
+    r"""DeBERTa: a score also contains the query times a learned vector of the distance, and the key times another.
 
     Place: scores. Learned: ``table``, ``q_proj``, ``k_proj``. Relative: yes. Keys may be cached: yes.
 
@@ -24,10 +24,10 @@ class DeBERTa(ContextualEncoding):
 
     Here :math:`i, j` are the positions of query and key in tokens, :math:`d` is ``dim / num_heads``, :math:`S` is
     ``span``, and :math:`Q^r, K^r` are ``q_proj`` and ``k_proj`` of ``table``. Version 1 has :math:`g(n) = n`; version
-    2, with a ``max_distance`` :math:`D`, keeps :math:`|n| \le m = S/2` and spaces the others by logarithm:
+    2, with a ``max_distance`` :math:`D`, keeps :math:`|n| \le m = S/2` and spaces the others logarithmically:
     :math:`g(n) = \pm\big(m + \lceil (m-1) \ln(|n|/m) / \ln((D-1)/m) \rceil\big)`.
 
-    :meth:`softmax_scale` gives the factor 1 / sqrt(3d) to attention.
+    :meth:`softmax_scale` passes the factor 1 / sqrt(3d) to attention.
 
     Args:
         dim: channels of the model.
@@ -38,8 +38,8 @@ class DeBERTa(ContextualEncoding):
     Shape:
         contextual_bias: ``(batch, heads, q_len, k_len)``
 
-    Precision: in the dtype of the arithmetic; bucket edges are found in exact integers. Distances between whole ones
-    are rounded.
+    Precision: in float32, or float64 for float64; bucket edges are computed in exact integers. Fractional distances are
+    rounded.
 
     Raises:
         ValueError: sizes below 1, heads that do not divide ``dim``, a ``max_distance`` within the exact buckets;
@@ -52,7 +52,7 @@ class DeBERTa(ContextualEncoding):
         torch.Size([1, 2, 5, 8])
 
     Differs from the paper: nothing. In version 2 checkpoints with ``share_att_key`` the projections are those of the
-    words: copy them in. Their table goes through a layer norm first (``norm_rel_ebd``): copy it in normed.
+    tokens: copy them. A layer norm is applied to their table first (``norm_rel_ebd``): copy the result.
 
     References:
         He, Liu, Gao, Chen. DeBERTa: Decoding-enhanced BERT with Disentangled Attention. 2020. arXiv:2006.03654,
@@ -84,7 +84,7 @@ class DeBERTa(ContextualEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """BERT's start: normal distributions of width 0.02, biases of zero."""
+        """Initialise as BERT: normal distributions of standard deviation 0.02, biases of zero."""
         nn.init.normal_(self.table, std=0.02)
         for projection in (self.q_proj, self.k_proj):
             nn.init.normal_(projection.weight, std=0.02)

@@ -39,7 +39,7 @@ class DecomposedBias(ContextualEncoding):
     Shape:
         contextual_bias: ``(batch, heads, q_len, k_len)``, all positions below prefix + rows times columns
 
-    Precision: in the dtype of the arithmetic.
+    Precision: in float32, or float64 for float64.
 
     Raises:
         ValueError: sizes below 1, a prefix below 0; queries of another head_dim; positions past the window or between
@@ -52,7 +52,7 @@ class DecomposedBias(ContextualEncoding):
         torch.Size([1, 2, 49, 8])
 
     Differs from the paper: the paper divides the bias by the square root of head_dim as it does the dot products; the
-    authors' code, ViTDet and SAM do not, and neither does this.
+    authors' code, ViTDet and SAM do not, and neither does this class.
 
     References:
         Li et al. MViTv2: Improved Multiscale Vision Transformers for Classification and Detection. 2021.
@@ -75,12 +75,12 @@ class DecomposedBias(ContextualEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """A normal distribution of width 0.02, cut at two, as in MViTv2 and ViTDet."""
+        """Draw from a normal distribution of standard deviation 0.02, as in MViTv2 and ViTDet."""
         for table in (self.rows, self.columns):
             nn.init.trunc_normal_(table, std=0.02)
 
     def resized(self, rows: int, columns: int) -> "DecomposedBias":
-        """A new encoding for another window, each table read linearly between its vectors, as ViTDet and SAM do."""
+        """A new encoding for another window; each table is interpolated linearly, as in ViTDet and SAM."""
         other = DecomposedBias(self.num_heads, self.head_dim, window=(rows, columns), prefix=self.prefix).to(self.rows)
         with torch.no_grad():
             for new, old in ((other.rows, self.rows), (other.columns, self.columns)):

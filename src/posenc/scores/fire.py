@@ -17,19 +17,19 @@ class FIRE(ScoreEncoding):
     r"""FIRE: a small network computes the bias from distance / longest distance, in [0, 1] at every length.
 
     Place: scores. Learned: ``c``, ``threshold_multiplier``, ``hidden``, ``out``. Relative: for queries below
-    L; from there on the share depends on the query's position. Keys may be cached: yes.
+    L; from there on the bias depends on the query's position. Keys may be cached: yes.
 
     .. math::  s_{hij} \leftarrow s_{hij} + f_h\!\Big( \frac{\psi(i - j)}{\psi(\max(i, L)) + \epsilon} \Big), \qquad
         \psi(x) = \ln(1 + |c\,x|), \quad f(x) = W_2\,\mathrm{relu}(W_1 x + b_1) + b_2
 
     Here :math:`i, j` are the positions of query and key in tokens, :math:`c` is ``c`` in 1/token, :math:`L` is
-    ``threshold`` times the learned ``threshold_multiplier``, in tokens, and :math:`\epsilon = 10^{-6}`. The share lies
-    in [0, 1] for every key at or before the query.
+    ``threshold`` times the learned ``threshold_multiplier``, in tokens, and :math:`\epsilon = 10^{-6}`. The argument of
+    f lies in [0, 1] for every key at or before the query.
 
     Args:
         num_heads: number of heads.
         width: hidden units of f.
-        threshold: :math:`L` at the start, in tokens: below it, distances are not stretched.
+        threshold: the initial :math:`L`, in tokens.
 
     Shape:
         bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``
@@ -44,8 +44,8 @@ class FIRE(ScoreEncoding):
         >>> FIRE(num_heads=2).bias(torch.arange(3), torch.arange(3)).shape
         torch.Size([2, 3, 3])
 
-    Differs from the paper: distances are taken without sign, so that an encoder can use it; the multiplier of the
-    threshold and epsilon are those of the code in use (mcleish7/arithmetic).
+    Differs from the paper: distances have no sign, so that an encoder can use it; the multiplier of the threshold and
+    epsilon are those of the code in use (mcleish7/arithmetic).
 
     References:
         Li et al. Functional Interpolation for Relative Positions Improves Long Context Transformers. 2023.
@@ -72,7 +72,7 @@ class FIRE(ScoreEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """c = 0.1, a multiplier of 1, and PyTorch's start for the network."""
+        """Set c to 0.1 and the multiplier to 1, and initialise the network as PyTorch does by default."""
         nn.init.constant_(self.c, 0.1)
         nn.init.constant_(self.threshold_multiplier, 1.0)
         self.hidden.reset_parameters()
@@ -93,13 +93,13 @@ class FIRE(ScoreEncoding):
         return (c * distance(q_positions, k_positions).to(c.dtype).to(c.device)).abs().log1p()
 
     def longest(self, q_positions: Tensor) -> Float[Tensor, "*batch q_len"]:
-        r""":math:`\psi(\max(i, L)) + \epsilon`, the denominator of the share."""
+        r""":math:`\psi(\max(i, L)) + \epsilon`, the denominator."""
         c = working(self.c)
         longest = torch.maximum(q_positions.to(c.dtype), (self.threshold * working(self.threshold_multiplier)).abs())
         return (c * longest).abs().log1p() + 1e-6
 
     def units(self) -> Float[Tensor, "heads num_units 3"]:
-        """f as units (into, at, out), each of which gives out * relu(into * share + at); the last is f's own bias."""
+        """f as rows (into, at, out): f(x) is the sum of out * relu(into * x + at); the last row is the bias of f."""
         into, at, out = working(self.hidden.weight)[:, 0], working(self.hidden.bias), working(self.out.weight)
         hidden = torch.stack((into.expand_as(out), at.expand_as(out), out), dim=-1)
         last = working(self.out.bias)[:, None]

@@ -70,7 +70,7 @@ class Forgetting(ContextualEncoding):
         self.gate = nn.Linear(dim, num_heads)
 
     def reset_parameters(self) -> None:
-        """PyTorch's start for a linear layer."""
+        """Initialise the gate as PyTorch initialises a linear layer."""
         self.gate.reset_parameters()
 
     def carry(self, x: Float[Tensor, "batch seq dim"], state: Tensor | None = None) -> Tensor:

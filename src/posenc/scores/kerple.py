@@ -27,7 +27,7 @@ class KERPLE(ScoreEncoding):
 
     Args:
         num_heads: number of heads.
-        kernel: "log", which keeps its perplexity best past the trained length, or "power".
+        kernel: "log", which has the best perplexity past the trained length in the paper, or "power".
 
     Shape:
         bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``
@@ -43,8 +43,8 @@ class KERPLE(ScoreEncoding):
         torch.Size([2, 3, 3])
 
     Differs from the paper: as in the authors' code, parameters below 0.01 (and powers above 2) count as the limit. The
-    authors write the limit back into the parameter. Here the limit applies only in the forward: the parameter keeps its
-    value and gets the gradient at the limit, so that training can move it back.
+    authors write the limit back into the parameter. Here the limit applies only in the forward pass: the parameter
+    keeps its value and gets the gradient at the limit, so that training can move it back.
 
     References:
         Chi, Fan, Ramadge, Rudnicky. KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation. 2022.
@@ -67,7 +67,7 @@ class KERPLE(ScoreEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The authors' intervals: r1 from (0, 2) for "log" and (0, 1) for "power", r2 the other way round."""
+        """Draw from the authors' intervals: for "log" r1 from (0, 2) and r2 from (0, 1), for "power" the reverse."""
         wide, narrow = (self.r1, self.r2) if self.kernel == "log" else (self.r2, self.r1)
         nn.init.uniform_(wide, _LEAST, 2)
         nn.init.uniform_(narrow, _LEAST, 1)

@@ -24,10 +24,10 @@ class LeViTBias(ScoreEncoding):
 
     Here :math:`i, j` are the patch indices of query and key, row by row, :math:`y_p = \lfloor p/N \rfloor` and
     :math:`x_p = p \bmod N` are their row and column, :math:`(M, N)` is ``window`` and :math:`w` is ``table``, M N
-    numbers for each head: a quarter of what :class:`SwinBias` learns, which distinguishes left and right.
+    numbers for each head. :class:`SwinBias` has about four times as many, because it distinguishes left from right.
 
-    In LeViT's downsampling layers queries come from every second row and column: pass the patch indices that these have
-    among the keys. EfficientFormer and TinyViT have the same bias.
+    In LeViT's downsampling layers queries come from every second row and column: pass their patch indices in the grid
+    of the keys. EfficientFormer and TinyViT have the same bias.
 
     Args:
         num_heads: number of heads.
@@ -64,11 +64,11 @@ class LeViTBias(ScoreEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Zero, as in LeViT."""
+        """Set the table to zeros, as LeViT does."""
         nn.init.zeros_(self.table)
 
     def resized(self, rows: int, columns: int) -> "LeViTBias":
-        """A new encoding for another window, its table read bicubically with antialias, as TinyViT and timm do."""
+        """A new encoding for another window, with a table interpolated bicubically with antialias, as in TinyViT."""
         other = LeViTBias(self.num_heads, window=(rows, columns)).to(self.table)
         with torch.no_grad():
             same = other.window == self.window

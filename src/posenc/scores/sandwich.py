@@ -15,7 +15,7 @@ from posenc.scores._heads import given_for_heads
 
 @final
 class Sandwich(ScoreEncoding):
-    r"""Sandwich: the dot product of two sinusoidal codes as a bias, with a smaller factor in each further head.
+    r"""Sandwich: the bias is the dot product of two sinusoidal codes, with a smaller factor in each next head.
 
     Place: scores. Learned: nothing. Relative: yes. Keys may be cached: yes.
 
@@ -100,7 +100,7 @@ class Sandwich(ScoreEncoding):
         return (strengths[:, None, None] * total[..., None, :, :]).float().to(q_positions.device)
 
     def factors(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor]:
-        """``code_dim`` channels, because cos(a - b) = cos a cos b + sin a sin b; the constant is left to softmax."""
+        """``code_dim`` channels: cos(a - b) = cos a cos b + sin a sin b. The constant does not change the softmax."""
         theta = torch.tensor(self.inv_freq, dtype=torch.float64)
         strengths = torch.tensor(self.strengths, dtype=torch.float64)[:, None, None]
 

@@ -25,20 +25,20 @@ class Shaw(ContextualEncoding):
 
     Here :math:`i, j` are the positions of query and key in tokens, :math:`R` is ``reach`` in tokens, :math:`s` the
     scale, :math:`\alpha` the attention weights, :math:`a^K` is ``keys`` and :math:`a^V` is ``values_table``, one row
-    for each of 2R + 1 distances, shared by the heads: row :math:`R + r`. No sum is formed for each pair: the product of
-    a query with the 2R + 1 rows is computed once.
+    for each of 2R + 1 distances, shared by the heads: row :math:`R + r`. The product of a query with
+    the 2R + 1 rows is computed once, not for each pair.
 
     Args:
         num_heads: number of heads.
         head_dim: channels of a head.
         reach: :math:`R`.
-        values: "learned" adds to the values too; "none" leaves them alone.
-        beyond: what keys further than ``reach`` get. "last": the last row (the paper). "nothing": zeros (VITS).
+        values: "learned" adds to the values too; "none" does not.
+        beyond: the vector for keys further than ``reach``. "last": the last row (the paper). "nothing": zeros (VITS).
 
     Shape:
         contextual_bias: ``(batch, heads, q_len, k_len)``; on_values: ``(batch, heads, q_len, head_dim)``
 
-    Precision: in the dtype of the arithmetic. Distances between whole ones are rounded.
+    Precision: in float32, or float64 for float64. Fractional distances are rounded.
 
     Raises:
         ValueError: sizes below 1, an unknown option, queries of another head_dim, or with "learned" values of another.
@@ -82,7 +82,7 @@ class Shaw(ContextualEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """A normal distribution of variance 1 / head_dim."""
+        """Draw from a normal distribution of variance 1 / head_dim."""
         for table in self.parameters():
             nn.init.normal_(table, std=self.head_dim**-0.5)
 

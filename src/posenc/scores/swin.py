@@ -17,7 +17,7 @@ Reading = Literal["bicubic", "geometric"]
 
 @final
 class SwinBias(ScoreEncoding):
-    r"""A learned number for each offset between two patches in a window of an image, and for a class token before it.
+    r"""A learned number for each offset between two patches of a window, and for pairs with a class token.
 
     Place: scores. Learned: ``table``. Relative: in rows and columns, not in the patch indices.
     Keys may be cached: yes.
@@ -44,7 +44,8 @@ class SwinBias(ScoreEncoding):
     Precision: a number of the table, unrounded.
 
     Raises:
-        ValueError: ``num_heads`` or a side below 1; another prefix; positions past the window or between places.
+        ValueError: ``num_heads`` or a side below 1; a prefix other than 0 and 1; positions past the window, or
+            fractional ones.
 
     Example:
         >>> SwinBias(num_heads=2, window=(7, 7)).bias(torch.arange(49), torch.arange(49)).shape
@@ -69,17 +70,17 @@ class SwinBias(ScoreEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """A normal distribution of width 0.02, cut at two."""
+        """Draw from a normal distribution of standard deviation 0.02."""
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def resized(self, rows: int, columns: int, *, by: Reading = "bicubic") -> "SwinBias":
         """A new encoding for another window, whose table of offsets is interpolated from this one.
 
         Args:
-            rows: of the new window.
-            columns: of it.
-            by: "bicubic" is Swin's own code; "geometric" is BEiT's and timm's, which sample near offsets finely and far
-                ones coarsely: their steps grow by a ratio of up to 1.5, and between them the table is read linearly.
+            rows: rows of the new window.
+            columns: its columns.
+            by: "bicubic" is Swin's own code; "geometric" is BEiT's and timm's: they place the old offsets on steps that
+                grow by a ratio of up to 1.5 with the distance, and interpolate linearly between them.
 
         Raises:
             ValueError: a side below 1; another ``by``.

@@ -45,7 +45,7 @@ class SwinV2Bias(ScoreEncoding):
     Args:
         num_heads: number of heads.
         window: rows and columns.
-        trained_window: the window at training, if ``window`` is another; the same by default.
+        trained_window: the window in training, if it differs from ``window``.
         width: hidden units.
         form: "code" or "paper", as above.
 
@@ -58,7 +58,7 @@ class SwinV2Bias(ScoreEncoding):
 
     Raises:
         ValueError: ``num_heads``, ``width`` or a side below 1; another form, or a ``trained_window`` for "paper", which
-            knows none; positions past the window or between places.
+            does not use it; positions past the window, or fractional ones.
 
     Example:
         >>> SwinV2Bias(num_heads=2, window=(8, 8)).bias(torch.arange(64), torch.arange(64)).shape
@@ -100,12 +100,12 @@ class SwinV2Bias(ScoreEncoding):
         self.out = nn.Linear(width, num_heads, bias=form == "paper")
 
     def reset_parameters(self) -> None:
-        """PyTorch's start for the network."""
+        """Initialise the network as PyTorch does by default."""
         self.hidden.reset_parameters()
         self.out.reset_parameters()
 
     def resized(self, rows: int, columns: int) -> "SwinV2Bias":
-        """A new encoding for another window: the same network, whose offsets are spaced as in the trained window."""
+        """A new encoding for another window: the same network, with offsets scaled as in the trained window."""
         trained = (self.trained_window or self.window) if self.form == "code" else None
         other = SwinV2Bias(
             self.num_heads, window=(rows, columns), trained_window=trained, width=self.width, form=self.form

@@ -46,8 +46,8 @@ class T5Bias(ScoreEncoding):
     bias is a row of the table, unrounded.
 
     Raises:
-        ValueError: fewer than four buckets (with "both"; two for "causal"), an odd number of them, or a
-            ``max_distance`` that the exact buckets already reach; an unknown direction or scale.
+        ValueError: a ``num_buckets`` that is no multiple of 4 (of 2 for "causal"); a ``max_distance`` of :math:`m` or
+            less; an unknown direction or scale.
 
     Example:
         >>> T5Bias(num_heads=2).bias(torch.arange(3), torch.arange(3)).shape
@@ -83,8 +83,9 @@ class T5Bias(ScoreEncoding):
         one_way = num_buckets // 2 if direction == "both" else num_buckets
         if num_buckets % 2 or one_way < 2 or one_way % 2 or max_distance <= one_way // 2:
             raise ValueError(
-                f"T5Bias: got num_buckets {num_buckets} and max_distance {max_distance}, expected an even number of "
-                f"buckets for each direction and a max_distance above {max(one_way // 2, 1)}."
+                f"T5Bias: got num_buckets {num_buckets} and max_distance {max_distance}, expected num_buckets to be a "
+                f'multiple of {4 if direction == "both" else 2} for direction="{direction}", and max_distance above '
+                f"{max(one_way // 2, 1)}, the number of distances that have their own bucket."
             )
         self.num_heads = num_heads
         self.num_buckets = num_buckets
@@ -97,7 +98,7 @@ class T5Bias(ScoreEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """A normal distribution of width 0.02 for each number."""
+        """Draw from a normal distribution of standard deviation 0.02."""
         nn.init.normal_(self.table, std=0.02)
 
     def softmax_scale(self, head_dim: int) -> float:

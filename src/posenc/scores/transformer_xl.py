@@ -24,7 +24,7 @@ class TransformerXL(ContextualEncoding):
     radians per token with :math:`b` the ``base`` and :math:`D` the ``dim``, :math:`W` is ``weight``.
 
     The code of a difference follows from the codes of i and j by a rotation, so :math:`q \cdot W R(i-j)` is a product
-    of a part that depends on i and one that depends on j: no code of a pair and no shifted matrix is needed.
+    of a part that depends on i and one that depends on j: neither a code for each pair nor a shifted matrix is needed.
 
     Args:
         dim: :math:`D`, channels of the model, even.
@@ -34,7 +34,7 @@ class TransformerXL(ContextualEncoding):
     Shape:
         contextual_bias: ``(batch, heads, q_len, k_len)``
 
-    Precision: angles in float64, sine and cosine rounded once to the dtype of the arithmetic.
+    Precision: angles in float64; sine and cosine are rounded once to float32 (float64 for float64).
 
     Raises:
         ValueError: a ``dim`` that is odd or that the heads do not divide; queries of another head_dim.
@@ -45,7 +45,7 @@ class TransformerXL(ContextualEncoding):
         >>> posenc.attention(q, q, q, TransformerXL(dim=16, num_heads=2), causal=True).shape
         torch.Size([1, 2, 5, 8])
 
-    Differs from the paper: nothing. The recurrence over segments is the caller's: cached keys with their positions.
+    Differs from the paper: nothing. For the recurrence over segments, the caller caches keys with their positions.
 
     References:
         Dai et al. Transformer-XL: Attentive Language Models Beyond a Fixed-Length Context. 2019. arXiv:1901.02860,
@@ -69,7 +69,7 @@ class TransformerXL(ContextualEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The authors' start: normal distributions of width 0.02."""
+        """Draw from normal distributions of standard deviation 0.02, as the authors do."""
         for parameter in (self.weight, self.u, self.v):
             nn.init.normal_(parameter, std=0.02)
 

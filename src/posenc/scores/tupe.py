@@ -14,7 +14,7 @@ from posenc.scores._distance import working
 
 @final
 class TUPE(ScoreEncoding):
-    r"""TUPE: positions attend to positions, with projections of their own; the bias does not depend on the words.
+    r"""TUPE: the bias is the product of the codes of both positions after their own query and key projections.
 
     Place: scores. Learned: ``table``, ``norm``, ``q_proj``, ``k_proj``. Relative: no. Keys may be cached: yes.
 
@@ -22,13 +22,13 @@ class TUPE(ScoreEncoding):
         \frac{(U^Q_h p_i) \cdot (U^K_h p_j)}{\sqrt{2d}}, \qquad p = \mathrm{layernorm}(\text{table})
 
     Here :math:`i, j` are the positions of query and key, :math:`d` is ``dim / num_heads``, and :math:`U^Q, U^K` are
-    ``q_proj`` and ``k_proj``. Both terms are divided by :math:`\sqrt{2d}` so that their sum keeps the variance of one:
-    :meth:`softmax_scale` gives this factor to attention. The bias is shared by all layers: make one object for them.
+    ``q_proj`` and ``k_proj``. Both terms are divided by :math:`\sqrt{2d}` so that their sum has the variance of
+    one: :meth:`softmax_scale` passes this factor to attention. All layers share the bias: make one object for them.
 
     Args:
         dim: channels of the model.
         num_heads: number of heads, a divisor of ``dim``.
-        length: rows of the table: how many positions there are.
+        length: rows of the table, one for each position.
 
     Shape:
         bias: ``q_positions (q_len,)``, ``k_positions (k_len,)`` -> ``(heads, q_len, k_len)``
@@ -70,7 +70,7 @@ class TUPE(ScoreEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """BERT's start: normal distributions of width 0.02, biases of zero."""
+        """Initialise as BERT: normal distributions of standard deviation 0.02, biases of zero."""
         nn.init.normal_(self.table, std=0.02)
         self.norm.reset_parameters()
         for projection in (self.q_proj, self.k_proj):
@@ -81,7 +81,7 @@ class TUPE(ScoreEncoding):
         return float((2 * head_dim) ** -0.5)
 
     def factors(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor]:
-        """The projected positions, head_dim channels of each: the product is the bias, to the rounding of a product."""
+        """The projected positions, with head_dim channels: their product is the bias, up to rounding."""
         head_dim = self.dim // self.num_heads
         q, k = self._code(q_positions, self.q_proj), self._code(k_positions, self.k_proj)
         return q * (2 * head_dim) ** -0.5, k
