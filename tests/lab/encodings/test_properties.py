@@ -1,5 +1,6 @@
 """The measurements are checked against encodings whose properties are known."""
 
+import dataclasses
 import itertools
 import json
 
@@ -213,6 +214,6 @@ def test_what_does_not_apply_is_none_with_a_reason_and_the_rest_is_plain_data(me
     assert (none.unique, none.linear_map, none.grid) == (None, None, None)
     assert set(none.reasons) == {"unique", "linear_map", "grid"}
     for found in measured.values():
-        data = json.loads(json.dumps(found.to_dict()))
+        data = json.loads(json.dumps(dataclasses.asdict(found)))
         assert data["order"] == found.order
         assert np.isfinite(data["cost"]["bytes_per_position"])

@@ -55,10 +55,7 @@ class Results(msgspec.Struct, kw_only=True):
 
     def to_dict(self) -> Data:
         """As plain data, for JSON."""
-        config = to_dict(KIND, self.config)
-        same = {name: config[name] for name in ("format", "kind", "posenc")}
-        plain: Data = msgspec.to_builtins(self)
-        return same | plain | {"config": config}
+        return to_dict(KIND, self) | {"config": to_dict(KIND, self.config)}
 
     def of(self, unit: str, length: int | None = None) -> list[Row]:
         """The rows of one unit, optionally of one trained length."""

@@ -12,7 +12,6 @@
 Properties 1, 2 and 5 are about *the code of a position*. :func:`codes_of` defines the code for each place.
 """
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,8 @@ from posenc.lab.run.schedule import seeded
 WORDS = ("the", "quick", "brown", "fox")
 SHIFTS, GRID_SHIFT = (1, 16), (3, 5)
 """The steps k of property 2, and the step along x and y on a grid."""
+SEED = 0
+"""Of the random words and of the random halves."""
 EXACT = 1e-6
 """A residual below this is rounding of an exact map; all other residuals are above 1e-2."""
 
@@ -98,14 +99,8 @@ class Properties:
     """Largest change of a word's attention output, relative to the output, when the other words change places."""
     reasons: dict[str, str] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for JSON."""
-        return dataclasses.asdict(self)
 
-
-def measure(
-    encoding: posenc.Encoding, *, dim: int, num_heads: int, positions: int = 2**16, seed: int = 0
-) -> Properties:
+def measure(encoding: posenc.Encoding, *, dim: int, num_heads: int, positions: int = 2**16) -> Properties:
     """Measure all properties of one encoding that need no training.
 
     Args:
@@ -113,7 +108,6 @@ def measure(
         dim: channels of the model.
         num_heads: query heads of the model.
         positions: number of positions, from 0, that are searched for equal codes; fewer if the encoding has fewer.
-        seed: of the random words and of the random halves.
 
     Example:
         >>> found = measure(posenc.make("sinusoidal", dim=32, num_heads=2), dim=32, num_heads=2, positions=1000)
@@ -140,13 +134,13 @@ def measure(
             }
             for name, measured in (("linear_map", best_linear_map), ("grid", on_a_grid)):
                 try:
-                    found[name] = measured(encoding, **sizes, seed=seed)
+                    found[name] = measured(encoding, **sizes)
                 except _DoesNotApply as why:
                     reasons[name] = str(why)
         cost = _cost(encoding, **sizes)
         if cost.deterministic is None:
             reasons["deterministic"] = "from_dict(to_dict()) does not rebuild the encoding"
-        order = order_test(encoding, **sizes, seed=seed)
+        order = order_test(encoding, **sizes)
     return Properties(encoding.places, width, cost=cost, order=order, reasons=reasons, **found)
 
 
@@ -233,7 +227,7 @@ class _DoesNotApply(Exception):
     """A property cannot be measured for this encoding; the message says why."""
 
 
-def best_linear_map(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed: int = 0) -> LinearMap:
+def best_linear_map(encoding: posenc.Encoding, *, dim: int, num_heads: int) -> LinearMap:
     """Fit one matrix for each shift k, from the code at i to the code at i + k."""
     width = codes_of(encoding, torch.arange(1), dim=dim, num_heads=num_heads).shape[-1]
     wanted = max(512, 4 * width) + max(SHIFTS)
@@ -241,7 +235,7 @@ def best_linear_map(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed
     if limit < 4 + max(SHIFTS):
         raise _DoesNotApply(f"only {limit} positions, too few to fit a map")
     codes = codes_of(encoding, torch.arange(limit), dim=dim, num_heads=num_heads).numpy()
-    fit = _half(limit, np.random.default_rng(seed))
+    fit = _half(limit, np.random.default_rng(SEED))
     return LinearMap(limit, {k: _residual(codes[:-k], codes[k:], fit[:-k], ~fit[:-k]) for k in SHIFTS})
 
 
@@ -258,9 +252,9 @@ def _half(count: int, random: np.random.Generator) -> NDArray[np.bool_]:
     return random.permutation(count) < count // 2
 
 
-def on_a_grid(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed: int = 0) -> Grid:
+def on_a_grid(encoding: posenc.Encoding, *, dim: int, num_heads: int) -> Grid:
     """The encoding for two axes: one of half the width for x and one for y, with concatenated codes."""
-    half = _of_half_the_width(encoding, seed=seed)
+    half = _of_half_the_width(encoding)
     heads = num_heads // 2 if "scores" in encoding.places else num_heads
     width = codes_of(half, torch.arange(1), dim=dim // 2, num_heads=heads).shape[-1]
     side = max(64, 4 * width)
@@ -269,7 +263,7 @@ def on_a_grid(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed: int 
         raise _DoesNotApply(f"only {side} positions on an axis, too few for a shift of {GRID_SHIFT}")
     axis = codes_of(half, torch.arange(side), dim=dim // 2, num_heads=heads)
     # The map is tested at x and y that it was not fitted on. A few points for each unknown are enough.
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(SEED)
     x, y = (random.integers(0, side - k, size=64 + 32 * width) for k in GRID_SHIFT)
     fit_x, fit_y = (_half(side, random)[index] for index in (x, y))
     codes = axis.numpy()
@@ -281,13 +275,13 @@ def on_a_grid(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed: int 
     return Grid(side, distance, GRID_SHIFT, residual)
 
 
-def _of_half_the_width(encoding: posenc.Encoding, *, seed: int) -> posenc.Encoding:
+def _of_half_the_width(encoding: posenc.Encoding) -> posenc.Encoding:
     data = encoding.to_dict()
     widths = [key for key in data if key in ("dim", "head_dim", "rotary_dim")] or [k for k in data if k == "num_heads"]
     if not widths:
         raise _DoesNotApply("the encoding has no dim, head_dim or num_heads that could be halved")
     try:
-        return _built(encoding, data | {key: data[key] // 2 for key in widths}, seed=seed)
+        return _built(encoding, data | {key: data[key] // 2 for key in widths}, seed=SEED)
     except (TypeError, ValueError) as error:
         raise _DoesNotApply(f"the encoding cannot be built at half the width: {error}") from error
 
@@ -319,14 +313,14 @@ def _is_deterministic(encoding: posenc.Encoding, *, dim: int, num_heads: int) ->
     return torch.equal(*(codes_of(each, some, dim=dim, num_heads=num_heads) for each in (encoding, again)))
 
 
-def order_test(encoding: posenc.Encoding, *, dim: int, num_heads: int, seed: int = 0) -> float:
+def order_test(encoding: posenc.Encoding, *, dim: int, num_heads: int) -> float:
     """Measure how much a word's output changes when the other words of "the quick brown fox" are reordered.
 
     One layer of attention without a causal mask, random embeddings and projections, in float64, with all three hooks.
     Returns the largest change of a word's output over all words and orders, relative to the output's norm: rounding of
     float64 if the encoding gives the model no order.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(SEED)
     words = torch.randn(len(WORDS), dim, dtype=torch.float64, generator=generator)
     weights = torch.randn(3, dim, dim, dtype=torch.float64, generator=generator) / dim**0.5
 

@@ -13,11 +13,10 @@ from posenc.lab.extend.costs import Costs
 from posenc.lab.extend.folder import Measured
 from posenc.lab.extend.gaps import default_plan
 from posenc.lab.extend.measure import DEPTHS, asked_lengths, unasked, window_starts
+from posenc.lab.extend.passes import CHUNK
 from posenc.lab.extend.retrieval import TASKS
 from posenc.lab.run.printable import escape
 
-CHUNK = 512
-"""Tokens that the model processes at a time."""
 UNSET = (
     "transformers does not set the rates of this model's own code when it loads the model; posenc set them from the "
     "config"

@@ -16,7 +16,7 @@ from posenc.lab.checkpoint.open import Checkpoint
 from posenc.lab.checkpoint.preview import look
 from posenc.lab.extend import config as files
 from posenc.lab.extend import report
-from posenc.lab.extend.announce import CHUNK, estimate, introduce
+from posenc.lab.extend.announce import estimate, introduce
 from posenc.lab.extend.candidates import Candidate, base_of
 from posenc.lab.extend.config import ExtendConfig, load_config, rule_folder
 from posenc.lab.extend.costs import measure
@@ -25,6 +25,7 @@ from posenc.lab.extend.folder import Measured, rule_of
 from posenc.lab.extend.measure import SHORTEST, Work, applied, save_candidate, unasked
 from posenc.lab.extend.model import candidates_for, check_search, device_here, looked_at, opened, those_that_can_be_set
 from posenc.lab.extend.passage import check_long_enough, documents, tokens, training_text
+from posenc.lab.extend.passes import CHUNK
 from posenc.lab.extend.processes import Processes, joined, local_device
 from posenc.lab.extend.request import Ending as Ending
 from posenc.lab.extend.request import Request as Request

@@ -17,10 +17,13 @@ from posenc import Learned
 from posenc.integrations.transformers import describe
 from posenc.lab.checkpoint.memory import ROWS, chunk_of
 
+CHUNK = 512
+"""Tokens that a model reads at a time."""
+
 
 @torch.no_grad()
 def full_pass(
-    model: Any, tokens: Tensor, *, chunk: int = 512, on_progress: Callable[[int], None] | None = None
+    model: Any, tokens: Tensor, *, chunk: int = CHUNK, on_progress: Callable[[int], None] | None = None
 ) -> NDArray[np.float32]:
     """The loss of each next token of a text that is read once from its start, in nats.
 

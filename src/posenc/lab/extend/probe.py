@@ -1,10 +1,8 @@
 """`posenc probe`: shows in a minute at which distance each rule fails, with two blocks of text and a gap between."""
 
-import dataclasses
 import time
 from typing import Any
 
-import msgspec
 import torch
 from rich.console import Console
 
@@ -21,7 +19,7 @@ from posenc.lab.extend.passage import check_long_enough, documents, tokens
 from posenc.lab.extend.request import ProbeRequest
 from posenc.lab.extend.table import print_probe
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT
+from posenc.lab.run.config import to_dict
 from posenc.lab.run.printable import escape
 from posenc.lab.run.progress import Stages
 from posenc.lab.run.signals import cores
@@ -70,10 +68,7 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
     with Stages(console) as stages:
         found = list(probed(checkpoint, tried, read, gaps, length, stages))
     probes = {candidate.name: Probe(**losses) for candidate, losses in found}
-    results = {
-        "format": FORMAT,
-        "kind": "probe",
-        "posenc": posenc.__version__,
+    about = {
         "config": {
             "model": preview.source,
             "label": preview.label,
@@ -83,12 +78,11 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
             "text": described,
             "threads": torch.get_num_threads(),
         },
-        "probe": dataclasses.asdict(gaps),
-        "rules": [
-            {"name": one.name, "rule": plain(one.rule), "probe": msgspec.to_builtins(probes[one.name])} for one in tried
-        ],
+        "probe": gaps,
+        "rules": [{"name": one.name, "rule": plain(one.rule), "probe": probes[one.name]} for one in tried],
         "seconds": time.perf_counter() - begun,
     }
+    results = to_dict("probe", about)
     heat = Probed(probes, trained)
     print_probe(heat, console)
     if output is not None:

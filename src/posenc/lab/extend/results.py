@@ -7,7 +7,6 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-import posenc
 from posenc.lab.drawing.words import HELD
 from posenc.lab.extend import config as files
 from posenc.lab.extend import words
@@ -18,7 +17,7 @@ from posenc.lab.extend.gaps import Gaps
 from posenc.lab.extend.retrieval import TASKS, Retrieval
 from posenc.lab.extend.verdict import Bins, Mean, difference, excess, holds, mean, perplexities, worst
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, NO_COMMAND, Data, read
+from posenc.lab.run.config import NO_COMMAND, Data, read, to_dict
 
 POINTS = 48
 """Points of a curve by position."""
@@ -123,9 +122,6 @@ class Search(msgspec.Struct):
 class Results(msgspec.Struct, kw_only=True):
     """The content of ``results.json``. The file has null for an infinite number or NaN."""
 
-    format: int = FORMAT
-    kind: str = files.KIND
-    posenc: str = posenc.__version__
     run: str
     config: ExtendConfig
     command: str
@@ -155,7 +151,7 @@ class Results(msgspec.Struct, kw_only=True):
 
     def to_dict(self) -> Data:
         """As plain data, for JSON."""
-        return {**msgspec.to_builtins(self), "config": self.config.to_dict()}
+        return to_dict(files.KIND, self) | {"config": self.config.to_dict()}
 
 
 def collect(run: Path) -> Results:

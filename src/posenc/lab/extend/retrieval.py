@@ -9,13 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from posenc.lab.extend.passes import branch, check_fixed_rotation, new_cache, next_logits, positions_of
+from posenc.lab.extend.passes import CHUNK, branch, check_fixed_rotation, new_cache, next_logits, positions_of
 
 Task = Literal["passkey", "needle"]
 TASKS: tuple[Task, ...] = ("passkey", "needle")
 Form = Literal["plain", "chat"]
 
-CHUNK = 512
 ANSWER = {"plain": 12, "chat": 32}  # tokens; a chat model writes a few words first
 
 

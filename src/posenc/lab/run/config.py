@@ -39,10 +39,10 @@ def check_numbers(section: str, config: Any, *, may_be_zero: Collection[str] = (
 
 
 def to_dict(kind: str, config: Any) -> dict[str, Any]:
-    """A dataclass as plain data, with the format, the kind and the version that wrote it."""
+    """A dataclass or a Struct as plain data, with the format, the kind and the version that wrote it."""
     import posenc
 
-    return {"format": FORMAT, "kind": kind, "posenc": posenc.__version__, **msgspec.to_builtins(config)}
+    return {"format": FORMAT, "kind": kind, "posenc": posenc.__version__, **msgspec.to_builtins(config, str_keys=True)}
 
 
 def converted(data: object, cls: type[T], *, where: str) -> T:

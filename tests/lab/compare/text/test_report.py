@@ -333,7 +333,7 @@ def test_a_run_of_another_version_or_job_is_refused_in_one_sentence(
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected the folder of a run"):
+    with pytest.raises(RunError, match=r"config.json: there is no such file; check that .* is the right folder"):
         report.write(tmp_path)
 
 

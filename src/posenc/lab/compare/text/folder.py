@@ -69,19 +69,6 @@ class Seed(msgspec.Struct, kw_only=True):
     seconds: float | None
 
 
-def read_config(run: Path) -> tuple[RunConfig, Data]:
-    """Return a run's config, and the full content of its file.
-
-    Raises:
-        ValueError: a folder without a config.
-        RunError: a config of another job or another format, a damaged file.
-    """
-    path = run / runs.CONFIG
-    if not path.is_file():
-        raise ValueError(f"report: {run} has no {runs.CONFIG}, expected the folder of a run, such as runs/latest.")
-    return load_config(run), runs.read_json(path)
-
-
 def _rows(folder: Path, rows: Sequence[Data], event: str, cls: type[T]) -> list[T]:
     """The rows of an event, each converted to a class."""
     where = folder / runs.METRICS
@@ -116,7 +103,7 @@ def read_trial(folder: Path, seed: int, config: RunConfig) -> tuple[Seed, list[i
 
 def encodings_of(run: Path) -> dict[str, posenc.Encoding | str]:
     """Each encoding with the weights that its first seed learned, or the reason why it cannot be built."""
-    config, _ = read_config(run)
+    config = load_config(run)
     return {given.label: _encoding(run, given, config) for given in config.encodings}
 
 

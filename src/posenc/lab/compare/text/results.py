@@ -12,14 +12,14 @@ from msgspec import UNSET, UnsetType
 
 import posenc
 from posenc.lab.compare.results import two_errors
-from posenc.lab.compare.text.config import Given, RunConfig
+from posenc.lab.compare.text.config import Given, RunConfig, load_config
 from posenc.lab.compare.text.continuation import Parts, parts
-from posenc.lab.compare.text.folder import PROTOCOLS, Protocol, Seed, encodings_of, read_config, read_trial
+from posenc.lab.compare.text.folder import PROTOCOLS, Protocol, Seed, encodings_of, read_trial
 from posenc.lab.drawing.words import BROKE, HELD, names, times
 from posenc.lab.encodings import road
 from posenc.lab.encodings.properties import Properties, measure
 from posenc.lab.run import folder as runs
-from posenc.lab.run.config import FORMAT, NO_COMMAND, Data, read
+from posenc.lab.run.config import NO_COMMAND, Data, read, to_dict
 
 
 class Cell(msgspec.Struct):
@@ -76,9 +76,6 @@ class Results(msgspec.Struct, kw_only=True):
     """The content of ``results.json``; ``written`` is the content of the run's config file, stored there as
     ``config``."""
 
-    format: int = FORMAT
-    kind: str = "compare"
-    posenc: str = posenc.__version__
     run: str
     config: RunConfig
     written: Data
@@ -96,7 +93,7 @@ class Results(msgspec.Struct, kw_only=True):
 
     def to_dict(self) -> Data:
         """As plain data, for JSON."""
-        plain: Data = msgspec.to_builtins(self, str_keys=True)
+        plain = to_dict("compare", self)
         plain["config"] = plain.pop("written")
         return plain
 
@@ -107,8 +104,7 @@ def collect(run: Path, encodings: Mapping[str, posenc.Encoding | str] | None = N
     ``encodings`` are those of :func:`encodings_of`, if they were built already.
 
     Raises:
-        ValueError: a folder without a config, a broken file in it.
-        RunError: a run of another job or another format.
+        RunError: a folder without a config, a damaged file in it, a run of another job or another format.
     """
     results = measured(run)
     results.properties = _properties(results.config, encodings_of(run) if encodings is None else encodings)
@@ -117,7 +113,7 @@ def collect(run: Path, encodings: Mapping[str, posenc.Encoding | str] | None = N
 
 def measured(run: Path) -> Results:
     """The measured results: perplexity, loss, speed, parameters."""
-    config, written = read_config(run)
+    config = load_config(run)
     speeds = read(run / runs.SPEED, dict[str, Speed]) if (run / runs.SPEED).exists() else {}
     folders = [runs.of_trial(run, given.label, seed) for given in config.encodings for seed in config.seeds]
     environments = [path for folder in folders if (path := folder / runs.ENVIRONMENT).exists()]
@@ -125,7 +121,7 @@ def measured(run: Path) -> Results:
     results = Results(
         run=run.resolve().name,
         config=config,
-        written=written,
+        written=runs.read_json(run / runs.CONFIG),
         command=config.command or NO_COMMAND,
         environment=runs.read_json(environments[0]) if environments else {},
         encodings=encodings,
