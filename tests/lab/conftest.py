@@ -42,7 +42,9 @@ def prepare(tmp_path: Path, prose: Path) -> Callable[..., Path]:
         request = compare.Request(
             specs=specs,
             texts=[prose],
-            model={"dim": 16, "num_layers": 1, "num_heads": 2},
+            dim=16,
+            num_layers=1,
+            num_heads=2,
             train=sizes | (train or {}),
             threads=1,
             jobs=1,

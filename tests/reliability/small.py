@@ -42,7 +42,9 @@ def request(folder: Path, text: Path) -> Any:
     return Request(
         specs=("none", "rope"),
         texts=[text],
-        model={"dim": 16, "num_layers": 1, "num_heads": 2},
+        dim=16,
+        num_layers=1,
+        num_heads=2,
         train={"length": 8, "batch": 4, "steps": 40, "warmup": 5, "log_every": 5, "checkpoint_every": 5},
         threads=1,
         jobs=1,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from tests.lab.compare.trained import train
 
 from posenc.lab.compare import job, report, results
 from posenc.lab.compare.find_task import find, names
@@ -19,7 +20,7 @@ from posenc.lab.compare.request import Request
 from posenc.lab.compare.results import Cell, Results, Row
 from posenc.lab.compare.task import Sizes
 from posenc.lab.compare.tasks import images
-from posenc.lab.compare.train import Training, train
+from posenc.lab.compare.train import Training
 from posenc.lab.run import folder as runs
 from posenc.lab.run.errors import RunError
 

@@ -15,9 +15,9 @@ from posenc.lab.compare import report
 from posenc.lab.compare.folder import KIND, SHOWN, TaskConfig, TaskTrial, TrialResult, load_config, trials
 from posenc.lab.compare.jobs import finish as finish_run
 from posenc.lab.compare.jobs import finish_trials, write_configs
-from posenc.lab.compare.request import Request
+from posenc.lab.compare.request import MODEL, TRAIN, Request
 from posenc.lab.compare.task import Sizes, Task
-from posenc.lab.compare.train import Training, train
+from posenc.lab.compare.train import Training
 from posenc.lab.compare.trial import Outcome, run_alone, train_and_measure
 from posenc.lab.drawing.words import counted
 from posenc.lab.encodings.spec import file_digest
@@ -32,7 +32,7 @@ def prepare(request: Request) -> Path:
     """Make a new run folder with everything that its trials need; refuse impossible options before."""
     request.refuse("preset", "texts", "vocabulary", why="which only the task text takes; leave them out")
     task, lengths = tasks.find(request.task), request.several_lengths()
-    changes = request.model_sizes() | request.train_sizes()
+    changes = request.sizes(*MODEL, *TRAIN) | request.train
     if unknown := sorted(set(changes) - set(asdict(task.sizes))):
         raise ValueError(
             f"--task {request.task}: got {unknown[0]}, expected one of {', '.join(sorted(asdict(task.sizes)))}."
@@ -148,7 +148,7 @@ def _run(path: Path, ordered_to_stop: Callable[[], bool]) -> bool:
 def _try(task: Task, label: str, spec: str, sizes: Sizes) -> None:
     """Do one training step now, so that an error does not come an hour later."""
     try:
-        train(task, spec, replace(sizes, steps=1, batch=2), 0)
+        Training(task, spec, replace(sizes, steps=1, batch=2), 0).advance()
     except (ValueError, TypeError):
         raise
     except Exception as error:

@@ -1,6 +1,6 @@
 """The options of ``posenc compare``, as the command line and Python give them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +14,15 @@ from posenc.lab.run.signals import cores
 
 SIZES = "Sizes that replace those of the preset"
 WHERE = "Where and how"
+MODEL = ("dim", "num_layers", "num_heads")
+TRAIN = ("steps", "length", "batch", "learning_rate", "warmup", "weight_decay", "dropout")
 SEEDS = ", ".join(f"{preset.seeds} for {name}" for name, preset in PRESETS.items())
 
 
-def _size(said: str, metavar: str = "N", *, section: str = "train", default: str = "") -> Any:
+def _size(said: str, metavar: str = "N", *names: str, section: str = "train", default: str = "") -> Any:
     """An option for a size. Its help shows each preset's default: the field ``default`` of its ``section``."""
     shown = [f"{getattr(getattr(preset, section), default):g} for {key}" for key, preset in PRESETS.items() if default]
-    return option(said, metavar, ", ".join(shown) or True, where=SIZES)
+    return option(said, metavar, ", ".join(shown) or True, *names, where=SIZES)
 
 
 def _encodings(incomplete: str) -> list[str]:
@@ -34,8 +36,8 @@ def _encodings(incomplete: str) -> list[str]:
 class Request:
     """A run of ``posenc compare``. A field that is None takes the value of the preset.
 
-    ``model`` and ``train`` replace fields of the preset's :class:`ModelConfig` and :class:`TrainConfig`, or of the
-    :class:`Sizes` of a task, those among them that no option of the command line sets.
+    ``train`` replaces fields of the preset's :class:`TrainConfig`, or of the :class:`Sizes` of a task, which no option
+    of the command line sets.
     """
 
     specs: Annotated[
@@ -74,8 +76,12 @@ class Request:
     ] = None
     learning_rate: Annotated[float | None, _size("The highest learning rate.", "X", default="learning_rate")] = None
     dim: Annotated[int | None, _size("Channels of the model.", section="model", default="dim")] = None
-    layers: Annotated[int | None, _size("Number of layers.", section="model", default="num_layers")] = None
-    heads: Annotated[int | None, _size("Number of attention heads.", section="model", default="num_heads")] = None
+    num_layers: Annotated[
+        int | None, _size("Number of layers.", "N", "--layers", section="model", default="num_layers")
+    ] = None
+    num_heads: Annotated[
+        int | None, _size("Number of attention heads.", "N", "--heads", section="model", default="num_heads")
+    ] = None
     warmup: Annotated[
         int | None,
         _size("Steps in which the learning rate rises; by default 50 for text; each other task has a default."),
@@ -120,8 +126,7 @@ class Request:
     folder: Annotated[
         Path | None, option("The folder of the run.", "RUN", "runs/<date-time>-<preset>", "--out", where=WHERE)
     ] = None
-    model: Mapping[str, int] = field(default_factory=dict)
-    train: Mapping[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_choice("--backend", self.backend, Backend)
@@ -172,13 +177,6 @@ class Request:
             words = ", ".join("--text" if name == "texts" else f"--{name}" for name in given)
             raise ValueError(f"--task {self.task}: got {words}, {why}.")
 
-    def model_sizes(self) -> dict[str, int]:
-        """The fields that replace the preset's model sizes."""
-        sizes = {"dim": self.dim, "num_layers": self.layers, "num_heads": self.heads}
-        return {**{name: size for name, size in sizes.items() if size is not None}, **self.model}
-
-    def train_sizes(self) -> dict[str, Any]:
-        """The fields that replace the preset's training settings."""
-        names = ("steps", "length", "batch", "learning_rate", "warmup", "weight_decay", "dropout")
-        sizes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return {**sizes, **self.train}
+    def sizes(self, *names: str) -> dict[str, Any]:
+        """Those of these sizes that replace the preset's."""
+        return {name: size for name in names if (size := getattr(self, name)) is not None}

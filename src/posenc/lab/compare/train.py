@@ -21,11 +21,3 @@ class Training(Stepwise[nn.Module, Sizes]):
     def loss(self) -> Tensor:
         with seeded(self.seed, self.step):  # dropout
             return self.task.loss(self.model, self.config, np.random.default_rng((self.seed, self.step)))
-
-
-def train(task: Task, spec: str, sizes: Sizes, seed: int) -> nn.Module:
-    """Train a model; return it in eval mode and without gradients."""
-    training = Training(task, spec, sizes, seed)
-    while training.step < sizes.steps:
-        training.advance()
-    return training.model.eval().requires_grad_(False)

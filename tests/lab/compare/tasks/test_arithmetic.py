@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from tests.lab.compare.trained import train
 
 from posenc.lab.compare.find_task import find
 from posenc.lab.compare.task import Sizes
 from posenc.lab.compare.tasks import arithmetic
-from posenc.lab.compare.train import train
 
 
 def test_sums_are_right_in_rows_of_different_lengths() -> None:

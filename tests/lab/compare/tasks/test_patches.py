@@ -5,13 +5,14 @@ import dataclasses
 import pytest
 import torch
 from matplotlib.figure import Figure
+from tests.lab.compare.trained import train
 
 import posenc
 from posenc.lab.compare.find_task import find
 from posenc.lab.compare.tasks import generation, images
 from posenc.lab.compare.tasks.shared import patches
 from posenc.lab.compare.tasks.shared.patches import NUMBERS, TABLES, Where
-from posenc.lab.compare.train import Training, train
+from posenc.lab.compare.train import Training
 from posenc.lab.drawing import plots
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 import posenc
 from posenc.lab.compare.jobs import finish as finish_run
 from posenc.lab.compare.jobs import finish_trials, write_configs
+from posenc.lab.compare.request import MODEL, TRAIN
 from posenc.lab.compare.request import Request as Request
 from posenc.lab.compare.text import report, speed
 from posenc.lab.compare.text.config import Given, RunConfig, TrialConfig, is_done, load_config, load_trial
@@ -31,8 +32,8 @@ def prepare(request: Request) -> Path:
     if request.preset not in PRESETS:
         raise ValueError(f"--preset: got {request.preset!r}, expected one of {', '.join(PRESETS)}.")
     preset = PRESETS[request.preset]
-    model = dataclasses.replace(preset.model, **request.model_sizes())
-    train = dataclasses.replace(preset.train, **request.train_sizes())
+    model = dataclasses.replace(preset.model, **request.sizes(*MODEL))
+    train = dataclasses.replace(preset.train, **request.sizes(*TRAIN) | request.train)
     evaluate = dataclasses.replace(preset.evaluate, last=min(preset.evaluate.last, train.length))
     corpus = text.from_files(request.texts) if request.texts else text.shipped()
     vocabulary = text.make_vocabulary(request.vocabulary or preset.vocabulary, corpus.train)
