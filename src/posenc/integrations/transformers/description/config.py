@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from posenc.integrations.json_file import load_json
-from posenc.integrations.transformers.description.model_types import BY_ARCHITECTURE, NUMBERS_NO_ROPE_LAYERS
+from posenc.integrations.transformers.description import model_types as models
 
 _SIZES = {
     "hidden_size": ("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "emb_dim"),
@@ -164,11 +164,14 @@ def _with_numbers(config: Mapping[str, Any], what: Path | str) -> dict[str, Any]
 
 
 def _typed(config: dict[str, Any]) -> dict[str, Any]:
-    """With the model type of a code whose config class has none."""
+    """With the model type of a code whose config class has none, or has one that means another model today."""
+    first_key, first_type = models.FIRST_OF_THE_NAME.get(str(config.get("model_type")), ("", ""))
+    if first_key in config:
+        return {**config, "model_type": first_type}
     named = config.get("architectures")
     if config.get("model_type") or not isinstance(named, (list, tuple)):
         return config
-    found = next((BY_ARCHITECTURE[name] for name in map(str, named) if name in BY_ARCHITECTURE), None)
+    found = next((models.BY_ARCHITECTURE[name] for name in map(str, named) if name in models.BY_ARCHITECTURE), None)
     return {**config, "model_type": found} if found else config
 
 
@@ -207,7 +210,7 @@ def tidy(config: Mapping[str, Any]) -> dict[str, Any]:
     count = size(checked, "num_layers")
     for name in ("no_rope_layers", "layer_rope_theta"):
         given = checked.get(name)
-        if not given or (name == "no_rope_layers" and checked.get("model_type") in NUMBERS_NO_ROPE_LAYERS):
+        if not given or (name == "no_rope_layers" and checked.get("model_type") in models.NUMBERS_NO_ROPE_LAYERS):
             continue
         if count is not None and len(given) < count:
             raise ValueError(f"describe: {name} has {len(given)} entries for {count} layers; give one for each.")
@@ -278,9 +281,8 @@ def _checked(key: str, value: Any, inside: str = "") -> Any:
 
 def _wrong(name: str, value: Any, expected: str) -> ValueError:
     advice = "remove the quotes" if isinstance(value, str) and "number" in expected else "correct it"
-    shown = repr(value)
+    shown, kind = repr(value), type(value).__name__
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    kind = type(value).__name__
     return ValueError(f"describe: {name} is {shown}, a{'n' * (kind == 'int')} {kind}, expected {expected}; {advice}.")
 
 

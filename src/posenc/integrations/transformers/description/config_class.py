@@ -17,6 +17,14 @@ from posenc.integrations.transformers.description.model_types import SAME_CODE
 _STRUCTURE = re.compile(
     r"model_type|layer|att|window|head|hidden_size|dim|depth|d_model|d_kv|n_embd|pattern|idxs|block|compress|_config|interval"
 )
+#: The names that sizes go under, the one of most classes first.
+_NAMES = {
+    "num_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "num_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "hidden_size": ("hidden_size", "n_embd", "d_model", "hidden_dim", "dim"),
+    "head_dim": ("head_dim", "attention_head_dim", "kv_channels", "d_kv"),
+    "max_positions": ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length"),
+}
 #: Keys of that form that no class needs.
 _ODDS = re.compile(r"eps$|drop|init|bias$")
 
@@ -89,6 +97,32 @@ def built_by_structure(cls: Any, config: Mapping[str, Any], trouble: ValueError)
         raise trouble from None
     _put_back(filled, config, structure)
     return filled
+
+
+def not_its_keys(cls: Any, config: Mapping[str, Any], filled: Mapping[str, Any]) -> list[str]:
+    """Say where the length of a config has a name that its class does not read, so that it takes its default.
+
+    Raises:
+        ValueError: so do the layers, the heads or a width.
+    """
+    if config.get("model_type") == "nomic_bert":
+        return []  # its reader takes the names of its own code
+    read = {*getattr(cls, "__dataclass_fields__", ()), *(getattr(cls, "attribute_map", None) or {})}
+    said = []
+    for kind, names in _NAMES.items():
+        key = next((name for name in names if isinstance(config.get(name), int)), names[0])
+        taken = size(filled, kind)
+        counts = kind in ("num_layers", "num_heads")
+        if key == names[0] or taken in (None, config[key]) or (not counts and (not read or key in read)):
+            continue
+        if kind == "max_positions":
+            said.append(f"{key}, {config[key]}: its class reads another key, and takes {taken} in its place")
+            continue
+        raise ValueError(
+            f"describe: {key} is {config[key]}, and {cls.__name__} of {version()} takes {taken} in its place, because "
+            f"it reads another key; rename it to {names[0]}."
+        )
+    return said
 
 
 def _structure(config: Mapping[str, Any], *, refused: str) -> dict[str, Any]:

@@ -9,8 +9,20 @@ INSTEAD = {
         "a model of timm, whose modules posenc.integrations.timm.describe reads",
     ),
     **dict.fromkeys(
-        names("data2vec-audio hubert omniasr_audio sew sew-d unispeech unispeech-sat wav2vec2 wavlm"),
+        names("data2vec-audio hubert omniasr_audio sew unispeech unispeech-sat wav2vec2"),
         "a convolution over the frames, num_conv_pos_embeddings wide, and no table",
+    ),
+    "wavlm": (
+        "a convolution over the frames, num_conv_pos_embeddings wide, and T5's biases by distance (num_buckets, "
+        "max_bucket_distance), each scaled by a gate that is computed from the hidden states"
+    ),
+    "sew-d": (
+        "a convolution over the frames, num_conv_pos_embeddings wide, and DeBERTa's learned vectors by distance "
+        "(position_buckets) where relative_attention is true"
+    ),
+    **dict.fromkeys(
+        names("davit florence_vision"),
+        "learned rows for a patch's row and for its column, of half the channels each, added after the tower",
     ),
     "xlnet": "Transformer-XL's relative positions in both directions, with a term for segments besides",
     "funnel": "Transformer-XL's relative positions in both directions, with a term for segments besides",

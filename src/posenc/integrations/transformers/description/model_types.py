@@ -177,6 +177,10 @@ SAME_CODE = {
     "youtu_llm": "youtu",
 }
 
+#: Types that transformers gave to another model than the one that had them first: a key of the first one's configs, and
+#: what it is called here.
+FIRST_OF_THE_NAME = {"glm": ("block_position_encoding", "glm-block")}
+
 #: Published code outside of transformers by the architecture that its configs name. Some name no model type.
 BY_ARCHITECTURE = {
     "JapaneseStableLMAlphaForCausalLM": "japanese_stablelm_alpha",

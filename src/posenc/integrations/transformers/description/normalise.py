@@ -14,7 +14,6 @@ from posenc.integrations.transformers.description.config import (
     bears_on_positions,
     is_part,
     parts,
-    size,
     tidy,
 )
 from posenc.integrations.transformers.description.config_class import (
@@ -23,6 +22,7 @@ from posenc.integrations.transformers.description.config_class import (
     config_class,
     default_parameters,
     full,
+    not_its_keys,
     version,
 )
 from posenc.integrations.transformers.description.layers import (
@@ -265,29 +265,11 @@ def _by_class(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[st
     except ValueError as trouble:
         filled = built_by_structure(cls, config, trouble)
         said.append(f"keys that say nothing of positions, one of which is refused: {trouble}")
-    _check_counts(cls, config, filled)
-    return filled, said
+    return filled, said + not_its_keys(cls, config, filled)
 
 
 def _same_layers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(key) == other.get(key) for key in ("layer_types", "rope_parameters"))
-
-
-def _check_counts(cls: Any, config: Mapping[str, Any], filled: Mapping[str, Any]) -> None:
-    """Refuse a config whose number of layers or heads has a name that its class does not read."""
-    if config.get("model_type") == "nomic_bert":
-        return  # its reader takes the names of its own code
-    for name, keys in (
-        ("num_layers", ("num_hidden_layers", "n_layer", "n_layers", "num_layers")),
-        ("num_heads", ("num_attention_heads", "n_head", "n_heads", "num_heads")),
-    ):
-        key = next((key for key in keys if isinstance(config.get(key), int)), None)
-        taken = size(filled, name)
-        if key not in (None, keys[0]) and taken is not None and config[key] != taken:
-            raise ValueError(
-                f"describe: {key} is {config[key]}, and {cls.__name__} of {version()} takes {taken} in its place, "
-                f"because it reads another key; rename it to {keys[0]}."
-            )
 
 
 def _part_by_part(raw: Mapping[str, Any], trouble: ValueError | None) -> list[Part]:

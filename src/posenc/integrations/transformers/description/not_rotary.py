@@ -28,7 +28,7 @@ LEARNED: dict[str, int | None] = {
         """),
         0,
     ),
-    **dict.fromkeys(names("bart biogpt mbart mra mvp opt plbart pp_formulanet_text yoso"), 2),
+    **dict.fromkeys(names("bart biogpt florence2_language mbart mra mvp opt plbart pp_formulanet_text yoso"), 2),
     # Counted from the row after that of padding.
     **dict.fromkeys(
         names("""
@@ -267,6 +267,23 @@ def _qformer(config: Mapping[str, Any]) -> list[Found] | None:
     return [("", _layers(config), table, table.length, ())]
 
 
+def _glm_block(config: Mapping[str, Any]) -> list[Found]:
+    """The first GLM (GLM-10B): a table for the place in the text, and one for the place in the span that is written."""
+    if config.get("relative_encoding"):
+        raise ValueError(
+            "describe: relative_encoding of the first GLM is true, Transformer-XL's relative positions, which no "
+            "released model has and which is not read."
+        )
+    dim, length = int(need(config, "hidden_size")), int(need(config, "max_positions"))
+    if not config.get("block_position_encoding"):
+        return [("", _layers(config), _table(dim, length), length, ())]
+    notes = ("a token of a span that is written has the place of its mask", "counts within a span, and is 0 elsewhere")
+    return [
+        (label, _layers(config), _table(dim, length + 1), length + 1, (note,))
+        for label, note in zip(("text", "span"), notes, strict=True)
+    ]
+
+
 def _alibi(config: Mapping[str, Any]) -> list[Found]:
     return [("", _layers(config), ALiBi(int(need(config, "num_heads"))), size(config, "max_positions"), ())]
 
@@ -345,6 +362,7 @@ READERS: dict[str, Reader] = {
     "distilbert": _sinusoidal_if_asked("sinusoidal_pos_embds"),
     "xlm": _sinusoidal_if_asked("sinusoidal_embeddings"),
     "flaubert": _sinusoidal_if_asked("sinusoidal_embeddings"),
+    "glm-block": _glm_block,
     "whisper": _whisper,
     **dict.fromkeys(SOUNDS_BY_CODE | SOUNDS_BY_TABLE, _sounds),
     **dict.fromkeys(names("kosmos_2_text_model kosmos_2_5_text_model"), _kosmos),

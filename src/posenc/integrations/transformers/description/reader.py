@@ -1,5 +1,6 @@
 """A config, read into the encodings of its layers."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,9 @@ from posenc.integrations.transformers.description.unknown_types import check_unk
 from posenc.integrations.transformers.description.which_key import with_key
 from posenc.integrations.transformers.description.without_parameters import reader_of
 from posenc.integrations.transformers.rules.read import LENGTH_TAKEN, NEEDS_TRAINED_LENGTH, check_keys
+
+#: Keys of parts that encode: a text or a sound for the model that has them.
+_ENCODER = re.compile(r"(?<!de)encoder|audio|speech|sound|whisper", re.IGNORECASE)
 
 
 def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
@@ -78,7 +82,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
             check_contradictions(raw, part)
             if part.trouble is not None:
                 raise part.trouble
-            found = _groups(part, pairing)
+            found = _encoder_alone(part, _groups(part, pairing))
             if found:
                 check_sizes(dict(part.keys))  # a copy: to look is not to use
         except ValueError as error:
@@ -286,6 +290,14 @@ def _groups(part: Part, pairing: Pairing | None) -> list[LayerGroup]:
     if model_type not in models.KNOWN:
         check_unknown(config, [group.encoding for group in groups])
     return groups
+
+
+def _encoder_alone(part: Part, groups: list[LayerGroup]) -> list[LayerGroup]:
+    """Of a model of encoder and decoder that is the encoder of another (Whisper of MiniCPM-o, T5 of MusicGen), that."""
+    if not _ENCODER.search(part.name.rpartition(".")[2]) or {group.label for group in groups} != {"encoder", "decoder"}:
+        return groups
+    note = f"the encoder of {part.model_type} alone is part of this model"
+    return [replace(group, notes=(*group.notes, note)) for group in groups if group.label == "encoder"]
 
 
 def _unknown(part: Part) -> str:

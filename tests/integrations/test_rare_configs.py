@@ -1,0 +1,88 @@
+"""Configs of rare kinds as they lie in public repositories, with the fields that bear on positions: each is read as the
+code that it belongs to reads it, or refused."""
+
+from typing import Any
+
+import pytest
+
+from posenc import Learned, RoPE, Sinusoidal, T5Bias
+from posenc.integrations.transformers import describe
+
+pytest.importorskip("transformers")
+
+#: THUDM/glm-515m, as PaddleNLP has it (paddlenlp/transformers/glm/configuration.py).
+GLM_515M: dict[str, Any] = {
+    "model_type": "glm",
+    "attention_scale": 1.0,
+    "block_position_encoding": True,
+    "hidden_size": 1152,
+    "max_sequence_length": 512,
+    "num_attention_heads": 18,
+    "num_layers": 30,
+    "relative_encoding": False,
+}
+
+
+def test_the_first_glm_has_two_tables_and_not_the_rotation_of_glm_4() -> None:
+    """Its code: two ``nn.Embedding(max_sequence_length + 1, hidden_size)``, for the text and for the span."""
+    text, span = describe(GLM_515M)
+    for group in (text, span):
+        assert isinstance(group.encoding, Learned)
+        assert (group.encoding.length, group.encoding.dim, len(group.layers)) == (513, 1152, 30)
+    (alone,) = describe(GLM_515M | {"block_position_encoding": False})
+    assert isinstance(alone.encoding, Learned)
+    assert alone.encoding.length == 512
+    with pytest.raises(ValueError, match="relative_encoding of the first GLM"):
+        describe(GLM_515M | {"relative_encoding": True})
+    (later,) = describe({"model_type": "glm", "hidden_size": 256, "num_attention_heads": 4, "num_hidden_layers": 2})
+    assert isinstance(later.encoding, RoPE)
+
+
+def test_of_an_encoder_inside_another_model_the_decoder_is_not_described() -> None:
+    """MiniCPM-o 2.6 builds Whisper's encoder alone, Parler-TTS and MusicGen T5's."""
+    whisper = {"model_type": "whisper", "d_model": 1024, "encoder_layers": 24, "encoder_attention_heads": 16}
+    whisper |= {"max_source_positions": 1500, "decoder_layers": 24, "max_target_positions": 448}
+    text = {"hidden_size": 3584, "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4}
+    text |= {"max_position_embeddings": 32768, "rope_theta": 1e6}
+    described = describe({"model_type": "minicpmo", **text, "audio_config": whisper})
+    assert [(group.part, type(group.encoding)) for group in described] == [("", RoPE), ("audio_config", Sinusoidal)]
+    t5 = {"model_type": "t5", "d_model": 1024, "num_heads": 16, "num_layers": 24, "d_kv": 64}
+    decoder = {"model_type": "musicgen_decoder", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    parts = {"text_encoder": t5, "audio_encoder": {"model_type": "encodec"}, "decoder": decoder}
+    described = describe({"model_type": "musicgen", **parts})
+    assert [(group.part, type(group.encoding)) for group in described] == [
+        ("text_encoder", T5Bias),
+        ("decoder", Sinusoidal),
+    ]
+    assert [group.label for group in describe(t5)] == ["encoder", "decoder"]
+
+
+def test_florence_2_as_microsoft_wrote_it() -> None:
+    """Its text part is BART's under a name of its own; its image part adds learned rows and columns."""
+    text = {"model_type": "florence2_language", "d_model": 768, "encoder_layers": 6, "decoder_layers": 6}
+    text |= {"encoder_attention_heads": 12, "max_position_embeddings": 1024, "num_hidden_layers": 6}
+    image = {"model_type": "davit", "dim_embed": [128, 256, 512, 1024], "depths": [1, 1, 9, 1], "window_size": 12}
+    image["image_pos_embed"] = {"type": "learned_abs_2d", "max_pos_embeddings": 50}
+    described = describe({"model_type": "florence2", "text_config": text, "vision_config": image})
+    (group,) = described
+    assert isinstance(group.encoding, Learned)
+    assert (group.part, group.encoding.length) == ("text_config", 1024)
+    assert any("learned rows for a patch's row and for its column" in each for each in described.unread)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "words"), [("wavlm", "T5's biases by distance"), ("sew-d", "DeBERTa's learned vectors by distance")]
+)
+def test_speech_models_with_more_than_a_convolution_say_so(model_type: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        describe({"model_type": model_type})
+
+
+def test_sizes_under_a_name_that_the_class_does_not_read() -> None:
+    """llm_analysis/model_configs/NousResearch_Llama-2-7b-hf.json of cli99/llm-analysis, and names of other trainers."""
+    llama: dict[str, Any] = {"model_type": "llama", "num_layers": 32, "n_head": 32, "hidden_dim": 4096}
+    described = describe({**llama, "max_seq_len": 4096, "vocab_size": 32000})
+    assert described.unread == ("max_seq_len, 4096: its class reads another key, and takes 2048 in its place",)
+    for key, value, right in (("d_model", 2048, "hidden_size"), ("kv_channels", 64, "head_dim")):
+        with pytest.raises(ValueError, match=rf"{key} is {value}, and LlamaConfig .* rename it to {right}"):
+            describe({"model_type": "llama", "num_hidden_layers": 32, "num_attention_heads": 32, key: value})
