@@ -18,7 +18,7 @@ from posenc.lab.extend.candidates import Setting
 from posenc.lab.extend.config import ExtendConfig, rule_folder
 from posenc.lab.extend.gaps import Gaps
 from posenc.lab.extend.passes import position_bins
-from posenc.lab.extend.verdict import Bins, Verdict, decide
+from posenc.lab.extend.verdict import Bins, Mean, Verdict, decide, difference, excess, holds, perplexities, worst
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import read
 from posenc.lab.run.errors import RunError
@@ -92,6 +92,28 @@ class Probed:
         return [untouched[min(at, self.within)] for at in range(len(untouched))]
 
 
+class Pass(msgspec.Struct, kw_only=True):
+    """The full pass of a rule.
+
+    Attributes:
+        perplexity: for each range of positions; None if it is not finite.
+        above: nats above the baseline, for each range.
+        holds: whether the rule holds, that is, stays near the baseline in all ranges.
+        worst: the largest value of ``above``.
+        cost: nats above the untouched model within the trained length.
+        gain: nats below the baseline beyond the trained length.
+        seconds: the time that it took.
+    """
+
+    perplexity: list[float | None]
+    above: list[Mean | None] | None
+    holds: bool | None
+    worst: float | None
+    cost: Mean | None
+    gain: Mean | None
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Measured:
     """The measurements of a run so far.
@@ -146,6 +168,27 @@ class Measured:
     def bins(self) -> Bins:
         """The ranges of positions over which losses are averaged."""
         return position_bins(self.config.trained_length, self.config.length)
+
+    @cached_property
+    def passes(self) -> dict[str, Pass]:
+        """The full passes, by rule."""
+        untouched = self.losses.get("none")
+        others = {name: None if name == "none" else untouched for name in self.losses}
+        return {name: self.passed(self.losses[name], self.seconds[name], other) for name, other in others.items()}
+
+    def passed(self, losses: Losses, seconds: float, untouched: Losses | None) -> Pass:
+        """A full pass, compared with the untouched model, and with the baseline if it is measured."""
+        trained, baseline = self.config.trained_length, self.baseline
+        above = None if baseline is None else excess(losses, baseline, self.bins)
+        return Pass(
+            perplexity=perplexities(losses, self.bins),
+            above=above,
+            holds=None if above is None else holds(above),
+            worst=None if above is None else worst(above),
+            cost=None if untouched is None else difference(losses[:trained], untouched[:trained]),
+            gain=None if untouched is None else difference(untouched[trained:], losses[trained:]),
+            seconds=seconds,
+        )
 
     def finalists(self) -> list[str]:
         """The rules that get the full pass: "none", then the best by the probe, or all that the user named, in

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -12,37 +12,15 @@ from posenc.lab.extend import config as files
 from posenc.lab.extend import words
 from posenc.lab.extend.config import ExtendConfig, load_config, retrieval_file, rule_folder
 from posenc.lab.extend.flags import flags
-from posenc.lab.extend.folder import Losses, Measured, Probe, Probed, read_pass, rule_of
+from posenc.lab.extend.folder import Losses, Measured, Pass, Probe, Probed, read_pass, rule_of
 from posenc.lab.extend.gaps import Gaps
 from posenc.lab.extend.retrieval import TASKS, Retrieval
-from posenc.lab.extend.verdict import Bins, Mean, difference, excess, holds, mean, perplexities, worst
+from posenc.lab.extend.verdict import Bins, Mean, difference, mean, perplexities
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import NO_COMMAND, Data, read, to_dict
 
 POINTS = 48
 """Points of a curve by position."""
-
-
-class Pass(msgspec.Struct, kw_only=True):
-    """The full pass of a rule.
-
-    Attributes:
-        perplexity: for each range of positions; None if it is not finite.
-        above: nats above the baseline, for each range.
-        holds: whether the rule holds, that is, stays near the baseline in all ranges.
-        worst: the largest value of ``above``.
-        cost: nats above the untouched model within the trained length.
-        gain: nats below the baseline beyond the trained length.
-        seconds: the time that it took.
-    """
-
-    perplexity: list[float | None]
-    above: list[Mean | None] | None
-    holds: bool | None
-    worst: float | None
-    cost: Mean | None
-    gain: Mean | None
-    seconds: float
 
 
 class Lowered(msgspec.Struct):
@@ -193,27 +171,9 @@ def _rule(measured: Measured, name: str) -> Rule:
         name,
         runs.read_json(candidate).get("rule") if candidate.exists() else None,
         measured.probed.probes.get(name),
-        Pass(**_passed(measured, name, measured.losses[name], measured.seconds[name]))
-        if name in measured.losses
-        else None,
+        measured.passes.get(name),
         [answer for path in asked for answer in read(path, Answers).answers] or None,
     )
-
-
-def _passed(measured: Measured, name: str, losses: Losses, seconds: float) -> dict[str, Any]:
-    """The fields of a :class:`Pass`."""
-    trained, baseline = measured.config.trained_length, measured.baseline
-    above = None if baseline is None else excess(losses, baseline, measured.bins)
-    untouched = measured.losses.get("none") if name != "none" else None
-    return {
-        "perplexity": perplexities(losses, measured.bins),
-        "above": above,
-        "holds": None if above is None else holds(above),
-        "worst": None if above is None else worst(above),
-        "cost": None if untouched is None else difference(losses[:trained], untouched[:trained]),
-        "gain": None if untouched is None else difference(untouched[trained:], losses[trained:]),
-        "seconds": seconds,
-    }
 
 
 def _recommendation(measured: Measured) -> Recommendation:
@@ -283,7 +243,7 @@ def _tuned(measured: Measured) -> Tuned | None:
             after, seconds = read_pass(folder / files.PASS)
             report = folder / files.TUNE_REPORT
             return Tuned(
-                **_passed(measured, f"{name} tuned", after, seconds),
+                **msgspec.structs.asdict(measured.passed(after, seconds, measured.losses.get("none"))),
                 rule=name,
                 report=runs.read_json(report) if report.exists() else None,
                 lowered=Lowered(
