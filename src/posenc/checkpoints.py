@@ -83,7 +83,7 @@ def convert_pairing(
     .. math::  \text{to interleaved:}\quad W'_{2c} = W_c,\; W'_{2c+1} = W_{c + r/2}, \qquad c = 0, \dots, r/2 - 1
 
     Here :math:`W_c` is the row that makes rotated channel c of a head and :math:`r` is ``rotary_dim``; "half" is the
-    way back. Queries and keys get the same new order, so no score changes: a model that rotates pairs (c, c + r/2) and
+    inverse. Queries and keys get the same new order, so no score changes: a model that rotates pairs (c, c + r/2) and
     has W gives the same scores as a model that rotates pairs (2c, 2c + 1) and has W'. The new order applies to the
     weights, biases, LoRA ``B`` matrices and DoRA magnitudes of the query and key projections, to scales with one number
     for each of their rows (int8), and to the weights of norms on queries and keys. Everything else passes through as
@@ -91,13 +91,14 @@ def convert_pairing(
     order stays within (fp8).
 
     Tensors are found by the names of the modules that own them: ``q_proj`` and ``k_proj``, ``wq`` and ``wk``,
-    ``attn_q`` and ``attn_k``, ``query`` and ``key``, ``q_norm`` and ``k_norm`` and their kin; ``qkv_proj``, ``Wqkv``,
-    ``c_attn`` (queries, keys and values stacked); ``wqkv``, ``linear_qkv`` (grouped by key head); ``query_key_value``,
-    which GPT-NeoX and Falcon group and GLM stacks; ``q_b_proj`` and ``kv_a_proj_with_mqa`` (latent attention). Where
-    ``q_proj`` has twice the rows that the output projection beside it reads, each head's gate follows its queries and
-    stays (Qwen3-Next). A file with other modules that seem to make queries or keys is refused, because a partial
-    conversion breaks the model. Also refused: a part for images beside one for text, and keys that are the values too
-    (Gemma 4). The names of all tensors that were changed go to the logger "posenc", at level INFO.
+    ``attn_q`` and ``attn_k``, ``query`` and ``key``, ``q_norm`` and ``k_norm`` and similar ones; ``qkv_proj``,
+    ``Wqkv``, ``c_attn`` (queries, keys and values stacked); ``wqkv``, ``linear_qkv`` (grouped by key head);
+    ``query_key_value``, which GPT-NeoX and Falcon group and GLM stacks; ``q_b_proj`` and ``kv_a_proj_with_mqa`` (latent
+    attention). If ``q_proj`` has twice the rows that the output projection reads, the second half of each head's rows
+    is a gate, which does not change (Qwen3-Next). A file with other modules that seem to make queries or keys is
+    refused, because a partial conversion breaks the model. Also refused: a model with a part for images and one for
+    text, and keys that are also the values (Gemma 4). The names of all tensors that were changed go to the logger
+    "posenc", at level INFO.
 
     Args:
         state_dict: the weights; it is not modified.
@@ -107,8 +108,8 @@ def convert_pairing(
         rotary_dim: channels of each head that are rotated; all by default.
         rotary_start: the first rotated channel of a head: 0, or head_dim - rotary_dim for a trailing slice.
         num_heads, num_kv_heads: query and key heads; needed for fused projections alone.
-        fused: how queries, keys and values lie in one projection, where its name does not say: "stacked" (all queries,
-            all keys, all values) or "grouped" (for each key head its queries, the key, the value).
+        fused: the order of queries, keys and values in one projection, if its name does not say: "stacked" (all
+            queries, all keys, all values) or "grouped" (for each key head its queries, the key, the value).
         only: a regular expression; tensors with other names pass through. For a model that rotates only some of its
             attentions.
 

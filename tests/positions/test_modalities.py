@@ -301,15 +301,15 @@ def test_hunyuan_vl_in_a_pack_starts_anew_and_refuses_what_does_not_fit() -> Non
     alone[1:, 3] += 1  # the second image of the batch
     assert torch.equal(packed[9:], alone)
     for options, message in (
-        ({}, "got 6 tokens of kind 1 at token 2 of a row, expected 0 or 2"),
-        ({"image_grids": grids, "merge": 2}, "expected 2 or 4 of kind 1"),
+        ({}, "hunyuan_vl: got 6 image tokens from token 2 of a row on, expected a grid for them in image_grids"),
+        ({"image_grids": grids, "merge": 2}, "got 6 image tokens .* expected 2 or 4 for its grid"),
         ({"image_grids": grids[[0, 1, 1]]}, "got 1 image grids without tokens"),
         ({"image_grids": grids, "axes": 2}, "got axes 2, expected 3 or 4"),
-        ({"image_grids": grids, "mask": documents[:3]}, r"got a mask of shape \(3,\)"),
+        ({"image_grids": grids, "mask": documents[:3]}, r"hunyuan_vl: got a mask of shape \(3,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             hunyuan_vl(kinds, **options)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="got 1 tokens of kind 2"):
+    with pytest.raises(ValueError, match="got kind 2, expected 0"):
         hunyuan_vl(torch.tensor([2]), image_grids=grids)
 
 
@@ -335,23 +335,23 @@ def test_a_text_alone_counts_on_all_three() -> None:
 @pytest.mark.parametrize(
     ("kinds", "options", "message"),
     [
-        ([0, 1, 1], {}, "got 2 image tokens from token 1 of a row on, and the grid given for them has no patches"),
+        ([0, 1, 1], {}, "got 2 image tokens from token 1 of a row on, and no grid for them"),
         (
             [1, 1],
             {"image_grids": torch.tensor([[1, 2, 2]])},
-            "got 2 image tokens .* the grid given for them has 4 patches",
+            "got 2 image tokens .* a grid of 4 tokens for them",
         ),
         ([1], {"image_grids": torch.tensor([[1, 1, 1], [1, 1, 1]])}, "got 1 image blocks without tokens"),
         ([4], {}, "got kind 4, expected 0"),
         (
             [2, 3, 2],
             {"video_grids": torch.tensor([[1, 2, 2]])},
-            "got 2 video tokens .* the grid given for them has 4 patches",
+            "got 2 video tokens .* a grid of 4 tokens for them",
         ),
         (
             [2, 3, 2],
             {"video_grids": torch.tensor([[1, 1, 1]])},
-            "got 2 video tokens .* the grid given for them has 1 patches",
+            "got 2 video tokens .* a grid of 1 tokens for them",
         ),
         ([0], {"times": "rounded"}, "got times 'rounded'"),
         ([0], {"marks": "none"}, "got marks 'none'"),

@@ -331,6 +331,11 @@ def test_randomized_positions_use_the_whole_range_evenly() -> None:
     torch.testing.assert_close(share, torch.full((8,), 0.5), atol=0.03, rtol=0)
 
 
+def test_no_rows_of_randomized_positions_are_refused() -> None:
+    with pytest.raises(ValueError, match="randomized: got rows 0, expected a whole number of at least 1"):
+        positions.randomized(4, max_length=8, rows=0)
+
+
 @settings(max_examples=50)
 @given(length=st.integers(1, 20), more=st.integers(0, 50), chunks=st.integers(1, 4), seed=st.integers(0, 99))
 def test_skipwise_positions_leap_between_chunks_and_nowhere_else(

@@ -24,10 +24,10 @@ class Attention(nn.Module):
     .. math::  y = W_o\,\mathrm{attention}(R(i)\,W_q x_i,\; R(j)\,W_k x_j,\; W_v x_j), \qquad
         s_{ij} \leftarrow s_{ij} + b(i, j)
 
-    The first place is the model's: ``x = encoding.on_embeddings(x, positions)`` once before the first block, which
-    :class:`posenc.nn.Transformer` does. Parameters have Hugging Face's names (``q_proj``, ``k_proj``, ``v_proj``,
-    ``o_proj``, ``q_norm``, ``k_norm``, ``sinks``), so ``load_state_dict`` takes the attention of a Llama, Qwen 3 or
-    Mistral layer as it is; :meth:`from_multihead` takes a :class:`torch.nn.MultiheadAttention`.
+    The model calls the hook of the first place, ``x = encoding.on_embeddings(x, positions)``, once before the first
+    block; :class:`posenc.nn.Transformer` does so. Parameters have Hugging Face's names (``q_proj``, ``k_proj``,
+    ``v_proj``, ``o_proj``, ``q_norm``, ``k_norm``, ``sinks``), so ``load_state_dict`` takes the attention of a Llama,
+    Qwen 3 or Mistral layer as it is; :meth:`from_multihead` takes a :class:`torch.nn.MultiheadAttention`.
 
     Args:
         dim: channels of x.
@@ -52,7 +52,8 @@ class Attention(nn.Module):
     Precision: that of :func:`posenc.attention`; the projections are PyTorch's.
 
     Raises:
-        ValueError: sizes that do not fit, an unknown option, input of another shape, a cache where it means nothing.
+        ValueError: sizes that do not fit, an unknown option, input of another shape, a cache for a layer that is not
+            causal.
 
     Example:
         >>> import posenc
@@ -142,11 +143,11 @@ class Attention(nn.Module):
             x: the tokens; with a cache, those that it does not hold yet.
             context: what x attends to instead of itself.
             positions: of x: an int offset, ``(seq,)``, ``(batch, seq)`` or ``(batch, seq, coordinates)``. By default
-                real tokens are counted: from 0, from 0 again in each document, or on from the cache.
+                tokens other than padding are counted, from 0 in each document, or from the end of the cache.
             context_positions: the same for the context.
             attention_mask: Hugging Face's, ``(batch, seq)`` over x, or over the context if there is one: 1 or True for
-                a token, 0 or False for padding on the left or the right. A cache remembers it; a later call without one
-                brings real tokens.
+                a token, 0 or False for padding on the left or the right. A cache stores it; in a later call without
+                one, no token is padding.
             documents: for packed sequences, the number of the document of each token of x, which sees its own document
                 only.
             mask: a further mask, broadcast to ``(batch, heads, seq, keys)``: True where a query may see a key, or
@@ -266,9 +267,9 @@ class Attention(nn.Module):
         causal: bool = False,
         window: int | None = None,
     ) -> "Attention":
-        """A layer with copies of the weights of PyTorch's own, and with an encoding.
+        """A layer with copies of the weights of a PyTorch layer, and with an encoding.
 
-        The layer takes ``(batch, seq, dim)`` whatever ``batch_first`` of the other says.
+        The new layer takes ``(batch, seq, dim)`` for any ``batch_first`` of the other.
 
         Raises:
             ValueError: keys and values of different widths, ``bias_k`` or ``add_zero_attn``, which this class does not

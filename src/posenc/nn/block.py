@@ -53,7 +53,11 @@ class Block(nn.Module):
         cross: "none", or "attention" for a cross-attention to a context after the self-attention.
         cross_encoding: the encoding of the cross-attention; none by default, as in the first Transformer and T5.
         context_dim: channels of the context; ``dim`` by default.
-        dropout: on the attention weights and on what each part adds, in training.
+        dropout: on the attention weights and on the output of each part, in training.
+
+    Raises:
+        ValueError: sizes that do not fit, an unknown option; a context for a block without cross-attention, or none for
+            a block with it.
     """
 
     def __init__(

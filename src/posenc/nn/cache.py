@@ -14,13 +14,13 @@ class Cache:
     """Keys and values of one attention layer, appended call by call.
 
     It keeps the positions of the keys, which of them are padding, their documents, and the state of an encoding that
-    carries one, so that a step of decoding needs the new token alone. Make one for each layer and each run with
+    has one, so that a step of decoding needs only the new token. Make one for each layer and each run with
     :meth:`posenc.nn.Attention.new_cache`.
 
     Attributes:
-        keys, values: ``(batch, kv_heads, kept, head_dim)``, or None before the first call. Keys are kept as place 2
-            made them, of ``widening`` times the channels, or before it if the encoding has ``keys_cacheable = False``.
-        state: what ``encoding.carry`` made of the tokens, or None.
+        keys, values: ``(batch, kv_heads, kept, head_dim)``, or None before the first call. Keys are kept after place 2,
+            with ``widening`` times the channels, or before it if the encoding has ``keys_cacheable = False``.
+        state: the result of ``encoding.carry`` for the tokens, or None.
         tokens: positions, padding and documents of the kept keys.
         queries: in cross-attention, the number of queries so far; None in self-attention.
     """
@@ -45,10 +45,10 @@ class Cache:
         return k, v
 
     def drop(self, count: int) -> None:
-        """Forget the last ``count`` tokens, such as rejected tokens of a draft.
+        """Remove the last ``count`` tokens, such as rejected tokens of a draft.
 
         Positions, padding, documents and the state continue from the last token that is kept. A cache of
-        cross-attention keeps the keys of the context and forgets ``count`` queries.
+        cross-attention keeps the keys of the context and removes ``count`` queries.
 
         Raises:
             ValueError: fewer than ``count`` tokens; a :class:`SlidingCache` that no longer holds the keys before its
@@ -147,14 +147,14 @@ class SlidingCache(Cache):
 
 
 class StaticCache(Cache):
-    """A cache whose memory is allocated once, for a known longest text: a step copies no old keys.
+    """A cache whose memory is allocated once, for a known maximum length: a step copies no old keys.
 
     Args:
-        max_length: tokens that it has room for.
+        max_length: the largest number of tokens.
 
     Raises:
-        ValueError: a length below 1; more tokens than there is room for; keys that require a gradient, because
-            memory that is overwritten has none.
+        ValueError: a length below 1; more tokens than that; keys that require a gradient, because overwritten memory
+            has none.
     """
 
     def __init__(self, max_length: int) -> None:

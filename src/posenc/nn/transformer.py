@@ -18,16 +18,20 @@ class Transformer(nn.Module):
     """Pre-norm blocks and a final norm. The input is embeddings, the output features.
 
     A decoder has ``causal=True``, an encoder does not, and the decoder of an encoder-decoder also has
-    ``cross="attention"``. The embedding of tokens or patches and the output head are the caller's.
+    ``cross="attention"``. The caller adds the embedding of tokens or patches and the output head.
 
     ``dim`` and ``num_heads`` are those of :class:`posenc.nn.Attention`; all arguments that are not listed here are
     those of :class:`posenc.nn.Block`.
 
     Args:
         num_layers: blocks.
-        encoding: one for all blocks, or a :class:`posenc.PerLayer`, or None. Its first place is called once, before the
-            first block. ``model.encoding = other`` gives all blocks another one: a rule for longer texts, or a table
-            for larger images (``model.encoding = model.encoding.resized(8, 8)``).
+        encoding: one for all blocks, or a :class:`posenc.PerLayer`, or None. Its hook of the first place is called
+            once, before the first block. ``model.encoding = other`` gives all blocks another one: a rule for longer
+            texts, or a table for larger images (``model.encoding = model.encoding.resized(8, 8)``).
+
+    Raises:
+        ValueError: as :class:`posenc.nn.Block`; fewer than one layer; a :class:`posenc.PerLayer` for another number of
+            layers.
 
     Example:
         >>> import torch, posenc
@@ -85,7 +89,7 @@ class Transformer(nn.Module):
         super().__setattr__(name, value)
 
     def new_cache(self, max_length: int | None = None) -> list[BlockCache]:
-        """Empty caches of all blocks, for one run of decoding; ``max_length`` takes their memory once."""
+        """Empty caches of all blocks, for one run of decoding; with ``max_length`` their memory is allocated once."""
         return [layer.new_cache(max_length) for layer in self.layers]  # type: ignore[operator]
 
     def forward(

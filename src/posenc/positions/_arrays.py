@@ -1,4 +1,4 @@
-"""Torch inside, and on the way out whatever came in."""
+"""Functions compute with tensors of torch, and return the kind of array that they were given."""
 
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from posenc.kernels.precision import sent
 
+_OF_RANK = {(1,): "1 dimension", (2,): "2 dimensions", (3,): "3 dimensions", (1, 2): "1 or 2 dimensions"}
 Array: TypeAlias = Tensor | NDArray[Any]
 A = TypeVar("A", Tensor, NDArray[Any])
 
@@ -20,7 +21,7 @@ def tensor(name: str, array: Array, *, ndim: tuple[int, ...]) -> Tensor:
     if not isinstance(array, Tensor):
         raise TypeError(f"{name}: got a {type(array).__name__}, expected a torch or a NumPy array.")
     if array.ndim not in ndim:
-        raise ValueError(f"{name}: got shape {tuple(array.shape)}, expected {' or '.join(map(str, ndim))} dimensions.")
+        raise ValueError(f"{name}: got shape {tuple(array.shape)}, expected {_OF_RANK[ndim]}.")
     return array
 
 

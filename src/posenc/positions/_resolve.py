@@ -20,7 +20,7 @@ def resolve(
     batch: int | None = None,
     signed: bool = False,
 ) -> Tensor:
-    """Positions as a tensor ``(length,)`` or ``(batch, length)`` on ``device``, or on the CPU if it cannot hold them.
+    """Positions as a tensor ``(length,)`` or ``(batch, length)`` on ``device``, or on the CPU if that cannot hold them.
 
     Args:
         positions: None for 0, 1, 2, ...; an int to start from; or a tensor, int8 to int64, uint8, float32 or float64,
@@ -32,9 +32,9 @@ def resolve(
         signed: whether a tensor may have negative values.
 
     Raises:
-        TypeError: positions of another type: bfloat16 cannot tell 257 from 256, nor float16 2049 from 2048.
+        TypeError: positions of another type: bfloat16 cannot represent 257, nor float16 2049.
         ValueError: another rank or length; negative, infinite or NaN values, or above 2**53. Values are checked only on
-            the CPU: on another device a check would stall it.
+            the CPU: on another device the check would have to wait for the result.
     """
     if positions is None or (isinstance(positions, (int, np.integer, torch.SymInt)) and type(positions) is not bool):
         offset = 0 if positions is None else positions
@@ -70,13 +70,13 @@ def resolve_coordinates(
 
     Args:
         positions: ``(batch, length, coordinates)``, or ``(1, length, coordinates)`` for the same in every row; values
-            may be negative. What :func:`resolve` takes is a text: all coordinates of a token are its position. A
-            tensor of two dimensions is ``(batch, length)``, also where as many tokens as coordinates would make it
-            ``(length, coordinates)``; those are ``positions[None]``.
-        length, coordinates, batch: what the shape must be.
+            may be negative. Positions in the forms of :func:`resolve` are those of a text: all coordinates of a token
+            equal its position. A tensor of two dimensions is always ``(batch, length)``: pass ``(length, coordinates)``
+            as ``positions[None]``.
+        length, coordinates, batch: the sizes that the shape must have.
         device: where the tokens are.
         name: what an error calls the argument.
-        signed: whether one number for each token may be negative too, because it is no position in a text.
+        signed: whether one number for each token may be negative too, because it is not a position in a text.
 
     Raises:
         TypeError: positions of another type, as in :func:`resolve`.

@@ -18,10 +18,13 @@ def digits(is_digit: A, *, offset: int = 0) -> A:
     Args:
         is_digit: ``(seq,)`` or ``(batch, seq)``: True or 1 where the token is a digit.
         offset: added to the positions of digits. The authors draw one from 0 to 99 for each batch in training, so that
-            longer numbers meet trained positions.
+            longer numbers have trained positions.
 
     Returns:
         The same shape, int64.
+
+    Raises:
+        ValueError: another number of dimensions; a negative offset.
 
     Example:
         >>> import torch

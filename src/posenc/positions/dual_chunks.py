@@ -35,9 +35,9 @@ def dual_chunk(positions: A, *, chunk: int, trained_length: int, clamp: Clamp = 
         chunk: :math:`s`, tokens of a chunk, below the trained length.
         trained_length: :math:`c`, the window that the model was trained with; ``chunk_size`` in ChunkLlama and vLLM,
             whose ``chunk`` is chunk_size minus local_size.
-        clamp: "paper": the last position is c - 1. "code": it is c, and queries to earlier chunks stand at the last
-            successive position, min(2s - 1, c), as in ChunkLlama (the authors) and vLLM: distances up to c, one more
-            than the window has.
+        clamp: "paper": the largest position is c - 1. "code": it is c, and queries to earlier chunks have the last
+            successive position, min(2s - 1, c), as in ChunkLlama (the authors) and vLLM: distances are up to c, one
+            more than in the window.
 
     Returns:
         Four arrays of the same shape and kind: p mod s; p mod s; min(p mod s + s, c - 1); c - 1. "code" changes them as

@@ -30,7 +30,7 @@ def grid(
     step: float | Sequence[float] = 1,
     like: Array | None = None,
 ) -> Any:
-    r"""The coordinates of the patches of an image, a video or a volume; the last axis runs fastest.
+    r"""The coordinates of the patches of an image, a video or a volume, in row-major order.
 
     .. math::  x_a(i) = \mathrm{start}_a + \mathrm{step}_a\,(i - o_a), \qquad i = 0, \dots, n_a - 1
 
@@ -138,13 +138,13 @@ def augmented(
     suffix: int = 0,
     generator: torch.Generator | None = None,
 ) -> A:
-    r"""Coordinates moved, stretched along each axis and scaled at random, so that a model sees images of all sizes.
+    r"""Coordinates that are shifted, stretched along each axis and scaled at random, to train for all image sizes.
 
     .. math::  x_a \leftarrow (x_a + s_a)\,j_a\,r, \quad s_a \sim U(-S, S), \quad \log j_a \sim U(-\log J, \log J),
         \quad \log r \sim U(-\log R, \log R)
 
     Here :math:`S, J, R` are ``shift``, ``jitter`` and ``rescale``. All patches of a row have the same s, j and r, so
-    that their order and their relative distances along an axis stay; each row has its own.
+    their order and their relative distances along an axis do not change; each row has its own.
 
     Args:
         positions: ``(rows, seq, axes)``, as :func:`grid` gives them; DINOv3's are ``unit="centred"``.
@@ -153,7 +153,7 @@ def augmented(
         rescale: the largest factor of all axes together, 1 or more; 2 in DINOv3.
         prefix: the number of tokens before the patches; their coordinates do not change.
         suffix: the same after the patches.
-        generator: of the random numbers. In training only.
+        generator: of the random numbers. Use the function only in training.
 
     Returns:
         The same shape and kind, float64.

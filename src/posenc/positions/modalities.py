@@ -52,7 +52,7 @@ def multimodal(
     Qwen2.5-VL                  time_steps=second_per_grid_ts, positions_per_second=tokens_per_second
     Qwen3-VL, Qwen3.5, GLM-4V,  frames="apart"
     GLM-4.6V, GLM-OCR, Cosmos 3
-    GLM-Image                   merge=1, the grids of images to be made behind, the last one first
+    GLM-Image                   merge=1; the grids of images to generate come last, in reverse order
     Ernie 4.5 VL                time_merge=temporal_merge_size
     Qwen2.5-Omni                time_steps=second_per_grids, positions_per_second=position_id_per_seconds,
                                 marks="shared"
@@ -70,7 +70,7 @@ def multimodal(
     Args:
         kinds: ``(batch, seq)`` or ``(seq,)``: 0 for text, 1 for image, 2 for video, 3 for sound
             (``mm_token_type_ids``).
-        image_grids: ``(count, 3)``: frames, rows and columns of patches, in the order in which the images stand in the
+        image_grids: ``(count, 3)``: frames, rows and columns of patches, in the order of the images in the
             batch (``image_grid_thw``).
         video_grids: the same of the videos (``video_grid_thw``).
         merge: how many patches along height and along width become one token (``spatial_merge_size``): 2 in the Qwen
@@ -78,7 +78,7 @@ def multimodal(
         mask: as kinds: 1 for tokens, 0 for padding, which gets position 0. In a pack, the number of each token's
             document, from 1 on: positions start from 0 in each.
         documents: as kinds: to which document of a pack each token belongs, any numbers, as for
-            :func:`from_documents`; positions start from 0 in each. What the mask calls padding belongs to none.
+            :func:`from_documents`; positions start from 0 in each. Padding of the mask belongs to none.
         frames: "together", one block of t x h x w for each video (Qwen2-VL, Qwen2.5-VL), or "apart", one block of h x w
             for each frame, with a text such as its time before each (Qwen3-VL, GLM-4V).
         time_merge: the number of frames of a video that become one (``temporal_merge_size`` of Ernie 4.5 VL).
@@ -97,8 +97,8 @@ def multimodal(
         continues at ``positions.amax() + 1``.
 
     Raises:
-        ValueError: a mask or documents of another shape; grids that are missing, left over, or do not fill the tokens
-            that are there for them.
+        ValueError: a mask or documents of another shape; grids that are missing, left over, or of another size than
+            their tokens; an unknown kind.
 
     Differs from transformers: where the grid of a video with sound is larger than its times, the Omni models of
     transformers continue after the last piece, the sound or the video, and so may use a position twice. Here a text
@@ -128,12 +128,14 @@ def multimodal(
     of_token = tensor("multimodal", kinds, ndim=(1, 2))
     of_token = of_token.to(float64_device(of_token.device))
     rows = of_token.view(-1, of_token.shape[-1])
-    numbers = _documents(of_token, mask, documents).reshape(rows.shape)
+    numbers = _documents("multimodal", of_token, mask, documents).reshape(rows.shape)
     dtype = torch.float64 if times == "exact" else torch.int64
     blocks = {
-        1: _blocks(_grids(image_grids, merge), "together", None),
+        1: _blocks(_grids("multimodal", image_grids, merge), "together", None),
         2: _blocks(
-            _grids(video_grids, merge, time_merge), frames, _steps(video_grids, time_steps, positions_per_second, times)
+            _grids("multimodal", video_grids, merge, time_merge),
+            frames,
+            _steps(video_grids, time_steps, positions_per_second, times),
         ),
     }
     positions = torch.zeros(*rows.shape, 3, dtype=dtype, device=rows.device)
@@ -183,8 +185,8 @@ def hunyuan_vl(
         transformers, so that the same row gives other numbers elsewhere in a batch.
 
     Raises:
-        ValueError: a mask or documents of another shape; grids that are missing, left over, or do not fill the tokens
-            that are there for them.
+        ValueError: a mask or documents of another shape; grids that are missing, left over, or of another size than
+            their tokens; an unknown kind.
 
     Example:
         >>> import torch
@@ -202,8 +204,8 @@ def hunyuan_vl(
         raise ValueError(f"hunyuan_vl: got axes {axes!r}, expected 3 or 4.")
     of_token = tensor("hunyuan_vl", kinds, ndim=(1, 2))
     rows = of_token.view(-1, of_token.shape[-1])
-    numbers = _documents(of_token, mask, documents).reshape(rows.shape)
-    images = iter(enumerate(_grids(image_grids, merge)))
+    numbers = _documents("hunyuan_vl", of_token, mask, documents).reshape(rows.shape)
+    images = iter(enumerate(_grids("hunyuan_vl", image_grids, merge)))
     positions = torch.zeros(*rows.shape, 4, dtype=torch.int64, device=rows.device)
     for row, own_numbers, out in zip(rows, numbers, positions, strict=True):
         for number in dict.fromkeys(own_numbers[own_numbers != 0].tolist()):
@@ -212,12 +214,15 @@ def hunyuan_vl(
             for kind, start, end in _runs(row[own].tolist()):
                 if kind == _TEXT:
                     continue
-                image, (_, height, width) = next(images, (0, (0, 0, 0))) if kind == 1 else (0, (0, 0, 0))
+                if kind != 1:
+                    raise ValueError(f"hunyuan_vl: got kind {kind}, expected 0 (text) or 1 (image).")
+                image, (_, height, width) = next(images, (0, (0, 0, 0)))
                 inside = height * (width + 1)
                 if not inside or end - start not in (inside, inside + 2):
+                    expected = f"{inside} or {inside + 2} for its grid" if inside else "a grid for them in image_grids"
                     raise ValueError(
-                        f"hunyuan_vl: got {end - start} tokens of kind {kind} at token {start} of a row, expected "
-                        f"{inside} or {inside + 2} of kind 1 for the grid of this image; check the grids and merge."
+                        f"hunyuan_vl: got {end - start} image tokens from token {start} of a row on, expected "
+                        f"{expected}; check the grids, their order, and merge."
                     )
                 first = start + (end - start - inside) // 2
                 grid = torch.cartesian_prod(torch.arange(height), torch.arange(width + 1)).flip(-1)
@@ -231,16 +236,16 @@ def hunyuan_vl(
     return like(positions[..., 4 - axes :].reshape(*of_token.shape, axes), kinds)
 
 
-def _documents(kinds: Tensor, mask: Array | None, documents: Array | None) -> Tensor:
+def _documents(who: str, kinds: Tensor, mask: Array | None, documents: Array | None) -> Tensor:
     """The number of each token's document, from 1 on, and 0 for padding."""
     numbers = torch.ones_like(kinds, dtype=torch.int64)
     for name, given in (("a mask", mask), ("documents", documents)):
         if given is None:
             continue
-        array = tensor("multimodal", given, ndim=(1, 2)).to(kinds.device)
+        array = tensor(who, given, ndim=(1, 2)).to(kinds.device)
         if array.numel() != kinds.numel():
             raise ValueError(
-                f"multimodal: got {name} of shape {tuple(array.shape)} for kinds of shape {tuple(kinds.shape)}, "
+                f"{who}: got {name} of shape {tuple(array.shape)} for kinds of shape {tuple(kinds.shape)}, "
                 "expected one number for each token."
             )
         if name == "a mask":
@@ -255,11 +260,11 @@ def _documents(kinds: Tensor, mask: Array | None, documents: Array | None) -> Te
     return numbers
 
 
-def _grids(grids: Array | None, merge: int, time_merge: int = 1) -> list[tuple[int, int, int]]:
+def _grids(who: str, grids: Array | None, merge: int, time_merge: int = 1) -> list[tuple[int, int, int]]:
     """Frames, rows and columns of each image or video, in tokens."""
     if grids is None:
         return []
-    return [(t // time_merge, h // merge, w // merge) for t, h, w in tensor("multimodal", grids, ndim=(2,)).tolist()]
+    return [(t // time_merge, h // merge, w // merge) for t, h, w in tensor(who, grids, ndim=(2,)).tolist()]
 
 
 def _steps(
@@ -350,8 +355,9 @@ def _next(blocks: dict[int, Iterator[Tensor]], kind: int, tokens: int, at: int, 
     """The next block of this kind, which must fit into this many tokens, or fill them."""
     block = next(blocks[kind], torch.empty(0, 3, dtype=torch.int64))
     if not 0 < len(block) <= tokens or (whole and len(block) != tokens):
+        grid = f"a grid of {len(block)} tokens" if len(block) else "no grid"
         raise ValueError(
-            f"multimodal: got {tokens} {_KINDS[kind]} tokens from token {at} of a row on, and the grid given for them "
-            f"has {len(block) or 'no'} patches; check the grids, their order, and merge."
+            f"multimodal: got {tokens} {_KINDS[kind]} tokens from token {at} of a row on, and {grid} for them; check "
+            "the grids, their order, and merge."
         )
     return block

@@ -15,6 +15,9 @@ def from_lengths(cumulative_lengths: A) -> A:
     Returns:
         ``(tokens,)``, int64.
 
+    Raises:
+        ValueError: another number of dimensions; ends that do not start with 0 or that decrease.
+
     Example:
         >>> import torch
         >>> from_lengths(torch.tensor([0, 3, 5, 9]))
@@ -39,6 +42,9 @@ def from_documents(document_ids: A) -> A:
 
     Returns:
         The same shape, int64.
+
+    Raises:
+        ValueError: another number of dimensions.
 
     Example:
         >>> import torch

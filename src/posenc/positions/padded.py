@@ -13,6 +13,9 @@ def from_mask(mask: A) -> A:
         ``(batch, seq)`` or ``(seq,)``, int64: 0, 1, 2, ... over the tokens of a row. Padding gets the position of the
         previous token, or 0 if there is none; this value has no effect if attention masks the padding.
 
+    Raises:
+        ValueError: another number of dimensions; values other than 0 and 1.
+
     Example:
         >>> import torch
         >>> from_mask(torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]]))  # left, and right

@@ -20,7 +20,7 @@ def skipwise(
     generator: torch.Generator | None = None,
     like: Array | None = None,
 ) -> Any:
-    """Positional skip-wise training: chunks of the text, with random jumps between them up to the target length.
+    """Positions for skip-wise training: consecutive in each chunk, with random jumps up to the target length.
 
     ::
 
@@ -36,7 +36,7 @@ def skipwise(
         like: a tensor or an array; the result is of its kind. A tensor on the CPU by default.
 
     Returns:
-        ``(length,)``, int64, from 0 and below target_length, rising.
+        ``(length,)``, int64, from 0, ascending, below target_length.
 
     Raises:
         ValueError: a target below the length; more chunks than tokens; an unknown name, or "authors" for another number

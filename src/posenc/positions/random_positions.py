@@ -24,7 +24,7 @@ def randomized(
 
     Args:
         length: how many tokens there are.
-        max_length: the number of positions to draw from; the longest text that the model will read.
+        max_length: the number of positions to draw from: the length of the longest text that the model will read.
         rows: the number of rows, drawn independently; by default one row without a batch dimension.
         generator: of the random numbers.
         like: a tensor or an array; the result is of its kind. A tensor on the CPU by default.
@@ -33,7 +33,7 @@ def randomized(
         ``(length,)`` or ``(rows, length)``, int64.
 
     Raises:
-        ValueError: more tokens than positions.
+        ValueError: more tokens than positions; ``rows`` below 1.
 
     Example:
         >>> import torch
@@ -45,6 +45,7 @@ def randomized(
         Ruoss et al. Randomized Positional Encodings Boost Length Generalization of Transformers. 2023.
         arXiv:2305.16843, section 3.1.
     """
-    check_at_least("randomized", length=(length, 0), max_length=(max_length, length))
-    drawn = [torch.randperm(max_length, generator=generator)[:length].sort().values for _ in range(rows or 1)]
+    count = 1 if rows is None else rows
+    check_at_least("randomized", length=(length, 0), max_length=(max_length, length), rows=(count, 1))
+    drawn = [torch.randperm(max_length, generator=generator)[:length].sort().values for _ in range(count)]
     return as_given(drawn[0] if rows is None else torch.stack(drawn), like)

@@ -24,6 +24,9 @@ def grouped(positions: A, *, group: int, window: int) -> tuple[A, A]:
         Compute the scores twice: with these positions where the distance is at least w, and with ``positions`` where it
         is smaller; then apply one softmax.
 
+    Raises:
+        ValueError: another number of dimensions; a group or a window below 1.
+
     Example:
         >>> import torch
         >>> p = torch.arange(10)

@@ -13,11 +13,14 @@ def sequential(length: int, *, offset: int = 0, like: Array | None = None) -> An
 
     Args:
         length: how many tokens there are.
-        offset: where they start: the number of tokens in the cache, when decoding.
+        offset: the first position: when decoding, the number of tokens in the cache.
         like: a tensor or an array; the result is of its kind, on its device. A tensor on the CPU by default.
 
     Returns:
         ``(length,)``, int64.
+
+    Raises:
+        ValueError: a negative length or offset.
 
     Example:
         >>> sequential(5)

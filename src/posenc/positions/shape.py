@@ -7,7 +7,7 @@ from posenc.positions._arrays import A, check_at_least, like, tensor
 
 
 def shifted(positions: A, *, max_shift: int, generator: torch.Generator | None = None) -> A:
-    """All positions of a row moved by one random number, so that an absolute encoding learns to look at differences.
+    """All positions of a row shifted by one random number, so that an absolute encoding learns to use differences.
 
     ::
 
@@ -16,10 +16,13 @@ def shifted(positions: A, *, max_shift: int, generator: torch.Generator | None =
     Args:
         positions: ``(seq,)`` or ``(batch, seq)``.
         max_shift: the shift of each row is drawn from 0 to this; 0 changes nothing.
-        generator: of the random numbers. In training only.
+        generator: of the random numbers. Use the function only in training.
 
     Returns:
         The same shape and kind.
+
+    Raises:
+        ValueError: another number of dimensions; a negative ``max_shift``.
 
     Example:
         >>> import torch

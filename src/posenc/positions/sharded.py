@@ -10,7 +10,7 @@ Scheme = Literal["contiguous", "zigzag"]
 
 
 def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim: int | None = None) -> A:
-    """The part of a sequence that one rank of a context-parallel group has: of positions, tokens, queries, ...
+    """The part of positions, tokens, queries, ... that belongs to one rank of a context-parallel group.
 
     Cut the positions in the same way as the tokens; encodings need nothing else:
 
@@ -27,7 +27,7 @@ def shard(array: A, *, rank: int, ranks: int, scheme: Scheme = "contiguous", dim
         rank: 0 to ranks - 1.
         ranks: how many there are.
         scheme: "contiguous" or "zigzag" (Megatron, TransformerEngine).
-        dim: along which the tokens lie; the last by default, where there are one or two.
+        dim: the dimension of the tokens; by default the last, if there are one or two.
 
     Returns:
         The part, of the same kind.
@@ -61,7 +61,10 @@ def _dim(function: str, whole: torch.Tensor, dim: int | None) -> int:
 
 
 def unshard(parts: list[A], *, scheme: Scheme = "contiguous", dim: int | None = None) -> A:
-    """The inverse of :func:`shard`: the whole, from the parts of all ranks in order.
+    """The inverse of :func:`shard`: the whole sequence, from the parts of all ranks in order.
+
+    Raises:
+        ValueError: no parts, parts of different shapes, or an unknown scheme.
 
     Example:
         >>> import torch
