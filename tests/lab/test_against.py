@@ -84,6 +84,15 @@ def test_images_and_pipelines_are_compared_too() -> None:
     assert compare(both, moved).layers[1].others[0].startswith("positions are grid(4, 4) in A and grid(4, 4, start=1)")
 
 
+def test_what_cannot_be_read_is_not_called_the_same() -> None:
+    parts = {"model_type": "own_vlm", "text_config": LLAMA, "vision_config": {"model_type": "own", "hidden_size": 64}}
+    found = compare(describe(parts), describe(LLAMA))
+    assert found.aside == ("not read in A: vision_config: own",)
+    console = Console(file=io.StringIO(), width=100)
+    show(found, console)
+    assert "not read in A: vision_config: own" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_the_coordinates_of_a_text_with_images() -> None:
     vl = {**LLAMA, "model_type": "qwen2_vl_text"}
     sections = [

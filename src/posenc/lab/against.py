@@ -72,7 +72,7 @@ class Comparison:
         b: that of B.
         positions: where angles were compared.
         layers: kinds of layers.
-        aside: parts that only one of the two has, in words.
+        aside: parts that only one of the two has, or that could not be read, in words.
     """
 
     a: str
@@ -115,6 +115,8 @@ def compare(a: Description, b: Description, *, to: int | None = None) -> Compari
                 found.append(_difference(part, one, other, layers, positions, to))
         else:
             aside.append(f"{part}: {'A' if part in sides[0] else 'B'} alone has it, so it is not compared")
+    for side, description in zip("AB", (a, b), strict=True):
+        aside += [f"not read in {side}: {text}" for text in description.unread]
     return Comparison(a.model_type, b.model_type, positions, tuple(found), tuple(aside))
 
 

@@ -70,6 +70,14 @@ def test_a_label_is_fit_for_a_file_name(text: str, label: str) -> None:
     assert parse(text).label == label
 
 
+def test_a_long_label_still_names_a_folder_and_one_encoding() -> None:
+    """The folder of a run was made before that of a trial failed: "File name too long"."""
+    one, other = (parse(f"rope:frequencies=Custom([{'0.5,' * 80}{last}])").label for last in (0.25, 0.125))
+    assert max(len(one), len(other)) < 100
+    assert one.startswith("rope-frequencies=Custom--0.5-")
+    assert one != other
+
+
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'rope'"):
         parse("roep")

@@ -290,6 +290,19 @@ def test_a_run_that_is_cut_off_keeps_what_is_done_and_goes_on(
     assert one["verdict"] == other["verdict"]
 
 
+def test_a_run_goes_on_in_another_working_directory(
+    tiny_model, begin: Begin, prose: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    tiny_model()
+    monkeypatch.chdir(tmp_path)
+    run = begin(Path("tiny"), rules=["linear:4"], texts=[Path("prose.txt")])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    extend.resume(run, extend.Ending(save=tmp_path / "longer", tune=1, window=32), quiet())
+    assert (tmp_path / "longer" / "config.json").exists()
+
+
 def test_a_search_that_is_cut_off_goes_on(tiny_model, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = tiny_model(), [0]
     unbroken = begin(model, search=6, rules=["linear:4"], name="unbroken")

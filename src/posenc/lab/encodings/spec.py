@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from posenc.encoding import Encoding
 
 T = TypeVar("T")
+LONGEST_LABEL = 80
+"""Characters of a label, which is a part of a folder's name: longer ones end with a digest."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,10 @@ class Spec:
         """A short name for file names and legends: ``rope``, ``rope-pairing=interleaved``, ``Mine-width=3``."""
         _, _, options = _split(self.text)
         kept = "".join(character if character.isalnum() or character in "=._+" else "-" for character in options)
-        return f"{self.name}-{kept}".strip("-") if options else self.name
+        label = f"{self.name}-{kept}".strip("-")
+        if len(label) <= LONGEST_LABEL:
+            return label
+        return f"{label[:LONGEST_LABEL]}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
 
     def load(self) -> "type[Encoding]":
         """The class."""

@@ -30,7 +30,7 @@ class ExtendConfig:
     """A whole run, as stored in RUN/config.json.
 
     Attributes:
-        model: the model, as the user named it.
+        model: the model: the absolute path of a folder or file, or the name of a package.
         label: its short name.
         files: its files by name, with size and a digest of samples: they must not change within a run.
         positions: the kind of its positional encoding, "rotary" or "learned".

@@ -89,7 +89,7 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, C
         check_search(checkpoint, length)
     read = tokens(texts, checkpoint.tokenizer, length)
     config = ExtendConfig(
-        model=preview.source,
+        model=str(Path(preview.source).absolute()) if Path(preview.source).exists() else preview.source,
         label=preview.label,
         files=fingerprint(preview),
         positions=checkpoint.kind,

@@ -27,7 +27,7 @@ def documents(paths: Sequence[Path]) -> tuple[list[Document], list[dict[str, Any
     """
     if paths:
         own = [Document(path.name, read_text(path)) for path in paths]
-        return own, [{**one.describe(), "path": str(path)} for one, path in zip(own, paths, strict=True)]
+        return own, [{**one.describe(), "path": str(path.absolute())} for one, path in zip(own, paths, strict=True)]
     corpus = shipped()
     novels = [*corpus.train, *corpus.validation]
     return [Document(one.name, joined_lines(one.text)) for one in novels], [one.describe() for one in novels]
