@@ -38,14 +38,14 @@ Q = torch.zeros(1, 2, 4, 64)
         (lambda: posenc.AxialRoPE(64, custom_freqs=[1.0]), r"frequencies=Custom\(rates\)"),
         (lambda: posenc.RoPE(64, base_rescale_factor=4.0), r"frequencies=NTK\(factor\)"),  # x-transformers
         (lambda: posenc.RoPE(64, rope_scaling={"rope_type": "llama3"}), "describe of posenc.integrations"),
-        (lambda: posenc.RoPE(64, max_position_embeddings=4096), "leave it out: no table ends"),
+        (lambda: posenc.RoPE(64, max_position_embeddings=4096), "leave it out: no table of it ends"),
         (lambda: posenc.RoPE(64, num_heads=8), "leave it out: all heads"),
         (lambda: posenc.RoPE(64, use_xpos=True), "posenc.XPos"),
-        (lambda: posenc.ALiBi(8, max_seq_len=4096), "leave it out: no table ends"),
+        (lambda: posenc.ALiBi(8, max_seq_len=4096), "leave it out: no table of it ends"),
         (lambda: posenc.Sinusoidal(d_model=64, dropout=0.1, max_len=5000), "call it dim"),
-        (lambda: posenc.Sinusoidal(64, max_len=5000), "leave it out: no table ends"),  # PyTorch's tutorial
-        (lambda: posenc.Sinusoidal(64, dropout=0.1), "a torch.nn.Dropout behind it"),
-        (lambda: posenc.Learned(64, length=5, device="cpu"), r"where .to\(\) moves it"),
+        (lambda: posenc.Sinusoidal(64, max_len=5000), "leave it out: no table of it ends"),  # PyTorch's tutorial
+        (lambda: posenc.Sinusoidal(64, dropout=0.1), "a torch.nn.Dropout after it"),
+        (lambda: posenc.Learned(64, length=5, device="cpu"), r".to\(\) moves its parameters"),
         (lambda: posenc.make("rope", dim=64, num_heads=4, theta=5e5), r"frequencies=Geometric\(base=...\)"),
         (lambda: posenc.make("learned", dim=64, num_heads=4, context_length=512), "call it length"),
     ],

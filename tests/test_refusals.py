@@ -116,7 +116,7 @@ def test_coordinates_in_half_precision_are_refused():
 @pytest.mark.parametrize("name", ENCODINGS)
 @pytest.mark.parametrize("positions", [2**63 - 1, 2**53, torch.arange(5) + 2**60], ids=str)
 def test_positions_past_what_is_exact_are_refused(name, positions):
-    with pytest.raises(ValueError, match=r"expected at most 2\*\*53|cannot hold the scale"):
+    with pytest.raises(ValueError, match=r"expected at most 2\*\*53|cannot represent the scale"):
         ENCODINGS[name].on_queries_keys(Q, Q, positions)
 
 
@@ -153,7 +153,7 @@ def test_attention_refuses_what_it_would_get_wrong_in_silence():
         posenc.attention(Q, Q, Q, dropout_p=1.5)
     with pytest.raises(TypeError, match=r"got window 2.0"):
         posenc.attention(Q, Q, Q, window=2.0)
-    with pytest.raises(ValueError, match="got v of 8 channels, expected 16, which Shaw adds to"):
+    with pytest.raises(ValueError, match="got v of 8 channels, expected 16, because Shaw adds to the values"):
         posenc.attention(Q, Q, Q[..., :8], posenc.scores.Shaw(num_heads=4, head_dim=16))
     assert (
         posenc.attention(Q, Q, Q[..., :8], posenc.scores.Shaw(num_heads=4, head_dim=16, values="none")).shape[-1] == 8

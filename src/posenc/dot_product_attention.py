@@ -171,8 +171,8 @@ def _problem(
         contextual, adds = True, part.value_dim
     if adds is not None and v.shape[-1] not in (adds, head_dim):  # equal ones are answered as q's
         raise ValueError(
-            f"attention: got v of {v.shape[-1]} channels, expected {adds}, which {type(part).__name__} adds to; build "
-            f"the encoding with head_dim={v.shape[-1]}, or with nothing that it adds to the values."
+            f"attention: got v of {v.shape[-1]} channels, expected {adds}, because {type(part).__name__} adds to the "
+            f"values; build the encoding with head_dim={v.shape[-1]}, or so that it does not change the values."
         )
     acts: Any = part  # what a kernel asks for its bias
     if encoding is not None and encoding.scales_scores:

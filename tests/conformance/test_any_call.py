@@ -354,7 +354,7 @@ def draw(seed: int) -> str:
             "cannot take this call",
             "whose bias separates",
             "for keys at or before their query",
-            "which Shaw adds to",
+            "because Shaw adds to the values",
         )
         assert spoil is not None or any(reason in text for reason in reasons), f"draw {seed}: {text}"
         return "refused"

@@ -101,10 +101,10 @@ def test_detr_counts_the_pixels_of_padded_images() -> None:
     whole = SinusoidalGrid.coordinates_as_in("detr", 6, 8, mask=torch.ones(1, 6, 8))
     torch.testing.assert_close(whole, SinusoidalGrid.coordinates_as_in("detr", 6, 8))
     with pytest.raises(
-        ValueError, match=r"got a mask of shape \(2, 6, 8\) for 'mae', expected a mask with the convention 'detr' alone"
+        ValueError, match=r"got a mask of shape \(2, 6, 8\) for 'mae', expected a mask only with the convention 'detr'"
     ):
         SinusoidalGrid.coordinates_as_in("mae", 6, 8, mask=mask)
-    with pytest.raises(ValueError, match=r"with the convention 'detr' alone, of shape \(batch, 6, 9\)"):
+    with pytest.raises(ValueError, match=r"with the convention 'detr', of shape \(batch, 6, 9\)"):
         SinusoidalGrid.coordinates_as_in("detr", 6, 9, mask=mask)
 
 

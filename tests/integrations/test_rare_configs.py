@@ -82,7 +82,7 @@ def test_sizes_under_a_name_that_the_class_does_not_read() -> None:
     """llm_analysis/model_configs/NousResearch_Llama-2-7b-hf.json of cli99/llm-analysis, and names of other trainers."""
     llama: dict[str, Any] = {"model_type": "llama", "num_layers": 32, "n_head": 32, "hidden_dim": 4096}
     described = describe({**llama, "max_seq_len": 4096, "vocab_size": 32000})
-    assert described.unread == ("max_seq_len, 4096: its class reads another key, and takes 2048 in its place",)
+    assert described.unread == ("max_seq_len, 4096: its class reads another key, and uses 2048 instead",)
     for key, value, right in (("d_model", 2048, "hidden_size"), ("kv_channels", 64, "head_dim")):
         with pytest.raises(ValueError, match=rf"{key} is {value}, and LlamaConfig .* rename it to {right}"):
             describe({"model_type": "llama", "num_hidden_layers": 32, "num_attention_heads": 32, key: value})

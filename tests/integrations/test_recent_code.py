@@ -217,7 +217,9 @@ def test_k2_horizon_rotates_the_first_pairs_of_the_halves() -> None:
     expected[..., :4], expected[..., 8:12] = pair.real, pair.imag
     torch.testing.assert_close(rotated, expected, rtol=1e-6, atol=1e-6)
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192, "rope_theta": 1e7}
-    with pytest.raises(ValueError, match="the rule 'yarn' beside rope_head_dim 64 of head_dim 128"):
+    with pytest.raises(
+        ValueError, match="posenc does not support the rule 'yarn' with rope_head_dim 64 of head_dim 128"
+    ):
         describe({**config, "rope_head_dim": 64, "rope_parameters": yarn})
     (scaled,) = describe({**config, "rope_parameters": yarn})
     assert isinstance(scaled.encoding, RoPE)

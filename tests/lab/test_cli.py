@@ -426,7 +426,7 @@ def test_a_fault_of_posenc_is_called_so(call, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cli, "app", fail)
     code, _, err = call("compare")
     assert code == 70
-    assert err.startswith("posenc compare: internal error, a fault of posenc; --debug shows where: TypeError")
+    assert err.startswith("posenc compare: internal error, a bug in posenc; --debug shows where: TypeError")
 
 
 def test_inspect_and_diagnose_give_json(call, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_positions_that_no_number_can_scale_are_refused() -> None:
         assert bool((q != 0).any() and (k != 0).any())
         with pytest.raises(ValueError, match=f"got a position {last} tokens from the centre 0"):
             xpos.rotate(ones(1, dtype), last)
-    with pytest.raises(ValueError, match=r"torch.float16 cannot hold the scale; expected less than 3399"):
+    with pytest.raises(ValueError, match=r"torch.float16 cannot represent the scale; expected less than 3399"):
         xpos.rotate(ones(1, torch.float16), 3399)
 
 

@@ -92,5 +92,5 @@ def test_queries_of_another_width_and_places_outside_are_refused() -> None:
     encoding = DecomposedBias(2, 4, window=(2, 2), prefix=1)
     with pytest.raises(ValueError, match="q has head_dim 8 but this encoding was built for head_dim 4"):
         posenc.attention(*torch.zeros(3, 1, 2, 5, 8), encoding)
-    with pytest.raises(ValueError, match="got position 5, expected below 5: a window of 2 x 2 places after 1"):
+    with pytest.raises(ValueError, match="got position 5, expected below 5: a window of 2 x 2 patches after 1"):
         posenc.attention(*torch.zeros(3, 1, 2, 6, 4), encoding)

@@ -205,7 +205,7 @@ class SinusoidalGrid(EmbeddingEncoding):
             got, expected = ", ".join(sorted(given)), ", ".join(sorted(wanted))
             raise ValueError(
                 f"coordinates_as_in: got shape {shape} and {got or 'no base or table'} for {convention!r}, expected "
-                f"{len(plan.order)} sides and {expected or 'neither of them'}."
+                f"{len(plan.order)} sides and {expected or 'no base or table'}."
             )
         scales = {"pixart": {"scale"}, "sd3": {"scale"}, "cogvideox": {"scale", "time_scale"}}.get(convention, set())
         for name, divisor in {"scale": scale, "time_scale": time_scale}.items():
@@ -221,8 +221,8 @@ class SinusoidalGrid(EmbeddingEncoding):
                     raise ValueError(f"coordinates_as_in: got {name} {value}, expected above 0.")
         if mask is not None and (convention != "detr" or mask.ndim != 3 or mask.shape[1:] != shape):
             raise ValueError(
-                f"coordinates_as_in: got a mask of shape {tuple(mask.shape)} for {convention!r}, expected a mask with "
-                f"the convention 'detr' alone, of shape (batch, {', '.join(map(str, shape))})."
+                f"coordinates_as_in: got a mask of shape {tuple(mask.shape)} for {convention!r}, expected a mask only "
+                f"with the convention 'detr', of shape (batch, {', '.join(map(str, shape))})."
             )
         if mask is not None:
             return _counted(as_float64(mask))

@@ -96,10 +96,10 @@ _HOW = {
 
 #: Names of other libraries, where the class has nothing of the kind -> why.
 _LEAVE_OUT = {
-    **dict.fromkeys(_LENGTHS, "no table ends at a length"),
-    **dict.fromkeys((*_HEADS, "num_heads"), "all heads are treated alike"),
-    **dict.fromkeys(("device", "dtype"), "what it learns goes where .to() moves it, and all else follows the input"),
-    "dropout": "put a torch.nn.Dropout behind it",
+    **dict.fromkeys(_LENGTHS, "no table of it ends at a length"),
+    **dict.fromkeys((*_HEADS, "num_heads"), "all heads get the same encoding"),
+    **dict.fromkeys(("device", "dtype"), ".to() moves its parameters, and all else follows the input"),
+    "dropout": "add a torch.nn.Dropout after it",
     **dict.fromkeys(("use_xpos", "xpos_scale_base"), "posenc.XPos is the encoding that has this"),
 }
 
@@ -125,7 +125,7 @@ def check_names(cls: type, given: Mapping[str, object]) -> None:
             raise TypeError(f"{cls.__name__}: got {name}={_short(given[name])}, expected {right}; {how}.")
         if name in _LEAVE_OUT:
             raise TypeError(
-                f"{cls.__name__}: got {name}={_short(given[name])}, expected nothing of the kind; leave it out: "
+                f"{cls.__name__}: got {name}={_short(given[name])}, expected no such argument; leave it out: "
                 f"{_LEAVE_OUT[name]}."
             )
 
@@ -221,8 +221,8 @@ def refuse_change(built: object, name: str) -> NoReturn:
     """
     cls = type(built).__name__
     raise AttributeError(
-        f"{cls}: got another {name} for an encoding that is built, expected none, because its tables would not follow; "
-        f"build another {cls} with {name}=..., and give that to the model."
+        f"{cls}: got another {name} for an encoding that is built, expected no change, because its tables are "
+        f"computed; build another {cls} with {name}=..., and give that to the model."
     )
 
 

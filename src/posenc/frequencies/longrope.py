@@ -93,7 +93,7 @@ class LongRoPE(Frequencies):
         if len(self.short_factors) != len(self.long_factors):
             raise ValueError(
                 f"LongRoPE: got {len(self.short_factors)} short_factors and {len(self.long_factors)} long_factors, "
-                "expected lists of one length, with one factor for each pair."
+                "expected lists of the same length, with one factor for each pair."
             )
         if self.factor is not None:
             check_factor("LongRoPE", self.factor)

@@ -35,7 +35,7 @@ class Places:
         if number is not None and positions is None and (grid is None or number != len(grid)):
             raise ValueError(
                 f"replace: {type(encoding).__name__} reads {number} coordinates of a token, and "
-                + ("the model has no grid of patches" if grid is None else f"a patch of the model's has {len(grid)}")
+                + ("the model has no grid of patches" if grid is None else f"a patch of the model has {len(grid)}")
                 + "; give positions=, of shape (1, tokens, coordinates)."
             )
         if positions is not None and (positions.ndim != 3 or positions.shape[-1] != (number or 1)):

@@ -66,7 +66,7 @@ class Patch:
             self.step(lambda: setattr(target, name, value), lambda: delattr(target, name))
 
     def swap(self, tensors: dict[str, Any], key: str, new: Tensor | None) -> None:
-        """Put another tensor in the place of one of a module's; going back, the old one follows to its device."""
+        """Replace a tensor of a module; undoing moves the old tensor to the device of the new one."""
         before = tensors[key]
 
         def undo() -> None:

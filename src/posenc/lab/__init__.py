@@ -1,4 +1,4 @@
-"""The ``posenc`` command: which encoding should I use, and how did one idea lead to the next, answered by measurement.
+"""The ``posenc`` command, which compares encodings by measurement.
 
 ``__main__`` starts it, ``cli`` declares the verbs, ``compare`` and ``extend`` are the jobs. :func:`load` reads a run.
 """
@@ -9,15 +9,15 @@ from typing import Any
 
 
 def load(run: str | os.PathLike[str]) -> Any:
-    """Return every number of a run of ``posenc compare`` or ``posenc extend`` as a tidy table, one number a row.
+    """Return every number of a run of ``posenc compare`` or ``posenc extend`` as a tidy table, one number in each row.
 
     Args:
         run: the folder of the run, such as "runs/latest".
 
     Returns:
         A pandas DataFrame if pandas is installed, otherwise a list of dicts with the same columns. The column
-        "measure" names the quantity, "unit" is its unit, and "value" is the number. The other columns say what it is a
-        number of (encoding or rule, seed, length, position, ...), and are None where they do not apply. Every run of
+        "measure" names the quantity, "unit" is its unit, and "value" is the number. The other columns say what was
+        measured (encoding or rule, seed, length, position, ...), and are None where they do not apply. Every run of
         the same kind has the same columns.
 
     Raises:

@@ -106,7 +106,7 @@ def _explain(error: Exception, verb: str = "") -> int:
         message = str(error)
     else:
         what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        message, code = f"internal error, a fault of posenc; --debug shows where: {what}", BUG
+        message, code = f"internal error, a bug in posenc; --debug shows where: {what}", BUG
     for prefix in ("posenc: ", f"posenc {verb}: ", f"{verb}: ", "describe: "):
         message = message.removeprefix(prefix) if verb else message.removeprefix("posenc: ")
     print(_printable(f"posenc {verb}: {message}" if verb else f"posenc: {message}"), file=sys.stderr)

@@ -114,8 +114,8 @@ class XPos(Rotation):
         reach = self._reach(dtype)
         if positions.numel() and (far := (positions - self.centre).abs().max().item()) >= reach:
             raise ValueError(
-                f"XPos: got a position {far} tokens from the centre {self.centre}, where {dtype} cannot hold the "
-                f"scale; expected less than {reach}; move the centre, raise scale_base, or use another dtype."
+                f"XPos: got a position {far} tokens from the centre {self.centre}, where {dtype} cannot represent "
+                f"the scale; expected less than {reach}; move the centre, raise scale_base, or use another dtype."
             )
 
     def _reach(self, dtype: torch.dtype) -> int:

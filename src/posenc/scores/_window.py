@@ -1,4 +1,4 @@
-"""Places in a window of an image."""
+"""Patches in a window of an image."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def check_prefix(name: str, prefix: int, most: int | None = None) -> int:
     """How many tokens stand before the window."""
     if prefix < 0 or (most is not None and prefix > most):
         expected = "0 or above" if most is None else f"0 to {most}"
-        raise ValueError(f"{name}: got prefix {prefix}, expected {expected}: how many tokens come before the places.")
+        raise ValueError(f"{name}: got prefix {prefix}, expected {expected}: the number of tokens before the patches.")
     return prefix
 
 
@@ -31,7 +31,7 @@ def offsets(
 ) -> tuple[Tensor, Tensor]:
     """(rows, columns) between query and key, int64, of positions that count along the rows, after the ``prefix``.
 
-    They mean nothing where one of the two is of the prefix.
+    They have no meaning if one of the two belongs to the prefix.
 
     Raises:
         ValueError: a position past the window, or one that is not whole. Looked at on the CPU only.
@@ -43,13 +43,11 @@ def offsets(
         if (last := positions.max().item()) >= places:
             before = f" after {prefix}" if prefix else ""
             raise ValueError(
-                f"{name}: got position {last}, expected below {places}: a window of {window[0]} x {window[1]} places"
+                f"{name}: got position {last}, expected below {places}: a window of {window[0]} x {window[1]} patches"
                 f"{before}; for another window use resized(rows, columns)."
             )
         if positions.is_floating_point() and bool((positions != positions.floor()).any()):
-            raise ValueError(
-                f"{name}: got a fractional position, expected whole numbers, the number of a place in the window."
-            )
+            raise ValueError(f"{name}: got a fractional position, expected whole numbers, the indices of patches.")
     i, j = ((positions.long() - prefix).clamp(min=0) for positions in (q_positions, k_positions))
     i, j = i[..., :, None], j[..., None, :]
     columns = window[1]

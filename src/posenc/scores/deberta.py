@@ -71,7 +71,7 @@ class DeBERTa(ContextualEncoding):
         if max_distance is not None and (span < 4 or max_distance - 1 <= span // 2):
             raise ValueError(
                 f"DeBERTa: got max_distance {max_distance} for a span of {span}, expected a span of at least 4 and a "
-                f"max_distance above {span // 2 + 1}, because each shorter distance has a row of its own."
+                f"max_distance above {span // 2 + 1}, because each shorter distance has its own row."
             )
         self.dim = dim
         self.num_heads = num_heads

@@ -125,7 +125,7 @@ def test_omnigen_adds_a_table_besides_its_rotation() -> None:
     report = check(model)
     assert len(report.checked) == 2
     model.patch_embedding.pos_embed.mul_(1.01)
-    assert "off by up to" in check(model).findings[0].text
+    assert "differs by up to" in check(model).findings[0].text
 
 
 def test_a_table_of_a_module_without_a_name_for_it_is_named() -> None:

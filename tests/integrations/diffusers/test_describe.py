@@ -56,7 +56,7 @@ def test_a_table_that_is_added_is_that_of_its_description(family: str) -> None:
     if report.checked:
         module = model.patch_embed if hasattr(model, "patch_embed") else model.pos_embed
         next(module.buffers()).mul_(1.01)
-        assert "off by up to" in check(model).findings[0].text
+        assert "differs by up to" in check(model).findings[0].text
 
 
 def test_tables_that_were_spoiled_are_found() -> None:
@@ -64,7 +64,7 @@ def test_tables_that_were_spoiled_are_found() -> None:
     model.rope.freqs_cos.mul_(1.01)
     finding = check(model).findings[0]
     assert (finding.module, finding.what) == ("rope", "tables")
-    with pytest.raises(ValueError, match="the tables of rope are off by"):
+    with pytest.raises(ValueError, match="the tables of rope differ by"):
         extend(model, NTK(2), frames=9)
     model = build(FAMILIES["qwenimage"]).to(torch.bfloat16)
     assert not check(model).findings  # its tables are no buffers

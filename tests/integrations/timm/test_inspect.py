@@ -68,7 +68,7 @@ def test_a_config_of_timm_is_read_by_its_architecture_size_and_arguments(tmp_pat
         describe({**CONFIG, "architecture": "vit_tiny_own"})
     with pytest.raises(ValueError, match="model_args is 'img_size=3', expected an object"):
         describe({**CONFIG, "model_args": "img_size=3"})
-    with pytest.raises(ValueError, match="names no architecture"):
+    with pytest.raises(ValueError, match="has no architecture"):
         describe({"model_type": "llama"})
     with pytest.raises(RunError, match=r"this is a model of timm, .* posenc inspect"):
         check(str(tmp_path))

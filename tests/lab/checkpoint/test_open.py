@@ -168,7 +168,7 @@ def test_code_of_a_hub_is_never_asked_for_unasked(
     edit(folder / "config.json", **keys)
     assert describe(folder).groups[-1].layers == (0, 1) or "text_config" in keys  # a config is read, and runs nothing
     for verb in (look, open_checkpoint, check):
-        refused(folder, "asks for code of a hub", on=verb)
+        refused(folder, "asks for code from a hub", on=verb)
     assert asked == []
     (value,) = keys.values()
     if isinstance(value, str) and next(iter(keys)).endswith("attn_implementation"):

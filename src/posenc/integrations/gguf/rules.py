@@ -48,8 +48,8 @@ def rule_of(values: Values, rotary_dim: int, *, base: float | None = None) -> Ru
         return rule, trained, notes
     if values.arch in of.RAISES_SCORES | of.NO_TEMPERATURE | of.LOCAL_BASE.keys():
         raise ValueError(
-            f"{values.header.path} has rope.scaling.attn_factor {attention_factor:g}, expected 1, as all files of the "
-            f"architecture {values.arch!r} have it: what the factor does to its scores is not read."
+            f"{values.header.path} has rope.scaling.attn_factor {attention_factor:g}, expected 1, as in all "
+            f"known files of the architecture {values.arch!r}; posenc does not support another factor for it."
         )
     if isinstance(rule, YaRN):
         notes = (*notes, f"attn_factor {attention_factor:g} multiplies cos and sin besides YaRN's own factor")
@@ -93,7 +93,7 @@ def _rule(values: Values, rotary_dim: int, base: float | None) -> Rule:
         )
     if kind == "yarn":
         if trained is None:
-            raise ValueError(f"{path} has no rope.scaling.original_context_length, expected it.")
+            raise ValueError(f"{path} has no rope.scaling.original_context_length, expected the trained length.")
         options, ignored = _yarn_options(values, factor)
         return YaRN(factor, trained_length=trained, base=base, **options), trained, notes + ignored
     if arch == "hunyuan_vl" and (alpha := values.number("rope.scaling.alpha", 0.0)) > 0:
@@ -125,7 +125,9 @@ def _divided(values: Values, base: float, stored: Any, rotary_dim: int) -> Any:
 def _longrope(values: Values, tensors: dict[str, Any], base: float, trained: int | None, longest: int | None) -> Any:
     """Lists of factors: cos and sin are multiplied by the stored number, and by 1 where there is none."""
     if trained is None:
-        raise ValueError(f"{values.header.path} has no rope.scaling.original_context_length, expected it.")
+        raise ValueError(
+            f"{values.header.path} has no rope.scaling.original_context_length, expected the trained length."
+        )
     return LongRoPE(
         *(tensors[f"rope_factors_{name}.weight"].tolist() for name in ("short", "long")),
         trained_length=trained,

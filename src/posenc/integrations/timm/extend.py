@@ -35,7 +35,7 @@ def extend(model: Any, *, size: tuple[int, int] | int, by: str | Frequencies = "
             ``Turns(Geometric(100))``, and ``Turns(NTK(2, base=100))`` slows it.
 
     Returns:
-        A :class:`Patch`; its ``undo()`` puts everything back.
+        A :class:`Patch`; its ``undo()`` restores the model.
 
     Raises:
         TypeError: no model.
@@ -227,6 +227,4 @@ def _read(module: Any, other: Any, key: str, how: dict[str, Any]) -> Tensor | No
             case SwinBias(window=window) if table.ndim == 2:
                 kept = table.shape[0] - (2 * window[0] - 1) * (2 * window[1] - 1)
                 return resized_offsets(table, window=window, size=tuple(other.window_size), how=how, suffix=kept)
-    raise ValueError(
-        f'extend: {key} of {type(module).__name__} can be resized by timm\'s own code alone; give by="bicubic".'
-    )
+    raise ValueError(f'extend: only timm\'s own code can resize {key} of {type(module).__name__}; give by="bicubic".')

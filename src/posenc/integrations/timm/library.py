@@ -73,7 +73,7 @@ def is_timm(config: Mapping[str, Any]) -> bool:
 def _by_config(config: Mapping[str, Any], function: str) -> nn.Module:
     """The model of a config.json: its architecture, with the size of image and the arguments that the file gives."""
     if not is_timm(config):
-        raise ValueError(f"{function}: this config names no architecture, as those of timm do; correct it.")
+        raise ValueError(f"{function}: this config has no architecture, expected the name of a model of timm; add it.")
     library, name = timm(function), str(config["architecture"])
     if not library.is_model(name):
         raise ValueError(f"{function}: timm {library.__version__} has no model {name!r}, which the config names.")

@@ -36,7 +36,7 @@ def replace(model: Any, encoding: Encoding, *, positions: Tensor | None = None, 
 
     Args:
         model: a model of timm whose attentions call ``scaled_dot_product_attention``: ViT, DeiT, EVA, DINOv3, ...
-        encoding: any of posenc's that has no window of its own; :class:`posenc.NoPE` for none.
+        encoding: any encoding of posenc without a ``window``; :class:`posenc.NoPE` for none.
         positions: other coordinates of the tokens, ``(1, tokens, coordinates)``, as ``posenc.positions.grid(14, 14,
             prefix=1, unit="centred")`` gives them.
         inputs: images for one run that checks that the encoding acts; by default one image of the model's size.

@@ -190,13 +190,13 @@ def check_code(folder: Path, config: Mapping[str, Any], source: str, trusted: bo
     configs = [config, *([read_json(tokenizer)] if tokenizer.is_file() else [])]
     if not trusted and any(found.get("auto_map") for found in configs):
         raise RunError(
-            f"{source}: the model brings code of its own (auto_map in its config), which could do anything; read the "
+            f"{source}: the model comes with Python code (auto_map in its config), which could do anything; read the "
             "code, and give --trust-remote-code to run it."
         )
     if not trusted and (asked := _code_of_a_hub(config)):
         raise RunError(
-            f"{source}: its config asks for code of a hub ({asked}), and posenc loads no such code by default; remove "
-            "the key, or give --trust-remote-code."
+            f"{source}: its config asks for code from a hub ({asked}), and posenc loads no such code by default; "
+            "remove the key, or give --trust-remote-code."
         )
 
 

@@ -104,7 +104,7 @@ def _refuse_empty(verb: str, args: list[str]) -> None:
         option = before if word == "" else word.removesuffix("=") if word.endswith("=") else ""
         if option.startswith("--") and "=" not in option:
             raise ValueError(
-                f"{verb}: got an empty word after {option}, expected a value; is a variable of the shell not set?"
+                f"{verb}: got an empty word after {option}, expected a value; perhaps a shell variable is not set."
             )
 
 

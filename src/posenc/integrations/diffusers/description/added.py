@@ -45,7 +45,7 @@ class Added:
         if far <= 1e-5:
             return None
         was = f": it is kept in {str(theirs.dtype).removeprefix('torch.')}" if theirs.dtype is not torch.float32 else ""
-        return f"is off by up to {far:.2g} of what its config says{was}"
+        return f"differs by up to {far:.2g} from what its config says{was}"
 
 
 def _side(module: Any) -> int:

@@ -26,7 +26,7 @@ def check(model: Any) -> Report:
         model: a model of diffusers, such as ``pipe.transformer``.
 
     Returns:
-        A :class:`posenc.integrations.transformers.Report`; ``report.findings`` is empty for a sound model.
+        A :class:`posenc.integrations.transformers.Report`; ``report.findings`` is empty for a correct model.
 
     Raises:
         TypeError: no model of diffusers.
@@ -38,7 +38,7 @@ def check(model: Any) -> Report:
         >>> check(model).findings
         ()
         >>> print(check(model.to(torch.bfloat16)).findings[0])
-        rope: its tables were rounded to bfloat16, which is up to 0.0017 off what its config says; keep them in float32
+        rope: its tables were rounded to bfloat16, with errors of up to 0.0017; keep them in float32
     """
     inner: Any = diffusers_model(model, "check")
     findings: list[Finding] = []
@@ -92,8 +92,8 @@ def difference(module: Any, row: Row, encoding: Turning) -> str | None:
     half = {tensor.dtype for tensor in _tensors(module)} & {torch.bfloat16, torch.float16}
     if half:
         dtype = str(half.pop()).removeprefix("torch.")
-        return f"were rounded to {dtype}, which is up to {far:.2g} off what its config says; keep them in float32"
-    return f"are off by up to {far:.3g} of what its config says"
+        return f"were rounded to {dtype}, with errors of up to {far:.2g}; keep them in float32"
+    return f"differ by up to {far:.3g} from what its config says"
 
 
 def arguments(module: Any, row: Row, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,8 @@ def extend(
 ) -> Patch:
     """Change the frequency rule of a live transformer of diffusers, for larger images or longer videos.
 
-    posenc replaces the modules that make the tables by its own, with the same positions: for any size, past the end of
-    the model's own table, with angles in float64. Before that it compares each module's own tables with those of its
+    posenc replaces the methods that make the tables by its own, with the same positions. The new tables have no end,
+    and their angles are computed in float64. Before that posenc compares each module's own tables with those of its
     description. Weights, config and files do not change, so the change is not saved with the model.
 
     Args:

@@ -116,11 +116,11 @@ def not_its_keys(cls: Any, config: Mapping[str, Any], filled: Mapping[str, Any])
         if key == names[0] or taken in (None, config[key]) or (not counts and (not read or key in read)):
             continue
         if kind == "max_positions":
-            said.append(f"{key}, {config[key]}: its class reads another key, and takes {taken} in its place")
+            said.append(f"{key}, {config[key]}: its class reads another key, and uses {taken} instead")
             continue
         raise ValueError(
-            f"describe: {key} is {config[key]}, and {cls.__name__} of {version()} takes {taken} in its place, because "
-            f"it reads another key; rename it to {names[0]}."
+            f"describe: {key} is {config[key]}, and {cls.__name__} of {version()} uses {taken} instead, because it "
+            f"reads another key; rename it to {names[0]}."
         )
     return said
 

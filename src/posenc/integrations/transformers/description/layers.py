@@ -70,10 +70,9 @@ def _check_alike(config: Mapping[str, Any], new: Mapping[str, Any], old: Mapping
     taken = str(old["rope_theta"]) if old.get("rope_theta") is not None else taken
     short = [{key: value for key, value in each.items() if not isinstance(value, (list, tuple))} for each in (new, old)]
     raise ValueError(
-        f"describe: got rope_parameters {short[0]} and rope_scaling {short[1]}, and they differ: transformers, and "
-        f"what is built on it, reads rope_scaling alone, with the base {taken}, and llama.cpp's converter reads "
-        "rope_parameters alone; write what the model was trained with into rope_parameters, rope_theta too, and drop "
-        "rope_scaling."
+        f"describe: got rope_parameters {short[0]} and rope_scaling {short[1]}, and they differ: transformers "
+        f"reads only rope_scaling, with the base {taken}, and llama.cpp's converter reads only rope_parameters; write "
+        "the rule and the rope_theta that the model was trained with into rope_parameters, and drop rope_scaling."
     )
 
 

@@ -70,7 +70,9 @@ def _table(dim: int, length: int) -> Learned:
     if length < 1:
         raise ValueError(f"describe: a table of {length} positions, expected at least 1; correct the lengths.")
     if length * dim >= 1 << 60:
-        raise ValueError(f"describe: a table of {length} positions by {dim} channels, expected a table of a model.")
+        raise ValueError(
+            f"describe: a table of {length} positions by {dim} channels, which no model has; correct the sizes."
+        )
     with torch.device("meta"):  # a config has no weights
         return Learned(dim, length=length)
 

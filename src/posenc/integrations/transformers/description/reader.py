@@ -41,8 +41,8 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
 
     If transformers is installed and knows the model type, its config class fills in a raw config (a dict, a file):
     defaults, old names, patterns of layers. Otherwise ``describe`` reads only the keys; ``Description.reading`` says
-    which of the two happened. No remote code runs, and no network is used. What only the modelling code says, such as
-    the pairing, posenc knows for each model type. If one part cannot be read, the others are still read.
+    which of the two happened. No remote code runs, and no network is used. posenc itself knows, for each model type,
+    what only the modelling code says, such as the pairing. If one part cannot be read, the others are still read.
 
     Args:
         source: a model, its config, a dict, a ``config.json`` or its folder (or Meta's, Mistral's, DeepSeek's own).
@@ -117,7 +117,7 @@ def _check_engine(raw: Any) -> None:
     if isinstance(inner, Mapping) and {"architecture", "position_embedding_type"} <= inner.keys():
         raise ValueError(
             "describe: this is the config of a checkpoint or an engine of TensorRT-LLM; give the config.json of the "
-            "model that it was made of."
+            "model that it was made from."
         )
 
 

@@ -100,8 +100,8 @@ def _k2_horizon(config: Mapping[str, Any]) -> list[Found] | None:
     )
     if rule.name not in ("default", "linear", "llama3"):
         raise ValueError(
-            f"describe: the rule {rule.name!r} beside rope_head_dim {rotated} of head_dim {width} is not read: its "
-            "factor would be that of some channels alone, which no encoding of posenc has."
+            f"describe: posenc does not support the rule {rule.name!r} with rope_head_dim {rotated} of head_dim "
+            f"{width}, because its factor would multiply only some of the channels."
         )
     rates = [*rule.frequencies.inv_freq(rotated).tolist(), *[0.0] * ((width - rotated) // 2)]
     note = f"rope_head_dim: the first {rotated // 2} pairs of {rule.frequencies}, and the others stand still"
@@ -293,8 +293,8 @@ def _pangu(config: Mapping[str, Any]) -> list[Found] | None:
     parameters = rotary_parameters(config)
     if parameters.get("mrope_interleaved"):
         raise ValueError(
-            "describe: mrope_interleaved of an openPangu: its code deals the pairs to time, height and width in an "
-            "order of its own, which is not read; describe the text alone without mrope_section."
+            "describe: mrope_interleaved of an openPangu: its code assigns pairs to time, height and width in an "
+            "order that no encoding of posenc has; describe the text alone without mrope_section."
         )
     config.get("qk_nope_dim"), config.get("qk_rope_dim")  # not read where no keys are learned
     if not config.get("param_sink_number"):

@@ -360,8 +360,9 @@ def _check_group(model: Any, group: LayerGroup, rule: Frequencies) -> None:
     sign = " (turned by -angle)" if model.config.model_type in NEGATIVE else ""
     whose = "its own code" if rebuild.is_foreign(model) else "transformers"
     raise ValueError(
-        f"extend: {whose} computes other rates for {rule} in {type(model).__name__}{sign}, {min(nearest):.3g} of "
-        f"themselves away, or multiplies cos and sin by other than {factor:.4g}; nothing was changed."
+        f"extend: {whose} computes other rates for {rule} in {type(model).__name__}{sign}, with a relative "
+        f"difference of {min(nearest):.3g}, or multiplies cos and sin by another factor than {factor:.4g}; nothing was "
+        "changed."
     )
 
 

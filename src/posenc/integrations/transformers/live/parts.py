@@ -26,7 +26,7 @@ def check_parts(model: Any, described: Description, encoding: Encoding, *, of_im
     parts = {group.part: group.encoding for group in described}
     stays = next((each for each in parts.get("", encoding).parts if isinstance(each, _WINDOWS)), None)
     if stays is not None and "" in parts:
-        raise ValueError(f"replace: {name} has {type(stays).__name__} within its attention, which cannot be taken out.")
+        raise ValueError(f"replace: {name} has {type(stays).__name__} within its attention, which cannot be removed.")
     several = [each for each in encoding.parts if isinstance(each, MRoPE) or _coordinates(each) > 1]
     if several and not of_images:
         raise ValueError(
@@ -37,7 +37,7 @@ def check_parts(model: Any, described: Description, encoding: Encoding, *, of_im
     if len(parts) > 1 and not rotates and set(encoding.places) - {"embeddings"}:
         found = ", ".join(f"{part or 'model'}: {type(each).__name__}" for part, each in parts.items())
         raise ValueError(
-            f"replace: {name} has parts with encodings of their own ({found}), and {added} would act in the attention "
+            f"replace: {name} has several parts with encodings ({found}), and {added} would act in the attention "
             f"of all, expected one part{_which(model, list(parts))}."
         )
 

@@ -179,7 +179,7 @@ def check_keys(parameters: Mapping[str, Any], *, where: str) -> tuple[str, list[
     given = {key: value for key, value in parameters.items() if value is not None}
     if of_fope := sorted(_OF_FOPE & given.keys()):
         raise ValueError(
-            f"{where}: got {', '.join(of_fope)}, which say that the model has FoPE, whose coefficients lie in its "
+            f"{where}: got {', '.join(of_fope)}, which say that the model has FoPE, whose coefficients are in its "
             "weights and not in its config; build posenc.FoPE(head_dim, num_heads=..., num_kv_heads=..., "
             "trained_length=...) and load cos_coef and sin_coef of a layer into it."
         )
@@ -345,7 +345,7 @@ def _base(given: Mapping[str, Any], outside: float | None, where: str) -> float:
     if inside is None and outside is None:
         raise ValueError(
             f"{where}: got no rope_theta, expected the base of the wavelengths; add rope_theta. (transformers 5 keeps "
-            "it among the rotary parameters: who sets rope_scaling of a config object drops it.)"
+            "it among the rotary parameters: setting rope_scaling of a config object removes it.)"
         )
     base = inside if inside is not None else outside
     if isinstance(base, bool) or not isinstance(base, Real):  # a number of NumPy is one
