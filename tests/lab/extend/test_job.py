@@ -381,6 +381,17 @@ def test_what_cannot_run_is_refused_before_there_is_a_folder(
     refused(model, "number after the colon", rules=["yarn:two"])
     refused(model, "expected one of auto, float32|float32", dtype="int8")
     refused(model, "posenc overwrites nothing", ending={"save": full})
+    refused(model, "--window: got 641, expected at most 640", ending={"tune": 1, "window": 641, "method": "full"})
+    prose_alone = {"texts": [prose], "length": 9750}
+    refused(
+        model,
+        r"the text has \d+, expected more than 64",
+        ending={"tune": 1, "window": 64, "method": "full"},
+        **prose_alone,
+    )
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "peft", None)
+        refused(model, "tune: LoRA needs peft", ending={"tune": 1})
     refused(
         model,
         "at least 512 for the test of retrieval; give a larger number, or --no-retrieval",

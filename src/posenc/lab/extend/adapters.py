@@ -1,6 +1,7 @@
 """Selects the parameters to train: LoRA matrices beside the projections, or all weights."""
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator, Set
 from typing import Any
 
@@ -14,6 +15,12 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 Parameters = dict[str, nn.Parameter]
 """The trained parameters, by name."""
+
+
+def check_peft(method: str) -> None:
+    """Refuse LoRA without the package peft."""
+    if method == "lora" and importlib.util.find_spec("peft") is None:
+        raise RunError('tune: LoRA needs peft; pip install peft, or train all weights with the method "full".')
 
 
 @contextlib.contextmanager
@@ -39,12 +46,8 @@ def trainable(model: Any, wanted: TuneConfig, frozen: Set[str]) -> Iterator[Para
 
 @contextlib.contextmanager
 def _lora(model: Any, wanted: TuneConfig) -> Iterator[Parameters]:
-    try:
-        from peft import LoraConfig, LoraModel
-    except ImportError as error:
-        raise RunError(
-            'tune: LoRA needs peft; pip install peft, or train all weights with the method "full".'
-        ) from error
+    check_peft(wanted.method)
+    from peft import LoraConfig, LoraModel
 
     transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())  # GPT-2's linear layers
     config = LoraConfig(

@@ -16,6 +16,7 @@ from posenc.lab.checkpoint.open import Checkpoint
 from posenc.lab.checkpoint.preview import look
 from posenc.lab.extend import config as files
 from posenc.lab.extend import report
+from posenc.lab.extend.adapters import check_peft
 from posenc.lab.extend.announce import estimate, introduce
 from posenc.lab.extend.candidates import Candidate, base_of
 from posenc.lab.extend.config import ExtendConfig, load_config, rule_folder
@@ -32,7 +33,7 @@ from posenc.lab.extend.request import Request as Request
 from posenc.lab.extend.results import collect
 from posenc.lab.extend.save import check_free, check_loads, save
 from posenc.lab.extend.table import for_card
-from posenc.lab.extend.tuning_config import TuneConfig
+from posenc.lab.extend.tuning_config import Positions, TuneConfig
 from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import read
@@ -112,6 +113,8 @@ def prepare(request: Request, ending: Ending, console: Console) -> tuple[Path, C
         command=command_of("extend", replace(request, threads=threads, folder=None)),
         factors=stored_as_factors(preview.frequencies),
     )
+    if ending.tune:
+        _training(config, ending, checkpoint, read)
     with runs.created(request.folder, f"{preview.label}-{length}") as run:
         runs.save_tensors(run / runs.TOKENS, {"tokens": read})
         for candidate in tried:
@@ -165,7 +168,10 @@ class _Job:
             check_free(ending.save)
         torch.set_num_threads(config.threads)
         read = runs.load_tensors(run / runs.TOKENS)["tokens"]
-        checkpoint = checkpoint or opened(config.model, config.dtype, trusted)
+        if checkpoint is None:
+            checkpoint = opened(config.model, config.dtype, trusted)
+            if ending.tune:
+                _training(config, ending, checkpoint, read)
         if ending.save is not None:
             check_loads(checkpoint)
         return cls(run, config, ending, console, processes, checkpoint, read)
@@ -241,9 +247,7 @@ class _Job:
 
         rule = rule_of(self.run, name)
         folder = rule_folder(self.run, name) / files.TUNED
-        positions = ending.positions or ("whole" if self.config.device == "cuda" else "skipwise")
-        short = ending.window or min(512, max(16, self.config.trained_length // 8))
-        window = self.config.length if positions == "whole" else short
+        positions, window, text = _training(self.config, ending, self.checkpoint, self.read)
         if self.processes.is_first and (checkpoint_file := folder / runs.CHECKPOINT).exists():
             steps_done = len(runs.load_tensors(checkpoint_file).get("progress.losses", ()))
             self.console.print(f"The training continues after step {steps_done} of {ending.tune}.", highlight=False)
@@ -253,13 +257,13 @@ class _Job:
             done = tune(
                 self.checkpoint,
                 rule,
-                training_text(self.config, self.checkpoint.tokenizer, self.read, window),
+                text,
                 length=self.config.length,
                 steps=ending.tune,
                 window=window,
                 batch=ending.batch or max(2, self.processes.size),
                 method=ending.method,  # type: ignore[arg-type]  # the command line has checked it
-                positions=positions,  # type: ignore[arg-type]
+                positions=positions,
                 seed=self.config.seed,
                 folder=folder,
                 on_progress=lambda step, loss: stage.at(step, loss=loss),
@@ -297,6 +301,18 @@ class _Job:
             self.console.print(
                 f"Saved: {ending.save}, {self.config.label} with {name}", highlight=False, soft_wrap=True
             )
+
+
+def _training(
+    config: ExtendConfig, ending: Ending, checkpoint: Checkpoint, read: Tensor
+) -> tuple[Positions, int, Tensor]:
+    """The positions, the window and the text of a training; asked before the measurement, it refuses what cannot be."""
+    check_peft(ending.method)
+    whole = ending.positions == "whole" or (ending.positions is None and config.device == "cuda")
+    window = config.length if whole else ending.window or min(512, max(16, config.trained_length // 8))
+    if window > config.length:
+        raise ValueError(f"--window: got {window}, expected at most {config.length}, the tokens to read.")
+    return "whole" if whole else "skipwise", window, training_text(config, checkpoint.tokenizer, read, window)
 
 
 def _versions() -> dict[str, str]:
