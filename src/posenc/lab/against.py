@@ -243,15 +243,15 @@ def _short(group: LayerGroup | None) -> str:
 def show(found: Comparison, console: Console, *, names: tuple[str, str] | None = None) -> None:
     """Print the ``names`` of both, the differences for each kind of layers, a table of the angles, and the result."""
     for side, name, kind in zip("AB", names or (), (found.a, found.b), strict=False):
-        console.print(f"{side}  [bold]{escape(name)}[/]  {escape(kind)}", highlight=False, soft_wrap=True)
+        console.print(f"{side}  [bold]{escape(name)}[/]  {escape(kind)}", soft_wrap=True)
     for each in found.layers:
-        console.print(f"[bold]{escape(each.name)}[/]", highlight=False)
+        console.print(f"[bold]{escape(each.name)}[/]")
         for side, short in (("A", each.a), ("B", each.b)):
-            console.print(f"  {side}  {escape(short) or 'none'}", highlight=False)
+            console.print(f"  {side}  {escape(short) or 'none'}")
         for text in each.others:
-            console.print(f"  [bold]differs[/]  {escape(text)}", highlight=False)
+            console.print(f"  [bold]differs[/]  {escape(text)}")
         for text in each.aside:
-            console.print(f"  {escape(text)}", style="dim", highlight=False)
+            console.print(f"  {escape(text)}", style="dim")
     some = found.positions if len(found.positions) <= 5 else (*found.positions[::3], found.positions[-1])
     shown = tuple(dict.fromkeys(some))
     table = Table(box=None, header_style="dim", padding=(0, 1), title="largest difference of an angle, radians")
@@ -266,13 +266,13 @@ def show(found: Comparison, console: Console, *, names: tuple[str, str] | None =
     if table.row_count:
         print_first_that_fits(console, [[table]])
     for text in found.aside:
-        console.print(escape(text), style="dim", highlight=False)
+        console.print(escape(text), style="dim")
     differing = [each for each in found.layers if each.differs]
     count = len({(each.part, each.kind, layer) for each in differing for layer in each.layers})
     verdict = (f"{count} layers differ" if count else "they differ") if differing else "the same"
     how = f"; at positions up to {found.positions[-1]}, angles within {SAME:g} rad count as equal"
     reach = how if table.row_count else ""
-    console.print(f"[bold]{verdict}[/]{reach}", highlight=False)
+    console.print(f"[bold]{verdict}[/]{reach}")
 
 
 def as_data(found: Comparison) -> dict[str, Any]:

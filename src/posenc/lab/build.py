@@ -6,6 +6,7 @@ from rich.console import Console
 
 from posenc.kernels import ahead
 from posenc.lab.run.errors import RunError
+from posenc.lab.run.printable import escape
 
 
 def build(*, into: Path | None = None, console: Console | None = None) -> list[Path]:
@@ -21,11 +22,11 @@ def build(*, into: Path | None = None, console: Console | None = None) -> list[P
     Raises:
         RunError: there is no compiler, or the compiler failed.
     """
-    console = console or Console()
+    console = console or Console(highlight=False)
     made = []
     try:
         for path in ahead.build_all(into):
-            console.print(f"{path}: ready", highlight=False, soft_wrap=True)
+            console.print(f"{escape(path)}: ready", soft_wrap=True)
             made.append(path)
     except RuntimeError as error:
         raise RunError(f"posenc build: {error}") from error

@@ -154,19 +154,19 @@ def inspect(
     if plot is not None:
         check_suffix("inspect --plot", plot)
     found = read(path, pairing=pairing)
-    console = Console() if console is None else console
-    console.print(f"[bold]{escape(str(path))}[/]  {escape(found.model_type)}", highlight=False, soft_wrap=True)
+    console = console or Console(highlight=False)
+    console.print(f"[bold]{escape(str(path))}[/]  {escape(found.model_type)}", soft_wrap=True)
     for group in found:
         _print_group(group, console)
     for part in found.unread:
-        console.print(f"not read: {escape(part)}", style="dim", highlight=False)
+        console.print(f"not read: {escape(part)}", style="dim")
     if not found.groups and not found.unread:
-        console.print("no positional encoding that is known here", style="dim", highlight=False)
+        console.print("no positional encoding that is known here", style="dim")
     for text in warnings(found):
-        console.print(f"[bold]warning[/] {escape(text)}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]warning[/] {escape(text)}", soft_wrap=True)
     if plot is not None:
         _draw(found, plot)
-        console.print(f"Drawn: {plot}", highlight=False, soft_wrap=True)
+        console.print(f"Drawn: {escape(plot)}", soft_wrap=True)
     return found
 
 
@@ -191,17 +191,17 @@ def as_data(description: Description) -> dict[str, Any]:
 
 def _print_group(group: LayerGroup, console: Console) -> None:
     console.print()
-    console.print(f"[bold]{escape(_name(group))}[/]", highlight=False)
+    console.print(f"[bold]{escape(_name(group))}[/]")
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in facts(group).items():
         grid.add_row(f"[dim]{name}[/]", escape(value))
-    console.print(grid, highlight=False)
+    console.print(grid)
     found = wavelengths(group)
     if found is not None:
         print_first_that_fits(console, [[_table(found)]])
-        console.print(_summary(found), markup=False, style="dim italic", highlight=False, soft_wrap=True)
+        console.print(_summary(found), markup=False, style="dim italic", soft_wrap=True)
 
 
 def facts(group: LayerGroup) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The whole job, as a user runs it."""
 
+import io
 import json
 import os
 import signal
@@ -56,6 +57,15 @@ def test_a_run_from_the_command_to_the_report(posenc_command, tiny, tmp_path: Pa
     assert again.returncode == 0, again.stderr
     assert (run / "report.html").exists()
     assert {path: path.stat().st_mtime_ns for path in run.glob("*/model.safetensors")} == before
+
+
+def test_a_folder_in_brackets_is_no_markup(prepare) -> None:
+    """``[draft]`` was taken for a style and left out, and ``[/draft]`` ended the run with an error."""
+    run, console = prepare("none", name="run[draft]"), Console(file=io.StringIO(), width=200)
+    job.finish(run, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"{run}   (Ctrl-C stops" in text
+    assert f"Report: {run}/report.html" in text
 
 
 def test_two_processes_do_not_go_on_with_one_run(prepare) -> None:

@@ -134,22 +134,23 @@ def report(
     """
     from posenc.lab import report_of
     from posenc.lab.run import folder as runs
+    from posenc.lab.run.printable import escape
 
     console = console_for(as_json)
     folder = runs.find(run)
     job = report_of(folder)
     page = job.write(folder)
     job.print_table(folder, console)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {escape(page)}", soft_wrap=True)
     if plots is not None:
         from posenc.lab.drawing.files import write_plots
 
         written = write_plots(job.figures(folder), plots)
-        console.print(f"Figures: {len(written)} files in {plots}", highlight=False, soft_wrap=True)
+        console.print(f"Figures: {len(written)} files in {escape(plots)}", soft_wrap=True)
     if csv is not None:
         from posenc.lab.drawing.files import write_csv
 
         rows = write_csv(job.rows(folder), csv)
-        console.print(f"Numbers: {rows:,} rows in {csv}", highlight=False, soft_wrap=True)
+        console.print(f"Numbers: {rows:,} rows in {escape(csv)}", soft_wrap=True)
     if as_json:
         print((folder / runs.RESULTS).read_text(encoding="utf-8"), end="")

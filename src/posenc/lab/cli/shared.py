@@ -67,8 +67,10 @@ def console_for(as_json: bool = False) -> Any:
     """Where people read: stderr if stdout is for JSON. What is piped is not cut to the width of a terminal."""
     from rich.console import Console
 
-    console = Console(stderr=as_json)
-    return console if console.is_terminal else Console(file=_Unpadded(console.file), width=1000)  # type: ignore[arg-type]
+    console = Console(stderr=as_json, highlight=False)
+    if console.is_terminal:
+        return console
+    return Console(file=_Unpadded(console.file), width=1000, highlight=False)  # type: ignore[arg-type]
 
 
 class _Unpadded:

@@ -24,6 +24,7 @@ from posenc.lab.encodings.spec import file_digest
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import Backend, Data, read, to_dict
 from posenc.lab.run.errors import RunError
+from posenc.lab.run.printable import escape
 from posenc.lab.run.schedule import seeded
 from posenc.lab.run.signals import cores
 
@@ -97,7 +98,7 @@ def finish(run: Path, console: Console, *, jobs: int | None = None, backend: Bac
 
     introduction = (
         f"[bold]posenc {posenc.__version__}[/] compares {counted(len(config.encodings), 'encoding')} at the task "
-        f"{config.task}: {tasks.find(config.task).title}.",
+        f"{escape(config.task)}: {escape(tasks.find(config.task).title)}.",
         f"[dim]sizes   [/] {sizes}",
     )
     finish_run(run, console, introduction=introduction, work=work, report=report)

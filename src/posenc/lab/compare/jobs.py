@@ -18,6 +18,7 @@ from posenc.lab.compare.watch import Watch
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import Backend, Data, Device
 from posenc.lab.run.errors import Interrupted, RunError, resumable
+from posenc.lab.run.printable import escape
 from posenc.lab.run.signals import listening
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -37,15 +38,15 @@ def finish(run: Path, console: Console, *, introduction: Sequence[str], work: Ca
     One process at a time: two would disturb each other's timings, and one could delete the other's stop file.
     """
     with runs.locked(run, patience=1.0):
-        folder = f"[dim]folder  [/] {run}   [dim](Ctrl-C stops, --resume continues)[/]"
+        folder = f"[dim]folder  [/] {escape(run)}   [dim](Ctrl-C stops, --resume continues)[/]"
         with resumable(["posenc", "compare", "--resume", str(run)]):
             for line in (*introduction, folder, ""):
-                console.print(line, highlight=False, soft_wrap=True)
+                console.print(line, soft_wrap=True)
             work()
             with console.status("Writing the report"):
                 page = report.write(run)
         report.print_table(run, console)
-        console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+        console.print(f"Report: {escape(page)}", soft_wrap=True)
 
 
 def finish_trials(

@@ -42,11 +42,11 @@ def print_table(run: Path, console: Console) -> None:
             for width in range(len(sizes), 0, -1)
         ]
         print_first_that_fits(console, ways)
-    console.print("\n".join(results.summary), highlight=False)
+    console.print("\n".join(results.summary), markup=False)
 
 
 def _terminal_table(results: Results, unit: str, sizes: Mapping[str, bool]) -> Table:
-    table = empty(f"{results.title}: {unit}")
+    table = empty(escape(f"{results.title}: {unit}"))
     table.add_column("encoding", no_wrap=True)
     for size, trained in sizes.items():
         table.add_column(f"{size}\n(trained)" if trained else size, justify="right", no_wrap=True)

@@ -61,7 +61,7 @@ class Watch:
         said = [f"{title} continues after step {step}" for title, step in steps.items() if step is not None]
         if done or said:
             said = [f"{done} of {len(self.rows)} trials are done", *said]
-            self.console.print("; ".join(said), highlight=False, markup=False, soft_wrap=True)
+            self.console.print("; ".join(said), markup=False, soft_wrap=True)
         self._display.start()
         return self
 

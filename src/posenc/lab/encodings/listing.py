@@ -45,12 +45,12 @@ def show(found: Mapping[str, Sequence[Mapping[str, str]]], console: Any) -> None
     from rich.table import Table
 
     for name, entries in found.items():
-        console.print(f"[bold]{HEADINGS[name]}[/]", highlight=False)
+        console.print(f"[bold]{HEADINGS[name]}[/]")
         if console.width < NARROW:  # columns would be too narrow for their words
             for entry in entries:
                 where = f"  {escape(entry['place'])}" if name == "encodings" else ""
-                console.print(f"  [bold]{escape(entry['name'])}[/]{where}", highlight=False)
-                console.print(Padding(escape(entry["summary"]), (0, 0, 0, 4)), highlight=False)
+                console.print(f"  [bold]{escape(entry['name'])}[/]{where}")
+                console.print(Padding(escape(entry["summary"]), (0, 0, 0, 4)))
             console.print()
             continue
         grid = Table.grid(padding=(0, 2))
@@ -58,5 +58,5 @@ def show(found: Mapping[str, Sequence[Mapping[str, str]]], console: Any) -> None
         for entry in entries:
             place = [escape(entry["place"])] if name == "encodings" else []  # the others differ in no place
             grid.add_row(f"  [bold]{escape(entry['name'])}[/]", *place, escape(entry["summary"]))
-        console.print(grid, highlight=False)
+        console.print(grid)
         console.print()

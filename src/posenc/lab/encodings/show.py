@@ -59,7 +59,7 @@ def show(
     for name, size in (("dim", dim), ("heads", heads)):
         if size < 1:
             raise ValueError(f"show: got {name} {size}, expected at least 1.")
-    console = Console() if console is None else console
+    console = console or Console(highlight=False)
     if run is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # a fixed seed for initial weights: the drawing is the same each time
@@ -87,11 +87,11 @@ def show(
     if encoding.places:  # before anything is printed, because it may need too much memory
         with torch.no_grad():
             codes = changing(codes_of(encoding, torch.arange(shown), dim=dim, num_heads=heads).numpy())
-    console.print(f"[bold]{escape(spec)}[/]  for a model of {dim} channels and {heads} heads", highlight=False)
+    console.print(f"[bold]{escape(spec)}[/]  for a model of {dim} channels and {heads} heads")
     grid = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         grid.add_row(f"[dim]{name}[/]", escape(value))
-    console.print(grid, highlight=False)
+    console.print(grid)
     if not encoding.places:
         if output is not None:
             raise ValueError(
@@ -102,17 +102,16 @@ def show(
     what = "head" if encoding.places == ("scores",) else "channel"
     lines, low, high = drawing(codes, width=min(console.width - 10, 96), height=16)
     for line in lines:
-        console.print(line, highlight=False, markup=False, no_wrap=True)
+        console.print(line, markup=False, no_wrap=True)
     console.print(
         f"a row for each position, a column for each {what} (0 to {codes.shape[1] - 1}), from {low:.3g} "
         f"(blank) to {high:.3g} (full)",
         style="dim",
-        highlight=False,
     )
     if output is not None:
         heading = f"{spec}  ({words.formula})"
         save(pictures_of(encoding, dim=dim, num_heads=heads, length=shown), output, heading=heading)
-        console.print(f"Drawn: {output}", highlight=False, soft_wrap=True)
+        console.print(f"Drawn: {escape(output)}", soft_wrap=True)
 
 
 def _trained(spec: str, run: Path) -> tuple[Encoding, int, int]:

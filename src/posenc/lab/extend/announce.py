@@ -44,7 +44,7 @@ def introduce(run: Path, config: ExtendConfig, checkpoint: Checkpoint, console: 
         f"[dim]folder  [/] {escape(str(run))}   [dim](Ctrl-C stops, --resume continues)[/]",
     )
     for line in (*lines, f"[dim]note    [/] {UNSET}") if checkpoint.unset else lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def estimate(run: Path, config: ExtendConfig, costs: Costs) -> str:

@@ -202,9 +202,9 @@ class _Job:
         if not lacking:
             return
         if (rule_folder(self.run, "none") / files.PROBE).exists():
-            self.console.print(f"[dim]next    [/] {escape(lacking[0])}: what comes before it is done", highlight=False)
+            self.console.print(f"[dim]next    [/] {escape(lacking[0])}: what comes before it is done")
         time = estimate(self.run, self.config, measure(self.checkpoint, self.read))
-        self.console.print(f"[dim]time    [/] {time}\n", highlight=False, soft_wrap=True)
+        self.console.print(f"[dim]time    [/] {time}\n", soft_wrap=True)
         with Stages(self.console) as stages:
             work = Work(self.run, self.config, self.checkpoint, self.read, stages)
             work.probe(list(self.config.rules))
@@ -250,7 +250,7 @@ class _Job:
         positions, window, text = _training(self.config, ending, self.checkpoint, self.read)
         if self.processes.is_first and (checkpoint_file := folder / runs.CHECKPOINT).exists():
             steps_done = len(runs.load_tensors(checkpoint_file).get("progress.losses", ()))
-            self.console.print(f"The training continues after step {steps_done} of {ending.tune}.", highlight=False)
+            self.console.print(f"The training continues after step {steps_done} of {ending.tune}.")
         with Stages(self.console) as stages:
             stage = stages.begin(f"{name}, training", ending.tune, unit="step")
             stage.at(0)
@@ -281,7 +281,7 @@ class _Job:
             found = collect(self.run)
             page = report.write(self.run, found)
         report.print_table(self.run, self.console, found)
-        self.console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+        self.console.print(f"Report: {escape(page)}", soft_wrap=True)
         if ending.save is not None:
             if found.verdict.kind == "none of them" and not self.config.chosen and not ending.tune:
                 raise ValueError(
@@ -298,9 +298,7 @@ class _Job:
                 tuned=bool(ending.tune),
                 perplexities=for_card(found),
             )
-            self.console.print(
-                f"Saved: {ending.save}, {self.config.label} with {name}", highlight=False, soft_wrap=True
-            )
+            self.console.print(f"Saved: {escape(ending.save)}, {escape(self.config.label)} with {name}", soft_wrap=True)
 
 
 def _training(

@@ -68,7 +68,7 @@ def those_that_can_be_set(
             f"left out, because the model's own code does not apply them: {', '.join(refused)}; name one with --rules "
             "to see the reason"
         )
-        console.print(f"[dim]{told}[/]", highlight=False, soft_wrap=True)
+        console.print(f"[dim]{told}[/]", soft_wrap=True)
     return [candidate for candidate in tried if candidate.name not in refused]
 
 

@@ -39,7 +39,7 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
         ValueError: another suffix, an unknown rule, a length within the trained one, a text too short.
     """
     output = request.output
-    console = Console() if console is None else console
+    console = console or Console(highlight=False)
     if output is not None:
         runs.check_suffix("probe --out", output, (*runs.PICTURES, ".json"))
     preview = looked_at("probe", request)
@@ -57,13 +57,12 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
     console.print(
         f"[bold]posenc {posenc.__version__}[/] probes {len(tried)} rules for {escape(preview.label)}, trained on "
         f"{trained:,} tokens, up to {length:,}.",
-        highlight=False,
         soft_wrap=True,
     )
     if checkpoint.unset:
-        console.print(f"[dim]note: {UNSET}[/]", highlight=False, soft_wrap=True)
+        console.print(f"[dim]note: {UNSET}[/]", soft_wrap=True)
     seconds = len(tried) * measure(checkpoint, read).probe(gaps)
-    console.print(f"[dim]about {duration(seconds)}[/]", highlight=False)
+    console.print(f"[dim]about {duration(seconds)}[/]")
     begun = time.perf_counter()
     with Stages(console) as stages:
         found = list(probed(checkpoint, tried, read, gaps, length, stages))
@@ -94,7 +93,7 @@ def probe(request: ProbeRequest, console: Console | None = None) -> dict[str, An
             from posenc.lab.extend.pictures import heatmap
 
             save([heatmap(heat)], output, heading=preview.label)
-        console.print(f"Drawn: {output}", highlight=False, soft_wrap=True)
+        console.print(f"Drawn: {escape(output)}", soft_wrap=True)
     return results
 
 

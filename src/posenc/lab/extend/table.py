@@ -32,9 +32,9 @@ def print_results(results: Results, console: "Console") -> None:
     if any(rule.retrieval for rule in results.rules):
         console.print(_retrieval_table(results))
     for at, sentence in enumerate(results.summary):
-        console.print(sentence, markup=False, highlight=False, style="" if at else "bold")
+        console.print(sentence, markup=False, style="" if at else "bold")
     for program, flags in (results.flags or {}).items():
-        console.print(f"[dim]{program:<10}[/] {escape(flags)}", highlight=False, soft_wrap=True)
+        console.print(f"[dim]{program:<10}[/] {escape(flags)}", soft_wrap=True)
 
 
 def print_probe(probed: Probed, console: "Console") -> None:
@@ -53,8 +53,7 @@ def print_probe(probed: Probed, console: "Console") -> None:
     console.print(table)
     console.print(
         f"[black on green] no mark [/] up to {HELD:g} times the untouched model within its trained length   "
-        f"[black on yellow] ~ [/] up to {BROKE:g}   [white on red] ! [/] more",
-        highlight=False,
+        f"[black on yellow] ~ [/] up to {BROKE:g}   [white on red] ! [/] more"
     )
 
 
@@ -137,7 +136,7 @@ def _print_curves(results: Results, console: "Console") -> None:
     for name, values in curves.rules.items():
         blocks = [_block(value, low, high) for value in values]
         line = "".join(blocks[:cut]) + "[dim]|[/]" + "".join(blocks[cut:])
-        console.print(f"  {escape(name):<18}{line}", highlight=False, no_wrap=True, crop=False)
+        console.print(f"  {escape(name):<18}{line}", no_wrap=True, crop=False)
 
 
 def _block(nats: float | None, low: float, high: float) -> str:

@@ -88,7 +88,7 @@ class Lines:
             if (due and row.phase == "working") or (changed and row.phase in ("working", "done")):
                 done = f"{row.title:<20}  {row.unit} {row.completed:>5.0f}/{row.total:.0f}"
                 line = f"{done}  {row.said_loss:<11}  {row.speed:>16}  {row.left}"
-                self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+                self.console.print(line, soft_wrap=True, markup=False)
             self.phases[key] = row.phase
 
 

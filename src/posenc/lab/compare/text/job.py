@@ -22,6 +22,7 @@ from posenc.lab.run import folder as runs
 from posenc.lab.run import text
 from posenc.lab.run.config import Backend, Device, to_dict
 from posenc.lab.run.errors import RunError
+from posenc.lab.run.printable import escape
 from posenc.lab.run.progress import Stages
 from posenc.lab.run.signals import cores
 
@@ -120,7 +121,7 @@ def _introduction(config: RunConfig) -> list[str]:
     return [
         f"[bold]posenc {posenc.__version__}[/] compares {counted(len(config.encodings), 'encoding')}, "
         f"{counted(len(config.seeds), 'seed')} each, preset {config.preset}.",
-        f"[dim]text    [/] {names}; held out: {held_out}; as {vocabulary}",
+        f"[dim]text    [/] {escape(names)}; held out: {escape(held_out)}; as {vocabulary}",
         f"[dim]model   [/] {model.num_layers} layers, dim {model.dim}, {model.num_heads} heads; "
         f"{train.steps} steps of {train.batch} x {train.length} tokens",
         f"[dim]machine [/] {config.device}; {counted(config.jobs, 'trial')} at a time, "

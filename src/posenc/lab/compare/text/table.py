@@ -34,11 +34,10 @@ def print_results(results: Results, console: Console) -> None:
         f"1x, 2x, ...: times the trained length; windows: all tokens of windows of that length; {last}: the same "
         "tokens, at the end of windows of every length",
         style="dim",
-        highlight=False,
         soft_wrap=not console.is_terminal,
     )
     for sentence in results.summary:
-        console.print(sentence, markup=False, highlight=False)
+        console.print(sentence, markup=False)
 
 
 def _table(results: Results, protocols: tuple[Protocol, ...], *, costs: bool) -> Table:
