@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from posenc import Learned, RoPE, Sinusoidal, T5Bias
+from posenc import Learned, MRoPE, RoPE, Sinusoidal, T5Bias
 from posenc.integrations.transformers import describe
 
 pytest.importorskip("transformers")
@@ -86,3 +86,30 @@ def test_sizes_under_a_name_that_the_class_does_not_read() -> None:
     for key, value, right in (("d_model", 2048, "hidden_size"), ("kv_channels", 64, "head_dim")):
         with pytest.raises(ValueError, match=rf"{key} is {value}, and LlamaConfig .* rename it to {right}"):
             describe({"model_type": "llama", "num_hidden_layers": 32, "num_attention_heads": 32, key: value})
+
+
+def test_parts_without_types_in_an_object_without_a_type_are_parts() -> None:
+    """NVIDIA-NeMo/Megatron-Bridge, tests of its conversion of Qwen3-ASR: its class has no thinker_config, and took its
+    defaults for the whole model."""
+    audio = {"encoder_layers": 2, "encoder_attention_heads": 2, "d_model": 64, "max_source_positions": 1500}
+    text = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 128, "rope_theta": 5e6}
+    text |= {"rope_scaling": {"rope_type": "default", "mrope_section": [24, 20, 20]}}
+    config = {"model_type": "qwen3_asr", "thinker_config": {"audio_config": audio, "text_config": text}}
+    heard, said = describe(config)
+    assert isinstance(heard.encoding, Sinusoidal)
+    assert (heard.part, heard.layers, heard.encoding.dim) == ("thinker_config.audio_config", (0, 1), 64)
+    assert isinstance(said.encoding, MRoPE)
+    assert (said.part, said.layers, said.encoding.sections) == ("thinker_config.text_config", (0, 1), (24, 20, 20))
+    config["thinker_config"]["audio_config"] = {"d_model": 64, "encoder_layers": 2}
+    assert any("no max_source_positions" in each for each in describe(config).unread)
+
+
+def test_an_architecture_of_another_type_than_the_model_type_is_noted() -> None:
+    """pytorch/executorch, examples/mediatek/models/llm_models/weights/gemma3_1b_it/config.json: gemma3, and the class
+    of gemma3_text."""
+    sizes = {"hidden_size": 1152, "num_attention_heads": 4, "num_hidden_layers": 6, "head_dim": 256}
+    gemma = {"model_type": "gemma3", **sizes, "architectures": ["Gemma3ForCausalLM"]}
+    for group in describe(gemma):
+        assert "which is of gemma3_text: vLLM goes by that" in group.notes[-1]
+    for own in ({"model_type": "gemma3_text"}, {"architectures": ["Gemma3ForConditionalGeneration"]}):
+        assert not any("goes by" in note for group in describe(gemma | own) for note in group.notes)

@@ -4,10 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from posenc.integrations.transformers.description.config import is_part, size
+from posenc.integrations.transformers.description.config import size
 from posenc.integrations.transformers.description.config_class import built, config_class, parts_of_class
 from posenc.integrations.transformers.description.layers import rotary_parameters
 from posenc.integrations.transformers.description.model_types import names
+from posenc.integrations.transformers.description.parts import is_part
 
 #: Keys of a whole model that are none of its text's.
 _OF_THE_WHOLE = names("architectures auto_map model_type transformers_version torch_dtype dtype _name_or_path")
@@ -29,8 +30,8 @@ def with_types_of_parts(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in config.items():
         if is_part(str(key), value):
             inner = with_types_of_parts(value)
-            given = hasattr(fixed.get(key), "model_type") and fixed[key].model_type  # the class decides
-            found[key] = inner if given else _with_own_type(str(key), inner)
+            given = getattr(fixed.get(key), "model_type", "")  # the class decides, whatever the part says
+            found[key] = {**inner, "model_type": given} if given else _with_own_type(str(key), inner)
     alone = "patch_size" in config and "vocab_size" not in config  # an image tower, taken out of its model
     return _with_own_type("vision", found) if alone else found
 

@@ -1,7 +1,7 @@
 """A config as a plain dict, from whatever holds it: its types checked, its parts told apart."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,6 @@ _OF_NUMBERS = {
 }
 _OF_LATENT_HEADS = {"qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "kv_lora_rank", "q_lora_rank", "use_mla"}
 _MAPPINGS = {"rope_parameters", "rope_scaling", "attn_config", "per_layer_config", "yarn", "llama_4_scaling"}
-#: Keys of a model that stand in an object of their own, with a model type of "" at times.
-_NO_PARTS = {"attn_config", "ffn_config"}
 _TEXTS = {"model_type", "rope_type", "position_embedding_type", "position_embeddings_type", "hybrid_override_pattern"}
 
 #: Files that stand beside a config and may name a model type too.
@@ -284,38 +282,6 @@ def _wrong(name: str, value: Any, expected: str) -> ValueError:
     shown, kind = repr(value), type(value).__name__
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     return ValueError(f"describe: {name} is {shown}, a{'n' * (kind == 'int')} {kind}, expected {expected}; {advice}.")
-
-
-def parts(config: Mapping[str, Any], name: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """(name, config) of the config itself and, in order, of every part that has a model type or layers of its own."""
-    found = [(name, {key: value for key, value in config.items() if not is_part(key, value)})]
-    for key, value in config.items():
-        if is_part(key, value):
-            # Some parts leave their model type empty; the whole and the key tell it then.
-            own = value if value.get("model_type") else {**value, "model_type": f"{config.get('model_type')}.{key}"}
-            found += parts(own, f"{name}.{key}" if name else key)
-    return found
-
-
-def is_part(key: str, value: Any) -> bool:
-    """Is this value of a config the config of a part?"""
-    if not isinstance(value, Mapping) or key in _NO_PARTS:
-        return False
-    return "model_type" in value or (key.endswith("_config") and size(value, "num_layers") is not None)
-
-
-def not_seen(config: Mapping[str, Any], seen: Collection[str], name: str = "") -> list[str]:
-    """The objects of a config that speak of positions, and that neither :func:`parts` nor a class takes for a part."""
-    found: list[str] = []
-    for key, value in config.items():
-        full_name = f"{name}.{key}" if name else key
-        if not isinstance(value, Mapping) or not key.endswith("_config") or key in _NO_PARTS:
-            continue
-        if full_name in seen:
-            found += not_seen(value, seen, full_name)
-        elif any(bears_on_positions(inner) or "pos_emb" in inner for inner in map(str, value)):
-            found.append(f"{full_name}: it has neither a model_type nor a number of layers that is known here")
-    return found
 
 
 def size(config: Mapping[str, Any], name: str) -> Any:

@@ -170,19 +170,29 @@ def full(config: Any) -> dict[str, Any]:
 
 
 @cache
-def type_of_architecture(name: str) -> str | None:
-    """The model type that transformers has a class of this name for, or None."""
+def types_of_architecture(name: str) -> frozenset[str]:
+    """The model types that transformers has a class of this name for."""
     if importlib.util.find_spec("transformers") is None:
-        return None
+        return frozenset()
     from transformers.models.auto import modeling_auto
 
-    found = {
+    return frozenset(
         model_type
         for key, mapping in vars(modeling_auto).items()
         if key.endswith("MAPPING_NAMES")
         for model_type, classes in mapping.items()
         if name in ([classes] if isinstance(classes, str) else classes)
-    }
+    )
+
+
+@cache
+def type_of_architecture(name: str) -> str | None:
+    """The model type that transformers has a class of this name for, or None."""
+    found = types_of_architecture(name)
+    if not found:
+        return None
+    from transformers.models.auto import modeling_auto
+
     # Several types may share a class: LlamaForCausalLM is that of the type whose config is a LlamaConfig.
     own = {each: str(modeling_auto.CONFIG_MAPPING_NAMES.get(each)).removesuffix("Config") for each in found}
     return max((each for each in sorted(found) if name.startswith(own[each])), key=lambda e: len(own[e]), default=None)

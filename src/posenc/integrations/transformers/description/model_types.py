@@ -173,6 +173,8 @@ SAME_CODE = {
     "interns2_mobius_text": "qwen3_5_moe_text",
     **dict.fromkeys(("longcat_flash_ngram", "longcat_flash_sparse"), "longcat_flash"),
     "minimax_m3": "minimax_m3_vl_text",
+    "qwen3_asr.thinker_config.audio_config": "qwen3_asr_audio_encoder",
+    "qwen3_asr.thinker_config.text_config": "qwen3_asr_text",
     "xing4_0": "deepseek_v3",
     "youtu_llm": "youtu",
 }

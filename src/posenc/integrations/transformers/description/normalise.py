@@ -12,8 +12,6 @@ from posenc.integrations.transformers.description.composite import (
 from posenc.integrations.transformers.description.config import (
     Keys,
     bears_on_positions,
-    is_part,
-    parts,
     tidy,
 )
 from posenc.integrations.transformers.description.config_class import (
@@ -34,6 +32,7 @@ from posenc.integrations.transformers.description.layers import (
 )
 from posenc.integrations.transformers.description.model_types import SAME_CODE, names
 from posenc.integrations.transformers.description.own_words import mimo_by_kind, step5_by_layer, v4_by_kind
+from posenc.integrations.transformers.description.parts import is_part, parts
 
 #: The reading without transformers' class.
 ALONE = "the keys alone"

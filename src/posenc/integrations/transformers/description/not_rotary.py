@@ -50,7 +50,9 @@ SINUSOIDAL: dict[str, tuple[type[Frequencies], str, int | None]] = {
 }
 
 #: Encoders of sounds with Whisper's sinusoids: written in the code, or a table that is not trained.
-SOUNDS_BY_CODE = names("qwen2_5_omni_audio_encoder qwen3_asr_encoder qwen3_omni_moe_audio_encoder")
+SOUNDS_BY_CODE = names("""
+    qwen2_5_omni_audio_encoder qwen3_asr_audio_encoder qwen3_asr_encoder qwen3_omni_moe_audio_encoder
+""")
 SOUNDS_BY_TABLE = names("audioflamingo3_encoder moss_transcribe_diarize_audio qwen2_audio_encoder voxtral_encoder")
 
 
@@ -228,10 +230,9 @@ def _whisper(config: Mapping[str, Any]) -> list[Found]:
 
 
 def _sounds(config: Mapping[str, Any]) -> list[Found]:
-    dim, length = (
-        int(need(config, "hidden_size")),
-        int(first(config, "max_source_positions", "max_position_embeddings")),
-    )
+    other = config.get("max_source_positions") is None and config.get("max_position_embeddings") is not None
+    dim = int(need(config, "hidden_size"))
+    length = need_size(config, "max_position_embeddings" if other else "max_source_positions")
     if config["model_type"] in SOUNDS_BY_CODE:
         sinusoids = Sinusoidal(dim, frequencies=Tensor2Tensor(), order="concatenated")
         return [("", _layers(config), sinusoids, length, ())]

@@ -6,8 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from posenc.integrations.transformers.description import model_types as models
-from posenc.integrations.transformers.description.config import Keys, check_sizes, not_seen, read, size, tidy
-from posenc.integrations.transformers.description.config_class import built, config_class, type_of_architecture
+from posenc.integrations.transformers.description.config import Keys, check_sizes, read, size, tidy
+from posenc.integrations.transformers.description.config_class import (
+    built,
+    config_class,
+    type_of_architecture,
+    types_of_architecture,
+)
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.images import READERS as IMAGES
 from posenc.integrations.transformers.description.in_words import BESIDE_ROTATION_IN_WORDS, INSTEAD
@@ -24,6 +29,7 @@ from posenc.integrations.transformers.description.normalise import ALONE, Part, 
 from posenc.integrations.transformers.description.not_rotary import READERS as NOT_ROTARY
 from posenc.integrations.transformers.description.own_words import KYUTAI, is_kyutai
 from posenc.integrations.transformers.description.params_json import NAME, is_params_json, translated
+from posenc.integrations.transformers.description.parts import not_seen
 from posenc.integrations.transformers.description.patch_tables import BESIDE_ROTATION
 from posenc.integrations.transformers.description.remote_code import READERS as REMOTE
 from posenc.integrations.transformers.description.rotary import Pairing, axial, encoding_of
@@ -216,11 +222,17 @@ def _other_code(whole: Part) -> str | None:
         return None
     import transformers
 
-    # Not dir(transformers), which takes a third of a second.
-    if whole.model_type in models.SAME_CODE.values() or not {*map(str, named)}.isdisjoint(
-        vars(transformers)["__all__"]
-    ):
+    if whole.model_type in models.SAME_CODE.values():
         return None
+    # Not dir(transformers), which takes a third of a second.
+    if not {*map(str, named)}.isdisjoint(vars(transformers)["__all__"]):
+        types = [types_of_architecture(str(each)) for each in named]
+        if not types[0] or any(whole.model_type in each for each in types):
+            return None
+        return (
+            f"as {whole.model_type} of {whole.reading} does it, which goes by model_type; architectures says "
+            f"{named[0]}, which is of {type_of_architecture(str(named[0])) or sorted(types[0])[0]}: vLLM goes by that"
+        )
     return (
         f"as {whole.model_type} of {whole.reading} does it; architectures says {named[0]}, which it does not have: "
         "that code was not compared"
