@@ -101,7 +101,7 @@ def test_the_installed_command_is_this_one() -> None:
         (["show", "rope", "--heads", "0"], "got heads 0, expected at least 1"),
         (["show", "rope", "--dim", "0"], "got dim 0, expected at least 1"),
         (["show", "rope", "--run", "nowhere"], "nowhere: there is no such run folder"),
-        (["inspect", "nowhere", "--pairing", "hlaf"], "--pairing: got 'hlaf', expected half or interleaved"),
+        (["inspect", "nowhere", "--pairing", "hlaf"], "--pairing: got 'hlaf', expected one of half, interleaved"),
         (["inspect", "~no-such-user/x"], "~no-such-user/x: there is no such folder or file.\n"),
         (["inspect", "./nowhere"], "./nowhere: there is no such folder or file.\n"),
         (["build", "--into", __file__], "there is a file where a new folder is needed; name another path."),

@@ -101,7 +101,7 @@ def test_what_is_no_model_is_refused(llama: MakeLlama, tmp_path: Path) -> None:
     refused("numpy", "holds no model")
     refused(tmp_path, "no config.json")
     refused(llama() / "model.safetensors", "give one of them")
-    with pytest.raises(RunError, match="expected one of auto"):
+    with pytest.raises(ValueError, match="expected one of auto"):
         open_checkpoint(llama(), dtype="int4")
 
 

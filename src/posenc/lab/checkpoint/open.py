@@ -23,6 +23,7 @@ from posenc.lab.checkpoint.find import Place, check_digests, find
 from posenc.lab.checkpoint.preview import ENCODER, Kind, part, positions, positions_of, preview
 from posenc.lab.checkpoint.preview import Preview as Preview
 from posenc.lab.checkpoint.preview import look as look
+from posenc.lab.run.config import check_choice
 from posenc.lab.run.errors import RunError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -77,9 +78,10 @@ def open_checkpoint(
         trust_remote_code: whether code from the model's folder may be run.
 
     Raises:
+        ValueError: another dtype.
         RunError: as :func:`look`; also if weights do not fit the config or are not finite, or a package is missing.
     """
-    check_dtype(dtype)
+    check_choice("--dtype", dtype, DTYPES)
     place = find(str(source))
     seen = preview(str(source), place, trust_remote_code)
     check_digests(place)
@@ -113,16 +115,6 @@ def open_checkpoint(
 def is_foreign(model: Any) -> bool:
     """Whether the model runs code from its own folder."""
     return not type(model).__module__.startswith("transformers.")
-
-
-def check_dtype(dtype: str) -> None:
-    """Refuse a dtype that models are not computed in.
-
-    Raises:
-        RunError: the dtype is not one of ``DTYPES``.
-    """
-    if dtype not in DTYPES:
-        raise RunError(f"--dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}.")
 
 
 def dtype_of(dtype: str, stored: str, device: str) -> torch.dtype:

@@ -114,15 +114,11 @@ def diagnose(
     Example:
       posenc diagnose mine.py:apply_rotary --expect-pairing half
     """
-    from typing import Literal
-
     from posenc.lab import diagnose as job
     from posenc.lab.run.config import check_choice
 
-    if expect_pairing is not None:
-        check_choice("--expect-pairing", expect_pairing, Literal["half", "interleaved"])
-    if expect_direction not in (None, "+", "-"):
-        raise ValueError(f"--expect-direction: got {expect_direction!r}, expected + or -.")
+    check_choice("--expect-pairing", expect_pairing, ("half", "interleaved"))
+    check_choice("--expect-direction", expect_direction, ("+", "-"))
     expected: dict[str, Any] = {"expect_pairing": expect_pairing, "expect_direction": expect_direction}
     diagnosis = job.diagnose(target, head_dim=head_dim, **expected)
     if as_json:

@@ -77,15 +77,10 @@ def extend(
       posenc extend --resume --save ./longer
     """
     import dataclasses
-    from typing import Literal
 
     from posenc.lab.extend import job
     from posenc.lab.run import folder as runs
-    from posenc.lab.run.config import check_choice
 
-    check_choice("--method", ending.method, Literal["lora", "full"])
-    if ending.positions is not None:
-        check_choice("--positions", ending.positions, Literal["skipwise", "whole"])
     console = console_for(as_json)
     if resume:
         if given - {"model", "resume", "as_json", *(field.name for field in dataclasses.fields(Ending))}:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import posenc
+from posenc.lab.run.config import check_choice
 from posenc.lab.run.options import Verbs, option
 
 EXIT_CODES = (
@@ -31,8 +32,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue a run: the firs
 
 
 def _pairing(value: str | None) -> str | None:
-    if value not in (None, "half", "interleaved"):
-        raise ValueError(f"--pairing: got {value!r}, expected half or interleaved.")
+    check_choice("--pairing", value, ("half", "interleaved"))
     return value
 
 

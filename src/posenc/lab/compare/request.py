@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -129,7 +129,8 @@ class Request:
     train: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_choice("--backend", self.backend, Backend)
+        check_choice("--backend", self.backend, get_args(Backend))
+        check_choice("--preset", self.preset, PRESETS)
 
     def labelled(self, usual: Sequence[str], label: Callable[[str], str]) -> dict[str, str]:
         """The specs by label; without specs, the ``usual`` ones.

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from posenc.lab.run.config import check_choice
+
 HEADINGS = {"encodings": "Encodings", "rules": "Frequency rules", "positions": "Position schemes"}
 NARROW = 60
 """Minimum terminal columns for a table; in a narrower one each summary stands below its name."""
@@ -19,8 +21,7 @@ def lists(which: str | None = None) -> dict[str, list[dict[str, str]]]:
     Raises:
         ValueError: there is no list of this name.
     """
-    if which not in (None, *HEADINGS):
-        raise ValueError(f"list: got {which!r}, expected one of {', '.join(HEADINGS)}.")
+    check_choice("list", which, HEADINGS)
     from posenc import frequencies, positions
     from posenc.catalogue import CATALOGUE
 

