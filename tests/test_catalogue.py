@@ -20,7 +20,7 @@ def test_names_follow_the_road() -> None:
         "none", "integer", "normalized", "binary", "sinusoidal", "sinusoidal_grid", "fourier", "timesteps",
         "learned", "learned_grid", "rope", "xpos", "axial", "mrope", "mixed", "fope", "pope", "shaw",
         "transformer_xl", "t5", "deberta", "tupe", "swin", "swin_v2", "levit", "decomposed", "alibi", "kerple",
-        "sandwich", "fire", "cope", "forgetting", "temperature", "ssmax",
+        "sandwich", "fire", "cope", "forgetting", "inkling", "temperature", "ssmax",
     )  # fmt: skip
 
 

@@ -68,45 +68,6 @@ def test_attention_multiplies_the_scores_by_it_and_not_the_bias(dtype: torch.dty
     )
 
 
-class RelativeLogits(posenc.ContextualEncoding):
-    """Inkling's bias: each token mixes a bank of profiles over the distance. What it mixes by travels in the state."""
-
-    def __init__(self, theirs: torch.nn.Module, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.theirs = theirs
-
-    def carry(self, x: torch.Tensor, state: torch.Tensor | None = None) -> torch.Tensor:
-        return x.mT
-
-    def contextual_bias(self, content: posenc.scores.Content) -> torch.Tensor:
-        mixed = content.q_state.mT.unflatten(-1, (self.num_heads, -1))
-        return self.theirs(mixed, content.q_positions, content.k_positions)
-
-
-@pytest.mark.parametrize("implementation", ["dense", "blocks"])
-def test_inkling_multiplies_its_relative_logits_too(implementation: str) -> None:
-    """Against the bias, the temperature and the attention of transformers' own Inkling, put together as it does."""
-    inkling = pytest.importorskip("transformers.models.inkling.modeling_inkling")
-    torch.manual_seed(0)
-    heads, length = 2, 24
-    theirs = inkling.InklingRelativeLogits(d_rel=3, rel_extent=9).double()
-    torch.nn.init.normal_(theirs.proj)
-    q, k, v = torch.randn(3, 1, heads, length, 8, dtype=torch.float64)
-    relative_states = torch.randn(1, length, heads, 3, dtype=torch.float64)
-    p = torch.arange(length)
-    tau = (1 + 0.5 * ((p + 1).double() / 4).clamp(min=1).log()).view(1, 1, -1, 1)
-    mask = torch.zeros(length, length).masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
-    module = torch.nn.Module()
-    module.num_key_value_groups = 1  # type: ignore[assignment]
-    bias = theirs(relative_states, p, p) * tau
-    expected, _ = inkling.eager_attention_forward(module, q * tau, k, v, mask + bias, scaling=8**-0.5)
-    encoding = posenc.Compose(RelativeLogits(theirs, heads), posenc.Temperature("inkling", length=4, strength=0.5))
-    state = encoding.carry(relative_states.flatten(-2))
-    ours = posenc.attention(q, k, v, encoding, causal=True, state=state, implementation=implementation)
-    torch.testing.assert_close(ours.transpose(1, 2), expected, rtol=1e-5, atol=1e-6)  # their softmax is in float32
-
-
 def test_the_bias_is_multiplied_or_not_as_the_name_says() -> None:
     alibi, p = posenc.ALiBi(num_heads=2), torch.arange(20)
     scores = torch.randn(1, 2, 20, 20, dtype=torch.float64)

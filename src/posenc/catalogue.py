@@ -66,6 +66,7 @@ CATALOGUE: tuple[Row, ...] = (
     Row("fire",           "scores.fire:FIRE",                   "scores",       "a network of the distance over the longest one", "arXiv:2310.04418", "equation 9",   2023),
     Row("cope",           "scores.cope:CoPE",                   "scores",       "queries count the tokens that matter to them",   "arXiv:2405.18719", "equations 3 to 6", 2024),
     Row("forgetting",     "scores.forgetting:Forgetting",       "scores",       "each token lowers the weight of earlier ones",   "arXiv:2503.02130", "section 3",       2025),
+    Row("inkling",        "scores.inkling:InklingBias",         "scores",       "each query mixes learned profiles of distance",  "Inkling",          "model code",      2026),
     Row("temperature", "temperature:Temperature",         "none",         "a softmax that sharpens as the context grows", "Llama 4",          "model code",    2025),
     Row("ssmax",      "ssmax:SSMax",                      "none",         "a learned temperature for each head",          "arXiv:2501.19399", "section 3",     2025),
 )

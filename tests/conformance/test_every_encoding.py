@@ -32,6 +32,7 @@ from posenc.oracle.scores import (
     decomposed,
     fire,
     forgetting,
+    inkling,
     kerple,
     levit,
     sandwich,
@@ -163,6 +164,8 @@ DEBERTA = randomized(posenc.scores.DeBERTa(dim=32, num_heads=4, span=4), 0.3)
 DEBERTA_V2 = randomized(posenc.scores.DeBERTa(dim=32, num_heads=4, span=6, max_distance=20), 0.3)
 COPE = randomized(posenc.CoPE(num_heads=4, head_dim=16, length=5))
 FOX = posenc.Forgetting(dim=32, num_heads=4)
+INKLING = randomized(posenc.scores.InklingBias(dim=32, num_heads=4, rank=3, extent=6))
+INKLING_2 = randomized(posenc.scores.InklingBias(dim=32, num_heads=4, rank=3, extent=6, clip=2.0))
 
 
 def swin_v2_oracle() -> SimpleNamespace:
@@ -262,6 +265,15 @@ def fox_oracle() -> SimpleNamespace:
     def bias(c: dict) -> np.ndarray:
         gates = forgetting.log_gates(c["x"], weight=numbers(FOX.gate.weight), offset=numbers(FOX.gate.bias))
         return forgetting.bias(gates)
+
+    return contextual(bias)
+
+
+def inkling_oracle(encoding: posenc.scores.InklingBias) -> SimpleNamespace:
+    def bias(c: dict) -> np.ndarray:
+        scale = None if encoding.scale is None else numbers(encoding.scale)
+        r = inkling.mixture(c["x"], weight=numbers(encoding.mix.weight), num_heads=4, scale=scale, clip=encoding.clip)
+        return inkling.bias(r, c["q_positions"], c["k_positions"], profiles=numbers(encoding.profiles))
 
     return contextual(bias)
 
@@ -458,6 +470,8 @@ CASES: dict[str, tuple[posenc.Encoding, SimpleNamespace | None]] = {
     "deberta v2": (DEBERTA_V2, deberta_oracle(DEBERTA_V2)),
     "cope": (COPE, contextual(lambda c: cope.bias(c["q"], c["scores"], table=numbers(COPE.table), scale=c["scale"]))),
     "forgetting": (FOX, fox_oracle()),
+    "inkling": (INKLING, inkling_oracle(INKLING)),
+    "inkling 2": (INKLING_2, inkling_oracle(INKLING_2)),
     "rope and t5": (posenc.Compose(posenc.RoPE(head_dim=16), posenc.T5Bias(num_heads=4)), None),
     "rope and forgetting": (posenc.Compose(posenc.RoPE(head_dim=8), posenc.Forgetting(dim=32, num_heads=4)), None),
     "rope and alibi": (posenc.Compose(posenc.RoPE(head_dim=16), posenc.ALiBi(num_heads=4)), None),

@@ -14,6 +14,9 @@ transformers.logging.set_verbosity_error()
 from tests.integrations.test_every_config import HUB  # noqa: E402
 from tools.census.census import rows_of_config  # noqa: E402
 
+from posenc import Temperature  # noqa: E402
+from posenc.integrations.transformers import describe  # noqa: E402
+
 STAGES = {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32]}
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
 
@@ -88,6 +91,14 @@ RELEASED: dict[str, dict[str, Any]] = {
         "embedding_size": 128,
     },
     "facebook/mbart-large-50": {"model_type": "mbart", "d_model": 1024, "vocab_size": 250054},
+    "thinkingmachines/Inkling-Small": {  # as a port of it for JAX lists the fields
+        **{"model_type": "inkling_text", "model_max_length": 1048576, "hidden_size": 4096, "num_hidden_layers": 42},
+        **{"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "d_rel": 16, "rel_extent": 1024},
+        **{"swa_num_attention_heads": 32, "swa_num_key_value_heads": 8, "swa_head_dim": 128},
+        **{"local_layer_ids": [i for i in range(42) if i % 6 != 5], "sliding_window_size": 512},
+        **{"log_scaling_n_floor": 128000, "log_scaling_alpha": 0.1, "sconv_kernel_size": 4},
+        **{"dense_mlp_idx": 2, "dense_intermediate_size": 16384, "intermediate_size": 2048},
+    },
     "BridgeTower/bridgetower-large": {
         "model_type": "bridgetower_vision_model",
         "hidden_size": 1024,
@@ -107,6 +118,18 @@ def test_a_released_size_is_the_models(name: str) -> None:
     raw = RELEASED[name]
     config = transformers.CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
     assert compared(raw["model_type"], config) == []
+
+
+def test_local_and_global_layers_of_inkling() -> None:
+    """The file as it is published: the kinds of the layers, the profiles' reach and where scores begin to grow."""
+    raw = {"model_type": "inkling_mm_model", "text_config": RELEASED["thinkingmachines/Inkling-Small"]}
+    local, whole = describe(raw)
+    assert (local.part, local.label, len(local.layers)) == ("text_config", "hybrid_sliding", 35)
+    assert whole.layers == (5, 11, 17, 23, 29, 35, 41)
+    assert whole.trained_length == 1048576
+    assert (local.encoding.extent, local.encoding.num_heads, local.encoding.clip) == (512, 32, None)
+    assert whole.encoding.at("scores").extent == 1024
+    assert whole.encoding.parts[1].to_dict() == Temperature("inkling", length=128000, strength=0.1).to_dict()
 
 
 #: One config for each tower; many released models share one.

@@ -165,6 +165,17 @@ def test_padding_within_a_state_is_refused() -> None:
         layer(inputs(), attention_mask=real(7, 4, seq=7, side="right"), cache=layer.new_cache())
 
 
+def test_padding_after_a_token_is_taken_where_the_state_is_one_of_each_token() -> None:
+    encoding = posenc.scores.InklingBias(DIM, HEADS, rank=3, extent=4)
+    layer, x, new = Attention(DIM, HEADS, encoding, causal=True).eval(), inputs(seq=7), inputs(seq=1)
+    cache = layer.new_cache()
+    with torch.no_grad():
+        encoding.profiles.normal_()
+        layer(x, attention_mask=real(7, 4, seq=7, side="right"), cache=cache)
+        got = layer(new, cache=cache)[1:]
+        torch.testing.assert_close(got, layer(torch.cat((x[1:, :4], new[1:]), dim=1))[:, -1:])
+
+
 def test_coordinates_of_an_image_are_followed_by_text() -> None:
     encoding = posenc.MRoPE(head_dim=8, sections=(2, 1, 1))
     layer, x = Attention(DIM, HEADS, encoding, causal=True), inputs(seq=8)

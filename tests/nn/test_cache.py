@@ -28,6 +28,7 @@ ENCODINGS: dict[str, Any] = {
     "t5": lambda: posenc.T5Bias(num_heads=HEADS),
     "cope": lambda: posenc.CoPE(HEADS, 16, length=16),
     "forgetting": lambda: posenc.Forgetting(DIM, HEADS),
+    "inkling": lambda: posenc.scores.InklingBias(DIM, HEADS, rank=2, extent=4),
     "learned": lambda: posenc.Learned(DIM, length=32),
     "sinusoidal": lambda: posenc.Sinusoidal(DIM),
 }

@@ -56,6 +56,7 @@ ENCODINGS = {
     "tupe": posenc.scores.TUPE(16, 2, length=8),
     "swin": posenc.scores.SwinBias(2, window=(1, 8)),
     "forgetting": posenc.Forgetting(16, 2),
+    "inkling": posenc.scores.InklingBias(16, 2, rank=2, extent=4),
 }
 
 

@@ -17,7 +17,7 @@ from posenc import ALiBi, AxialRoPE, Compose, Learned, MRoPE, NoPE, RoPE, Sinuso
 from posenc.embeddings import LearnedGrid, SinusoidalGrid
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup, describe
-from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
+from posenc.scores import DecomposedBias, InklingBias, LeViTBias, SwinBias, SwinV2Bias
 from tools.census import comparisons
 from tools.census.comparisons import Rotation, rotation_of
 from tools.census.configs import DIFFERENCES, REPAIRS, VARIANTS
@@ -358,6 +358,8 @@ def _compare_other(config: Any, encoding: Encoding) -> tuple[str, float, int]:
         return comparisons.compare_decomposed(config, encoding)
     if isinstance(encoding, LeViTBias):
         return comparisons.compare_levit(config, encoding)
+    if isinstance(encoding, InklingBias):
+        return comparisons.compare_inkling(config, encoding)
     if isinstance(encoding, SinusoidalGrid):
         return comparisons.compare_sinusoidal_grid(config, encoding)
     raise comparisons.NotComparableError(f"no comparison for {type(encoding).__name__}")
@@ -366,7 +368,7 @@ def _compare_other(config: Any, encoding: Encoding) -> tuple[str, float, int]:
 def _in_short(encoding: Encoding) -> str:
     rotation = rotation_of(encoding)
     if rotation is None:
-        return type(encoding).__name__
+        return " and ".join(type(part).__name__ for part in encoding.parts)
     frequencies = getattr(rotation, "frequencies", None)
     rule = type(frequencies).__name__ if frequencies is not None else ""
     slice_ = f"{rotation.rotary_dim} of {rotation.head_dim}" if rotation.rotary_dim != rotation.head_dim else "all"

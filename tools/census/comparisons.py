@@ -13,7 +13,7 @@ from posenc import ALiBi, AxialRoPE, Learned, MRoPE, RoPE, Sinusoidal, T5Bias
 from posenc.embeddings import LearnedGrid, SinusoidalGrid
 from posenc.encoding import Encoding
 from posenc.integrations.transformers import LayerGroup
-from posenc.scores import DecomposedBias, LeViTBias, SwinBias, SwinV2Bias
+from posenc.scores import DecomposedBias, InklingBias, LeViTBias, SwinBias, SwinV2Bias
 
 
 class NotComparableError(Exception):
@@ -231,6 +231,33 @@ def compare_levit(config: Any, encoding: LeViTBias) -> Compared:
     return "LevitAttention", float(error / 1e-6), len(places) - 1
 
 
+def compare_inkling(config: Any, encoding: InklingBias) -> Compared:
+    """The bias of the last few queries of a random text, with parameters of the sizes of the model's layers."""
+    module, ours = _modeling(config), InklingBias.from_dict(encoding.to_dict())
+    few, length = 8, ours.extent + 100
+    places, x = torch.arange(length), torch.randn(1, length, ours.dim, generator=torch.Generator().manual_seed(0))
+    q, k = x.new_zeros(1, ours.num_heads, few, 1), x.new_zeros(1, ours.num_heads, length, 1)
+    with torch.no_grad():
+        state = ours.carry(x)
+        bias = ours.on_scores(q.expand(-1, -1, -1, length), places[-few:], places, q=q, k=k, state=state)
+        if ours.scale is None:
+            name, own = "InklingRelativeLogits", {"r_proj.weight": ours.mix.weight}
+            logits = module.InklingRelativeLogits(ours.rank, ours.extent)
+            logits.load_state_dict({"proj": ours.profiles})
+            theirs = logits(state[..., -few:].movedim(-1, 1), places[-few:], places)
+        else:
+            name, cls = next((n, c) for n, c in vars(module).items() if n.endswith("RelativePositionBias"))
+            own = {"linear.weight": ours.mix.weight, "norm.scale": ours.scale}
+            layer = cls(config, ours.num_heads, ours.extent, log_scaling=False)
+            layer.load_state_dict(own | {"proj": ours.profiles})
+            theirs = layer(x[:, -few:], places[-few:, None] - places, places[None, -few:])
+    theirs_have = [(key, tensor.shape) for key, tensor in _tensors(config)]
+    for end, parameter in (own | {"proj": ours.profiles}).items():
+        if not any(key.endswith(end) and shape == parameter.shape for key, shape in theirs_have):
+            raise NotComparableError(f"the model has no {end} of {tuple(parameter.shape)}")
+    return name, float((bias - theirs).abs().max() / 1e-6), length - 1
+
+
 def compare_sinusoidal_grid(config: Any, encoding: SinusoidalGrid) -> Compared:
     """The table that the model fills in for its patches, behind the class token's row."""
     module = _modeling(config)
@@ -421,6 +448,8 @@ def temperature_error(config: Any, encoding: Any) -> float | None:
         theirs = module.get_llama_4_attn_scale(positions[None], parameters["llama_4_scaling_beta"], length)
     elif hasattr(module, "compute_attention_scaling"):
         theirs = module.compute_attention_scaling(positions[None])
+    elif scales := [cls for name, cls in vars(module).items() if name.endswith("LogScale")]:  # Inkling 2
+        theirs = scales[0](config)(torch.ones(1, len(positions), 1, 1), positions[None])
     else:
         return None
     return float(((theirs.flatten().double() - ours).abs() / 1e-6).max())

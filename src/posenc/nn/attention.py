@@ -369,6 +369,8 @@ def _combined(mask: Tensor | None, tokens: Tokens) -> Tensor | None:
 
 def _check_padding(attention_mask: Tensor, encoding: Encoding) -> None:
     """A state that runs along the text would take padding between two real tokens for text."""
+    if getattr(encoding.at("scores"), "reads_positions", True):  # its state is one of each token alone
+        return
     real = attention_mask.bool()
     if bool((real[..., :-1] & ~real[..., 1:]).any()):
         raise ValueError(

@@ -7,6 +7,7 @@ from posenc.scores.deberta import DeBERTa
 from posenc.scores.decomposed import DecomposedBias
 from posenc.scores.fire import FIRE
 from posenc.scores.forgetting import Forgetting
+from posenc.scores.inkling import InklingBias
 from posenc.scores.kerple import KERPLE
 from posenc.scores.levit import LeViTBias
 from posenc.scores.sandwich import Sandwich
@@ -27,6 +28,7 @@ __all__ = [
     "DeBERTa",
     "DecomposedBias",
     "Forgetting",
+    "InklingBias",
     "LeViTBias",
     "Sandwich",
     "ScoreMod",

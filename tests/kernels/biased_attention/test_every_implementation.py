@@ -127,8 +127,9 @@ def test_blocks_have_the_values_and_gradients_of_the_reference(name: str, call: 
             torch.testing.assert_close(block, dense, rtol=1e-10, atol=1e-10)
 
 
-def test_the_state_of_a_contextual_encoding_has_its_gradient_in_blocks() -> None:
-    encoding = posenc.Forgetting(dim=HEADS * DIM, num_heads=HEADS).double()
+@pytest.mark.parametrize("make", [posenc.Forgetting, posenc.scores.InklingBias])
+def test_the_state_of_a_contextual_encoding_has_its_gradient_in_blocks(make: Callable[..., posenc.Encoding]) -> None:
+    encoding = make(dim=HEADS * DIM, num_heads=HEADS).double()
     x = torch.randn(2, K_LEN, HEADS * DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     gradients = []
     for implementation in ("dense", "blocks"):

@@ -72,10 +72,6 @@ INSTEAD = {
         "sinusoids of rows and columns, or a table (position_embedding_type), added to queries and keys in each layer",
     ),
     **dict.fromkeys(
-        names("inkling_text inkling2_text inkling2_loop_text"),
-        "a bias by distance that is computed from the hidden states",
-    ),
-    **dict.fromkeys(
         names("cohere_asr fastspeech2_conformer nemotron_asr_streaming_encoder parakeet_encoder"),
         "Transformer-XL's relative positions in both directions",
     ),

@@ -8,9 +8,17 @@ import torch
 from posenc import ALiBi, Compose, Learned, NoPE, RoPE, Sinusoidal, T5Bias
 from posenc.encoding import Encoding
 from posenc.frequencies import Frequencies, Geometric, Tensor2Tensor
-from posenc.integrations.transformers.description.config import first, head_dim, need, need_key, need_size, size
+from posenc.integrations.transformers.description.config import (
+    first,
+    head_dim,
+    need,
+    need_key,
+    need_size,
+    size,
+)
 from posenc.integrations.transformers.description.found import Found, Reader
 from posenc.integrations.transformers.description.in_words import BESIDE_TABLE
+from posenc.integrations.transformers.description.inkling import inkling
 from posenc.integrations.transformers.description.model_types import names
 from posenc.scores import DeBERTa, Shaw
 
@@ -379,6 +387,7 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(names("longt5 mt5 pop2piano switch_transformers t5 umt5"), _t5),
     "pix2struct_text_model": _pix2struct,
     "esm": _esm,
+    **dict.fromkeys(names("inkling_text inkling2_text inkling2_loop_text"), inkling),
     "led": _led,
     **dict.fromkeys(names("deberta deberta-v2"), _deberta),
 }
