@@ -121,7 +121,7 @@ def test_layers_without_rotation_and_temperatures_are_written(tmp_path: Path) ->
     (tmp_path / "config.json").write_text(json.dumps(config))
     written = write(tmp_path, tmp_path / "out", (0, 8191, 16384))
     rotated, still = written["kinds"]
-    assert (rotated["rotates"], still["rotates"], still["layers"]) == (True, False, [3])
+    assert (rotated["rotates"], still["rotates"], still["layers"]) == (True, False, (3,))
     np.testing.assert_allclose(np.load(tmp_path / "out" / "vectors.npz")["kind1.temperature"][0], 1.0)
 
 

@@ -102,49 +102,44 @@ def write(source: str | Path, out: Path, positions: Sequence[int], *, pairing: A
 def _kind(group: LayerGroup, positions: Array) -> tuple[dict[str, Any], dict[str, Array]] | None:
     """The formulas and numbers of one kind of layer; None for other kinds of encodings."""
     rotation, *others = group.encoding.parts
-    if not isinstance(rotation, (RoPE, MRoPE, NoPE)) or not all(isinstance(each, Temperature) for each in others):
+    temperatures = [part for part in others if isinstance(part, Temperature)]
+    if not isinstance(rotation, (RoPE, MRoPE, NoPE)) or len(temperatures) < len(others):
         return None
-    words: dict[str, Any] = {
-        **{"part": group.part, "label": group.label, "layers": list(group.layers)},
-        **{"rotates": not isinstance(rotation, NoPE), "trained_length": group.trained_length},
-        "notes": list(group.notes),
-    }
-    numbers: dict[str, Array] = {}
+    turning = None if isinstance(rotation, NoPE) else rotation
+    words = {name: getattr(group, name) for name in ("part", "label", "layers", "trained_length", "notes")}
+    words |= {"rotates": turning is not None}
     draw = np.random.default_rng(0)
-    width = 64 if isinstance(rotation, NoPE) else rotation.head_dim
-    before = [draw.standard_normal((1, HEADS, len(positions), width)).astype(np.float32) for _ in range(2)]
-    numbers["q"], numbers["k"] = before
-    if isinstance(rotation, NoPE):
-        numbers["q_after"], numbers["k_after"] = (x.astype(np.float64) for x in before)
-    else:
-        meant = _words(rotation, int(positions.max()) + 1)
-        rates = np.array(meant.pop("inv_freq"))
+    shape = (1, HEADS, len(positions), 64 if turning is None else turning.head_dim)
+    q, k = (draw.standard_normal(shape).astype(np.float32) for _ in range(2))
+    numbers: dict[str, Array] = {"q": q, "k": k, "q_after": q.astype(np.float64), "k_after": k.astype(np.float64)}
+    if turning is not None:
+        meant, rates = _meant(turning, int(positions.max()) + 1)
         angle = positions[:, None].astype(np.float64) * rates
         factor = meant["attention_factor"]
         numbers |= {"inv_freq": rates, "cos": factor * np.cos(angle), "sin": factor * np.sin(angle)}
-        numbers["q_after"], numbers["k_after"] = (turned(x, positions, meant, rates) for x in before)
-        words |= meant
-        words["pairs"] = PAIRS[rotation.pairing]
-    for each in (part for part in others if isinstance(part, Temperature)):
-        given: dict[str, Any] = {"form": each.form, "length": each.length, "strength": each.strength}
+        numbers |= {f"{name}_after": turned(x, positions, meant, rates) for name, x in (("q", q), ("k", k))}
+        words |= meant | {"pairs": PAIRS[turning.pairing]}
+    for each in temperatures:
+        given = {name: getattr(each, name) for name in ("form", "length", "strength")}
         words["temperature"] = given | {"formula": "the scores of the query at position p are times temperature[p]"}
         numbers["temperature"] = oracle_temperature.temperature(positions, **given)
     return words, numbers
 
 
-def _words(rotation: RoPE | MRoPE, length: int) -> dict[str, Any]:
+def _meant(rotation: RoPE | MRoPE, length: int) -> tuple[dict[str, Any], Array]:
+    """What a rotation does in a text of ``length`` tokens, and its rates."""
     rule = rotation.frequencies
     rule = rule.start if isinstance(rule, LearnedRates) else rule
-    found: dict[str, Any] = {
-        **{"head_dim": rotation.head_dim, "rotary_dim": rotation.rotary_dim, "rotary_start": rotation.rotary_start},
-        **{"pairing": rotation.pairing, "rule": repr(rule), "base": getattr(rule, "base", None)},
+    found = {name: getattr(rotation, name) for name in ("head_dim", "rotary_dim", "rotary_start", "pairing")}
+    found |= {
+        "rule": repr(rule),
+        "base": getattr(rule, "base", None),
         "attention_factor": float(rule.attention_factor_at(length)),
         "scores_times": float(rule.score_factor),
-        "inv_freq": rule.inv_freq(rotation.rotary_dim, length=float(length)).tolist(),
     }
     if isinstance(rotation, MRoPE):
-        found |= {"sections": list(rotation.sections), "section_layout": rotation.layout}
-    return found
+        found |= {"sections": rotation.sections, "section_layout": rotation.layout}
+    return found, rule.inv_freq(rotation.rotary_dim, length=float(length))
 
 
 def turned(x: Array, positions: Array, meant: dict[str, Any], rates: Array) -> Array:
