@@ -113,3 +113,56 @@ def test_an_architecture_of_another_type_than_the_model_type_is_noted() -> None:
         assert "which is of gemma3_text: vLLM goes by that" in group.notes[-1]
     for own in ({"model_type": "gemma3_text"}, {"architectures": ["Gemma3ForConditionalGeneration"]}):
         assert not any("goes by" in note for group in describe(gemma | own) for note in group.notes)
+
+
+#: Configs of other libraries than transformers, which share names of keys with its own.
+OTHERS: dict[str, dict[str, Any]] = {
+    # state-spaces/mamba, MambaConfig with attention: mamba2attn-2.7b.
+    "mamba_ssm": {
+        **{"d_model": 2560, "n_layer": 64, "attn_layer_idx": [9, 18, 27, 36, 45, 56]},
+        "attn_cfg": {"causal": True, "d_conv": 4, "head_dim": 128, "num_heads": 30, "rotary_emb_dim": 64},
+    },
+    # Zyphra/Zonos, Zonos-v0.1-transformer.
+    "zonos": {
+        "backbone": {
+            **{"d_model": 2048, "n_layer": 26, "attn_layer_idx": list(range(26))},
+            "attn_cfg": {"num_heads": 16, "num_heads_kv": 4, "rotary_emb_dim": 128, "rotary_emb_interleaved": True},
+        },
+        "prefix_conditioner": {"conditioners": []},
+    },
+    # openai/gpt-oss, the original files: a rule in words of its own.
+    "gpt-oss": {
+        **{"num_hidden_layers": 36, "hidden_size": 2880, "head_dim": 64, "num_attention_heads": 64},
+        **{"sliding_window": 128, "initial_context_length": 4096, "rope_theta": 150000, "rope_scaling_factor": 32.0},
+        **{"rope_ntk_alpha": 1, "rope_ntk_beta": 32},
+    },
+    # Arguments of Megatron-LM as a trainer writes them down.
+    "megatron": {
+        **{"num_layers": 20, "hidden_size": 2048, "num_attention_heads": 16, "position_embedding_type": "rope"},
+        **{"rotary_base": 600000, "rotary_percent": 0.5, "max_position_embeddings": 4096},
+    },
+    # mlfoundations/open_lm, model_configs/open_lm_1b.json.
+    "open_lm": {"hidden_dim": 2048, "n_layers": 24, "n_heads": 16, "seq_len": 2048, "post_embed_norm": False},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_config_of_another_library_is_refused_with_and_without_a_pairing(name: str) -> None:
+    with pytest.raises(ValueError, match="there is no model_type in the config; add it, or give the pairing"):
+        describe(OTHERS[name])
+    with pytest.raises(ValueError, match=r"no model_type in the config, and no rope_theta|rope_scaling_factor = 32"):
+        describe(OTHERS[name], pairing="half")
+
+
+def test_clex_whose_rates_are_those_of_an_equation_is_refused() -> None:
+    """DAMO-NLP-SG/CLEX: its type is llama, and its rule is a neural ODE over the rates."""
+    config = {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 32}
+    with pytest.raises(ValueError, match="rope_type is 'clex', expected one of"):
+        describe({**config, "rope_scaling": {"type": "clex", "max_factor": 16, "param_factor": 1}})
+
+
+def test_the_config_of_diffusers_says_who_reads_it() -> None:
+    """kijai/ComfyUI-WanVideoWrapper, configs/transformer_config_i2v.json: its model_type is a task."""
+    wan = {"_class_name": "WanModel", "dim": 5120, "model_type": "i2v", "num_heads": 40, "num_layers": 40}
+    with pytest.raises(ValueError, match=r"'WanModel'; read it with posenc.integrations.diffusers.describe"):
+        describe(wan)

@@ -111,7 +111,7 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     for note in filter(None, (_other_code(whole), named)):
         groups = [replace(group, notes=(*group.notes, note)) for group in groups]
     if not groups:
-        raise troubles[0] if troubles else _nothing(whole, unread)
+        raise troubles[0] if troubles else _nothing(whole, unread, pairing)
     model_type = raw.get("model_type") if isinstance(raw, Mapping) else whole.model_type
     reading = next((part.reading for part in read_parts if part.by_class), ALONE)
     return Description(NAME if params else str(model_type), tuple(groups), tuple(unread), reading)
@@ -141,7 +141,17 @@ def _by_architecture(raw: Any) -> tuple[Any, str | None]:
     return {**raw, "model_type": known}, f"no model_type in the config: read as {known}, which is that of {named[0]}"
 
 
-def _nothing(whole: Part, unread: list[str]) -> ValueError:
+def _nothing(whole: Part, unread: list[str], pairing: Pairing | None) -> ValueError:
+    if isinstance(whole.keys.get("_class_name"), str):
+        return ValueError(
+            f"describe: this is the config of a model of diffusers, {whole.keys['_class_name']!r}; read it with "
+            "posenc.integrations.diffusers.describe, or posenc inspect."
+        )
+    if not whole.keys.get("model_type") and pairing is not None:
+        return ValueError(
+            "describe: there is no model_type in the config, and no rope_theta, rope_parameters or rope_scaling, "
+            "which say a rotation; add the first, or write in these what the model's code does."
+        )
     if not whole.keys.get("model_type"):
         return ValueError(_no_type(whole))
     if whole.model_type in INSTEAD:
