@@ -166,3 +166,20 @@ def test_the_config_of_diffusers_says_who_reads_it() -> None:
     wan = {"_class_name": "WanModel", "dim": 5120, "model_type": "i2v", "num_heads": 40, "num_layers": 40}
     with pytest.raises(ValueError, match=r"'WanModel'; read it with posenc.integrations.diffusers.describe"):
         describe(wan)
+
+
+def test_code_of_another_name_beside_the_weights_is_noted() -> None:
+    """NousResearch/Yarn-Llama-2-7b-128k, whose classes have the names of transformers' (jquesnelle/yarn)."""
+    llama: dict[str, Any] = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096}
+    llama |= {"num_attention_heads": 32, "num_hidden_layers": 32, "rope_theta": 1e4}
+    for module, noted in (
+        ("modeling_llama_together_yarn", True),
+        ("modeling_llama", False),
+        ("a/b--modeling_llama", False),
+    ):
+        auto_map = {
+            "AutoConfig": "configuration_llama.LlamaConfig",
+            "AutoModelForCausalLM": f"{module}.LlamaForCausalLM",
+        }
+        (group,) = describe({**llama, "auto_map": auto_map})
+        assert any("auto_map names code" in note and module in note for note in group.notes) == noted

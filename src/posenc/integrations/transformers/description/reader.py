@@ -238,7 +238,7 @@ def _other_code(whole: Part) -> str | None:
     if not {*map(str, named)}.isdisjoint(vars(transformers)["__all__"]):
         types = [types_of_architecture(str(each)) for each in named]
         if not types[0] or any(whole.model_type in each for each in types):
-            return None
+            return _code_beside(whole)
         return (
             f"as {whole.model_type} of {whole.reading} does it, which goes by model_type; architectures says "
             f"{named[0]}, which is of {type_of_architecture(str(named[0])) or sorted(types[0])[0]}: vLLM goes by that"
@@ -247,6 +247,21 @@ def _other_code(whole: Part) -> str | None:
         f"as {whole.model_type} of {whole.reading} does it; architectures says {named[0]}, which it does not have: "
         "that code was not compared"
     )
+
+
+def _code_beside(whole: Part) -> str | None:
+    """What to say where code of another name than the model type's lies beside the weights (modeling_llama_yarn)."""
+    listed = whole.keys.get("auto_map")
+    for name, value in listed.items() if isinstance(listed, Mapping) else ():
+        first = value[0] if isinstance(value, (list, tuple)) and value else value
+        module = str(first).rpartition("--")[2].partition(".")[0]
+        own = whole.model_type.replace("-", "_").startswith(module.removeprefix("modeling_"))
+        if str(name).startswith("AutoModel") and first and not own:
+            return (
+                f"as {whole.model_type} of {whole.reading} does it; auto_map names code that lies beside the weights, "
+                f"{module}, which was not compared"
+            )
+    return None
 
 
 def _with_note(raw: Any, part: Part, groups: list[LayerGroup]) -> list[LayerGroup]:
