@@ -308,7 +308,7 @@ def draw(found: Comparison, path: Path) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set(xlabel="position (log)", ylabel="radians (log)")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend()
 
     picture = Picture("angles", "Largest difference of an angle, by position", "", lines)
     save([picture], path, heading=printable(f"{found.a} against {found.b}"))

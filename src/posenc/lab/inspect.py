@@ -363,7 +363,7 @@ def _draw(description: Description, path: Path) -> None:
             note(axes, f"{length} tokens", (1.0, length), (-2, 2), xycoords=("axes fraction", "data"), ha="right")
         axes.set_yscale("log")
         axes.set(xlabel="pair", ylabel="tokens per turn (log)")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend()
 
     save([Picture("wavelengths", "Wavelengths by pair", "", draw)], path, heading=printable(description.model_type))
 

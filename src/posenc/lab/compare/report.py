@@ -154,7 +154,7 @@ def _by_size(results: Results, unit: str, hues: dict[str, str]) -> plots.Picture
         axes.set_xticks(range(len(sizes)), sizes, rotation=20 if sum(map(len, sizes)) > 40 else 0)
         axes.set_ylabel(textwrap.fill(unit, 36))
         axes.grid(axis="y")
-        axes.figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7, handlelength=3)
+        axes.figure.legend(loc="outside lower center", ncols=columns, fontsize=7, handlelength=3)
 
     caption = _over_seeds(results)
     if len({row.encoding for row in rows}) < len(rows):

@@ -90,6 +90,8 @@ STYLE: dict[str, Any] = {
     "ytick.color": INK,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
     "axes.axisbelow": True,
     "figure.facecolor": "none",
     "axes.facecolor": "none",

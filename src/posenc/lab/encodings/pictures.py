@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 import posenc
-from posenc.lab.drawing.plots import GRID, HUES, INK, MUTED, Picture, heatmap, note, spread
+from posenc.lab.drawing.plots import GRID, HUES, MUTED, Picture, heatmap, note, spread
 from posenc.lab.encodings.grid_pictures import grid_pictures
 from posenc.lab.encodings.properties import codes_of
 
@@ -134,7 +134,7 @@ def _products(codes: FloatArray, what: str) -> Picture:
         axes.set(xlabel="distance i - j in tokens", ylabel=what)
         axes.grid(axis="y")
         if not fixed:
-            axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
+            axes.legend()
 
     if fixed:
         title = "Dot products: they depend on the distance of two tokens alone"
@@ -297,7 +297,7 @@ def _decay(encoding: posenc.Encoding, *, dim: int, num_heads: int) -> Picture:
         axes.set_ylim(-1.6, 2.25)
         axes.set(xlabel="distance in tokens", ylabel="score over its size at 0")
         axes.grid(axis="y")
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
+        axes.legend(loc="upper right")
 
     quarter = len(curves["aligned"]) // 4
     aligned, gaussian = (float(np.abs(curves[name][-quarter:]).mean()) for name in ("aligned", "gaussian_std"))

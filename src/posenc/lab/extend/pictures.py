@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from posenc.lab.drawing.plots import (
     GRID,
     HUES,
-    INK,
     MARKERS,
     MUTED,
     TIMES,
@@ -137,7 +136,7 @@ def trust(results: Results) -> Picture | None:
             )
         axes.set_xlabel("probe: nats above the baseline")
         axes.set_ylabel("full pass: the same")
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
+        axes.legend()
 
     return Picture(
         "trust",
