@@ -14,6 +14,7 @@ from posenc.frequencies import Custom, Geometric, Linear, LongRoPE, NTKAlpha
 from posenc.integrations.gguf import architectures as of
 from posenc.integrations.gguf import describe
 from posenc.lab.inspect import inspect
+from posenc.scores import InklingBias
 
 
 def gguf_file(path: Path, arch: str, tensors: dict[str, Any] | None = None, **keys: Any) -> Path:
@@ -73,7 +74,7 @@ NEWER = of.names("""
     bailingmoe3 cohere2moe deepseek32 deepseek4 deepseek41 dflash dots3note eagle3 gemma4-assistant glm5-next
     berrylm deepseekocr gigachat35 glmocr gptoss k2-horizon mllama olmo3 onyx qwen25vl
     granite_swa graniteswitch hrm_text hy_v3 hy_v4 kimi-k3 laguna maple mellum minimax-01 minimax-m3 muse-glimmer
-    nanbeige pockettts qwen3tts qwen4exp spark2_5 talkie
+    inkling nanbeige pockettts qwen3tts qwen4exp spark2_5 talkie
 """)
 
 
@@ -89,7 +90,7 @@ def test_pairings_are_those_of_llama_cpp() -> None:
             arch for arch, own in of.SECTIONS.items() if own == layout and arch not in NEWER
         }
     assert set(name_of.values()) >= of.KNOWN - NEWER
-    every = [of.INTERLEAVED, of.HALF, of.SECTIONS.keys(), of.TABLES, of.ALIBI, of.T5, of.UNROTATED]
+    every = [of.INTERLEAVED, of.HALF, of.SECTIONS.keys(), of.TABLES, of.ALIBI, of.T5, of.PROFILES, of.UNROTATED]
     assert sum(map(len, every)) == len(of.KNOWN)
 
 
@@ -293,6 +294,28 @@ def test_other_encodings(tmp_path: Path) -> None:
     assert isinstance(describe(path).groups[0].encoding, MRoPE)
     first = describe(gguf_file(tmp_path / "l4.gguf", "llama4", block_count=4)).layer(3)
     assert isinstance(first.encoding, Compose)
+
+
+def test_the_profiles_of_inkling(tmp_path: Path) -> None:
+    """The keys as the converters of Inkling write them: one pattern and two reaches; 0 switches the factor off."""
+    keys: dict[str, Any] = {
+        **{"block_count": 6, "attention__sliding_window": 8},
+        **{"attention__sliding_window_pattern": [True] * 5 + [False], "rope__dimension_count": 0},
+        **{"d_rel": 3, "rel_extent": 16, "rel_extent_swa": 8},
+    }
+    path = gguf_file(tmp_path / "i.gguf", "inkling", **keys, log_scaling_n_floor=128000, log_scaling_alpha=0.1)
+    local, whole = describe(path)
+    assert (local.label, local.layers, whole.label, whole.layers) == (
+        "sliding_attention", (0, 1, 2, 3, 4), "full_attention", (5,)
+    )  # fmt: skip
+    assert local.encoding.to_dict() == InklingBias(256, 4, rank=3, extent=8).to_dict()
+    factor = Temperature("inkling", length=128000, strength=0.1)
+    assert whole.encoding.to_dict() == Compose(InklingBias(256, 4, rank=3, extent=16), factor).to_dict()
+    path = gguf_file(tmp_path / "j.gguf", "inkling", **keys, log_scaling_n_floor=0, log_scaling_alpha=0.0)
+    assert isinstance(describe(path).layer(5).encoding, InklingBias)
+    del keys["rel_extent_swa"]
+    with pytest.raises(ValueError, match="has no rel_extent_swa, expected it"):
+        describe(gguf_file(tmp_path / "k.gguf", "inkling", **keys))
 
 
 def test_what_is_not_used_is_named_and_what_is_altered_is_refused(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ ALIBI = names("bloom jais jina-bert-v2 mpt refact")
 #: Without biases in a file that has no ``attention.max_alibi_bias``.
 ALIBI_IF_STORED = names("jais mpt")
 T5 = names("t5 t5encoder")
+#: A bias of mixed profiles in every layer. The converters of Inkling that are in use write the same keys.
+PROFILES = names("inkling")
 UNROTATED = names("glm5-next jamba kimi-k3 kimi-linear nemotron_h nemotron_h_moe")
 #: No architecture of these has attention, whose positions are described here.
 NO_ATTENTION = {
@@ -52,7 +54,7 @@ NO_ATTENTION = {
     "clip": "the projector and the tower of images or sounds beside a model: describe the config of their own model",
     "gptj": "llama.cpp has this name, and no code for it",
 }
-KNOWN = INTERLEAVED | HALF | SECTIONS.keys() | TABLES | ALIBI | T5 | UNROTATED
+KNOWN = INTERLEAVED | HALF | SECTIONS.keys() | TABLES | ALIBI | T5 | PROFILES | UNROTATED
 
 #: ALiBi in place of the rotation, at this many layers.
 ALIBI_AT_LAYERS = {"baichuan": 40}
@@ -78,7 +80,7 @@ WINDOWS: dict[str, tuple[int, Literal["first", "last"]]] = {
     "modern-bert": (3, "first"),
 }
 #: The file has to store which.
-STORED_WINDOWS = names("dots3note gemma4 gemma4-assistant maple mimo2 olmo3 spark2_5 step35")
+STORED_WINDOWS = names("dots3note gemma4 gemma4-assistant inkling maple mimo2 olmo3 spark2_5 step35")
 #: No layer has a window in a file that has no length of it,
 WINDOWS_IF_LENGTH = names("afmoe gemma3 laguna mellum modern-bert olmo2 plamo3 smallthinker")
 #: or of another number of layers.

@@ -14,6 +14,7 @@ from posenc.integrations.gguf.header import read_header
 from posenc.integrations.gguf.rules import rule_of, stored_base, stored_local_base
 from posenc.integrations.gguf.values import Values
 from posenc.integrations.transformers import Description, LayerGroup
+from posenc.scores import InklingBias
 
 #: How it was read, in the words of a description.
 READING = "the metadata of a GGUF file, and llama.cpp's code by architecture"
@@ -275,6 +276,8 @@ def _without_rotation(
     """What makes (label, layers, encoding) of the layers, of an architecture that does not rotate."""
     if arch in of.T5:
         return lambda layers: _t5(values, arch, heads, layers)
+    if arch in of.PROFILES:
+        return lambda layers: _profiles(values, arch, heads, layers, count)
     encoding: Encoding
     if arch in of.ALIBI or count == of.ALIBI_AT_LAYERS.get(arch):
         bias = values.number("attention.max_alibi_bias", 0.0 if arch in of.ALIBI_IF_STORED else 8.0)
@@ -304,6 +307,27 @@ def _t5(values: Values, arch: str, heads: int, layers: tuple[int, ...]) -> list[
         with torch.device("meta"):  # its rows are not read
             bias = T5Bias(heads, num_buckets=buckets, max_distance=128, direction=direction, scale="none")  # type: ignore[arg-type]
         found += [(label, own, bias)] if own else []
+    return found
+
+
+def _profiles(
+    values: Values, arch: str, heads: int, layers: tuple[int, ...], count: int
+) -> list[tuple[str, tuple[int, ...], Encoding]]:
+    """Inkling: profiles of another reach where there is a window, and scores that grow where there is none."""
+    dim, rank = values.need("embedding_length"), values.need("d_rel")
+    windowed = _windowed(values, arch, layers, count) or {}
+    start, strength = values.number("log_scaling_n_floor", 0), values.number("log_scaling_alpha", 0.0)
+    found: list[tuple[str, tuple[int, ...], Encoding]] = []
+    for label, key in (("sliding_attention", "rel_extent_swa"), ("full_attention", "rel_extent")):
+        own = tuple(i for i in layers if windowed.get(i, False) == (label == "sliding_attention"))
+        if own:
+            with torch.device("meta"):  # its weights are not read
+                encoding: Encoding = InklingBias(dim, heads, rank=rank, extent=values.need(key))
+            if label == "full_attention" and start and strength:
+                # The strength is stored in float32.
+                factor = Temperature("inkling", length=int(start), strength=round(float(strength), 7))
+                encoding = Compose(encoding, factor)
+            found.append((label, own, encoding))
     return found
 
 

@@ -45,6 +45,7 @@ _KINDS: dict[str, _Kind] = {
         (
             *("context_length", "attention.sliding_window", "rope.scaling.original_context_length"),
             *("attention.temperature_length", "attention.relative_buckets_count"),
+            *("d_rel", "rel_extent", "rel_extent_swa", "log_scaling_n_floor"),
         ),
         _LENGTH,
     ),
@@ -59,7 +60,7 @@ _KINDS: dict[str, _Kind] = {
         (
             *("rope.scaling.factor", "rope.scale_linear", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"),
             *("rope.scaling.beta_fast", "rope.scaling.beta_slow", "rope.scaling.beta", "rope.scaling_beta"),
-            *("attention.temperature_scale", "attention.max_alibi_bias"),
+            *("attention.temperature_scale", "attention.max_alibi_bias", "log_scaling_alpha"),
         ),
         _NOT_NEGATIVE,
     ),
