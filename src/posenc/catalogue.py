@@ -163,7 +163,7 @@ def from_dict(data: Mapping[str, Any]) -> "Encoding":
     name = data.get("name")
     if not isinstance(name, str) or name not in homes:
         raise ValueError(
-            f"posenc: from_dict got name {name!r}, expected one of {', '.join(homes)} or Compose; a class of your own has "
+            f"posenc: from_dict got name {name!r}, expected one of {', '.join(homes)} or Compose; your own class has "
             "its own from_dict."
         )
     return _load(homes[name]).from_dict(data)

@@ -293,7 +293,7 @@ def test_what_has_no_size_is_refused() -> None:
     for size in ("64", (64,), (64, 0), (64.0, 64), True):
         with pytest.raises(ValueError, match="in pixels"):
             extend(model, size=size)
-    with pytest.raises(ValueError, match="expected size alone"):
+    with pytest.raises(ValueError, match="expected only size"):
         extend(model, "interpolate", size=64)
     with pytest.raises(ValueError, match="neither a rule nor a size"):
         extend(model)

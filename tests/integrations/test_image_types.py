@@ -135,7 +135,7 @@ def test_what_is_no_table_of_patches_is_said_in_words() -> None:
     for model_type in ("gemma4_vision", "sam2_video"):
         known(model_type)
         config = transformers.CONFIG_MAPPING[model_type]()
-        assert any("besides" in note for group in describe(config) for note in group.notes)
+        assert any("also" in note for group in describe(config) for note in group.notes)
     whole = describe(transformers.CONFIG_MAPPING["sam3_tracker_video"]())
     assert any(group.label == "table" for group in whole)
     with pytest.raises(ValueError, match="stretched over the image"):
@@ -187,7 +187,7 @@ def test_a_table_without_a_class_token_keeps_its_first_row() -> None:
             "Timesformer",
             {"patch_size": 8, "image_size": 32, "intermediate_size": 64},
             (64, 48),
-            "takes square images alone",
+            "takes only square images",
         ),
         ("Levit", {"image_size": 64, "hidden_sizes": [16] * 3, "num_attention_heads": [2] * 3}, 128, "LeViTBias"),
         ("Pvt", {"image_size": 64, "hidden_sizes": [8] * 4, "num_attention_heads": [1] * 4}, 128, "several grids"),

@@ -142,7 +142,7 @@ def test_parameters_beside_a_text_config_are_not_its_models(
         assert (str(group.encoding), group.trained_length) == (str(own.encoding), own.trained_length)
     named = [line for line in found.unread if "rope" in line]
     assert named == [
-        f"{keys}: beside text_config, which alone its model reads; write there what is meant" for keys in said
+        f"{keys}: outside of text_config; the model reads only text_config, so write them there" for keys in said
     ]
 
 
@@ -159,7 +159,7 @@ def test_a_kind_of_layer_has_what_stands_beside_too() -> None:
     rule = {"rope_type": "linear", "factor": 8.0}
     whole = {"model_type": "gemma3", "rope_scaling": rule, "text_config": {"model_type": "gemma3_text"}}
     (line,) = [line for line in describe(whole).unread if "rope" in line]
-    assert line.startswith("rope_scaling: beside text_config")
+    assert line.startswith("rope_scaling: outside of text_config")
     whole["text_config"] = {"model_type": "gemma3_text", "rope_scaling": rule, "rope_theta": 1e6}
     assert not [line for line in describe(whole).unread if "rope" in line]
 

@@ -141,7 +141,7 @@ def test_dory_counts_blocks_in_its_files_and_layers_in_its_class(
     }
     if not installed:
         assert found.reading == "the keys alone"
-        with pytest.raises(ValueError, match="with attention and mlp in turn"):
+        with pytest.raises(ValueError, match="alternately attention and mlp"):
             describe({**config, "layer_types": [*kinds[:-1], "full_attention"]})
 
 

@@ -108,7 +108,7 @@ def test_a_compiler_that_is_not_there_is_named_with_what_to_install(
     )
     _build.load(source)
     assert [record.name for record in caplog.records if record.levelno == logging.WARNING] == ["posenc"], "said once"
-    assert "Plain PyTorch code runs in its place" in caplog.text
+    assert "Plain PyTorch code runs instead" in caplog.text
 
 
 def test_a_compiler_with_options_or_a_wrapper_is_split_as_a_shell_would(
@@ -296,7 +296,7 @@ def test_a_cache_that_cannot_be_written_to_says_what_to_set(
 
     monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
     reason = _build.load(source).reason
-    assert "cannot be written to (Read-only file system); set POSENC_CACHE to a directory of your own" in reason
+    assert "cannot be written to (Read-only file system); set POSENC_CACHE to your own directory" in reason
 
 
 @needs_compiler

@@ -175,7 +175,7 @@ def with_longer_keys(q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, T
         (that_writes_into_its_input, "writes into"),
         (with_one_wrong_sign, "no rotation"),
         (that_adds_the_position, "not linear"),
-        (with_squared_positions, "distance alone"),
+        (with_squared_positions, "only on the distance"),
         (that_rolls_instead_of_rotating, "no rotation"),
         (with_cos_and_sin_swapped, "cos and sin are swapped"),
         (that_counts_from_one, "turns position 0 as position 1 must"),

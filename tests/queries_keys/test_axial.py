@@ -395,7 +395,10 @@ def test_a_slice_in_the_middle_can_be_paired_per_axis() -> None:
         ({"head_dim": 32, "axes": (8, 24), "layout": "half_alternating"}, "expected the same width for all axes"),
         ({"head_dim": 32, "axes": (8, 24), "layout": "dealt_half"}, "expected the same width for all axes"),
         ({"head_dim": 32, "frequencies": [posenc.Geometric()]}, "got 1 rules of frequencies for 2 axes"),
-        ({"head_dim": 32, "num_kv_heads": 2}, 'got num_kv_heads 2 with layout "half", in which all heads rotate alike'),
+        (
+            {"head_dim": 32, "num_kv_heads": 2},
+            'got num_kv_heads 2 with layout "half", in which all heads rotate in the same way',
+        ),
         ({"head_dim": 32, "layout": "half_across_heads"}, "got num_kv_heads None .* expected the number of key heads"),
         ({"head_dim": 32, "layout": "half_across_heads", "num_kv_heads": 0}, "got num_kv_heads 0"),
         (

@@ -197,7 +197,7 @@ def test_key_heads_beyond_the_sections_are_not_rotated() -> None:
 def test_heads_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"sum to 8 key heads, for num_kv_heads 4, expected a sum of at most that"):
         posenc.MRoPE(head_dim=12, sections=(2, 3, 3), layout="heads", num_kv_heads=4)
-    with pytest.raises(ValueError, match="in which all heads rotate alike"):
+    with pytest.raises(ValueError, match="in which all heads rotate in the same way"):
         posenc.MRoPE(head_dim=12, sections=(2, 2, 2), num_kv_heads=4)
 
 

@@ -71,7 +71,7 @@ class RIFLEx(Frequencies):
         if self.k > len(rates):
             raise ValueError(
                 f"RIFLEx: got k {self.k} for {rotary_dim} channels, expected 1 to {len(rates)}, the number of one of "
-                "their pairs; use the rule for the time axis alone, and find k with RIFLEx.nearest."
+                "their pairs; use the rule only for the time axis, and find k with RIFLEx.nearest."
             )
         pair = int(self.k) - 1
         rates[pair] = min(rates[pair], 2 * math.pi * self.share / self.length)

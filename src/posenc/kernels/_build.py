@@ -68,7 +68,7 @@ def load(source: Path) -> Library:
                 library = _loaded[source] = _load(source)
                 if library.handle is None:
                     _log.warning(
-                        "posenc: the compiled kernel for %s cannot be used: %s. Plain PyTorch code runs in its place, "
+                        "posenc: the compiled kernel for %s cannot be used: %s. Plain PyTorch code runs instead, "
                         "with the same results but several times slower.",
                         source.parent.name,
                         library.reason,
@@ -235,7 +235,7 @@ def _load(source: Path) -> Library:
             path = build(source, directory, extra_flags=_extra_flags(), refused=refused)
         except OSError as error:
             raise RuntimeError(
-                f"{directory} cannot be written to ({error.strerror}); set POSENC_CACHE to a directory of your own"
+                f"{directory} cannot be written to ({error.strerror}); set POSENC_CACHE to your own directory"
             ) from error
         return _open(path) or Library(None, None, f"{path} was compiled, but cannot be loaded")
     except (RuntimeError, OSError) as error:

@@ -71,7 +71,7 @@ def check_inputs(who: str, **tensors: Tensor) -> None:
         if x.is_nested:
             raise TypeError(
                 f"{who}: got a nested tensor for {name}, expected a dense one, because each of its sequences has "
-                "positions of its own; pad it, or pack its values() with positions from posenc.positions.from_lengths."
+                "its own positions; pad it, or pack its values() with positions from posenc.positions.from_lengths."
             )
         if x.dtype not in DTYPES:
             raise ValueError(

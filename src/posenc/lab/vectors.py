@@ -87,7 +87,7 @@ def write(source: str | Path, out: Path, positions: Sequence[int], *, pairing: A
     found: dict[str, Any] = {
         "model_type": described.model_type,
         "positions": [int(position) for position in positions],
-        "layout": "q and k are (batch 1, heads 2, tokens, head_dim); token t stands at positions[t]",
+        "layout": "q and k are (batch 1, heads 2, tokens, head_dim); token t has positions[t]",
         "formula": FORMULA,
         "kinds": kinds,
         "left_out": left_out,

@@ -167,8 +167,8 @@ class AxialRoPE(Rotation):
             self.widths = _widths_across_heads(self.axes, self.rotary_dim, num_kv_heads)
         elif num_kv_heads is not None:
             raise ValueError(
-                f'AxialRoPE: got num_kv_heads {num_kv_heads} with layout "{layout}", in which all heads rotate alike; '
-                'leave num_kv_heads out, or give layout="half_across_heads".'
+                f'AxialRoPE: got num_kv_heads {num_kv_heads} with layout "{layout}", in which all heads rotate in the '
+                'same way; leave num_kv_heads out, or give layout="half_across_heads".'
             )
         else:
             self.widths = _widths(self.axes, self.rotary_dim, head_dim)

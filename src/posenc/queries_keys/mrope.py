@@ -102,7 +102,7 @@ class MRoPE(Rotation):
         if num_kv_heads is not None and not self.heads_differ:
             raise ValueError(
                 f"MRoPE: got num_kv_heads {num_kv_heads} with layout {self.layout!r}, in which all heads rotate "
-                'alike; leave num_kv_heads out, or give layout="heads".'
+                'in the same way; leave num_kv_heads out, or give layout="heads".'
             )
         self.num_kv_heads = sum(self.sections) if self.heads_differ and num_kv_heads is None else num_kv_heads
         check_fixed("MRoPE", self.frequencies)

@@ -95,8 +95,8 @@ class RoPE(Rotation):
         check_choice("RoPE", "implementation", implementation, get_args(Implementation))
         if numerics == "transformers" and not isinstance(self.frequencies, Geometric):
             raise ValueError(
-                'RoPE: numerics="transformers" reproduces the rounding of transformers for Geometric frequencies '
-                f'alone, got {self.frequencies}; use Geometric frequencies or numerics="exact".'
+                'RoPE: numerics="transformers" reproduces the rounding of transformers only for Geometric '
+                f'frequencies, got {self.frequencies}; use Geometric frequencies or numerics="exact".'
             )
         if self.frequencies.needs_whole_head and self.rotary_dim != head_dim:
             raise ValueError(

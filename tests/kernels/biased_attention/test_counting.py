@@ -295,7 +295,7 @@ def test_a_class_that_changes_what_is_added_is_not_taken_for_its_parent() -> Non
 
 def test_what_the_kernel_does_not_take_is_refused_in_words() -> None:
     q = torch.zeros(1, 2, 5, 4)
-    with pytest.raises(ValueError, match="CoPE counts the keys up to the query, which it does in causal calls alone"):
+    with pytest.raises(ValueError, match="CoPE counts the keys up to the query, which it does only in causal calls"):
         posenc.attention(q, q, q, posenc.CoPE(2, 4), implementation="cpu")
     with pytest.raises(ValueError, match="q has head_dim 4 but this encoding was built for head_dim 8"):
         posenc.attention(q, q, q, posenc.CoPE(2, 8), causal=True, implementation="cpu")

@@ -117,7 +117,7 @@ def _dinov3(module: Any, model: Any) -> list[Row]:
 def _mixed(module: Any, model: Any) -> list[Row]:
     with torch.device("meta"):
         encoding = MixedRoPE(module.dim // module.num_heads, num_heads=module.num_heads, base=module.temperature)
-    note = "each block has rates of its own, freqs[:, block]"
+    note = "each block has its own rates, freqs[:, block]"
     xy = module.grid_indexing == "xy"
     row = _rotation(encoding, module, model, note + (", of which the first are for columns" if xy else ""))
     if module.freqs.is_meta:
@@ -140,7 +140,7 @@ def _mrope(module: Any, model: Any) -> list[Row]:
         layout=axis,
         frequencies=Geometric(float(module.temperature)),
     )
-    return [_rotation(encoding, module, model, "an image stands at time 0: a coordinate before rows and columns")]
+    return [_rotation(encoding, module, model, "an image has time 0, a coordinate before rows and columns")]
 
 
 def _gemma4(module: Any, model: Any) -> list[Row]:
@@ -210,7 +210,7 @@ def _levit(module: Any, model: Any) -> list[Row]:
         encoding = LeViTBias(heads, window=window)
     queries = module.attention_bias_idxs.shape[0]
     stride = math.isqrt(places // queries) if queries else 1
-    notes = (f"queries stand at one place of {stride} x {stride}",) if stride > 1 else ()
+    notes = (f"one patch of {stride} x {stride} has a query",) if stride > 1 else ()
     return [Row("biases", encoding, notes)]
 
 
@@ -222,7 +222,7 @@ def _decomposed(module: Any, model: Any) -> list[Row]:
     with torch.device("meta"):
         encoding = DecomposedBias(module.num_heads, rows.shape[1], window=window, prefix=prefix)
     pooled = getattr(module, "pool_k", None) is not None
-    notes = ("keys are pooled, and stand at the last of the places that they come from",) if pooled else ()
+    notes = ("keys are pooled, and have the position of the last patch that they come from",) if pooled else ()
     return [Row("biases", encoding, notes)]
 
 

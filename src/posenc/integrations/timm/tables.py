@@ -143,7 +143,7 @@ def nest(module: Any, model: Any) -> list[Row]:
 
 def tnt(module: Any, model: Any) -> list[Row]:
     """A table of patches, and one of the pixels in each."""
-    note = "of the pixels within a patch, for all patches alike"
+    note = "of the pixels within a patch, the same for all patches"
     inner = table("pixel_pos", module.pixel_pos, channels="first")
     outer = table("patch_pos", module.patch_pos, _pair(getattr(module.pixel_embed, "grid_size", None)), prefix=1)
     return [outer, inner._replace(notes=(*inner.notes, note))]

@@ -35,7 +35,7 @@ def counts(cls: type) -> bool:
 def refusal(problem: Problem) -> str | None:
     """Why the kernel does not take this call of an encoding that counts, or None if it does."""
     if not problem.causal:
-        return f"{problem.name} counts the keys up to the query, which it does in causal calls alone"
+        return f"{problem.name} counts the keys up to the query, which it does only in causal calls"
     entries = problem.q.shape[:3].numel() * problem.encoding.length
     if entries > MOST and problem.encoding.length > 4 * problem.q.shape[3]:
         return f"the products of all queries with all counts of {problem.name} take {entries * 4 / 2**30:.1f} GiB"

@@ -56,7 +56,7 @@ def refusal(problem: Problem) -> str | None:
     if problem.sinks is not None and problem.q.device.type == "cpu":
         return "FlexAttention does not return the sum of its weights on the CPU, which sinks need"
     if problem.mask is not None and problem.mask.dtype != torch.bool:
-        return "posenc gives FlexAttention boolean masks alone, and this mask is added to the scores"
+        return "posenc gives FlexAttention only boolean masks, and this mask is added to the scores"
     learns = torch.is_grad_enabled() and any(
         x is not None and x.requires_grad for x in (problem.q, problem.k, problem.v, problem.sinks, *_learned(problem))
     )

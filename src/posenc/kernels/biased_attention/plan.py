@@ -57,7 +57,7 @@ def _refusal(implementation: str, problem: Problem) -> str | None:
     if implementation == "cpu":
         return fused.refusal(problem)
     if implementation != "dense" and forward_ad._current_level >= 0:
-        return "forward-mode derivatives work with plain torch operations alone"
+        return "forward-mode derivatives work only with plain torch operations"
     if implementation == "sdpa":
         if problem.encoding is not None:
             return f"{problem.name} adds to the scores"
@@ -66,7 +66,7 @@ def _refusal(implementation: str, problem: Problem) -> str | None:
         return flex.refusal(problem)
     if implementation == "channels":
         if problem.encoding is None or problem.contextual:
-            return "there is no bias that depends on positions alone"
+            return "there is no bias that depends only on positions"
         return channels.refusal(problem)
     if implementation == "blocks":
         if problem.mask is not None and problem.mask.requires_grad:
@@ -82,7 +82,7 @@ def _choose(problem: Problem) -> tuple[str, Reason]:
     if is_distributed(problem.q):
         return "dense", "only a DTensor's own operators know which process holds which part"
     if forward_ad._current_level >= 0:
-        return "dense", "forward-mode derivatives work with plain torch operations alone"
+        return "dense", "forward-mode derivatives work only with plain torch operations"
     adds_nothing = problem.encoding is None and problem.sinks is None
     ordered_only = problem.documents is None and problem.window is None
     if adds_nothing and ordered_only and (problem.mask is not None or not problem.q.is_cpu):
@@ -100,7 +100,7 @@ def _choose(problem: Problem) -> tuple[str, Reason]:
             return "flex", "the bias is a function of the distance, which FlexAttention fuses"
         return "dense", "under torch.compile the compiler decides how to compute the matrix of scores"
     if fused.is_transformed():
-        return "dense", "transforms of torch.func and tracers work with plain torch operations alone"
+        return "dense", "transforms of torch.func and tracers work only with plain torch operations"
     if scores <= _SMALL:
         return "dense", f"{scores} scores fit in {scores * problem.q.element_size() / 2**20:.1f} MiB"
     if problem.q_len == 1:  # FlexAttention would compile anew at each step of decoding
@@ -129,7 +129,7 @@ def _why_fused(problem: Problem) -> str:
         return "the bias is a small network of the relative distance, which is almost linear within a block"
     if problem.q_len == 1 and not problem.encoding.relative:
         return "there is one query, so one row of numbers holds all of its bias"
-    return "the bias depends on the distance alone, so one row of numbers holds all of it"
+    return "the bias depends only on the distance, so one row of numbers holds all of it"
 
 
 def _suits_flex(problem: Problem) -> bool:
@@ -141,7 +141,7 @@ def _why_blocks(problem: Problem) -> str:
     if problem.encoding is None or problem.contextual:
         return "with one block of queries at a time, memory grows linearly with the length"
     if blocks.knows_distances(problem):
-        return "the bias depends on the distance alone, so the bias of each block is a view of one row of numbers"
+        return "the bias depends only on the distance, so the bias of each block is a view of one row of numbers"
     return (
         "the bias is computed for one block at a time, and again in the backward pass, so memory grows linearly with "
         "the length"

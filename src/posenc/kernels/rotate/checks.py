@@ -102,7 +102,7 @@ def check_distinct(q: Tensor, k: Tensor) -> None:
         if not x.is_contiguous() and x.numel() and _overlaps_itself(x):
             raise ValueError(
                 f"rotate_: got {name} with elements that share memory (was it expanded?), expected a tensor whose "
-                "elements each have memory of their own, because rotate_ writes in place; clone() it."
+                "elements have separate memory, because rotate_ writes in place; clone() it."
             )
     if not (_has_memory(q) and _has_memory(k)) or not q.numel() or not k.numel():
         return

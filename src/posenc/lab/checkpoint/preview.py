@@ -226,7 +226,7 @@ def positions_of(description: Iterable[LayerGroup], source: str) -> tuple[Kind, 
     """:func:`positions`, of a description."""
     groups = [group for group in description if not isinstance(group.encoding, NoPE)]
     if any(group.part for group in groups):
-        raise RunError(f"{source}: a model of several parts ({groups[0].part}, ...); expected a text model alone.")
+        raise RunError(f"{source}: a model of several parts ({groups[0].part}, ...); expected a model of text only.")
     rotary = [group for group in groups if part(group, RoPE) is not None]
     learned = [group for group in groups if part(group, Learned) is not None]
     if rotary:

@@ -148,7 +148,7 @@ def diagnose(
                 "are its tables laid out for the other pairing?"
             )
     elif (error := float(np.abs(turned[1].T @ turned[2] - turned[5].T @ turned[6]).max())) > 1e-3:
-        faults.append(f"scores do not depend on the distance alone: (1, 2) and (5, 6) differ by {error:.2g}")
+        faults.append(f"scores do not depend only on the distance: (1, 2) and (5, 6) differ by {error:.2g}")
     if not channels:
         faults.append("it does not rotate anything")
     other = tuple(faults[shifted:])  # those that make it another function than a rotation

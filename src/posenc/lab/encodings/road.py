@@ -36,7 +36,7 @@ _STEPS = {
     ),
     "integer": Step(
         "x(p) + p, on every channel",
-        "Adds the position p to every channel of the embedding, so that each position has a code of its own.",
+        "Adds the position p to every channel of the embedding, so that each position has its own code.",
         "The code soon is much larger than the embedding, and a longer text has larger codes than any in training. "
         "bfloat16 represents whole numbers exactly only up to 256.",
     ),

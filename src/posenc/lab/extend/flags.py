@@ -146,7 +146,7 @@ def _llama_cpp(rule: Frequencies, length: int, note: str) -> str:
 
 
 def _capped(length: int) -> str:
-    return f"llama-server besides: --override-kv ARCH.context_length=int:{length}, ARCH as in the file"
+    return f"also for llama-server: --override-kv ARCH.context_length=int:{length}, ARCH as in the file"
 
 
 def _vllm_rule(

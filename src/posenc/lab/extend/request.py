@@ -74,7 +74,7 @@ class Ending:
     ] = 0
     method: Annotated[
         str,
-        option("lora trains small matrices beside the weights; full trains the weights.", "lora|full", where=ENDING),
+        option("lora trains small additional matrices; full trains the weights.", "lora|full", where=ENDING),
     ] = "lora"
     positions: Annotated[
         str | None,

@@ -212,7 +212,7 @@ def small_kandinsky(module: Any) -> Call:
 
 
 def joyimage(module: Any, call: Call) -> list[Tensor]:
-    """Counted in patches; text, if it is turned, after the largest of them, on all axes alike."""
+    """Counted in patches; text, if it is turned, after the largest of them, the same on all axes."""
     sides = [1] * (3 - len(call["vis_rope_size"])) + list(call["vis_rope_size"])
     grid = product(*(steps(side) for side in sides))
     if call.get("txt_rope_size") is None:

@@ -98,7 +98,7 @@ _QWEN = Row(
     encoding=lambda module, model: axial(module.axes_dim, module.theta),
     axes=TIME_HEIGHT_WIDTH,
     positions="image tokens at (number of the image, row, column), counted from the middle, so that rows and columns "
-    "above and left of it are negative; text tokens after the largest, on all axes alike",
+    "above and left of it are negative; text tokens after the largest, the same on all axes",
     coordinates=qwen,
     written=lambda module, tables: tuple(complex_numbers(pair) for pair in tables),
     probe=lambda module: {"video_fhw": [[(1, 4, 3), (1, 2, 5)]], "max_txt_seq_len": 6, "device": torch.device("cpu")},
@@ -272,15 +272,15 @@ COUNTED_GRIDS: dict[str, Row] = {
         _QWEN,
         coordinates=lambda module, call: qwen(module, call, condition=True),
         positions="image tokens at (number of the layer, row, column), counted from the middle; the last image, which "
-        "is the condition, at layer -1; text tokens after the largest, on all axes alike",
+        "is the condition, at layer -1; text tokens after the largest, the same on all axes",
         probe=lambda module: {"video_fhw": [[(1, 4, 3), (1, 2, 5), (1, 2, 2)]], "max_txt_seq_len": 6, "device": None},
     ),
     "QwenImage21Rope": replace(
         _QWEN,
         coordinates=qwen21,
         written=lambda module, tables: complex_numbers(tables[0]),
-        positions="text tokens in line, on all axes alike; image tokens at (place in the line, row, column), rows and "
-        "columns counted from the middle",
+        positions="text tokens in line, the same on all axes; image tokens at (place in the line, row, column), rows "
+        "and columns counted from the middle",
         probe=lambda module: {
             "img_shapes": [(1, 4, 3)],
             "image_pad_mask": torch.tensor([0] * 4 + [1] * 12 + [0] * 3).bool(),
@@ -317,7 +317,7 @@ COUNTED_GRIDS: dict[str, Row] = {
             ),
             given=lambda encoding: {"coords": 3 * torch.rand(2, encoding.coordinates or 1, 7, 2)},
             names=lambda encoding: TIME_HEIGHT_WIDTH[: encoding.coordinates],
-            notes=("with rope_type 'split' one set of rates covers all heads, so that each head has rates of its own",),
+            notes=("with rope_type 'split' one set of rates covers all heads, so each head has its own rates",),
         ),
     ),
     "MochiRoPE": Row(
@@ -368,7 +368,7 @@ COUNTED_GRIDS: dict[str, Row] = {
     "JoyImageEditTransformer3DModel": Row(
         encoding=lambda module, model: axial(model.rope_dim_list, model.theta),
         axes=TIME_HEIGHT_WIDTH,
-        positions=f"frame, row and column, {_PATCH}; with rope_type 'mrope' text after the largest, on all axes alike",
+        positions=f"frame, row and column, {_PATCH}; with rope_type 'mrope' text after the largest, on all axes",
         coordinates=joyimage,
         written=lambda module, tables: (*(cos_and_sin(neighbours)(module, [pair]) for pair in tables), None)[:2],
         probe=lambda model: {"vis_rope_size": [3, 4, 5], "txt_rope_size": 6},

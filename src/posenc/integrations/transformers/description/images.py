@@ -118,7 +118,7 @@ def _beit(config: Mapping[str, Any]) -> list[Found] | None:
     if config.get("use_absolute_position_embeddings"):
         found.append(("table", layers, learned_grid(int(need(config, "hidden_size")), grid, 1), None, ()))
     for key, note in (
-        ("use_relative_position_bias", "each layer has biases of its own"),
+        ("use_relative_position_bias", "each layer has its own biases"),
         ("use_shared_relative_position_bias", "all layers share one table of biases"),
     ):
         if config.get(key):
@@ -177,7 +177,7 @@ def _swin_v2(config: Mapping[str, Any]) -> list[Found]:
 
 def _levit(config: Mapping[str, Any]) -> list[Found]:
     """The grid is half of the one before in each stage."""
-    note = "between stages, queries at every second place have biases of their own"
+    note = "between stages, queries at every second place have their own biases"
     side = sides(config, "image_size")[0] // sides(config, "patch_size")[0]
     found: list[Found] = []
     for stage, layers, heads in _by_stage(config, "num_attention_heads"):
@@ -212,9 +212,7 @@ def _yolos(config: Mapping[str, Any]) -> list[Found]:
     layers = all_layers(config)
     found: list[Found] = [("table", layers, table, None, (note,))]
     if config.get("use_mid_position_embeddings") and len(layers) > 1:
-        found.append(
-            ("between layers", layers[1:], table, None, ("each of these layers adds a table of its own", note))
-        )
+        found.append(("between layers", layers[1:], table, None, ("each of these layers adds its own table", note)))
     return found
 
 

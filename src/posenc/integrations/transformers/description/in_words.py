@@ -24,8 +24,8 @@ INSTEAD = {
         names("davit florence_vision"),
         "learned rows for a patch's row and for its column, of half the channels each, added after the tower",
     ),
-    "xlnet": "Transformer-XL's relative positions in both directions, with a term for segments besides",
-    "funnel": "Transformer-XL's relative positions in both directions, with a term for segments besides",
+    "xlnet": "Transformer-XL's relative positions in both directions, and a term for segments",
+    "funnel": "Transformer-XL's relative positions in both directions, and a term for segments",
     **dict.fromkeys(
         names("wav2vec2-conformer seamless_m4t"),
         "Transformer-XL's relative positions in both directions, if position_embeddings_type is 'relative'",
@@ -36,7 +36,7 @@ INSTEAD = {
     ),
     **dict.fromkeys(
         names("granite_speech_encoder granite_speech_plus_encoder granite_speech5_encoder speecht5"),
-        "learned vectors by distance that meet the query (Shaw's, for keys alone), each within its block of frames",
+        "learned vectors by distance that meet the query (Shaw's, only for keys), each within its block of frames",
     ),
     "blip_2_qformer": "queries that are learned vectors, each its own, and no positions among them",
     "cpmant": "biases by T5's buckets, with some for pairs of segments",
@@ -79,28 +79,28 @@ INSTEAD = {
 
 #: What models with a table for each position add or have besides.
 BESIDE_TABLE: dict[str, str] = {
-    **dict.fromkeys(names("layoutlm lilt"), "learned rows for the corners and sides of a word's box are added besides"),
+    **dict.fromkeys(names("layoutlm lilt"), "learned rows for the corners and sides of a word's box are also added"),
     **dict.fromkeys(
         names("layoutlmv2 layoutlmv3 layoutxlm"),
         "learned rows for the corners and sides of a word's box are added, and biases by distance in the text, x and "
-        "y (T5's buckets) to the scores besides; the image has a table of its own",
+        "y (T5's buckets) also to the scores; the image has its own table",
     ),
-    "bros": "sinusoids of the distances between words' boxes are added to the scores besides",
-    "tapas": "a table's cells count from 0 each, and have learned rows for their column and row besides",
-    "tvp": "the video has tables of its own for rows, columns and frames",
+    "bros": "sinusoids of the distances between words' boxes are also added to the scores",
+    "tapas": "a table's cells count from 0 each, and also have learned rows for their column and row",
+    "tvp": "the video has its own tables for rows, columns and frames",
     "luke": "an entity gets the mean of the rows of its words, of a second table",
-    "markuplm": "learned rows for a word's place in the tree of the page are added besides",
+    "markuplm": "learned rows for a word's place in the tree of the page are also added",
     "lxmert": "an image's regions get a projection of their boxes",
-    "visual_bert": "the image has a table of its own",
-    "fnet": "a Fourier transform stands in the place of attention",
+    "visual_bert": "the image has its own table",
+    "fnet": "a Fourier transform replaces attention",
 }
 
 #: What image models that rotate add besides, where it is no such table.
 BESIDE_ROTATION_IN_WORDS: dict[str, str] = {
-    "gemma4_vision": "learned rows for a patch's row and for its column are added to it besides",
+    "gemma4_vision": "learned rows for a patch's row and for its column are also added to it",
     **dict.fromkeys(names("mlcd mlcd_vision_model"), "the class token is rotated by learned angles"),
     **dict.fromkeys(
         names("edgetam_video sam2_video sam3_tracker_video"),
-        "learned vectors for the age of each remembered frame are added to its keys besides",
+        "learned vectors for the age of each remembered frame are also added to its keys",
     ),
 }

@@ -66,7 +66,7 @@ def _check_alike(config: Mapping[str, Any], new: Mapping[str, Any], old: Mapping
     rules = {str(each.get("rope_type", each.get("type", "default"))) for each in (new, old)}
     if not apart and not lost and len(rules) == 1:
         return
-    taken = "that its class has by default (10000 for most)" if beside is None else f"{beside} that stands beside them"
+    taken = "that its class has by default (10000 for most)" if beside is None else f"{beside} outside of them"
     taken = str(old["rope_theta"]) if old.get("rope_theta") is not None else taken
     short = [{key: value for key, value in each.items() if not isinstance(value, (list, tuple))} for each in (new, old)]
     raise ValueError(

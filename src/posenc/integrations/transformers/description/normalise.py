@@ -112,7 +112,7 @@ def _name_outranked(raw: Mapping[str, Any], found: list[Part]) -> None:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if number and "interval" not in key and taken and value not in taken:
                 part.keys.asked.add(key)
-                part.not_read.append(f"{key}, {value}: its class has {', '.join(map(str, sorted(taken)))} in its place")
+                part.not_read.append(f"{key}, {value}: its class has {', '.join(map(str, sorted(taken)))} instead")
 
 
 def _by_kind(part: Part) -> None:
@@ -130,7 +130,7 @@ def _by_kind(part: Part) -> None:
         if dropped:
             named = ", ".join(dropped)
             part.not_read.append(
-                f"rope_parameters: {named}, beside those by kind of layer, which alone its model reads"
+                f"rope_parameters: {named}, besides those by kind of layer; the model reads only the latter"
             )
         part.keys["rope_parameters"] = kinds
     elif part.trouble is None:
@@ -169,7 +169,7 @@ def _parts_of(source: Any) -> list[Part]:
         found = _parts_of({key: value for key, value in raw.items() if key not in (*beside, *twice)})
         if not _says_the_same({key: raw[key] for key in beside}, found):
             found[0].not_read.append(
-                f"{', '.join(beside)}: beside text_config, which alone its model reads; write there what is meant"
+                f"{', '.join(beside)}: outside of text_config; the model reads only text_config, so write them there"
             )
         return found
     try:
@@ -350,7 +350,7 @@ def _in_layers(config: dict[str, Any]) -> dict[str, Any]:
     if set(types[1::2]) != {"mlp"} or "mlp" in types[::2] or count != len(types):
         raise ValueError(
             f"describe: dory: got layer_types {types} for num_hidden_layers {count}, expected that many layer_types, "
-            "with attention and mlp in turn."
+            "alternately attention and mlp."
         )
     return config | {"layer_types": types[::2], "num_hidden_layers": len(types) // 2}
 

@@ -196,7 +196,7 @@ def _deberta(config: Mapping[str, Any]) -> list[Found]:
             encoding = DeBERTa(dim, heads, span=buckets, max_distance=reach)
         else:
             encoding = DeBERTa(dim, heads, span=reach)
-    notes = ("a table of absolute positions besides",) if config.get("position_biased_input", True) else ()
+    notes = ("also a table of absolute positions",) if config.get("position_biased_input", True) else ()
     return [("", _layers(config), encoding, length, notes)]
 
 

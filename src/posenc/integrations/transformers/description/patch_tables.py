@@ -192,13 +192,13 @@ BESIDE_ROTATION: dict[str, Table] = {
         Table(rows="num_position_embeddings", note=_BY_NEED),
     ),
     "kimi_k25_vision": Table(
-        sides=("pos_emb_height", "pos_emb_width"), note=f"{_BY_NEED}; sinusoids of the frames are added besides"
+        sides=("pos_emb_height", "pos_emb_width"), note=f"{_BY_NEED}; sinusoids of the frames are also added"
     ),
     **dict.fromkeys(
         names("muse_glimmer_vision muse_spark_vision"), Table(sides=("pos_emb_height", "pos_emb_width"), note=_BY_NEED)
     ),
     "inkling2_vision": Table(
-        sides=("posemb_grid_size", "posemb_grid_size"), note=f"{_BY_NEED}; the class token has a row of its own besides"
+        sides=("posemb_grid_size", "posemb_grid_size"), note=f"{_BY_NEED}; the class token has its own row"
     ),
     "step3p5_vision": Table(note=_BY_NEED),
     "llama4_vision_model": Table(

@@ -217,8 +217,8 @@ def _check_old_name(part: Part, config: Mapping[str, Any], parameters: Mapping[s
     rules = {str((each or {}).get("rope_type")) for each in (made.values() if is_nested(made) else [made])}
     if rules == {"default"}:
         part.not_read.append(
-            f"rope_scaling.type, {name}: {cls.__name__} of {part.reading} reads rope_type alone, and scales nothing; "
-            "what is said here is what the config means, so write rope_type"
+            f"rope_scaling.type, {name}: {cls.__name__} of {part.reading} reads only rope_type, and scales nothing; "
+            "posenc describes what the config means, so write rope_type"
         )
 
 

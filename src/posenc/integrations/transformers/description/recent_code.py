@@ -104,7 +104,7 @@ def _k2_horizon(config: Mapping[str, Any]) -> list[Found] | None:
             f"{width}, because its factor would multiply only some of the channels."
         )
     rates = [*rule.frequencies.inv_freq(rotated).tolist(), *[0.0] * ((width - rotated) // 2)]
-    note = f"rope_head_dim: the first {rotated // 2} pairs of {rule.frequencies}, and the others stand still"
+    note = f"rope_head_dim: the first {rotated // 2} pairs of {rule.frequencies}, and the others do not rotate"
     return [("", all_layers(config), RoPE(width, frequencies=Custom(rates)), rule.trained_length, (*rule.notes, note))]
 
 

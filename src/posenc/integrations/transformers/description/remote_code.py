@@ -100,7 +100,7 @@ def _phi3small(config: Mapping[str, Any]) -> None:
 def _openelm(config: Mapping[str, Any]) -> list[Found]:
     layers = tuple(range(need_size(config, "num_transformer_layers")))
     rope = RoPE(head_dim(config), frequencies=Geometric(float(config.get("rope_freq_constant") or 10_000)))
-    return [("", layers, rope, config.get("rope_max_length"), ("layers have numbers of heads of their own",))]
+    return [("", layers, rope, config.get("rope_max_length"), ("layers have different numbers of heads",))]
 
 
 def _olmo(config: Mapping[str, Any]) -> list[Found] | None:
@@ -189,7 +189,7 @@ def _xverse(config: Mapping[str, Any]) -> list[Found] | None:
     if (base := config.get("rope_theta")) is not None:
         note = (
             "if this is XVERSE-13B-256K, its code has the rule 'dynamic' of factor 2 past max_position_embeddings "
-            "besides, which stands in no config: write it into rope_scaling"
+            "besides, which no config says: write it into rope_scaling"
         )
         return _plain(config, note) if base != 10_000 else None
     length = size(config, "max_positions")
@@ -216,7 +216,7 @@ def _cogvlm(config: Mapping[str, Any]) -> list[Found]:
     if config.get("cross_image_size") is not None:
         notes.append(
             "not read: the second tower, for images of cross_image_size, of which the config says nothing else: its "
-            "code rotates by rows and columns and has learned tables besides"
+            "code rotates by rows and columns and also has learned tables"
         )
     rope = RoPE(head_dim(config), frequencies=Geometric(base))
     return [("", all_layers(config), rope, size(config, "max_positions"), (*_FIXED, *notes))]

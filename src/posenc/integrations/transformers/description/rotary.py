@@ -90,7 +90,7 @@ def _sections_without_rotation(model_type: str, config: Mapping[str, Any]) -> tu
     if model_type != "hunyuan_vl_text":
         return (
             f"mrope_section is not read: {model_type} of transformers has one position for all channels; code that "
-            "reads it turns the tokens of a text alike, and those of an image otherwise",
+            "reads it rotates text tokens in the same way, and image tokens differently",
         )
     return (
         "for a text; the two channels of a pair read different coordinates of an image token, which is no rotation",

@@ -21,7 +21,7 @@ def exact_tables(patch: Patch, model: Any, modules: list[nn.Module]) -> None:
     """
     if not modules:
         raise ValueError(
-            "its tables of cos and sin are not computed by a module of their own, so posenc cannot compute them exactly"
+            "its tables of cos and sin are not computed by a separate module, so posenc cannot compute them exactly"
         )
     for module in modules:
         rotations = _rotations(module)

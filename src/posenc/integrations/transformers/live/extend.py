@@ -98,7 +98,7 @@ def extend(
     inner = pretrained(model, "extend")
     if size is not None:
         if rule is not None or length is not None:
-            raise ValueError(f"extend: got size {size!r} and rule {rule} or length {length}, expected size alone.")
+            raise ValueError(f"extend: got size {size!r} and rule {rule} or length {length}, expected only size.")
         return resize(inner, size, by, part)
     if rule == "interpolate":
         return interpolate(inner, length)

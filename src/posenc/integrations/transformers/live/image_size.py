@@ -95,7 +95,7 @@ def _check_kind(model: Any, kind: str, groups: list[LayerGroup], size: tuple[int
             f"extend: got size for {name}, which has tables for several grids, and posenc cannot resize those."
         )
     if kind in _SQUARES and size[0] != size[1]:
-        raise ValueError(f"extend: got size {size} for {name}, whose code takes square images alone; give equal sides.")
+        raise ValueError(f"extend: got size {size} for {name}, whose code takes only square images; give equal sides.")
 
 
 def _turn_by(patch: Patch, model: nn.Module, groups: list[LayerGroup], rule: Frequencies) -> None:
@@ -126,7 +126,7 @@ def _turn_by(patch: Patch, model: nn.Module, groups: list[LayerGroup], rule: Fre
             f"extend: no module of {type(model).__name__} keeps the {len(before)} rates of one coordinate as "
             f"inv_freq, so posenc cannot replace them by {rule}."
         )
-    patch.description += "; its config says the base alone, so do it again after loading"
+    patch.description += "; its config stores only the base, so do it again after loading"
 
 
 def _image_groups(model: Any, part: str | None) -> list[LayerGroup]:
@@ -282,7 +282,7 @@ def _to_rectangle(
     ]
     if len(found) != 1 or encoding is None:
         raise ValueError(
-            f"extend: got size {size} for {type(model).__name__}, whose code takes square images alone; give a size "
+            f"extend: got size {size} for {type(model).__name__}, whose code takes only square images; give a size "
             "with equal sides."
         )
     embeddings: Any = found[0]

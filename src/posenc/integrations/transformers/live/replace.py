@@ -181,7 +181,9 @@ def _out_of_table(patch: Patch, model: Any, held: Held, inputs: Mapping[str, Any
     if set(encoding.places) - {"embeddings"}:
         config = config_of(model.config, part)
         if getattr(config, "is_encoder_decoder", False):
-            raise ValueError("replace: got an encoder-decoder model, expected an encoder or a decoder alone.")
+            raise ValueError(
+                "replace: got an encoder-decoder model, expected a model that is only an encoder or only a decoder."
+            )
         _into_attention(patch, model, held, None, inputs)
 
 
@@ -286,7 +288,7 @@ def _check_positions(module: Any, args: Any, options: dict[str, Any]) -> None:
     if bool((first < last).any()):
         raise ValueError(
             "replace: got position_ids with jumps, expected consecutive positions, because the new encoding counts "
-            "tokens by their index in the sequence; give each packed document a row of its own."
+            "tokens by their index in the sequence; put each packed document into its own row."
         )
 
 

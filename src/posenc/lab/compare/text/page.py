@@ -209,7 +209,7 @@ def _in_words(entry: Entry, found: Described, results: Results) -> str:
     unique = found.unique or {}
     if alone := [dtype for dtype, one in unique.items() if one.distinct == one.positions]:
         count = unique[alone[0]].positions
-        said.append(f"All of {count:,} positions have a code of their own in {' and '.join(alone)}.")
+        said.append(f"All of {count:,} positions have their own code in {' and '.join(alone)}.")
     for dtype, one in unique.items():
         if dtype not in alone:
             first, again = one.pair
