@@ -94,6 +94,15 @@ def test_one_trial_that_fails_does_not_take_the_others_with_it(prepare, capsys: 
     assert "damaged" in outcomes[0].message
 
 
+def test_a_run_that_began_on_a_gpu_is_not_continued_without_one(prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare("none")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(RunError, match="began on a GPU, and this machine has none; continue where it began"):
+        jobs.run_trials(
+            [run / "none-seed0"], jobs=1, threads=1, backend="loky", device="cuda", look=lambda: None, run=run_trial
+        )
+
+
 def test_dask_that_is_not_there_is_one_sentence(prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepare("none")
     monkeypatch.setitem(sys.modules, "dask.distributed", None)

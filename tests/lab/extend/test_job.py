@@ -427,6 +427,14 @@ def test_a_model_that_changed_within_a_run_is_refused(tiny_model, begin: Begin) 
         extend.resume(run, extend.Ending(), quiet())
 
 
+def test_a_run_of_another_device_is_refused(tiny_model, begin: Begin) -> None:
+    run = begin(tiny_model())
+    config = runs.read_json(run / runs.CONFIG)
+    runs.write_json(run / runs.CONFIG, config | {"device": "cpu" if config["device"] == "cuda" else "cuda"})
+    with pytest.raises(RunError, match=r"began on .* and would continue on .*, which computes other numbers"):
+        extend.resume(run, extend.Ending(), quiet())
+
+
 def test_a_run_of_another_version_is_refused(tiny_model, begin: Begin) -> None:
     run = begin(tiny_model())
     config = runs.read_json(run / runs.CONFIG)

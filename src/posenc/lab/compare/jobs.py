@@ -193,4 +193,8 @@ def _device(device: Device, index: int) -> str:
         return device
     import torch
 
-    return f"cuda:{index % torch.cuda.device_count()}"
+    if not (count := torch.cuda.device_count()):
+        raise RunError(
+            "the run began on a GPU, and this machine has none; continue where it began, or start a new run."
+        )
+    return f"cuda:{index % count}"

@@ -37,7 +37,7 @@ from posenc.lab.extend.tuning_config import Positions, TuneConfig
 from posenc.lab.run import environment
 from posenc.lab.run import folder as runs
 from posenc.lab.run.config import read
-from posenc.lab.run.errors import Stopped, resumable
+from posenc.lab.run.errors import RunError, Stopped, resumable
 from posenc.lab.run.options import command_of, words_of
 from posenc.lab.run.printable import escape
 from posenc.lab.run.progress import Stages
@@ -164,6 +164,11 @@ class _Job:
         preview = checkpoint.preview if checkpoint else look(config.model, trust_remote_code=trusted)
         check_same(preview, dict(config.files))
         environment.check_versions("run", config.versions, _versions())
+        if config.device != (here := device_here()):
+            raise RunError(
+                f"the run began on {config.device} and would continue on {here}, which computes other numbers; "
+                "continue where it began, or start a new run."
+            )
         if ending.save is not None:
             check_free(ending.save)
         torch.set_num_threads(config.threads)
