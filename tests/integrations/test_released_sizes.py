@@ -112,6 +112,7 @@ def compared(model_type: str, config: Any) -> list[tuple[str, str, str]]:
     return [(row.label, row.status, row.note) for row in rows_of_config(model_type, config) if row.status != "agreed"]
 
 
+@pytest.mark.transformers_as_pinned("thinkingmachines/Inkling-Small")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", RELEASED)
 def test_a_released_size_is_the_models(name: str) -> None:
@@ -120,6 +121,7 @@ def test_a_released_size_is_the_models(name: str) -> None:
     assert compared(raw["model_type"], config) == []
 
 
+@pytest.mark.transformers_as_pinned
 def test_local_and_global_layers_of_inkling() -> None:
     """The file as it is published: the kinds of the layers, the profiles' reach and where scores begin to grow."""
     raw = {"model_type": "inkling_mm_model", "text_config": RELEASED["thinkingmachines/Inkling-Small"]}
