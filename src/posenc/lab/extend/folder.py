@@ -191,8 +191,7 @@ class Measured:
         )
 
     def finalists(self) -> list[str]:
-        """The rules that get the full pass: "none", then the best by the probe, or all that the user named, in
-        them."""
+        """The rules that get the full pass: "none", then the best by the probe, or all that the user named."""
         if self.config.chosen:
             return ["none", *(name for name in self.rules if name != "none")]
         return ["none", *[name for name, _ in self.probed.ranked() if name != "none"][: self.config.full]]
