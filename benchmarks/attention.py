@@ -46,6 +46,7 @@ ENCODINGS: dict[str, Callable[[], posenc.Encoding]] = {
     "deberta": lambda: posenc.scores.DeBERTa(dim=HEADS * HEAD_DIM, num_heads=HEADS),
     "cope": lambda: with_a_table(posenc.CoPE(num_heads=HEADS, head_dim=HEAD_DIM)),
     "forgetting": lambda: posenc.Forgetting(dim=HEADS * HEAD_DIM, num_heads=HEADS),
+    "inkling": lambda: posenc.scores.InklingBias(dim=HEADS * HEAD_DIM, num_heads=HEADS),
     "forgetting_slowly": lambda: with_slow_gates(posenc.Forgetting(dim=HEADS * HEAD_DIM, num_heads=HEADS)),
 }
 
