@@ -24,7 +24,7 @@ class Forgetting(ContextualEncoding):
     and bias of ``gate``. Keys after the query are not faded. With a constant f this is ALiBi of slope -ln f.
 
     The gates are read from the layer's input: call :meth:`carry` with it, hand the state to
-    :func:`posenc.attention`, and keep the state beside the KV cache::
+    :func:`posenc.attention`, and keep the state with the KV cache:
 
         state = encoding.carry(x, state)
         y = posenc.attention(q, k, v, encoding, causal=True, state=state)

@@ -15,7 +15,7 @@ from posenc.scores._distance import distance
 
 @final
 class InklingBias(ContextualEncoding):
-    r"""Each query mixes a few learned profiles over the distance; its input says how much of each.
+    r"""Each query adds up a few learned profiles over the distance, with weights that it computes from its input.
 
     Place: scores. Learned: ``mix``, ``profiles``, with ``clip`` also ``scale``. Relative: yes. Keys may be cached: yes,
     with the state.
@@ -30,7 +30,7 @@ class InklingBias(ContextualEncoding):
     .. math::  r_{hi} = u \min\!\big(1, \tfrac{c}{\|u\| + 10^{-6}}\big), \qquad u = g_h \odot W_h x_i
 
     r is computed from the layer's input: call :meth:`carry` with it, give the state to :func:`posenc.attention`, and
-    keep the state with the KV cache::
+    keep the state with the KV cache:
 
         state = encoding.carry(x, state)
         y = posenc.attention(q, k, v, encoding, causal=True, state=state)
