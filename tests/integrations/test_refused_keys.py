@@ -161,6 +161,17 @@ MIMO = {**TINY, "model_type": "mimo_v2_flash", "hybrid_layer_pattern": [0, 1], "
         ({**KYUTAI, "depformer_pos_emb": "rope", "depformer_max_period": [1]}, r"depformer_max_period is \[1\]"),
         ({**TINY, "model_type": "afm7", "hidden_dim": 64, "rope_theta": -1}, "rope_theta is -1, .* a number above 0"),
         ({**TINY, "model_type": "afm7", "hidden_dim": [64], "rope_theta": 1e4}, r"hidden_dim is \[64\]"),
+        ({**TINY, "model_type": "deberta-v2", "position_buckets": [1]}, r"position_buckets is \[1\]"),
+        ({**TINY, "model_type": "chatglm", "rope_ratio": [500]}, r"rope_ratio is \[500\], .* a finite number"),
+        ({**TINY, "model_type": "internlm", "rotary": {"type": "origin", "base": [1]}}, r"base is \[1\], .* a number"),
+        (
+            {**TINY, "model_type": "baichuan", "max_position_embeddings": None, "model_max_length": [1]},
+            "model_max_length",
+        ),
+        (
+            {"dim": 64, "n_layers": 2, "n_heads": 4, "use_hf_rope": True, "rope_scaling_short_factor": False},
+            "rope_scaling_short_factor is False, .* a list",
+        ),
     ],
 )
 def test_what_is_no_number_or_list_is_refused_by_its_key(config: dict[str, Any], said: str) -> None:

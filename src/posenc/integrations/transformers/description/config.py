@@ -37,10 +37,12 @@ _WIDTHS = {
     *("relative_attention_num_buckets", "relative_attention_max_distance"),
     *("no_rope_layer_interval", "full_attention_interval", "global_attn_every_n_layers", "attn_layer_period"),
     *("attn_layer_offset", "projection_dim", "embedding_size", "pad_token_id", "speech_encoder_attention_heads"),
+    *("position_buckets", "max_relative_positions", "swa_head_dim"),
 }
 _LENGTHS = {
     *(*_SIZES["max_positions"], "original_max_position_embeddings", "max_source_positions", "max_target_positions"),
     *("alibi_starting_size", "floor_scale", "max_encoder_position_embeddings", "max_decoder_position_embeddings"),
+    *("training_seqlen", "base_seqlen", "rope_max_length"),
 }
 _LAYERS = {*_SIZES["num_layers"], "decoder_layers", "num_decoder_layers", "num_attention_layers", "n_layers"}
 _BY_STAGE = {name for kind in ("hidden_size", "num_heads", "num_layers") for name in _SIZES[kind]}
@@ -50,17 +52,19 @@ _NUMBERS = {
     *("rotary_emb_fraction", "rotary_scaling_factor", "attn_scale", "factor", "attention_factor", "beta_fast"),
     *("beta_slow", "mscale", "mscale_all_dim", "low_freq_factor", "high_freq_factor", "alpha", "short_mscale"),
     *("long_mscale", "llama_4_scaling_beta", "alibi_bias_max", "mixed_b", "power", "rotary_scale_base"),
+    *("rope_ratio", "rope_freq_constant", "rotary_emb_scaling_factor"),
 }
 _LISTS = {
     *("layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "full_attn_idxs", "block_types"),
     *("attn_layer_indices", "mlp_layer_types", "attn_type_list", "block_configs", "compress_ratios"),
     *("short_factor", "long_factor", "mrope_section", "xdrope_section", "partial_rotary_factors"),
     *("hybrid_layer_pattern", "attn_layer_idxs", "cross_attention_layers"),
+    *("rope_scaling_short_factor", "rope_scaling_long_factor"),
 }
 _OF_NUMBERS = {
     *("no_rope_layers", "layer_rope_theta", "full_attn_idxs", "attn_layer_indices", "attn_type_list"),
     *("partial_rotary_factors", "short_factor", "long_factor", "mrope_section", "xdrope_section", "compress_ratios"),
-    *("attn_layer_idxs", "cross_attention_layers"),
+    *("attn_layer_idxs", "cross_attention_layers", "rope_scaling_short_factor", "rope_scaling_long_factor"),
 }
 _OF_LATENT_HEADS = {"qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "kv_lora_rank", "q_lora_rank", "use_mla"}
 _MAPPINGS = {"rope_parameters", "rope_scaling", "attn_config", "per_layer_config", "yarn", "llama_4_scaling"}

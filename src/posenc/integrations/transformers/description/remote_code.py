@@ -13,7 +13,6 @@ from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric, Linear, NTKAlpha
 from posenc.integrations.transformers.description.config import (
     Keys,
-    first,
     head_dim,
     need,
     need_key,
@@ -31,7 +30,8 @@ _FIXED = ("the base is fixed in the code",)
 
 
 def _alibi(config: Mapping[str, Any]) -> list[Found]:
-    length = first(config, "model_max_length") or size(config, "max_positions")
+    given = config.get("model_max_length") is not None
+    length = need_size(config, "model_max_length") if given else size(config, "max_positions")
     return [("", all_layers(config), ALiBi(int(need(config, "num_heads"))), length and int(length), ())]
 
 
@@ -66,12 +66,13 @@ def _internlm(config: Mapping[str, Any]) -> list[Found] | None:
     length = size(config, "max_positions")
     if not isinstance(rotary, Mapping):
         return None if config.get("rope_scaling") else _plain(config)
-    base = float(rotary.get("base") or 10_000)
+    base, factor = (
+        default if rotary.get(key) is None else need_number(rotary, key)
+        for key, default in (("base", 10_000.0), ("scaling_factor", 1.0))
+    )
     rule: Frequencies = Geometric(base)
     if rotary.get("type") == "dynamic":
-        rule = DynamicNTK(
-            float(rotary.get("scaling_factor") or 1), trained_length=int(need(config, "max_positions")), base=base
-        )
+        rule = DynamicNTK(factor, trained_length=int(need(config, "max_positions")), base=base)
     elif rotary.get("type") != "origin":
         raise ValueError(f"describe: rotary.type is {rotary.get('type')!r}, expected origin or dynamic; correct it.")
     return [("", all_layers(config), RoPE(head_dim(config), frequencies=rule), length, ())]
@@ -207,7 +208,8 @@ def _xverse(config: Mapping[str, Any]) -> list[Found] | None:
 def _cogvlm(config: Mapping[str, Any]) -> list[Found]:
     """CogVLM and CogAgent, whose code has the base 10000, and CogVLM2 (grouped heads), whose code has 500000."""
     base = 10_000.0 if config.get("num_multi_query_heads") is None else 500_000.0
-    if base == 10_000 and int(config.get("vocab_size") or 0) > 100_000:
+    words = config.get("vocab_size")
+    if base == 10_000 and isinstance(words, (int, float)) and words > 100_000:
         raise ValueError(
             "describe: the config of a 'cogvlm' has the vocabulary of CogVLM2, whose code has the base 500000, and no "
             "num_multi_query_heads, which tells it from CogVLM, whose code has 10000; add it."
