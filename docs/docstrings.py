@@ -22,6 +22,7 @@ def to_markdown(text: str) -> str:
     text = re.sub(r"\.\. math::\n?((?:[ \t]+.*\n|[ \t]*.+\n)(?:[ \t]+\S.*\n)*)", _block, text)
     text = re.sub(r":math:`([^`]+)`", r"\\(\1\\)", text, flags=re.S)
     text = re.sub(r":(?:class|func|meth):`(?:posenc\.)?([\w.]+)`", r"`\1`", text)
+    text = re.sub(r"^ *::\n", "", text, flags=re.M)  # what is indented below it is code in Markdown too
     text = re.sub(r"^Example:$", "Examples:", text, flags=re.M)
     return re.sub(r"``([^`]+)``", r"`\1`", text)
 

@@ -6,7 +6,7 @@ import importlib.util
 import re
 import runpy
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +63,21 @@ def test_a_python_block_parses_and_its_imports_resolve(block: str) -> None:
             assert hasattr(posenc, node.attr) or importlib.util.find_spec(f"posenc.{node.attr}"), node.attr
 
 
-def test_a_table_of_a_docstring_becomes_one_of_markdown() -> None:
+@pytest.fixture
+def to_markdown() -> Callable[[str], str]:
     pytest.importorskip("griffe")
-    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs" / "docstrings.py")
-    assert spec is not None
-    assert spec.loader is not None
-    docstrings = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(docstrings)
+    convert: Callable[[str], str] = runpy.run_path(str(ROOT / "docs" / "docstrings.py"))["to_markdown"]
+    return convert
+
+
+def test_a_table_of_a_docstring_becomes_one_of_markdown(to_markdown: Callable[[str], str]) -> None:
     text = "Before.\n\n==== =====\nname what\n==== =====\na    ``b`` or\n     |c|\nd    e\n==== =====\n\nAfter.\n"
     expected = "| name | what |\n| --- | --- |\n| a | `b` or &#124;c&#124; |\n| d | e |"
-    assert docstrings.to_markdown(text) == f"Before.\n\n{expected}\n\nAfter.\n"
+    assert to_markdown(text) == f"Before.\n\n{expected}\n\nAfter.\n"
+
+
+def test_no_colons_stand_above_code(to_markdown: Callable[[str], str]) -> None:
+    assert to_markdown("Shifted.\n\n::\n\n    0 1 -> 3 4\n") == "Shifted.\n\n\n    0 1 -> 3 4\n"
 
 
 @pytest.fixture
