@@ -277,7 +277,7 @@ def _checked(key: str, value: Any, inside: str = "") -> Any:
     elif key == "hybrid_override_pattern" and isinstance(value, (list, tuple)) and all(len(str(v)) == 1 for v in value):
         return "".join(map(str, value))
     elif (key in _TEXTS or (inside and key == "type")) and not isinstance(value, str):
-        raise _wrong(name, value, "a text")
+        raise _wrong(name, value, "a string")
     return value
 
 
