@@ -31,7 +31,7 @@ class Binary(EmbeddingEncoding):
     Precision: exact below 2**53. For a fractional position the integer part is encoded.
 
     Raises:
-        ValueError: x of another width; bad positions.
+        ValueError: ``dim`` below 1; x of another width; bad positions.
 
     Example:
         >>> import torch
@@ -45,6 +45,8 @@ class Binary(EmbeddingEncoding):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        if dim < 1:
+            raise ValueError(f"Binary: got dim {dim}, expected at least 1.")
         self.dim = dim
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:

@@ -29,7 +29,7 @@ class Integer(EmbeddingEncoding):
     Precision: exact up to 2**24 in float32, 2**53 in float64; half precision rounds the sum (bfloat16 counts to 256).
 
     Raises:
-        ValueError: x of another width; bad positions.
+        ValueError: ``dim`` below 1; x of another width; bad positions.
 
     Example:
         >>> import torch
@@ -43,6 +43,8 @@ class Integer(EmbeddingEncoding):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        if dim < 1:
+            raise ValueError(f"Integer: got dim {dim}, expected at least 1.")
         self.dim = dim
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:

@@ -31,7 +31,7 @@ class Normalized(EmbeddingEncoding):
     Precision: the quotient in float64, rounded once.
 
     Raises:
-        ValueError: ``length`` below 1; x of another width; bad positions.
+        ValueError: ``dim`` or ``length`` below 1; x of another width; bad positions.
 
     Example:
         >>> import torch
@@ -45,6 +45,8 @@ class Normalized(EmbeddingEncoding):
 
     def __init__(self, dim: int, *, length: int) -> None:
         super().__init__()
+        if dim < 1:
+            raise ValueError(f"Normalized: got dim {dim}, expected at least 1.")
         if length < 1:
             raise ValueError(f"Normalized: got length {length}, expected at least 1.")
         self.dim = dim
