@@ -54,7 +54,7 @@ def test_flat_parameters_that_a_class_leaves_beside_those_by_kind_are_not_read(m
     assert [group.label for group in described] == KINDS
     agrees(described, rates(config))
     (said,) = described.unread
-    assert said.startswith("rope_parameters: factor, rope_theta, rope_type, beside those by kind of layer")
+    assert said.startswith("rope_parameters: factor, rope_theta, rope_type, besides those by kind of layer")
 
 
 @pytest.mark.transformers_as_pinned("laguna", "mellum")
