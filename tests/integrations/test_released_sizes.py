@@ -134,6 +134,14 @@ def test_local_and_global_layers_of_inkling() -> None:
     assert whole.encoding.parts[1].to_dict() == Temperature("inkling", length=128000, strength=0.1).to_dict()
 
 
+@pytest.mark.transformers_as_pinned
+def test_a_layer_of_inkling_that_is_not_local_is_global_whatever_its_name() -> None:
+    raw = RELEASED["thinkingmachines/Inkling-Small"] | {"num_hidden_layers": 2, "local_layer_ids": None}
+    (group,) = describe({**raw, "layer_types": ["hybrid", "full_attention"]})
+    assert group.layers == (0, 1)
+    assert group.encoding.at("scores").extent == 1024
+
+
 #: One config for each tower; many released models share one.
 TOWERS = {
     str(line["config"]["vision_config"]): line

@@ -313,6 +313,8 @@ def test_the_profiles_of_inkling(tmp_path: Path) -> None:
     assert whole.encoding.to_dict() == Compose(InklingBias(256, 4, rank=3, extent=16), factor).to_dict()
     path = gguf_file(tmp_path / "j.gguf", "inkling", **keys, log_scaling_n_floor=0, log_scaling_alpha=0.0)
     assert isinstance(describe(path).layer(5).encoding, InklingBias)
+    with pytest.raises(ValueError, match="has log_scaling_n_floor and no log_scaling_alpha"):
+        describe(gguf_file(tmp_path / "h.gguf", "inkling", **keys, log_scaling_n_floor=128000))
     del keys["rel_extent_swa"]
     with pytest.raises(ValueError, match="has no rel_extent_swa, expected it"):
         describe(gguf_file(tmp_path / "k.gguf", "inkling", **keys))

@@ -316,7 +316,9 @@ def _profiles(
     """Inkling: profiles of another reach where there is a window, and scores that grow where there is none."""
     dim, rank = values.need("embedding_length"), values.need("d_rel")
     windowed = _windowed(values, arch, layers, count) or {}
-    start, strength = values.number("log_scaling_n_floor", 0), values.number("log_scaling_alpha", 0.0)
+    start, strength = values.number("log_scaling_n_floor", 0), values.number("log_scaling_alpha")
+    if start and strength is None:
+        raise ValueError(f"{values.header.path} has log_scaling_n_floor and no log_scaling_alpha, expected both.")
     found: list[tuple[str, tuple[int, ...], Encoding]] = []
     for label, key in (("sliding_attention", "rel_extent_swa"), ("full_attention", "rel_extent")):
         own = tuple(i for i in layers if windowed.get(i, False) == (label == "sliding_attention"))

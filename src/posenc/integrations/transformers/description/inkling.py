@@ -23,13 +23,14 @@ def inkling(config: Mapping[str, Any]) -> list[Found]:
         ("hybrid_sliding", "swa_num_attention_heads", "sliding_window_size"),
         ("hybrid", "num_attention_heads", "rel_extent"),
     ):
-        layers = tuple(i for i, of in enumerate(need_key(config, "layer_types")) if of == kind)
+        local = kind == "hybrid_sliding"  # as the model asks: every other name is a global layer
+        layers = tuple(i for i, of in enumerate(need_key(config, "layer_types")) if (of == "hybrid_sliding") == local)
         with torch.device("meta"):
             bias = InklingBias(
                 dim, need_size(config, heads_key), rank=rank, extent=need_size(config, extent_key), clip=clip
             )
         encoding: Encoding = bias
-        if kind == "hybrid" and config.get("log_scaling_n_floor") is not None:
+        if not local and config.get("log_scaling_n_floor") is not None:
             start, strength = need_size(config, "log_scaling_n_floor"), need_number(config, "log_scaling_alpha")
             encoding = Compose(bias, Temperature("inkling", length=start, strength=strength))
         found.append((kind, layers, encoding, size(config, "max_positions"), notes))
