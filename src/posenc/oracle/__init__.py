@@ -3,11 +3,11 @@
 Nothing here is fast. Each function body is the formula with its loops left standing, each file reads alone, and the
 names are the library's own, so that an encoding and its reference have the same path: `scores/alibi.py` is checked
 against `oracle/scores/alibi.py`. The library never imports this package, and this package imports NumPy only: the two
-share no line, and so no fault.
+share no code, so a slip in the code of one is not repeated in the other.
 
 Read in this order, each file answers a question that the one before leaves open.
 
-1. `none`                     attention without any encoding cannot tell one order of the tokens from another
+1. `none`                     attention with no encoding and no causal mask cannot tell two orders of the tokens apart
 2. `embeddings.integer`       add the position itself: unique, but it outgrows the embedding it is added to
 3. `embeddings.normalized`    divide by the length: small, but one position has another code at every length
 4. `embeddings.binary`        write the position in bits: bounded and the same at every length, but it jumps

@@ -1,4 +1,4 @@
-"""The position as the angles of many clock hands, from fast to slow."""
+"""Sines and cosines of the position, at rates from fast to slow."""
 
 import numpy as np
 import numpy.typing as npt

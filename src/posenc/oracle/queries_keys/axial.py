@@ -15,8 +15,8 @@ def rotate(
     """Rotate by several coordinates: coordinate `axis` of a token turns n(axis) pairs, each of them at its own rate.
 
         angle(axis, t) = coordinate(axis) w(axis, t)
-        w(axis, t) = base(axis)^(-t / n(axis))                     each axis has the whole ladder of rates
-        w(axis, t) = base^(-(axes t + axis) / (axes n))            "dealt": one ladder, its rungs dealt out in turn
+        w(axis, t) = base(axis)^(-t / n(axis))                     each axis has rates of its own
+        w(axis, t) = base(axis)^(-(axes t + axis) / (axes n))      "dealt": the axes take one series of rates in turn
 
     `x` is (..., seq, head_dim) and `coordinates` is (seq, axes). n(axis) is half of `widths[axis]`, or the same for all
     axes. With N = n(0) + n(1) + ... pairs in all, S(axis) = n(0) + ... + n(axis - 1) of them before an axis, and
@@ -64,7 +64,7 @@ def rotate(
 def rotate_across_heads(
     x: npt.ArrayLike, coordinates: npt.ArrayLike, *, base: float = 10_000
 ) -> npt.NDArray[np.float64]:
-    """Queries or keys whose heads differ: one ladder for each axis runs over the pairs of all heads together.
+    """Queries or keys whose heads differ: each axis has one series of rates, which runs over the pairs of all heads.
 
         angle(pair) = coordinate(c mod axes) base^(-(c div axes) / n)      c = pair - (pairs - axes n)
 

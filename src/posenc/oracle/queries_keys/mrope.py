@@ -1,4 +1,4 @@
-"""M-RoPE: one ladder of rates, shared out among time, height and width."""
+"""M-RoPE: each pair keeps its rate and is turned by one of three coordinates: time, height or width."""
 
 import numpy as np
 import numpy.typing as npt

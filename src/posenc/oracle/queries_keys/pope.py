@@ -1,4 +1,4 @@
-"""PoPE: a channel says what by its magnitude, and where by its angle."""
+"""PoPE: the content of a token sets the magnitude of a channel, and its position sets the angle."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""DeBERTa: words look at distances and distances look at words; distances and distances do not meet."""
+"""DeBERTa: scores of a query with a distance and of a key with a distance; none of a distance with a distance."""
 
 import numpy as np
 import numpy.typing as npt

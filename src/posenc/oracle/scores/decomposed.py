@@ -1,4 +1,4 @@
-"""The decomposed bias of MViTv2, ViTDet and SAM: a query meets a vector for the rows and one for the columns."""
+"""The decomposed bias of MViTv2, ViTDet and SAM: the query times a vector for the rows and one for the columns."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""FIRE: a small network reads how far back a key lies as a share of how far back anything lies."""
+"""FIRE: a small network of the distance of a key, as a share of the longest distance of the query."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Inkling's relative logits: the input of a query says how profiles over the distance are mixed."""
+"""Inkling's relative logits: learned functions of the distance, weighted by the input of the query."""
 
 import numpy as np
 import numpy.typing as npt

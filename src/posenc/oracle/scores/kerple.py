@@ -1,4 +1,4 @@
-"""KERPLE: distances through a kernel with learned parameters, for each head its own."""
+"""KERPLE: a kernel of the distance, with parameters that each head learns."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ import numpy.typing as npt
 def bias(
     q_positions: npt.ArrayLike, k_positions: npt.ArrayLike, *, r1: npt.ArrayLike, r2: npt.ArrayLike, kernel: str = "log"
 ) -> npt.NDArray[np.float64]:
-    """What each head takes from the score of each query and key.
+    """What each head adds to the score of each query and key; it is never above 0.
 
         b(h, i, j) = -r1(h) ln(1 + r2(h) |i - j|)           `kernel` "log": r1, r2 > 0
         b(h, i, j) = -r1(h) |i - j|^r2(h)                   `kernel` "power": r1 > 0 and 0 < r2 <= 2

@@ -1,4 +1,4 @@
-"""Sandwich: the dot product of two sinusoidal codes, kept as a bias after everything else of it is dropped."""
+"""Sandwich: the dot product of two sinusoidal codes, added to the scores as a bias."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,12 @@ def bias(
     rule: str | tuple[float, ...] = "nemo",
     base: float = 10_000.0,
 ) -> npt.NDArray[np.float64]:
-    """What each head takes from the score of each query and key.
+    """What each head adds to the score of each query and key; it is never above 0.
 
         b(h, i, j) = (sum over c of cos((i - j) base^(-2 c / D)) - D / 2) m(h)              c = 1 .. D / 2
 
     D is `code_dim`, n is `num_heads`, h = 1 .. n, and m(h) is n / (8 h) with the rule "nemo", or number h of the rule.
-    The sum is <p(i), p(j)> of sinusoidal codes, and D / 2 is its value at i = j, so that no key is favoured over the
-    query's own.
+    The sum is <p(i), p(j)> of sinusoidal codes. D / 2 is its value at i = j, its largest: there the bias is 0.
 
     Reference: Chi et al., arXiv 2212.10356, section 5; the constant 8 h / n as in NVIDIA NeMo's
     SandwichRelativePositionEmbedding.

@@ -1,4 +1,4 @@
-"""Shaw's relative positions: a learned vector for each clipped distance joins the keys, and another the values."""
+"""Shaw's relative positions: a learned vector of each clipped distance is added to the keys, another to the values."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Swin v2's bias: a small network over log-spaced offsets, so that another window size asks it little that is new."""
+"""Swin v2's bias: a small network of log-spaced offsets, so that a larger window needs little extrapolation."""
 
 import numpy as np
 import numpy.typing as npt

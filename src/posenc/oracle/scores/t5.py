@@ -13,8 +13,8 @@ def bucket(
         bucket = m + floor((B - m) ln(n / m) / ln(D / m))   for n >= m, and B - 1 at most
 
     B is `num_buckets` and D is `max_distance`. With `direction` "causal", keys after the query count as distance 0.
-    With "both", half of the buckets are for |i - j| of keys at or before the query, the
-    other half for those after it. Distances between whole ones are rounded down.
+    With "both", n is |i - j| and B is half of `num_buckets`: buckets 0 .. B - 1 are for keys at or before the query,
+    B .. 2 B - 1 for those after it. A distance that is not whole is rounded down.
 
     Reference: Raffel et al., arXiv 1910.10683, section 2.1; relative_position_bucket in Mesh TensorFlow.
     """

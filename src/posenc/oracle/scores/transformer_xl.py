@@ -1,4 +1,4 @@
-"""Transformer-XL: a code of the distance gives keys a second score, and a learned query asks all keys the same."""
+"""Transformer-XL: each query also has a score with a code of the distance, and each key one with a learned vector."""
 
 import numpy as np
 import numpy.typing as npt

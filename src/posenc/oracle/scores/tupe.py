@@ -1,4 +1,4 @@
-"""TUPE: positions meet positions in their own attention, apart from the words; the result is a bias."""
+"""TUPE: queries and keys made of the positions alone have scores of their own, which are added as a bias."""
 
 import numpy as np
 import numpy.typing as npt
