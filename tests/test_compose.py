@@ -41,3 +41,5 @@ def test_two_at_one_place_are_refused() -> None:
         posenc.Compose(posenc.RoPE(head_dim=8), posenc.RoPE(head_dim=8))
     with pytest.raises(ValueError, match="got 1 encodings, expected two or more"):
         posenc.Compose(posenc.RoPE(head_dim=8))
+    with pytest.raises(TypeError, match="Compose: got a value of type list as an encoding"):
+        posenc.Compose([posenc.RoPE(head_dim=8), posenc.ALiBi(num_heads=8)])  # type: ignore[arg-type]

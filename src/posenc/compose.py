@@ -33,10 +33,10 @@ class Compose(Encoding):
 
     def __init__(self, *encodings: Encoding) -> None:
         super().__init__()
-        if len(encodings) < 2:
-            raise ValueError(f"Compose: got {len(encodings)} encodings, expected two or more.")
         for encoding in encodings:
             check_instance("Compose", "an encoding", encoding, Encoding, "ALiBi(num_heads=8)")
+        if len(encodings) < 2:
+            raise ValueError(f"Compose: got {len(encodings)} encodings, expected two or more.")
         places = [place for encoding in encodings for place in encoding.places]
         if doubled := sorted({place for place in places if places.count(place) > 1}):
             raise ValueError(
