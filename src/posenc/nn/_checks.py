@@ -51,9 +51,10 @@ def check_sizes(dim: int, num_heads: int, num_kv_heads: int, head_dim: int | Non
             raise ValueError(f"Attention: got {name} {size}, expected at least 1.")
     if head_dim is None and dim % num_heads:
         raise ValueError(
-            f"Attention: got dim {dim} for {num_heads} heads, expected a multiple of the heads, or head_dim=."
+            f"Attention: got dim {dim} for {num_heads} heads, expected a multiple of {num_heads}; or give head_dim."
         )
     if num_heads % num_kv_heads:
         raise ValueError(
-            f"Attention: got {num_heads} query heads for {num_kv_heads} key heads, expected a multiple of them."
+            f"Attention: got {num_heads} query heads for {num_kv_heads} key heads, expected a multiple of "
+            f"{num_kv_heads}."
         )

@@ -9,6 +9,8 @@ from posenc.kernels.precision import may_look
 
 def check(name: str, num_heads: int, window: Sequence[int]) -> tuple[int, int]:
     """The window as a pair, if it is one of two sides of at least 1."""
+    if not isinstance(window, Sequence):
+        raise TypeError(f"{name}: got window {window!r}, expected (rows, columns), such as (7, 7).")
     pair = tuple(window)
     if num_heads < 1 or len(pair) != 2 or min(pair) < 1:
         raise ValueError(
