@@ -4,11 +4,13 @@ code that it belongs to reads it, or refused."""
 from typing import Any
 
 import pytest
+import torch
 
+import posenc
 from posenc import Learned, MRoPE, RoPE, Sinusoidal, T5Bias
 from posenc.integrations.transformers import describe
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 #: THUDM/glm-515m, as PaddleNLP has it (paddlenlp/transformers/glm/configuration.py).
 GLM_515M: dict[str, Any] = {
@@ -183,3 +185,33 @@ def test_code_of_another_name_beside_the_weights_is_noted() -> None:
         }
         (group,) = describe({**llama, "auto_map": auto_map})
         assert any("auto_map names code" in note and module in note for note in group.notes) == noted
+
+
+@pytest.mark.transformers_as_pinned
+def test_of_deepseek_v4_the_note_names_what_its_attention_also_rotates() -> None:
+    """A layer with a window alone: its keys are its values, so the output is turned back before its projection."""
+    modeling = pytest.importorskip("transformers.models.deepseek_v4.modeling_deepseek_v4")
+    config = transformers.DeepseekV4Config(
+        hidden_size=64, num_attention_heads=4, head_dim=32, q_lora_rank=32, o_groups=2, o_lora_rank=16,
+        num_hidden_layers=1, layer_types=["sliding_attention"], attn_implementation="eager", sliding_window=8,
+    )  # fmt: skip
+    (group,) = (each for each in describe(config) if each.layers)
+    assert any("values are rotated too, and the output is turned back" in note for note in group.notes)
+    rope = group.encoding
+    assert isinstance(rope, RoPE)
+    torch.manual_seed(0)
+    layer = modeling.DeepseekV4Attention(config, layer_idx=0).eval()
+    for weight in layer.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    x, seen = torch.randn(1, 12, 64), []
+    layer.o_a_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    t = torch.arange(12)
+    tables = {"main": modeling.DeepseekV4RotaryEmbedding(config)(x, t[None], layer_type="main")}
+    near = (t[:, None] >= t) & (t[:, None] - t < 8)
+    with torch.no_grad():
+        layer(x, tables, t[None], torch.zeros(1, 1, 12, 12).masked_fill(~near, -torch.inf))
+        q = layer.q_b_norm(layer.q_b_proj(layer.q_a_norm(layer.q_a_proj(x))).unflatten(-1, (4, 32)).transpose(1, 2))
+        kv = layer.kv_norm(layer.kv_proj(x)).unflatten(-1, (1, 32)).transpose(1, 2)
+        q, kv = rope.on_queries_keys(q, kv, t)
+        y = rope.inverse(posenc.attention(q, kv, kv, rope, causal=True, window=8, sinks=layer.sinks), t)
+    torch.testing.assert_close(y.transpose(1, 2).reshape(seen[0].shape), seen[0], atol=1e-5, rtol=1e-5)

@@ -230,6 +230,10 @@ CODE_NOT_SEEN_NOTE = (
     "does it with a live model"
 )
 
+#: Values are the rotated keys, and the output is turned back.
+VALUES_ROTATE = names("deepseek_v4")
+VALUES_ROTATE_NOTE = "values are rotated too, and the output is turned back by the positions of the queries"
+
 #: Layers differ, and the pattern may be left to the defaults of the config class. Without the class, a config of these
 #: that does not spell the pattern out is not read.
 KINDS_BY_CLASS = names("""
