@@ -135,7 +135,8 @@ def build(cls: "type[Encoding]", *, dim: int, num_heads: int, **options: Any) ->
             raise TypeError(f"{cls.__name__}: got {size} {value!r}, expected a whole number.")
     if num_heads < 1 or dim < 1 or dim % num_heads:
         raise ValueError(
-            f"{cls.__name__}: got dim {dim} for {num_heads} heads, expected at least 1 head and a multiple of it as dim."
+            f"{cls.__name__}: got dim {dim} for {num_heads} heads, expected 1 head or more and a dim that is a "
+            "multiple of the number of heads."
         )
     known = {"dim": dim, "num_heads": num_heads, "head_dim": dim // num_heads}
     parameters = inspect.signature(cls).parameters
