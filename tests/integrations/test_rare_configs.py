@@ -197,6 +197,10 @@ def test_of_deepseek_v4_the_note_names_what_its_attention_also_rotates() -> None
     )  # fmt: skip
     (group,) = (each for each in describe(config) if each.layers)
     assert any("values are rotated too, and the output is turned back" in note for note in group.notes)
+    yarn = {"model_type": "deepseek_v4", "rope_scaling": {"type": "yarn", "factor": 4.0}}
+    notes = describe(yarn).layer(0).notes
+    assert any("values are rotated too" in note for note in notes)
+    assert any("original_max_position_embeddings is not given" in note for note in notes)
     rope = group.encoding
     assert isinstance(rope, RoPE)
     torch.manual_seed(0)
