@@ -42,6 +42,7 @@ NAN, INFINITY = math.nan, math.inf
         (lambda: posenc.ALiBi(num_heads=NAN), "ALiBi: got num_heads nan"),
         (lambda: posenc.ALiBi("4"), "ALiBi: got num_heads '4'"),
         (lambda: posenc.scores.SwinBias(4, window=7), r"SwinBias: got window 7, expected \(rows, columns\)"),
+        (lambda: posenc.scores.SwinBias(4, window="77"), r"SwinBias: got window '77', expected \(rows, columns\)"),
         (lambda: posenc.XPos(head_dim=16, gamma=INFINITY), "XPos: got gamma inf"),
         (lambda: posenc.FIRE(num_heads=4, threshold=INFINITY), "FIRE: got threshold inf"),
         (lambda: posenc.SSMax(num_heads=4, start=NAN), "SSMax: got start nan"),

@@ -1,6 +1,6 @@
 """Patches in a window of an image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from posenc.kernels.precision import may_look
 
 def check(name: str, num_heads: int, window: Sequence[int]) -> tuple[int, int]:
     """The window as a pair, if it is one of two sides of at least 1."""
-    if not isinstance(window, Sequence):
+    if not isinstance(window, Iterable) or isinstance(window, str):
         raise TypeError(f"{name}: got window {window!r}, expected (rows, columns), such as (7, 7).")
     pair = tuple(window)
     if num_heads < 1 or len(pair) != 2 or min(pair) < 1:
