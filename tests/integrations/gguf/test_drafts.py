@@ -57,6 +57,7 @@ def test_deepseek_4_scales_the_layers_that_compress_alone(arch: str, tmp_path: P
     assert isinstance(compressed.encoding, RoPE)
     assert compressed.encoding.frequencies == YaRN(8.0, trained_length=2048, base=160000.0, attention_factor=1.0)
     assert (compressed.trained_length, plain.trained_length) == (2048, 8192)
+    assert all(any("values are rotated too" in note for note in group.notes) for group in described)
     assert described.unread == ()
 
 

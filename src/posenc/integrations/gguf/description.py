@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from posenc.integrations.gguf.header import read_header
 from posenc.integrations.gguf.rules import rule_of, stored_base, stored_local_base
 from posenc.integrations.gguf.values import Values
 from posenc.integrations.transformers import Description, LayerGroup
+from posenc.integrations.transformers.description.model_types import VALUES_ROTATE_NOTE
 from posenc.scores import InklingBias
 
 #: How it was read, in the words of a description.
@@ -139,6 +141,8 @@ def _by_ratio(
             )
         rule, trained, notes = rule_of(values, rotary_dim, base=float(base))
         groups.append(LayerGroup("", "compress" if others else "", compressed, rotation(rule), trained, longest, notes))
+    if values.arch in of.COMPRESSED:  # of the draft, this was not compared
+        groups = [replace(group, notes=(*group.notes, VALUES_ROTATE_NOTE)) for group in groups]
     return sorted(groups, key=lambda group: group.layers[0])
 
 
