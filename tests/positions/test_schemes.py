@@ -477,3 +477,22 @@ def test_skipwise_cuts_where_the_authors_do_by_name() -> None:
     assert first_chunks("anywhere") == set(range(1, 9))
     with pytest.raises(ValueError, match="got cuts 'authors' for 3 chunks"):
         skipwise(9, target_length=99, chunks=3, cuts="authors")
+
+
+def test_a_mask_is_counted_within_a_graph() -> None:
+    """Its check of the values is not part of a graph, which would break there."""
+    counted = torch.compile(positions.from_mask, backend="eager", fullgraph=True)
+
+    class Model(torch.nn.Module):
+        def forward(self, mask: torch.Tensor) -> torch.Tensor:
+            return positions.from_mask(mask)
+
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])
+    exported = torch.export.export(Model(), (mask,)).module()
+    for real in (mask, mask.flip(-1)):
+        expected = positions.from_mask(real)
+        assert torch.equal(counted(real), expected)
+        assert torch.equal(exported(real), expected)
+    assert positions.from_mask(mask.to("meta")).shape == mask.shape
+    with pytest.raises(ValueError, match="expected an attention mask"):
+        positions.from_mask(2 * mask)
