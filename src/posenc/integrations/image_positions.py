@@ -29,9 +29,9 @@ class Places:
     """
 
     def __init__(self, encoding: Encoding, grid: tuple[int, ...] | None, positions: Tensor | None = None) -> None:
-        self.encoding, self.grid, self.positions = encoding, grid, positions
+        self.grid, self.positions = grid, positions
+        self.coordinates = number = coordinates_of(encoding)
         self._made: dict[tuple[int, str], Tensor] = {}
-        number = coordinates_of(encoding)
         if number is not None and positions is None and (grid is None or number != len(grid)):
             raise ValueError(
                 f"replace: {type(encoding).__name__} reads {number} coordinates of a token, and "
@@ -59,7 +59,7 @@ class Places:
             if self.positions.shape[1] != tokens:
                 raise ValueError(f"replace: got {tokens} tokens, expected {self.positions.shape[1]} as in positions.")
             return self.positions if self.positions.shape[-1] > 1 else self.positions[0, :, 0]
-        if coordinates_of(self.encoding) is None:
+        if self.coordinates is None:
             return torch.arange(tokens)
         grid = self.grid or ()
         if (prefix := tokens - math.prod(grid)) < 0:
@@ -68,11 +68,6 @@ class Places:
                 "image at the model's size; for another size call extend first, or give positions=."
             )
         return grid_positions(*grid, prefix=prefix)  # type: ignore[no-any-return]
-
-    def __deepcopy__(self, memo: Any) -> "Places":
-        import copy
-
-        return Places(copy.deepcopy(self.encoding, memo), self.grid, self.positions)
 
 
 def codes_for(encoding: EmbeddingEncoding, grid: tuple[int, ...], prefix: int, dim: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ class Patch:
     """A change to a live model: what ``accelerate``, ``replace`` and ``extend`` of an integration return.
 
     :meth:`undo` takes the change back; so does the end of a ``with`` block. Undo several patches of a model in reverse
-    order. You can use, save, copy and train the model while it is patched.
+    order. You can use, copy and train the model while it is patched, and save its ``state_dict()``.
 
     Attributes:
         description: what was done, in a sentence.
@@ -65,6 +65,11 @@ class Patch:
         else:
             self.step(lambda: setattr(target, name, value), lambda: delattr(target, name))
 
+    def bind(self, target: object, name: str, function: Callable[..., Any]) -> None:
+        """Set a method of an object that computes something else; pickling the object then raises an error."""
+        self.assign(target, name, MethodType(function, target))
+        self.assign(target, "_posenc_bound", CopyOnly(self.description))
+
     def swap(self, tensors: dict[str, Any], key: str, new: Tensor | None) -> None:
         """Replace a tensor of a module; undoing moves the old tensor to the device of the new one."""
         before = tensors[key]
@@ -100,6 +105,22 @@ class Patch:
         while self._steps:
             self._steps.pop()()
         self._is_open = False
+
+
+class CopyOnly:
+    """Mark an object whose methods are changed: ``copy.deepcopy`` keeps them, a pickle would lose them silently."""
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CopyOnly":
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            f"Patch: got a model to pickle after {self.description!r}, expected one without changed methods, because a "
+            "pickle would lose them; save its state_dict(), and load it into a model that has the same patch."
+        )
 
 
 #: Values that are compared before they are set.

@@ -1,6 +1,7 @@
 """What a model of diffusers encodes positions with, from the live model and from its config alone."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,8 @@ def test_a_table_ends_where_the_description_says() -> None:
         model.rope(torch.zeros(1, 4, 33, 4, 4))
     with extend(model, NTK(2), frames=132):
         assert model.rope(torch.zeros(1, 4, 33, 4, 4))[0].shape == (1, 33 * 4, 1, 22)
+        with pytest.raises(TypeError, match="a pickle would lose them"):
+            pickle.dumps(model)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - LEARNED - {"omnigen", "ltx"}))

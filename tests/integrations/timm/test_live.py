@@ -1,6 +1,7 @@
 """Live models of timm: another size, the fused rotation, another encoding; and back."""
 
 import copy
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -87,6 +88,8 @@ def test_a_rule_sets_the_rates(name: str) -> None:
         rates = getattr(model.rope, "bands", None)
         rates = 1 / model.rope.periods if rates is None else rates
         assert torch.allclose(rates.double(), torch.from_numpy(NTK(2, base=base).inv_freq(16)), rtol=1e-6)
+        with pytest.raises(TypeError, match="a pickle would lose them"):
+            pickle.dumps(model)
     model = build(name)
     plain: Frequencies = Geometric(base)
     with extend(model, size=(96, 80), by=Turns(plain) if name == "DINOv3" else plain), torch.no_grad():
@@ -229,6 +232,21 @@ def test_an_encoding_is_put_in(encoding: Any) -> None:
         if not isinstance(encoding, NoPE):
             assert not torch.allclose(read(model, swapped)[:, 0], after[:, 0], atol=1e-4)
     assert torch.equal(read(model, pixels), before)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_peft_trains_the_copy_that_attention_uses() -> None:
+    peft = pytest.importorskip("peft")
+    model, pixels = build("ViT"), images()
+    replace(model, MixedRoPE(32, num_heads=2))
+    lora = peft.get_peft_model(model, peft.LoraConfig(target_modules=["qkv"], modules_to_save=["posenc_encoding"]))
+    before = read(lora, pixels)
+    copied = lora.base_model.model.posenc_encoding.modules_to_save["default"]
+    lora(pixels).sum().backward()
+    assert float(copied.rates.grad.abs().max()) > 0
+    with torch.no_grad():
+        copied.rates.mul_(2)
+    assert not torch.allclose(read(lora, pixels), before, atol=1e-4)
 
 
 def test_without_positions_patches_may_change_places() -> None:

@@ -203,7 +203,7 @@ def _take_over(patch: Patch, model: nn.Module, copied: nn.Module, how: dict[str,
             ):
                 continue
             if isinstance(value, MethodType) and value.__self__ is other:
-                patch.assign(module, key, MethodType(value.__func__, module))
+                patch.bind(module, key, value.__func__)
             elif isinstance(value, _PLAIN) and value != vars(module).get(key):
                 patch.assign(module, key, value)
 

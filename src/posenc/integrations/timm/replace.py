@@ -3,7 +3,7 @@
 import copy
 import re
 from collections.abc import Callable
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from posenc.embeddings import LearnedGrid
 from posenc.encoding import EmbeddingEncoding, Encoding
 from posenc.frequencies.arguments import check_instance
 from posenc.integrations.copied_functions import with_globals
+from posenc.integrations.held import Held, own
 from posenc.integrations.image_positions import Places, codes_for
 from posenc.integrations.patch import Patch
 from posenc.integrations.timm.accelerate import run
@@ -101,7 +102,7 @@ def _take_out(patch: Patch, model: nn.Module, added: list[EmbeddingEncoding]) ->
     if any(type(module).__name__.startswith("RotaryEmbedding") for module in model.modules()):
         for site in find_sites(model, _ROTATES):
             names = {name: _unturned for name, _ in site.functions}
-            patch.assign(site.module, site.method, MethodType(site.rebuilt(names), site.module))
+            patch.bind(site.module, site.method, site.rebuilt(names))
 
 
 def _unturned(x: Tensor, emb: Tensor, half: bool = False) -> Tensor:
@@ -111,8 +112,8 @@ def _unturned(x: Tensor, emb: Tensor, half: bool = False) -> Tensor:
 class _Functional:
     """``torch.nn.functional`` with another attention: posenc's, with an encoding."""
 
-    def __init__(self, places: Places) -> None:
-        self.places = places
+    def __init__(self, held: Held, places: Places) -> None:
+        self.held, self.places = held, places
         self.reached: list[int] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -133,7 +134,7 @@ class _Functional:
             self.reached.append(1)
         if query.shape[2] != key.shape[2]:
             raise ValueError(f"replace: got {query.shape[2]} queries and {key.shape[2]} keys, expected equal numbers.")
-        encoding, tokens, head_dim = self.places.encoding, key.shape[2], key.shape[-1]
+        encoding, tokens, head_dim = self.held.encoding, key.shape[2], key.shape[-1]
         query, key = encoding.on_queries_keys(query, key, self.places.of(tokens, key.device))
         where = torch.arange(tokens, device=key.device)
         own = encoding.softmax_scale(head_dim)
@@ -151,11 +152,11 @@ class _Functional:
         )
 
 
-class _Held:
-    """The places of a model's tokens, and the forwards of its attentions in which ``F`` knows them."""
+class _Twins:
+    """The forwards of a model's attentions in which ``F`` is another."""
 
-    def __init__(self, places: Places) -> None:
-        self.functional = _Functional(places)
+    def __init__(self, functional: _Functional) -> None:
+        self.functional = functional
         self._twins: dict[FunctionType, Callable[..., Any]] = {}
 
     def twin(self, code: FunctionType) -> Callable[..., Any]:
@@ -163,8 +164,8 @@ class _Held:
             self._twins[code] = with_globals(code, {"F": self.functional})
         return self._twins[code]
 
-    def __deepcopy__(self, memo: Any) -> "_Held":
-        memo[id(self)] = made = _Held(copy.deepcopy(self.functional.places, memo))
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Twins":
+        memo[id(self)] = made = _Twins(copy.deepcopy(self.functional, memo))
         return made
 
 
@@ -176,7 +177,8 @@ def _forward(code: FunctionType) -> Callable[..., Any]:
 
 
 def _put_in(patch: Patch, model: nn.Module, encoding: Encoding, places: Places, inputs: Tensor | None) -> None:
-    held, chosen = _Held(places), 0
+    own(patch, model, encoding)
+    twins, chosen = _Twins(_Functional(Held(model), places)), 0
     for path, module in model.named_modules():
         present = vars(module).get("forward", getattr(type(module), "forward", None))
         code = getattr(present, "__func__", present)
@@ -189,20 +191,19 @@ def _put_in(patch: Patch, model: nn.Module, encoding: Encoding, places: Places, 
                 f"replace: {path} computes its attention without scaled_dot_product_attention, so posenc cannot reach "
                 "the scores."
             )
-        patch.assign(module, "_posenc", held)
-        patch.assign(module, "forward", MethodType(_forward(code), module))
+        patch.assign(module, "_posenc", twins)
+        patch.bind(module, "forward", _forward(code))
         chosen += 1
     if not chosen:
         raise ValueError(f"replace: no attention of {type(model).__name__} calls scaled_dot_product_attention.")
-    patch.step(lambda: model.add_module("posenc_encoding", encoding), lambda: delattr(model, "posenc_encoding"))
     reached: list[int] = []
-    held.functional.reached = reached
+    twins.functional.reached = reached
     try:
         run(model, inputs)
     except ValueError as error:
         raise ValueError(f"replace: {type(encoding).__name__} does not fit {type(model).__name__}: {error}") from error
     finally:
-        held.functional.reached = None
+        twins.functional.reached = None
     if len(reached) < chosen:
         raise ValueError(
             f"replace: a forward pass called {len(reached)} of {chosen} attention layers; give inputs=..., arguments "

@@ -1,7 +1,6 @@
 """Other frequency rules in a live model of diffusers."""
 
 from collections.abc import Callable, Mapping
-from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
@@ -207,7 +206,7 @@ def _given(row: Row, old: Turning, new: Turning) -> Callable[..., Any]:
 def _put(patch: Patch, module: Any, row: Row, method: Callable[..., Any]) -> None:
     own = type(module)
     if isinstance(module, nn.Module):
-        patch.assign(module, row.method, MethodType(method, module))
+        patch.bind(module, row.method, method)
         return
     body = {row.method: method, "_posenc": True, "__module__": own.__module__, "__qualname__": own.__qualname__}
     cls = type(own.__name__, (own,), body)

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from types import MethodType
 from typing import Any
 
 import torch
@@ -254,7 +253,7 @@ def _keep_rectangle(patch: Patch, model: nn.Module, size: tuple[int, int]) -> No
             continue
         given = inspect.signature(module.forward).parameters
         if isinstance(getattr(module, "position_embeddings", None), nn.Parameter) and not _READS_IF_ASKED & {*given}:
-            patch.assign(module, "interpolate_pos_encoding", MethodType(_whole_table(size), module))
+            patch.bind(module, "interpolate_pos_encoding", _whole_table(size))
             patch.description += "; its code takes every table for a square, so do it again after loading"
 
 
@@ -291,7 +290,7 @@ def _to_rectangle(
     rows = resized_table(table.weight, grid=grid, size=new, how=how, prefix=encoding.prefix)
     patch.swap(table._parameters, "weight", nn.Parameter(rows, table.weight.requires_grad))
     patch.assign(table, "num_embeddings", rows.shape[0])
-    patch.assign(embeddings, "interpolate_pos_encoding", MethodType(_whole_table(size), embeddings))
+    patch.bind(embeddings, "interpolate_pos_encoding", _whole_table(size))
     hook: list[Any] = []
     patch.step(
         lambda: hook.append(embeddings.register_forward_pre_hook(_interpolates, with_kwargs=True)),

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from types import MethodType
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from posenc import AxialRoPE, Learned, MRoPE, NoPE, RoPE, attention
 from posenc.encoding import EmbeddingEncoding, Encoding
 from posenc.frequencies.arguments import check_instance
+from posenc.integrations.held import Held, own
 from posenc.integrations.image_positions import Places
 from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.reader import describe
@@ -24,13 +24,6 @@ from posenc.kernels.precision import may_look
 
 #: What the attention is called in transformers' registry.
 NAME = "posenc"
-
-
-class Held:
-    """An encoding that a module refers to without owning it: the model does; and where the tokens of an image stand."""
-
-    def __init__(self, encoding: Encoding, places: Places | None = None) -> None:
-        self.encoding, self.places = encoding, places
 
 
 def replace(
@@ -94,13 +87,13 @@ def replace(
     patch = Patch(inner, f"replace the encoding of {type(inner).__name__} by {type(encoding).__name__}")
     try:
         if any(isinstance(each, (RoPE, MRoPE, AxialRoPE)) for each in present):
-            _out_of_rotary(patch, inner, Held(encoding, places), inputs)
+            _out_of_rotary(patch, inner, encoding, places, inputs)
         elif grid is not None:
             take_out_of_grid(patch, inner, described, encoding)
             if set(encoding.places) - {"embeddings"}:
-                _into_attention(patch, inner, Held(encoding, places), None, inputs)
+                _into_attention(patch, inner, encoding, places, None, inputs)
         else:
-            _out_of_table(patch, inner, Held(encoding), inputs)
+            _out_of_table(patch, inner, encoding, inputs)
     except Exception:
         patch.roll_back()
         raise
@@ -117,8 +110,9 @@ def _check(encoding: Encoding) -> None:
             )
 
 
-def _out_of_rotary(patch: Patch, model: Any, held: Held, inputs: Mapping[str, Any] | None) -> None:
-    encoding = held.encoding
+def _out_of_rotary(
+    patch: Patch, model: Any, encoding: Encoding, places: Places | None, inputs: Mapping[str, Any] | None
+) -> None:
     if "embeddings" in encoding.places:
         raise ValueError(
             f"replace: {type(encoding).__name__} acts on the embeddings, and the model has no table of positions to "
@@ -135,9 +129,9 @@ def _out_of_rotary(patch: Patch, model: Any, held: Held, inputs: Mapping[str, An
     chosen = [site for site in sites if (type(site.module), site.method) in kinds]
     for site in chosen:
         names = {name: _unturned(function) for name, function in site.functions}
-        patch.assign(site.module, site.method, MethodType(site.rebuilt(names), site.module))
+        patch.bind(site.module, site.method, site.rebuilt(names))
     if encoding.places:
-        _into_attention(patch, model, held, [site.module for site in chosen], inputs)
+        _into_attention(patch, model, encoding, places, [site.module for site in chosen], inputs)
 
 
 def _noted(function: Callable[..., Any], site: Site, reached: list[Site]) -> Callable[..., Any]:
@@ -168,8 +162,7 @@ def _unturned(function: Callable[..., Any]) -> Callable[..., Any]:
     return one
 
 
-def _out_of_table(patch: Patch, model: Any, held: Held, inputs: Mapping[str, Any] | None) -> None:
-    encoding = held.encoding
+def _out_of_table(patch: Patch, model: Any, encoding: Encoding, inputs: Mapping[str, Any] | None) -> None:
     part, rows = learned_table(model, "replace", "cannot take the encoding out of")
     tables = position_tables(model, part, rows)
     added = [each for each in encoding.parts if isinstance(each, EmbeddingEncoding)]
@@ -184,7 +177,7 @@ def _out_of_table(patch: Patch, model: Any, held: Held, inputs: Mapping[str, Any
             raise ValueError(
                 "replace: got an encoder-decoder model, expected a model that is only an encoder or only a decoder."
             )
-        _into_attention(patch, model, held, None, inputs)
+        _into_attention(patch, model, encoding, None, None, inputs)
 
 
 def _codes(encoding: EmbeddingEncoding, rows: int, dim: int) -> Tensor:
@@ -201,10 +194,14 @@ def _codes(encoding: EmbeddingEncoding, rows: int, dim: int) -> Tensor:
 
 
 def _into_attention(
-    patch: Patch, model: Any, held: Held, modules: list[nn.Module] | None, inputs: Mapping[str, Any] | None
+    patch: Patch,
+    model: Any,
+    encoding: Encoding,
+    places: Places | None,
+    modules: list[nn.Module] | None,
+    inputs: Mapping[str, Any] | None,
 ) -> None:
     """Let the attention of these modules, or of all, be posenc's with this encoding."""
-    encoding = held.encoding
     _register()
     configs: dict[int, Any] = {id(m.config): m.config for m in (modules or model.modules()) if hasattr(m, "config")}
     windowed = any(getattr(config, "sliding_window", None) is not None for config in configs.values())
@@ -215,10 +212,10 @@ def _into_attention(
         )
     for config in configs.values():
         patch.assign(config, "_attn_implementation_internal", NAME)
-    everywhere = modules is None
+    own(patch, model, encoding)
+    held, everywhere = Held(model, places), modules is None
     for module in modules if modules is not None else [model]:
         patch.assign(module, "_posenc", held)
-    patch.step(lambda: model.add_module("posenc_encoding", encoding), lambda: delattr(model, "posenc_encoding"))
     hook: list[Any] = []
     patch.step(
         lambda: hook.append(model.register_forward_pre_hook(_check_positions, with_kwargs=True)),
