@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from posenc.encoding import ScoreEncoding
 from posenc.kernels.resample import Resampling, resampled
-from posenc.scores._distance import working
+from posenc.scores._distance import looked_up, working
 from posenc.scores._window import check, offsets
 
 
@@ -78,4 +78,4 @@ class LeViTBias(ScoreEncoding):
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
         dy, dx = offsets("LeViTBias", q_positions, k_positions, self.window)
-        return working(self.table)[:, dy.abs() * self.window[1] + dx.abs()].movedim(0, -3)
+        return looked_up(working(self.table), dy.abs() * self.window[1] + dx.abs())

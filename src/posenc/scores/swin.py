@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from posenc.encoding import ScoreEncoding
 from posenc.kernels.resample import Resampling, resampled, resampled_geometrically
-from posenc.scores._distance import heads_first, working
+from posenc.scores._distance import looked_up, working
 from posenc.scores._window import check, check_prefix, offsets
 
 Reading = Literal["bicubic", "geometric"]
@@ -109,4 +109,4 @@ class SwinBias(ScoreEncoding):
             from_token, to_token = (q_positions < 1)[..., :, None], (k_positions < 1)[..., None, :]
             row = torch.where(from_token, self._offsets + 2 * to_token.long(), row)
             row = torch.where(to_token & ~from_token, self._offsets + 1, row)
-        return heads_first(working(self.table)[row])
+        return looked_up(working(self.table).T, row)

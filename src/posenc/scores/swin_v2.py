@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from posenc.encoding import ScoreEncoding
 from posenc.frequencies.base import check_choice
 from posenc.kernels.precision import without_autocast
-from posenc.scores._distance import heads_first, working
+from posenc.scores._distance import looked_up, working
 from posenc.scores._window import check, offsets
 
 Form = Literal["code", "paper"]
@@ -123,7 +123,7 @@ class SwinV2Bias(ScoreEncoding):
             table = F.linear(inner, working(self.out.weight), None if self.out.bias is None else working(self.out.bias))
             table = table if self.form == "paper" else 16 * table.sigmoid()
         dy, dx = offsets("SwinV2Bias", q_positions, k_positions, self.window)
-        return heads_first(table[(dy + rows - 1) * (2 * columns - 1) + dx + columns - 1])
+        return looked_up(table.T, (dy + rows - 1) * (2 * columns - 1) + dx + columns - 1)
 
     def _spaced(self) -> Tensor:
         """The offsets that there are, as the network sees them, ``(offsets, 2)``, float64."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.encoding import ScoreEncoding
-from posenc.scores._distance import distance, heads_first, working
+from posenc.scores._distance import distance, looked_up, working
 
 Direction = Literal["causal", "both"]
 Scale = Literal["sqrt", "none"]
@@ -120,8 +120,7 @@ class T5Bias(ScoreEncoding):
 
     def bias_from(self, of_positions: Tensor) -> Tensor:
         """The bias from the result of :meth:`of_positions`."""
-        # Its backward takes a fifth of the time that indexing takes.
-        return heads_first(torch.embedding(working(self.table), of_positions))
+        return looked_up(working(self.table).T, of_positions)
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
         return self.bias_from(self.of_positions(q_positions, k_positions))
