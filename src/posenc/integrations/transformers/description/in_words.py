@@ -98,7 +98,9 @@ BESIDE_TABLE: dict[str, str] = {
 #: What image models that rotate add besides, where it is no such table.
 BESIDE_ROTATION_IN_WORDS: dict[str, str] = {
     "gemma4_vision": "learned rows for a patch's row and for its column are also added to it",
-    **dict.fromkeys(names("mlcd mlcd_vision_model"), "the class token is rotated by learned angles"),
+    **dict.fromkeys(
+        names("llava_onevision1_5_vision mlcd mlcd_vision_model"), "the class token is rotated by learned angles"
+    ),
     **dict.fromkeys(
         names("edgetam_video sam2_video sam3_tracker_video"),
         "learned vectors for the age of each remembered frame are also added to its keys",

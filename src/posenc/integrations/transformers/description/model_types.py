@@ -17,7 +17,7 @@ INTERLEAVED = names("""
     llama4_text moonshine moonshine_streaming openai_privacy_filter pe_audio_encoder pe_audio_video_encoder
     pe_video_encoder
     axk2 bailing_hybrid deepseek_v32 dots3_note_text glm_moe_dsa hy_v4 hy_v4_vl_text longcat_flash mistral_large4_text
-    ernie4_5_moe_vl maincoder
+    ergo ernie4_5_moe_vl maincoder
 """)
 
 #: Pairs (2c, 2c + 1) if ``rope_interleave`` is true, which it is by default, and halves if not.
@@ -55,7 +55,7 @@ CORRECTS_SCORES = names("""
 #: Which layers are rotated, by type and window: those with a sliding window of their own,
 ROTATED_IF_WINDOWED = names("cohere2 cohere2_moe flint")
 #: those of the type sliding_attention, whatever the window,
-ROTATED_IF_SLIDING = names("afmoe lara_mini ricursive")
+ROTATED_IF_SLIDING = names("afmoe ergo kolibri1_1 lara_mini ricursive")
 #: or all but those of the type full_attention where others have a window.
 NOPE_WHERE_FULL = names("exaone4 exaone4_5_text exaone_moe kolibri1")
 
@@ -99,8 +99,9 @@ AXIAL: dict[str, tuple[str, tuple[int, ...]]] = {
     **dict.fromkeys(
         names("""
             cohere_compass_vision dinov3_vit dots3_note_vision_encoder eomt_dinov3 ernie4_5_vl_moe_vision
-            exaone4_5_vision glm4v_moe_vision glm4v_vision glm5_next_vision glm_ocr_vision lfm3_vl_vision mlcd
-            mlcd_vision_model muse_glimmer_vision muse_spark_vision paddleocr_vl_vision qwen2_5_omni_vision_encoder
+            exaone4_5_vision glm4v_moe_vision glm4v_vision glm5_next_vision glm_ocr_vision lfm3_vl_vision
+            llava_onevision1_5_vision mlcd mlcd_vision_model muse_glimmer_vision muse_spark_vision ovis2_5_vision
+            paddleocr_vl_vision qwen2_5_omni_vision_encoder
             qwen2_5_vl_vision qwen2_vl_vision qwen3_5_moe_vision qwen3_5_vision qwen3_omni_moe_vision_encoder
             qwen3_vl_moe_vision qwen3_vl_vision qwen4_exp_vision sapiens2 video_llama_3_vision
         """),
@@ -238,9 +239,9 @@ VALUES_ROTATE_NOTE = "values are rotated too, and the output is turned back by t
 #: that does not spell the pattern out is not read.
 KINDS_BY_CLASS = names("""
     afmoe beam bit cohere2 cohere2_moe cwm deepseek_v4 diffusion_gemma_text domyn_edge dory dots3_note_text
-    embedding_gemma2_text exaone4 exaone_moe flint gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text
+    embedding_gemma2_text ergo exaone4 exaone_moe flint gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text
     gigachat3_5 glm5_next_text gpt_oss granite_swa granitemoe_swa inkling2_loop_text inkling2_text inkling_text
-    jamba jet_nemotron kimi_linear kolibri1 lara_mini lfm3 lfm3_vl_vision llama4_text mimo_v2_flash minimax
+    jamba jet_nemotron kimi_linear kolibri1 kolibri1_1 lara_mini lfm3 lfm3_vl_vision llama4_text mimo_v2_flash minimax
     mistral_large4_text modernbert modernbert-decoder muse_glimmer_text muse_glimmer_vision muse_spark_text
     muse_spark_vision nemotron_h neomme olmo3 olmo_hybrid qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp_text
     recurrent_gemma regnet resnet ricursive rt_detr_resnet smollm3 spark2_5 step5 t5_gemma_module t5gemma2_decoder
@@ -256,13 +257,13 @@ AS_LLAMA = names("""
     gemma4_unified_text gpt_oss gradium_phonon_tts granite granite4_vision_text granite_docling_text granite_swa
     granitemoe granitemoe_swa granitemoehybrid granitemoeshared gte higgs_audio_v2 hrm_text hunyuan_v1_dense
     hunyuan_v1_moe hunyuan_vl_text hy_v3 hyperclovax idefics internlm3 iquestcoder jais2 jetmoe jina_embeddings_v3
-    kolibri1 kyutai_speech_to_text lara_mini lasr_encoder lfm2 lfm2_moe lfm3 llama mimi mimi_decoder mimi_encoder
-    minimax ministral ministral3 mistral mixtral mllama_text_model modernbert modernbert-decoder molmo2_text moshi
-    muse_glimmer_assistant muse_glimmer_text muse_spark_text neucodec nomic_bert olmo olmo2 olmo3 olmo_hybrid olmoe
-    phimoe pocket_tts pocket_tts_audio_tokenizer pocket_tts_audio_tokenizer_decoder pocket_tts_audio_tokenizer_encoder
-    qwen2 qwen2_5_omni_dit qwen2_moe qwen3 qwen3_moe qwen3_omni_moe.code2wav_config qwen3_omni_moe_talker_code_predictor
-    seed_oss smollm3 starcoder2 t5_gemma_module t5gemma2_decoder t5gemma2_text timesfm2_5 ultrabert unlimited_ocr_text
-    vaultgemma voxtral_realtime_encoder voxtral_realtime_text xcodec2 zamba2
+    kolibri1 kolibri1_1 kyutai_speech_to_text lara_mini lasr_encoder lfm2 lfm2_moe lfm3 llama mimi mimi_decoder
+    mimi_encoder minicpm5_moe minimax ministral ministral3 mistral mixtral mllama_text_model modernbert
+    modernbert-decoder molmo2_text moshi muse_glimmer_assistant muse_glimmer_text muse_spark_text neucodec nomic_bert
+    olmo olmo2 olmo3 olmo_hybrid olmoe phimoe pocket_tts pocket_tts_audio_tokenizer pocket_tts_audio_tokenizer_decoder
+    pocket_tts_audio_tokenizer_encoder qwen2 qwen2_5_omni_dit qwen2_moe qwen3 qwen3_moe qwen3_omni_moe.code2wav_config
+    qwen3_omni_moe_talker_code_predictor seed_oss smollm3 starcoder2 t5_gemma_module t5gemma2_decoder t5gemma2_text
+    timesfm2_5 ultrabert unlimited_ocr_text vaultgemma voxtral_realtime_encoder voxtral_realtime_text xcodec2 zamba2
 """)
 
 #: Every rotary model type that is known here.

@@ -183,7 +183,7 @@ TABLES: dict[str, Table] = {
 
 #: Tables of image models that rotate queries and keys besides.
 BESIDE_ROTATION: dict[str, Table] = {
-    **dict.fromkeys(names("glm4v_vision glm4v_moe_vision paddleocr_vl_vision"), Table(note=_BY_NEED)),
+    **dict.fromkeys(names("glm4v_vision glm4v_moe_vision ovis2_5_vision paddleocr_vl_vision"), Table(note=_BY_NEED)),
     **dict.fromkeys(
         names("""
             cohere_compass_vision qwen3_5_moe_vision qwen3_5_vision qwen3_omni_moe_vision_encoder qwen3_vl_moe_vision

@@ -102,9 +102,10 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
         if found or not part.name:
             unread += [f"{prefix}{text}" for text in part.not_read]
             unread += [f"{prefix}{key}: not used" for key in part.keys.not_read()]
-        else:
-            instead = INSTEAD.get(part.model_type)
-            unread.append(f"{part.name}: {part.model_type}" + (f": {instead}" if instead else ""))
+        elif instead := INSTEAD.get(part.model_type):
+            unread.append(f"{part.name}: {part.model_type}: {instead}")
+        elif not any(other.name.startswith(f"{part.name}.") for other in read_parts):  # or its parts are what it has
+            unread.append(f"{part.name}: {part.model_type}")
     if isinstance(raw, Mapping):
         unread += not_seen(raw, {part.name for part in read_parts})
     whole = read_parts[0]
