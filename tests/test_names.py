@@ -1,6 +1,8 @@
 """An argument under another library's name, and a name that lives elsewhere, are answered with what to write."""
 
 import importlib
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,3 +140,9 @@ def test_every_home_that_is_named_has_what_it_is_said_to_have() -> None:
     assert not hasattr(posenc, "no_such_name_at_all")
     public = set(frequencies.RULES) | {"Frequencies"}
     assert public <= set(posenc._ELSEWHERE["posenc.frequencies"].split()) | set(posenc.__all__)
+
+
+def test_no_message_puts_an_article_before_the_name_of_a_type() -> None:
+    """It would say "got a int"; a message says "got a value of type int"."""
+    for file in Path(posenc.__file__).parent.rglob("*.py"):
+        assert not re.findall(r"\ban? \{type\(\w+\)\.__name__", file.read_text(encoding="utf-8")), file

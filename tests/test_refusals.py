@@ -66,7 +66,7 @@ def test_whole_numbers_of_numpy_and_lengths_with_a_point_are_taken():
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (5, "from_dict got a int, expected a mapping"),
+        (5, "from_dict got a value of type int, expected a mapping"),
         ({}, "got name None, expected one of"),
         ({"name": []}, r"got name \[\], expected one of"),
         ({"name": "Compose"}, "Compose: from_dict got no 'encodings'"),
@@ -131,7 +131,7 @@ def test_what_was_called_before_changes_no_answer(name, before):
     """True is no position, though it equals 1, with which the last result is kept."""
     for offset in before:
         ENCODINGS[name].rotate(Q, offset)
-    with pytest.raises(TypeError, match="got a bool"):
+    with pytest.raises(TypeError, match="got a value of type bool"):
         ENCODINGS[name].rotate(Q, True)
 
 

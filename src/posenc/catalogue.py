@@ -96,7 +96,7 @@ OTHER_NAMES = {
 def row(name: str) -> Row:
     """The catalogue's row for a name; an error for an unknown name suggests the nearest known one."""
     if not isinstance(name, str):
-        got = f"the class {name.__name__}" if isinstance(name, type) else f"a {type(name).__name__}"
+        got = f"the class {name.__name__}" if isinstance(name, type) else f"a value of type {type(name).__name__}"
         raise TypeError(f'posenc: got {got} as the name of an encoding, expected a string, such as "rope".')
     for entry in CATALOGUE:
         if entry.name == name:
@@ -158,7 +158,8 @@ def from_dict(data: Mapping[str, Any]) -> "Encoding":
     """The encoding that ``to_dict`` described, of any class of the catalogue."""
     if not isinstance(data, Mapping):
         raise TypeError(
-            f"posenc: from_dict got a {type(data).__name__}, expected a mapping with a name, as to_dict makes it."
+            f"posenc: from_dict got a value of type {type(data).__name__}, expected a mapping with a name, as to_dict "
+            "makes it."
         )
     homes = {entry.home.split(":")[1]: entry.home for entry in CATALOGUE}
     name = data.get("name")

@@ -395,8 +395,11 @@ def test_biases_by_the_root_of_the_distance_are_refused_in_words() -> None:
         ({"model_type": "plamo3", "rope_parameters": {FULL: "x", SLIDING: {"rope_theta": 1e4}}}, "a kind of layers"),
         ({"model_type": "plamo3", "rope_parameters": {FULL: {}, SLIDING: {"rope_theta": "1"}}}, "rope_theta is '1'"),
         ({"model_type": "moondream3_text", "max_context": float("inf")}, "max_context is inf, expected at most"),
-        ({"model_type": "stripedhyena", "attn_layer_idxs": "12"}, "attn_layer_idxs is '12', a str, expected a list"),
-        ({"model_type": "llama", "cross_attention_layers": 1.5}, "cross_attention_layers is 1.5, a float"),
+        (
+            {"model_type": "stripedhyena", "attn_layer_idxs": "12"},
+            "attn_layer_idxs is '12', of type str, expected",
+        ),
+        ({"model_type": "llama", "cross_attention_layers": 1.5}, "cross_attention_layers is 1.5, of type float"),
         (
             {
                 **{"model_type": "gemma4_unified_text", "layer_types": [SLIDING, FULL] * 4},

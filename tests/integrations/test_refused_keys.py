@@ -141,10 +141,10 @@ MIMO = {**TINY, "model_type": "mimo_v2_flash", "hybrid_layer_pattern": [0, 1], "
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({**ARGS, "n_layers": [1, 2]}, r"n_layers is \[1, 2\], a list, expected a whole number"),
+        ({**ARGS, "n_layers": [1, 2]}, r"n_layers is \[1, 2\], of type list, expected a whole number"),
         ({**ARGS, "no_rope_layer_interval": 0}, "no_rope_layer_interval is 0, expected a whole number above 0"),
         ({"dim": 64, "n_layers": 4, "n_heads": 4, "nope_layer_interval": "4"}, "nope_layer_interval is '4'"),
-        ({**MIMO, "num_hidden_layers": {"a": 1}}, "num_hidden_layers is .*, a dict, expected a whole number"),
+        ({**MIMO, "num_hidden_layers": {"a": 1}}, "num_hidden_layers is .*, of type dict, expected a whole number"),
         (
             {**TINY, "model_type": "baichuan_m1", "rope_theta": 1e4, "sliding_window_layers": "01"},
             "sliding_window_layers is '01', expected a list of layers",
@@ -155,7 +155,7 @@ MIMO = {**TINY, "model_type": "mimo_v2_flash", "hybrid_layer_pattern": [0, 1], "
         ),
         (
             {**TINY, "model_type": "rembert", "position_embedding_type": "absolute", "input_embedding_size": {"a": 1}},
-            "input_embedding_size is .*, a dict, expected a whole number",
+            "input_embedding_size is .*, of type dict, expected a whole number",
         ),
         ({**KYUTAI, "max_period": "long"}, "max_period is 'long', .* expected a number above 0"),
         ({**KYUTAI, "depformer_pos_emb": "rope", "depformer_max_period": [1]}, r"depformer_max_period is \[1\]"),

@@ -340,7 +340,8 @@ def test_a_folder_a_file_a_config_and_a_model_are_read_alike(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "there is no file"), ("[1]", "holds a list"), ("{", "is not valid JSON")]
+    ("content", "message"),
+    [(None, "there is no file"), ("[1]", "holds a value of type list"), ("{", "is not valid JSON")],
 )
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
@@ -350,7 +351,7 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, content: str | None
 
 
 def test_other_sources_are_refused() -> None:
-    with pytest.raises(TypeError, match="got a int"):
+    with pytest.raises(TypeError, match="got a value of type int"):
         describe(3)
 
 

@@ -117,9 +117,9 @@ def test_numbers_that_transformers_5_writes_as_records(tmp_path: Path, as_file: 
     assert described.unread == ()
     llama = {"model_type": "llama", **SIZES}
     for bad, shown in (("Infinity", "inf"), ("NaN", "nan")):
-        with pytest.raises(ValueError, match=f"rope_theta is {shown}, a float, expected a finite number"):
+        with pytest.raises(ValueError, match=f"rope_theta is {shown}, of type float, expected a finite number"):
             describe({**llama, "rope_theta": {"__float__": bad}})
-    with pytest.raises(ValueError, match=r"rope_theta is .*a dict, expected a finite number"):
+    with pytest.raises(ValueError, match=r"rope_theta is .*of type dict, expected a finite number"):
         describe({**llama, "rope_theta": {"__float__": "large"}})
 
 

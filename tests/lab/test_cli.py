@@ -72,7 +72,7 @@ def test_the_installed_command_is_this_one() -> None:
         (["compare", "--preset", "slow"], "expected one of quick, standard"),
         (["compare", "--vocabulary", "12"], "at least 257"),
         (["compare", "--backend", "spark"], "expected one of loky, ray, dask"),
-        (["compare", "--dim", "30"], "expected a multiple of the heads"),
+        (["compare", "--dim", "30"], "got dim 30 for 4 heads, expected a multiple of 4"),
         (["compare", "--steps", "0"], "expected more than 0"),
         (["compare", "--warmup", "-1"], "got warmup -1, expected 0 or more"),
         (["compare", "--weight-decay", "nan"], "got weight_decay nan, expected 0 or more"),

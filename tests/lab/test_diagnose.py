@@ -228,7 +228,7 @@ def test_a_function_in_a_file_is_found(tmp_path: Path) -> None:
         ("no_such_module_at_all:f", "cannot find"),
         ("math:no_such_function", "cannot find"),
         ("no_such_file.py:f", "cannot find"),
-        ("math:pi", "is a float"),
+        ("math:pi", "is of type float"),
         ("math:sqrt", "cannot call the function"),
     ],
 )

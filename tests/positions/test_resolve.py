@@ -30,9 +30,9 @@ def test_none_an_offset_and_tensors_become_tensors() -> None:
         (torch.zeros(3, 2), ValueError, "got 3 rows for a batch of 5"),
         (torch.tensor([True, False]), TypeError, "got a torch.bool tensor"),
         (torch.zeros(2, dtype=torch.complex64), TypeError, "got a torch.complex64 tensor"),
-        (True, TypeError, "got a bool"),
-        ([0, 1], TypeError, "got a list, expected None, an int offset, or"),
-        (1.5, TypeError, "got a float"),
+        (True, TypeError, "got a value of type bool"),
+        ([0, 1], TypeError, "got a value of type list, expected None, an int offset, or"),
+        (1.5, TypeError, "got a value of type float"),
     ],
 )
 def test_what_is_no_position_is_refused(positions: object, error: type[Exception], message: str) -> None:

@@ -63,7 +63,7 @@ def test_torch_gives_torch_and_numpy_gives_numpy_and_the_input_is_left_alone(nam
 
 
 def test_a_list_is_refused() -> None:
-    with pytest.raises(TypeError, match="from_mask: got a list, expected a torch or a NumPy array"):
+    with pytest.raises(TypeError, match="from_mask: got a value of type list, expected a torch or a NumPy array"):
         positions.from_mask([0, 1])  # type: ignore[type-var]
 
 

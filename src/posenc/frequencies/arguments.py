@@ -246,7 +246,9 @@ def check_keys(who: str, data: object, known: set[str], *, required: set[str]) -
         ValueError: unknown keys, or missing ones.
     """
     if not isinstance(data, Mapping):
-        raise TypeError(f"{who}: from_dict got a {type(data).__name__}, expected a mapping, as to_dict makes it.")
+        raise TypeError(
+            f"{who}: from_dict got a value of type {type(data).__name__}, expected a mapping, as to_dict makes it."
+        )
     given = {key: value for key, value in data.items() if key != "name"}
     if unknown := sorted(map(str, given.keys() - known)):
         raise ValueError(

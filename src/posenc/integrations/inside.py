@@ -15,4 +15,4 @@ def model_inside(model: Any, kind: type[Any], function: str, library: str, hint:
         for module in model.modules():
             if isinstance(module, kind):
                 return module
-    raise TypeError(f"{function}: got a {type(model).__name__}, expected a model of {library}{hint}.")
+    raise TypeError(f"{function}: got a value of type {type(model).__name__}, expected a model of {library}{hint}.")

@@ -18,5 +18,7 @@ def load_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested too deep
         raise ValueError(f"describe: {file} is not valid JSON ({error}); give a config.json.") from error
     if not isinstance(found, dict):
-        raise ValueError(f"describe: {file} holds a {type(found).__name__}, expected an object, the keys of a config.")
+        raise ValueError(
+            f"describe: {file} holds a value of type {type(found).__name__}, expected an object, the keys of a config."
+        )
     return found

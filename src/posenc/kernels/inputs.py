@@ -35,7 +35,7 @@ def check_tensors(who: str, **values: object) -> None:
     """
     for name, value in values.items():
         if type(value) is not Tensor and not isinstance(value, Tensor):
-            given = "None" if value is None else f"a {type(value).__name__}"
+            given = "None" if value is None else f"a value of type {type(value).__name__}"
             advice = "" if value is None else f"; give torch.as_tensor({name})"
             raise TypeError(f"{who}: got {given} for {name}, expected a tensor{advice}.")
 

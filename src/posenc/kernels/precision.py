@@ -42,8 +42,8 @@ def as_float64(positions: Tensor) -> Tensor:
     """
     if not isinstance(positions, Tensor):
         raise TypeError(
-            f"positions: got a {type(positions).__name__}, expected a tensor of the position of each token, such as "
-            "torch.arange(16)."
+            f"positions: got a value of type {type(positions).__name__}, expected a tensor of the position of each "
+            "token, such as torch.arange(16)."
         )
     return positions.to(float64_device(positions.device)).to(torch.float64)
 

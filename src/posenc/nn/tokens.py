@@ -160,7 +160,7 @@ def _positions(
             )
         return given, _after_given(kept, rows, mask)
     if positions is not None and type(positions) is not int:
-        raise TypeError(f"{name}: got positions as a {type(positions).__name__}, expected None, an int or a tensor.")
+        raise TypeError(f"{name}: got positions of type {type(positions).__name__}, expected None, an int or a tensor.")
     start = kept.next_position if positions is None else torch.full_like(kept.next_position, positions)
     if not seq or (mask is None and documents is None):
         new = start + torch.arange(seq, device=x.device)
@@ -221,7 +221,7 @@ def _checked(given: Tensor, argument: str, batch: int, seq: int, name: str) -> T
         or value.shape[0] not in (1, batch)
         or value.shape[1] != seq
     ):
-        got = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        got = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else f"of type {type(given).__name__}"
         raise ValueError(
             f"{name}: got {argument} {got}, expected ({batch}, {seq}), {meaning}: one for each token of x, which is "
             "(batch, seq, dim); transpose the first two dimensions of x if it is (seq, batch, dim)."

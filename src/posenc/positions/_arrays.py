@@ -19,7 +19,7 @@ def tensor(name: str, array: Array, *, ndim: tuple[int, ...]) -> Tensor:
     if isinstance(array, np.ndarray):
         array = torch.from_numpy(np.ascontiguousarray(array))
     if not isinstance(array, Tensor):
-        raise TypeError(f"{name}: got a {type(array).__name__}, expected a torch or a NumPy array.")
+        raise TypeError(f"{name}: got a value of type {type(array).__name__}, expected a torch or a NumPy array.")
     if array.ndim not in ndim:
         raise ValueError(f"{name}: got shape {tuple(array.shape)}, expected {_OF_RANK[ndim]}.")
     return array

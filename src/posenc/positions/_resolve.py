@@ -156,8 +156,10 @@ def _checked(positions: object, name: str) -> Tensor:
     """Positions that are a tensor of a dtype that can hold them."""
     if isinstance(positions, Tensor) and positions.dtype in _DTYPES:
         return positions
-    got = f"a {positions.dtype} tensor" if isinstance(positions, Tensor) else f"a {type(positions).__name__}"
+    got = f"a value of type {type(positions).__name__}"
     why = ""
+    if isinstance(positions, Tensor):
+        got = f"a {positions.dtype} tensor"
     if isinstance(positions, Tensor) and positions.is_floating_point():
         why = "; such floats skip whole numbers: use positions.long() made before the model was cast"
     raise TypeError(

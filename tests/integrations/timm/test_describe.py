@@ -251,7 +251,7 @@ def test_models_without_positions() -> None:
 def test_other_sources_are_refused() -> None:
     with pytest.raises(ValueError, match=r"did you mean .*vit_base_patch16_224"):
         describe("vit_base_patch_16_224")
-    with pytest.raises(TypeError, match="got a int, expected a model of timm, its name, or its config"):
+    with pytest.raises(TypeError, match="got a value of type int, expected a model of timm, its name, or its config"):
         describe(3)
 
 

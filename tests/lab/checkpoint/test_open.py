@@ -122,7 +122,7 @@ def test_configs_are_refused(llama: MakeLlama) -> None:
     (folder / "config.json").write_text("{" + config)
     refused(folder, "not valid JSON")
     (folder / "config.json").write_text("[]")
-    refused(folder, "expected a JSON object")
+    refused(folder, "got JSON of type list, expected an object")
 
 
 def test_code_that_is_trusted_may_have_a_class_of_any_name(llama: MakeLlama) -> None:

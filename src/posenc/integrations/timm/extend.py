@@ -183,7 +183,7 @@ def _take_over(patch: Patch, model: nn.Module, copied: nn.Module, how: dict[str,
     for path, module in model.named_modules():
         other = copied.get_submodule(path)
         if type(other) is not type(module):
-            raise ValueError(f"extend: {path} became a {type(other).__name__}, which posenc does not know.")
+            raise ValueError(f"extend: {path} became {type(other).__name__}, which posenc does not know.")
         for key, parameter in other._parameters.items():
             present = module._parameters.get(key)
             if parameter is not present and parameter is not None and present is not None:

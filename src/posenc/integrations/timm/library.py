@@ -41,8 +41,8 @@ def model_of(source: Any, function: str) -> nn.Module:
         return _by_config(source, function)
     if not isinstance(source, (str, Path)):
         raise TypeError(
-            f"{function}: got a {type(source).__name__}, expected a model of timm, its name, or its config: a dict, a "
-            "config.json or the folder that holds one."
+            f"{function}: got a value of type {type(source).__name__}, expected a model of timm, its name, or its "
+            "config: a dict, a config.json or the folder that holds one."
         )
     library = timm(function)
     if isinstance(source, Path) or (not library.is_model(source) and Path(source).exists()):
@@ -108,4 +108,4 @@ def live_model(model: Any, function: str) -> nn.Module:
                 if any(parameter.is_meta for parameter in module.parameters()):
                     raise ValueError(f"{function}: the model is on the meta device, without weights; load them first.")
                 return module
-    raise TypeError(f"{function}: got a {type(model).__name__}, expected a model of timm.")
+    raise TypeError(f"{function}: got a value of type {type(model).__name__}, expected a model of timm.")

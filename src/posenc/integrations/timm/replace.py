@@ -80,7 +80,7 @@ def _take_out(patch: Patch, model: nn.Module, added: list[EmbeddingEncoding]) ->
                 continue  # its function is replaced below
             table = getattr(module, row.label, None)
             if not isinstance(row.encoding, LearnedGrid) or not isinstance(table, nn.Parameter):
-                why = row.notes[0] if row.encoding is None else f"it is a {type(row.encoding).__name__} within a window"
+                why = row.notes[0] if row.encoding is None else f"it is {type(row.encoding).__name__} within a window"
                 raise ValueError(f"replace: {where} cannot be removed: {why}.")
             values = torch.zeros_like(table)
             if added and values.ndim != 3:

@@ -25,7 +25,8 @@ def checked_shapes(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[int, 
     if head_dim == 0:
         raise ValueError(f"attention: got {_shapes(q, k, v)}, expected at least one channel in each head.")
     if kv_heads == 0 or heads % kv_heads:
-        raise ValueError(f"attention: got {heads} query heads for {kv_heads} key heads, expected a multiple of them.")
+        expected = f"a multiple of {kv_heads}" if kv_heads else "at least one key head"
+        raise ValueError(f"attention: got {heads} query heads for {kv_heads} key heads, expected {expected}.")
     if causal and q_len > k_len:
         raise ValueError(
             f"attention: got {q_len} queries for {k_len} keys with causal=True, expected no more queries than "

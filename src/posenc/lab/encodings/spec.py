@@ -203,7 +203,7 @@ def class_in_file(file: Path, name: str, kind: type[T]) -> type[T]:
     if isinstance(found, type) and issubclass(found, kind):
         return found
     if found is not None:
-        what = "a class of another kind" if isinstance(found, type) else f"a {type(found).__name__}"
+        what = "a class of another kind" if isinstance(found, type) else f"of type {type(found).__name__}"
         raise TypeError(f"{file}:{name} is {what}, expected a subclass of {kind.__module__}.{kind.__name__}.")
     own = list(classes_of(module, kind))
     near = difflib.get_close_matches(name, own, n=1, cutoff=0.4)

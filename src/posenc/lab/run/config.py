@@ -35,7 +35,7 @@ def check_numbers(section: str, config: Any, *, may_be_zero: Collection[str] = (
             raise ValueError(f"{section}: got {name} {value}, expected {lowest}.")
     dim, heads = (getattr(config, name, 1) for name in ("dim", "num_heads"))
     if dim % heads:
-        raise ValueError(f"{section}: got dim {dim} for {heads} heads, expected a multiple of the heads.")
+        raise ValueError(f"{section}: got dim {dim} for {heads} heads, expected a multiple of {heads}.")
 
 
 def to_dict(kind: str, config: Any) -> dict[str, Any]:

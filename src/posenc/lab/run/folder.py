@@ -98,7 +98,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or lists in lists in lists
         raise RunError(f"{path}: not valid JSON ({error}); the file is damaged.") from error
     if not isinstance(data, dict):
-        raise RunError(f"{path}: expected a JSON object, got a {type(data).__name__}; the file is damaged.")
+        raise RunError(f"{path}: got JSON of type {type(data).__name__}, expected an object; the file is damaged.")
     return data
 
 

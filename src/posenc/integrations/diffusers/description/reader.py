@@ -166,8 +166,8 @@ def _config(given: Any) -> Mapping[str, Any]:
         return given
     if not isinstance(given, (str, Path)):
         raise TypeError(
-            f"describe: got a {type(given).__name__}, expected a model of diffusers (such as pipe.transformer), the "
-            "folder of one, its config.json, or its config as a mapping."
+            f"describe: got a value of type {type(given).__name__}, expected a model of diffusers (such as "
+            "pipe.transformer), the folder of one, its config.json, or its config as a mapping."
         )
     path = Path(given)
     if (path / "model_index.json").is_file():

@@ -139,8 +139,8 @@ def read(source: Any) -> Any:
     if hasattr(config, "to_dict"):
         return config
     raise TypeError(
-        f"describe: got a {type(source).__name__}, expected a model, a config, a dict, or a path to config.json or its "
-        "folder."
+        f"describe: got a value of type {type(source).__name__}, expected a model, a config, a dict, or a path to "
+        "config.json or its folder."
     )
 
 
@@ -285,7 +285,7 @@ def _wrong(name: str, value: Any, expected: str) -> ValueError:
     advice = "remove the quotes" if isinstance(value, str) and "number" in expected else "correct it"
     shown, kind = repr(value), type(value).__name__
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return ValueError(f"describe: {name} is {shown}, a{'n' * (kind == 'int')} {kind}, expected {expected}; {advice}.")
+    return ValueError(f"describe: {name} is {shown}, of type {kind}, expected {expected}; {advice}.")
 
 
 def size(config: Mapping[str, Any], name: str) -> Any:

@@ -196,7 +196,7 @@ class _Check:
     def _buffer(self, module: nn.Module, name: str, key: str, wanted: Tensor) -> None:
         found = module._buffers.get(key)
         if found is None:
-            self._found(module, name, "rates", f"it has no {key}, a {type(module).__name__} with other tables")
+            self._found(module, name, "rates", f"it has no {key}: {type(module).__name__} with other tables")
             return
         if found.shape != wanted.shape:
             got, right = tuple(found.shape), tuple(wanted.shape)

@@ -140,7 +140,7 @@ def _rotary_groups(model: Any, part: str | None) -> list[LayerGroup]:
     if not parts:
         found = ", ".join(sorted({type(group.encoding).__name__ for group in described}))
         raise ValueError(
-            f"extend: got a {described.model_type!r} model with {found}"
+            f"extend: got a model of type {described.model_type!r} with {found}"
             + ("" if part is None else f" and part {part!r}")
             + ', expected rotary layers of a text; a learned table takes "interpolate", and a model of images '
             "extend(model, size=(height, width))."

@@ -20,7 +20,7 @@ def rebuild_rates(patch: Patch, model: Any, twin: Any) -> list[str]:
             raise ValueError(f"extend: the model lacks {name}, a module that transformers builds from the config.")
         if type(live[name]) is not type(fresh):
             raise ValueError(
-                f"extend: the code of the model takes a {type(fresh).__name__} for this rule, got one with a "
+                f"extend: the code of the model takes {type(fresh).__name__} for this rule, got one with "
                 f"{type(live[name]).__name__}; write the rule into the model's config, and load the model with it."
             )
         if _state(live[name]) != _state(fresh) or not _same_rates(live[name], fresh):

@@ -85,7 +85,7 @@ def load(target: str) -> Callable[..., Any]:
             "another file."
         ) from error
     if not callable(found):
-        raise ValueError(f"diagnose: {target!r} is a {type(found).__name__}, expected a function of tensors.")
+        raise ValueError(f"diagnose: {target!r} is of type {type(found).__name__}, expected a function of tensors.")
     return found  # type: ignore[no-any-return]
 
 
