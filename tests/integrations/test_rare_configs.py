@@ -1,13 +1,14 @@
 """Configs of rare kinds as they lie in public repositories, with the fields that bear on positions: each is read as the
 code that it belongs to reads it, or refused."""
 
+import math
 from typing import Any
 
 import pytest
 import torch
 
 import posenc
-from posenc import Learned, MRoPE, RoPE, Sinusoidal, T5Bias
+from posenc import ALiBi, Learned, MRoPE, RoPE, Sinusoidal, T5Bias
 from posenc.integrations.transformers import describe
 
 transformers = pytest.importorskip("transformers")
@@ -219,3 +220,73 @@ def test_of_deepseek_v4_the_note_names_what_its_attention_also_rotates() -> None
         q, kv = rope.on_queries_keys(q, kv, t)
         y = rope.inverse(posenc.attention(q, kv, kv, rope, causal=True, window=8, sinks=layer.sinks), t)
     torch.testing.assert_close(y.transpose(1, 2).reshape(seen[0].shape), seen[0], atol=1e-5, rtol=1e-5)
+
+
+#: xai-org/grok-2, as sgl-project/sglang-jax has it in its tests.
+GROK_2: dict[str, Any] = {
+    **{"architectures": ["Grok1ForCausalLM"], "model_type": "git", "hidden_size": 8192, "num_hidden_layers": 64},
+    **{"num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 131072},
+    **{"rope_theta": 208533496, "attn_temperature_len": 1024, "rope_type": "original", "scaling_factor": 16.0},
+    **{"original_max_position_embeddings": 8192, "extrapolation_factor": 1.0, "attn_factor": 1.0},
+    **{"beta_fast": 8, "beta_slow": 1},
+}
+
+
+def test_grok_2_is_not_the_model_whose_name_it_borrowed() -> None:
+    """SGLang's models/grok.py: "original" scales nothing, "yarn" leaves the factor of cos and sin out."""
+    (group,) = described = describe(GROK_2)
+    assert isinstance(group.encoding, RoPE)
+    assert (group.encoding.pairing, group.encoding.rotary_dim, len(group.layers)) == ("half", 128, 64)
+    assert group.encoding.frequencies == posenc.frequencies.Geometric(208533496.0)
+    assert described.unread == ()
+    assert any("not read: attn_temperature_len" in note for note in group.notes)
+    (scaled,) = describe(GROK_2 | {"rope_type": "yarn"})
+    assert isinstance(scaled.encoding, RoPE)
+    exponents = torch.arange(0, 128, 2, dtype=torch.float64) / 128
+    plain = 208533496.0**-exponents
+    low, high = (64 * math.log(8192 / (turns * 2 * math.pi)) / math.log(208533496.0) for turns in (8, 1))
+    ramp = ((torch.arange(64) - math.floor(low)) / (math.ceil(high) - math.floor(low))).clamp(0, 1)
+    torch.testing.assert_close(
+        torch.as_tensor(scaled.encoding.frequencies.inv_freq(128)), plain / 16 * ramp + plain * (1 - ramp)
+    )
+    assert scaled.encoding.frequencies.attention_factor == 1.0
+    assert scaled.trained_length == 8192
+    with pytest.raises(ValueError, match="rope_type of a Grok is 'theta_scale'"):
+        describe(GROK_2 | {"rope_type": "theta_scale"})
+    with pytest.raises(ValueError, match="extrapolation_factor of a Grok"):
+        describe(GROK_2 | {"rope_type": "yarn", "extrapolation_factor": 0.5})
+    first = {"model_type": "grok-1", "hidden_size": 6144, "num_attention_heads": 48, "num_hidden_layers": 64}
+    (group,) = describe(first | {"max_position_embeddings": 8192})  # hpcai-tech/grok-1
+    assert isinstance(group.encoding, RoPE)
+    assert group.encoding.frequencies == posenc.frequencies.Geometric(10_000.0)
+    captions = {"model_type": "git", "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 6}
+    assert isinstance(describe(captions).groups[0].encoding, Learned)
+
+
+def test_slopes_that_a_config_divides() -> None:
+    """cerebras/btlm-3b-8k-base, README: n_positions 16384 or 32768 and ``alibi_scaling`` for longer texts. Jais has the
+    same code."""
+    btlm: dict[str, Any] = {"model_type": "btlm", "n_embd": 2560, "n_head": 32, "n_layer": 32, "n_positions": 32768}
+    btlm |= {"position_embedding_type": "alibi"}
+    (fixed,) = described = describe(btlm | {"alibi_scaling": {"type": "linear", "factor": 4}})
+    assert isinstance(fixed.encoding, ALiBi)
+    assert (fixed.encoding.strength, described.unread) == (0.25, ())
+    dynamic = {"alibi_scaling": {"type": "linear", "train_seq_len": 8192}}
+    (by_length,) = describe(btlm | {"model_type": "jais", "n_positions": 16384} | dynamic)
+    assert isinstance(by_length.encoding, ALiBi)
+    assert (by_length.encoding.strength, by_length.trained_length) == (1.0, 8192)
+    assert "past them the code divides all slopes" in by_length.notes[0]
+    for wrong in ({"type": "dynamic", "factor": 2}, {"type": "linear"}, "linear"):
+        with pytest.raises(ValueError, match="alibi_scaling"):
+            describe(btlm | {"alibi_scaling": wrong})
+    with pytest.raises(ValueError, match="factor is 0, an int"):
+        describe(btlm | {"alibi_scaling": {"type": "linear", "factor": 0}})
+
+
+def test_the_period_of_zamba_starts_at_its_fourth_layer() -> None:
+    """Zyphra/Zamba-7B-v1: the note said that its class dropped attn_layer_period, which it reads in its own way."""
+    zamba: dict[str, Any] = {"model_type": "zamba", "hidden_size": 3712, "num_attention_heads": 16}
+    zamba |= {"num_hidden_layers": 76, "attn_layer_period": 6, "attn_layer_offset": 4}
+    (group,) = described = describe(zamba)
+    assert group.layers == (2, *range(7, 76, 6))
+    assert not any("attn_layer_period" in each for each in described.unread)

@@ -167,9 +167,9 @@ def _with_numbers(config: Mapping[str, Any], what: Path | str) -> dict[str, Any]
 
 def _typed(config: dict[str, Any]) -> dict[str, Any]:
     """With the model type of a code whose config class has none, or has one that means another model today."""
-    first_key, first_type = models.FIRST_OF_THE_NAME.get(str(config.get("model_type")), ("", ""))
-    if first_key in config:
-        return {**config, "model_type": first_type}
+    other_key, other_type = models.OTHER_OF_THE_NAME.get(str(config.get("model_type")), ("", ""))
+    if other_key in config:
+        return {**config, "model_type": other_type}
     named = config.get("architectures")
     if config.get("model_type") or not isinstance(named, (list, tuple)):
         return config

@@ -162,8 +162,11 @@ def _letters(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:
 
 
 def _period(value: Any, count: int, config: Mapping[str, Any]) -> list[str]:
+    """As Jamba counts. Zamba counts from its fourth layer, and has one with attention before."""
     offset = int(config.get("attn_layer_offset") or 0)
-    return ["full_attention" if i % int(value) == offset else "mamba" for i in range(count)]
+    start = 3 if config.get("model_type") == "zamba" else 0
+    first = ["mamba", "mamba", "full_attention"][:start]
+    return first + ["full_attention" if i % int(value) == offset else "mamba" for i in range(count - start)]
 
 
 def _flags(value: Any, count: int, _: Mapping[str, Any]) -> list[str]:

@@ -180,9 +180,9 @@ SAME_CODE = {
     "youtu_llm": "youtu",
 }
 
-#: Types that transformers gave to another model than the one that had them first: a key of the first one's configs, and
-#: what it is called here.
-FIRST_OF_THE_NAME = {"glm": ("block_position_encoding", "glm-block")}
+#: Types that two models have, of which transformers has one: a key of the other one's configs, and what it is called
+#: here. (Grok 2 calls itself "git", which is Microsoft's model of images and their captions.)
+OTHER_OF_THE_NAME = {"git": ("rope_theta", "grok-1"), "glm": ("block_position_encoding", "glm-block")}
 
 #: Published code outside of transformers by the architecture that its configs name. Some name no model type.
 BY_ARCHITECTURE = {
@@ -195,6 +195,7 @@ BY_ARCHITECTURE = {
     "BlueLMForCausalLM": "BlueLM",
     "CodeShellForCausalLM": "codeshell",
     "DeepseekForCausalLM": "deepseek",
+    **dict.fromkeys(("Grok1ForCausalLM", "Grok1ModelForCausalLM"), "grok-1"),
     "InternLMForCausalLM": "internlm",
     "InternLM2ForCausalLM": "internlm2",
     "MiniCPMForCausalLM": "minicpm",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from posenc import AxialRoPE, NoPE, RoPE
-from posenc.frequencies import Custom, Geometric
+from posenc.frequencies import Custom, Frequencies, Geometric, YaRN
 from posenc.integrations.transformers.description.config import (
     Keys,
     head_dim,
@@ -320,7 +320,44 @@ def _step1(config: Mapping[str, Any]) -> None:
     )
 
 
+def _grok(config: Mapping[str, Any]) -> list[Found]:
+    """Grok 1 and 2, as SGLang has them: the rule's parameters stand in the config itself."""
+    named, base = config.get("rope_type"), config.get("rope_theta")
+    base = 10_000.0 if base is None else need_number(config, "rope_theta")
+    length = size(config, "max_positions")
+    rule: Frequencies = Geometric(base)
+    config.get("original_max_position_embeddings")  # written also where the rule scales nothing
+    if named in ("yarn", "yarn_linear"):
+        length = need_size(config, "original_max_position_embeddings")
+        blend = config.get("extrapolation_factor", 1.0)
+        if blend != 1:
+            raise ValueError(
+                f"describe: extrapolation_factor of a Grok is {blend!r}, expected 1, which the released one has."
+            )
+        fast, slow = (float(config.get(f"beta_{end}") or default) for end, default in (("fast", 32), ("slow", 1)))
+        factor = need_number(config, "scaling_factor")
+        # Its code leaves the factor of cos and sin out.
+        rule = YaRN(factor, trained_length=length, base=base, beta_fast=fast, beta_slow=slow, attention_factor=1.0)
+    elif named not in (None, "original"):
+        raise ValueError(
+            f"describe: rope_type of a Grok is {named!r}, expected 'original' (no scaling), 'yarn' or 'yarn_linear'; "
+            "posenc has no rule for another."
+        )
+    width = head_dim(config)
+    rope = RoPE(width, frequencies=rule, rotary_dim=width // 2 if config.get("rope_rotate_half_dims") else width)
+    notes = () if named is None else (f"rope_type {named!r} of SGLang's code",)
+    start = config.get("attn_temperature_len")
+    if start is not None and start > 0:
+        notes = (
+            *notes,
+            f"not read: attn_temperature_len: SGLang multiplies the dot products of the query at position p > {start} "
+            f"by ln(p) / ln({start})",
+        )
+    return [("", all_layers(config), rope, length, notes)]
+
+
 READERS: dict[str, Reader] = {
+    "grok-1": _grok,
     "k2_horizon": _k2_horizon,
     "xllm": _k2_horizon,
     "plamo2": _plamo2,

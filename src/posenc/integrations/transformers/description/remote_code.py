@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from posenc import ALiBi, AxialRoPE, NoPE, RoPE, XPos
+from posenc import AxialRoPE, NoPE, RoPE, XPos
 from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric, Linear, NTKAlpha
 from posenc.integrations.transformers.description.config import (
@@ -22,17 +22,13 @@ from posenc.integrations.transformers.description.config import (
 )
 from posenc.integrations.transformers.description.found import Found, Reader
 from posenc.integrations.transformers.description.layers import all_layers, with_attention
-from posenc.integrations.transformers.description.not_rotary import falcon_alibi, learned_table, mpt
+from posenc.integrations.transformers.description.not_rotary import falcon_alibi
 from posenc.integrations.transformers.description.own_words import KYUTAI
 from posenc.integrations.transformers.description.recent_code import READERS as RECENT
+from posenc.integrations.transformers.description.remote_alibi import READERS as ALIBI
+from posenc.integrations.transformers.description.remote_alibi import alibi
 
 _FIXED = ("the base is fixed in the code",)
-
-
-def _alibi(config: Mapping[str, Any]) -> list[Found]:
-    given = config.get("model_max_length") is not None
-    length = need_size(config, "model_max_length") if given else size(config, "max_positions")
-    return [("", all_layers(config), ALiBi(int(need(config, "num_heads"))), length and int(length), ())]
 
 
 def _plain(config: Mapping[str, Any], *notes: str) -> list[Found]:
@@ -43,7 +39,7 @@ def _plain(config: Mapping[str, Any], *notes: str) -> list[Found]:
 
 def _baichuan(config: Mapping[str, Any]) -> list[Found]:
     """The 7B models rotate, and the 13B ones have ALiBi; only the former have max_position_embeddings."""
-    return _alibi(config) if size(config, "max_positions") is None else _plain(config)
+    return alibi(config) if size(config, "max_positions") is None else _plain(config)
 
 
 def _chatglm(config: Mapping[str, Any]) -> list[Found]:
@@ -108,22 +104,8 @@ def _olmo(config: Mapping[str, Any]) -> list[Found] | None:
     """OLMo in the words of its own trainer, and LLaDA, whose code comes from there."""
     config.get("rope_full_precision")  # how exactly it computes
     if config.get("alibi"):
-        return _alibi(config)
+        return alibi(config)
     return _plain(config) if config.get("rope") else None
-
-
-def _jais(config: Mapping[str, Any]) -> list[Found] | None:
-    kind = config.get("position_embedding_type")
-    if kind == "learned":
-        table = learned_table(config)
-        return [("", all_layers(config), table, table.length, ())]
-    return _alibi(config) if kind == "alibi" else None
-
-
-def _replit(config: Mapping[str, Any]) -> list[Found] | None:
-    """Replit's first models: MPT before ``attn_config``."""
-    flat = {key: config[key] for key in ("alibi", "alibi_bias_max") if config.get(key) is not None}
-    return mpt({**config, "attn_config": flat}) if flat.get("alibi") else None
 
 
 def _codeshell(config: Mapping[str, Any]) -> None:
@@ -361,6 +343,7 @@ def _mimo_v2(config: Mapping[str, Any]) -> list[Found]:
 
 READERS: dict[str, Reader] = {
     **RECENT,
+    **ALIBI,
     "baichuan": _baichuan,
     "baichuan_m1": _baichuan_m1,
     "mimo_v2": _mimo_v2,
@@ -371,7 +354,6 @@ READERS: dict[str, Reader] = {
     "phi3small": _phi3small,
     "openelm": _openelm,
     **dict.fromkeys(("hf_olmo", "llada"), _olmo),
-    **dict.fromkeys(("btlm", "jais"), _jais),
     "codeshell": _codeshell,
     **dict.fromkeys(("cogagent", "cogvlm", "cogvlm2"), _cogvlm),
     **dict.fromkeys(("falcon_ocr", "falcon_perception"), _falcon_perception),
@@ -383,7 +365,6 @@ READERS: dict[str, Reader] = {
     "neobert": _neobert,
     KYUTAI: _kyutai,
     **dict.fromkeys(("afm7", "lille-130m"), _traditional),
-    "replit_lm": _replit,
     **dict.fromkeys(("evo2", "stripedhyena", "stripedhyena2"), _hyena),
     "telechat": _telechat,
     "moonvit": _moonvit,
