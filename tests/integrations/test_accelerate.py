@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -254,18 +253,14 @@ def test_a_second_patch_is_refused_and_extend_goes_on_top(llama: Any) -> None:
     assert torch.equal(logits(llama), untouched)
 
 
-def test_a_patched_model_is_saved_copied_and_pickled_as_the_model_that_it_is(llama: Any, tmp_path: Path) -> None:
+def test_a_patched_model_is_saved_and_copied_as_the_model_that_it_is(llama: Any, tmp_path: Path) -> None:
     before = logits(llama)
     with accelerate(llama):
         llama.save_pretrained(tmp_path)
         twin = copy.deepcopy(llama)
-        file = io.BytesIO()
-        torch.save(llama, file)
     assert torch.equal(logits(type(llama).from_pretrained(tmp_path, attn_implementation="eager")), before)
     assert vars(twin.model.layers[0].self_attn)["forward"].__self__ is twin.model.layers[0].self_attn
     assert torch.equal(logits(twin), before)
-    file.seek(0)
-    assert torch.equal(logits(torch.load(file, weights_only=False)), before)
 
 
 def test_training_mode_and_the_generator_are_left_as_they_were(llama: Any) -> None:

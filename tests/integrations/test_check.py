@@ -21,6 +21,9 @@ transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
+#: HY-V4's module pairs as its weights are stored.
+FAULTS_MENDED = tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 25)
+
 FAMILIES = (
     *("llama", "gemma3_text", "qwen2_vl", "glm4", "cohere2"),
     *("phi3", "smollm3", "gpt_neox", "deepseek_v3", "gpt_oss"),
@@ -244,6 +247,8 @@ def test_a_patched_model_is_checked_as_far_as_it_can_be() -> None:
 @pytest.mark.transformers_as_pinned
 def test_a_module_that_pairs_otherwise_than_its_weights_are_stored_is_found() -> None:
     """WestWaters/pollard-weights#70: a perplexity of 151 in place of 6.4. The weights are for neighbouring pairs."""
+    if FAULTS_MENDED:
+        pytest.skip("the module pairs neighbours since transformers 5.25")
     report = check(build("hy_v4"))
     assert {finding.what for finding in report.findings} == {"pairing"}
     assert "turns pairs by 'half' and +angle, and the config means 'interleaved'" in report.findings[0].text
@@ -315,6 +320,6 @@ def test_no_model_type_of_transformers_is_accused() -> None:
         built += 1
         if findings := check(model).findings:
             accused[model_type] = [str(finding) for finding in findings]
-    assert accused.pop("hy_v4", None) is not None
+    assert (accused.pop("hy_v4", None) is None) is FAULTS_MENDED
     assert not accused
     assert built > 400

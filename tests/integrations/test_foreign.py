@@ -103,7 +103,7 @@ def test_what_its_code_follows_is_what_it_computes_when_it_was_loaded_again(
         ("base", SCALED, "its own code computes other rates"),
         ("base", BY_LENGTH[:1], r"does not rotate by DynamicNTK.* at 128 tokens"),
         ("tensor", [*BY_LENGTH, SCALED[3]], "gave no cos and sin"),
-        ("classes", SCALED[:1], "takes a Divided for this rule, got one with a Plain"),
+        ("classes", SCALED[:1], "takes Divided for this rule, got one with Plain"),
         ("lies", SCALED[:1], "does not rotate by Linear.* at 64 tokens"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -88,6 +89,9 @@ def test_the_encoding_of_an_earlier_patch_comes_back() -> None:
     assert not hasattr(model, "posenc_encoding")
 
 
+@pytest.mark.skipif(
+    find_spec("kernels") is not None, reason="with the package kernels transformers' models hold what no pickle takes"
+)
 @pytest.mark.parametrize("encoding", [posenc.NoPE(), posenc.ALiBi(4)], ids=["none", "alibi"])
 def test_a_pickle_that_would_lose_the_patch_is_refused(encoding: Any) -> None:
     model = families.build("llama")

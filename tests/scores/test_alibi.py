@@ -123,7 +123,7 @@ def test_a_model_gives_the_same_logits_with_its_attention_replaced(model: str, r
         return self.out_proj(y.transpose(1, 2).flatten(2)), None
 
     def falcon(self: torch.nn.Module, x: torch.Tensor, **_: object) -> tuple[torch.Tensor, None]:
-        q, k, v = (t.transpose(1, 2) for t in self._split_heads(self.query_key_value(x)))
+        q, k, v = (t.transpose(1, 2) for t in self.query_key_value(x).unflatten(-1, (6, 3, 8)).unbind(-2))
         y = posenc.attention(q, k, v, encoding, causal=True)
         return self.dense(y.transpose(1, 2).flatten(2)), None
 

@@ -4,6 +4,21 @@ from collections.abc import Callable, Mapping
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
+from torch import nn
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that a module stands for.
+
+    Where the ``kernels`` package is installed, transformers makes modules of some functions, whose ``forward`` a kernel
+    of the hub can replace.
+    """
+    if not isinstance(function, nn.Module):
+        return function
+    cells = getattr(type(function).forward, "__closure__", None) or ()
+    inside = [cell.cell_contents for cell in cells if isinstance(cell.cell_contents, FunctionType)]
+    return inside[0] if len(inside) == 1 else function.forward
+
 
 def wrappers_of(function: Any, name: str) -> tuple[FunctionType, ...]:
     """The decorators around a function, the innermost first."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from posenc.integrations.copied_functions import plain
 from posenc.integrations.transformers.rotations.signature import load
 from posenc.lab.diagnose.angles import direction_of, inverted_ramp, precision_of
 from posenc.lab.diagnose.code import Code, code_for
@@ -95,7 +96,8 @@ def diagnose(
     (batch, heads, seq, head_dim) or (batch, seq, heads, head_dim).
 
     Args:
-        target: ``module:function``, ``file.py:function``, or the function. For a method, write a function around it.
+        target: ``module:function``, ``file.py:function``, the function, or a module whose ``forward`` it is. For a
+            method, write a function around it.
         head_dim: channels of a head, for functions that were made for a certain number; by default the first of 32, 64,
             128, 16, 96, 80 and 256 that the function takes.
         expect_pairing, expect_direction: a finding other than this is a fault.
@@ -113,7 +115,7 @@ def diagnose(
         >>> found.pairing, found.direction, found.base, found.angles, found.faults
         ('interleaved', '+', 10000.0, 'exact', ())
     """
-    function = load(target) if isinstance(target, str) else target
+    function = plain(load(target) if isinstance(target, str) else target)
     probe = probe_of(function, head_dim)
     head_dim = probe.head_dim
     faults: list[str] = []

@@ -144,7 +144,7 @@ COORDINATES = {
 FAULTS = {
     "hy_v4": (
         "these are the pairs that the released weights are stored for, as vLLM, SGLang and llama.cpp rotate them; the "
-        "module of transformers, up to 5.24 at least, pairs halves of the same weights"
+        "module of transformers up to 5.24 pairs halves of the same weights"
     ),
 }
 

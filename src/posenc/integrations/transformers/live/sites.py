@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from posenc.integrations.copied_functions import around, names_in, with_globals, wrappers_of
+from posenc.integrations.copied_functions import around, names_in, plain, with_globals, wrappers_of
 
 #: Names of functions that apply a rotation.
 _ROTATES = re.compile(r"^_?(vision_)?apply_(rotary|multi\w*rope)")
@@ -77,7 +77,7 @@ def _methods(
             if not isinstance(inner, FunctionType):
                 continue
             functions = tuple(
-                (name, inner.__globals__[name])
+                (name, plain(inner.__globals__[name]))
                 for name in sorted(names_in(inner.__code__))
                 if named.match(name) and callable(inner.__globals__.get(name))
             )
