@@ -27,7 +27,7 @@ MUTANTS = [
         'if pairing != "half":\n        a, b',
         "kernels",
     ),
-    ("kernels/precision.py", "exact = as_float64(positions)", "exact = positions.float()", "queries_keys"),
+    ("kernels/precision.py", "exact = exact_positions(positions)", "exact = positions.float()", "queries_keys"),
     ("frequencies/geometric.py", "/ rotary_dim)", "/ (rotary_dim - 2))", "frequencies"),
     ("embeddings/sinusoidal.py", "(angle.sin(), angle.cos())", "(angle.cos(), angle.sin())", "embeddings"),
     ("kernels/resample.py", "(new + how.offset) / old", "new / old", "embeddings/test_learned_grid.py"),
@@ -232,7 +232,7 @@ EXAM = {
     ),
     "depends_on_differences_alone_if_it_says_that_it_is_relative": (
         "scores/_distance.py",
-        "as_float64(q_positions)",
+        "exact_positions(q_positions)",
         "q_positions.bfloat16().double()",
         "shaw",
     ),
@@ -272,8 +272,8 @@ EXAM = {
     ),
     "stays_finite_at_two_to_the_twenty": (
         "kernels/precision.py",
-        "return positions.to(float64_device(positions.device)).to(torch.float64)",
-        "return positions.half().double()",
+        "return x.to(float64_device(x.device)).to(torch.float64)",
+        "return x.half().double()",
         "sinusoidal",
     ),
     "serves_grouped_heads": (

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 import posenc
+from posenc import catalogue
+from posenc.encoding import EmbeddingEncoding, ScoreEncoding
 from posenc.frequencies import Custom
+from posenc.queries_keys._rotation import Rotation
 
 Q = torch.randn(1, 4, 5, 16, generator=torch.Generator().manual_seed(0))
 X = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(1))
@@ -136,3 +139,45 @@ def test_the_implementation_can_be_assigned() -> None:
     rope = posenc.RoPE(16)
     rope.implementation = "eager"
     assert posenc.explain(rope.on_queries_keys, Q, Q).implementation == "eager"
+
+
+NEEDED: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("normalized", "learned", "tupe"), {"length": 8}),
+    "mrope": {"sections": (1, 1)}, "fope": {"trained_length": 8}, "temperature": {"form": "log", "length": 8},
+}  # fmt: skip
+MADE: dict[str, Any] = {
+    name: catalogue.make(name, dim=16, num_heads=4, **NEEDED.get(name, {})) for name in catalogue.names()
+}
+
+
+def readers(encoding: Any) -> list[Callable[[Any], Any]]:
+    """What reads tensors of positions without a hook."""
+    if isinstance(encoding, EmbeddingEncoding):
+        return [encoding.codes]
+    if isinstance(encoding, Rotation):
+        return [encoding.phases, encoding.matrix]
+    if isinstance(encoding, ScoreEncoding):
+        return [lambda positions: encoding.bias(positions, positions)]
+    return [encoding.temperature] if encoding.scales_scores else []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.bool, torch.complex64], ids=str)
+@pytest.mark.parametrize("name", [name for name, encoding in MADE.items() if readers(encoding)])
+def test_positions_of_a_dtype_that_skips_some_are_refused_by_what_reads_them(name: str, dtype: torch.dtype) -> None:
+    """In bfloat16 the positions 256 and 257 had one code."""
+    encoding = MADE[name]
+    positions = torch.arange(4) if (encoding.coordinates if hasattr(encoding, "coordinates") else 1) in (1, None) else (
+        posenc.positions.grid(*[2] * encoding.coordinates)[0]
+    )  # fmt: skip
+    for read in readers(encoding):
+        read(positions)
+        with pytest.raises(TypeError, match=f"positions: got a {dtype} tensor, expected a tensor of whole numbers"):
+            read(positions.to(dtype))
+
+
+def test_a_refused_dtype_is_told_from_where_on_it_skips_numbers() -> None:
+    for dtype, last in ((torch.bfloat16, 256), (torch.float16, 2048)):
+        assert torch.tensor(float(last)).to(dtype) == last
+        assert torch.tensor(float(last + 1)).to(dtype).item() != last + 1
+        with pytest.raises(TypeError, match=rf"above {last}: keep positions in int64, or call \.float\(\)"):
+            posenc.Sinusoidal(16).on_embeddings(X[..., :16], torch.arange(5).to(dtype))

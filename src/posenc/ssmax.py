@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from posenc.encoding import Encoding, Multiplies
 from posenc.frequencies.base import check_choice
-from posenc.kernels.precision import as_float64, sent
+from posenc.kernels.precision import as_float64, exact_positions, sent
 
 Form = Literal["proportional", "affine"]
 
@@ -83,7 +83,7 @@ class SSMax(Encoding):
             nn.init.ones_(self.offset)
 
     def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"]:
-        logs = as_float64(q_positions).log1p()[..., None, :]
+        logs = exact_positions(q_positions).log1p()[..., None, :]
         tau = as_float64(self.scale).to(logs.device)[:, None] * logs
         if self.offset is not None:
             tau = tau + as_float64(self.offset).to(logs.device)[:, None]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from posenc.encoding import Encoding, Multiplies
 from posenc.frequencies.base import check_choice
-from posenc.kernels.precision import as_float64, sent
+from posenc.kernels.precision import exact_positions, sent
 
 Form = Literal["llama4", "mistral", "inkling", "power", "log"]
 
@@ -80,7 +80,7 @@ class Temperature(Encoding):
         check_choice("Temperature", "multiplies", self.multiplies, get_args(Multiplies))
 
     def temperature(self, q_positions: Tensor) -> Float[Tensor, "*batch heads q_len 1"]:
-        return sent(self._tau(as_float64(q_positions)), q_positions.device)[..., None, :, None]
+        return sent(self._tau(exact_positions(q_positions)), q_positions.device)[..., None, :, None]
 
     def _tau(self, p: Tensor) -> Tensor:
         if self.strength is None:

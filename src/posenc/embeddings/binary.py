@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posenc.encoding import EmbeddingEncoding
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import exact_positions
 
 
 @final
@@ -50,6 +50,6 @@ class Binary(EmbeddingEncoding):
         self.dim = dim
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:
-        exact = as_float64(positions).floor()
+        exact = exact_positions(positions).floor()
         period = 2.0 ** torch.arange(self.dim, dtype=torch.float64, device=exact.device)
         return torch.floor(exact[..., None] / period) % 2

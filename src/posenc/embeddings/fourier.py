@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posenc.encoding import EmbeddingEncoding
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import exact_positions
 
 Order = Literal["cos_sin", "sin_cos"]
 
@@ -118,7 +118,7 @@ class FourierFeatures(EmbeddingEncoding):
         return cls(2 * len(rows), coordinates=coordinates, directions=rows, order=order)
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*points dim"]:
-        exact = as_float64(positions)
+        exact = exact_positions(positions)
         points = exact[..., None] if self.coordinates == 1 else exact
         if points.ndim == 0 or points.shape[-1] != self.coordinates:
             raise ValueError(

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posenc.encoding import EmbeddingEncoding
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import exact_positions
 
 
 @final
@@ -48,4 +48,4 @@ class Integer(EmbeddingEncoding):
         self.dim = dim
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:
-        return as_float64(positions)[..., None].expand(*positions.shape, self.dim)
+        return exact_positions(positions)[..., None].expand(*positions.shape, self.dim)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.encoding import EmbeddingEncoding
-from posenc.kernels.precision import may_look
+from posenc.kernels.precision import check_positions, may_look
 
 
 @final
@@ -89,6 +89,7 @@ class Learned(EmbeddingEncoding):
         nn.init.normal_(self.table, std=self.std)
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:
+        check_positions(positions)
         if may_look(positions) and positions.numel():
             self._check(positions)
         return nn.functional.embedding(positions.long().to(self.table.device), self.table)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from posenc.encoding import EmbeddingEncoding
-from posenc.kernels.precision import may_look
+from posenc.kernels.precision import check_positions, may_look
 from posenc.kernels.resample import Mode, Resampling, resampled
 
 Convention = Literal["transformers", "timm", "dinov2", "dinov2_registers", "siglip2", "google"]
@@ -143,6 +143,7 @@ class LearnedGrid(EmbeddingEncoding):
         nn.init.trunc_normal_(self.table, std=self.std, a=-2 * self.std, b=2 * self.std)
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:
+        check_positions(positions)
         if may_look(positions) and positions.numel():
             self._check(positions)
         return nn.functional.embedding(positions.long().to(self.table.device), self.table)

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posenc.encoding import EmbeddingEncoding
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import exact_positions
 
 
 @final
@@ -53,4 +53,4 @@ class Normalized(EmbeddingEncoding):
         self.length = length
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*positions dim"]:
-        return (as_float64(positions) / self.length)[..., None].expand(*positions.shape, self.dim)
+        return (exact_positions(positions) / self.length)[..., None].expand(*positions.shape, self.dim)

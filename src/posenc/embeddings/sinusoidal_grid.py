@@ -12,7 +12,7 @@ from torch import Tensor
 from posenc.encoding import EmbeddingEncoding
 from posenc.frequencies import Frequencies, Geometric
 from posenc.frequencies.arguments import check_number
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import as_float64, exact_positions
 from posenc.positions import grid
 
 Layout = Literal["concatenated", "interleaved", "sines_first"]
@@ -245,12 +245,12 @@ class SinusoidalGrid(EmbeddingEncoding):
         return places.double()
 
     def codes(self, positions: Tensor) -> Float[Tensor, "*points dim"]:
+        exact = exact_positions(positions)
         if positions.ndim == 0 or positions.shape[-1] != self.coordinates:
             raise ValueError(
                 f"SinusoidalGrid: codes got positions of shape {tuple(positions.shape)}, expected {self.coordinates} "
                 "coordinates in the last dimension."
             )
-        exact = as_float64(positions)
         chosen = exact[..., torch.tensor(self._axis_of_pair, device=exact.device)]
         angle = chosen * torch.tensor(self._inv_freq, dtype=torch.float64, device=exact.device)
         if self.layout == "sines_first":

@@ -34,18 +34,48 @@ def sent(x: Tensor, device: torch.device | str) -> Tensor:
     return x.to(device)
 
 
-def as_float64(positions: Tensor) -> Tensor:
-    """Positions, or other numbers, in float64, on the CPU where their device has none.
+def as_float64(x: Tensor) -> Tensor:
+    """Numbers in float64, on the CPU where their device has none. For positions use :func:`exact_positions`."""
+    return x.to(float64_device(x.device)).to(torch.float64)
+
+
+_POSITIONS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.float64, torch.float32)
+
+
+def check_positions(positions: object, name: str = "positions", *, other_forms: str = "") -> Tensor:
+    """Positions that are a tensor of a dtype that can hold them: the one place that decides it.
+
+    Args:
+        positions: what was given.
+        name: what an error calls it.
+        other_forms: what the caller takes instead of a tensor, for the error: "None, or ".
 
     Raises:
-        TypeError: what is no tensor, such as an int or a list.
+        TypeError: anything else. bfloat16 cannot represent 257, nor float16 2049.
     """
-    if not isinstance(positions, Tensor):
-        raise TypeError(
-            f"positions: got a value of type {type(positions).__name__}, expected a tensor of the position of each "
-            "token, such as torch.arange(16)."
-        )
-    return positions.to(float64_device(positions.device)).to(torch.float64)
+    if isinstance(positions, Tensor) and positions.dtype in _POSITIONS:
+        return positions
+    got, advice = f"a value of type {type(positions).__name__}", "" if other_forms else ", such as torch.arange(16)"
+    if isinstance(positions, Tensor):
+        got, advice = f"a {positions.dtype} tensor", ""
+        if positions.dtype in (torch.bfloat16, torch.float16):
+            last = 256 if positions.dtype == torch.bfloat16 else 2048
+            advice = (
+                f"; {positions.dtype} skips whole numbers above {last}: keep positions in int64, or call .float() on "
+                "fractions before anything casts them"
+            )
+    raise TypeError(
+        f"{name}: got {got}, expected {other_forms}a tensor of whole numbers, float32 or float64{advice}."
+    )
+
+
+def exact_positions(positions: Tensor) -> Tensor:
+    """Positions in float64, on the CPU where their device has none.
+
+    Raises:
+        TypeError: what is no tensor, or of a dtype that cannot hold positions, as in :func:`check_positions`.
+    """
+    return as_float64(check_positions(positions))
 
 
 def angles(positions: Tensor, inv_freq: Sequence[float]) -> Tensor:
@@ -54,7 +84,7 @@ def angles(positions: Tensor, inv_freq: Sequence[float]) -> Tensor:
     ``inv_freq`` is a plain sequence, no tensor, so that nothing a module does to its tensors (a cast to bfloat16, a
     move from the meta device) can spoil it.
     """
-    exact = as_float64(positions)
+    exact = exact_positions(positions)
     return exact[..., None] * torch.tensor(inv_freq, dtype=torch.float64, device=exact.device)
 
 

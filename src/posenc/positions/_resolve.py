@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posenc.kernels.precision import float64_device, may_look
+from posenc.kernels.precision import check_positions, float64_device, may_look
 
 Positions: TypeAlias = Tensor | int | None
 
@@ -43,7 +43,7 @@ def resolve(
         if offset > LAST_POSITION - length:
             raise ValueError(f"{name}: got offset {offset}, expected at most 2**53, up to which positions are exact.")
         return torch.arange(offset, offset + length, device=device)
-    positions = _checked(positions, name)
+    positions = check_positions(positions, name, other_forms="None, an int offset, or ")
     if positions.ndim not in (1, 2) or positions.shape[-1] != length:
         raise ValueError(
             f"{name}: got shape {tuple(positions.shape)}, expected ({length},) or (batch, {length}): one position for "
@@ -91,7 +91,7 @@ def resolve_coordinates(
             _refuse_coordinates(positions, length, coordinates, batch, name)
         text = resolve(positions, length, device=device, name=name, batch=batch, signed=signed)
         return text[..., None].expand(*text.shape, coordinates)
-    positions = _checked(positions, name)
+    positions = check_positions(positions, name, other_forms="None, an int offset, or ")
     if positions.ndim != 3 or positions.shape[1:] != (length, coordinates) or positions.shape[0] not in (1, batch):
         _refuse_coordinates(positions, length, coordinates, batch, name)
     looks = may_look(positions)
@@ -149,22 +149,6 @@ def _placed(positions: Tensor, device: torch.device, name: str) -> Tensor:
 
 
 LAST_POSITION = 2**53  # float64, in which angles and distances are formed, is exact up to here
-_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.float64, torch.float32)
-
-
-def _checked(positions: object, name: str) -> Tensor:
-    """Positions that are a tensor of a dtype that can hold them."""
-    if isinstance(positions, Tensor) and positions.dtype in _DTYPES:
-        return positions
-    got = f"a value of type {type(positions).__name__}"
-    why = ""
-    if isinstance(positions, Tensor):
-        got = f"a {positions.dtype} tensor"
-    if isinstance(positions, Tensor) and positions.is_floating_point():
-        why = "; such floats skip whole numbers: use positions.long() made before the model was cast"
-    raise TypeError(
-        f"{name}: got {got}, expected None, an int offset, or a tensor of whole numbers, float32 or float64{why}."
-    )
 
 
 def _check_values(positions: Tensor, name: str, *, signed: bool) -> None:

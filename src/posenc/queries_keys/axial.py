@@ -10,7 +10,7 @@ from torch import Tensor
 from posenc.frequencies import Frequencies, Geometric
 from posenc.frequencies.arguments import check_number
 from posenc.frequencies.base import check_choice
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import exact_positions
 from posenc.kernels.rotate.eager import Pairing
 from posenc.queries_keys._checks import check_fixed
 from posenc.queries_keys._rotation import Length, Role, Rotation
@@ -311,7 +311,7 @@ def angles_by_axis(
 
     Angles are ``(..., seq, pairs)``, or ``(rows, heads, seq, pairs)`` if there are pairs for each of several heads.
     """
-    exact = as_float64(positions)
+    exact = exact_positions(positions)
     chosen = exact[..., torch.tensor(axis_of_pair, device=exact.device)]
     rates = torch.tensor(inv_freq, dtype=torch.float64, device=exact.device)
     angle, magnitude = chosen * rates, torch.tensor(factor, dtype=torch.float64, device=exact.device)

@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import as_float64, exact_positions
 from posenc.kernels.rotate.eager import Pairing
 from posenc.queries_keys._checks import checked_kv_heads
 from posenc.queries_keys._rotation import Length, Role, Rotation
@@ -114,7 +114,7 @@ class MixedRoPE(Rotation):
             self.rates.copy_(rates.transpose(0, 1))
 
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
-        exact = as_float64(positions)
+        exact = exact_positions(positions)
         if exact.ndim == 2:
             exact = exact[None]
         angle = torch.einsum("rsa,ahp->rhsp", exact, as_float64(self.rates).to(exact.device))

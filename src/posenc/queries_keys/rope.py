@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from posenc.frequencies import Frequencies, Geometric, LearnedRates
 from posenc.frequencies.base import check_choice
 from posenc.kernels.choice import Implementation
-from posenc.kernels.precision import angles, as_float64, float64_device
+from posenc.kernels.precision import angles, as_float64, exact_positions, float64_device
 from posenc.kernels.rotate.eager import Pairing
 from posenc.kernels.rotate.tables import Tables
 from posenc.positions import sequence_lengths
@@ -142,10 +142,10 @@ class RoPE(Rotation):
             elif length.ndim == 1:  # one for each row
                 length = length[:, None]
             rates, factors = self._by_length.at(length)
-            return as_float64(positions)[..., None] * rates, factors
+            return exact_positions(positions)[..., None] * rates, factors
         if not isinstance(self.frequencies, LearnedRates):
             return angles(positions, self._inv_freq), factor
-        exact = as_float64(positions)[..., None]
+        exact = exact_positions(positions)[..., None]
         if self.frequencies.parameter == "rates":
             return exact * as_float64(self.rates).to(exact.device), factor
         start = torch.tensor(self._inv_freq, dtype=torch.float64, device=exact.device)

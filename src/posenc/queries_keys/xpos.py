@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from posenc.frequencies import Frequencies, Geometric
-from posenc.kernels.precision import angles, as_float64
+from posenc.kernels.precision import angles, exact_positions
 from posenc.kernels.rotate.eager import Pairing
 from posenc.queries_keys._checks import check_fixed
 from posenc.queries_keys._rotation import Length, Role, Rotation
@@ -105,7 +105,7 @@ class XPos(Rotation):
         self.max_positions = centre + self._reach(torch.float32)
 
     def phases(self, positions: Tensor, *, role: Role = "query", length: Length = None) -> tuple[Tensor, Tensor]:
-        exact = as_float64(positions)
+        exact = exact_positions(positions)
         power = (exact - self.centre)[..., None] / (self.scale_base if role == "query" else -self.scale_base)
         log_zeta = torch.tensor(self._log_zeta, dtype=torch.float64, device=exact.device)
         return angles(positions, self._inv_freq), (power * log_zeta).exp() * self.frequencies.attention_factor

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import exact_positions
 
 
 def distance(q_positions: Tensor, k_positions: Tensor) -> Tensor:
     """i - j as float64 ``(*batch, q_len, k_len)``, on the device of the positions (the CPU where it has no float64)."""
-    return as_float64(q_positions)[..., :, None] - as_float64(k_positions)[..., None, :]
+    return exact_positions(q_positions)[..., :, None] - exact_positions(k_positions)[..., None, :]
 
 
 def working(parameter: Tensor) -> Tensor:

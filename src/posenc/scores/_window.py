@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from posenc.kernels.precision import may_look
+from posenc.kernels.precision import check_positions, may_look
 
 
 def check(name: str, num_heads: int, window: Sequence[int]) -> tuple[int, int]:
@@ -40,6 +40,7 @@ def offsets(
     """
     places = prefix + window[0] * window[1]
     for positions in (q_positions, k_positions):
+        check_positions(positions)
         if not may_look(positions) or not positions.numel():
             continue
         if (last := positions.max().item()) >= places:

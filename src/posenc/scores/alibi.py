@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posenc.encoding import ScoreEncoding
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import exact_positions
 from posenc.scores._heads import given_for_heads
 
 Rule = Literal["authors", "mpt", "geometric"]
@@ -121,12 +121,12 @@ class ALiBi(ScoreEncoding):
         """One channel: 1 for the query, m_h j for the key. Right for keys at or before the query."""
         slopes = torch.tensor(self.slopes, dtype=torch.float64)[:, None, None]
         # Softmax does not see -m_h i, which is the same for all keys; j from the middle keeps the products small.
-        j = as_float64(k_positions)
+        j = exact_positions(k_positions)
         centred = (j - j.mean(dim=-1, keepdim=True))[..., None, :, None].cpu()
         right = (slopes * centred).to(torch.float32).to(k_positions.device)
         return right.new_ones(1, q_positions.shape[-1], 1).expand(self.num_heads, -1, -1), right
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Float[Tensor, "*batch heads q_len k_len"]:
-        distance = (as_float64(q_positions)[..., :, None] - as_float64(k_positions)[..., None, :]).abs()
+        distance = (exact_positions(q_positions)[..., :, None] - exact_positions(k_positions)[..., None, :]).abs()
         slopes = torch.tensor(self.slopes, dtype=torch.float32, device=q_positions.device)
         return -slopes[:, None, None] * distance.to(torch.float32).to(q_positions.device)[..., None, :, :]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posenc.encoding import ScoreEncoding
-from posenc.kernels.precision import as_float64
+from posenc.kernels.precision import exact_positions
 from posenc.scores._distance import distance
 from posenc.scores._heads import given_for_heads
 
@@ -105,7 +105,7 @@ class Sandwich(ScoreEncoding):
         strengths = torch.tensor(self.strengths, dtype=torch.float64)[:, None, None]
 
         def code(positions: Tensor) -> Tensor:
-            angle = as_float64(positions)[..., None].cpu() * theta
+            angle = exact_positions(positions)[..., None].cpu() * theta
             return torch.cat((angle.cos(), angle.sin()), dim=-1)[..., None, :, :]
 
         left, right = (

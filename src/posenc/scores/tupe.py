@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posenc.encoding import ScoreEncoding
-from posenc.kernels.precision import may_look, without_autocast
+from posenc.kernels.precision import check_positions, may_look, without_autocast
 from posenc.scores._distance import working
 
 
@@ -102,6 +102,7 @@ class TUPE(ScoreEncoding):
 
 
 def _check(positions: Tensor, length: int) -> None:
+    check_positions(positions)
     if not may_look(positions) or not positions.numel():
         return
     if (last := positions.max().item()) >= length:
