@@ -142,7 +142,7 @@ def test_the_implementation_can_be_assigned() -> None:
 
 
 NEEDED: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("normalized", "learned", "tupe"), {"length": 8}),
+    "normalized": {"length": 8}, "learned": {"length": 8}, "tupe": {"length": 8},
     "mrope": {"sections": (1, 1)}, "fope": {"trained_length": 8}, "temperature": {"form": "log", "length": 8},
 }  # fmt: skip
 MADE: dict[str, Any] = {

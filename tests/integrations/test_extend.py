@@ -134,7 +134,7 @@ EXPERTS = {"head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 1}
         ("phi3", {"original_max_position_embeddings": 32}, YaRN(2.0, trained_length=32, ramp="paper")),
         ("cohere", {}, Llama3(2.0, trained_length=32)),
         ("glm", {"head_dim": 16}, YaRN(2.0, trained_length=32)),
-        ("gpt_oss", {**EXPERTS, "max_position_embeddings": 4096}, Geometric(1e6)),
+        ("gpt_oss", {**EXPERTS, "max_position_embeddings": 4096}, Geometric(1e8)),
         ("nanochat", {}, Linear(2.0)),
         ("smollm3", {}, NTK(2.0, base=2e6)),
     ],
@@ -189,6 +189,50 @@ def test_the_text_of_a_model_of_text_and_images_is_extended() -> None:
         assert model.config.text_config.rope_parameters["mrope_section"] == [2, 3, 3]
         assert model.model.language_model.rotary_emb.attention_scaling == pytest.approx(1.0693147)
     assert same(state(model), before)
+
+
+YARN_4 = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 1e4}
+LINEAR_4 = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
+DYNAMIC_4 = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+
+
+@pytest.mark.parametrize(
+    ("own", "rule", "said"),
+    [
+        (LINEAR_4, Linear(2.0), "reaches 4 x 32 = 128 tokens, and Linear.* reaches 2 x 32 = 64"),
+        (LINEAR_4, NTK(2.0), "4 x 32 = 128 tokens, and NTK.* reaches 2 x 32 = 64"),
+        (LINEAR_4, Llama3(2.0, trained_length=32, base=1e4), "4 x 32 = 128 tokens, and Llama3.* 2 x 32 = 64"),
+        (
+            LINEAR_4,
+            LongRoPE([1.0] * 8, [2.0] * 8, trained_length=32, attention_factor=1.0),
+            "and LongRoPE.* reaches 2 x 32 = 64",
+        ),
+        (LINEAR_4, Geometric(1e4), "4 x 32 = 128 tokens, and Geometric.* reaches 1 x 32 = 32"),
+        (YARN_4, YaRN(2.0, trained_length=32), "4 x 32 = 128 tokens, and YaRN.* reaches 2 x 32 = 64"),
+        (YARN_4, Linear(3.0), "4 x 32 = 128 tokens, and Linear.* 3 x 32 = 96.* a factor above 4"),
+        (DYNAMIC_4, Linear(2.0), "4 x 32 = 128 tokens, and Linear.* 2 x 32 = 64"),
+        (LINEAR_4, Linear(4.0), None),
+        (LINEAR_4, Linear(8.0), None),
+        (LINEAR_4, DynamicNTK(2.0, trained_length=32), None),
+        (LINEAR_4, YaRN(4.0, trained_length=8), None),  # 32 is the length after the scaling
+        (LINEAR_4, Geometric(1e8), None),
+        (YARN_4, YaRN(2.0, trained_length=128), None),
+        ({"rope_type": "default", "rope_theta": 1e4}, Linear(1.0), None),
+    ],
+    ids=str,
+)
+def test_a_rule_that_makes_the_context_shorter_is_warned_of(own: Any, rule: Frequencies, said: str | None) -> None:
+    """Linear(2) after Linear(4) was taken for twice the length, and was half of it."""
+    model = build("llama", rope_parameters=own)
+    before = state(model)
+    if said is None:
+        extend(model, rule, length=256)  # warnings are errors here
+    else:
+        with pytest.raises(UserWarning, match=f"the context of LlamaForCausalLM becomes shorter: .*{said}"):
+            extend(model, rule)
+        assert same(state(model), before)  # it comes before the change
+        with pytest.warns(UserWarning, match="The new rule replaces the old one"):
+            extend(model, rule).undo()
 
 
 TABLES = {

@@ -64,9 +64,7 @@ def check_positions(positions: object, name: str = "positions", *, other_forms: 
                 f"; {positions.dtype} skips whole numbers above {last}: keep positions in int64, or call .float() on "
                 "fractions before anything casts them"
             )
-    raise TypeError(
-        f"{name}: got {got}, expected {other_forms}a tensor of whole numbers, float32 or float64{advice}."
-    )
+    raise TypeError(f"{name}: got {got}, expected {other_forms}a tensor of whole numbers, float32 or float64{advice}.")
 
 
 def exact_positions(positions: Tensor) -> Tensor:

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from posenc import YaRN
 from posenc.integrations.transformers import describe, extend
 from posenc.lab.checkpoint import memory
 from posenc.lab.extend.candidates import candidates, longrope
+from posenc.lab.extend.measure import ruled
 from posenc.lab.extend.passes import full_pass, position_bins
 
 transformers = pytest.importorskip("transformers")
@@ -188,3 +190,13 @@ def test_every_candidate_can_be_set_and_measured(present: str) -> None:
             expected = in_one_forward(model, TEXT)
         np.testing.assert_allclose(seen[candidate.name], expected, atol=1e-3, err_msg=candidate.name)
     assert len({losses.tobytes() for losses in seen.values()}) == len(tried)  # each is a rule of its own
+
+
+def test_a_rule_that_is_shorter_than_the_model_s_own_is_measured_without_a_warning() -> None:
+    """Its loss says the same, of each length."""
+    model = MODELS["yarn"]()
+    shorter = YaRN(2.0, trained_length=64)
+    with pytest.warns(UserWarning, match="becomes shorter"):
+        extend(model, shorter).undo()
+    with ruled(model, shorter, 128):  # warnings are errors here
+        assert model.config.rope_parameters["factor"] == 2.0

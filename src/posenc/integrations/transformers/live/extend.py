@@ -31,6 +31,7 @@ from posenc.integrations.transformers.live.image_size import resize
 from posenc.integrations.transformers.live.learned_table import interpolate
 from posenc.integrations.transformers.live.pretrained import pretrained
 from posenc.integrations.transformers.live.rates import rebuild_rates
+from posenc.integrations.transformers.live.shorter import warn_if_shorter
 from posenc.integrations.transformers.rules.write import write_rule
 
 #: Keys beside the rule's own, which stay as they are.
@@ -77,6 +78,10 @@ def extend(
     Returns:
         A :class:`Patch`; its ``undo()`` restores the model and its config.
 
+    Warns:
+        UserWarning: the model does not rotate as its config says; or the factor times the trained length is less than
+            that of the model's own rule, so the context becomes shorter. The new rule replaces the old one.
+
     Raises:
         TypeError: no model of transformers.
         ValueError: a rule that transformers cannot express or that this model does not support; a model without a rule.
@@ -114,9 +119,11 @@ def extend(
     config = _config_of(inner, groups[0].part)
     if isinstance(rule, NTKAlpha) and "hunyuan" not in str(config.model_type):
         rule = NTK(rule.alpha, base=rule.base)  # the same rates; the name is Hunyuan's
+    chosen = _chosen(config, groups)
+    warn_if_shorter(inner, chosen, rule)
     patch = Patch(inner, f"extend {type(inner).__name__} by {rule}")
     try:
-        _set_rule(patch, inner, config, groups, rule, length)
+        _set_rule(patch, inner, config, groups, chosen, rule, length)
     except Exception as error:
         patch.roll_back()
         if isinstance(error, ValueError):
@@ -177,10 +184,15 @@ def _parameters_of(config: Any) -> dict[str, Any]:
 
 
 def _set_rule(
-    patch: Patch, model: Any, config: Any, groups: list[LayerGroup], rule: Frequencies, length: int | None
+    patch: Patch,
+    model: Any,
+    config: Any,
+    groups: list[LayerGroup],
+    chosen: list[LayerGroup],
+    rule: Frequencies,
+    length: int | None,
 ) -> None:
     before = rebuild.build(model)
-    chosen = _chosen(config, groups)
     parameters = _new_parameters(config, chosen, rule)
     same = _copies_of(model, config)
     for target in same:
