@@ -73,32 +73,64 @@ def _as_its_module(described: Description, part: str, config: Any, name: str) ->
         assert getattr(built, f"{prefix}attention_scaling") == pytest.approx(rotation.frequencies.attention_factor)
 
 
-def configs() -> dict[str, Any]:
+def configs(**options: Any) -> dict[str, Any]:
     found = {}
     for model_type in sorted(transformers.CONFIG_MAPPING):
         try:
-            found[model_type] = transformers.CONFIG_MAPPING[model_type]()
+            found[model_type] = transformers.CONFIG_MAPPING[model_type](**options)
         except Exception:  # some defaults are refused by transformers itself
             continue
     return found
 
 
-def outcome(source: Any) -> Any:
+def outcome(source: Any, *, unread: bool = False) -> Any:
     try:
-        return sorted(said(describe(source)), key=lambda group: group[0])  # a file has its own order of parts
+        described = describe(source)
     except ValueError as error:
         return str(error)[:60]
+    found = sorted(said(described), key=lambda group: group[0])  # a file has its own order of parts
+    return (found, sorted(described.unread)) if unread else found
+
+
+STRAYS: dict[str, dict[str, Any]] = {
+    "gpt_neox_japanese": {"rope_foo": 1}, "stablelm": {"rotary_pct": 0.5}, "zamba": {}, "dory": {},
+    "evolla": {}, "gemma3": {"rope_theta": 12345.0},
+}  # fmt: skip
+
+
+@pytest.mark.transformers_as_pinned
+@pytest.mark.parametrize("model_type", STRAYS)
+def test_a_config_object_names_the_keys_that_its_file_names(model_type: str) -> None:
+    """Of an object no number was named that its class puts aside."""
+    config = transformers.CONFIG_MAPPING[model_type](**STRAYS[model_type])
+    described = describe(config)
+    assert outcome(config, unread=True) == outcome(config.to_dict(), unread=True)
+    assert bool(described.unread) == (model_type != "dory")
+    if model_type == "evolla":
+        assert not [text for text in described.unread if "rope_theta" in text]  # its part reads it
+
+
+@pytest.mark.parametrize("model_type", ["gpt_neox", "gpt_neox_japanese"])
+def test_a_share_that_a_class_has_under_another_name_is_named_in_an_object_and_refused_in_its_file(
+    model_type: str,
+) -> None:
+    """The object is the model's, which rotates by the other one; a file can be corrected."""
+    config = transformers.CONFIG_MAPPING[model_type](partial_rotary_factor=0.5, rotary_pct=0.75)
+    assert describe(config).unread == ("partial_rotary_factor, 0.5: its class has 0.75 instead",)
+    with pytest.raises(ValueError, match=r"partial_rotary_factor is 0\.75 in the rotary parameters and 0\.5 beside"):
+        describe(config.to_dict())
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_every_default_config_says_the_same_as_its_object() -> None:
+@pytest.mark.parametrize("stray", [{}, {"rope_theta": 12345.0}, {"rotary_pct": 0.5, "rope_foo": 1}], ids=str)
+def test_every_default_config_says_the_same_as_its_object(stray: dict[str, Any]) -> None:
     differing, checked = [], 0
-    for model_type, config in configs().items():
+    for model_type, config in configs(**stray).items():
         raw = json.loads(config.to_json_string(use_diff=False))
         if raw.get("model_type") != model_type:
             continue  # another name of a class whose own name is in the file
-        ours, theirs = outcome(raw), outcome(config)
+        ours, theirs = outcome(raw, unread=True), outcome(config, unread=True)
         checked += not isinstance(ours, str)
         if ours != theirs:
             differing.append(model_type)

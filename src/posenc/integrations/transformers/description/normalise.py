@@ -76,7 +76,8 @@ class Part:
 
 def normalise(source: Any) -> list[Part]:
     """The parts of a raw config or of a config object, each filled in by its class where there is one."""
-    found = _parts_of(source)
+    raw = source if isinstance(source, Mapping) else full(source)
+    found = _parts_of(raw, filled=raw is not source)
     for part in found:
         if part.by_class:
             _by_kind(part)
@@ -84,15 +85,15 @@ def normalise(source: Any) -> list[Part]:
             part.keys.asked |= _CONSUMED & set(getattr(config_class(part.model_type), "__dataclass_fields__", ()))
             part.keys.asked |= _moved(dict(part.keys))  # a copy: to look is not to use
             found[0].keys.asked |= _moved({**dict(found[0].keys), **_rotary_of(part.keys)})
-    if isinstance(source, Mapping):
-        _name_outranked(source, found)
+    _name_outranked(raw, found)
     return found
 
 
 def _name_outranked(raw: Mapping[str, Any], found: list[Part]) -> None:
-    """Say which numbers of a raw config its classes have others for, among the rotary parameters, which alone are read.
+    """Say which numbers of a config its classes have others for, among the rotary parameters, which alone are read.
 
-    Some classes have a rule by default, and drop a flat ``rope_theta`` for it without a word.
+    Some classes have a rule by default, and drop a flat ``rope_theta`` for it without a word. A config object keeps
+    such a number as an attribute that nothing reads.
     """
     inside = {name: set[float]() for name in ("rope_theta", "partial_rotary_factor")}
     for part in found:
@@ -110,7 +111,9 @@ def _name_outranked(raw: Mapping[str, Any], found: list[Part]) -> None:
             value = given[key]
             taken = inside["rope_theta" if "theta" in key or "base" in key else "partial_rotary_factor"]
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if number and "interval" not in key and taken and value not in taken:
+            # A part without rotary parameters reads its own (the proteins of Evolla).
+            own = part.name and dict(part.keys).get(key) == value and not rotary_parameters(_rotary_of(part.keys))
+            if number and not own and "interval" not in key and taken and value not in taken:
                 part.keys.asked.add(key)
                 part.not_read.append(f"{key}, {value}: its class has {', '.join(map(str, sorted(taken)))} instead")
 
@@ -157,29 +160,29 @@ def _is_in(value: Any, numbers: set[Any]) -> bool:
     return isinstance(value, (int, float)) and value in numbers
 
 
-def _parts_of(source: Any) -> list[Part]:
-    if not isinstance(source, Mapping):
-        whole = full(source)
-        return [Part(name, Keys(keys), version()) for name, keys in parts(whole)]
-    raw = with_types_of_parts(source)
+def _parts_of(given: Mapping[str, Any], *, filled: bool) -> list[Part]:
+    """The parts of a raw config, or of one that its class has filled in already."""
+    raw = given if filled else with_types_of_parts(given)
     beside = _beside_text(raw)
     if beside:
         longest = raw.get("max_position_embeddings")
         twice = ["max_position_embeddings"] if raw["text_config"].get("max_position_embeddings") == longest else []
-        found = _parts_of({key: value for key, value in raw.items() if key not in (*beside, *twice)})
+        found = _parts_of({key: value for key, value in raw.items() if key not in (*beside, *twice)}, filled=filled)
         if not _says_the_same({key: raw[key] for key in beside}, found):
             found[0].not_read.append(
                 f"{', '.join(beside)}: outside of text_config; the model reads only text_config, so write them there"
             )
         return found
+    if filled:
+        return [Part(name, Keys(keys), version(), unlike(at(raw, name), dict(keys))) for name, keys in parts(raw)]
     try:
         checked, moved = with_text_part(_tidied(raw))
-        filled, left_out = _by_class(checked)
+        whole, left_out = _by_class(checked)
     except ValueError as trouble:
         return _part_by_part(raw, trouble)
-    if filled is None or has_other_parts(checked):
+    if whole is None or has_other_parts(checked):
         return _part_by_part(raw, None)
-    found = [Part(name, Keys(keys), version()) for name, keys in parts(filled)]
+    found = [Part(name, Keys(keys), version()) for name, keys in parts(whole)]
     found[0].not_read += left_out
     if moved:
         strange = [part for part in found if part.name and part.name.split(".")[0] not in checked]
