@@ -2,12 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import posenc
+from posenc import catalogue
 from posenc.nn import Attention, Block, Cache, SlidingCache, StaticCache, Transformer
 
 DIM, HEADS = 32, 4
@@ -386,3 +388,65 @@ def test_an_encoder_refuses_an_encoding_for_earlier_keys_alone(encoding: posenc.
         Attention(32, 4, encoding, causal=True)(x, **given)  # type: ignore[arg-type]
     Attention(32, 4, encoding)(x, mask=torch.ones(6, 6, dtype=torch.bool).tril())
     Attention(32, 4, encoding)(x[:, :1])
+
+
+SCORES = posenc.scores
+
+
+@pytest.mark.parametrize(
+    ("encoding", "says"),
+    [
+        (posenc.RoPE(8), "got RoPE of head_dim 8 for heads of 16 channels; build it with head_dim=16, or with .*=8"),
+        (posenc.RoPE(32), r"got RoPE of head_dim 32 for heads of 16 channels; build it with head_dim=16\."),
+        (posenc.AxialRoPE(8), "got AxialRoPE of head_dim 8"),
+        (posenc.PoPE(8, num_heads=4), r"got PoPE of head_dim 8 .* head_dim=16\."),
+        (posenc.PoPE(16, num_heads=8), "got PoPE for 8 key heads, and this layer has 2 of 4 query heads"),
+        (
+            posenc.MixedRoPE(16, num_heads=4),
+            "got MixedRoPE for 4 key heads, .* build it with num_heads=4, num_kv_heads=2",
+        ),
+        (posenc.ALiBi(8), "got ALiBi of 8 heads for a layer of 4 query heads; build it with num_heads=4"),
+        (posenc.Compose(posenc.RoPE(16), posenc.T5Bias(2)), "got T5Bias of 2 heads"),
+        (posenc.Compose(posenc.RoPE(8), posenc.ALiBi(4)), "got RoPE of head_dim 8"),
+        (SCORES.Shaw(4, 8), "got Shaw of head_dim 8 for heads of 16 channels"),
+        (posenc.CoPE(4, 8), "got CoPE of head_dim 8"),
+        (
+            posenc.Compose(posenc.PoPE(16, num_heads=4, num_kv_heads=2), posenc.CoPE(4, 16)),
+            "got CoPE .* of 32 channels",
+        ),
+        (SCORES.DeBERTa(32, 4), "got DeBERTa of dim 32 for all query heads of 64 channels"),
+        (SCORES.TransformerXL(32, 4), "got TransformerXL of dim 32 for all query heads of 64"),
+        (posenc.Forgetting(64, 4), "got Forgetting of dim 64 for x of 48 channels"),
+        (SCORES.InklingBias(64, 4), "got InklingBias of dim 64 for x of 48"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, posenc.Encoding) else "",
+)
+def test_an_encoding_of_other_sizes_is_refused_when_the_layer_is_built(encoding: posenc.Encoding, says: str) -> None:
+    """It was refused in the first forward, or by the sizes of tensors in it."""
+    with pytest.raises(ValueError, match=f"Attention: {says}"):
+        posenc.nn.Attention(48, 4, encoding, num_kv_heads=2, head_dim=16)
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_every_encoding_of_the_right_sizes_is_taken(name: str, kv_heads: int) -> None:
+    needed: dict[str, dict[str, Any]] = {
+        "normalized": {"length": 8}, "learned": {"length": 8}, "tupe": {"length": 8}, "mrope": {"sections": (4, 4)},
+        "fope": {"trained_length": 8}, "temperature": {"form": "log", "length": 8},
+    }  # fmt: skip
+    given = needed.get(name, {})
+    if name in ("mixed", "fope", "pope"):
+        given = {**given, "num_kv_heads": kv_heads}
+    encoding = catalogue.make(name, dim=64, num_heads=4, **given)
+    layer = posenc.nn.Attention(64, 4, encoding, num_kv_heads=kv_heads, causal=True)
+    assert layer(torch.randn(1, 4, 64)).shape == (1, 4, 64)
+
+
+def test_an_encoding_of_one_s_own_may_mean_something_else_by_its_sizes() -> None:
+    class Half(posenc.QueryKeyEncoding):
+        head_dim = 8  # of the part that it changes
+
+        def on_queries_keys(self, q: Any, k: Any, positions: Any = None, *, k_positions: Any = None) -> Any:
+            return q, k
+
+    assert posenc.nn.Attention(64, 4, Half())(torch.randn(1, 3, 64)).shape == (1, 3, 64)

@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
-from posenc.encoding import Encoding
+from posenc.encoding import ContextualEncoding, Encoding
 from posenc.frequencies.arguments import check_instance, check_number
+from posenc.queries_keys._rotation import Rotation
+from posenc.queries_keys.pope import PoPE
 
 
 def checked_window(window: int | None) -> int | None:
@@ -27,6 +29,58 @@ def check_layout(encoding: Encoding | None) -> None:
         raise ValueError(
             f"Attention: got {type(rotation).__name__} with seq_dim={seq_dim}, expected seq_dim=-2: q and k of this "
             "layer are (batch, heads, seq, head_dim); build the encoding with seq_dim=-2."
+        )
+
+
+def check_fits(encoding: Encoding | None, dim: int, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
+    """Refuse an encoding that was built for other sizes than those of the layer.
+
+    Of an encoding of the user's own only ``num_heads`` of place 3 is known to mean this; its hooks refuse the rest.
+    """
+    if encoding is None:
+        return
+    rotation, part = encoding.at("queries_keys"), encoding.at("scores")
+    if isinstance(rotation, (Rotation, PoPE)):
+        name, built_for = type(rotation).__name__, rotation.head_dim
+        if built_for != head_dim:
+            raise ValueError(
+                f"Attention: got {name} of head_dim {built_for} for heads of {head_dim} channels; build it with "
+                f"head_dim={head_dim}"
+                + (
+                    f", or with head_dim={head_dim}, rotary_dim={built_for} to rotate part of each head."
+                    if isinstance(rotation, Rotation) and built_for < head_dim
+                    else "."
+                )
+            )
+        kv_heads = getattr(rotation, "num_kv_heads", None)
+        differ = isinstance(rotation, PoPE) or rotation.heads_differ
+        if differ and kv_heads and (num_heads % kv_heads or num_kv_heads % kv_heads):
+            raise ValueError(
+                f"Attention: got {name} for {kv_heads} key heads, and this layer has {num_kv_heads} of {num_heads} "
+                f"query heads; build it with num_heads={num_heads}, num_kv_heads={num_kv_heads}."
+            )
+    if part is None:
+        return
+    name, heads = type(part).__name__, getattr(part, "num_heads", num_heads)
+    if heads != num_heads:
+        raise ValueError(
+            f"Attention: got {name} of {heads} heads for a layer of {num_heads} query heads; build it with "
+            f"num_heads={num_heads}."
+        )
+    if not isinstance(part, ContextualEncoding) or not type(part).__module__.startswith("posenc.scores."):
+        return
+    reads = head_dim * encoding.widening
+    if getattr(part, "head_dim", reads) != reads:
+        raise ValueError(
+            f"Attention: got {name} of head_dim {part.head_dim} for heads of {reads} channels; build it with "
+            f"head_dim={reads}."
+        )
+    of_x = type(part).carry is not Encoding.carry  # it reads x; others have the width of all heads
+    width = dim if of_x else num_heads * reads
+    if getattr(part, "dim", width) != width:
+        what = "x" if of_x else "all query heads"
+        raise ValueError(
+            f"Attention: got {name} of dim {part.dim} for {what} of {width} channels; build it with dim={width}."
         )
 
 

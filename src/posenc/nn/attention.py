@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from posenc.dot_product_attention import attention, needs_an_order
 from posenc.encoding import Encoding
 from posenc.frequencies.arguments import check_flag, check_number
-from posenc.nn._checks import check_layout, check_sizes, checked_window, wrong_input
+from posenc.nn._checks import check_fits, check_layout, check_sizes, checked_window, wrong_input
 from posenc.nn.cache import Cache, SlidingCache, StaticCache
 from posenc.nn.tokens import START, Tokens, after, count_up
 from posenc.positions import Positions
@@ -52,8 +52,8 @@ class Attention(nn.Module):
     Precision: that of :func:`posenc.attention`; the projections are PyTorch's.
 
     Raises:
-        ValueError: sizes that do not fit, an unknown option, input of another shape, a cache for a layer that is not
-            causal.
+        ValueError: sizes that do not fit, also those of the encoding; an unknown option, input of another shape, a
+            cache for a layer that is not causal.
 
     Example:
         >>> import posenc
@@ -101,6 +101,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
         self.head_dim = dim // num_heads if head_dim is None else head_dim
+        check_fits(encoding, dim, num_heads, num_kv_heads, self.head_dim)
         self.context_dim = context_dim
         self.causal = bool(causal)
         self.window = window
