@@ -93,7 +93,7 @@ def outcome(source: Any, *, unread: bool = False) -> Any:
 
 
 STRAYS: dict[str, dict[str, Any]] = {
-    "gpt_neox_japanese": {"rope_foo": 1}, "stablelm": {"rotary_pct": 0.5}, "zamba": {}, "dory": {},
+    "gpt_neox_japanese": {"rope_foo": 1}, "stablelm": {"rotary_pct": 0.5}, "dory": {},
     "evolla": {}, "gemma3": {"rope_theta": 12345.0},
 }  # fmt: skip
 
