@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FILE = Path(__file__).with_suffix(".toml")
 PAGE = ROOT / "docs" / "versions.md"
+TITLES = {"python": "Python", "torch": "PyTorch", "numpy": "NumPy", "transformers": "transformers"}
 
 #: The core, the kernels and the integrations with transformers: everything but the command, its data and its pages.
 TESTS = (
@@ -35,7 +36,7 @@ def versions() -> dict[str, dict[str, str]]:
     """The versions of each set, "python" among them, the pinned ones too."""
     sets: dict[str, dict[str, str]] = tomllib.loads(FILE.read_text(encoding="utf-8"))
     pins = dict(re.findall(r"^([\w.-]+)==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M))
-    pinned = {name: pins.get(name, "3.11") for name in sets["oldest"]}
+    pinned = {name: pins.get(name, "3.11") for name in TITLES}
     return {"oldest": sets["oldest"], "pinned": pinned, "newest": sets["newest"]}
 
 
@@ -43,9 +44,8 @@ def markdown() -> str:
     """The table of docs/versions.md."""
     sets = versions()
     lines = ["| | " + " | ".join(sets) + " |", "| --- | " + " | ".join("---" for _ in sets) + " |"]
-    titles = {"python": "Python", "torch": "PyTorch", "numpy": "NumPy", "transformers": "transformers"}
-    for name in sets["oldest"]:
-        lines.append(f"| {titles.get(name, name)} | " + " | ".join(each[name] for each in sets.values()) + " |")
+    for name, title in TITLES.items():
+        lines.append(f"| {title} | " + " | ".join(each[name] for each in sets.values()) + " |")
     return "\n".join(lines) + "\n"
 
 
