@@ -16,6 +16,9 @@ from posenc.integrations.copied_functions import around, names_in, plain, with_g
 #: Names of functions that apply a rotation.
 _ROTATES = re.compile(r"^_?(vision_)?apply_(rotary|multi\w*rope)")
 
+#: Where such a hook keeps the forward that it calls.
+_HOOKED = "_old_forward"
+
 
 @dataclass(frozen=True)
 class Site:
@@ -51,7 +54,9 @@ def find_sites(model: nn.Module, named: re.Pattern[str] = _ROTATES) -> list[Site
     found = []
     for name, module in model.named_modules():
         for method, code, functions, wrappers in _methods(type(module), named):
-            if method in vars(module):
+            if _is_hooked(module, method):
+                method = _HOOKED
+            elif method in vars(module):
                 raise ValueError(
                     f"the {method} of {name} was replaced already, by a hook or an earlier patch; undo that "
                     "replacement first"
@@ -60,6 +65,13 @@ def find_sites(model: nn.Module, named: re.Pattern[str] = _ROTATES) -> list[Site
     if not found:
         raise ValueError("none of its modules calls a function that rotates queries and keys")
     return found
+
+
+def _is_hooked(module: nn.Module, method: str) -> bool:
+    """Whether a hook of Hugging Face's accelerate, which moves weights, stands around the class's own method."""
+    own = vars(module)
+    inner = getattr(own.get(_HOOKED), "__func__", None)
+    return method == "forward" and "_hf_hook" in own and inner is type(module).forward
 
 
 def _methods(
@@ -89,14 +101,17 @@ def _methods(
 @contextmanager
 def with_sites(sites: list[Site], made: Callable[[Site, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     """For as long as the context lasts, other functions in the place of those that rotate."""
+    before = [vars(site.module).get(site.method) for site in sites]
     try:
         for site in sites:
             names = {name: made(site, function) for name, function in site.functions}
             setattr(site.module, site.method, MethodType(site.rebuilt(names), site.module))
         yield
     finally:
-        for site in sites:
+        for site, method in zip(sites, before, strict=True):
             vars(site.module).pop(site.method, None)
+            if method is not None:
+                setattr(site.module, site.method, method)
 
 
 def run(model: Any, inputs: Mapping[str, Any] | None) -> None:
