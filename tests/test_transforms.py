@@ -256,3 +256,41 @@ def test_a_score_mod_is_compiled_whole() -> None:
         torch._dynamo.mark_dynamic(positions, 0)
         torch.testing.assert_close(compiled(q, positions), posenc.attention(q, q, q, encoding))
     assert graphs == 1
+
+
+CONSTANTS = {
+    **BIASES,
+    "sandwich": posenc.scores.Sandwich(num_heads=2),
+    "kerple": posenc.KERPLE(num_heads=2),
+    "swin 2": posenc.scores.SwinV2Bias(num_heads=2, window=(2, 3), width=4),
+}
+
+
+@pytest.mark.parametrize("name", [*ROTATIONS, *CONSTANTS])
+def test_the_default_device_has_no_say_in_where_a_call_computes(name: str) -> None:
+    """ROCm/aiter#2489: a ramp was made on the default device, its other factor on that of the call. A tensor that is
+    made on the default device has no values here."""
+    q, positions = heads(), torch.arange(6)
+    if name in ROTATIONS:
+        positions = torch.stack((positions // 3, positions % 3), -1)[None] if name == "axial" else positions
+        expected = ROTATIONS[name].rotate(q, positions)
+        with torch.device("meta"):
+            rope = copy.deepcopy(ROTATIONS[name])
+            got, matrices = rope.rotate(q, positions), rope.matrix(positions)
+        assert torch.equal(got, expected)
+        assert torch.equal(matrices, ROTATIONS[name].matrix(positions))
+        return
+
+    def results(bias: posenc.Encoding) -> list[Tensor]:
+        leaf, given = q.clone().requires_grad_(), {"causal": name != "swin 2"}
+        y = posenc.attention(leaf, leaf, leaf, bias, **given)
+        (gradient,) = torch.autograd.grad(y.square().sum(), leaf, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), leaf)
+        dense = posenc.attention(q, q, q, bias, implementation="dense", **given)
+        return [y.detach(), gradient.detach(), second, dense.detach()]
+
+    plain = results(copy.deepcopy(CONSTANTS[name]))
+    with torch.device("meta"):
+        moved = results(copy.deepcopy(CONSTANTS[name]))
+    for one, other in zip(moved, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)

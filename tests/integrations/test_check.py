@@ -323,3 +323,20 @@ def test_no_model_type_of_transformers_is_accused() -> None:
     assert (accused.pop("hy_v4", None) is None) is FAULTS_MENDED
     assert not accused
     assert built > 400
+
+
+def test_the_default_device_changes_no_finding() -> None:
+    """What check made on the default device met a copy of the module on the CPU, failed there, and counted as sound."""
+    for damage in (lambda model: None, halve):
+        model, ids = build("llama"), torch.arange(5)[None]
+        damage(model)
+        expected = check(model)
+        with torch.device("meta"):
+            assert check(model) == expected
+    model = build("llama").eval()
+    with torch.no_grad():
+        expected = model(ids).logits
+        with torch.device("meta"):
+            patch = accelerate(model)
+            torch.testing.assert_close(model(ids).logits, expected)
+            patch.undo()

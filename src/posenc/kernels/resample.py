@@ -51,18 +51,18 @@ def _spread(old: int, new: int) -> Tensor:
         ratio = (low + high) / 2
         low, high = (low, ratio) if _places(ratio, reach)[-1] > new // 2 else (ratio, high)
     positive = _places((low + high) / 2, reach)[1:]
-    places = torch.cat((-positive.flip(0), torch.zeros(1, dtype=torch.float64), positive))
-    wanted = torch.arange(-(new // 2), new // 2 + 1, dtype=torch.float64).clamp(places[0], places[-1])
+    places = torch.cat((-positive.flip(0), positive.new_zeros(1), positive))
+    wanted = torch.arange(-(new // 2), new // 2 + 1, dtype=torch.float64, device="cpu").clamp(places[0], places[-1])
     if reach == 0:
-        return torch.ones(new, 1, dtype=torch.float64)
+        return positive.new_ones(new, 1)
     right = torch.searchsorted(places, wanted).clamp(1, old - 1)
     share = (wanted - places[right - 1]) / (places[right] - places[right - 1])
-    weights = torch.zeros(new, old, dtype=torch.float64)
+    weights = positive.new_zeros(new, old)
     weights.scatter_(1, (right - 1)[:, None], 1 - share[:, None])
     return weights.scatter_(1, right[:, None], share[:, None])
 
 
 def _places(ratio: float, count: int) -> Tensor:
     """0, 1, 1 + ratio, 1 + ratio + ratio^2, ..., count + 1 of them."""
-    steps = ratio ** torch.arange(count, dtype=torch.float64)
-    return torch.cat((torch.zeros(1, dtype=torch.float64), steps.cumsum(0)))
+    steps = ratio ** torch.arange(count, dtype=torch.float64, device="cpu")
+    return torch.cat((steps.new_zeros(1), steps.cumsum(0)))

@@ -218,7 +218,7 @@ class Rotation(QueryKeyEncoding, ABC):
     def matrix(self, positions: Tensor) -> Float[Tensor, "*positions head_dim head_dim"]:
         """R(p) for each position, as float64 matrices, for reading and testing; :meth:`rotate` does not build them."""
         cos, sin = (wave[..., None, :] for wave in self.waves(positions))
-        columns = torch.eye(self.head_dim, dtype=torch.float64).expand(*cos.shape[:-2], -1, -1)
+        columns = torch.eye(self.head_dim, dtype=torch.float64, device=cos.device).expand(*cos.shape[:-2], -1, -1)
         return plainly(columns, cos, sin, self.pairing, self.rotary_start, self.blocks).mT
 
     def check_range(self, positions: Tensor, dtype: torch.dtype) -> None:

@@ -119,7 +119,7 @@ class ALiBi(ScoreEncoding):
 
     def factors(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor]:
         """One channel: 1 for the query, m_h j for the key. Right for keys at or before the query."""
-        slopes = torch.tensor(self.slopes, dtype=torch.float64)[:, None, None]
+        slopes = torch.tensor(self.slopes, dtype=torch.float64, device="cpu")[:, None, None]
         # Softmax does not see -m_h i, which is the same for all keys; j from the middle keeps the products small.
         j = exact_positions(k_positions)
         centred = (j - j.mean(dim=-1, keepdim=True))[..., None, :, None].cpu()

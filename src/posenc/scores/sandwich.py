@@ -101,8 +101,8 @@ class Sandwich(ScoreEncoding):
 
     def factors(self, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor]:
         """``code_dim`` channels: cos(a - b) = cos a cos b + sin a sin b. The constant does not change the softmax."""
-        theta = torch.tensor(self.inv_freq, dtype=torch.float64)
-        strengths = torch.tensor(self.strengths, dtype=torch.float64)[:, None, None]
+        theta = torch.tensor(self.inv_freq, dtype=torch.float64, device="cpu")
+        strengths = torch.tensor(self.strengths, dtype=torch.float64, device="cpu")[:, None, None]
 
         def code(positions: Tensor) -> Tensor:
             angle = exact_positions(positions)[..., None].cpu() * theta

@@ -128,9 +128,9 @@ class SwinV2Bias(ScoreEncoding):
     def _spaced(self) -> Tensor:
         """The offsets that there are, as the network sees them, ``(offsets, 2)``, float64."""
         rows, columns = self.window
-        grid = torch.cartesian_prod(torch.arange(1 - rows, rows), torch.arange(1 - columns, columns)).double()
+        sides = (torch.arange(1 - side, side, dtype=torch.float64, device="cpu") for side in (rows, columns))
+        grid = torch.cartesian_prod(*sides)
         if self.form == "paper":
             return grid.sign() * grid.abs().log1p()
-        sides = torch.tensor([max(side - 1, 1) for side in self.trained_window or self.window], dtype=torch.float64)
-        reach = 8 * grid / sides
+        reach = 8 * grid / grid.new_tensor([max(side - 1, 1) for side in self.trained_window or self.window])
         return reach.sign() * reach.abs().log1p() / math.log(8)

@@ -330,8 +330,8 @@ def _differentiable_backward(
     rows, keys = slice(0, problem.q_len), slice(0, problem.k_len)
     bias = None
     if table is not None:
-        t = torch.arange(problem.q_len)[:, None] + problem.offset
-        distances = zero + t - torch.arange(problem.k_len)
+        t = torch.arange(problem.q_len, device=q.device)[:, None] + problem.offset
+        distances = zero + t - torch.arange(problem.k_len, device=q.device)
         bias = table[:, distances.clamp(0, table.shape[1] - 1)]  # those outside are hidden
         bias = bias if units is None else shares.bias(bias, factors, units)
     if fades is not None:

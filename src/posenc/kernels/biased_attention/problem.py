@@ -11,7 +11,7 @@ from posenc.kernels.biased_attention import toeplitz
 from posenc.kernels.biased_attention.content import Content
 from posenc.kernels.precision import may_look
 
-_UNREAD = torch.empty(0, dtype=torch.int64)
+_UNREAD = torch.empty(0, dtype=torch.int64, device="cpu")
 
 T = TypeVar("T")
 

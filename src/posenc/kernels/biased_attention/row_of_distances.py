@@ -120,8 +120,9 @@ def positions(encoding: Any, low: int, high: int) -> tuple[Tensor, Tensor]:
     return torch.full((1,), query, device=device), torch.arange(query - low, query - high - 1, -1, device=device)
 
 
-def device_of(encoding: Any) -> torch.device | None:
-    return next((x.device for x in encoding.parameters()), None)
+def device_of(encoding: Any) -> torch.device:
+    """Where its parameters are. The CPU where it has none, whatever the default device."""
+    return next((x.device for x in encoding.parameters()), torch.device("cpu"))
 
 
 def as_row(bias: Tensor, heads: int) -> Tensor:

@@ -134,9 +134,9 @@ def _overlaps_itself(x: Tensor) -> bool:
         return False
     if 0 in (stride for stride, _ in _axes(x)):
         return True
-    places = torch.zeros((), dtype=torch.int64)  # strides that interleave: settled by counting
+    places = torch.zeros((), dtype=torch.int64, device="cpu")  # strides that interleave: settled by counting
     for stride, size in _axes(x):
-        places = places[..., None] + stride * torch.arange(size)
+        places = places[..., None] + stride * torch.arange(size, device="cpu")
     return bool(places.unique().numel() < places.numel())
 
 

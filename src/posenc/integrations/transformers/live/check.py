@@ -318,7 +318,7 @@ class _Check:
         if turning.frequencies.needs_whole_head or "forward" in vars(module):
             return True
         asked = copy.deepcopy(module).cpu()
-        positions = torch.tensor([0, 1, reach // 2, reach])
+        positions = torch.tensor([0, 1, reach // 2, reach], device="cpu")
         options = {"layer_type": group.label} if f"{group.label}_inv_freq" in module._buffers else {}
         tables = rebuild.tables_of(asked, positions, turning.rotary_dim, **options)
         if tables is None or turning.frequencies.inv_freq(turning.rotary_dim)[0] < 0 or isinstance(turning, MRoPE):

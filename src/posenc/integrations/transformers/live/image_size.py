@@ -225,8 +225,8 @@ def _read(
 ) -> Tensor:
     """One tensor for the new grid, by what describe knows of it."""
     grid, size = grids
-    if table.dtype == torch.int64 and torch.equal(table, torch.arange(table.shape[-1]).to(table).expand(table.shape)):
-        return torch.arange(shape[-1]).to(table).expand(shape)
+    if table.dtype == torch.int64 and torch.equal(table, _counted(table, table.shape)):
+        return _counted(table, shape)
     for each in (part for group in groups for part in group.encoding.parts):
         if isinstance(each, LearnedGrid) and each.grid == grid and table.shape[-1] == each.dim:
             return resized_table(table, grid=grid, size=size, how=how, prefix=each.prefix)
@@ -244,6 +244,10 @@ def _read(
         f"extend: {name} changes its shape with the size of the image, and posenc does not know how to compute its "
         "new values."
     )
+
+
+def _counted(like: Tensor, shape: torch.Size) -> Tensor:
+    return torch.arange(shape[-1], dtype=like.dtype, device=like.device).expand(shape)
 
 
 def _keep_rectangle(patch: Patch, model: nn.Module, size: tuple[int, int]) -> None:

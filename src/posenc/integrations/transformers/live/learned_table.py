@@ -143,9 +143,10 @@ def _regrown(name: str, buffer: Any, shape: torch.Size) -> Tensor:
     if buffer.ndim > 1:
         window = int(buffer.flatten(0, -2)[-1].sum())
         forms += [lambda size: torch.ones(size).tril(), lambda size: torch.ones(size).tril().triu(1 - window)]
-    for form in forms:
-        if torch.equal(form(buffer.shape).to(buffer), buffer):
-            return form(shape).to(buffer)
+    with torch.device("cpu"):  # whatever the default device
+        for form in forms:
+            if torch.equal(form(buffer.shape).to(buffer), buffer):
+                return form(shape).to(buffer)
     raise ValueError(
         f"extend: {name} changes its shape with the length, and posenc does not know how to compute its new values."
     )

@@ -65,7 +65,7 @@ def check_angles(module: nn.Module, rule: Frequencies, width: int) -> None:
         trained = rule.trained_length
         lengths = [trained, 2 * trained, trained // 2]  # a short text after a long one, too
     for length in lengths:
-        positions = torch.tensor([0, 1, length // 2, length - 1])
+        positions = torch.tensor([0, 1, length // 2, length - 1], device="cpu")
         tables = tables_of(asked, positions, width)
         if tables is None and (rule.depends_on_length or _lacks_values(module)):
             raise ValueError(
@@ -87,7 +87,7 @@ def _lacks_values(module: nn.Module) -> bool:
 def tables_of(asked: nn.Module, positions: Tensor, width: int, **options: Any) -> tuple[Tensor, Tensor] | None:
     """cos and sin of a rotary module as transformers calls it, (positions, channels) each; None if it is none such."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.device("cpu"):  # whatever the default device, which foreign code may take
             found = asked(torch.zeros(1, 1, len(positions), width), positions[None], **options)
         cos, sin = (table.cpu().double().reshape(len(positions), -1) for table in found)
     except Exception:  # whatever foreign code raises when it is called in another way than its own
@@ -135,7 +135,8 @@ def rates_filled(twin: Any, module: nn.Module) -> nn.Module:
     buffers = [buffer for buffer in module.buffers(recurse=False) if buffer.is_floating_point()]
     for buffer in buffers:
         buffer.fill_(float("nan"))
-    twin._init_weights(module)
+    with torch.device("cpu"):  # whatever the default device, on which transformers computes rates
+        twin._init_weights(module)
     if any(bool(buffer.isnan().any()) for buffer in buffers):
         raise ValueError(
             f"extend: transformers does not compute the rates of {type(module).__name__} when it loads the model."

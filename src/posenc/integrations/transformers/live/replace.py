@@ -190,7 +190,7 @@ def _codes(encoding: EmbeddingEncoding, rows: int, dim: int) -> Tensor:
             f"replace: {type(encoding).__name__} has {encoding.max_positions} different positions, expected {rows}."
         )
     with torch.no_grad():
-        return encoding.codes(torch.arange(rows)).float()
+        return encoding.codes(torch.arange(rows, device="cpu")).float()
 
 
 def _into_attention(

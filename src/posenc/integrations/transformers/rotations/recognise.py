@@ -43,9 +43,10 @@ def recognise(function: Callable[..., Any]) -> Form:
     )
     if names not in _ARGUMENTS:
         raise ValueError(f"its {name} takes ({', '.join(names)}), which is no form of a rotation that posenc knows")
-    for form in _candidates(_ARGUMENTS[names]):
-        if _agrees(function, form, 2 * _PAIRS):
-            return _details(function, form)
+    with torch.device("cpu"):  # whatever the default device: the results of the probe are compared
+        for form in _candidates(_ARGUMENTS[names]):
+            if _agrees(function, form, 2 * _PAIRS):
+                return _details(function, form)
     raise ValueError(f"its {name} is no rotation of pairs that posenc knows")
 
 
