@@ -482,3 +482,16 @@ def test_the_rule_that_vllm_calls_ntk_is_read(mixed_b: float | None, exponent: f
     assert any("transformers does not have it" in note for note in group.notes)
     with pytest.raises(ValueError, match="the rule 'ntk' lacks factor"):
         describe(config | {"rope_scaling": {"rope_type": "ntk"}})
+
+
+def test_a_model_inside_another_module_is_described() -> None:
+    """As ``accelerate``, ``replace``, ``extend`` and ``check`` take it."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, vocab_size=16
+    )
+    model = transformers.LlamaForCausalLM(config)
+    for wrapped in (torch.nn.Sequential(torch.nn.Identity(), model), torch.nn.DataParallel(model)):
+        assert describe(wrapped).groups == describe(config).groups
+    with pytest.raises(TypeError, match="got a value of type Linear, expected a model"):
+        describe(torch.nn.Linear(2, 2))

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from posenc.integrations.json_file import load_json
 from posenc.integrations.transformers.description import model_types as models
 
@@ -135,9 +137,10 @@ def read(source: Any) -> Any:
         return _with_numbers(source, "the config")
     if isinstance(source, (str, Path)):
         return _read_file(Path(source))
-    config = getattr(source, "config", source)  # a model has one
-    if hasattr(config, "to_dict"):
-        return config
+    modules = source.modules() if isinstance(source, nn.Module) else [source]
+    for config in (getattr(module, "config", module) for module in modules):  # of a model, or of one that is wrapped
+        if hasattr(config, "to_dict"):
+            return config
     raise TypeError(
         f"describe: got a value of type {type(source).__name__}, expected a model, a config, a dict, or a path to "
         "config.json or its folder."

@@ -51,7 +51,8 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     what only the modelling code says, such as the pairing. If one part cannot be read, the others are still read.
 
     Args:
-        source: a model, its config, a dict, a ``config.json`` or its folder (or Meta's, Mistral's, DeepSeek's own).
+        source: a model or a module around one, its config, a dict, a ``config.json`` or its folder (or Meta's,
+            Mistral's, DeepSeek's own).
         pairing: the pairing of a model type that posenc does not know, such as one with its own code.
 
     Returns:
