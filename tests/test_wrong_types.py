@@ -181,3 +181,11 @@ def test_a_refused_dtype_is_told_from_where_on_it_skips_numbers() -> None:
         assert torch.tensor(float(last + 1)).to(dtype).item() != last + 1
         with pytest.raises(TypeError, match=rf"above {last}: keep positions in int64, or call \.float\(\)"):
             posenc.Sinusoidal(16).on_embeddings(X[..., :16], torch.arange(5).to(dtype))
+
+
+@pytest.mark.parametrize("given", ["x", None, 2.5, True])
+def test_a_size_that_is_no_whole_number_is_a_wrong_type(given: Any) -> None:
+    with pytest.raises(TypeError, match=f"grid: got size {given!r}, expected a whole number of at least 1"):
+        posenc.positions.grid(2, given)
+    with pytest.raises(ValueError, match="grid: got size 0, expected a whole number of at least 1"):
+        posenc.positions.grid(2, 0)

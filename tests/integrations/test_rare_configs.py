@@ -290,3 +290,35 @@ def test_the_period_of_zamba_starts_at_its_fourth_layer() -> None:
     (group,) = described = describe(zamba)
     assert group.layers == (2, *range(7, 76, 6))
     assert not any("attn_layer_period" in each for each in described.unread)
+
+
+@pytest.mark.transformers_as_pinned
+@pytest.mark.parametrize(("module", "kind"), [("deepseek_v32", "DeepseekV32"), ("axk2", "AXK2")])
+def test_a_note_names_an_indexer_whose_pairs_are_other_ones(
+    module: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It rotates by halves what the config describes, and the attention neighbouring channels."""
+    modeling = pytest.importorskip(f"transformers.models.{module}.modeling_{module}")
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_size=64, num_attention_heads=4, q_lora_rank=32, kv_lora_rank=16, qk_rope_head_dim=16,
+        qk_nope_head_dim=16, index_n_heads=2, index_head_dim=32, num_hidden_layers=1,
+    )  # fmt: skip
+    (group,) = describe(config)
+    rope: Any = group.rotation
+    assert rope.pairing == "interleaved"
+    assert any("the indexer, which chooses the keys" in note and 'pairing="half"' in note for note in group.notes)
+    theirs, calls = modeling.apply_rotary_pos_emb, []
+
+    def recorded(q: torch.Tensor, k: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        calls.append((q, theirs(q, k, *rest, **options)[0]))
+        return theirs(q, k, *rest, **options)
+
+    monkeypatch.setattr(modeling, "apply_rotary_pos_emb", recorded)
+    torch.manual_seed(0)
+    x, t = torch.randn(1, 6, 64), torch.arange(6)
+    tables = getattr(modeling, f"{kind}RotaryEmbedding")(config)(x, t[None])
+    getattr(modeling, f"{kind}Indexer")(config, 0)(x, torch.randn(1, 6, 32), tables, torch.zeros(1, 6, 6), t[None])
+    ((given, turned),) = calls
+    halves = posenc.RoPE(16, frequencies=rope.frequencies, pairing="half", seq_dim=-3)
+    torch.testing.assert_close(turned, halves.rotate(given, t), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(turned, posenc.RoPE(16, pairing="interleaved", seq_dim=-3).rotate(given, t), atol=1e-2)

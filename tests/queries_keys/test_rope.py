@@ -200,6 +200,9 @@ def test_cross_attention_takes_positions_of_its_own_for_keys(dtype: torch.dtype)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"head_dim": 16, "rotary_dim": 7}, "got rotary_dim 7 for head_dim 16, .* use rotary_dim=6"),
+        ({"head_dim": 16, "rotary_dim": 1}, "got rotary_dim 1 for head_dim 16, .* use rotary_dim=2"),
+        ({"head_dim": 16, "rotary_dim": 18}, "got rotary_dim 18 for head_dim 16, .* use rotary_dim=16"),
         ({"head_dim": 7}, "got rotary_dim 7 for head_dim 7, expected an even number from 2 to 7, .* use rotary_dim=6"),
         ({"head_dim": 8, "rotary_dim": 5}, "got rotary_dim 5"),
         ({"head_dim": 8, "rotary_dim": 10}, "got rotary_dim 10 for head_dim 8, expected an even number from 2 to 8"),

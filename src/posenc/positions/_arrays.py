@@ -53,7 +53,14 @@ def check_dim(function: str, array: Tensor, dim: int) -> None:
 
 
 def check_at_least(function: str, **numbers: tuple[int, int]) -> None:
-    """Refuse whole numbers below their least value: name=(number, least)."""
+    """Refuse whole numbers below their least value, and what is none: name=(number, least).
+
+    Raises:
+        TypeError: something else than a whole number.
+        ValueError: a whole number that is too small.
+    """
     for name, (number, least) in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
-            raise ValueError(f"{function}: got {name} {number!r}, expected a whole number of at least {least}.")
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+            raise TypeError(f"{function}: got {name} {number!r}, expected a whole number of at least {least}.")
+        if number < least:
+            raise ValueError(f"{function}: got {name} {number}, expected a whole number of at least {least}.")

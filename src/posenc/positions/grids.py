@@ -64,6 +64,7 @@ def grid(
         by their arguments, else float64.
 
     Raises:
+        TypeError: a size that is no whole number.
         ValueError: no axes; sizes below 1; an unknown name; arguments for each axis that are too many or too few;
             "centred" with any of start, fit, origin and step, or ``normalize`` without it.
 

@@ -13,10 +13,11 @@ NO_KERNEL = "there is no kernel for this layout of tokens, blocks and heads"
 def check_layout(cls: str, head_dim: int, rotary_dim: int, rotary_start: int, seq_dim: int) -> None:
     """Refuse a slice that does not fit into a head, and a dimension that cannot be that of the tokens."""
     if rotary_dim % 2 or not 2 <= rotary_dim <= head_dim:
+        nearest = max(2, min(rotary_dim, head_dim) // 2 * 2)
         raise ValueError(
             f"{cls}: got rotary_dim {rotary_dim} for head_dim {head_dim}, expected an even number from 2 to "
             f"{head_dim}, because channels are rotated in pairs; "
-            + (f"use rotary_dim={head_dim - head_dim % 2}." if head_dim > 1 else "use a head_dim of at least 2.")
+            + (f"use rotary_dim={nearest}." if head_dim > 1 else "use a head_dim of at least 2.")
         )
     if not 0 <= rotary_start <= head_dim - rotary_dim:
         raise ValueError(

@@ -82,6 +82,13 @@ def test_deepseek_4_says_what_is_missing(tmp_path: Path) -> None:
             describe(gguf_file(tmp_path / "m.gguf", "deepseek4", block_count=4, **keys))
 
 
+def test_the_indexer_of_deepseek_3_2_is_noted(tmp_path: Path) -> None:
+    keys = {"rope__dimension_count": 16, "rope__freq_base": 10000.0, "attention__kv_lora_rank": 32}
+    for arch, noted in (("deepseek32", True), ("deepseek2", False)):
+        (group,) = describe(gguf_file(tmp_path / f"{arch}.gguf", arch, **keys, attention__key_length_mla=32))
+        assert any("the indexer, which chooses the keys" in note for note in group.notes) == noted
+
+
 def test_eagle_3_turns_neighbours(tmp_path: Path) -> None:
     described = describe(gguf_file(tmp_path / "m.gguf", "eagle3", block_count=1, rope__freq_base=5e5))
     (group,) = described

@@ -122,6 +122,9 @@ FURTHER_IF_STORED = dict.fromkeys(("deepseek4", "deepseek41"), "nextn.eh_proj.we
 #: Layers whose ``attention.compress_ratios`` is not 0 have a base of their own, and they alone are scaled. Those of
 #: DFlash drafts for such a model all have 0.
 COMPRESSED = names("deepseek4 deepseek41")
+
+#: The indexer has other pairs than the attention (src/models/deepseek32.cpp).
+INDEXER_BY_HALVES = names("deepseek32")
 #: Drafts of several kinds: those with this key are blocks of DeepSeek V4, without compression.
 COMPRESSED_IF_STORED = {"dflash": "hyper_connection.count"}
 #: In each group of this many layers the last has attention, where the file does not say how many.

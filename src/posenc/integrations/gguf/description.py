@@ -15,7 +15,7 @@ from posenc.integrations.gguf.header import read_header
 from posenc.integrations.gguf.rules import rule_of, stored_base, stored_local_base
 from posenc.integrations.gguf.values import Values
 from posenc.integrations.transformers import Description, LayerGroup
-from posenc.integrations.transformers.description.model_types import VALUES_ROTATE_NOTE
+from posenc.integrations.transformers.description.model_types import INDEXER_BY_HALVES_NOTE, VALUES_ROTATE_NOTE
 from posenc.scores import InklingBias
 
 #: How it was read, in the words of a description.
@@ -77,6 +77,8 @@ def _rotary(values: Values, arch: str, heads: int, count: int, layers: tuple[int
             *notes,
             "as llama.cpp reads it; rope.scaling_beta is Ollama's, whose code divides all positions by the factor",
         )
+    if arch in of.INDEXER_BY_HALVES:
+        notes = (*notes, INDEXER_BY_HALVES_NOTE)
     layout, sections = _sections(values)
     latent = bool(values.number(of.COMPRESSED_IF_STORED[arch], 0)) if arch in of.COMPRESSED_IF_STORED else False
 

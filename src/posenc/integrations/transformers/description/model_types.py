@@ -236,6 +236,13 @@ CODE_NOT_SEEN_NOTE = (
 VALUES_ROTATE = names("deepseek_v4")
 VALUES_ROTATE_NOTE = "values are rotated too, and the output is turned back by the positions of the queries"
 
+#: The indexer, which chooses the keys that a query sees, has other pairs than the attention.
+INDEXER_BY_HALVES = names("axk2 deepseek_v32")
+INDEXER_BY_HALVES_NOTE = (
+    "the indexer, which chooses the keys that a query sees, rotates the first channels of its heads in pairs of the "
+    'half layout (pairing="half")'
+)
+
 #: Layers differ, and the pattern may be left to the defaults of the config class. Without the class, a config of these
 #: that does not spell the pattern out is not read.
 KINDS_BY_CLASS = names("""

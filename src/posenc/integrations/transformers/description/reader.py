@@ -267,10 +267,12 @@ def _code_beside(whole: Part) -> str | None:
 
 
 def _with_note(raw: Any, part: Part, groups: list[LayerGroup]) -> list[LayerGroup]:
-    """Say whose values are rotated, whose code was not at hand, and where the class took the length of the whole for
-    the trained length."""
+    """Say whose values are rotated, whose indexer has other pairs, whose code was not at hand, and where the class took
+    the length of the whole for the trained length."""
     if part.model_type in models.VALUES_ROTATE:
         groups = [replace(group, notes=(*group.notes, models.VALUES_ROTATE_NOTE)) for group in groups]
+    if part.model_type in models.INDEXER_BY_HALVES:
+        groups = [replace(group, notes=(*group.notes, models.INDEXER_BY_HALVES_NOTE)) for group in groups]
     if part.model_type in models.CODE_NOT_SEEN:
         return [replace(group, notes=(*group.notes, models.CODE_NOT_SEEN_NOTE)) for group in groups]
     if part.name or not part.by_class or not isinstance(raw, Mapping):
