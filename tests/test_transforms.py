@@ -1,6 +1,7 @@
 """Whoever runs the library besides plain eager torch: fake tensors, tracers, transforms, meta tensors, subclasses."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -294,3 +295,30 @@ def test_the_default_device_has_no_say_in_where_a_call_computes(name: str) -> No
         moved = results(copy.deepcopy(CONSTANTS[name]))
     for one, other in zip(moved, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.skipif(torch.backends.quantized.engine == "none", reason="this build of torch has no quantised layers")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: posenc.FIRE(num_heads=2, width=4),
+        lambda: posenc.Forgetting(16, num_heads=2),
+        lambda: posenc.scores.DeBERTa(16, num_heads=2, span=8),
+        lambda: posenc.scores.TUPE(16, num_heads=2, length=8),
+        lambda: posenc.scores.InklingBias(16, num_heads=2, rank=4, extent=8),
+    ],
+    ids=["fire", "fox", "deberta", "tupe", "inkling"],
+)
+def test_a_model_whose_linear_layers_are_quantised_keeps_those_of_its_encoding(
+    make: Callable[[], posenc.Encoding],
+) -> None:
+    """huggingface/transformers#21839: the dtype of a quantised layer's weight was asked for, which is a method."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = posenc.nn.Transformer(16, 2, 1, make(), causal=True, mlp_dim=16).eval()
+    x = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(0))
+    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
+    assert not isinstance(quantised.layers[0].self_attn.q_proj, nn.Linear)
+    with torch.no_grad():
+        torch.testing.assert_close(quantised(x), model(x), rtol=0.1, atol=0.1)

@@ -11,6 +11,7 @@ from posenc.encoding import ContextualEncoding
 from posenc.kernels.biased_attention.content import Content
 from posenc.kernels.precision import without_autocast
 from posenc.scores._distance import distance
+from posenc.scores._linear import ExactLinear
 
 
 @final
@@ -79,8 +80,8 @@ class DeBERTa(ContextualEncoding):
         self.max_distance = max_distance
         self.edges = () if max_distance is None else _edges(span, max_distance)
         self.table = nn.Parameter(torch.empty(2 * span, dim))
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(dim, dim)
+        self.q_proj = ExactLinear(dim, dim)
+        self.k_proj = ExactLinear(dim, dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

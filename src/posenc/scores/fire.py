@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from posenc.encoding import ScoreEncoding
 from posenc.kernels.precision import may_look, without_autocast
 from posenc.scores._distance import distance, heads_first, working
+from posenc.scores._linear import ExactLinear
 
 
 @final
@@ -67,8 +68,8 @@ class FIRE(ScoreEncoding):
         # One element each: FSDP2 shards no parameter without a dimension.
         self.c = nn.Parameter(torch.empty(1))
         self.threshold_multiplier = nn.Parameter(torch.empty(1))
-        self.hidden = nn.Linear(1, width)
-        self.out = nn.Linear(width, num_heads)
+        self.hidden = ExactLinear(1, width)
+        self.out = ExactLinear(width, num_heads)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

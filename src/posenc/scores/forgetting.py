@@ -4,12 +4,13 @@ from typing import final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from posenc.encoding import ContextualEncoding
 from posenc.kernels.biased_attention.content import Content
 from posenc.kernels.precision import as_float64, without_autocast
+from posenc.scores._linear import ExactLinear
 
 
 @final
@@ -67,7 +68,7 @@ class Forgetting(ContextualEncoding):
             raise ValueError(f"Forgetting: got dim {dim} and num_heads {num_heads}, expected at least 1 each.")
         self.dim = dim
         self.num_heads = num_heads
-        self.gate = nn.Linear(dim, num_heads)
+        self.gate = ExactLinear(dim, num_heads)
 
     def reset_parameters(self) -> None:
         """Initialise the gate as PyTorch initialises a linear layer."""

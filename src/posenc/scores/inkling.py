@@ -11,6 +11,7 @@ from posenc.encoding import ContextualEncoding
 from posenc.kernels.biased_attention.content import Content
 from posenc.kernels.precision import without_autocast
 from posenc.scores._distance import distance
+from posenc.scores._linear import ExactLinear
 
 
 @final
@@ -85,7 +86,7 @@ class InklingBias(ContextualEncoding):
         self.rank = rank
         self.extent = extent
         self.clip = clip
-        self.mix = nn.Linear(dim, num_heads * rank, bias=False)
+        self.mix = ExactLinear(dim, num_heads * rank, bias=False)
         self.profiles = nn.Parameter(torch.empty(rank, extent))
         self.scale = None if clip is None else nn.Parameter(torch.empty(num_heads, rank))
         self.reset_parameters()

@@ -6,13 +6,14 @@ from typing import Literal, final, get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from posenc.encoding import ScoreEncoding
 from posenc.frequencies.base import check_choice
 from posenc.kernels.precision import without_autocast
 from posenc.scores._distance import looked_up, working
+from posenc.scores._linear import ExactLinear
 from posenc.scores._window import check, offsets
 
 Form = Literal["code", "paper"]
@@ -96,8 +97,8 @@ class SwinV2Bias(ScoreEncoding):
         self.trained_window = None if trained_window is None else check("SwinV2Bias", num_heads, trained_window)
         self.width = width
         self.max_positions = self.window[0] * self.window[1]
-        self.hidden = nn.Linear(2, width)
-        self.out = nn.Linear(width, num_heads, bias=form == "paper")
+        self.hidden = ExactLinear(2, width)
+        self.out = ExactLinear(width, num_heads, bias=form == "paper")
 
     def reset_parameters(self) -> None:
         """Initialise the network as PyTorch does by default."""

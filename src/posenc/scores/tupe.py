@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from posenc.encoding import ScoreEncoding
 from posenc.kernels.precision import check_positions, may_look, without_autocast
 from posenc.scores._distance import working
+from posenc.scores._linear import ExactLinear
 
 
 @final
@@ -65,8 +66,8 @@ class TUPE(ScoreEncoding):
         self.max_positions = length
         self.table = nn.Parameter(torch.empty(length, dim))
         self.norm = nn.LayerNorm(dim)
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(dim, dim)
+        self.q_proj = ExactLinear(dim, dim)
+        self.k_proj = ExactLinear(dim, dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
