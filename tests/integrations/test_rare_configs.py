@@ -279,7 +279,7 @@ def test_slopes_that_a_config_divides() -> None:
     for wrong in ({"type": "dynamic", "factor": 2}, {"type": "linear"}, "linear"):
         with pytest.raises(ValueError, match="alibi_scaling"):
             describe(btlm | {"alibi_scaling": wrong})
-    with pytest.raises(ValueError, match="factor is 0, an int"):
+    with pytest.raises(ValueError, match="factor is 0, of type int"):
         describe(btlm | {"alibi_scaling": {"type": "linear", "factor": 0}})
 
 

@@ -492,6 +492,6 @@ def test_a_model_inside_another_module_is_described() -> None:
     )
     model = transformers.LlamaForCausalLM(config)
     for wrapped in (torch.nn.Sequential(torch.nn.Identity(), model), torch.nn.DataParallel(model)):
-        assert describe(wrapped).groups == describe(config).groups
+        assert repr(describe(wrapped)) == repr(describe(config))
     with pytest.raises(TypeError, match="got a value of type Linear, expected a model"):
         describe(torch.nn.Linear(2, 2))
