@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import posenc
+from posenc.nn import Transformer
 from posenc.positions import resolve
 
 CPU = torch.device("cpu")
@@ -38,3 +40,17 @@ def test_none_an_offset_and_tensors_become_tensors() -> None:
 def test_what_is_no_position_is_refused(positions: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         resolve(positions, 2, device=CPU, batch=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["LearnedGrid", "SwinBias"])
+def test_rows_and_columns_for_a_learned_grid_are_told_to_be_left_out(name: str) -> None:
+    rows_and_columns = posenc.positions.grid(2, 3)
+    if name == "LearnedGrid":
+        encoding: posenc.Encoding = posenc.embeddings.LearnedGrid(8, grid=(2, 3))
+    else:
+        encoding = posenc.scores.SwinBias(2, window=(2, 3))
+    vit = Transformer(8, 2, num_layers=1, encoding=encoding)
+    message = rf"learned grid or window \(.*{name}.*\) leave positions out, and use .resized\(height, width\)"
+    with pytest.raises(ValueError, match=message):
+        vit(torch.zeros(1, 6, 8), positions=rows_and_columns)
+    assert vit(torch.zeros(1, 6, 8)).shape == (1, 6, 8)

@@ -109,7 +109,11 @@ def _advice(positions: Tensor, length: int) -> str:
             ", the same in all heads; for positions of each head rotate one head at a time, and give posenc.attention "
             "a bias as a floating point mask of (batch, heads, queries, keys)"
         )
-    return "; for rows and columns use an encoding of several coordinates, such as AxialRoPE or SinusoidalGrid"
+    return (
+        "; rows and columns are for an encoding of several coordinates, such as AxialRoPE or SinusoidalGrid; with a "
+        "learned grid or window (LearnedGrid, SwinBias, ...) leave positions out, and use .resized(height, width) for "
+        "another size"
+    )
 
 
 def _is_text(positions: Tensor, length: int, coordinates: int, batch: int) -> bool:
