@@ -116,7 +116,7 @@ def test_no_number_is_cut_at_80_columns() -> None:
     assert "at 1048575" in said
 
 
-def test_one_door_for_whatever_a_model_is_given_as(tmp_path: Path) -> None:
+def test_one_door_for_whatever_a_model_is_given_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     for source in (tmp_path, str(tmp_path / "config.json"), tmp_path / "config.json"):
         assert read(source).model_type == "llama"
@@ -131,6 +131,9 @@ def test_one_door_for_whatever_a_model_is_given_as(tmp_path: Path) -> None:
         read(adapter)
     with pytest.raises(RunError, match="no such folder or file, and no such package"):
         read("no-such-package-anywhere")
+    monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not installed
+    with pytest.raises(RunError, match=r'no such package.*timm, install timm: pip install "posenc\[timm\]"'):
+        read("eva02_base_patch14_224")
 
 
 def test_the_command_shows_draws_and_says_by_its_exit_code(

@@ -442,6 +442,15 @@ def test_inspect_and_diagnose_give_json(call, tmp_path: Path) -> None:
     assert (code, json.loads(out)["pairing"]) == (0, "half")
 
 
+def test_a_model_type_without_a_known_pairing_names_the_option_and_the_argument(call, tmp_path: Path) -> None:
+    config = {"model_type": "unheard_of", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "rope_theta": 1e4}))
+    code, _, err = call("inspect", tmp_path)
+    assert code == 1
+    assert 'pairing="half" or "interleaved" (on the command line: --pairing half or interleaved)' in err
+    assert call("inspect", tmp_path, "--pairing", "half")[0] == 0
+
+
 def test_a_package_that_a_file_needs_is_named_and_is_no_fault_of_posenc(
     call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

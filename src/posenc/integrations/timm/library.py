@@ -22,8 +22,8 @@ def timm(function: str) -> Any:
         import timm as library
     except (ImportError, RuntimeError) as error:  # the second where torchvision was built for another torch
         raise ImportError(
-            f"{function}: timm cannot be imported ({error}); pip install timm, with a torchvision that was built for "
-            "the installed torch."
+            f'{function}: timm cannot be imported ({error}); pip install "posenc[timm]", with a torchvision that was '
+            "built for the installed torch."
         ) from error
     return library
 

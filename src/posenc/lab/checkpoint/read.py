@@ -32,10 +32,9 @@ def read(source: str | Path, *, pairing: Any = None) -> Description:
     try:
         place = find(str(source))  # a folder with a GGUF file, or a package
     except RunError as error:
-        is_name = not path.exists() and (
+        if not path.exists() and (
             "/" not in str(source) or str(source).startswith(("timm/", "hf-hub:timm/", "hf_hub:timm/"))
-        )
-        if is_name and (found := describe_name(str(source), otherwise=error)) is not None:
-            return found
+        ):
+            return describe_name(str(source), otherwise=error)
         raise
     return gguf.describe(place.gguf) if place.gguf is not None else describe(place.folder, pairing=pairing)

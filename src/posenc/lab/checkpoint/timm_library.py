@@ -18,6 +18,8 @@ from posenc.integrations.timm.library import is_timm
 from posenc.integrations.transformers import Description
 from posenc.lab.run.errors import RunError
 
+INSTALL = 'pip install "posenc[timm]"'
+
 
 class _Names(ModuleType):
     """A module in which every name is an empty class."""
@@ -86,19 +88,21 @@ def describe_config(path: Path) -> Description | None:
     if not is_timm(config):
         return None
     if importlib.util.find_spec("timm") is None:
-        raise RunError(f"{path}: this is the config of a model of timm, which is not installed; pip install timm.")
+        raise RunError(f"{path}: this is the config of a model of timm, which is not installed; {INSTALL}.")
     import_timm()
     return describe(config)
 
 
-def describe_name(name: str, *, otherwise: RunError) -> Description | None:
-    """Describe a model of timm by its name; None where timm is not installed.
+def describe_name(name: str, *, otherwise: RunError) -> Description:
+    """Describe a model of timm by its name.
 
     Raises:
-        RunError: timm has no such model. The message has the earlier error and the nearest names.
+        RunError: timm has no such model. The message has the earlier error and the nearest names. Or timm is not
+            installed: the message has the earlier error, and how to install it.
     """
     if importlib.util.find_spec("timm") is None:
-        return None
+        earlier = str(otherwise).removesuffix(".")
+        raise RunError(f"{earlier}; if it is the name of a model of timm, install timm: {INSTALL}.") from otherwise
     import_timm()
     name = re.sub(r"^(hf[-_]hub:)?timm/", "", name)  # where timm's own weights are, under the names of their models
     try:

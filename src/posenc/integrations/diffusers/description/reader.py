@@ -180,7 +180,7 @@ def _built(config: Mapping[str, Any]) -> Any:
     try:
         import diffusers
     except ImportError as error:
-        raise ImportError("describe: diffusers is not installed; pip install diffusers.") from error
+        raise ImportError('describe: diffusers is not installed; pip install "posenc[diffusers]".') from error
 
     name = config.get("_class_name")
     cls = getattr(diffusers, name, None) if isinstance(name, str) and name.isidentifier() else None

@@ -16,7 +16,7 @@ def diffusers_model(model: Any, function: str) -> nn.Module:
     try:
         from diffusers import DiffusionPipeline, ModelMixin
     except ImportError as error:
-        raise ImportError(f"{function}: diffusers is not installed; pip install diffusers.") from error
+        raise ImportError(f'{function}: diffusers is not installed; pip install "posenc[diffusers]".') from error
 
     hint = "; give its transformer, such as pipe.transformer" if isinstance(model, DiffusionPipeline) else ""
     found: nn.Module = model_inside(model, ModelMixin, function, "diffusers", hint)

@@ -1,6 +1,6 @@
 """What a model's positional encoding is, layer by layer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from posenc.encoding import Encoding
@@ -67,3 +67,12 @@ class Description:
             if group.part == chosen and index in group.layers:
                 return group
         raise ValueError(f"describe: part {chosen!r} of {self.model_type!r} has no layer {index} with attention.")
+
+
+def named(groups: Iterable[LayerGroup]) -> str:
+    """The encodings of groups, each with its part and kind of layer: "T5Bias (encoder), T5Bias (decoder)"."""
+    found = []
+    for group in groups:
+        where = " ".join(filter(None, (group.part, group.label)))
+        found.append(type(group.encoding).__name__ + (f" ({where})" if where else ""))
+    return ", ".join(dict.fromkeys(found))

@@ -2,6 +2,9 @@
 
 from posenc.integrations.transformers.description.model_types import names
 
+#: How a reader says the pairing: to describe, and to a command that calls it.
+GIVE_PAIRING = 'give the pairing: pairing="half" or "interleaved" (on the command line: --pairing half or interleaved)'
+
 #: What has no encoding of posenc: what it has instead.
 INSTEAD = {
     **dict.fromkeys(

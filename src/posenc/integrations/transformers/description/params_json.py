@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from posenc.integrations.transformers.description.config import Keys, need_size
+from posenc.integrations.transformers.description.in_words import GIVE_PAIRING
 from posenc.integrations.transformers.description.model_types import names
 from posenc.integrations.transformers.description.own_words import (
     deepseek,
@@ -65,7 +66,7 @@ def translated(raw: Mapping[str, Any], *, told: bool = False) -> tuple[dict[str,
         raise ValueError(
             f"describe: the config has no model_type, and the sizes of a params.json (dim, n_layers, n_heads), but not "
             f"its other keys: neither Meta's nor Mistral's code has {', '.join(strange[:6])}, so another code rotates "
-            'here; say in which pairs, with describe(..., pairing="interleaved") or "half" (--pairing).'
+            f"here; {GIVE_PAIRING}."
         )
     new = any(given.get(key) is not None for key in ("use_scaled_rope", *_LLAMA_4))
     base = given.get("rope_theta")

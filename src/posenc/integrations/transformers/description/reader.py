@@ -15,7 +15,7 @@ from posenc.integrations.transformers.description.config_class import (
 )
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.images import READERS as IMAGES
-from posenc.integrations.transformers.description.in_words import BESIDE_ROTATION_IN_WORDS, INSTEAD
+from posenc.integrations.transformers.description.in_words import BESIDE_ROTATION_IN_WORDS, GIVE_PAIRING, INSTEAD
 from posenc.integrations.transformers.description.layers import (
     all_layers,
     has_base,
@@ -177,7 +177,7 @@ def _no_type(part: Part) -> str:
     named = part.keys.get("architectures")
     known = type_of_architecture(str(named[0])) if isinstance(named, (list, tuple)) and named else None
     add = "it" if known is None or not named else f'"model_type": "{known}", which is that of {named[0]}'
-    return f"describe: there is no model_type in the config; add {add}, or give the pairing: pairing=... (--pairing)."
+    return f"describe: there is no model_type in the config; add {add}, or {GIVE_PAIRING}."
 
 
 def check_contradictions(raw: Any, part: Part) -> None:
@@ -353,8 +353,8 @@ def _unknown(part: Part) -> str:
     else:
         why = f"{model_type!r} is a model type that posenc does not know"
     return (
-        f"describe: {why}, and a config does not say which channels its code rotates in pairs; call describe(..., "
-        'pairing="half") or "interleaved" (posenc diagnose finds out which).'
+        f"describe: {why}, and a config does not say which channels its code rotates in pairs; "
+        f"{GIVE_PAIRING}; posenc diagnose finds out which."
     )
 
 

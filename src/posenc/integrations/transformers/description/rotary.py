@@ -10,6 +10,7 @@ from posenc.frequencies import Custom, Geometric, LearnedRates, Linear
 from posenc.integrations.transformers.description import model_types as models
 from posenc.integrations.transformers.description.config import first, need, need_key, need_size, size
 from posenc.integrations.transformers.description.config import head_dim as plain_head_dim
+from posenc.integrations.transformers.description.in_words import GIVE_PAIRING
 from posenc.integrations.transformers.description.layers import Kind, is_nested, rotary_parameters
 from posenc.integrations.transformers.rules.read import RULE_ALIASES, Rule, read_rule
 
@@ -231,7 +232,7 @@ def _other_pairing(model_type: str, config: Mapping[str, Any], paired: Pairing) 
     pairs = "neighbouring channels" if paired == "interleaved" else "halves"
     return (
         f"rope_interleave is {str(asked).lower()}, and the code of {model_type!r} that is read here pairs {pairs} all "
-        "the same; SGLang honours the key for some models: for what it does, call describe(..., pairing=...)",
+        f"the same; SGLang honours the key for some models: for what it does, {GIVE_PAIRING}",
     )
 
 

@@ -12,7 +12,7 @@ from posenc.embeddings import LearnedGrid, SinusoidalGrid
 from posenc.frequencies import Frequencies
 from posenc.integrations.image_tables import check_size, reading, resized_offsets, resized_table
 from posenc.integrations.patch import Patch
-from posenc.integrations.transformers.description.description import LayerGroup
+from posenc.integrations.transformers.description.description import LayerGroup, named
 from posenc.integrations.transformers.description.images import spectrogram_grid
 from posenc.integrations.transformers.description.model_types import names
 from posenc.integrations.transformers.description.patch_tables import TABLES, patch_grid
@@ -142,9 +142,8 @@ def _image_groups(model: Any, part: str | None) -> list[LayerGroup]:
     ]
     names = list(dict.fromkeys(group.part for group in seen if part is None or group.part == part))
     if len(names) != 1:
-        found = ", ".join(f"{group.part or 'model'}: {type(group.encoding).__name__}" for group in described)
         raise ValueError(
-            f"extend: got size for a model with {found}"
+            f"extend: got size for a model with {named(described)}"
             + ("" if part is None else f" and part {part!r}")
             + ", expected one part that reads images; "
             + (f"give part=, one of {names}." if names else 'a text is lengthened by a rule or "interpolate".')

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from posenc import Learned
 from posenc.integrations.patch import Patch
+from posenc.integrations.transformers.description.description import named
 from posenc.integrations.transformers.description.reader import describe
 from posenc.integrations.transformers.live import rebuild
 
@@ -50,10 +51,9 @@ def learned_table(model: Any, function: str, got: str) -> tuple[str, int]:
     described = describe(model)
     tables = {(group.part, group.encoding.length) for group in described if isinstance(group.encoding, Learned)}
     if len(tables) != 1:
-        found = ", ".join(f"{group.part or 'model'}: {type(group.encoding).__name__}" for group in described)
         raise ValueError(
-            f"{function}: {got} a model with {found}, expected one learned table of positions; a model of images takes "
-            "extend(model, size=(height, width))."
+            f"{function}: {got} a model with {named(described)}, expected one learned table of "
+            "positions; a model of images takes extend(model, size=(height, width))."
         )
     return tables.pop()
 

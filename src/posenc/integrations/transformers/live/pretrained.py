@@ -16,7 +16,7 @@ def pretrained(model: Any, function: str) -> nn.Module:
     try:
         from transformers import PreTrainedModel
     except ImportError as error:
-        raise ImportError(f"{function}: transformers is not installed; pip install transformers.") from error
+        raise ImportError(f'{function}: transformers is not installed; pip install "posenc[transformers]".') from error
 
     found: nn.Module = model_inside(model, PreTrainedModel, function, "transformers")
     return found
