@@ -1,6 +1,10 @@
 """Several encodings as one."""
 
+import copy
 import json
+import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -43,3 +47,22 @@ def test_two_at_one_place_are_refused() -> None:
         posenc.Compose(posenc.RoPE(head_dim=8))
     with pytest.raises(TypeError, match="Compose: got a value of type list as an encoding"):
         posenc.Compose([posenc.RoPE(head_dim=8), posenc.ALiBi(num_heads=8)])  # type: ignore[arg-type]
+
+
+def test_the_parts_of_a_composition_stay() -> None:
+    """A temperature that was put in the place of a part was not applied, as the composition had none when built."""
+    composed = posenc.Compose(posenc.RoPE(8), posenc.ALiBi(2))
+    other = posenc.SSMax(num_heads=2)
+    changes: list[Callable[[Any], object]] = [
+        lambda parts: parts.__setitem__(1, other), lambda parts: parts.append(other), lambda parts: parts.pop(0),
+        lambda parts: parts.extend([other]), lambda parts: parts.insert(0, other), lambda parts: parts.__delitem__(0),
+        lambda parts: parts.__iadd__([other]),
+    ]  # fmt: skip
+    for change in changes:
+        with pytest.raises(TypeError, match=r"Compose: got another encoding .* build another one: Compose\(\*parts\)"):
+            change(composed.encodings)
+    assert [type(part).__name__ for part in composed.parts] == ["RoPE", "ALiBi"]
+    again = pickle.loads(pickle.dumps(copy.deepcopy(composed)))
+    assert again.to_dict() == composed.to_dict()
+    assert [*posenc.Compose(posenc.RoPE(8), posenc.T5Bias(2)).state_dict()] == ["encodings.1.table"]
+    assert [type(part).__name__ for part in composed.encodings[:1]] == ["RoPE"]

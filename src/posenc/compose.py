@@ -1,8 +1,8 @@
 """Several encodings as one."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, final
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn, final
 
 from torch import Tensor, nn
 
@@ -10,6 +10,23 @@ from posenc import catalogue
 from posenc.encoding import E, Encoding
 from posenc.frequencies.arguments import check_instance, check_keys
 from posenc.positions import Positions
+
+
+class Parts(nn.ModuleList):
+    """The parts of a composition, which stay: what it says of itself was worked out from them."""
+
+    def __init__(self, encodings: Iterable[nn.Module]) -> None:
+        super().__init__()
+        for index, encoding in enumerate(encodings):
+            self.add_module(str(index), encoding)
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(
+            "Compose: got another encoding for a composition that is built, expected none, because its places and its "
+            "temperature were worked out from its parts; build another one: Compose(*parts)."
+        )
+
+    __setitem__ = __delitem__ = __iadd__ = append = extend = insert = pop = _refuse
 
 
 @final
@@ -20,9 +37,11 @@ class Compose(Encoding):
     parts allow it.
 
     Args:
-        encodings: two or more, no two at the same place.
+        encodings: two or more, no two at the same place. They cannot be exchanged once it is built; their own
+            parameters can be.
 
     Raises:
+        TypeError: an argument that is no encoding; another part for a composition that is built.
         ValueError: two encodings at one place, or fewer than two encodings.
 
     Example:
@@ -43,7 +62,7 @@ class Compose(Encoding):
                 f"Compose: got two encodings that act on {doubled[0]}, expected at most one encoding for each place; "
                 "write one encoding that does both."
             )
-        self.encodings = nn.ModuleList(encodings)
+        self.encodings = Parts(encodings)
         self.places = tuple(places)
         self.causal_only = any(encoding.causal_only for encoding in encodings)
         self.relative = all(encoding.relative for encoding in encodings)
