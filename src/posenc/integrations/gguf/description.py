@@ -27,7 +27,9 @@ def describe(path: str | os.PathLike[str]) -> Description:
 
     Raises:
         ImportError: gguf is not installed.
-        ValueError: a damaged file; an unknown architecture; missing keys, or values that no rule allows.
+        TypeError: no path.
+        ValueError: no such file, or a damaged one; an unknown architecture; missing keys, or values that no rule
+            allows.
     """
     header = read_header(path)
     arch = str(header.metadata.get("general.architecture"))

@@ -79,13 +79,19 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
     Raises:
         ImportError: gguf is not installed.
-        ValueError: not a GGUF file, or a truncated or altered one; impossible sizes.
+        TypeError: no path.
+        ValueError: no such file; not a GGUF file, or a truncated or altered one; impossible sizes.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"describe: got a value of type {type(path).__name__}, expected the path of a GGUF file.")
     path = Path(path)
     try:
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     except ImportError as error:
         raise ImportError(f"{path}: GGUF files need the package gguf; pip install gguf.") from error
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no file"
+        raise ValueError(f"{path}: there is {what} of this name, expected a GGUF file; give the path of one.")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ValueError(

@@ -10,6 +10,7 @@ from posenc import AxialRoPE, MRoPE, NoPE, RoPE, SSMax, Temperature
 from posenc.embeddings import LearnedGrid
 from posenc.encoding import Encoding
 from posenc.frequencies import DynamicNTK, Frequencies, Geometric, LearnedRates, Llama3, LongRoPE, Proportional, YaRN
+from posenc.frequencies.arguments import check_instance
 from posenc.integrations.transformers.description import model_types as models
 from posenc.integrations.transformers.description.config_class import config_class
 from posenc.integrations.transformers.description.description import Description, LayerGroup
@@ -44,6 +45,7 @@ def to_transformers(
         keys that the model type needs (``no_rope_layers``, ``layer_rope_theta``, ``attn_scale``).
 
     Raises:
+        TypeError: neither an encoding nor a description; a config that is no mapping.
         ValueError: an encoding that transformers cannot express, a description of several parts without ``part``.
 
     Example:
@@ -52,6 +54,8 @@ def to_transformers(
         >>> to_transformers(rope)["max_position_embeddings"]
         131072
     """
+    if config is not None:
+        check_instance("to_transformers", "config", config, Mapping, '{"model_type": "llama", ...}')
     config = None if config is None else spelled_out(config)
     groups = _groups(described, part)
     rotary = [group for group in groups if not isinstance(group.rotation, NoPE)]
@@ -166,6 +170,9 @@ def _turns_alike(one: RoPE | MRoPE, other: Encoding, length: int | None) -> bool
 def _groups(described: Encoding | Description, part: str | None) -> list[LayerGroup]:
     if isinstance(described, Encoding):
         return [LayerGroup("", "", (), described)]
+    check_instance(
+        "to_transformers", "described", described, Description, "RoPE(head_dim=64), or what describe returns"
+    )
     found = sorted({group.part for group in described})
     if part is None and len(found) > 1:
         raise ValueError(f"to_transformers: got a description of the parts {found}, expected one; give part=...")

@@ -137,6 +137,11 @@ def read(source: Any) -> Any:
         return _with_numbers(source, "the config")
     if isinstance(source, (str, Path)):
         return _read_file(Path(source))
+    if isinstance(source, type):
+        raise TypeError(
+            f"describe: got the class {source.__name__}, expected a model, a config, a dict, or a path to config.json "
+            f"or its folder; make one: {source.__name__}(...)."
+        )
     modules = source.modules() if isinstance(source, nn.Module) else [source]
     for config in (getattr(module, "config", module) for module in modules):  # of a model, or of one that is wrapped
         if hasattr(config, "to_dict"):

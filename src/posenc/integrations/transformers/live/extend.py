@@ -19,7 +19,7 @@ from posenc.frequencies import (
     Proportional,
     Tensor2Tensor,
 )
-from posenc.frequencies.arguments import check_instance
+from posenc.frequencies.arguments import check_instance, check_number
 from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.model_types import CORRECTS_SCORES, NEGATIVE
@@ -286,7 +286,8 @@ def _set_length(patch: Patch, config: Any, rule: Frequencies, length: int | None
     if isinstance(rule, DynamicNTK):
         length = rule.trained_length
     if length is not None:
-        if isinstance(length, bool) or not isinstance(length, int) or length < (trained or 1):
+        check_number("extend", "length", length, whole=True)
+        if length < (trained or 1):
             raise ValueError(f"extend: got length {length!r}, expected at least the trained length, {trained or 1}.")
         name = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
         if getattr(config, name, None) != length:
