@@ -24,7 +24,8 @@ class Timesteps(EmbeddingEncoding):
 
     Here :math:`t` is the time, which may be a fraction, :math:`n` = floor(dim / 2), :math:`s` is ``scale``, :math:`T`
     is ``max_period`` and :math:`f` is ``shift``: with 1 the slowest rate is 1 / T, with 0 it is T^(1/n) / T. A model
-    calls :meth:`codes` with one time for each image and feeds the result to two linear layers.
+    calls :meth:`codes` with one time for each image and feeds the result, converted to the dtype of x, to two
+    linear layers.
 
     ========================== ========= ===== ==================================================
     diffusers' ``Timesteps``   order     shift seen in

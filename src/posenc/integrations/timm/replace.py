@@ -35,6 +35,9 @@ def replace(model: Any, encoding: Encoding, *, positions: Tensor | None = None, 
     encoding of two coordinates gets the row and column of each patch; tokens before the patches have coordinates 0 and
     are not rotated. Parameters of the encoding become the model's (``posenc_encoding``) and are trained with it.
 
+    To load a saved model, build the plain model, load its weights with ``strict=False``, and call ``replace`` with an
+    encoding into which you loaded the ``encoding.state_dict()`` that you saved.
+
     Args:
         model: a model of timm whose attentions call ``scaled_dot_product_attention``: ViT, DeiT, EVA, DINOv3, ...
         encoding: any encoding of posenc without a ``window``; :class:`posenc.NoPE` for none.

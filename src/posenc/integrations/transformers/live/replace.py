@@ -41,7 +41,8 @@ def replace(
 
     The model was trained with its own encoding: expect worse results until it is trained further. To extend the context
     by another frequency rule use :func:`extend`; plain transformers can load its result. A model that was saved with a
-    replaced encoding needs the same call of ``replace`` after it is loaded.
+    replaced encoding needs the same call of ``replace`` after it is loaded, with an encoding into which you loaded the
+    ``encoding.state_dict()`` that you saved: ``from_pretrained`` does not load its parameters.
 
     Args:
         model: a model of transformers, or one that wraps it (PEFT).
