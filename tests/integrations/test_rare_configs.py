@@ -259,7 +259,13 @@ def test_grok_2_is_not_the_model_whose_name_it_borrowed() -> None:
     (group,) = describe(first | {"max_position_embeddings": 8192})  # hpcai-tech/grok-1
     assert isinstance(group.encoding, RoPE)
     assert group.encoding.frequencies == posenc.frequencies.Geometric(10_000.0)
-    captions = {"model_type": "git", "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 6}
+    captions = {
+        "model_type": "git",
+        "rope_theta": 1e4,
+        "hidden_size": 768,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 6,
+    }
     assert isinstance(describe(captions).groups[0].encoding, Learned)
 
 

@@ -214,7 +214,10 @@ def test_a_flat_config_of_a_model_with_parts_is_its_texts() -> None:
     }
     (group,) = described = describe(llava)
     assert (group.part, group.layers, group.trained_length) == ("text_config", (0, 1, 2), 4096)
-    assert described.unread == ("vision_config: the config has none, and its class's default is not taken",)
+    assert described.unread == (
+        "vision_config: the config has none, and its class's default is not taken",
+        "mm_vision_tower: openai/clip-vit-large-patch14-336, a model with a config of its own: describe that",
+    )
     mistral = {**llava, "architectures": ["LlavaMistralForCausalLM"], "rope_theta": 1000000.0}
     assert rotation(describe(mistral), "text_config").frequencies == Geometric(1e6)
 

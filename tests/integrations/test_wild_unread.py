@@ -242,3 +242,19 @@ def test_moonshine_is_scaled_by_its_rule(rule: str) -> None:
         rates = rope.frequencies.inv_freq(rope.rotary_dim)
         np.testing.assert_allclose(theirs.inv_freq.double().numpy(), rates, rtol=1e-5)
         assert theirs.attention_scaling == pytest.approx(rope.frequencies.attention_factor)
+
+
+def test_a_part_that_is_another_model_is_named() -> None:
+    """vLLM, transformers_utils/configs/ultravox.py: audio_model_id and text_model_id stand for the parts. LLaVA 1.5
+    names its vision tower."""
+    ultravox: dict[str, Any] = {"model_type": "ultravox", "architectures": ["UltravoxModel"], "hidden_size": 4096}
+    ultravox |= {"audio_model_id": "openai/whisper-large-v3-turbo", "stack_factor": 8, "vocab_size": 128256}
+    ultravox |= {"text_model_id": "meta-llama/Llama-3.1-8B-Instruct"}
+    with pytest.raises(ValueError, match=r"text_model_id: meta-llama/Llama-3\.1-8B-Instruct, a model with a config"):
+        describe(ultravox)
+    whisper = {"model_type": "whisper", "d_model": 64, "encoder_layers": 2, "encoder_attention_heads": 4}
+    described = describe(ultravox | {"audio_config": {**whisper, "max_source_positions": 1500}})
+    assert [each.partition(":")[0] for each in described.unread] == ["text_model_id"]
+    llava: dict[str, Any] = {"model_type": "llava_llama", "hidden_size": 64, "num_attention_heads": 4}
+    llava |= {"num_hidden_layers": 2, "mm_vision_tower": "openai/clip-vit-large-patch14-336"}
+    assert describe(llava).unread[-1].startswith("mm_vision_tower: openai/clip-vit-large-patch14-336, a model")

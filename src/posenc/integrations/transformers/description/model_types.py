@@ -182,7 +182,7 @@ SAME_CODE = {
 
 #: Types that two models have, of which transformers has one: a key of the other one's configs, and what it is called
 #: here. (Grok 2 calls itself "git", which is Microsoft's model of images and their captions.)
-OTHER_OF_THE_NAME = {"git": ("rope_theta", "grok-1"), "glm": ("block_position_encoding", "glm-block")}
+OTHER_OF_THE_NAME = {"git": ("attn_temperature_len", "grok-1"), "glm": ("block_position_encoding", "glm-block")}
 
 #: Published code outside of transformers by the architecture that its configs name. Some name no model type.
 BY_ARCHITECTURE = {

@@ -1,5 +1,6 @@
 """The parts of a config: what of it is the config of a part, and what is none and speaks of positions all the same."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -7,6 +8,8 @@ from posenc.integrations.transformers.description.config import bears_on_positio
 
 #: Keys of a model that stand in an object of their own, with a model type of "" at times.
 _NO_PARTS = {"attn_config", "ffn_config"}
+#: Keys that name another model for a part, of which the config then says nothing.
+_NAMED = re.compile(r"(?:mm_)?(audio|llm|speech|text|vision)_(?:model_id|model_name_or_path|tower)")
 
 
 def parts(config: Mapping[str, Any], name: str = "") -> list[tuple[str, dict[str, Any]]]:
@@ -41,4 +44,17 @@ def not_seen(config: Mapping[str, Any], seen: Collection[str], name: str = "") -
             found += not_seen(value, seen, full_name)
         elif any(bears_on_positions(inner) or "pos_emb" in inner for inner in map(str, value)):
             found.append(f"{full_name}: it has neither a model_type nor a number of layers that is known here")
+    return found
+
+
+def elsewhere(config: Mapping[str, Any], seen: Collection[str]) -> list[str]:
+    """The parts that are other models, which a config names (Ultravox's text_model_id, LLaVA's mm_vision_tower)."""
+    found = []
+    for key, value in config.items():
+        match = _NAMED.fullmatch(key)
+        if match is None or not isinstance(value, str) or "/" not in value:
+            continue
+        stem = {"llm": "text"}.get(match[1], match[1])
+        if not any(name.startswith(stem) for name in seen):
+            found.append(f"{key}: {value}, a model with a config of its own: describe that")
     return found

@@ -29,7 +29,7 @@ from posenc.integrations.transformers.description.normalise import ALONE, Part, 
 from posenc.integrations.transformers.description.not_rotary import READERS as NOT_ROTARY
 from posenc.integrations.transformers.description.own_words import KYUTAI, is_kyutai
 from posenc.integrations.transformers.description.params_json import NAME, is_params_json, translated
-from posenc.integrations.transformers.description.parts import not_seen
+from posenc.integrations.transformers.description.parts import elsewhere, not_seen
 from posenc.integrations.transformers.description.patch_tables import BESIDE_ROTATION
 from posenc.integrations.transformers.description.remote_code import READERS as REMOTE
 from posenc.integrations.transformers.description.rotary import Pairing, axial, encoding_of
@@ -108,7 +108,8 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
         elif not any(other.name.startswith(f"{part.name}.") for other in read_parts):  # or its parts are what it has
             unread.append(f"{part.name}: {part.model_type}")
     if isinstance(raw, Mapping):
-        unread += not_seen(raw, {part.name for part in read_parts})
+        names = {part.name for part in read_parts}
+        unread += [*not_seen(raw, names), *elsewhere(raw, names)]
     whole = read_parts[0]
     for note in filter(None, (_other_code(whole), named)):
         groups = [replace(group, notes=(*group.notes, note)) for group in groups]
