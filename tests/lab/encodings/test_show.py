@@ -43,6 +43,24 @@ def test_learned_has_as_many_positions_as_it_is_given() -> None:
     assert "40, 0 to 39" in shown("learned", length=40)
 
 
+@pytest.mark.parametrize(
+    ("spec", "length", "said"),
+    [
+        ("rope", 128, "rows for 16 of 128 positions, a column for each channel (0 to 31)"),
+        ("rope", 10, "a row for each position, a column"),
+        ("rope", 10, "a query of ones after the encoding"),
+        ("sinusoidal", 128, "what is added to an embedding"),
+        ("sinusoidal", 128, "columns for 96 of 128 channels (0 to 127)"),
+        ("alibi", 128, "rows for 16 of 128 distances, a column for each head (0 to 3)"),
+        ("t5", 128, "what is added to the score of a query and a key so far before it"),
+        ("cope", 128, "among words that are all alike"),
+        ("swin", 128, "the score of a query there and the key at 0"),
+    ],
+)
+def test_the_caption_says_what_rows_columns_and_numbers_are(spec: str, length: int, said: str) -> None:
+    assert said in shown(spec, width=400, length=length)
+
+
 def test_nothing_to_draw_is_said_and_no_file_is_made(tmp_path: Path) -> None:
     assert "nothing to draw" in shown("none")
     with pytest.raises(ValueError, match="nothing to draw"):

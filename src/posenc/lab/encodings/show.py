@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from posenc.encoding import Encoding
+from posenc.encoding import ContextualEncoding, Encoding
 from posenc.lab.drawing.plots import save
 from posenc.lab.encodings import road
 from posenc.lab.encodings.pictures import changing, pictures_of, visible
@@ -99,19 +99,42 @@ def show(
             )
         console.print("There is nothing to draw: no position is written into a token or a score.")
         return
-    what = "head" if encoding.places == ("scores",) else "channel"
-    lines, low, high = drawing(codes, width=min(console.width - 10, 96), height=16)
+    what, row, value = _legend(encoding)
+    count = min(shown, 16)
+    rows = f"a row for each {row}" if count == shown else f"rows for {count} of {shown} {row}s"
+    lines, low, high = drawing(codes, width=min(console.width - 10, 96), height=count)
     for line in lines:
         console.print(line, markup=False, no_wrap=True)
     console.print(
-        f"a row for each position, a column for each {what} (0 to {codes.shape[1] - 1}), from {low:.3g} "
-        f"(blank) to {high:.3g} (full)",
+        f"{rows}, {_columns(what, codes.shape[1], min(console.width - 10, 96))}, from {low:.3g} (blank) to {high:.3g} "
+        f"(full): {value}",
         style="dim",
     )
     if output is not None:
         heading = f"{spec}  ({words.formula})"
         save(pictures_of(encoding, dim=dim, num_heads=heads, length=shown), output, heading=heading)
         console.print(f"Drawn: {escape(output)}", soft_wrap=True)
+
+
+def _legend(encoding: Encoding) -> tuple[str, str, str]:
+    """What a column, a row and a number of the drawing are."""
+    if encoding.places == ("scores",):
+        words = ", among words that are all alike" if isinstance(encoding.at("scores"), ContextualEncoding) else ""
+        if encoding.relative:
+            return "head", "distance", f"what is added to the score of a query and a key so far before it{words}"
+        return "head", "position", f"what is added to the score of a query there and the key at 0{words}"
+    if encoding.places == ("embeddings",):
+        return "channel", "position", "what is added to an embedding"
+    if encoding.places == ("queries_keys",):
+        return "channel", "position", "a query of ones after the encoding"
+    return "channel", "position", "the codes of its places, side by side"
+
+
+def _columns(what: str, count: int, width: int) -> str:
+    if count == 1:
+        return f"one {what}"
+    some = f"a column for each {what}" if count <= width else f"columns for {width} of {count} {what}s"
+    return f"{some} (0 to {count - 1})"
 
 
 def _trained(spec: str, run: Path) -> tuple[Encoding, int, int]:

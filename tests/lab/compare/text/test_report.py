@@ -253,6 +253,13 @@ def test_the_table_marks_the_best_of_each_column_and_fits_a_narrow_terminal(fini
 # What is not as it should be
 
 
+def test_the_legend_says_what_speeds_are_relative_to_and_explains_only_what_is_there(finished: Path) -> None:
+    text = printed(finished)
+    assert "training speed: steps a second, relative to the encoding none" in text
+    cells = [cell for line in text.splitlines() for cell in re.split(r"\s{2,}", line.strip())]
+    assert ("- not evaluated" in text) == ("-" in cells)
+
+
 def test_an_unfinished_run_is_called_so_and_shows_what_there_is(fabricate: Fabricate) -> None:
     run = fabricate(("none", "rope", "alibi"), stopped_at={"rope": 20, "alibi": 0})
     report.write(run)

@@ -28,11 +28,13 @@ def print_results(results: Results, console: Console) -> None:
     together = _table(results, PROTOCOLS, costs=True)
     apart = [_table(results, (protocol,), costs=protocol == PROTOCOLS[0]) for protocol in PROTOCOLS]
     print_first_that_fits(console, ([together], apart))
-    console.print("* best of its column   - not evaluated")
+    unknown = any(cell.strip() == "-" for column in together.columns for cell in map(str, column.cells))
+    console.print("* best of its column" + ("   - not evaluated" if unknown else ""))
     last = heading("last", results)
     console.print(
-        f"1x, 2x, ...: times the trained length; windows: all tokens of windows of that length; {last}: the same "
-        "tokens, at the end of windows of every length",
+        "training speed: steps a second, relative to the encoding none; 1x, 2x, ...: times the trained length; "
+        f"windows: all tokens of windows of that length; {last}: the same tokens, at the end of windows of every "
+        "length",
         style="dim",
         soft_wrap=not console.is_terminal,
     )
