@@ -322,3 +322,26 @@ def test_a_model_whose_linear_layers_are_quantised_keeps_those_of_its_encoding(
     assert not isinstance(quantised.layers[0].self_attn.q_proj, nn.Linear)
     with torch.no_grad():
         torch.testing.assert_close(quantised(x), model(x), rtol=0.1, atol=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "rule",
+    [
+        posenc.frequencies.DynamicNTK(2.0, trained_length=8),
+        posenc.frequencies.LongRoPE((1.0,) * 8, tuple(1 + pair / 2 for pair in range(8)), trained_length=8, factor=4.0),
+    ],
+    ids=["dynamic", "longrope"],
+)
+def test_a_trace_of_jit_follows_the_length(rule: posenc.frequencies.Frequencies) -> None:
+    """It recorded the rates of the length that it was traced with, silently."""
+    rope = posenc.RoPE(16, frequencies=rule)
+
+    class Rotated(nn.Module):
+        def forward(self, q: Tensor) -> Tensor:
+            return rope.rotate(q)
+
+    traced = torch.jit.trace(Rotated(), torch.randn(1, 2, 12, 16), check_trace=False)  # type: ignore[no-untyped-call]
+    for length in (4, 12, 30):
+        q = torch.randn(1, 2, length, 16)
+        torch.testing.assert_close(traced(q), rope.rotate(q), rtol=1e-5, atol=1e-5)

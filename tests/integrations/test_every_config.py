@@ -87,7 +87,7 @@ def outcome(source: Any, *, unread: bool = False) -> Any:
     try:
         described = describe(source)
     except ValueError as error:
-        return str(error)[:60]
+        return str(error)[:72]
     found = sorted(said(described), key=lambda group: group[0])  # a file has its own order of parts
     return (found, sorted(described.unread)) if unread else found
 

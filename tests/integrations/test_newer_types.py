@@ -15,6 +15,7 @@ from posenc.integrations.transformers import describe
 pytest.importorskip("transformers")
 
 
+@pytest.mark.transformers_as_pinned
 def test_a_part_that_only_has_parts_is_not_named_as_unread() -> None:
     """ColPali's and pi0's ``vlm_config``, a PaliGemma, whose two towers were read, was."""
     text = {"model_type": "gemma", "hidden_size": 64, "num_attention_heads": 4, "head_dim": 16, "num_hidden_layers": 2}

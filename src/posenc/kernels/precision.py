@@ -118,6 +118,7 @@ def may_look(x: Tensor) -> bool:
         type(x) in (Tensor, torch.nn.Parameter)
         and x.is_cpu
         and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None  # torch.jit.trace
         and torch._C._len_torch_dispatch_stack() == 0
         and not (torch._C._are_functorch_transforms_active() and torch._C._functorch.is_functorch_wrapped_tensor(x))
     )

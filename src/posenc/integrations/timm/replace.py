@@ -35,8 +35,8 @@ def replace(model: Any, encoding: Encoding, *, positions: Tensor | None = None, 
     encoding of two coordinates gets the row and column of each patch; tokens before the patches have coordinates 0 and
     are not rotated. Parameters of the encoding become the model's (``posenc_encoding``) and are trained with it.
 
-    To load a saved model, build the plain model, load its weights with ``strict=False``, and call ``replace`` with an
-    encoding into which you loaded the ``encoding.state_dict()`` that you saved.
+    To load a saved model, call ``replace`` with an encoding of the same settings before ``load_state_dict``, which then
+    loads the parameters of the encoding too.
 
     Args:
         model: a model of timm whose attentions call ``scaled_dot_product_attention``: ViT, DeiT, EVA, DINOv3, ...
