@@ -1,5 +1,6 @@
 """Models of transformers where the package ``kernels`` is installed: functions that rotate are modules there."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,9 @@ def as_a_module(function: Callable[..., Any]) -> nn.Module:
         def forward(self, *args: Any, **options: Any) -> Any:
             return function(*args, **options)
 
+    given = inspect.signature(function)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    Function.forward.__signature__ = given.replace(parameters=[own, *given.parameters.values()])  # type: ignore[attr-defined]
     return Function()
 
 
@@ -58,10 +62,18 @@ def test_a_live_model_is_patched_and_checked(llama: Any) -> None:
 def test_a_function_that_is_a_module_is_diagnosed(llama: Any) -> None:
     found = diagnose(f"{modeling.__name__}:{ROTATES}")
     assert (found.pairing, found.faults) == ("half", ())
-    rope = posenc.RoPE(32, pairing="interleaved")
+
+
+def test_a_module_is_diagnosed_by_what_its_forward_does() -> None:
+    def rotated(x: Tensor, rope: posenc.RoPE) -> Tensor:
+        return rope.rotate(x)
 
     class Rotation(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return rope.rotate(x)
+        def __init__(self) -> None:
+            super().__init__()
+            self.rope = posenc.RoPE(32, pairing="interleaved")
+
+        def forward(self, x: Tensor) -> Tensor:  # a helper beside it is not what it does
+            return rotated(x, self.rope)
 
     assert diagnose(Rotation()).pairing == "interleaved"

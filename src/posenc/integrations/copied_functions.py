@@ -8,16 +8,11 @@ from torch import nn
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that a module stands for.
+    """The function, or the ``forward`` of a module, whose signature says what it takes.
 
-    Where the ``kernels`` package is installed, transformers makes modules of some functions, whose ``forward`` a kernel
-    of the hub can replace.
+    Where the package ``kernels`` is installed, transformers makes modules of some functions.
     """
-    if not isinstance(function, nn.Module):
-        return function
-    cells = getattr(type(function).forward, "__closure__", None) or ()
-    inside = [cell.cell_contents for cell in cells if isinstance(cell.cell_contents, FunctionType)]
-    return inside[0] if len(inside) == 1 else function.forward
+    return function.forward if isinstance(function, nn.Module) else function
 
 
 def wrappers_of(function: Any, name: str) -> tuple[FunctionType, ...]:

@@ -16,14 +16,14 @@ def model_inside(model: Any, kind: type[Any], function: str, library: str, hint:
         for module in model.modules():
             if isinstance(module, kind):
                 return module
-    raise TypeError(f"{function}: got {_named(model)}, expected a model of {library}{hint or what_to_do(model)}.")
+    raise TypeError(f"{function}: got {_named(model)}, expected a model of {library}{hint or _what_to_do(model)}.")
 
 
 def _named(model: Any) -> str:
     return f"the class {model.__name__}" if isinstance(model, type) else f"a value of type {type(model).__name__}"
 
 
-def what_to_do(model: Any) -> str:
+def _what_to_do(model: Any) -> str:
     """The end of a message about something that is no model."""
     if hasattr(model, "from_pretrained") and isinstance(model, type):
         return f"; load one: {model.__name__}.from_pretrained(...)"
