@@ -11,7 +11,7 @@ from tests.integrations.family_inputs import tokens
 from torch import Tensor, nn
 
 import posenc
-from posenc.integrations.transformers import accelerate, replace
+from posenc.integrations.transformers import accelerate, check, describe, extend, replace
 
 transformers = pytest.importorskip("transformers")
 modeling = pytest.importorskip("transformers.models.llama.modeling_llama")
@@ -103,3 +103,24 @@ def test_a_pickle_that_would_lose_the_patch_is_refused(encoding: Any) -> None:
         torch.save(model, file)
         file.seek(0)
         assert torch.equal(logits(torch.load(file, weights_only=False)), logits(model))
+
+
+@pytest.mark.parametrize("encoding", [posenc.NoPE(), posenc.ALiBi(num_heads=4)], ids=["none", "ALiBi"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_what_only_the_config_says_is_not_said_of_a_replaced_model(family: str, encoding: Any) -> None:
+    model = families.build(family)
+    before = describe(model).groups[0].encoding
+    patch = replace(model, encoding)
+    name = type(encoding).__name__
+    for each in (model, nn.Sequential(model)):
+        with pytest.raises(ValueError, match=f"in which replace put {name} .* model.posenc_encoding is what acts"):
+            describe(each)
+    assert type(describe(model.config).groups[0].encoding) is type(before)
+    with pytest.raises(ValueError, match=f"extend: got a model in which replace put {name} .* undo"):
+        extend(model, posenc.YaRN(4.0, trained_length=64) if family == "llama" else "interpolate", length=256)
+    report = check(model)
+    assert f"the encoding: replace put {name} in place of the one that the config says" in report.unchecked
+    assert not [line for line in report.checked if "rotate" in line]
+    patch.undo()
+    assert not hasattr(model, "posenc_encoding")
+    assert type(describe(model).groups[0].encoding) is type(before)

@@ -35,6 +35,29 @@ class Held:
         return made
 
 
+def check_own(module: nn.Module, function: str, do: str) -> None:
+    """Refuse a model whose encoding was replaced: what its config says is not what acts.
+
+    Raises:
+        ValueError: it was replaced; ``do`` says what to do.
+    """
+    encoding = replaced_by(module)
+    if encoding is not None:
+        raise ValueError(
+            f"{function}: got a model in which replace put {type(encoding).__name__} in place of its own encoding, "
+            f"expected one that has its own; {do}."
+        )
+
+
+def replaced_by(module: nn.Module) -> Encoding | None:
+    """The encoding that ``replace`` put in place of the one of a model, which the module is, holds or belongs to."""
+    for each in module.modules():
+        held = Held(each) if NAME in each._modules else vars(each).get("_posenc")
+        if isinstance(held, Held):
+            return held.encoding
+    return None
+
+
 def own(patch: Patch, model: nn.Module, encoding: Encoding) -> None:
     """Let the model own the encoding, in place of the one of an earlier patch."""
     before = model._modules.get(NAME)

@@ -257,6 +257,9 @@ def test_without_positions_patches_may_change_places() -> None:
     pixels, others = (each.transpose(3, 4).reshape(2, 3, 64, 64) for each in (patches, moved))
     with replace(model, NoPE()):
         assert torch.allclose(read(model, pixels)[:, 0], read(model, others)[:, 0], atol=1e-4)
+        with pytest.raises(ValueError, match="in which replace put NoPE in place of its own encoding"):
+            describe(model)
+    assert len(describe(model)) == 1
     assert not torch.allclose(read(model, pixels)[:, 0], read(model, others)[:, 0], atol=1e-2)
 
 

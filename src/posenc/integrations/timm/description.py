@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from posenc import NoPE
+from posenc.integrations.held import check_own
 from posenc.integrations.timm.library import model_of
 from posenc.integrations.timm.modules import reader_of
 from posenc.integrations.transformers.description.description import Description, LayerGroup
@@ -28,7 +29,7 @@ def describe(source: Any) -> Description:
     Raises:
         TypeError: another source.
         ValueError: an unknown name; a config that timm refuses; a model without a positional encoding that posenc
-            knows.
+            knows, or with one that :func:`posenc.integrations.timm.replace` put in.
         ImportError: a name, and timm cannot be imported.
 
     Example:
@@ -36,6 +37,7 @@ def describe(source: Any) -> Description:
         LearnedGrid(dim=768, grid=(14, 14), prefix=1, std=0.02)
     """
     model = model_of(source, "describe")
+    check_own(model, "describe", "model.posenc_encoding is what acts; undo() the patch to describe the model's own")
     attentions = _attentions(model)
     found: dict[tuple[str, str, str, tuple[str, ...]], tuple[str, LayerGroup]] = {}
     unread: dict[str, list[str]] = {}

@@ -66,6 +66,8 @@ def replace(model: Any, encoding: Encoding, *, positions: Tensor | None = None, 
         _take_out(patch, inner, [part for part in parts if isinstance(part, EmbeddingEncoding)])
         if set(encoding.places) - {"embeddings"}:
             _put_in(patch, inner, encoding, places, inputs)
+        if not encoding.places:  # the model says by it that its own encoding is gone
+            own(patch, inner, encoding)
     except Exception:
         patch.roll_back()
         raise

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
+from posenc.integrations.held import check_own
 from posenc.integrations.transformers.description import model_types as models
 from posenc.integrations.transformers.description.config import Keys, check_sizes, read, size, tidy
 from posenc.integrations.transformers.description.config_class import (
@@ -61,7 +64,8 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
     Raises:
         TypeError: another source.
         ValueError: nothing can be read: keys that are unknown, missing, of a wrong type or contradict each other, with
-            what to change; an unknown model type without ``pairing``; a model without an encoding that posenc knows.
+            what to change; an unknown model type without ``pairing``; a model without an encoding that posenc knows, or
+            with one that :func:`posenc.integrations.transformers.replace` put in.
 
     Example:
         >>> config = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
@@ -71,6 +75,8 @@ def describe(source: Any, *, pairing: Pairing | None = None) -> Description:
         ((0, 1), 2048, Geometric(base=10000.0), 'half')
     """
     raw, named = _by_architecture(read(source))
+    if isinstance(source, nn.Module):
+        check_own(source, "describe", "model.posenc_encoding is what acts, and describe(model.config) reads the config")
     _check_engine(raw)
     params = isinstance(raw, Mapping) and is_params_json(raw)
     if params:

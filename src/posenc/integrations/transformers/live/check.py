@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from posenc import MRoPE, RoPE
 from posenc.frequencies import LearnedRates
+from posenc.integrations.held import replaced_by
 from posenc.integrations.transformers.description.description import LayerGroup
 from posenc.integrations.transformers.description.model_types import COORDINATES, NEGATIVE
 from posenc.integrations.transformers.description.reader import describe
@@ -123,6 +124,12 @@ class _Check:
 
     def _describe(self) -> None:
         """The rotary groups of layers, each with the config of its part."""
+        encoding = replaced_by(self.model)
+        if encoding is not None:
+            name = type(encoding).__name__
+            self.unchecked.append(f"the encoding: replace put {name} in place of the one that the config says")
+            self.pairs_known = False
+            return
         try:
             described = describe(self.model)
         except (ValueError, TypeError):

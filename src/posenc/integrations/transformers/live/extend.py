@@ -20,6 +20,7 @@ from posenc.frequencies import (
     Tensor2Tensor,
 )
 from posenc.frequencies.arguments import check_instance, check_number
+from posenc.integrations.held import check_own
 from posenc.integrations.patch import Patch
 from posenc.integrations.transformers.description.description import Description, LayerGroup
 from posenc.integrations.transformers.description.model_types import CORRECTS_SCORES, NEGATIVE
@@ -84,8 +85,8 @@ def extend(
 
     Raises:
         TypeError: no model of transformers.
-        ValueError: a rule that transformers cannot express or that this model does not support; a model without a rule.
-            The model is unchanged.
+        ValueError: a rule that transformers cannot express or that this model does not support; a model without a rule,
+            or with an encoding that :func:`replace` put in. The model is unchanged.
 
     Example:
         >>> from transformers import LlamaConfig, LlamaForCausalLM
@@ -101,6 +102,7 @@ def extend(
         2048
     """
     inner = pretrained(model, "extend")
+    check_own(inner, "extend", "undo() that patch first")
     if size is not None:
         if rule is not None or length is not None:
             raise ValueError(f"extend: got size {size!r} and rule {rule} or length {length}, expected only size.")

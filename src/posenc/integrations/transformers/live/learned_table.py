@@ -48,7 +48,7 @@ def learned_table(model: Any, function: str, got: str) -> tuple[str, int]:
     Raises:
         ValueError: there are none, or several.
     """
-    described = describe(model)
+    described = describe(model.config)
     tables = {(group.part, group.encoding.length) for group in described if isinstance(group.encoding, Learned)}
     if len(tables) != 1:
         raise ValueError(

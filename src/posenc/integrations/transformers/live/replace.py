@@ -74,7 +74,7 @@ def replace(
     inner: Any = pretrained(model, "replace")
     check_instance("replace", "encoding", encoding, Encoding, "posenc.ALiBi(num_heads=8)")
     warn_of_findings(inner, "replace")
-    described = describe(inner)
+    described = describe(inner.config)  # of a model whose encoding was replaced already, too
     grid = image_grid(inner, described)
     _check(encoding)
     check_parts(inner, described, encoding, of_images=grid is not None)
@@ -95,6 +95,8 @@ def replace(
                 _into_attention(patch, inner, encoding, places, None, inputs)
         else:
             _out_of_table(patch, inner, encoding, inputs)
+        if not encoding.places:  # the model says by it that its own encoding is gone
+            own(patch, inner, encoding)
     except Exception:
         patch.roll_back()
         raise
